@@ -1,0 +1,106 @@
+/** Element formats a weight may have in its file. Block formats are those of GGUF. */
+export type DType = 'F32' | 'F16' | 'BF16' | 'Q8_0' | 'Q4_0' | 'Q4_K' | 'Q5_K' | 'Q6_K';
+
+/** Weights per block and bytes per block of each format; a row is a whole number of blocks. */
+export const DTYPE_BLOCK: Record<DType, { weights: number; bytes: number }> = {
+  F32: { weights: 1, bytes: 4 },
+  F16: { weights: 1, bytes: 2 },
+  BF16: { weights: 1, bytes: 2 },
+  Q8_0: { weights: 32, bytes: 34 },
+  Q4_0: { weights: 32, bytes: 18 },
+  Q4_K: { weights: 256, bytes: 144 },
+  Q5_K: { weights: 256, bytes: 176 },
+  Q6_K: { weights: 256, bytes: 210 },
+};
+
+/** Model families the engine computes. */
+export type Architecture = 'llama' | 'mistral' | 'qwen2' | 'qwen3';
+
+/** The shape of a decoder-only LLaMA-family model, whatever file it came from. */
+export interface ModelConfig {
+  architecture: Architecture;
+  /** Width of the residual stream. */
+  dim: number;
+  /** Width of the MLP between gate/up and down. */
+  hiddenDim: number;
+  /** Width of one attention head; even. Not always dim / nHeads. */
+  headDim: number;
+  nHeads: number;
+  /** Key/value heads (GQA); divides nHeads. */
+  nKvHeads: number;
+  nLayers: number;
+  vocabSize: number;
+  /** Positions the model was made for. */
+  contextLength: number;
+  /** Epsilon of every RMSNorm. */
+  normEps: number;
+  /** Rotation per position, radians, one per pair of a head: [headDim / 2], all scaling applied. */
+  ropeFrequencies: Float64Array;
+  /** Factor on cos and sin (YaRN's attention factor); 1 elsewhere. */
+  ropeAttentionFactor: number;
+  /** True when a head's rotated pairs are (2i, 2i+1), as in llama GGUF files; false when (i, i + headDim/2). */
+  ropeInterleaved: boolean;
+  /** Positions a query may look back, itself included; 0 means all. */
+  slidingWindow: number;
+  /** True when the output projection is the token embedding. */
+  tiedEmbeddings: boolean;
+}
+
+/** What a tensor is to the model. Per-layer roles carry a layer index; the first three stand once (layer −1). */
+export type TensorRole =
+  | 'token_embedding' // [vocabSize, dim]
+  | 'output_norm' //     [dim]
+  | 'output' //          [vocabSize, dim]; absent when tied
+  | 'attention_norm' //  [dim]
+  | 'wq' //              [nHeads·headDim, dim]
+  | 'wk' //              [nKvHeads·headDim, dim]
+  | 'wv' //              [nKvHeads·headDim, dim]
+  | 'wo' //              [dim, nHeads·headDim]
+  | 'bq' //              [nHeads·headDim]
+  | 'bk' //              [nKvHeads·headDim]
+  | 'bv' //              [nKvHeads·headDim]
+  | 'bo' //              [dim]
+  | 'q_norm' //          [headDim], qwen3
+  | 'k_norm' //          [headDim], qwen3
+  | 'mlp_norm' //        [dim]
+  | 'w_gate' //          [hiddenDim, dim]
+  | 'w_up' //            [hiddenDim, dim]
+  | 'w_down'; //         [dim, hiddenDim]
+
+/** Where one tensor lies. Rows × columns, row-major, columns contiguous; vectors have one row. */
+export interface TensorInfo {
+  /** Name in the file. */
+  name: string;
+  role: TensorRole;
+  /** 0-based; −1 for tensors that stand once. */
+  layer: number;
+  dtype: DType;
+  rows: number;
+  cols: number;
+  /** Index into `Checkpoint.files`. */
+  file: number;
+  /** Byte offset in that file. */
+  offset: number;
+  byteLength: number;
+}
+
+/** What the tokenizer is built from. `json` and `config` are parsed tokenizer.json and tokenizer_config.json. */
+export type TokenizerSource =
+  | { kind: 'huggingface'; json: unknown; config: unknown; generationConfig: unknown; chatTemplate?: string }
+  | { kind: 'gguf'; metadata: ReadonlyMap<string, GgufValue> }
+  | { kind: 'none'; reason: string };
+
+export type GgufValue = number | bigint | boolean | string | GgufArray;
+export type GgufArray = string[] | number[] | bigint[] | boolean[] | Float32Array | Int32Array | Uint32Array | GgufArray[];
+
+/** A model on disk: its shape, where each tensor lies, and what its tokenizer is built from. No weight is read. */
+export interface Checkpoint {
+  format: 'huggingface' | 'gguf';
+  /** The path as given, made absolute. */
+  path: string;
+  config: ModelConfig;
+  files: string[];
+  /** Every tensor the engine needs, each once; checked against `config` and the files' sizes. */
+  tensors: TensorInfo[];
+  tokenizer: TokenizerSource;
+}

@@ -1,0 +1,42 @@
+/**
+ * What went wrong, for a program to switch on. The message says it for a person: what was found, what was expected.
+ *
+ * - `INVALID_ARGUMENT`: an option or argument of a call.
+ * - `INVALID_PLAN`: a plan that is malformed or does not fit the model.
+ * - `FILE_NOT_FOUND`: a path that does not exist or cannot be read.
+ * - `INVALID_CHECKPOINT`: a model file that is truncated, corrupted or contradicts itself.
+ * - `UNSUPPORTED_MODEL`: a sound model file that asks for something this version does not compute.
+ * - `INVALID_TOKENIZER`: a tokenizer that is missing, malformed or of an unknown kind.
+ * - `BACKEND_UNAVAILABLE`: the backend or execution that was asked for cannot run on this machine.
+ * - `OUT_OF_MEMORY`: memory for weights, caches or scratch could not be had.
+ * - `CONTEXT_OVERFLOW`: more tokens than the session's context holds.
+ * - `DISPOSED`: a model or session was used after it was closed.
+ * - `ABORTED`: an AbortSignal fired; `cause` is the signal's reason.
+ * - `NATIVE_ADDON`: the native addon is missing or cannot be loaded.
+ * - `INTERNAL`: a fault of cqil's own.
+ */
+export type ErrorCode =
+  | 'INVALID_ARGUMENT'
+  | 'INVALID_PLAN'
+  | 'FILE_NOT_FOUND'
+  | 'INVALID_CHECKPOINT'
+  | 'UNSUPPORTED_MODEL'
+  | 'INVALID_TOKENIZER'
+  | 'BACKEND_UNAVAILABLE'
+  | 'OUT_OF_MEMORY'
+  | 'CONTEXT_OVERFLOW'
+  | 'DISPOSED'
+  | 'ABORTED'
+  | 'NATIVE_ADDON'
+  | 'INTERNAL';
+
+/** The only error class cqil throws. */
+export class CqilError extends Error {
+  readonly code: ErrorCode;
+
+  constructor(code: ErrorCode, message: string, options?: { cause?: unknown }) {
+    super(message, options);
+    this.name = 'CqilError';
+    this.code = code;
+  }
+}

@@ -1,0 +1,1 @@
+export { CqilError, type ErrorCode } from './errors.js';

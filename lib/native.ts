@@ -1,0 +1,156 @@
+import { existsSync } from 'node:fs';
+import { createRequire } from 'node:module';
+import path from 'node:path';
+import type { DType, TensorRole } from './checkpoint/types.js';
+import { CqilError } from './errors.js';
+
+/** Everything that crosses into C++, mirrored by the table in native/addon/addon.cc. Options are validated before they get here. */
+export interface NativeAddon {
+  /** What this machine has. */
+  describeMachine(): MachineInfo;
+  /** Read bandwidth in GB/s of this many threads streaming over this many bytes each. */
+  measureBandwidth(threads: number, bytesPerThread: number): Promise<number>;
+  /** Compiles a plan for a shape; pure, touches no weights. */
+  compileProgram(shape: NativeShape, plan: NativePlan): Program;
+  /** Maps the files (or fills random weights) and checks every tensor against the shape. */
+  loadModel(spec: ModelSpec): Promise<ModelHandle>;
+  /** Reads the bytes [from, to) of the mapped weights, counted over all tensors, so that later calls do not wait for the disk. */
+  prefetchModel(model: ModelHandle, from: number, to: number): Promise<void>;
+  /** Frees the weights; sessions of the model must be closed. */
+  disposeModel(model: ModelHandle): void;
+  /** Allocates the KV cache (committed as it is used) and compiles the plan. */
+  createSession(model: ModelHandle, options: SessionSpec): SessionHandle;
+  /** Runs tokens at a position. At most MAX_BATCH ids a call; one call at a time per model. */
+  forward(session: SessionHandle, request: ForwardRequest): Promise<Float32Array | null>;
+  /** Makes the forward in flight, if any, reject with ABORTED at the next stage. */
+  cancelSession(session: SessionHandle): void;
+  closeSession(session: SessionHandle): void;
+}
+
+declare const modelBrand: unique symbol;
+declare const sessionBrand: unique symbol;
+export type ModelHandle = { readonly [modelBrand]: true };
+export type SessionHandle = { readonly [sessionBrand]: true };
+
+/** Tokens one `forward` takes at most: the height of the engine's activation buffers. */
+export const MAX_BATCH = 256;
+
+export interface NativeShape {
+  dim: number;
+  hiddenDim: number;
+  headDim: number;
+  nHeads: number;
+  nKvHeads: number;
+  nLayers: number;
+  vocabSize: number;
+  normEps: number;
+  ropeFrequencies: Float64Array;
+  ropeAttentionFactor: number;
+  ropeInterleaved: boolean;
+  slidingWindow: number;
+}
+
+/** Groups as [first layer, size]; every other layer is a stage of its own. */
+export interface NativePlan {
+  groups: Array<[first: number, size: number]>;
+  bypass: number;
+  bypassMode: 'paper' | 'official';
+}
+
+export interface NativeTensor {
+  role: TensorRole;
+  layer: number;
+  dtype: DType;
+  rows: number;
+  cols: number;
+  file: number;
+  offset: number;
+}
+
+export interface ModelSpec {
+  shape: NativeShape;
+  backend: 'cpu' | 'cuda';
+  threads: number;
+  files: string[];
+  tensors: NativeTensor[];
+  /** When set, `files` is empty and every tensor is filled with random weights from this seed. */
+  randomSeed?: number;
+}
+
+export type Execution = 'auto' | 'wide' | 'lanes';
+
+export interface SessionSpec {
+  plan: NativePlan;
+  execution: Execution;
+  /** Positions the KV cache holds. */
+  contextLength: number;
+}
+
+export interface ForwardRequest {
+  ids: Int32Array;
+  /** Position of ids[0]; at most the number of positions already filled. */
+  position: number;
+  /**
+   * `logits`: [vocabSize] after the last id. `scores`: [ids.length − 1] log-probability (nats) of ids[i+1] after ids[i],
+   * and one more, of `next` after the last id, when `next` is given. `none`: null.
+   */
+  output: 'none' | 'logits' | 'scores';
+  next?: number;
+}
+
+export type PhaseKind = 'embed' | 'qkv' | 'attention' | 'attention_out' | 'gate_up' | 'down' | 'head';
+
+export interface Phase {
+  kind: PhaseKind;
+  /** Stage index; −1 for embed and head. */
+  stage: number;
+  /** Layers computed side by side, one lane each; empty for embed and head. */
+  layers: number[];
+}
+
+/** What a plan compiles to: the dependent steps of one forward pass, in order. */
+export interface Program {
+  phases: Phase[];
+  stages: number;
+  /** Dependent phases inside layers: 5 per stage, without embed and head. */
+  layerPhases: number;
+  bypass: number;
+  bypassMode: 'paper' | 'official';
+}
+
+export interface MachineInfo {
+  arch: string;
+  cpu: string;
+  /** Physical cores this process may run on. */
+  cores: number;
+  /** Instruction sets compiled in, best last, and the one dispatch picked. */
+  isas: Array<{ name: string; supported: boolean }>;
+  isa: string;
+  memoryBytes: number;
+  cuda: { available: boolean; reason: string };
+}
+
+const ADDON_FILE = 'build/Release/cqil.node';
+let addon: NativeAddon | undefined;
+
+/** Loads the addon on first use. Throws NATIVE_ADDON with what was tried and what to run. */
+export function loadNative(): NativeAddon {
+  if (addon) return addon;
+  // lib/ in tests, dist/ in the package: the package root is one level up from either.
+  const root = path.join(__dirname, '..');
+  const file = unpacked(path.join(root, ADDON_FILE));
+  if (!existsSync(file)) {
+    throw new CqilError('NATIVE_ADDON', `The native addon is not built: ${file} does not exist. Run "npm rebuild cqil" (in a checkout: "npm run build:native").`);
+  }
+  try {
+    addon = createRequire(__filename)(file) as NativeAddon;
+  } catch (cause) {
+    throw new CqilError('NATIVE_ADDON', `The native addon at ${file} cannot be loaded: ${(cause as Error).message}`, { cause });
+  }
+  return addon;
+}
+
+/** Electron keeps only unpacked files of an asar archive as real files, and native code needs real files. */
+export function unpacked(file: string): string {
+  return file.replace(/([\\/]app\.asar)([\\/])/, '$1.unpacked$2');
+}
