@@ -2,7 +2,7 @@ import { existsSync } from 'node:fs';
 import path from 'node:path';
 import { describe } from 'vitest';
 
-const root = path.resolve(import.meta.dirname, '../../../shared/data');
+const root = path.resolve(__dirname, '../../../shared/data');
 
 /** A path inside the shared test data beside the checkout, which the project does not ship. */
 export function sharedData(...parts: string[]): string {
