@@ -1,8 +1,9 @@
 import { existsSync } from 'node:fs';
 import { createRequire } from 'node:module';
+import os from 'node:os';
 import path from 'node:path';
 import type { DType, TensorRole } from './checkpoint/types.js';
-import { CqilError } from './errors.js';
+import { CqilError, type ErrorCode } from './errors.js';
 
 /** Everything that crosses into C++, mirrored by the table in native/addon/addon.cc. Options are validated before they get here. */
 export interface NativeAddon {
@@ -135,19 +136,55 @@ let addon: NativeAddon | undefined;
 
 /** Loads the addon on first use. Throws NATIVE_ADDON with what was tried and what to run. */
 export function loadNative(): NativeAddon {
-  if (addon) return addon;
+  addon ??= withCodedErrors(requireAddon());
+  return addon;
+}
+
+function requireAddon(): NativeAddon {
   // lib/ in tests, dist/ in the package: the package root is one level up from either.
-  const root = path.join(__dirname, '..');
-  const file = unpacked(path.join(root, ADDON_FILE));
+  const file = unpacked(path.join(__dirname, '..', ADDON_FILE));
   if (!existsSync(file)) {
     throw new CqilError('NATIVE_ADDON', `The native addon is not built: ${file} does not exist. Run "npm rebuild cqil" (in a checkout: "npm run build:native").`);
   }
   try {
-    addon = createRequire(__filename)(file) as NativeAddon;
+    return createRequire(__filename)(file) as NativeAddon;
   } catch (cause) {
     throw new CqilError('NATIVE_ADDON', `The native addon at ${file} cannot be loaded: ${(cause as Error).message}`, { cause });
   }
-  return addon;
+}
+
+/** The addon throws plain errors with a `code`; made here, a CqilError has the stack of whoever awaits the call. */
+function withCodedErrors(raw: NativeAddon): NativeAddon {
+  const coded = (error: unknown) => {
+    const { code = 'INTERNAL', message } = error as Error & { code?: ErrorCode };
+    return new CqilError(code, message);
+  };
+  const sync = <A extends unknown[], R>(call: (...args: A) => R) => (...args: A): R => {
+    try {
+      return call(...args);
+    } catch (error) {
+      throw coded(error);
+    }
+  };
+  const async = <A extends unknown[], R>(call: (...args: A) => Promise<R>) => async (...args: A): Promise<R> => {
+    try {
+      return await call(...args);
+    } catch (error) {
+      throw coded(error);
+    }
+  };
+  return {
+    describeMachine: sync(() => ({ ...raw.describeMachine(), arch: os.arch(), cpu: os.cpus()[0]?.model.trim() ?? 'unknown', memoryBytes: os.totalmem() })),
+    measureBandwidth: async(raw.measureBandwidth),
+    compileProgram: sync(raw.compileProgram),
+    loadModel: async(raw.loadModel),
+    prefetchModel: async(raw.prefetchModel),
+    disposeModel: sync(raw.disposeModel),
+    createSession: sync(raw.createSession),
+    forward: async(raw.forward),
+    cancelSession: sync(raw.cancelSession),
+    closeSession: sync(raw.closeSession),
+  };
 }
 
 /** Electron keeps only unpacked files of an asar archive as real files, and native code needs real files. */

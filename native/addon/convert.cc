@@ -1,0 +1,184 @@
+#include "convert.h"
+
+#include <cmath>
+
+#include "../core/error.h"
+
+namespace cqil {
+namespace {
+
+[[noreturn]] void mismatch(const char* what, const char* expected) {
+  throw Error("INVALID_ARGUMENT", std::string(what) + " is not " + expected + ".");
+}
+
+double read_number(const Napi::Object& from, const char* key) {
+  const Napi::Value value = from.Get(key);
+  if (!value.IsNumber()) mismatch(key, "a number");
+  return value.As<Napi::Number>().DoubleValue();
+}
+
+// A whole number a double holds exactly.
+int64_t read_whole(const Napi::Object& from, const char* key) {
+  const double value = read_number(from, key);
+  if (!(std::fabs(value) <= 9007199254740991.0) || value != std::floor(value)) mismatch(key, "a whole number");
+  return static_cast<int64_t>(value);
+}
+
+bool read_bool(const Napi::Object& from, const char* key) {
+  const Napi::Value value = from.Get(key);
+  if (!value.IsBoolean()) mismatch(key, "a boolean");
+  return value.As<Napi::Boolean>().Value();
+}
+
+std::string read_string(const Napi::Object& from, const char* key) {
+  const Napi::Value value = from.Get(key);
+  if (!value.IsString()) mismatch(key, "a string");
+  return value.As<Napi::String>().Utf8Value();
+}
+
+Napi::Array read_array(const Napi::Object& from, const char* key) {
+  const Napi::Value value = from.Get(key);
+  if (!value.IsArray()) mismatch(key, "an array");
+  return value.As<Napi::Array>();
+}
+
+const char* phase_name(cqil_phase_kind kind) {
+  switch (kind) {
+    case CQIL_EMBED: return "embed";
+    case CQIL_QKV: return "qkv";
+    case CQIL_ATTENTION: return "attention";
+    case CQIL_ATTENTION_OUT: return "attention_out";
+    case CQIL_GATE_UP: return "gate_up";
+    case CQIL_DOWN: return "down";
+    case CQIL_HEAD: return "head";
+  }
+  return "";
+}
+
+}  // namespace
+
+Napi::Error to_js_error(Napi::Env env, const char* code, const std::string& message) {
+  Napi::Error error = Napi::Error::New(env, message);
+  error.Set("code", Napi::String::New(env, code));
+  return error;
+}
+
+Napi::Object read_object(const Napi::Value& from, const char* what) {
+  if (!from.IsObject()) mismatch(what, "an object");
+  return from.As<Napi::Object>();
+}
+
+int32_t read_int(const Napi::Object& from, const char* key) {
+  const int64_t value = read_whole(from, key);
+  if (value < INT32_MIN || value > INT32_MAX) mismatch(key, "a 32-bit whole number");
+  return static_cast<int32_t>(value);
+}
+
+cqil_shape read_shape(const Napi::Object& from, std::vector<double>& rope_frequencies) {
+  cqil_shape shape = {};
+  shape.dim = read_int(from, "dim");
+  shape.hidden_dim = read_int(from, "hiddenDim");
+  shape.head_dim = read_int(from, "headDim");
+  shape.n_heads = read_int(from, "nHeads");
+  shape.n_kv_heads = read_int(from, "nKvHeads");
+  shape.n_layers = read_int(from, "nLayers");
+  shape.vocab_size = read_int(from, "vocabSize");
+  shape.norm_eps = static_cast<float>(read_number(from, "normEps"));
+  shape.rope_attention_factor = read_number(from, "ropeAttentionFactor");
+  shape.rope_interleaved = read_bool(from, "ropeInterleaved") ? 1 : 0;
+  shape.sliding_window = read_int(from, "slidingWindow");
+  const Napi::Value frequencies = from.Get("ropeFrequencies");
+  if (!frequencies.IsTypedArray() || frequencies.As<Napi::TypedArray>().TypedArrayType() != napi_float64_array)
+    mismatch("ropeFrequencies", "a Float64Array");
+  const auto array = frequencies.As<Napi::Float64Array>();
+  rope_frequencies.assign(array.Data(), array.Data() + array.ElementLength());
+  return shape;
+}
+
+ModelRequest read_model_request(const Napi::Value& from) {
+  const Napi::Object spec = read_object(from, "spec");
+  ModelRequest request;
+  request.weights.shape = read_shape(read_object(spec.Get("shape"), "shape"), request.weights.rope_frequencies);
+  request.backend = read_string(spec, "backend");
+  request.threads = read_int(spec, "threads");
+  if (request.threads < 1 || request.threads > 1024) mismatch("threads", "between 1 and 1024");
+  const Napi::Array files = read_array(spec, "files");
+  for (uint32_t i = 0; i < files.Length(); i++) request.weights.files.push_back(files.Get(i).ToString().Utf8Value());
+  const Napi::Array tensors = read_array(spec, "tensors");
+  for (uint32_t i = 0; i < tensors.Length(); i++) {
+    const Napi::Object t = read_object(tensors.Get(i), "a tensor");
+    const int64_t offset = read_whole(t, "offset");
+    if (offset < 0) mismatch("offset", "positive");
+    request.weights.tensors.push_back({read_string(t, "role"), read_int(t, "layer"), read_string(t, "dtype"),
+                                       read_whole(t, "rows"), read_whole(t, "cols"), read_int(t, "file"),
+                                       static_cast<uint64_t>(offset)});
+  }
+  if (!spec.Get("randomSeed").IsUndefined()) {
+    request.weights.random = true;
+    request.weights.random_seed = static_cast<uint64_t>(read_whole(spec, "randomSeed"));
+  }
+  return request;
+}
+
+Plan read_plan(const Napi::Value& from) {
+  const Napi::Object object = read_object(from, "plan");
+  Plan plan;
+  const Napi::Array groups = read_array(object, "groups");
+  for (uint32_t i = 0; i < groups.Length(); i++) {
+    const Napi::Object pair = read_object(groups.Get(i), "a group");
+    plan.groups.push_back({read_int(pair, "0"), read_int(pair, "1")});
+  }
+  plan.bypass = read_int(object, "bypass");
+  if (plan.bypass < 0) mismatch("bypass", "at least 0");
+  plan.bypass_residual = read_string(object, "bypassMode") == "official";
+  return plan;
+}
+
+Execution read_execution(const Napi::Value& from) {
+  const std::string name = from.IsString() ? from.As<Napi::String>().Utf8Value() : "";
+  if (name == "auto") return Execution::kAuto;
+  if (name == "wide") return Execution::kWide;
+  if (name == "lanes") return Execution::kLanes;
+  mismatch("execution", "auto, wide or lanes");
+}
+
+ForwardRequest read_forward_request(const Napi::Value& from) {
+  const Napi::Object object = read_object(from, "request");
+  ForwardRequest request;
+  const Napi::Value ids = object.Get("ids");
+  if (!ids.IsTypedArray() || ids.As<Napi::TypedArray>().TypedArrayType() != napi_int32_array) mismatch("ids", "an Int32Array");
+  const auto array = ids.As<Napi::Int32Array>();
+  request.ids.assign(array.Data(), array.Data() + array.ElementLength());
+  request.position = read_int(object, "position");
+  const std::string output = read_string(object, "output");
+  if (output == "logits") request.output = CQIL_OUTPUT_LOGITS;
+  else if (output == "scores") request.output = CQIL_OUTPUT_SCORES;
+  else if (output != "none") mismatch("output", "none, logits or scores");
+  request.has_next = !object.Get("next").IsUndefined();
+  if (request.has_next) request.next = read_int(object, "next");
+  return request;
+}
+
+Napi::Value write_program(Napi::Env env, const Program& program) {
+  Napi::Array phases = Napi::Array::New(env, program.phases.size());
+  for (uint32_t i = 0; i < program.phases.size(); i++) {
+    const cqil_phase& phase = program.phases[i];
+    Napi::Array layers = Napi::Array::New(env, static_cast<size_t>(phase.n_lanes));
+    for (int32_t lane = 0; lane < phase.n_lanes; lane++)
+      layers.Set(static_cast<uint32_t>(lane), Napi::Number::New(env, phase.first_layer + lane));
+    Napi::Object entry = Napi::Object::New(env);
+    entry.Set("kind", phase_name(phase.kind));
+    entry.Set("stage", phase.stage);
+    entry.Set("layers", layers);
+    phases.Set(i, entry);
+  }
+  Napi::Object object = Napi::Object::New(env);
+  object.Set("phases", phases);
+  object.Set("stages", program.n_stages);
+  object.Set("layerPhases", static_cast<double>(program.phases.size()) - 2);
+  object.Set("bypass", program.bypass);
+  object.Set("bypassMode", program.bypass_residual ? "official" : "paper");
+  return object;
+}
+
+}  // namespace cqil

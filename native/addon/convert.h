@@ -1,0 +1,35 @@
+// From JavaScript values to plain structs and back. lib/native.ts gives the shapes; what does not match them throws
+// INVALID_ARGUMENT.
+#pragma once
+#include <napi.h>
+
+#include <string>
+
+#include "../core/plan.h"
+#include "../core/program.h"
+#include "../core/session.h"
+#include "../core/weights.h"
+
+namespace cqil {
+
+// A JavaScript Error with `code`.
+Napi::Error to_js_error(Napi::Env env, const char* code, const std::string& message);
+
+// What loadModel's spec holds.
+struct ModelRequest {
+  WeightsSpec weights;
+  std::string backend;
+  int32_t threads;
+};
+
+cqil_shape read_shape(const Napi::Object& from, std::vector<double>& rope_frequencies);
+ModelRequest read_model_request(const Napi::Value& from);
+Plan read_plan(const Napi::Value& from);
+Execution read_execution(const Napi::Value& from);
+ForwardRequest read_forward_request(const Napi::Value& from);
+int32_t read_int(const Napi::Object& from, const char* key);
+Napi::Object read_object(const Napi::Value& from, const char* what);
+
+Napi::Value write_program(Napi::Env env, const Program& program);
+
+}  // namespace cqil

@@ -1,0 +1,62 @@
+#include <cstring>
+
+#include "call.h"
+#include "calls.h"
+#include "handles.h"
+
+namespace cqil {
+
+Napi::Value create_session(const Napi::CallbackInfo& info) {
+  const Napi::Env env = info.Env();
+  return call(env, [&] {
+    auto model = read_open<ModelHandle>(info[0]);
+    const Napi::Object options = read_object(info[1], "options");
+    auto handle = std::make_unique<SessionHandle>();
+    handle->object = std::make_shared<Session>(std::move(model), read_plan(options.Get("plan")),
+                                               read_execution(options.Get("execution")), read_int(options, "contextLength"));
+    handle->reported_bytes = static_cast<int64_t>(handle->object->cache_bytes());
+    Napi::MemoryManagement::AdjustExternalMemory(env, handle->reported_bytes);
+    return make_handle(env, std::move(handle));
+  });
+}
+
+Napi::Value forward_call(const Napi::CallbackInfo& info) {
+  const Napi::Env env = info.Env();
+  return call(env, [&] {
+    auto session = read_open<SessionHandle>(info[0]);
+    auto request = std::make_shared<ForwardRequest>(read_forward_request(info[1]));
+    const bool wanted = request->output != CQIL_OUTPUT_NONE;
+    session->arm();
+    return Task<std::vector<float>>::start(
+        env, [session, request] { return session->forward(*request); },
+        [wanted](Napi::Env env, std::vector<float> values) -> Napi::Value {
+          if (!wanted) return env.Null();
+          // Copied: Electron allows no array buffers outside V8's own memory.
+          Napi::Float32Array array = Napi::Float32Array::New(env, values.size());
+          if (!values.empty()) std::memcpy(array.Data(), values.data(), values.size() * sizeof(float));
+          return array;
+        });
+  });
+}
+
+Napi::Value cancel_session(const Napi::CallbackInfo& info) {
+  const Napi::Env env = info.Env();
+  return call(env, [&] {
+    const auto& session = read_handle<SessionHandle>(info[0]).object;
+    if (session) session->cancel();
+    return env.Undefined();
+  });
+}
+
+Napi::Value close_session(const Napi::CallbackInfo& info) {
+  const Napi::Env env = info.Env();
+  return call(env, [&] {
+    SessionHandle& handle = read_handle<SessionHandle>(info[0]);
+    handle.object.reset();
+    Napi::MemoryManagement::AdjustExternalMemory(env, -handle.reported_bytes);
+    handle.reported_bytes = 0;
+    return env.Undefined();
+  });
+}
+
+}  // namespace cqil

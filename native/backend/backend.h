@@ -1,0 +1,151 @@
+// What a backend must do: one narrow C table. The CPU backend is built in; others are shared libraries behind the ABI
+// version. A backend never sees a plan, a file or a JavaScript value: it gets weights in memory and a program.
+#pragma once
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+// Raised whenever anything in this file changes.
+#define CQIL_BACKEND_ABI 1
+
+// Tokens one forward takes at most: the height of activation buffers.
+#define CQIL_MAX_BATCH 256
+
+typedef enum cqil_status {
+  CQIL_OK = 0,
+  CQIL_INVALID_ARGUMENT,
+  CQIL_UNSUPPORTED_MODEL,
+  CQIL_BACKEND_UNAVAILABLE,
+  CQIL_OUT_OF_MEMORY,
+  CQIL_ABORTED,
+  CQIL_INTERNAL
+} cqil_status;
+
+// Filled by a call that returns anything but CQIL_OK: one sentence.
+typedef struct cqil_error {
+  char text[512];
+} cqil_error;
+
+typedef enum cqil_dtype {
+  CQIL_F32 = 0,
+  CQIL_F16,
+  CQIL_BF16,
+  CQIL_Q8_0,
+  CQIL_Q4_0,
+  CQIL_Q4_K,
+  CQIL_Q5_K,
+  CQIL_Q6_K,
+  CQIL_DTYPE_COUNT
+} cqil_dtype;
+
+// A matrix [rows, cols], row-major, rows packed without gaps, any alignment. A vector has one row. data null: absent.
+typedef struct cqil_tensor {
+  const void* data;
+  cqil_dtype dtype;
+  int64_t rows;
+  int64_t cols;
+} cqil_tensor;
+
+typedef struct cqil_shape {
+  int32_t dim;
+  int32_t hidden_dim;
+  int32_t head_dim;
+  int32_t n_heads;
+  int32_t n_kv_heads;
+  int32_t n_layers;
+  int32_t vocab_size;
+  float norm_eps;
+  const double* rope_frequencies;  // [head_dim / 2] radians per position
+  double rope_attention_factor;    // on cos and sin
+  int32_t rope_interleaved;        // pairs (2i, 2i+1) instead of (i, i + head_dim/2)
+  int32_t sliding_window;          // positions a query looks back, itself included; 0: all
+} cqil_shape;
+
+typedef struct cqil_layer {
+  cqil_tensor attention_norm;  // [dim]
+  cqil_tensor wq;              // [n_heads * head_dim, dim]
+  cqil_tensor wk;              // [n_kv_heads * head_dim, dim]
+  cqil_tensor wv;              // [n_kv_heads * head_dim, dim]
+  cqil_tensor wo;              // [dim, n_heads * head_dim]
+  cqil_tensor bq, bk, bv, bo;  // biases of the four above, each optional
+  cqil_tensor q_norm, k_norm;  // [head_dim], RMSNorm of each head before RoPE, optional
+  cqil_tensor mlp_norm;        // [dim]
+  cqil_tensor w_gate;          // [hidden_dim, dim]
+  cqil_tensor w_up;            // [hidden_dim, dim]
+  cqil_tensor w_down;          // [dim, hidden_dim]
+} cqil_layer;
+
+// One-row tensors (norms, biases) are float32; matrices are any dtype. All must outlive the backend's model.
+typedef struct cqil_weights {
+  cqil_shape shape;
+  cqil_tensor token_embedding;  // [vocab_size, dim]
+  cqil_tensor output_norm;      // [dim]
+  cqil_tensor output;           // [vocab_size, dim]; the token embedding again when tied
+  const cqil_layer* layers;     // [n_layers]
+} cqil_weights;
+
+typedef enum cqil_phase_kind {
+  CQIL_EMBED = 0,      // x = rows of the token embedding
+  CQIL_QKV,            // norm of x, Q, K, V, biases, q/k norm, RoPE, cache append; per lane
+  CQIL_ATTENTION,      // softmax(q K^T / sqrt(head_dim)) V; per lane
+  CQIL_ATTENTION_OUT,  // a_j = Wo . attention; per lane
+  CQIL_GATE_UP,        // SiLU(W_gate . h) * (W_up . h), h = norm of x + a_j + b_j; per lane
+  CQIL_DOWN,           // x = x + sum over lanes of (a_j [+ b_j] + m_j), m_j = W_down . gate_up
+  CQIL_HEAD            // norm of x, logits
+} cqil_phase_kind;
+
+// One dependent step. Lane l computes layer first_layer + l.
+typedef struct cqil_phase {
+  cqil_phase_kind kind;
+  int32_t stage;  // -1 for embed and head
+  int32_t first_layer;
+  int32_t n_lanes;
+} cqil_phase;
+
+typedef struct cqil_program {
+  const cqil_phase* phases;
+  int32_t n_phases;
+  int32_t n_stages;
+  int32_t max_lanes;
+  int32_t bypass;           // D: b_j sums the attention outputs of up to D earlier lanes of the group
+  int32_t bypass_residual;  // 1: b_j also joins the residual ("official"); 0: "paper"
+} cqil_program;
+
+typedef enum cqil_execution { CQIL_WIDE = 0, CQIL_LANES = 1 } cqil_execution;
+
+typedef enum cqil_output { CQIL_OUTPUT_NONE = 0, CQIL_OUTPUT_LOGITS, CQIL_OUTPUT_SCORES } cqil_output;
+
+typedef struct cqil_forward {
+  const int32_t* ids;  // [n_ids], 1 .. CQIL_MAX_BATCH, each in [0, vocab_size)
+  int32_t n_ids;
+  int32_t position;  // of ids[0]
+  cqil_execution execution;
+  cqil_output output;
+  const int32_t* targets;   // [n_scores] for CQIL_OUTPUT_SCORES
+  int32_t n_scores;         // <= n_ids
+  float* result;            // logits of the last id [vocab_size], or log-probabilities of the targets [n_scores], nats
+  volatile int32_t* cancel;  // polled between stages; non-zero ends the call with CQIL_ABORTED
+} cqil_forward;
+
+typedef struct cqil_backend_model cqil_backend_model;
+typedef struct cqil_backend_session cqil_backend_session;
+
+// Calls on sessions of one model never overlap: the core sees to it.
+typedef struct cqil_backend {
+  uint32_t abi;
+  const char* name;
+  cqil_status (*model_create)(const cqil_weights* weights, int32_t threads, cqil_backend_model** out, cqil_error* error);
+  void (*model_destroy)(cqil_backend_model* model);
+  // The program is copied. The KV cache holds context_length positions for every layer, at the layer's own index.
+  cqil_status (*session_create)(cqil_backend_model* model, const cqil_program* program, int32_t context_length,
+                                cqil_backend_session** out, cqil_error* error);
+  cqil_status (*forward)(cqil_backend_session* session, const cqil_forward* request, cqil_error* error);
+  void (*session_destroy)(cqil_backend_session* session);
+} cqil_backend;
+
+#ifdef __cplusplus
+}
+#endif

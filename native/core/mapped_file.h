@@ -1,0 +1,28 @@
+// A file mapped read-only into memory; weights are used in place.
+#pragma once
+#include <cstddef>
+#include <cstdint>
+#include <string>
+
+namespace cqil {
+
+class MappedFile {
+ public:
+  // path is UTF-8. Throws FILE_NOT_FOUND.
+  explicit MappedFile(const std::string& path);
+  ~MappedFile();
+  MappedFile(MappedFile&& other) noexcept;
+  MappedFile(const MappedFile&) = delete;
+  MappedFile& operator=(const MappedFile&) = delete;
+
+  const uint8_t* data() const { return data_; }
+  uint64_t size() const { return size_; }
+  const std::string& path() const { return path_; }
+
+ private:
+  std::string path_;
+  const uint8_t* data_ = nullptr;
+  uint64_t size_ = 0;
+};
+
+}  // namespace cqil

@@ -1,0 +1,84 @@
+#include "session.h"
+
+#include <chrono>
+#include <string>
+
+#include "error.h"
+
+namespace cqil {
+
+Session::Session(std::shared_ptr<Model> model, const Plan& plan, Execution execution, int32_t context_length)
+    : model_(std::move(model)),
+      program_(compile_program(plan, model_->shape().n_layers)),
+      execution_(execution),
+      context_length_(context_length) {
+  if (context_length < 1 || context_length > 1 << 24)
+    throw Error("INVALID_ARGUMENT", "contextLength is " + std::to_string(context_length) + "; expected 1 to 16777216.");
+  const cqil_program program = program_.view();
+  cqil_error error = {};
+  check_status(model_->backend().session_create(model_->backend_model(), &program, context_length, &backend_session_, &error),
+               error);
+  const cqil_shape& shape = model_->shape();
+  cache_bytes_ = static_cast<uint64_t>(shape.n_layers) * static_cast<uint64_t>(shape.n_kv_heads) *
+                 static_cast<uint64_t>(shape.head_dim) * static_cast<uint64_t>(context_length) * 2 * sizeof(float);
+}
+
+Session::~Session() {
+  if (backend_session_) model_->backend().session_destroy(backend_session_);
+}
+
+void Session::check(const ForwardRequest& request) const {
+  const int32_t n = static_cast<int32_t>(request.ids.size());
+  if (n < 1 || n > CQIL_MAX_BATCH)
+    throw Error("INVALID_ARGUMENT", "A forward takes 1 to " + std::to_string(CQIL_MAX_BATCH) + " ids, not " + std::to_string(n) + ".");
+  if (request.position < 0 || request.position > filled_)
+    throw Error("INVALID_ARGUMENT", "Position " + std::to_string(request.position) + " is not reached yet: " +
+                                        std::to_string(filled_) + " positions are filled.");
+  if (n > context_length_ - request.position)
+    throw Error("CONTEXT_OVERFLOW", std::to_string(n) + " tokens at position " + std::to_string(request.position) +
+                                        " do not fit a context of " + std::to_string(context_length_) + ".");
+  auto check_id = [&](int32_t id) {
+    if (id < 0 || id >= model_->shape().vocab_size)
+      throw Error("INVALID_ARGUMENT", "Token id " + std::to_string(id) + " is outside the vocabulary of " +
+                                          std::to_string(model_->shape().vocab_size) + ".");
+  };
+  for (int32_t id : request.ids) check_id(id);
+  if (request.has_next) check_id(request.next);
+}
+
+std::vector<float> Session::forward(const ForwardRequest& request) {
+  std::lock_guard<std::mutex> lock(model_->forward_mutex());
+  check(request);
+  const int32_t n = static_cast<int32_t>(request.ids.size());
+  std::vector<int32_t> targets;
+  std::vector<float> result;
+  if (request.output == CQIL_OUTPUT_LOGITS) result.resize(static_cast<size_t>(model_->shape().vocab_size));
+  if (request.output == CQIL_OUTPUT_SCORES) {
+    targets.assign(request.ids.begin() + 1, request.ids.end());
+    if (request.has_next) targets.push_back(request.next);
+    result.resize(targets.size());
+  }
+
+  cqil_forward call = {};
+  call.ids = request.ids.data();
+  call.n_ids = n;
+  call.position = request.position;
+  call.output = request.output;
+  call.targets = targets.data();
+  call.n_scores = static_cast<int32_t>(targets.size());
+  call.result = result.data();
+  call.cancel = &cancel_;
+  const bool tune = execution_ == Execution::kAuto && program_.max_lanes > 1 && n == 1;
+  call.execution = tune ? tuner_.next() : execution_ == Execution::kLanes ? CQIL_LANES : CQIL_WIDE;
+
+  filled_ = request.position;  // what follows is overwritten, whether or not the call succeeds
+  cqil_error error = {};
+  const auto start = std::chrono::steady_clock::now();
+  const cqil_status status = model_->backend().forward(backend_session_, &call, &error);
+  check_status(status, error);
+  if (tune) tuner_.record(std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count());
+  filled_ = request.position + n;
+  return result;
+}
+
+}  // namespace cqil

@@ -1,0 +1,53 @@
+// A sequence in progress: a compiled plan and the KV cache it fills.
+#pragma once
+#include <cstdint>
+#include <memory>
+#include <vector>
+
+#include "execution_tuner.h"
+#include "model.h"
+#include "program.h"
+
+namespace cqil {
+
+enum class Execution { kAuto, kWide, kLanes };
+
+struct ForwardRequest {
+  std::vector<int32_t> ids;
+  int32_t position = 0;
+  cqil_output output = CQIL_OUTPUT_NONE;
+  bool has_next = false;
+  int32_t next = 0;  // the id after the last, when its score is wanted too
+};
+
+class Session {
+ public:
+  // Throws INVALID_PLAN, INVALID_ARGUMENT or OUT_OF_MEMORY.
+  Session(std::shared_ptr<Model> model, const Plan& plan, Execution execution, int32_t context_length);
+  ~Session();
+  Session(const Session&) = delete;
+
+  // Runs ids at request.position and returns logits [vocab_size], scores, or nothing. Throws INVALID_ARGUMENT,
+  // CONTEXT_OVERFLOW or ABORTED; after an error the positions before request.position are as they were.
+  std::vector<float> forward(const ForwardRequest& request);
+  // The forward in flight, or the one queued since arm(), ends with ABORTED at its next stage. From any thread.
+  void cancel() { cancel_ = 1; }
+  // Forgets an earlier cancel(); called when a forward is queued.
+  void arm() { cancel_ = 0; }
+  uint64_t cache_bytes() const { return cache_bytes_; }
+
+ private:
+  void check(const ForwardRequest& request) const;
+
+  std::shared_ptr<Model> model_;
+  Program program_;
+  Execution execution_;
+  ExecutionTuner tuner_;
+  int32_t context_length_;
+  int32_t filled_ = 0;  // positions whose keys and values are valid
+  uint64_t cache_bytes_ = 0;
+  volatile int32_t cancel_ = 0;
+  cqil_backend_session* backend_session_ = nullptr;
+};
+
+}  // namespace cqil

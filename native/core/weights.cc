@@ -1,0 +1,186 @@
+#include "weights.h"
+
+#include <cstddef>
+#include <cstring>
+#include <new>
+
+#include "dtype.h"
+#include "error.h"
+#include "half.h"
+#include "random_weights.h"
+
+namespace cqil {
+namespace {
+
+struct LayerSlot {
+  const char* role;
+  cqil_tensor cqil_layer::*member;
+};
+
+const LayerSlot kLayerSlots[] = {
+    {"attention_norm", &cqil_layer::attention_norm},
+    {"wq", &cqil_layer::wq},
+    {"wk", &cqil_layer::wk},
+    {"wv", &cqil_layer::wv},
+    {"wo", &cqil_layer::wo},
+    {"bq", &cqil_layer::bq},
+    {"bk", &cqil_layer::bk},
+    {"bv", &cqil_layer::bv},
+    {"bo", &cqil_layer::bo},
+    {"q_norm", &cqil_layer::q_norm},
+    {"k_norm", &cqil_layer::k_norm},
+    {"mlp_norm", &cqil_layer::mlp_norm},
+    {"w_gate", &cqil_layer::w_gate},
+    {"w_up", &cqil_layer::w_up},
+    {"w_down", &cqil_layer::w_down},
+};
+
+std::string name_of(const TensorSpec& spec) {
+  return spec.layer < 0 ? spec.role : "layer " + std::to_string(spec.layer) + " " + spec.role;
+}
+
+[[noreturn]] void invalid(const std::string& message) { throw Error("INVALID_CHECKPOINT", message); }
+
+void check_dims(const cqil_shape& shape, size_t n_frequencies) {
+  const int32_t dims[] = {shape.dim,        shape.hidden_dim, shape.head_dim,  shape.n_heads,
+                          shape.n_kv_heads, shape.n_layers,   shape.vocab_size};
+  for (int32_t dim : dims)
+    if (dim < 1 || dim > 1 << 24) invalid("A dimension of the model is " + std::to_string(dim) + "; expected 1 to 16777216.");
+  if (shape.n_layers > 1 << 14 || shape.n_heads > 1 << 14 || shape.head_dim > 1 << 12)
+    invalid("The model has more layers, heads or channels per head than any model this engine can hold.");
+  if (shape.head_dim % 2 != 0) invalid("head_dim is " + std::to_string(shape.head_dim) + "; RoPE needs an even number.");
+  if (shape.n_heads % shape.n_kv_heads != 0) invalid("n_kv_heads does not divide n_heads.");
+  if (n_frequencies != static_cast<size_t>(shape.head_dim / 2))
+    invalid("Expected head_dim / 2 RoPE frequencies, found " + std::to_string(n_frequencies) + ".");
+}
+
+}  // namespace
+
+Weights::Weights(WeightsSpec spec) : spec_(std::move(spec)) {
+  check_dims(spec_.shape, spec_.rope_frequencies.size());
+  spec_.shape.rope_frequencies = spec_.rope_frequencies.data();
+  view_.shape = spec_.shape;
+  layers_.assign(static_cast<size_t>(spec_.shape.n_layers), cqil_layer{});
+  view_.layers = layers_.data();
+  files_.reserve(spec_.files.size());
+  for (const std::string& file : spec_.files) files_.emplace_back(file);
+
+  for (const TensorSpec& tensor : spec_.tensors) {
+    const cqil_dtype dtype = dtype_from_name(tensor.dtype);
+    if (dtype == CQIL_DTYPE_COUNT)
+      throw Error("UNSUPPORTED_MODEL", name_of(tensor) + " has the unknown dtype " + tensor.dtype + ".");
+    if (tensor.rows < 1 || tensor.cols < 1 || tensor.rows > 1 << 24 || tensor.cols > 1 << 28 ||
+        tensor.cols % dtype_info(dtype).block_weights != 0)
+      invalid(name_of(tensor) + " of shape [" + std::to_string(tensor.rows) + ", " + std::to_string(tensor.cols) +
+              "] cannot be stored as " + tensor.dtype + ".");
+    cqil_tensor* at = slot(tensor);
+    if (at->data) invalid(name_of(tensor) + " was given twice.");
+    const uint64_t size = static_cast<uint64_t>(tensor.rows) * static_cast<uint64_t>(row_bytes(dtype, tensor.cols));
+    *at = {locate(tensor, dtype, size), dtype, tensor.rows, tensor.cols};
+    extents_.emplace_back(static_cast<const uint8_t*>(at->data), size);
+    bytes_ += size;
+    if (tensor.rows == 1) *at = {as_float32(*at), CQIL_F32, 1, tensor.cols};
+  }
+  if (!view_.output.data) view_.output = view_.token_embedding;
+  check_complete();
+}
+
+cqil_tensor* Weights::slot(const TensorSpec& spec) {
+  if (spec.layer < 0) {
+    if (spec.role == "token_embedding") return &view_.token_embedding;
+    if (spec.role == "output_norm") return &view_.output_norm;
+    if (spec.role == "output") return &view_.output;
+  } else if (spec.layer < spec_.shape.n_layers) {
+    for (const LayerSlot& entry : kLayerSlots)
+      if (spec.role == entry.role) return &(layers_[static_cast<size_t>(spec.layer)].*entry.member);
+  }
+  invalid("There is no tensor " + name_of(spec) + " in a model of " + std::to_string(spec_.shape.n_layers) + " layers.");
+}
+
+const void* Weights::locate(const TensorSpec& spec, cqil_dtype dtype, uint64_t size) {
+  if (spec_.random) {
+    std::unique_ptr<uint8_t[]> storage(new (std::nothrow) uint8_t[size]);
+    if (!storage) throw Error("OUT_OF_MEMORY", "No memory for " + std::to_string(size) + " bytes of " + name_of(spec) + ".");
+    fill_random(storage.get(), dtype, spec.rows, spec.cols, spec_.random_seed * 1000003 + extents_.size());
+    owned_.push_back(std::move(storage));
+    return owned_.back().get();
+  }
+  if (spec.file < 0 || static_cast<size_t>(spec.file) >= files_.size())
+    invalid(name_of(spec) + " names file " + std::to_string(spec.file) + " of " + std::to_string(files_.size()) + ".");
+  const MappedFile& file = files_[static_cast<size_t>(spec.file)];
+  if (spec.offset > file.size() || size > file.size() - spec.offset)
+    invalid(file.path() + " is truncated: " + name_of(spec) + " needs bytes " + std::to_string(spec.offset) + " to " +
+            std::to_string(spec.offset + size) + ", and the file has " + std::to_string(file.size()) + ".");
+  return file.data() + spec.offset;
+}
+
+const float* Weights::as_float32(const cqil_tensor& vector) {
+  if (dtype_info(vector.dtype).block_weights != 1)
+    throw Error("UNSUPPORTED_MODEL", std::string("A norm or bias is stored as ") + dtype_info(vector.dtype).name +
+                                         "; expected F32, F16 or BF16.");
+  const size_t count = static_cast<size_t>(vector.cols);
+  owned_.emplace_back(new uint8_t[count * sizeof(float)]);
+  float* values = reinterpret_cast<float*>(owned_.back().get());
+  const uint8_t* source = static_cast<const uint8_t*>(vector.data);
+  if (vector.dtype == CQIL_F32) std::memcpy(values, source, count * sizeof(float));  // aligned now
+  else for (size_t i = 0; i < count; i++) {
+    uint16_t half;
+    std::memcpy(&half, source + i * 2, sizeof half);
+    values[i] = vector.dtype == CQIL_F16 ? float_from_f16(half) : float_from_bf16(half);
+  }
+  return values;
+}
+
+void Weights::check_shape(const std::string& name, const cqil_tensor& tensor, int64_t rows, int64_t cols, bool required) {
+  if (!tensor.data) {
+    if (required) invalid(name + " is missing.");
+    return;
+  }
+  if (tensor.rows != rows || tensor.cols != cols)
+    invalid(name + " has shape [" + std::to_string(tensor.rows) + ", " + std::to_string(tensor.cols) + "]; expected [" +
+            std::to_string(rows) + ", " + std::to_string(cols) + "].");
+}
+
+void Weights::check_complete() {
+  const cqil_shape& s = spec_.shape;
+  const int64_t q = static_cast<int64_t>(s.n_heads) * s.head_dim;
+  const int64_t kv = static_cast<int64_t>(s.n_kv_heads) * s.head_dim;
+  check_shape("token_embedding", view_.token_embedding, s.vocab_size, s.dim, true);
+  check_shape("output_norm", view_.output_norm, 1, s.dim, true);
+  check_shape("output", view_.output, s.vocab_size, s.dim, true);
+  for (size_t i = 0; i < layers_.size(); i++) {
+    const cqil_layer& layer = layers_[i];
+    const std::string prefix = "layer " + std::to_string(i) + " ";
+    check_shape(prefix + "attention_norm", layer.attention_norm, 1, s.dim, true);
+    check_shape(prefix + "wq", layer.wq, q, s.dim, true);
+    check_shape(prefix + "wk", layer.wk, kv, s.dim, true);
+    check_shape(prefix + "wv", layer.wv, kv, s.dim, true);
+    check_shape(prefix + "wo", layer.wo, s.dim, q, true);
+    check_shape(prefix + "bq", layer.bq, 1, q, false);
+    check_shape(prefix + "bk", layer.bk, 1, kv, false);
+    check_shape(prefix + "bv", layer.bv, 1, kv, false);
+    check_shape(prefix + "bo", layer.bo, 1, s.dim, false);
+    check_shape(prefix + "q_norm", layer.q_norm, 1, s.head_dim, false);
+    check_shape(prefix + "k_norm", layer.k_norm, 1, s.head_dim, false);
+    check_shape(prefix + "mlp_norm", layer.mlp_norm, 1, s.dim, true);
+    check_shape(prefix + "w_gate", layer.w_gate, s.hidden_dim, s.dim, true);
+    check_shape(prefix + "w_up", layer.w_up, s.hidden_dim, s.dim, true);
+    check_shape(prefix + "w_down", layer.w_down, s.dim, s.hidden_dim, true);
+  }
+}
+
+void Weights::prefetch(uint64_t from, uint64_t to) const {
+  constexpr uint64_t kPage = 4096;
+  volatile uint8_t sink = 0;
+  uint64_t begin = 0;
+  for (const auto& extent : extents_) {
+    const uint64_t end = begin + extent.second;
+    const uint64_t first = from > begin ? from : begin;
+    const uint64_t last = to < end ? to : end;
+    for (uint64_t i = first; i < last; i += kPage) sink = extent.first[i - begin];
+    begin = end;
+  }
+  (void)sink;
+}
+
+}  // namespace cqil

@@ -1,0 +1,52 @@
+#include "cpu_backend.h"
+
+#include <cstdio>
+#include <new>
+
+#include "forward.h"
+#include "session.h"
+
+namespace cqil {
+namespace {
+
+cqil_status out_of_memory(cqil_error* error, const char* what) {
+  std::snprintf(error->text, sizeof error->text, "No memory for %s.", what);
+  return CQIL_OUT_OF_MEMORY;
+}
+
+cqil_status model_create(const cqil_weights* weights, int32_t threads, cqil_backend_model** out, cqil_error* error) {
+  try {
+    *out = reinterpret_cast<cqil_backend_model*>(new CpuModel(*weights, threads, best_kernels()));
+    return CQIL_OK;
+  } catch (const std::bad_alloc&) {
+    return out_of_memory(error, "the model");
+  }
+}
+
+void model_destroy(cqil_backend_model* model) { delete reinterpret_cast<CpuModel*>(model); }
+
+cqil_status session_create(cqil_backend_model* model, const cqil_program* program, int32_t context_length,
+                           cqil_backend_session** out, cqil_error* error) {
+  try {
+    CpuSession* session = new CpuSession(*reinterpret_cast<CpuModel*>(model), *program, context_length);
+    *out = reinterpret_cast<cqil_backend_session*>(session);
+    return CQIL_OK;
+  } catch (const std::bad_alloc&) {
+    return out_of_memory(error, "the session's KV cache and activations");
+  }
+}
+
+cqil_status run_forward(cqil_backend_session* session, const cqil_forward* request, cqil_error*) {
+  return forward(*reinterpret_cast<CpuSession*>(session), *request);
+}
+
+void session_destroy(cqil_backend_session* session) { delete reinterpret_cast<CpuSession*>(session); }
+
+}  // namespace
+
+const cqil_backend* cpu_backend() {
+  static const cqil_backend table = {CQIL_BACKEND_ABI, "cpu", model_create, model_destroy, session_create, run_forward, session_destroy};
+  return &table;
+}
+
+}  // namespace cqil

@@ -1,0 +1,111 @@
+#include "forward.h"
+
+#include <algorithm>
+
+#include "phases.h"
+
+namespace cqil {
+namespace {
+
+constexpr int kPhasesPerStage = 5;
+
+// One member's way through the program.
+class Walk {
+ public:
+  Walk(const Pass& pass, int member)
+      : pass_(pass),
+        session_(pass.session),
+        team_size_(session_.model.team.size()),
+        member_(member),
+        all_{member, team_size_, &session_.all, &session_.scratch[static_cast<size_t>(member)]} {}
+
+  void run() {
+    const std::vector<cqil_phase>& phases = session_.phases;
+    for (size_t i = 0; i < phases.size();) {
+      const cqil_phase& phase = phases[i];
+      if (phase.kind == CQIL_EMBED) {
+        pass_.embed(all_);
+        all_.wait();
+        i += 1;
+      } else if (phase.kind == CQIL_HEAD) {
+        pass_.head(all_, claimed(i, 0));
+        i += 1;
+      } else {
+        if (phase.n_lanes > 1 && pass_.request.execution == CQIL_LANES) stage_in_lanes(i, phase);
+        else stage_wide(i, phase);
+        if (member_ == 0 && *pass_.request.cancel) session_.cancelled = true;
+        all_.wait();
+        if (session_.cancelled.load(std::memory_order_relaxed)) return;
+        i += kPhasesPerStage;
+      }
+    }
+  }
+
+ private:
+  // Every phase takes all lanes, shared by the whole team.
+  void stage_wide(size_t i, const cqil_phase& phase) {
+    auto lanes = [&](size_t step) { return Lanes{phase.first_layer, 0, phase.n_lanes, claimed(i + step, 0)}; };
+    pass_.qkv(all_, lanes(0));
+    all_.wait();
+    pass_.attention(all_, lanes(1));
+    all_.wait();
+    pass_.attention_out(all_, lanes(2));
+    all_.wait();
+    pass_.gate_up(all_, lanes(3));
+    all_.wait();
+    pass_.down(all_, lanes(4));
+  }
+
+  // Every lane has a crew of its own; crews meet only where the formula joins lanes: at a bypass and at the sum.
+  void stage_in_lanes(size_t i, const cqil_phase& phase) {
+    const int n_crews = std::min(phase.n_lanes, team_size_);
+    const int crew_index = member_ % n_crews;
+    Crew crew = all_;
+    if (n_crews > 1) {
+      crew.member = member_ / n_crews;
+      crew.size = (team_size_ - crew_index + n_crews - 1) / n_crews;
+      crew.barrier = session_.crews[static_cast<size_t>(n_crews - 2)][static_cast<size_t>(crew_index)].get();
+    }
+    auto lane_at = [&](int lane, size_t step) { return Lanes{phase.first_layer, lane, 1, claimed(i + step, lane)}; };
+
+    for (int lane = crew_index; lane < phase.n_lanes; lane += n_crews) {
+      pass_.qkv(crew, lane_at(lane, 0));
+      crew.wait();
+      pass_.attention(crew, lane_at(lane, 1));
+      crew.wait();
+      pass_.attention_out(crew, lane_at(lane, 2));
+      crew.wait();
+    }
+    if (session_.program.bypass > 0) all_.wait();
+    for (int lane = crew_index; lane < phase.n_lanes; lane += n_crews) {
+      pass_.gate_up(crew, lane_at(lane, 3));
+      crew.wait();
+      pass_.down_apart(crew, lane_at(lane, 4));
+    }
+    all_.wait();
+    pass_.join(all_, phase.n_lanes);
+  }
+
+  std::atomic<int>* claimed(size_t phase, int lane) const {
+    return &session_.claimed[phase * static_cast<size_t>(session_.program.max_lanes) + static_cast<size_t>(lane)];
+  }
+
+  const Pass& pass_;
+  CpuSession& session_;
+  const int team_size_;
+  const int member_;
+  const Crew all_;
+};
+
+}  // namespace
+
+cqil_status forward(CpuSession& session, const cqil_forward& request) {
+  const Pass pass(session, request);
+  const size_t counters = session.phases.size() * static_cast<size_t>(session.program.max_lanes);
+  for (size_t i = 0; i < counters; i++) session.claimed[i].store(0, std::memory_order_relaxed);
+  session.cancelled = false;
+  session.model.team.run([&](int member) { Walk(pass, member).run(); });
+  return session.cancelled ? CQIL_ABORTED : CQIL_OK;
+}
+
+}  // namespace cqil

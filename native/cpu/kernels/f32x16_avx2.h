@@ -1,0 +1,109 @@
+// Sixteen float32 lanes in two AVX registers (AVX2, FMA, F16C). Meanings as in f32x16_plain.h, with fused multiply-adds.
+#pragma once
+#include <immintrin.h>
+#include <stdint.h>
+#include <string.h>
+
+namespace cqil {
+namespace CQIL_ISA {
+
+struct F32x16 {
+  __m256 lo, hi;  // lanes 0..7 and 8..15
+};
+
+inline F32x16 zero() { return {_mm256_setzero_ps(), _mm256_setzero_ps()}; }
+inline F32x16 broadcast(float value) { return {_mm256_set1_ps(value), _mm256_set1_ps(value)}; }
+inline F32x16 load(const float* from) { return {_mm256_loadu_ps(from), _mm256_loadu_ps(from + 8)}; }
+inline F32x16 load_partial(const float* from, int n) {
+  float lanes[16] = {};
+  memcpy(lanes, from, static_cast<size_t>(n) * sizeof(float));
+  return load(lanes);
+}
+inline void store(float* to, F32x16 a) {
+  _mm256_storeu_ps(to, a.lo);
+  _mm256_storeu_ps(to + 8, a.hi);
+}
+inline void store_partial(float* to, F32x16 a, int n) {
+  float lanes[16];
+  store(lanes, a);
+  memcpy(to, lanes, static_cast<size_t>(n) * sizeof(float));
+}
+
+inline F32x16 add(F32x16 a, F32x16 b) { return {_mm256_add_ps(a.lo, b.lo), _mm256_add_ps(a.hi, b.hi)}; }
+inline F32x16 sub(F32x16 a, F32x16 b) { return {_mm256_sub_ps(a.lo, b.lo), _mm256_sub_ps(a.hi, b.hi)}; }
+inline F32x16 mul(F32x16 a, F32x16 b) { return {_mm256_mul_ps(a.lo, b.lo), _mm256_mul_ps(a.hi, b.hi)}; }
+inline F32x16 div(F32x16 a, F32x16 b) { return {_mm256_div_ps(a.lo, b.lo), _mm256_div_ps(a.hi, b.hi)}; }
+inline F32x16 fma(F32x16 a, F32x16 b, F32x16 c) {
+  return {_mm256_fmadd_ps(a.lo, b.lo, c.lo), _mm256_fmadd_ps(a.hi, b.hi, c.hi)};
+}
+inline F32x16 max(F32x16 a, F32x16 b) { return {_mm256_max_ps(a.lo, b.lo), _mm256_max_ps(a.hi, b.hi)}; }
+inline F32x16 min(F32x16 a, F32x16 b) { return {_mm256_min_ps(a.lo, b.lo), _mm256_min_ps(a.hi, b.hi)}; }
+inline F32x16 round(F32x16 a) {
+  constexpr int nearest = _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC;
+  return {_mm256_round_ps(a.lo, nearest), _mm256_round_ps(a.hi, nearest)};
+}
+inline __m256 power_of_two(__m256 n) {
+  const __m256i exponent = _mm256_add_epi32(_mm256_cvtps_epi32(n), _mm256_set1_epi32(127));
+  return _mm256_castsi256_ps(_mm256_slli_epi32(exponent, 23));
+}
+inline F32x16 scale_by_power(F32x16 a, F32x16 n) {
+  return {_mm256_mul_ps(a.lo, power_of_two(n.lo)), _mm256_mul_ps(a.hi, power_of_two(n.hi))};
+}
+
+inline float reduce_add(F32x16 a) {
+  const __m256 s8 = _mm256_add_ps(a.lo, a.hi);
+  const __m128 s4 = _mm_add_ps(_mm256_castps256_ps128(s8), _mm256_extractf128_ps(s8, 1));
+  const __m128 s2 = _mm_add_ps(s4, _mm_movehl_ps(s4, s4));
+  return _mm_cvtss_f32(_mm_add_ss(s2, _mm_movehdup_ps(s2)));
+}
+inline float reduce_max(F32x16 a) {
+  const __m256 m8 = _mm256_max_ps(a.lo, a.hi);
+  const __m128 m4 = _mm_max_ps(_mm256_castps256_ps128(m8), _mm256_extractf128_ps(m8, 1));
+  const __m128 m2 = _mm_max_ps(m4, _mm_movehl_ps(m4, m4));
+  return _mm_cvtss_f32(_mm_max_ss(m2, _mm_movehdup_ps(m2)));
+}
+
+inline float f32_from_f16(uint16_t h) { return _mm_cvtss_f32(_mm_cvtph_ps(_mm_cvtsi32_si128(h))); }
+
+inline __m128i load_16_bytes(const uint8_t* from) { return _mm_loadu_si128(reinterpret_cast<const __m128i*>(from)); }
+
+inline F32x16 from_f16(const uint8_t* from) {
+  return {_mm256_cvtph_ps(load_16_bytes(from)), _mm256_cvtph_ps(load_16_bytes(from + 16))};
+}
+inline __m256 widen_bf16(__m128i h) { return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(h), 16)); }
+inline F32x16 from_bf16(const uint8_t* from) {
+  return {widen_bf16(load_16_bytes(from)), widen_bf16(load_16_bytes(from + 16))};
+}
+inline F32x16 from_i8(const uint8_t* from) {
+  const __m128i v = load_16_bytes(from);
+  return {_mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(v)), _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_srli_si128(v, 8)))};
+}
+
+struct U8x16 {
+  __m128i v;
+};
+inline U8x16 load_bytes(const uint8_t* from) { return {load_16_bytes(from)}; }
+inline U8x16 low_nibbles(U8x16 a) { return {_mm_and_si128(a.v, _mm_set1_epi8(15))}; }
+inline U8x16 high_nibbles(U8x16 a) { return {_mm_and_si128(_mm_srli_epi16(a.v, 4), _mm_set1_epi8(15))}; }
+template <int Shift, int Up>
+inline U8x16 bit_field(U8x16 a, uint8_t mask) {
+  const __m128i field = _mm_and_si128(_mm_srli_epi16(a.v, Shift), _mm_set1_epi8(static_cast<char>(mask)));
+  return {_mm_slli_epi16(field, Up)};
+}
+inline U8x16 either(U8x16 a, U8x16 b) { return {_mm_or_si128(a.v, b.v)}; }
+inline F32x16 from_u8(U8x16 a) {
+  return {_mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(a.v)), _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(_mm_srli_si128(a.v, 8)))};
+}
+
+// The sixteen values a nibble stands for: q * scale + offset.
+struct NibbleMap {
+  F32x16 scale, offset;
+};
+inline NibbleMap nibble_map(float scale, float offset) { return {broadcast(scale), broadcast(offset)}; }
+inline F32x16 map_low(const NibbleMap& map, U8x16 bytes) { return fma(from_u8(low_nibbles(bytes)), map.scale, map.offset); }
+inline F32x16 map_high(const NibbleMap& map, U8x16 bytes) {
+  return fma(from_u8(high_nibbles(bytes)), map.scale, map.offset);
+}
+
+}  // namespace CQIL_ISA
+}  // namespace cqil

@@ -1,0 +1,70 @@
+// The CPU's arithmetic as one table of single-threaded functions per instruction set. Which rows, heads and tokens a
+// thread computes is decided in phases.cc; the order in which one value is summed is decided here and depends on
+// nothing but the length: sixteen lanes, lane l taking elements l, l + 16, l + 32, …, then a fixed tree. So a product
+// has the same bits however rows, tokens and threads are split, and on every instruction set with fused multiply-add.
+#pragma once
+#include <stdint.h>
+
+#include "../../backend/backend.h"
+
+namespace cqil {
+
+// Rows of activations are padded with zeros to a multiple of this many floats.
+constexpr int64_t kPad = 16;
+constexpr int64_t padded(int64_t n) { return (n + kPad - 1) / kPad * kPad; }
+
+struct AttendArgs {
+  const float* query;   // [padded(head_dim)], zero padded
+  const float* keys;    // [positions, stride] of this key/value head
+  const float* values;  // [positions, stride]
+  int64_t stride;       // padded(head_dim)
+  int32_t first, last;  // positions attended to, last included
+  float scale;          // on the scores
+  float* scores;        // scratch [padded(last - first + 1)]
+  float* out;           // [head_dim]
+  int32_t head_dim;
+};
+
+struct Kernels {
+  const char* name;
+
+  // y[r] = row r . x for n_rows rows of cols weights; x is padded.
+  void (*matvec[CQIL_DTYPE_COUNT])(const uint8_t* rows, int64_t row_bytes, int64_t n_rows, int64_t cols, const float* x,
+                                   float* y);
+  // out[r, c] = the weights as float32, each row padded with zeros: out is [n_rows, padded(cols)].
+  void (*unpack[CQIL_DTYPE_COUNT])(const uint8_t* rows, int64_t row_bytes, int64_t n_rows, int64_t cols, float* out);
+  // y[t * y_stride + r] = w row r . x row t; w is [n_rows, n] and x [n_tokens, x_stride], n a multiple of 16.
+  void (*matmul)(const float* w, int64_t n_rows, const float* x, int64_t x_stride, int64_t n_tokens, int64_t n, float* y,
+                 int64_t y_stride);
+
+  // out = x * weight / sqrt(mean(x^2) + eps); out's padding is left alone. out may be x.
+  void (*rms_norm)(const float* x, const float* weight, int64_t n, float eps, float* out);
+  // y += x
+  void (*add)(float* y, const float* x, int64_t n);
+  // gate = SiLU(gate) * up, SiLU(g) = g / (1 + exp(-g))
+  void (*silu_mul)(float* gate, const float* up, int64_t n);
+  // out = softmax(scale * query . keys) values
+  void (*attend)(const AttendArgs& args);
+  // log(sum(exp(x)))
+  double (*log_sum_exp)(const float* x, int64_t n);
+};
+
+// One table per instruction set; which of them are in this build, dispatch.cc knows.
+extern const Kernels kernels_plain, kernels_avx2, kernels_avx512, kernels_neon;
+
+// The instruction sets of this build, best last; supported says whether this machine runs them.
+struct Isa {
+  const char* name;
+  const Kernels* kernels;
+  bool supported;
+};
+struct IsaList {
+  const Isa* items;
+  int count;
+};
+IsaList isa_list();
+
+// The best supported one, unless the environment variable CQIL_ISA names another supported one.
+const Kernels& best_kernels();
+
+}  // namespace cqil

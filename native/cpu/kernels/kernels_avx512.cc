@@ -1,0 +1,15 @@
+// The kernels for AVX-512 (F, BW, DQ, VL). Compiled with that instruction set's flags, so nothing here may be included elsewhere.
+#include <math.h>
+
+#define CQIL_ISA isa_avx512
+#define CQIL_MATVEC_ROWS 8
+#define CQIL_TILE_ROWS 4
+#define CQIL_TILE_TOKENS 6
+#include "f32x16_avx512.h"
+#include "kernels_inl.h"
+
+namespace cqil {
+
+constexpr Kernels kernels_avx512 = CQIL_ISA::make_kernels("avx512");
+
+}  // namespace cqil

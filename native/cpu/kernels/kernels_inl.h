@@ -1,0 +1,269 @@
+// The kernels, written once over F32x16 and compiled once per instruction set by the file that includes this one.
+// That file defines CQIL_ISA (a namespace), CQIL_MATVEC_ROWS (rows whose sums run side by side, enough to hide the
+// latency of an addition), CQIL_TILE_ROWS and CQIL_TILE_TOKENS (the register tile of matmul).
+#pragma once
+#include "kernels.h"
+#include "weight_formats.h"
+
+#if defined(__GNUC__) || defined(__clang__)
+#define CQIL_UNROLL _Pragma("GCC unroll 8")
+#else
+#define CQIL_UNROLL
+#endif
+
+namespace cqil {
+namespace CQIL_ISA {
+
+// ---- products with packed weights ----------------------------------------------------------------------------------
+
+template <class W, int R>
+inline void dot_rows(const uint8_t* rows, int64_t row_bytes, int64_t cols, const float* x, float* y) {
+  F32x16 sum[R];
+  CQIL_UNROLL for (int r = 0; r < R; r++) sum[r] = zero();
+  const int64_t blocks = cols / W::kBlock;
+  for (int64_t b = 0; b < blocks; b++) {
+    const float* xb = x + b * W::kBlock;
+    CQIL_UNROLL for (int r = 0; r < R; r++)
+      W::each(rows + r * row_bytes + b * W::kBytes, [&](int i, F32x16 w) { sum[r] = fma(w, load(xb + 16 * i), sum[r]); });
+  }
+  if constexpr (W::kBlock == 16) {
+    const int rest = static_cast<int>(cols % 16);
+    if (rest)
+      CQIL_UNROLL for (int r = 0; r < R; r++)
+        sum[r] = fma(W::partial(rows + r * row_bytes + blocks * W::kBytes, rest), load(x + blocks * 16), sum[r]);
+  }
+  CQIL_UNROLL for (int r = 0; r < R; r++) y[r] = reduce_add(sum[r]);
+}
+
+template <class W>
+void matvec(const uint8_t* rows, int64_t row_bytes, int64_t n_rows, int64_t cols, const float* x, float* y) {
+  int64_t r = 0;
+  for (; r + CQIL_MATVEC_ROWS <= n_rows; r += CQIL_MATVEC_ROWS)
+    dot_rows<W, CQIL_MATVEC_ROWS>(rows + r * row_bytes, row_bytes, cols, x, y + r);
+  for (; r < n_rows; r++) dot_rows<W, 1>(rows + r * row_bytes, row_bytes, cols, x, y + r);
+}
+
+template <class W>
+void unpack(const uint8_t* rows, int64_t row_bytes, int64_t n_rows, int64_t cols, float* out) {
+  for (int64_t r = 0; r < n_rows; r++) {
+    const uint8_t* row = rows + r * row_bytes;
+    float* to = out + r * padded(cols);
+    const int64_t blocks = cols / W::kBlock;
+    for (int64_t b = 0; b < blocks; b++)
+      W::each(row + b * W::kBytes, [&](int i, F32x16 w) { store(to + b * W::kBlock + 16 * i, w); });
+    if constexpr (W::kBlock == 16)
+      if (cols % 16) store(to + blocks * 16, W::partial(row + blocks * W::kBytes, static_cast<int>(cols % 16)));
+  }
+}
+
+// ---- products of float32 rows --------------------------------------------------------------------------------------
+
+template <int R, int T>
+inline void tile(const float* w, const float* x, int64_t x_stride, int64_t n, float* y, int64_t y_stride) {
+  F32x16 sum[R][T];
+  CQIL_UNROLL for (int r = 0; r < R; r++)
+    CQIL_UNROLL for (int t = 0; t < T; t++) sum[r][t] = zero();
+  for (int64_t k = 0; k < n; k += 16) {
+    F32x16 wk[R];
+    CQIL_UNROLL for (int r = 0; r < R; r++) wk[r] = load(w + r * n + k);
+    CQIL_UNROLL for (int t = 0; t < T; t++) {
+      const F32x16 xk = load(x + t * x_stride + k);
+      CQIL_UNROLL for (int r = 0; r < R; r++) sum[r][t] = fma(wk[r], xk, sum[r][t]);
+    }
+  }
+  CQIL_UNROLL for (int t = 0; t < T; t++)
+    CQIL_UNROLL for (int r = 0; r < R; r++) y[t * y_stride + r] = reduce_add(sum[r][t]);
+}
+
+template <int T>
+inline void tile_column(const float* w, int64_t n_rows, const float* x, int64_t x_stride, int64_t n, float* y,
+                        int64_t y_stride) {
+  int64_t r = 0;
+  for (; r + CQIL_TILE_ROWS <= n_rows; r += CQIL_TILE_ROWS)
+    tile<CQIL_TILE_ROWS, T>(w + r * n, x, x_stride, n, y + r, y_stride);
+  for (; r < n_rows; r++) tile<1, T>(w + r * n, x, x_stride, n, y + r, y_stride);
+}
+
+inline void matmul(const float* w, int64_t n_rows, const float* x, int64_t x_stride, int64_t n_tokens, int64_t n, float* y,
+                   int64_t y_stride) {
+  int64_t t = 0;
+  for (; t + CQIL_TILE_TOKENS <= n_tokens; t += CQIL_TILE_TOKENS)
+    tile_column<CQIL_TILE_TOKENS>(w, n_rows, x + t * x_stride, x_stride, n, y + t * y_stride, y_stride);
+  for (; t < n_tokens; t++) tile_column<1>(w, n_rows, x + t * x_stride, x_stride, n, y + t * y_stride, y_stride);
+}
+
+// ---- elementwise ---------------------------------------------------------------------------------------------------
+
+// Calls whole(i) for whole vectors and part(i, n) for a last one of n < 16 elements.
+template <class Whole, class Part>
+inline void each_vector(int64_t n, Whole whole, Part part) {
+  int64_t i = 0;
+  for (; i + 16 <= n; i += 16) whole(i);
+  if (i < n) part(i, static_cast<int>(n - i));
+}
+
+// exp(x) to about one unit in the last place, and 0 to 1e-38 below -87: 2^n * 2^f with n whole and |f| <= 1/2, the
+// second factor from the Taylor series of e^r, r = f ln 2, whose first missing term is below 2^-26 there.
+inline F32x16 exp(F32x16 x) {
+  x = min(max(x, broadcast(-87.0f)), broadcast(88.0f));
+  const F32x16 n = round(mul(x, broadcast(1.44269504f)));
+  F32x16 r = fma(n, broadcast(-0.693359375f), x);       // ln 2, its first bits: exact
+  r = fma(n, broadcast(2.12194440e-4f), r);             // and the rest
+  F32x16 p = broadcast(1.0f / 5040);
+  p = fma(p, r, broadcast(1.0f / 720));
+  p = fma(p, r, broadcast(1.0f / 120));
+  p = fma(p, r, broadcast(1.0f / 24));
+  p = fma(p, r, broadcast(1.0f / 6));
+  p = fma(p, r, broadcast(0.5f));
+  p = fma(p, r, broadcast(1.0f));
+  p = fma(p, r, broadcast(1.0f));
+  return scale_by_power(p, min(n, broadcast(127.0f)));
+}
+
+inline void rms_norm(const float* x, const float* weight, int64_t n, float eps, float* out) {
+  F32x16 sum = zero();
+  each_vector(
+      n, [&](int64_t i) { const F32x16 v = load(x + i); sum = fma(v, v, sum); },
+      [&](int64_t i, int rest) { const F32x16 v = load_partial(x + i, rest); sum = fma(v, v, sum); });
+  const float mean = reduce_add(sum) / static_cast<float>(n);
+  const F32x16 scale = broadcast(1.0f / sqrtf(mean + eps));
+  each_vector(
+      n, [&](int64_t i) { store(out + i, mul(mul(load(x + i), scale), load(weight + i))); },
+      [&](int64_t i, int rest) {
+        store_partial(out + i, mul(mul(load_partial(x + i, rest), scale), load_partial(weight + i, rest)), rest);
+      });
+}
+
+inline void add_to(float* y, const float* x, int64_t n) {
+  each_vector(
+      n, [&](int64_t i) { store(y + i, add(load(y + i), load(x + i))); },
+      [&](int64_t i, int rest) { store_partial(y + i, add(load_partial(y + i, rest), load_partial(x + i, rest)), rest); });
+}
+
+inline F32x16 silu_times(F32x16 gate, F32x16 up) {
+  const F32x16 one = broadcast(1.0f);
+  return mul(div(gate, add(one, exp(sub(zero(), gate)))), up);
+}
+
+inline void silu_mul(float* gate, const float* up, int64_t n) {
+  each_vector(
+      n, [&](int64_t i) { store(gate + i, silu_times(load(gate + i), load(up + i))); },
+      [&](int64_t i, int rest) {
+        store_partial(gate + i, silu_times(load_partial(gate + i, rest), load_partial(up + i, rest)), rest);
+      });
+}
+
+inline float max_of(const float* x, int64_t n) {
+  float highest = x[0];
+  F32x16 m = broadcast(highest);
+  each_vector(
+      n, [&](int64_t i) { m = max(m, load(x + i)); },
+      [&](int64_t i, int rest) {
+        for (int j = 0; j < rest; j++) highest = x[i + j] > highest ? x[i + j] : highest;
+      });
+  const float vectors = reduce_max(m);
+  return vectors > highest ? vectors : highest;
+}
+
+inline double log_sum_exp(const float* x, int64_t n) {
+  const float highest = max_of(x, n);
+  const F32x16 shift = broadcast(highest);
+  F32x16 sum = zero();
+  each_vector(
+      n, [&](int64_t i) { sum = add(sum, exp(sub(load(x + i), shift))); },
+      [&](int64_t i, int rest) {
+        float e[16] = {};
+        store_partial(e, exp(sub(load_partial(x + i, rest), shift)), rest);
+        sum = add(sum, load(e));
+      });
+  return static_cast<double>(highest) + log(static_cast<double>(reduce_add(sum)));
+}
+
+// ---- attention of one head at one position -------------------------------------------------------------------------
+
+inline void score_keys(const AttendArgs& a, int64_t count) {
+  const float* key = a.keys + a.first * a.stride;
+  int64_t p = 0;
+  for (; p + 4 <= count; p += 4, key += 4 * a.stride) {
+    F32x16 sum[4] = {zero(), zero(), zero(), zero()};
+    for (int64_t i = 0; i < a.stride; i += 16) {
+      const F32x16 q = load(a.query + i);
+      CQIL_UNROLL for (int j = 0; j < 4; j++) sum[j] = fma(load(key + j * a.stride + i), q, sum[j]);
+    }
+    CQIL_UNROLL for (int j = 0; j < 4; j++) a.scores[p + j] = reduce_add(sum[j]) * a.scale;
+  }
+  for (; p < count; p++, key += a.stride) {
+    F32x16 sum = zero();
+    for (int64_t i = 0; i < a.stride; i += 16) sum = fma(load(key + i), load(a.query + i), sum);
+    a.scores[p] = reduce_add(sum) * a.scale;
+  }
+}
+
+inline void attend(const AttendArgs& a) {
+  const int64_t count = a.last - a.first + 1;
+  score_keys(a, count);
+  const F32x16 shift = broadcast(max_of(a.scores, count));
+  F32x16 sum = zero();
+  each_vector(
+      count,
+      [&](int64_t i) {
+        const F32x16 e = exp(sub(load(a.scores + i), shift));
+        store(a.scores + i, e);
+        sum = add(sum, e);
+      },
+      [&](int64_t i, int rest) {
+        store_partial(a.scores + i, exp(sub(load_partial(a.scores + i, rest), shift)), rest);
+        sum = add(sum, load_partial(a.scores + i, rest));
+      });
+  const F32x16 scale = broadcast(1.0f / reduce_add(sum));
+  for (int64_t i = 0; i < a.stride; i += 64) {
+    const int n = static_cast<int>((a.stride - i < 64 ? a.stride - i : 64) / 16);
+    F32x16 out[4] = {zero(), zero(), zero(), zero()};
+    const float* value = a.values + a.first * a.stride + i;
+    if (n == 4) {
+      for (int64_t p = 0; p < count; p++, value += a.stride) {
+        const F32x16 weight = broadcast(a.scores[p]);
+        CQIL_UNROLL for (int j = 0; j < 4; j++) out[j] = fma(load(value + 16 * j), weight, out[j]);
+      }
+    } else {
+      for (int64_t p = 0; p < count; p++, value += a.stride) {
+        const F32x16 weight = broadcast(a.scores[p]);
+        for (int j = 0; j < n; j++) out[j] = fma(load(value + 16 * j), weight, out[j]);
+      }
+    }
+    for (int j = 0; j < n; j++) {
+      const int64_t rest = a.head_dim - i - 16 * j;
+      store_partial(a.out + i + 16 * j, mul(out[j], scale), static_cast<int>(rest < 16 ? rest : 16));
+    }
+  }
+}
+
+// ---- the table -----------------------------------------------------------------------------------------------------
+
+// constexpr, so that no instruction of this set runs before dispatch has asked for it.
+constexpr Kernels make_kernels(const char* name) {
+  Kernels k = {};
+  k.name = name;
+#define CQIL_FORMAT(dtype, W)      \
+  k.matvec[dtype] = &matvec<W>; \
+  k.unpack[dtype] = &unpack<W>;
+  CQIL_FORMAT(CQIL_F32, WeightF32)
+  CQIL_FORMAT(CQIL_F16, WeightF16)
+  CQIL_FORMAT(CQIL_BF16, WeightBF16)
+  CQIL_FORMAT(CQIL_Q8_0, WeightQ8_0)
+  CQIL_FORMAT(CQIL_Q4_0, WeightQ4_0)
+  CQIL_FORMAT(CQIL_Q4_K, WeightQ4_K)
+  CQIL_FORMAT(CQIL_Q5_K, WeightQ5_K)
+  CQIL_FORMAT(CQIL_Q6_K, WeightQ6_K)
+#undef CQIL_FORMAT
+  k.matmul = &matmul;
+  k.rms_norm = &rms_norm;
+  k.add = &add_to;
+  k.silu_mul = &silu_mul;
+  k.attend = &attend;
+  k.log_sum_exp = &log_sum_exp;
+  return k;
+}
+
+}  // namespace CQIL_ISA
+}  // namespace cqil

@@ -1,0 +1,164 @@
+// How each dtype unpacks: every format is a struct with
+//   kBlock             weights per step, a multiple of 16
+//   kBytes             bytes of such a step
+//   each(block, f)     calls f(i, values) for i in [0, kBlock / 16): weights 16 i … 16 i + 15 as float32
+// and, for formats whose rows need not be whole steps, partial(from, n): n < 16 weights, the rest zero.
+// Block layouts are those of GGUF. Unpacked values are the same bits on every instruction set with fused multiply-add.
+#pragma once
+#include <stdint.h>
+#include <string.h>
+
+namespace cqil {
+namespace CQIL_ISA {
+
+inline uint16_t read_u16(const uint8_t* from) {
+  uint16_t value;
+  memcpy(&value, from, sizeof value);
+  return value;
+}
+inline float read_f16(const uint8_t* from) { return f32_from_f16(read_u16(from)); }
+
+struct WeightF32 {
+  static constexpr int kBlock = 16, kBytes = 64;
+  template <class F>
+  static inline void each(const uint8_t* block, F f) {
+    f(0, load(reinterpret_cast<const float*>(block)));
+  }
+  static inline F32x16 partial(const uint8_t* from, int n) { return load_partial(reinterpret_cast<const float*>(from), n); }
+};
+
+struct WeightF16 {
+  static constexpr int kBlock = 16, kBytes = 32;
+  template <class F>
+  static inline void each(const uint8_t* block, F f) {
+    f(0, from_f16(block));
+  }
+  static inline F32x16 partial(const uint8_t* from, int n) {
+    uint8_t padded[32] = {};
+    memcpy(padded, from, static_cast<size_t>(n) * 2);
+    return from_f16(padded);
+  }
+};
+
+struct WeightBF16 {
+  static constexpr int kBlock = 16, kBytes = 32;
+  template <class F>
+  static inline void each(const uint8_t* block, F f) {
+    f(0, from_bf16(block));
+  }
+  static inline F32x16 partial(const uint8_t* from, int n) {
+    uint8_t padded[32] = {};
+    memcpy(padded, from, static_cast<size_t>(n) * 2);
+    return from_bf16(padded);
+  }
+};
+
+// f16 d, 32 x int8 q: w = d q.
+struct WeightQ8_0 {
+  static constexpr int kBlock = 32, kBytes = 34;
+  template <class F>
+  static inline void each(const uint8_t* block, F f) {
+    const F32x16 d = broadcast(read_f16(block));
+    f(0, mul(from_i8(block + 2), d));
+    f(1, mul(from_i8(block + 18), d));
+  }
+};
+
+// f16 d, 16 bytes; weight i in the low nibble of byte i, weight 16 + i in its high nibble: w = d (q - 8).
+struct WeightQ4_0 {
+  static constexpr int kBlock = 32, kBytes = 18;
+  template <class F>
+  static inline void each(const uint8_t* block, F f) {
+    const float d = read_f16(block);
+    const NibbleMap map = nibble_map(d, -8.0f * d);
+    const U8x16 q = load_bytes(block + 2);
+    f(0, map_low(map, q));
+    f(1, map_high(map, q));
+  }
+};
+
+// The eight 6-bit scales and minima of a Q4_K or Q5_K block, packed in 12 bytes.
+struct ScaleMin {
+  uint8_t scale, min;
+};
+inline ScaleMin scale_min(const uint8_t* packed, int j) {
+  if (j < 4) return {static_cast<uint8_t>(packed[j] & 63), static_cast<uint8_t>(packed[j + 4] & 63)};
+  return {static_cast<uint8_t>((packed[j + 4] & 15) | (packed[j - 4] >> 6) << 4),
+          static_cast<uint8_t>((packed[j + 4] >> 4) | (packed[j] >> 6) << 4)};
+}
+
+// f16 d, f16 dmin, 12 bytes of scales and minima, 128 bytes of nibbles: w = d scale q - dmin min.
+struct WeightQ4_K {
+  static constexpr int kBlock = 256, kBytes = 144;
+  template <class F>
+  static inline void each(const uint8_t* block, F f) {
+    const float d = read_f16(block), dmin = read_f16(block + 2);
+    for (int c = 0; c < 4; c++) {
+      const ScaleMin low = scale_min(block + 4, 2 * c), high = scale_min(block + 4, 2 * c + 1);
+      const NibbleMap low_map = nibble_map(d * low.scale, -(dmin * low.min));
+      const NibbleMap high_map = nibble_map(d * high.scale, -(dmin * high.min));
+      const U8x16 q0 = load_bytes(block + 16 + 32 * c), q1 = load_bytes(block + 32 + 32 * c);
+      f(4 * c, map_low(low_map, q0));
+      f(4 * c + 1, map_low(low_map, q1));
+      f(4 * c + 2, map_high(high_map, q0));
+      f(4 * c + 3, map_high(high_map, q1));
+    }
+  }
+};
+
+// As Q4_K with a fifth bit per weight: 32 bytes of high bits before the nibbles, bit j of byte i for weight 32 j + i.
+struct WeightQ5_K {
+  static constexpr int kBlock = 256, kBytes = 176;
+  template <class F>
+  static inline void each(const uint8_t* block, F f) {
+    chunk<0>(block, f);
+    chunk<1>(block, f);
+    chunk<2>(block, f);
+    chunk<3>(block, f);
+  }
+
+ private:
+  template <int C, class F>
+  static inline void chunk(const uint8_t* block, F& f) {
+    const float d = read_f16(block), dmin = read_f16(block + 2);
+    const ScaleMin low = scale_min(block + 4, 2 * C), high = scale_min(block + 4, 2 * C + 1);
+    const F32x16 low_scale = broadcast(d * low.scale), low_offset = broadcast(-(dmin * low.min));
+    const F32x16 high_scale = broadcast(d * high.scale), high_offset = broadcast(-(dmin * high.min));
+    for (int half = 0; half < 2; half++) {
+      const U8x16 fifth = load_bytes(block + 16 + 16 * half);
+      const U8x16 q = load_bytes(block + 48 + 32 * C + 16 * half);
+      const U8x16 low_q = either(low_nibbles(q), bit_field<2 * C, 4>(fifth, 1));
+      const U8x16 high_q = either(high_nibbles(q), bit_field<2 * C + 1, 4>(fifth, 1));
+      f(4 * C + half, fma(from_u8(low_q), low_scale, low_offset));
+      f(4 * C + 2 + half, fma(from_u8(high_q), high_scale, high_offset));
+    }
+  }
+};
+
+// 128 bytes of low nibbles, 64 bytes of high bit pairs, 16 x int8 scales, f16 d: w = d scale (q - 32).
+struct WeightQ6_K {
+  static constexpr int kBlock = 256, kBytes = 210;
+  template <class F>
+  static inline void each(const uint8_t* block, F f) {
+    const float d = read_f16(block + 208);
+    for (int half = 0; half < 2; half++) {
+      const uint8_t* low = block + 64 * half;
+      const uint8_t* pairs = block + 128 + 32 * half;
+      const int8_t* scales = reinterpret_cast<const int8_t*>(block + 192 + 8 * half);
+      for (int l = 0; l < 2; l++) {
+        const U8x16 a = load_bytes(low + 16 * l), b = load_bytes(low + 32 + 16 * l), top = load_bytes(pairs + 16 * l);
+        const int i = 8 * half + l;
+        f(i, value(either(low_nibbles(a), bit_field<0, 4>(top, 3)), d * scales[l]));
+        f(i + 2, value(either(low_nibbles(b), bit_field<2, 4>(top, 3)), d * scales[2 + l]));
+        f(i + 4, value(either(high_nibbles(a), bit_field<4, 4>(top, 3)), d * scales[4 + l]));
+        f(i + 6, value(either(high_nibbles(b), bit_field<6, 4>(top, 3)), d * scales[6 + l]));
+      }
+    }
+  }
+
+ private:
+  static inline F32x16 value(U8x16 q, float scale) { return mul(sub(from_u8(q), broadcast(32.0f)), broadcast(scale)); }
+};
+
+}  // namespace CQIL_ISA
+}  // namespace cqil

@@ -1,0 +1,289 @@
+#include "phases.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+
+#include "../core/dtype.h"
+
+namespace cqil {
+namespace {
+
+// Hands out units 0 … n − 1 to whichever member of the crew asks first.
+template <class Work>
+void share(const Crew& crew, std::atomic<int>* claimed, int64_t n, Work work) {
+  if (crew.size == 1) {
+    for (int64_t unit = 0; unit < n; unit++) work(unit);
+    return;
+  }
+  for (int64_t unit; (unit = claimed->fetch_add(1, std::memory_order_relaxed)) < n;) work(unit);
+}
+
+const float* floats(const cqil_tensor& vector) { return static_cast<const float*>(vector.data); }
+
+}  // namespace
+
+Pass::Pass(CpuSession& session, const cqil_forward& request)
+    : session(session),
+      request(request),
+      weights_(session.model.weights),
+      shape_(weights_.shape),
+      kernels_(session.model.kernels),
+      tokens_(request.n_ids),
+      dim_(shape_.dim) {
+  // Angles in double: position times frequency in float32 is off by position * 2^-24 radians.
+  const int64_t half = shape_.head_dim / 2;
+  for (int64_t p = session.rope_filled; p < request.position + tokens_; p++) {
+    for (int64_t i = 0; i < half; i++) {
+      const double angle = static_cast<double>(p) * shape_.rope_frequencies[i];
+      session.rope_cos.get()[p * half + i] = static_cast<float>(std::cos(angle) * shape_.rope_attention_factor);
+      session.rope_sin.get()[p * half + i] = static_cast<float>(std::sin(angle) * shape_.rope_attention_factor);
+    }
+  }
+  session.rope_filled = std::max<int64_t>(session.rope_filled, request.position + tokens_);
+}
+
+void Pass::product(const cqil_tensor& w, int64_t first_row, int64_t n_rows, const float* x, int64_t x_stride,
+                   int64_t n_tokens, float* y, int64_t y_stride, const Scratch& scratch) const {
+  const int64_t bytes = row_bytes(w.dtype, w.cols);
+  const uint8_t* rows = static_cast<const uint8_t*>(w.data) + first_row * bytes;
+  if (n_tokens == 1) return kernels_.matvec[w.dtype](rows, bytes, n_rows, w.cols, x, y);
+  for (int64_t r = 0; r < n_rows; r += kPanelRows) {
+    const int64_t n = std::min(kPanelRows, n_rows - r);
+    kernels_.unpack[w.dtype](rows + r * bytes, bytes, n, w.cols, scratch.panel.get());
+    kernels_.matmul(scratch.panel.get(), n, x, x_stride, n_tokens, padded(w.cols), y + r, y_stride);
+  }
+}
+
+// One token: enough units that a slow member leaves little behind, each a few rows at least. Several: one panel.
+int64_t Pass::rows_per_unit(int64_t rows, int crew_size) const {
+  if (tokens_ > 1) return kPanelRows;
+  const int64_t eighth = rows / (8 * crew_size);
+  return std::max<int64_t>(16, (eighth + 7) / 8 * 8);
+}
+
+void Pass::embed(const Crew& crew) const {
+  const cqil_tensor& table = weights_.token_embedding;
+  const int64_t bytes = row_bytes(table.dtype, table.cols);
+  for (int64_t t = crew.member; t < tokens_; t += crew.size) {
+    const uint8_t* row = static_cast<const uint8_t*>(table.data) + request.ids[t] * bytes;
+    kernels_.unpack[table.dtype](row, bytes, 1, table.cols, session.x.get() + t * session.dim_stride);
+  }
+}
+
+// b_j: the attention outputs of up to D earlier lanes.
+void Pass::add_bypass(float* y, int lane, int64_t token, int64_t first, int64_t n) const {
+  for (int k = 1; k <= std::min<int>(session.program.bypass, lane); k++)
+    kernels_.add(y, lane_row(session.attention_out, session.dim_stride, lane - k, token) + first, n);
+}
+
+void Pass::norm_one(int layer, int lane, int64_t token, bool mlp, float* out) const {
+  const float* x = session.x.get() + token * session.dim_stride;
+  const cqil_layer& l = weights_.layers[layer];
+  if (!mlp) return kernels_.rms_norm(x, floats(l.attention_norm), dim_, shape_.norm_eps, out);
+  std::memcpy(out, x, static_cast<size_t>(dim_) * sizeof(float));
+  kernels_.add(out, lane_row(session.attention_out, session.dim_stride, lane, token), dim_);
+  add_bypass(out, lane, token, 0, dim_);
+  kernels_.rms_norm(out, floats(l.mlp_norm), dim_, shape_.norm_eps, out);
+}
+
+void Pass::norm_all(const Crew& crew, const Lanes& lanes, bool mlp) const {
+  if (tokens_ == 1) return;
+  for (int lane = lanes.first_lane; lane < lanes.first_lane + lanes.n_lanes; lane++)
+    for (int64_t t = crew.member; t < tokens_; t += crew.size)
+      norm_one(lanes.first_layer + lane, lane, t, mlp, lane_row(session.norm, session.dim_stride, lane, t));
+  crew.wait();
+}
+
+// With one token every member normalises for itself, which is cheaper than waiting for one that does it for all.
+const float* Pass::norm_of(const Crew& crew, const Lanes& lanes, int lane, bool mlp, int& held_lane) const {
+  if (tokens_ > 1) return lane_row(session.norm, session.dim_stride, lane, 0);
+  if (held_lane != lane) norm_one(lanes.first_layer + lane, lane, 0, mlp, crew.scratch->norm.get());
+  held_lane = lane;
+  return crew.scratch->norm.get();
+}
+
+void Pass::rotate(float* head, int64_t position) const {
+  const int64_t half = shape_.head_dim / 2;
+  const float* cos = session.rope_cos.get() + position * half;
+  const float* sin = session.rope_sin.get() + position * half;
+  for (int64_t i = 0; i < half; i++) {
+    float& a = head[shape_.rope_interleaved ? 2 * i : i];
+    float& b = head[shape_.rope_interleaved ? 2 * i + 1 : i + half];
+    const float rotated = a * cos[i] - b * sin[i];
+    b = a * sin[i] + b * cos[i];
+    a = rotated;
+  }
+}
+
+void Pass::finish_head(const float* product, int64_t stride, const cqil_tensor& bias, const cqil_tensor& norm, bool turn,
+                       int64_t head, int64_t token, float* out) const {
+  std::memcpy(out, product + token * stride, static_cast<size_t>(shape_.head_dim) * sizeof(float));
+  if (bias.data) kernels_.add(out, floats(bias) + head * shape_.head_dim, shape_.head_dim);
+  if (norm.data) kernels_.rms_norm(out, floats(norm), shape_.head_dim, shape_.norm_eps, out);
+  if (turn) rotate(out, request.position + token);
+}
+
+void Pass::qkv(const Crew& crew, const Lanes& lanes) const {
+  norm_all(crew, lanes, false);
+  const int64_t hd = shape_.head_dim, q = shape_.n_heads, kv = shape_.n_kv_heads;
+  const int64_t units = q + 2 * kv;
+  int held_lane = -1;
+  share(crew, lanes.claimed, lanes.n_lanes * units, [&](int64_t unit) {
+    const int lane = lanes.first_lane + static_cast<int>(unit / units);
+    const int64_t layer = lanes.first_layer + lane, head = unit % units;
+    const cqil_layer& l = weights_.layers[layer];
+    const float* x = norm_of(crew, lanes, lane, false, held_lane);
+    float* tile = crew.scratch->tile.get();
+    const cqil_tensor& w = head < q ? l.wq : head < q + kv ? l.wk : l.wv;
+    const int64_t h = head < q ? head : (head - q) % kv;
+    product(w, h * hd, hd, x, session.dim_stride, tokens_, tile, hd, *crew.scratch);
+    for (int64_t t = 0; t < tokens_; t++) {
+      const int64_t position = request.position + t;
+      if (head < q)
+        finish_head(tile, hd, l.bq, l.q_norm, true, h, t,
+                    lane_row(session.query, session.query_stride, lane, t) + h * session.head_stride);
+      else if (head < q + kv)
+        finish_head(tile, hd, l.bk, l.k_norm, true, h, t, cache_row(session.keys, layer, h, position));
+      else
+        finish_head(tile, hd, l.bv, {}, false, h, t, cache_row(session.values, layer, h, position));
+    }
+  });
+}
+
+void Pass::attention(const Crew& crew, const Lanes& lanes) const {
+  constexpr int64_t kTokensPerUnit = 16;
+  const int64_t blocks = (tokens_ + kTokensPerUnit - 1) / kTokensPerUnit;
+  const int64_t heads = shape_.n_heads, heads_per_kv = heads / shape_.n_kv_heads;
+  const float scale = 1.0f / std::sqrt(static_cast<float>(shape_.head_dim));
+  share(crew, lanes.claimed, lanes.n_lanes * heads * blocks, [&](int64_t unit) {
+    const int lane = lanes.first_lane + static_cast<int>(unit / (heads * blocks));
+    const int64_t head = unit / blocks % heads, first = unit % blocks * kTokensPerUnit;
+    const int64_t layer = lanes.first_layer + lane, kv_head = head / heads_per_kv;
+    for (int64_t t = first; t < std::min(tokens_, first + kTokensPerUnit); t++) {
+      const int64_t last = request.position + t;
+      AttendArgs args;
+      args.query = lane_row(session.query, session.query_stride, lane, t) + head * session.head_stride;
+      args.keys = cache_row(session.keys, layer, kv_head, 0);
+      args.values = cache_row(session.values, layer, kv_head, 0);
+      args.stride = session.head_stride;
+      args.first = shape_.sliding_window ? static_cast<int32_t>(std::max<int64_t>(0, last - shape_.sliding_window + 1)) : 0;
+      args.last = static_cast<int32_t>(last);
+      args.scale = scale;
+      args.scores = crew.scratch->scores.get();
+      args.out = lane_row(session.attention, session.attention_stride, lane, t) + head * shape_.head_dim;
+      args.head_dim = shape_.head_dim;
+      kernels_.attend(args);
+    }
+  });
+}
+
+void Pass::attention_out(const Crew& crew, const Lanes& lanes) const {
+  const int64_t rows = rows_per_unit(dim_, crew.size), units = (dim_ + rows - 1) / rows;
+  share(crew, lanes.claimed, lanes.n_lanes * units, [&](int64_t unit) {
+    const int lane = lanes.first_lane + static_cast<int>(unit / units);
+    const int64_t first = unit % units * rows, n = std::min(rows, dim_ - first);
+    const cqil_layer& l = weights_.layers[lanes.first_layer + lane];
+    float* out = lane_row(session.attention_out, session.dim_stride, lane, 0) + first;
+    product(l.wo, first, n, lane_row(session.attention, session.attention_stride, lane, 0), session.attention_stride, tokens_,
+            out, session.dim_stride, *crew.scratch);
+    if (l.bo.data)
+      for (int64_t t = 0; t < tokens_; t++) kernels_.add(out + t * session.dim_stride, floats(l.bo) + first, n);
+  });
+}
+
+void Pass::gate_up(const Crew& crew, const Lanes& lanes) const {
+  norm_all(crew, lanes, true);
+  const int64_t hidden = shape_.hidden_dim;
+  const int64_t rows = rows_per_unit(hidden, crew.size), units = (hidden + rows - 1) / rows;
+  int held_lane = -1;
+  share(crew, lanes.claimed, lanes.n_lanes * units, [&](int64_t unit) {
+    const int lane = lanes.first_lane + static_cast<int>(unit / units);
+    const int64_t first = unit % units * rows, n = std::min(rows, hidden - first);
+    const cqil_layer& l = weights_.layers[lanes.first_layer + lane];
+    const float* x = norm_of(crew, lanes, lane, true, held_lane);
+    float* gate = lane_row(session.gate_up, session.hidden_stride, lane, 0) + first;
+    float* up = crew.scratch->tile.get();
+    product(l.w_gate, first, n, x, session.dim_stride, tokens_, gate, session.hidden_stride, *crew.scratch);
+    product(l.w_up, first, n, x, session.dim_stride, tokens_, up, n, *crew.scratch);
+    for (int64_t t = 0; t < tokens_; t++) kernels_.silu_mul(gate + t * session.hidden_stride, up + t * n, n);
+  });
+}
+
+// x gains a_j, and b_j where the bypass joins the residual, lane by lane.
+void Pass::add_residual(float* x, int64_t token, int64_t first, int64_t n, int n_lanes) const {
+  for (int lane = 0; lane < n_lanes; lane++) {
+    kernels_.add(x, lane_row(session.attention_out, session.dim_stride, lane, token) + first, n);
+    if (session.program.bypass_residual) add_bypass(x, lane, token, first, n);
+  }
+}
+
+void Pass::down(const Crew& crew, const Lanes& lanes) const {
+  const int64_t rows = rows_per_unit(dim_, crew.size), units = (dim_ + rows - 1) / rows;
+  share(crew, lanes.claimed, units, [&](int64_t unit) {
+    const int64_t first = unit * rows, n = std::min(rows, dim_ - first);
+    float* x = session.x.get() + first;
+    for (int64_t t = 0; t < tokens_; t++) add_residual(x + t * session.dim_stride, t, first, n, lanes.n_lanes);
+    for (int lane = 0; lane < lanes.n_lanes; lane++) {
+      float* tile = crew.scratch->tile.get();
+      product(weights_.layers[lanes.first_layer + lane].w_down, first, n,
+              lane_row(session.gate_up, session.hidden_stride, lane, 0), session.hidden_stride, tokens_, tile, n,
+              *crew.scratch);
+      for (int64_t t = 0; t < tokens_; t++) kernels_.add(x + t * session.dim_stride, tile + t * n, n);
+    }
+  });
+}
+
+void Pass::down_apart(const Crew& crew, const Lanes& lanes) const {
+  const int64_t rows = rows_per_unit(dim_, crew.size), units = (dim_ + rows - 1) / rows;
+  share(crew, lanes.claimed, lanes.n_lanes * units, [&](int64_t unit) {
+    const int lane = lanes.first_lane + static_cast<int>(unit / units);
+    const int64_t first = unit % units * rows, n = std::min(rows, dim_ - first);
+    product(weights_.layers[lanes.first_layer + lane].w_down, first, n,
+            lane_row(session.gate_up, session.hidden_stride, lane, 0), session.hidden_stride, tokens_,
+            lane_row(session.mlp_out, session.dim_stride, lane, 0) + first, session.dim_stride, *crew.scratch);
+  });
+}
+
+void Pass::join(const Crew& crew, int n_lanes) const {
+  const int64_t first = dim_ * crew.member / crew.size, n = dim_ * (crew.member + 1) / crew.size - first;
+  for (int64_t t = 0; t < tokens_; t++) {
+    float* x = session.x.get() + t * session.dim_stride + first;
+    add_residual(x, t, first, n, n_lanes);
+    for (int lane = 0; lane < n_lanes; lane++)
+      kernels_.add(x, lane_row(session.mlp_out, session.dim_stride, lane, t) + first, n);
+  }
+}
+
+void Pass::head(const Crew& crew, std::atomic<int>* claimed) const {
+  if (request.output == CQIL_OUTPUT_NONE) return;
+  const bool scores = request.output == CQIL_OUTPUT_SCORES;
+  const int64_t first_token = scores ? 0 : tokens_ - 1, end = scores ? request.n_scores : tokens_;
+  const int64_t vocab = shape_.vocab_size;
+  for (int64_t t0 = first_token; t0 < end; t0 += kScoreRows) {
+    const int64_t n_tokens = std::min(kScoreRows, end - t0);
+    float* norm = session.norm.get();
+    for (int64_t t = crew.member; t < n_tokens; t += crew.size)
+      kernels_.rms_norm(session.x.get() + (t0 + t) * session.dim_stride, floats(weights_.output_norm), dim_, shape_.norm_eps,
+                        norm + t * session.dim_stride);
+    if (crew.member == 0) claimed->store(0, std::memory_order_relaxed);
+    crew.wait();
+
+    float* logits = scores ? session.logits.get() : request.result;
+    const int64_t rows = std::max<int64_t>(kPanelRows, vocab / (32 * crew.size) / 8 * 8), units = (vocab + rows - 1) / rows;
+    share(crew, claimed, units, [&](int64_t unit) {
+      const int64_t first = unit * rows, n = std::min(rows, vocab - first);
+      product(weights_.output, first, n, norm, session.dim_stride, n_tokens, logits + first, vocab, *crew.scratch);
+    });
+    if (!scores) return;
+    crew.wait();
+
+    for (int64_t t = crew.member; t < n_tokens; t += crew.size) {
+      const float* row = logits + t * vocab;
+      request.result[t0 + t] = static_cast<float>(row[request.targets[t0 + t]] - kernels_.log_sum_exp(row, vocab));
+    }
+    crew.wait();
+  }
+}
+
+}  // namespace cqil

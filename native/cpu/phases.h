@@ -1,0 +1,79 @@
+// The phases of a program on the CPU. Each is called by every member of a crew and returns when this member finds no
+// work left; the caller waits for the others. The shared formula is in DESIGN terms:
+//   a_j = A_j(x);  b_j = sum of up to D earlier a in the group;  m_j = M_j(x + a_j + b_j);  x += sum of a_j [+ b_j] + m_j
+#pragma once
+#include "session.h"
+
+namespace cqil {
+
+// The threads that share a piece of work.
+struct Crew {
+  int member;        // index in the crew
+  int size;          // members
+  Barrier* barrier;  // theirs; unused when size is 1
+  Scratch* scratch;  // this member's own
+  void wait() const {
+    if (size > 1) barrier->wait();
+  }
+};
+
+// Lanes [first_lane, first_lane + n_lanes) of the group that starts at layer first_layer.
+struct Lanes {
+  int first_layer;
+  int first_lane;
+  int n_lanes;
+  std::atomic<int>* claimed;  // work units taken so far, shared by the crew
+};
+
+// One forward pass: a session, the tokens, and the shorthand the phases need.
+class Pass {
+ public:
+  Pass(CpuSession& session, const cqil_forward& request);
+
+  void embed(const Crew& crew) const;
+  void qkv(const Crew& crew, const Lanes& lanes) const;
+  void attention(const Crew& crew, const Lanes& lanes) const;
+  void attention_out(const Crew& crew, const Lanes& lanes) const;
+  void gate_up(const Crew& crew, const Lanes& lanes) const;
+  // The whole group at once: x gains every a_j and m_j.
+  void down(const Crew& crew, const Lanes& lanes) const;
+  // Lanes apart: m_j is kept, and join() adds them up in the order of down(), to the same bits.
+  void down_apart(const Crew& crew, const Lanes& lanes) const;
+  void join(const Crew& crew, int n_lanes) const;
+  void head(const Crew& crew, std::atomic<int>* claimed) const;
+
+  CpuSession& session;
+  const cqil_forward& request;
+
+ private:
+  // y[t, r] = w row (first_row + r) . x[t] for n_rows <= the tile's rows.
+  void product(const cqil_tensor& w, int64_t first_row, int64_t n_rows, const float* x, int64_t x_stride, int64_t n_tokens,
+               float* y, int64_t y_stride, const Scratch& scratch) const;
+  void add_residual(float* x, int64_t token, int64_t first, int64_t n, int n_lanes) const;
+  void add_bypass(float* y, int lane, int64_t token, int64_t first, int64_t n) const;
+  // The normalised inputs of the lanes, by the whole crew, when there are several tokens; waits for it.
+  void norm_all(const Crew& crew, const Lanes& lanes, bool mlp) const;
+  // The normalised input of one lane and token.
+  void norm_one(int layer, int lane, int64_t token, bool mlp, float* out) const;
+  // Rows [n_tokens] and stride of a lane's normalised input, computed into own scratch when there is one token.
+  const float* norm_of(const Crew& crew, const Lanes& lanes, int lane, bool mlp, int& held_lane) const;
+  void finish_head(const float* product, int64_t stride, const cqil_tensor& bias, const cqil_tensor& norm, bool rotate,
+                   int64_t head, int64_t token, float* out) const;
+  void rotate(float* head, int64_t position) const;
+  int64_t rows_per_unit(int64_t rows, int crew_size) const;
+
+  float* lane_row(const Floats& buffer, int64_t stride, int lane, int64_t token) const {
+    return buffer.get() + (lane * session.batch + token) * stride;
+  }
+  float* cache_row(const Floats& cache, int64_t layer, int64_t head, int64_t position) const {
+    return cache.get() + ((layer * shape_.n_kv_heads + head) * session.context + position) * session.head_stride;
+  }
+
+  const cqil_weights& weights_;
+  const cqil_shape& shape_;
+  const Kernels& kernels_;
+  const int64_t tokens_;
+  const int64_t dim_;
+};
+
+}  // namespace cqil

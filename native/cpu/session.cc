@@ -1,0 +1,64 @@
+#include "session.h"
+
+#include <algorithm>
+#include <limits>
+#include <new>
+
+namespace cqil {
+
+Floats::Floats(size_t count) {
+  if (count > std::numeric_limits<size_t>::max() / sizeof(float)) throw std::bad_alloc();
+  data_.reset(static_cast<float*>(std::calloc(count, sizeof(float))));
+  if (!data_) throw std::bad_alloc();
+}
+
+CpuSession::CpuSession(CpuModel& model, const cqil_program& compiled, int32_t context_length)
+    : model(model),
+      phases(compiled.phases, compiled.phases + compiled.n_phases),
+      program(compiled),
+      context(context_length),
+      batch(std::min<int64_t>(context_length, CQIL_MAX_BATCH)),
+      dim_stride(padded(model.weights.shape.dim)),
+      head_stride(padded(model.weights.shape.head_dim)),
+      query_stride(head_stride * model.weights.shape.n_heads),
+      attention_stride(padded(static_cast<int64_t>(model.weights.shape.head_dim) * model.weights.shape.n_heads)),
+      hidden_stride(padded(model.weights.shape.hidden_dim)),
+      all(model.team.size()) {
+  program.phases = phases.data();
+  const cqil_shape& shape = model.weights.shape;
+  const size_t lanes = static_cast<size_t>(program.max_lanes);
+  auto rows = [](int64_t n, int64_t stride) { return static_cast<size_t>(n) * static_cast<size_t>(stride); };
+
+  const size_t cache = rows(static_cast<int64_t>(shape.n_layers) * shape.n_kv_heads, head_stride) * static_cast<size_t>(context);
+  keys = Floats(cache);
+  values = Floats(cache);
+  x = Floats(rows(batch, dim_stride));
+  norm = Floats(lanes * rows(batch, dim_stride));
+  query = Floats(lanes * rows(batch, query_stride));
+  attention = Floats(lanes * rows(batch, attention_stride));
+  attention_out = Floats(lanes * rows(batch, dim_stride));
+  gate_up = Floats(lanes * rows(batch, hidden_stride));
+  mlp_out = Floats(lanes * rows(batch, dim_stride));
+  logits = Floats(rows(kScoreRows, shape.vocab_size));
+  rope_cos = Floats(rows(context, shape.head_dim / 2));
+  rope_sin = Floats(rows(context, shape.head_dim / 2));
+
+  const int64_t widest = std::max({dim_stride, attention_stride, hidden_stride});
+  const int64_t tile_rows = std::max<int64_t>(shape.head_dim, kPanelRows);
+  scratch.resize(static_cast<size_t>(model.team.size()));
+  for (Scratch& own : scratch) {
+    own.panel = Floats(rows(kPanelRows, widest));
+    own.tile = Floats(std::max(rows(batch, tile_rows), rows(1, widest)));
+    own.norm = Floats(rows(1, dim_stride));
+    own.scores = Floats(static_cast<size_t>(padded(context)));
+  }
+
+  claimed.reset(new std::atomic<int>[phases.size() * lanes]);
+  const int most_crews = std::min(program.max_lanes, model.team.size());
+  for (int n = 2; n <= most_crews; n++) {
+    crews.emplace_back();
+    for (int c = 0; c < n; c++) crews.back().push_back(std::make_unique<Barrier>((model.team.size() - c + n - 1) / n));
+  }
+}
+
+}  // namespace cqil

@@ -1,0 +1,81 @@
+// What one session holds on the CPU: KV cache, activations, and scratch for each thread.
+#pragma once
+#include <atomic>
+#include <cstdlib>
+#include <memory>
+#include <vector>
+
+#include "../backend/backend.h"
+#include "kernels/kernels.h"
+#include "team.h"
+
+namespace cqil {
+
+// Zeroed float32 storage that the system commits only as it is touched. Throws std::bad_alloc.
+class Floats {
+ public:
+  Floats() = default;
+  explicit Floats(size_t count);
+  float* get() const { return data_.get(); }
+
+ private:
+  struct Free {
+    void operator()(float* p) const { std::free(p); }
+  };
+  std::unique_ptr<float, Free> data_;
+};
+
+struct CpuModel {
+  CpuModel(const cqil_weights& weights, int threads, const Kernels& kernels)
+      : weights(weights), kernels(kernels), team(threads) {}
+  const cqil_weights& weights;
+  const Kernels& kernels;
+  Team team;
+};
+
+// Rows of packed weights unpacked at a time when there is more than one token.
+constexpr int64_t kPanelRows = 32;
+// Positions whose logits are held at a time when scoring.
+constexpr int64_t kScoreRows = 8;
+
+// One thread's own.
+struct Scratch {
+  Floats panel;   // [kPanelRows, widest padded row]
+  Floats tile;    // [batch, max(head_dim, kPanelRows)] products on their way to where they belong
+  Floats norm;    // [padded(dim)] the normalised input, when there is one token
+  Floats scores;  // [padded(context)] of one head
+};
+
+struct CpuSession {
+  CpuSession(CpuModel& model, const cqil_program& program, int32_t context_length);
+
+  CpuModel& model;
+  std::vector<cqil_phase> phases;
+  cqil_program program;  // its phases are the vector above
+  const int64_t context;
+  const int64_t batch;  // most tokens at once
+
+  // Row strides, in floats.
+  const int64_t dim_stride, head_stride, query_stride, attention_stride, hidden_stride;
+
+  Floats keys, values;      // [n_layers, n_kv_heads, context, head_stride]
+  Floats x;                 // [batch, dim_stride] the residual stream
+  Floats norm;              // [lanes, batch, dim_stride] normalised inputs, when there are several tokens
+  Floats query;             // [lanes, batch, query_stride], heads head_stride apart
+  Floats attention;         // [lanes, batch, attention_stride], heads head_dim apart
+  Floats attention_out;     // [lanes, batch, dim_stride] a_j
+  Floats gate_up;           // [lanes, batch, hidden_stride]
+  Floats mlp_out;           // [lanes, batch, dim_stride] m_j, where lanes run apart
+  Floats logits;            // [kScoreRows, vocab]
+  Floats rope_cos, rope_sin;  // [context, head_dim / 2]
+  int64_t rope_filled = 0;    // positions computed
+
+  std::vector<Scratch> scratch;                 // [threads]
+  std::unique_ptr<std::atomic<int>[]> claimed;  // [n_phases, lanes] units of work taken
+  Barrier all;                                  // the whole team
+  // crews[n - 2][c]: the members of crew c when the team is split in n.
+  std::vector<std::vector<std::unique_ptr<Barrier>>> crews;
+  std::atomic<bool> cancelled{false};
+};
+
+}  // namespace cqil
