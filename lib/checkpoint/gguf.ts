@@ -1,0 +1,210 @@
+import { CqilError } from '../errors.js';
+import { ByteReader } from './byte_reader.js';
+import { show } from './fields.js';
+import type { GgufArray, GgufValue } from './types.js';
+
+/** One entry of a GGUF file's tensor table, as it stands in the file. */
+export interface GgufTensor {
+  name: string;
+  /** ggml's type code. */
+  type: number;
+  /** Outermost dimension first, so [rows, columns]; the file stores the reverse. */
+  shape: number[];
+  /** Bytes from `dataOffset`. */
+  offset: number;
+}
+
+/** The header of a GGUF file; no weight is read. */
+export interface GgufFile {
+  version: number;
+  /** 64-bit integers are numbers where that is exact, bigints beyond 2^53; 64-bit arrays are always bigints. */
+  metadata: Map<string, GgufValue>;
+  tensors: GgufTensor[];
+  /** Where tensor data begins, bytes from the start of the file. */
+  dataOffset: number;
+  fileSize: number;
+}
+
+export const GGUF_MAGIC = 0x46554747; // "GGUF", little-endian
+
+const enum ValueType {
+  Uint8,
+  Int8,
+  Uint16,
+  Int16,
+  Uint32,
+  Int32,
+  Float32,
+  Bool,
+  String,
+  Array,
+  Uint64,
+  Int64,
+  Float64,
+}
+
+// The least a value of each type takes in the file, to bound counts before anything is allocated for them.
+const MIN_BYTES = [1, 1, 2, 2, 4, 4, 4, 1, 8, 12, 8, 8, 8];
+const MIN_ENTRY_BYTES = 8 + 1 + 4 + 1; // name, type, value
+const MIN_TENSOR_BYTES = 8 + 1 + 4 + 8 + 4 + 8; // name, dimension count, one dimension, type, offset
+
+// Far above any real header (a 256k vocabulary takes about 12 MB), and low enough that a hostile one cannot exhaust memory.
+const MAX_HEADER_BYTES = 128 * 2 ** 20;
+const MAX_ARRAY_ELEMENTS = 2 ** 24;
+const MAX_NAME_BYTES = 65535;
+const MAX_NESTING = 4;
+const MAX_ALIGNMENT = 2 ** 20;
+
+/**
+ * Reads the header of a little-endian GGUF file, version 2 or 3 (ggml's docs/gguf.md).
+ * Throws FILE_NOT_FOUND, INVALID_CHECKPOINT (truncated, corrupted, hostile) or UNSUPPORTED_MODEL (other versions, big-endian).
+ */
+export async function readGguf(file: string): Promise<GgufFile> {
+  const reader = await ByteReader.open(file, MAX_HEADER_BYTES);
+  try {
+    return await new HeaderParser(reader).parse();
+  } finally {
+    await reader.close();
+  }
+}
+
+class HeaderParser {
+  private elements = 0;
+
+  constructor(private readonly reader: ByteReader) {}
+
+  async parse(): Promise<GgufFile> {
+    const { reader } = this;
+    if ((await reader.u32('the magic')) !== GGUF_MAGIC) throw reader.invalid('does not begin with "GGUF"');
+    const version = await reader.u32('the version');
+    this.checkVersion(version);
+    const tensorCount = await reader.count('tensors', MIN_TENSOR_BYTES);
+    const entryCount = await reader.count('metadata entries', MIN_ENTRY_BYTES);
+
+    const metadata = new Map<string, GgufValue>();
+    for (let i = 0; i < entryCount; i++) {
+      const key = await reader.string(MAX_NAME_BYTES, 'a metadata key');
+      if (metadata.has(key)) throw reader.invalid(`has the metadata key ${show(key)} twice`);
+      const type = await reader.u32(`the type of ${show(key)}`);
+      metadata.set(key, await this.value(type, key, 0));
+    }
+
+    const alignment = this.alignment(metadata);
+    const tensors = new Map<string, GgufTensor>();
+    for (let i = 0; i < tensorCount; i++) {
+      const tensor = await this.tensor(alignment);
+      if (tensors.has(tensor.name)) throw reader.invalid(`has the tensor ${show(tensor.name)} twice`);
+      tensors.set(tensor.name, tensor);
+    }
+
+    const dataOffset = Math.ceil(reader.position / alignment) * alignment;
+    return { version, metadata, tensors: [...tensors.values()], dataOffset, fileSize: reader.size };
+  }
+
+  private checkVersion(version: number): void {
+    if (version === 2 || version === 3) return;
+    const path = this.reader.path;
+    if (version === 0x02000000 || version === 0x03000000) {
+      throw new CqilError('UNSUPPORTED_MODEL', `${path} is a big-endian GGUF file; only little-endian ones are supported.`);
+    }
+    throw new CqilError('UNSUPPORTED_MODEL', `${path} is GGUF version ${version}; versions 2 and 3 are supported.`);
+  }
+
+  private alignment(metadata: ReadonlyMap<string, GgufValue>): number {
+    const value = metadata.get('general.alignment') ?? 32;
+    const valid = typeof value === 'number' && Number.isInteger(value) && value > 0 && value <= MAX_ALIGNMENT && (value & (value - 1)) === 0;
+    if (!valid) throw this.reader.invalid(`has general.alignment ${show(value)}, not a power of two up to ${MAX_ALIGNMENT}`);
+    return value;
+  }
+
+  private async tensor(alignment: number): Promise<GgufTensor> {
+    const { reader } = this;
+    const name = await reader.string(MAX_NAME_BYTES, 'a tensor name');
+    const dimensions = await reader.u32(`the dimension count of ${show(name)}`);
+    if (dimensions < 1 || dimensions > 4) throw reader.invalid(`says that tensor ${show(name)} has ${dimensions} dimensions, not 1 to 4`);
+    const shape: number[] = [];
+    let elements = 1;
+    for (let i = 0; i < dimensions; i++) {
+      const size = await reader.size64(`a dimension of ${show(name)}`);
+      elements *= size;
+      if (size < 1 || elements > Number.MAX_SAFE_INTEGER) throw reader.invalid(`says that dimension ${i} of tensor ${show(name)} is ${size}`);
+      shape.unshift(size);
+    }
+    const type = await reader.u32(`the type of ${show(name)}`);
+    const offset = await reader.size64(`the offset of ${show(name)}`);
+    if (offset % alignment !== 0) throw reader.invalid(`puts tensor ${show(name)} at ${offset}, not a multiple of the alignment ${alignment}`);
+    return { name, type, shape, offset };
+  }
+
+  private async value(type: number, key: string, depth: number): Promise<GgufValue> {
+    const { reader } = this;
+    const what = show(key);
+    switch (type) {
+      case ValueType.Uint8: return (await reader.take(1, what)).getUint8(0);
+      case ValueType.Int8: return (await reader.take(1, what)).getInt8(0);
+      case ValueType.Uint16: return (await reader.take(2, what)).getUint16(0, true);
+      case ValueType.Int16: return (await reader.take(2, what)).getInt16(0, true);
+      case ValueType.Uint32: return reader.u32(what);
+      case ValueType.Int32: return (await reader.take(4, what)).getInt32(0, true);
+      case ValueType.Float32: return (await reader.take(4, what)).getFloat32(0, true);
+      case ValueType.Bool: return this.bool((await reader.take(1, what)).getUint8(0), key);
+      case ValueType.String: return reader.string(reader.limit, what);
+      case ValueType.Array: return this.array(key, depth);
+      case ValueType.Uint64: return exactNumber((await reader.take(8, what)).getBigUint64(0, true));
+      case ValueType.Int64: return exactNumber((await reader.take(8, what)).getBigInt64(0, true));
+      case ValueType.Float64: return (await reader.take(8, what)).getFloat64(0, true);
+      default: throw this.unknownType(type, key);
+    }
+  }
+
+  private async array(key: string, depth: number): Promise<GgufArray> {
+    const { reader } = this;
+    const what = show(key);
+    const type = await reader.u32(`the element type of ${what}`);
+    const minBytes = MIN_BYTES[type];
+    if (minBytes === undefined) throw this.unknownType(type, key);
+    const length = await reader.count(`elements of ${what}`, minBytes);
+    this.elements += length;
+    if (this.elements > MAX_ARRAY_ELEMENTS) throw reader.invalid(`has more than ${MAX_ARRAY_ELEMENTS} array elements in its metadata`);
+
+    if (type === ValueType.String) return reader.strings(length, what);
+    if (type === ValueType.Array) {
+      if (depth >= MAX_NESTING) throw reader.invalid(`nests arrays more than ${MAX_NESTING} deep in ${what}`);
+      const arrays: GgufArray[] = [];
+      for (let i = 0; i < length; i++) arrays.push(await this.array(key, depth + 1));
+      return arrays;
+    }
+    return this.numbers(type, await reader.take(length * minBytes, what), length, key);
+  }
+
+  private numbers(type: number, data: DataView, length: number, key: string): GgufArray {
+    const from = <T>(read: (index: number) => T): T[] => Array.from({ length }, (_, i) => read(i));
+    switch (type) {
+      case ValueType.Uint8: return from((i) => data.getUint8(i));
+      case ValueType.Int8: return from((i) => data.getInt8(i));
+      case ValueType.Uint16: return from((i) => data.getUint16(2 * i, true));
+      case ValueType.Int16: return from((i) => data.getInt16(2 * i, true));
+      case ValueType.Uint32: return Uint32Array.from(from((i) => data.getUint32(4 * i, true)));
+      case ValueType.Int32: return Int32Array.from(from((i) => data.getInt32(4 * i, true)));
+      case ValueType.Float32: return Float32Array.from(from((i) => data.getFloat32(4 * i, true)));
+      case ValueType.Bool: return from((i) => this.bool(data.getUint8(i), key));
+      case ValueType.Uint64: return from((i) => data.getBigUint64(8 * i, true));
+      case ValueType.Int64: return from((i) => data.getBigInt64(8 * i, true));
+      default: return from((i) => data.getFloat64(8 * i, true));
+    }
+  }
+
+  private bool(byte: number, key: string): boolean {
+    if (byte > 1) throw this.reader.invalid(`has the byte ${byte} where ${show(key)} is a boolean, 0 or 1`);
+    return byte === 1;
+  }
+
+  private unknownType(type: number, key: string): CqilError {
+    return this.reader.invalid(`gives ${show(key)} the unknown value type ${type}`);
+  }
+}
+
+function exactNumber(value: bigint): number | bigint {
+  const number = Number(value);
+  return Number.isSafeInteger(number) ? number : value;
+}

@@ -1,0 +1,107 @@
+import { CqilError } from '../errors.js';
+import { show } from './fields.js';
+import { expectedTensors, rowsAndCols, tensorBytes, type ExpectedTensor, type LayerOptions } from './layout.js';
+import { nameReader, tensorName, type NameScheme } from './names.js';
+import { DTYPE_BLOCK, type DType, type ModelConfig, type TensorInfo } from './types.js';
+
+/** A tensor as its file's header describes it, whatever the format. */
+export interface StoredTensor {
+  name: string;
+  /** The format's own name of the element type. */
+  type: string;
+  /** Outermost dimension first. */
+  shape: number[];
+  /** Index into the files. */
+  file: number;
+  /** Bytes from the start of the file. */
+  offset: number;
+}
+
+export interface StoredFile {
+  path: string;
+  size: number;
+}
+
+/**
+ * The tensors the model needs, in the order of the forward pass: each present exactly once, of the shape its config demands,
+ * of a type the engine reads, inside its file and overlapping no other. Tensors that are no part of the model are left out.
+ * Throws INVALID_CHECKPOINT or UNSUPPORTED_MODEL naming the tensor.
+ */
+export function tensorTable(stored: readonly StoredTensor[], files: readonly StoredFile[], names: NameScheme, config: ModelConfig, options: LayerOptions): TensorInfo[] {
+  const expected = new Map(expectedTensors(config, options).map((tensor) => [keyOf(tensor), tensor]));
+  const found = new Map<string, TensorInfo>();
+  const read = nameReader(names);
+  for (const tensor of stored) {
+    const path = files[tensor.file]!.path;
+    const named = read(tensor.name);
+    if (named.kind === 'irrelevant') continue;
+    if (named.kind === 'unknown-in-layer') {
+      throw new CqilError('UNSUPPORTED_MODEL', `${path} has the tensor ${show(tensor.name)}, which no layer of architecture ${config.architecture} has.`);
+    }
+    const want = expected.get(keyOf(named));
+    if (!want) {
+      // As in transformers, tied embeddings win over an output projection that was stored all the same.
+      if (named.role === 'output') continue;
+      throw invalid(path, `has the tensor ${show(tensor.name)}, which its configuration (${config.nLayers} layers) does not provide for`);
+    }
+    const twin = found.get(keyOf(named));
+    if (twin) throw invalid(path, `has the tensor ${show(tensor.name)} as well as ${show(twin.name)}, which mean the same`);
+    found.set(keyOf(named), describe(tensor, want, files[tensor.file]!));
+  }
+  const tensors = [...expected.values()].map((want) => {
+    const tensor = found.get(keyOf(want));
+    if (!tensor) throw invalid(files[0]!.path, `has no tensor "${tensorName(names, want.role, want.layer)}" of shape ${shapeText(want.shape)}`);
+    return tensor;
+  });
+  refuseOverlap(tensors, files);
+  return tensors;
+}
+
+function keyOf({ role, layer }: { role: string; layer: number }): string {
+  return `${layer} ${role}`;
+}
+
+function describe(tensor: StoredTensor, want: ExpectedTensor, file: StoredFile): TensorInfo {
+  const { name, shape, offset } = tensor;
+  if (shape.length !== want.shape.length || shape.some((size, i) => size !== want.shape[i])) {
+    throw invalid(file.path, `has tensor ${show(name)} of shape ${shapeText(shape)}; ${shapeText(want.shape)} is expected`);
+  }
+  const dtype = supportedType(tensor, file);
+  const [rows, cols] = rowsAndCols(shape);
+  const block = DTYPE_BLOCK[dtype];
+  if (shape.length === 1 && block.weights > 1) {
+    throw new CqilError('UNSUPPORTED_MODEL', `${file.path} has the vector ${show(name)} in ${dtype}; F32, F16 or BF16 is expected.`);
+  }
+  if (cols % block.weights !== 0) {
+    throw invalid(file.path, `has tensor ${show(name)} with rows of ${cols} weights in ${dtype}; a multiple of ${block.weights} is expected`);
+  }
+  const byteLength = tensorBytes(dtype, rows, cols);
+  if (offset + byteLength > file.size) {
+    throw invalid(file.path, `is ${file.size} bytes long, but its tensor ${show(name)} needs bytes ${offset} to ${offset + byteLength}; it is truncated or corrupted`);
+  }
+  return { name, role: want.role, layer: want.layer, dtype, rows, cols, file: tensor.file, offset, byteLength };
+}
+
+function supportedType(tensor: StoredTensor, file: StoredFile): DType {
+  if (Object.hasOwn(DTYPE_BLOCK, tensor.type)) return tensor.type as DType;
+  const known = Object.keys(DTYPE_BLOCK).join(', ');
+  throw new CqilError('UNSUPPORTED_MODEL', `${file.path} has tensor ${show(tensor.name)} of type ${show(tensor.type)}; supported are ${known}.`);
+}
+
+function refuseOverlap(tensors: readonly TensorInfo[], files: readonly StoredFile[]): void {
+  const ordered = tensors.toSorted((a, b) => a.file - b.file || a.offset - b.offset);
+  for (let i = 1; i < ordered.length; i++) {
+    const [before, after] = [ordered[i - 1]!, ordered[i]!];
+    if (before.file === after.file && before.offset + before.byteLength > after.offset) {
+      throw invalid(files[after.file]!.path, `has tensors ${show(before.name)} and ${show(after.name)} overlapping at byte ${after.offset}`);
+    }
+  }
+}
+
+function shapeText(shape: readonly number[]): string {
+  return `[${shape.join(', ')}]`;
+}
+
+function invalid(path: string, problem: string): CqilError {
+  return new CqilError('INVALID_CHECKPOINT', `${path} ${problem}.`);
+}
