@@ -1,0 +1,179 @@
+import type { GgufValue } from '../checkpoint/types.js';
+import { preTokenizerRule } from './gguf_pre_tokenizers.js';
+import { invalidTokenizer, quote } from './invalid.js';
+import type { MergeRanks, TokenizerParts } from './parts.js';
+import { MAX_VOCAB_SIZE } from './tokenizer_json.js';
+
+type Metadata = ReadonlyMap<string, GgufValue>;
+
+/** llama.cpp's token types, as `tokenizer.ggml.token_type` holds them. */
+const TYPE = { normal: 1, unknown: 2, control: 3, userDefined: 4, unused: 5, byte: 6 };
+
+// Longer than any piece of a SentencePiece vocabulary: every split of a piece is looked up, so its length must be bounded.
+const MAX_PIECE_LENGTH = 256;
+
+/**
+ * Converts the vocabulary of a GGUF file to the parts of a Hugging Face tokenizer that gives llama.cpp's ids.
+ * `tokenizer.ggml.model` is "llama" (SentencePiece: scores, byte fallback) or "gpt2" (byte-level merges).
+ * Throws INVALID_TOKENIZER.
+ */
+export function convertGgufVocabulary(metadata: Metadata): TokenizerParts {
+  const model = metadata.get('tokenizer.ggml.model');
+  const pieces = readPieces(metadata);
+  const types = readNumbers(metadata, 'token_type', pieces.length) ?? pieces.map(() => TYPE.normal);
+  switch (model) {
+    case 'llama':
+      return convertSentencePiece(metadata, pieces, types);
+    case 'gpt2':
+      return convertByteLevel(metadata, pieces, types);
+    default:
+      throw invalidTokenizer(`tokenizer.ggml.model is ${quote(model)}; expected "llama" or "gpt2".`);
+  }
+}
+
+function convertSentencePiece(metadata: Metadata, pieces: string[], types: ArrayLike<number>): TokenizerParts {
+  const scores = readNumbers(metadata, 'scores', pieces.length);
+  if (!scores) throw invalidTokenizer('tokenizer.ggml.scores is missing; expected a score for every token.');
+  const addSpacePrefix = readBoolean(metadata, 'add_space_prefix') ?? true;
+  const unknownId = readTokenId(metadata, 'unknown_token_id', pieces.length) ?? 0;
+
+  const normalizers: unknown[] = [{ type: 'Replace', pattern: { String: ' ' }, content: '▁' }];
+  const decoders: unknown[] = [{ type: 'Replace', pattern: { String: '▁' }, content: ' ' }, { type: 'ByteFallback' }, { type: 'Fuse' }];
+  if (addSpacePrefix) {
+    normalizers.unshift({ type: 'Prepend', prepend: '▁' });
+    decoders.push({ type: 'Strip', content: ' ', start: 1, stop: 0 });
+  }
+  return {
+    json: {
+      added_tokens: addedTokens(pieces, types),
+      normalizer: { type: 'Sequence', normalizers },
+      pre_tokenizer: null,
+      post_processor: null,
+      decoder: { type: 'Sequence', decoders },
+      model: { type: 'BPE', vocab: vocabularyOf(pieces), merges: [], unk_token: pieces[unknownId], fuse_unk: false, byte_fallback: true },
+    },
+    ...surroundings(metadata, pieces, true),
+    pieces,
+    ranks: ranksFromScores(pieces, types, scores),
+  };
+}
+
+/**
+ * SentencePiece merges the two neighbours whose joint piece has the best score, the leftmost of equals: so a pair's rank is
+ * the place of its joint piece's score among all distinct scores. Text never merges into control tokens or byte tokens.
+ */
+function ranksFromScores(pieces: string[], types: ArrayLike<number>, scores: ArrayLike<number>): MergeRanks {
+  const mergeable = new Map<string, number>();
+  for (const [id, piece] of pieces.entries()) {
+    const type = types[id];
+    if (type === TYPE.unknown || type === TYPE.control || type === TYPE.byte) continue;
+    if (piece.length > MAX_PIECE_LENGTH) {
+      throw invalidTokenizer(`Token ${id} is ${piece.length} characters long; expected at most ${MAX_PIECE_LENGTH}.`);
+    }
+    mergeable.set(piece, id);
+  }
+  const scoreOf = (id: number): number => scores[id]!;
+  const descending = Float64Array.from(new Set(Array.from(mergeable.values(), scoreOf))).sort().reverse();
+  const rankOf = new Map(Array.from(descending, (score, rank) => [score, rank]));
+
+  const ranks: MergeRanks = new Map();
+  for (const [piece, id] of mergeable) {
+    const rank = rankOf.get(scoreOf(id))!;
+    for (let cut = 1; cut < piece.length; cut++) {
+      const left = piece.slice(0, cut);
+      if (!mergeable.has(left)) continue;
+      const right = piece.slice(cut);
+      if (mergeable.has(right)) ranks.set(JSON.stringify([left, right]), rank);
+    }
+  }
+  return ranks;
+}
+
+function convertByteLevel(metadata: Metadata, pieces: string[], types: ArrayLike<number>): TokenizerParts {
+  // llama.cpp, too, falls back to its first pre-tokenizer for files from before there were several.
+  const rule = preTokenizerRule(metadata.get('tokenizer.ggml.pre') ?? 'default');
+  const splits = rule.patterns.map((Regex) => ({ type: 'Split', pattern: { Regex }, behavior: 'Isolated', invert: false }));
+  return {
+    json: {
+      added_tokens: addedTokens(pieces, types),
+      normalizer: null,
+      pre_tokenizer: { type: 'Sequence', pretokenizers: [...splits, { type: 'ByteLevel', use_regex: false }] },
+      post_processor: null,
+      decoder: { type: 'ByteLevel' },
+      model: {
+        type: 'BPE',
+        vocab: vocabularyOf(pieces),
+        merges: metadata.get('tokenizer.ggml.merges'),
+        unk_token: null,
+        ignore_merges: rule.ignoreMerges === true,
+      },
+    },
+    ...surroundings(metadata, pieces, rule.addBos === true),
+    pieces,
+  };
+}
+
+/** Special tokens and the chat template, as a Hugging Face folder would hold them. */
+function surroundings(metadata: Metadata, pieces: string[], addBos: boolean): Pick<TokenizerParts, 'config' | 'generationConfig'> {
+  const id = (name: string): number | undefined => readTokenId(metadata, `${name}_token_id`, pieces.length);
+  const piece = (name: string): string | undefined => {
+    const tokenId = id(name);
+    return tokenId === undefined ? undefined : pieces[tokenId];
+  };
+  return {
+    config: {
+      bos_token: piece('bos'),
+      eos_token: piece('eos'),
+      unk_token: piece('unknown'),
+      pad_token: piece('padding'),
+      add_bos_token: readBoolean(metadata, 'add_bos_token') ?? addBos,
+      add_eos_token: readBoolean(metadata, 'add_eos_token') ?? false,
+      chat_template: metadata.get('tokenizer.chat_template'),
+    },
+    generationConfig: { bos_token_id: id('bos'), eos_token_id: ['eos', 'eot', 'eom'].map(id) },
+  };
+}
+
+/** Tokens that stand apart from the merges: control tokens, and those the vocabulary's makers defined. */
+function addedTokens(pieces: string[], types: ArrayLike<number>): unknown[] {
+  const tokens: unknown[] = [];
+  for (const [id, content] of pieces.entries()) {
+    const special = types[id] === TYPE.control || types[id] === TYPE.unknown;
+    if (special || types[id] === TYPE.userDefined) tokens.push({ id, content, special, normalized: false });
+  }
+  return tokens;
+}
+
+function vocabularyOf(pieces: string[]): Record<string, number> {
+  return Object.fromEntries(pieces.map((piece, id) => [piece, id]));
+}
+
+function readPieces(metadata: Metadata): string[] {
+  const pieces = metadata.get('tokenizer.ggml.tokens');
+  const valid = Array.isArray(pieces) && pieces.length > 0 && pieces.length <= MAX_VOCAB_SIZE;
+  if (!valid || !pieces.every((piece): piece is string => typeof piece === 'string')) {
+    throw invalidTokenizer(`tokenizer.ggml.tokens is ${quote(pieces)}; expected an array of strings.`);
+  }
+  return pieces as string[];
+}
+
+function readNumbers(metadata: Metadata, name: string, length: number): ArrayLike<number> | undefined {
+  const values = metadata.get(`tokenizer.ggml.${name}`);
+  if (values === undefined) return undefined;
+  const isArray = Array.isArray(values) || ArrayBuffer.isView(values);
+  if (!isArray || values.length !== length || Array.prototype.some.call(values, (value) => typeof value !== 'number' || Number.isNaN(value))) {
+    throw invalidTokenizer(`tokenizer.ggml.${name} is ${quote(values)}; expected ${length} numbers, one for every token.`);
+  }
+  return values as ArrayLike<number>;
+}
+
+/** An id, or undefined where there is none or it lies outside the vocabulary: writers mark a missing token with 2³² − 1. */
+function readTokenId(metadata: Metadata, name: string, vocabSize: number): number | undefined {
+  const id = metadata.get(`tokenizer.ggml.${name}`);
+  return typeof id === 'number' && Number.isInteger(id) && id >= 0 && id < vocabSize ? id : undefined;
+}
+
+function readBoolean(metadata: Metadata, name: string): boolean | undefined {
+  const value = metadata.get(`tokenizer.ggml.${name}`);
+  return typeof value === 'boolean' ? value : undefined;
+}

@@ -1,0 +1,117 @@
+import { invalidTokenizer, isObject, quote } from './invalid.js';
+import { flattenSequence, isTokenId, type Component } from './tokenizer_json.js';
+
+/** Tokens that stand at a text's ends, and those that end generation. */
+export interface SpecialTokens {
+  bosTokenId: number | undefined;
+  eosTokenIds: number[];
+  /** Put before every text, by the model's own rule. */
+  prefix: number[];
+  /** Put after every text. */
+  suffix: number[];
+  /** Contents of `bos_token`, `eos_token` and their like, by these names, for chat templates. */
+  names: Record<string, string | string[]>;
+}
+
+// Every instruction-tuned family has its own end of turn; checkpoints often name only one of theirs as EOS.
+const END_TOKENS = [
+  '</s>', '<|endoftext|>', '<|end_of_text|>', '<|eot_id|>', '<|eom_id|>', '<|im_end|>',
+  '<|end|>', '<|end_of_turn|>', '<end_of_turn>', '<｜end▁of▁sentence｜>',
+];
+
+const NAMES = ['bos_token', 'eos_token', 'unk_token', 'pad_token'];
+
+/**
+ * Resolves special tokens. BOS and EOS are those of `config` (tokenizer_config.json), else of `generationConfig`.
+ * `eosTokenIds` also holds every id in `generationConfig.eos_token_id` and every added token with a well-known end's name.
+ * What stands around a text is what the post-processor puts there; `add_bos_token` and `add_eos_token`, where given, overrule it.
+ */
+export function resolveSpecialTokens(
+  postProcessor: Component | null,
+  config: Record<string, unknown>,
+  generationConfig: Record<string, unknown>,
+  vocabulary: { idOf(token: string): number | undefined; isAdded(id: number): boolean; size: number },
+): SpecialTokens {
+  const { idOf, isAdded, size } = vocabulary;
+  const inVocabulary = (id: unknown): id is number => isTokenId(id) && id < size;
+
+  const names = namesOf(config);
+  const { prefix, suffix } = surroundings(postProcessor, idOf);
+  const named = (name: string): number | undefined => {
+    const token = contentOf(config[name]);
+    return token === undefined ? undefined : idOf(token);
+  };
+  const generationBos = generationConfig.bos_token_id;
+  const bosTokenId = named('bos_token') ?? (inVocabulary(generationBos) ? generationBos : prefix[0]);
+
+  const eosTokenIds = new Set<number>();
+  const eosTokenId = named('eos_token');
+  if (eosTokenId !== undefined) eosTokenIds.add(eosTokenId);
+  for (const id of [generationConfig.eos_token_id].flat()) if (inVocabulary(id)) eosTokenIds.add(id);
+  const mainEos = [...eosTokenIds][0];
+  for (const token of END_TOKENS) {
+    const id = idOf(token);
+    if (id !== undefined && isAdded(id)) eosTokenIds.add(id);
+  }
+
+  return {
+    bosTokenId,
+    eosTokenIds: [...eosTokenIds],
+    prefix: overrule(prefix, config.add_bos_token, bosTokenId, 'start'),
+    suffix: overrule(suffix, config.add_eos_token, mainEos, 'end'),
+    names,
+  };
+}
+
+function namesOf(config: Record<string, unknown>): Record<string, string | string[]> {
+  const names: Record<string, string | string[]> = {};
+  for (const name of NAMES) {
+    const token = contentOf(config[name]);
+    if (token !== undefined) names[name] = token;
+  }
+  const { additional_special_tokens: additional } = config;
+  if (Array.isArray(additional)) names.additional_special_tokens = additional.flatMap((token) => contentOf(token) ?? []);
+  return names;
+}
+
+/** A special token in tokenizer_config.json is its content, or an object that holds it. */
+function contentOf(token: unknown): string | undefined {
+  const content = isObject(token) ? token.content : token;
+  return typeof content === 'string' ? content : undefined;
+}
+
+function overrule(ids: number[], add: unknown, id: number | undefined, end: 'start' | 'end'): number[] {
+  if (typeof add !== 'boolean' || id === undefined) return ids;
+  const others = ids.filter((other) => other !== id);
+  if (!add) return others;
+  return end === 'start' ? [id, ...others] : [...others, id];
+}
+
+/** The ids a post-processor puts before and after a single text. */
+function surroundings(config: Component | null, idOf: (token: string) => number | undefined): { prefix: number[]; suffix: number[] } {
+  const prefix: number[] = [];
+  const suffix: number[] = [];
+  for (const part of config === null ? [] : flattenSequence(config, 'processors')) {
+    if (part.type === 'ByteLevel') continue;
+    if (part.type !== 'TemplateProcessing' || !Array.isArray(part.single)) {
+      throw invalidTokenizer(`The post-processor is ${quote(part)}; expected a TemplateProcessing with a single template, or ByteLevel.`);
+    }
+    let afterText = false;
+    for (const item of part.single as unknown[]) {
+      if (isObject(item) && isObject(item.Sequence)) afterText = true;
+      else (afterText ? suffix : prefix).push(...templateIds(item, part.special_tokens, idOf));
+    }
+  }
+  return { prefix, suffix };
+}
+
+function templateIds(item: unknown, specialTokens: unknown, idOf: (token: string) => number | undefined): number[] {
+  const token = isObject(item) && isObject(item.SpecialToken) ? item.SpecialToken.id : undefined;
+  if (typeof token !== 'string') throw invalidTokenizer(`The post-processor's template holds ${quote(item)}; expected a SpecialToken or a Sequence.`);
+  const entry = isObject(specialTokens) ? specialTokens[token] : undefined;
+  const ids: unknown = isObject(entry) ? entry.ids : [idOf(token)];
+  if (!Array.isArray(ids) || !ids.every(isTokenId)) {
+    throw invalidTokenizer(`The post-processor's special token ${quote(token)} has the ids ${quote(ids)}; expected ids of the vocabulary.`);
+  }
+  return ids;
+}

@@ -1,0 +1,79 @@
+import { fromByteLevel } from './byte_level.js';
+import { invalidTokenizer, isObject, quote } from './invalid.js';
+import { flattenSequence, type Component } from './tokenizer_json.js';
+
+/** How pieces become bytes of text. */
+export interface PieceDecoder {
+  /** The bytes a piece of the vocabulary stands for. */
+  bytes(piece: string): Uint8Array;
+  /** Spaces dropped at the very start of decoded text, which encoding had put there. */
+  leadingSpaces: number;
+}
+
+const BYTE_PIECE = /^<0x([0-9A-Fa-f]{2})>$/;
+
+/**
+ * The decoder of a tokenizer.json, as a map from single pieces to bytes. Only decoders that are such a map are known:
+ * byte-level, and SentencePiece's (spaces written as another character, byte fallback, a leading space dropped).
+ * Throws INVALID_TOKENIZER for others.
+ */
+export function createPieceDecoder(config: Component | null): PieceDecoder {
+  if (config === null) throw invalidTokenizer('The tokenizer has no decoder; expected ByteLevel, Metaspace or a Sequence.');
+  const replacements: Array<[from: string, to: string]> = [];
+  let byteLevel = false;
+  let byteFallback = false;
+  let leadingSpaces = 0;
+
+  for (const part of flattenSequence(config, 'decoders')) {
+    switch (part.type) {
+      case 'ByteLevel':
+        byteLevel = true;
+        break;
+      case 'ByteFallback':
+        byteFallback = true;
+        break;
+      case 'Fuse':
+        break;
+      case 'Replace':
+        replacements.push(parseReplace(part));
+        break;
+      case 'Strip':
+        if (part.content !== ' ' || !isSmallCount(part.start) || (part.stop ?? 0) !== 0) {
+          throw invalidTokenizer(`The decoder strips ${quote(part)}; expected spaces, at the start only.`);
+        }
+        leadingSpaces += part.start;
+        break;
+      case 'Metaspace': {
+        const from = part.replacement ?? '▁';
+        if (typeof from !== 'string' || from === '') throw invalidTokenizer(`The decoder replaces ${quote(from)}; expected a character.`);
+        replacements.push([from, ' ']);
+        const prefixed = part.prepend_scheme !== undefined ? part.prepend_scheme !== 'never' : part.add_prefix_space !== false;
+        if (prefixed) leadingSpaces += 1;
+        break;
+      }
+      default:
+        throw invalidTokenizer(`The decoder is of type ${quote(part.type)}; expected ByteLevel, Metaspace, Replace, ByteFallback, Fuse or Strip.`);
+    }
+  }
+  if (byteLevel) return { bytes: fromByteLevel, leadingSpaces };
+
+  const bytes = (piece: string): Uint8Array => {
+    let text = piece;
+    for (const [from, to] of replacements) text = text.replaceAll(from, to);
+    const byte = byteFallback ? BYTE_PIECE.exec(text) : null;
+    return byte ? Uint8Array.of(Number.parseInt(byte[1]!, 16)) : Buffer.from(text, 'utf8');
+  };
+  return { bytes, leadingSpaces };
+}
+
+function parseReplace(part: Component): [string, string] {
+  const from = isObject(part.pattern) ? part.pattern.String : undefined;
+  if (typeof from !== 'string' || from === '' || typeof part.content !== 'string') {
+    throw invalidTokenizer(`The decoder replaces ${quote(part)}; expected a pattern String and a content.`);
+  }
+  return [from, part.content];
+}
+
+function isSmallCount(value: unknown): value is number {
+  return Number.isInteger(value) && (value as number) >= 0 && (value as number) <= 16;
+}

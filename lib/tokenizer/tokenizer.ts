@@ -1,0 +1,230 @@
+import { setImmediate } from 'node:timers/promises';
+import type { TokenizerSource } from '../checkpoint/types.js';
+import { CqilError } from '../errors.js';
+import { AddedTokenSplitter } from './added_tokens.js';
+import { BpeEncoder } from './bpe.js';
+import { ChatTemplate, chatTemplateOf, type ChatMessage, type ChatOptions } from './chat_template.js';
+import { createDetokenizer, decodeBytes, type DecodeOptions, type Detokenizer, type DetokenizerOptions } from './detokenizer.js';
+import { convertGgufVocabulary } from './gguf_vocab.js';
+import { invalidTokenizer, isObject, quote } from './invalid.js';
+import type { TokenizerParts } from './parts.js';
+import { createPreTokenizer, type PreTokenizer } from './pre_tokenizer.js';
+import { resolveSpecialTokens, type SpecialTokens } from './special_tokens.js';
+import { createPieceDecoder, type PieceDecoder } from './token_bytes.js';
+import { parseTokenizerJson, type AddedToken, type TokenizerJson } from './tokenizer_json.js';
+
+export interface EncodeOptions {
+  /** Add what the model's own rule puts around a text, such as BOS. BOS is not doubled where the text begins with it. Default true. */
+  addSpecialTokens?: boolean;
+  /** Read control tokens written in the text, such as `<s>`, as tokens; false takes them as plain text. Default true. */
+  parseSpecialTokens?: boolean;
+}
+
+/** Text to ids and back. */
+export interface Tokenizer {
+  /** One more than the highest id. A model may have more rows than this; those ids stand for no text. */
+  readonly vocabSize: number;
+  readonly bosTokenId: number | undefined;
+  /** Every id that ends generation. */
+  readonly eosTokenIds: readonly number[];
+  /** The model's chat template, in Jinja. */
+  readonly chatTemplate: string | undefined;
+  encode(text: string, options?: EncodeOptions): number[];
+  /** The same ids as `encode`, made in slices of a few milliseconds between which the event loop runs. Throws ABORTED. */
+  encodeSliced(text: string, options?: EncodeOptions & { signal?: AbortSignal }): Promise<number[]>;
+  decode(ids: Iterable<number>, options?: DecodeOptions): string;
+  detokenizer(options?: DetokenizerOptions): Detokenizer;
+  /** The bytes of text an id stands for, exactly; a control token's are its name. */
+  tokenBytes(id: number): Uint8Array;
+  /** The id of a piece as the vocabulary spells it, such as `▁the` or `Ġthe`. */
+  tokenToId(piece: string): number | undefined;
+  /** How the vocabulary spells an id; undefined for ids outside it. */
+  idToToken(id: number): string | undefined;
+  /** True for control tokens. */
+  isSpecial(id: number): boolean;
+  /**
+   * Renders messages with the model's chat template. The text holds every special token the model expects:
+   * encode it with `addSpecialTokens: false`, as Hugging Face does.
+   * Throws INVALID_ARGUMENT without a template, or when the template refuses the messages.
+   */
+  applyChatTemplate(messages: ChatMessage[], options?: ChatOptions): string;
+}
+
+// Short enough to stay unnoticed between two frames, long enough that yielding costs nothing.
+const SLICE_MS = 5;
+
+const NO_BYTES = new Uint8Array(0);
+
+/**
+ * Builds a tokenizer. `modelVocabSize`: rows of the model's output, where they are more than the tokenizer has ids;
+ * the ids in between decode to nothing. Throws INVALID_TOKENIZER.
+ */
+export function loadTokenizer(source: TokenizerSource, modelVocabSize = 0): Tokenizer {
+  return new BpeTokenizer(partsOf(source), modelVocabSize);
+}
+
+function partsOf(source: TokenizerSource): TokenizerParts {
+  switch (source.kind) {
+    case 'huggingface': {
+      const config = isObject(source.config) ? source.config : {};
+      const generationConfig = isObject(source.generationConfig) ? source.generationConfig : {};
+      const template = source.chatTemplate === undefined ? {} : { chat_template: source.chatTemplate };
+      return { json: source.json, config: { ...config, ...template }, generationConfig };
+    }
+    case 'gguf':
+      return convertGgufVocabulary(source.metadata);
+    case 'none':
+      throw invalidTokenizer(`The model has no tokenizer: ${source.reason}`);
+  }
+}
+
+class BpeTokenizer implements Tokenizer {
+  readonly vocabSize: number;
+  readonly bosTokenId: number | undefined;
+  readonly eosTokenIds: readonly number[];
+  private readonly pieces: Array<string | undefined>;
+  /** Added tokens by id and by content; what else there is, the encoder knows. */
+  private readonly added = new Map<number, AddedToken>();
+  private readonly addedIds = new Map<string, number>();
+  private readonly idLimit: number;
+  private readonly bpe: BpeEncoder;
+  private readonly preTokenize: PreTokenizer;
+  private readonly decoder: PieceDecoder;
+  private readonly special: SpecialTokens;
+  private readonly template: ChatTemplate | undefined;
+  /** Added tokens found in raw and in normalized text; with control tokens and without. */
+  private readonly splitters: Record<'all' | 'plain', { raw: AddedTokenSplitter; normalized: AddedTokenSplitter }>;
+
+  constructor(parts: TokenizerParts, modelVocabSize: number) {
+    const json = parseTokenizerJson(parts.json);
+    this.bpe = new BpeEncoder(json, parts.ranks);
+    this.pieces = parts.pieces ? [...parts.pieces] : [];
+    for (const [piece, id] of this.bpe.ids) this.pieces[id] = piece;
+    for (const token of json.added_tokens) {
+      this.added.set(token.id, token);
+      this.addedIds.set(token.content, token.id);
+      this.pieces[token.id] = token.content;
+    }
+    this.vocabSize = this.pieces.length;
+    this.idLimit = Math.max(this.vocabSize, modelVocabSize);
+
+    this.preTokenize = createPreTokenizer(json.pre_tokenizer);
+    this.decoder = createPieceDecoder(json.decoder);
+    this.splitters = { all: this.createSplitters(json, () => true), plain: this.createSplitters(json, (token) => !token.special) };
+    this.special = resolveSpecialTokens(json.post_processor, parts.config, parts.generationConfig, {
+      idOf: (token) => this.tokenToId(token),
+      isAdded: (id) => this.added.has(id),
+      size: this.vocabSize,
+    });
+    this.bosTokenId = this.special.bosTokenId;
+    this.eosTokenIds = this.special.eosTokenIds;
+    const template = chatTemplateOf(parts.config);
+    if (template !== undefined) this.template = new ChatTemplate(template, this.special.names);
+  }
+
+  get chatTemplate(): string | undefined {
+    return this.template?.source;
+  }
+
+  encode(text: string, options: EncodeOptions = {}): number[] {
+    const slices = this.slices(text, options);
+    for (;;) {
+      const { done, value } = slices.next();
+      if (done) return value;
+    }
+  }
+
+  async encodeSliced(text: string, options: EncodeOptions & { signal?: AbortSignal } = {}): Promise<number[]> {
+    const { signal } = options;
+    const slices = this.slices(text, options);
+    for (;;) {
+      if (signal?.aborted) throw new CqilError('ABORTED', 'Encoding was aborted.', { cause: signal.reason });
+      const end = performance.now() + SLICE_MS;
+      do {
+        const { done, value } = slices.next();
+        if (done) return value;
+      } while (performance.now() < end);
+      await setImmediate();
+    }
+  }
+
+  decode(ids: Iterable<number>, { skipSpecialTokens = true }: DecodeOptions = {}): string {
+    const parts: Uint8Array[] = [];
+    for (const id of ids) parts.push(this.visibleBytes(id, skipSpecialTokens));
+    return decodeBytes(parts, this.decoder.leadingSpaces);
+  }
+
+  detokenizer({ skipSpecialTokens = true, continues = false }: DetokenizerOptions = {}): Detokenizer {
+    return createDetokenizer((id) => this.visibleBytes(id, skipSpecialTokens), continues ? 0 : this.decoder.leadingSpaces);
+  }
+
+  tokenBytes(id: number): Uint8Array {
+    this.checkId(id);
+    const piece = this.pieces[id];
+    if (piece === undefined) return NO_BYTES;
+    return this.added.has(id) ? Buffer.from(piece, 'utf8') : this.decoder.bytes(piece);
+  }
+
+  tokenToId(piece: string): number | undefined {
+    return this.addedIds.get(piece) ?? this.bpe.ids.get(piece);
+  }
+
+  idToToken(id: number): string | undefined {
+    return this.pieces[id];
+  }
+
+  isSpecial(id: number): boolean {
+    return this.added.get(id)?.special === true;
+  }
+
+  applyChatTemplate(messages: ChatMessage[], options?: ChatOptions): string {
+    if (!this.template) throw new CqilError('INVALID_ARGUMENT', 'This model has no chat template; give it a plain prompt.');
+    return this.template.render(messages, options);
+  }
+
+  /** Encodes step by step; every step is short unless one word is very long and has no place to cut. */
+  private *slices(text: string, options: EncodeOptions): Generator<void, number[]> {
+    const { addSpecialTokens = true, parseSpecialTokens = true } = options;
+    if (typeof text !== 'string') throw new CqilError('INVALID_ARGUMENT', `The text to encode is ${quote(text)}; expected a string.`);
+    const { raw, normalized } = this.splitters[parseSpecialTokens ? 'all' : 'plain'];
+    const ids: number[] = [];
+    let atStart = true;
+    for (const section of raw.split(text)) {
+      if (typeof section !== 'string') ids.push(section.id);
+      else {
+        for (const part of normalized.split(this.bpe.normalize(section))) {
+          if (typeof part !== 'string') ids.push(part.id);
+          else for (const word of this.preTokenize(part, atStart)) yield* this.bpe.encode(word, ids);
+          atStart = false;
+        }
+      }
+      atStart = false;
+    }
+    return addSpecialTokens ? this.surround(ids) : ids;
+  }
+
+  private surround(ids: number[]): number[] {
+    const { prefix, suffix } = this.special;
+    const startsWithPrefix = prefix.length > 0 && prefix.every((id, index) => ids[index] === id);
+    return [...(startsWithPrefix ? [] : prefix), ...ids, ...suffix];
+  }
+
+  private visibleBytes(id: number, skipSpecialTokens: boolean): Uint8Array {
+    const bytes = this.tokenBytes(id);
+    return skipSpecialTokens && this.isSpecial(id) ? NO_BYTES : bytes;
+  }
+
+  private checkId(id: number): void {
+    if (!Number.isInteger(id) || id < 0 || id >= this.idLimit) {
+      throw new CqilError('INVALID_ARGUMENT', `A token id is ${quote(id)}; expected an integer from 0 to ${this.idLimit - 1}.`);
+    }
+  }
+
+  private createSplitters(json: TokenizerJson, wanted: (token: AddedToken) => boolean) {
+    const tokens = json.added_tokens.filter(wanted);
+    const isNormalized = (token: AddedToken): boolean => token.normalized && json.normalizer !== null;
+    const raw = tokens.filter((token) => !isNormalized(token)).map((token) => [token.content, token] as const);
+    const normalized = tokens.filter(isNormalized).map((token) => [this.bpe.normalize(token.content), token] as const);
+    return { raw: new AddedTokenSplitter(raw), normalized: new AddedTokenSplitter(normalized) };
+  }
+}

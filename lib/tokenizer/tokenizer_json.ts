@@ -1,0 +1,189 @@
+import { invalidTokenizer, isObject, quote } from './invalid.js';
+
+/** A token that is found in the text before anything else looks at it. */
+export interface AddedToken {
+  id: number;
+  content: string;
+  /** Found only where neither neighbour is a word character. */
+  single_word: boolean;
+  /** Swallows the whitespace before it. */
+  lstrip: boolean;
+  /** Swallows the whitespace after it. */
+  rstrip: boolean;
+  /** Found in the normalized text rather than the raw one. */
+  normalized: boolean;
+  /** Control token: skipped in decoded text, found in text only when special tokens are parsed. */
+  special: boolean;
+}
+
+/** A normalizer, pre-tokenizer, post-processor or decoder: its type, and fields that depend on it. */
+export interface Component {
+  type: string;
+  [field: string]: unknown;
+}
+
+/** The model of a byte-pair-encoding tokenizer. */
+export interface BpeModel {
+  type: 'BPE';
+  /** Piece → id. */
+  vocab: Record<string, number>;
+  /** Pairs of pieces, the one to merge first at the front. */
+  merges: Array<[string, string]>;
+  unk_token: string | null;
+  /** One unknown token stands for a run of them. */
+  fuse_unk: boolean;
+  /** Characters outside the vocabulary become their UTF-8 bytes' `<0xNN>` tokens. */
+  byte_fallback: boolean;
+  /** A word that is itself a piece is taken whole, whatever its merges would give. */
+  ignore_merges: boolean;
+}
+
+/** The parts of Hugging Face's tokenizer.json that encode and decode. */
+export interface TokenizerJson {
+  added_tokens: AddedToken[];
+  normalizer: Component | null;
+  pre_tokenizer: Component | null;
+  post_processor: Component | null;
+  decoder: Component | null;
+  model: BpeModel;
+}
+
+/** Bound on ids, so that a hostile file cannot make tables of any size it likes. */
+export const MAX_VOCAB_SIZE = 1 << 22;
+
+/** Bound on the characters of all added tokens, for the tables that find them; real files stay below a tenth of it. */
+const MAX_ADDED_CHARACTERS = 1 << 20;
+
+const MAX_NESTING = 8;
+
+/** Checks a parsed tokenizer.json. Throws INVALID_TOKENIZER with what was found and what was expected. */
+export function parseTokenizerJson(json: unknown): TokenizerJson {
+  if (!isObject(json)) throw invalidTokenizer(`tokenizer.json holds ${quote(json)}; expected an object.`);
+  const parsed: TokenizerJson = {
+    added_tokens: parseAddedTokens(json.added_tokens),
+    normalizer: parseComponent(json, 'normalizer'),
+    pre_tokenizer: parseComponent(json, 'pre_tokenizer'),
+    post_processor: parseComponent(json, 'post_processor'),
+    decoder: parseComponent(json, 'decoder'),
+    model: parseModel(json.model),
+  };
+  if (parsed.normalizer) checkNormalizer(parsed.normalizer);
+  const { unk_token: unknown, vocab } = parsed.model;
+  if (unknown !== null && !Object.hasOwn(vocab, unknown)) {
+    throw invalidTokenizer(`The unknown token ${quote(unknown)} is not in the vocabulary.`);
+  }
+  return parsed;
+}
+
+function parseComponent(json: Record<string, unknown>, name: string): Component | null {
+  const component = json[name];
+  if (component === undefined || component === null) return null;
+  if (!isObject(component) || typeof component.type !== 'string') {
+    throw invalidTokenizer(`The ${name} is ${quote(component)}; expected an object with a type, or null.`);
+  }
+  return component as Component;
+}
+
+/** The parts of a component in order, those of nested sequences included. `field` holds a sequence's parts. */
+export function flattenSequence(component: Component, field: string, depth = 0): Component[] {
+  if (component.type !== 'Sequence') return [component];
+  const parts = component[field];
+  if (!Array.isArray(parts) || depth > MAX_NESTING) {
+    throw invalidTokenizer(`A Sequence holds ${quote(parts)}; expected an array of ${field}, nested at most ${MAX_NESTING} deep.`);
+  }
+  return parts.flatMap((part: unknown) => {
+    if (!isObject(part) || typeof part.type !== 'string') {
+      throw invalidTokenizer(`One of the ${field} is ${quote(part)}; expected an object with a type.`);
+    }
+    return flattenSequence(part as Component, field, depth + 1);
+  });
+}
+
+/** The library takes these as they are, without a check. */
+function checkNormalizer(config: Component): void {
+  for (const part of flattenSequence(config, 'normalizers')) {
+    const pattern = isObject(part.pattern) ? (part.pattern.String ?? part.pattern.Regex) : undefined;
+    const known =
+      /^NFK?[CD]$/.test(part.type) ||
+      (part.type === 'Prepend' && typeof part.prepend === 'string') ||
+      (part.type === 'Replace' && typeof pattern === 'string' && typeof part.content === 'string');
+    if (!known) throw invalidTokenizer(`A normalizer is ${quote(part)}; expected Prepend, Replace, NFC, NFD, NFKC or NFKD.`);
+  }
+}
+
+function parseAddedTokens(tokens: unknown): AddedToken[] {
+  if (tokens === undefined || tokens === null) return [];
+  if (!Array.isArray(tokens)) throw invalidTokenizer(`added_tokens is ${quote(tokens)}; expected an array.`);
+  let characters = 0;
+  return tokens.map((token: unknown) => {
+    if (!isObject(token) || typeof token.content !== 'string' || !isTokenId(token.id)) {
+      throw invalidTokenizer(`An added token is ${quote(token)}; expected content and an id below ${MAX_VOCAB_SIZE}.`);
+    }
+    characters += token.content.length;
+    if (characters > MAX_ADDED_CHARACTERS) {
+      throw invalidTokenizer(`The added tokens have more than ${MAX_ADDED_CHARACTERS} characters together.`);
+    }
+    const special = token.special === true;
+    return {
+      id: token.id,
+      content: token.content,
+      single_word: token.single_word === true,
+      lstrip: token.lstrip === true,
+      rstrip: token.rstrip === true,
+      normalized: typeof token.normalized === 'boolean' ? token.normalized : !special,
+      special,
+    };
+  });
+}
+
+function parseModel(model: unknown): BpeModel {
+  if (!isObject(model)) throw invalidTokenizer(`The tokenizer's model is ${quote(model)}; expected an object of type "BPE".`);
+  // Files of the format's first years leave the type out.
+  const type = model.type ?? (Array.isArray(model.merges) ? 'BPE' : undefined);
+  if (type !== 'BPE') throw invalidTokenizer(`The tokenizer's model is of type ${quote(model.type)}; only "BPE" is supported.`);
+  for (const affix of ['continuing_subword_prefix', 'end_of_word_suffix']) {
+    if (model[affix]) throw invalidTokenizer(`The tokenizer's model has the ${affix} ${quote(model[affix])}; expected none.`);
+  }
+  if (model.unk_token !== undefined && model.unk_token !== null && typeof model.unk_token !== 'string') {
+    throw invalidTokenizer(`The unknown token is ${quote(model.unk_token)}; expected a string or null.`);
+  }
+  const vocab = parseVocab(model.vocab);
+  return {
+    type,
+    vocab,
+    merges: parseMerges(model.merges, vocab),
+    unk_token: model.unk_token ?? null,
+    fuse_unk: model.fuse_unk === true,
+    byte_fallback: model.byte_fallback === true,
+    ignore_merges: model.ignore_merges === true,
+  };
+}
+
+function parseVocab(vocab: unknown): Record<string, number> {
+  if (!isObject(vocab)) throw invalidTokenizer(`The vocabulary is ${quote(vocab)}; expected an object of pieces and ids.`);
+  for (const piece in vocab) {
+    if (!isTokenId(vocab[piece])) {
+      throw invalidTokenizer(`The piece ${quote(piece)} has the id ${quote(vocab[piece])}; expected an integer below ${MAX_VOCAB_SIZE}.`);
+    }
+  }
+  return vocab as Record<string, number>;
+}
+
+function parseMerges(merges: unknown, vocab: Record<string, number>): Array<[string, string]> {
+  if (!Array.isArray(merges)) throw invalidTokenizer(`The merges are ${quote(merges)}; expected an array.`);
+  return merges.map((merge: unknown, index) => {
+    const pair: unknown[] = typeof merge === 'string' ? merge.split(' ') : Array.isArray(merge) ? merge : [];
+    const [left, right] = pair;
+    if (pair.length !== 2 || typeof left !== 'string' || typeof right !== 'string') {
+      throw invalidTokenizer(`Merge ${index} is ${quote(merge)}; expected two pieces.`);
+    }
+    if (!Object.hasOwn(vocab, left + right)) {
+      throw invalidTokenizer(`Merge ${index} gives ${quote(left + right)}, which is not in the vocabulary.`);
+    }
+    return [left, right];
+  });
+}
+
+export function isTokenId(value: unknown): value is number {
+  return Number.isInteger(value) && (value as number) >= 0 && (value as number) < MAX_VOCAB_SIZE;
+}

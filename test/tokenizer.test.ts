@@ -1,0 +1,238 @@
+import { beforeAll, describe, expect, it } from 'vitest';
+import { readFileSync } from 'node:fs';
+import { Tokenizer as LibraryTokenizer } from '@huggingface/tokenizers';
+import type { TokenizerSource } from '../lib/checkpoint/types.js';
+import { loadTokenizer, type Tokenizer } from '../lib/tokenizer/index.js';
+import { expectCode, expectRejection } from './support/expect_code.js';
+import { randomUniform } from './support/random.js';
+import { describeShared, sharedData } from './support/shared_data.js';
+import { folderSource, ggufSource, gpt2Source, llama3Source, qwen2Source, readJson } from './support/tokenizer_sources.js';
+import { randomText, TINY_JSON, tinyTokenizer } from './support/tiny_tokenizer.js';
+
+const SOURCES: Record<string, () => TokenizerSource | Promise<TokenizerSource>> = {
+  'LLaMA-2': () => folderSource('tokenizers', 'llama-1-2'),
+  'LLaMA-2 as GGUF': () => ggufSource('tokenizers', 'llamacpp-vocab', 'ggml-vocab-llama-spm.gguf'),
+  'LLaMA-3': llama3Source,
+  Qwen2: qwen2Source,
+  'GPT-2': gpt2Source,
+  'GPT-2 as GGUF': () => ggufSource('tokenizers', 'llamacpp-vocab', 'ggml-vocab-gpt-2.gguf'),
+  stories260K: () => folderSource('models', 'stories260K', 'hf'),
+  'stories260K as GGUF': () => ggufSource('models', 'stories260K', 'stories260Ktok512.gguf'),
+  'babyllama-tok105': () => folderSource('models', 'babyllama-tok105', 'hf'),
+  'stories-16l': () => folderSource('models', 'stories-16l'),
+};
+
+const loaded = new Map<string, Promise<{ source: TokenizerSource; tokenizer: Tokenizer }>>();
+
+/** One of SOURCES, built once: the large vocabularies take half a second. */
+function load(name: string): Promise<{ source: TokenizerSource; tokenizer: Tokenizer }> {
+  const build = async (): Promise<{ source: TokenizerSource; tokenizer: Tokenizer }> => {
+    const source = await SOURCES[name]!();
+    return { source, tokenizer: loadTokenizer(source) };
+  };
+  const entry = loaded.get(name) ?? build();
+  loaded.set(name, entry);
+  return entry;
+}
+
+const TEXTS = [
+  '', ' ', '  ', '\n', '\n\n \n', '\t\r\n', 'Once upon a time', ' leading', 'trailing ', '  two   three    four  ', 'a\u0085b\u00a0c\u3000d',
+  '👩‍👩‍👧‍👦 🏳️‍🌈 😀😀', '我想在apple工作1314151天～', 'Cửa Việt', 'e\u0301 n\u0303 각', '\ufeffBOM at the start, and \ufeff within', 'ᄀᄀᄀ각ᆨᆨ',
+  '▁ is a character, ▁▁ too', 'Ġthe Ċ', '<0x0A> <0x', '\0\u0001\u007f', 'don\'t DON\'T we\'ll', '{"json": [1, 2, 33, 444, 5555]}', 'x'.repeat(300),
+];
+
+for (const name of Object.keys(SOURCES)) {
+  describeShared(`tokenizer: ${name}`, () => {
+    let tokenizer: Tokenizer;
+    let source: TokenizerSource;
+    beforeAll(async () => {
+      ({ tokenizer, source } = await load(name));
+    });
+
+    // babyllama has no byte fallback: what its 105 pieces cannot spell is lost.
+    const spellsEverything = name !== 'babyllama-tok105';
+    if (spellsEverything) it('gives back every text', () => {
+      // Qwen2 reads text in Unicode's composed form (NFC); SentencePiece writes a space as ▁, so cannot tell them apart.
+      const isSentencePiece = tokenizer.tokenToId('▁the') !== undefined;
+      const expected = (text: string): string => (name === 'Qwen2' ? text.normalize('NFC') : isSentencePiece ? text.replaceAll('▁', ' ') : text);
+      for (const text of TEXTS) expect(tokenizer.decode(tokenizer.encode(text))).toBe(expected(text));
+    });
+
+    if (!name.endsWith('GGUF')) it('encodes as the library does in one go, long words and control tokens included', () => {
+      if (source.kind !== 'huggingface') throw new Error('not a Hugging Face tokenizer');
+      const library = new LibraryTokenizer(source.json as object, (source.config ?? {}) as object);
+      const random = randomUniform(7);
+      const specials = ['</s>', '<|endoftext|>', '<|eot_id|>', '<|im_end|>'].filter((token) => tokenizer.tokenToId(token) !== undefined);
+      for (let i = 0; i < 60; i++) {
+        const text = randomText(random, 400, specials);
+        expect(tokenizer.encode(text, { addSpecialTokens: false })).toEqual(library.encode(text, { add_special_tokens: false }).ids);
+      }
+    });
+
+    it('takes control tokens in the text as text when told to', () => {
+      const end = tokenizer.idToToken(tokenizer.eosTokenIds[0]!)!;
+      const text = `a${end}b ${end}`;
+      const ids = tokenizer.encode(text, { parseSpecialTokens: false, addSpecialTokens: false });
+      expect(ids.some((id) => tokenizer.isSpecial(id))).toBe(false);
+      expect(tokenizer.decode(ids)).toBe(text);
+    });
+
+    it('gives the bytes of single ids', () => {
+      const ids = Array.from({ length: Math.ceil(tokenizer.vocabSize / 97) }, (_, index) => index * 97);
+      const spelled = ids.map((id) => Buffer.from(tokenizer.tokenBytes(id)).toString('utf8').replace(/^ /, ''));
+      const decoded = ids.map((id) => tokenizer.decode([id], { skipSpecialTokens: false }).replace(/^ /, ''));
+      expect(spelled).toEqual(decoded);
+    });
+  });
+}
+
+describeShared('tokenizer: rules of real checkpoints', () => {
+  it('puts BOS where the model wants it, once', async () => {
+    for (const name of ['LLaMA-2', 'LLaMA-2 as GGUF']) {
+      const { tokenizer } = await load(name);
+      expect(tokenizer.bosTokenId).toBe(1);
+      expect(tokenizer.eosTokenIds).toEqual([2]);
+      expect(tokenizer.encode('')).toEqual([1]);
+      expect(tokenizer.encode('Hello')).toEqual([1, 15043]);
+      expect(tokenizer.encode('<s> Hello').filter((id) => id === 1)).toHaveLength(1);
+    }
+    const { tokenizer: llama3 } = await load('LLaMA-3');
+    expect(llama3.encode('Hello')[0]).toBe(128000);
+    expect(llama3.encode('<|begin_of_text|>Hello')).toEqual(llama3.encode('Hello'));
+  });
+
+  it('adds no BOS where the model has no such rule', async () => {
+    for (const name of ['Qwen2', 'GPT-2', 'GPT-2 as GGUF']) {
+      const { tokenizer } = await load(name);
+      expect(tokenizer.encode('Hello')).toEqual([tokenizer.tokenToId('Hello')]);
+    }
+  });
+
+  it('collects every end of generation', async () => {
+    expect(new Set((await load('LLaMA-3')).tokenizer.eosTokenIds)).toEqual(new Set([128001, 128008, 128009]));
+    expect(new Set((await load('Qwen2')).tokenizer.eosTokenIds)).toEqual(new Set([151643, 151645]));
+  });
+
+  it('encodes the golden texts of stories260K and babyllama, from a folder and from GGUF', async () => {
+    interface Golden { cases: Array<{ text: string; ids: number[] }>; greedy: { prompt: string; prompt_ids: number[] } }
+    const models = { stories260K: 'stories260K', 'stories260K as GGUF': 'stories260K', 'babyllama-tok105': 'babyllama-tok105' };
+    for (const [name, model] of Object.entries(models)) {
+      const { tokenizer } = await load(name);
+      const golden = readJson('models', model, 'golden.json') as Golden;
+      expect(tokenizer.encode(golden.greedy.prompt)).toEqual(golden.greedy.prompt_ids);
+      // babyllama's are cut at its context length.
+      for (const { text, ids } of golden.cases) expect(tokenizer.encode(text).slice(0, ids.length)).toEqual(ids);
+    }
+  });
+
+  it('encodes stories-16l with its separator in front', async () => {
+    const { tokenizer } = await load('stories-16l');
+    expect(tokenizer.vocabSize).toBe(2048);
+    expect([tokenizer.bosTokenId, ...tokenizer.eosTokenIds]).toEqual([0, 0]);
+    const ids = tokenizer.encode('Once upon a time');
+    expect(ids[0]).toBe(0);
+    expect(tokenizer.decode(ids)).toBe('Once upon a time');
+  });
+
+  it('takes half a surrogate pair for the replacement character', async () => {
+    for (const name of ['stories260K', 'stories-16l']) {
+      const { tokenizer } = await load(name);
+      expect(tokenizer.decode(tokenizer.encode('a\ud83db'))).toBe('a\ufffdb');
+    }
+  });
+
+  it('encodes in slices to the same ids while the event loop runs', async () => {
+    const text = readFileSync(sharedData('corpora', 'wikitext-2', 'wiki.test.raw.txt'), 'utf8').slice(0, 200_000);
+    for (const name of ['LLaMA-2', 'LLaMA-3']) {
+      const { tokenizer } = await load(name);
+      let turns = 0;
+      const timer = setInterval(() => turns++, 0);
+      const ids = await tokenizer.encodeSliced(text);
+      clearInterval(timer);
+      expect(ids).toEqual(tokenizer.encode(text));
+      expect(turns).toBeGreaterThan(3);
+    }
+  });
+
+  it('stops encoding when aborted', async () => {
+    const { tokenizer } = await load('LLaMA-2');
+    const controller = new AbortController();
+    const encoding = tokenizer.encodeSliced('Some words to encode. '.repeat(20_000), { signal: controller.signal });
+    setImmediate(() => controller.abort());
+    await expectRejection('ABORTED', encoding);
+    await expectRejection('ABORTED', tokenizer.encodeSliced('text', { signal: AbortSignal.abort() }));
+  });
+});
+
+describe('tokenizer', () => {
+  it('refuses ids outside the vocabulary', () => {
+    const tokenizer = tinyTokenizer();
+    for (const id of [-1, tokenizer.vocabSize, 1.5, Number.NaN, '1' as unknown as number]) {
+      expectCode('INVALID_ARGUMENT', () => tokenizer.decode([0, id]), /token id/);
+      expectCode('INVALID_ARGUMENT', () => tokenizer.detokenizer().push(id));
+      expectCode('INVALID_ARGUMENT', () => tokenizer.tokenBytes(id));
+    }
+    expectCode('INVALID_ARGUMENT', () => tokenizer.encode(5 as unknown as string), /expected a string/);
+  });
+
+  it("gives no text to a model's rows beyond the vocabulary", () => {
+    const { vocabSize } = tinyTokenizer();
+    const tokenizer = loadTokenizer({ kind: 'huggingface', json: TINY_JSON, config: {}, generationConfig: {} }, vocabSize + 10);
+    expect(tokenizer.decode([vocabSize + 9])).toBe('');
+    expectCode('INVALID_ARGUMENT', () => tokenizer.decode([vocabSize + 10]));
+  });
+
+  it('finds the longest added token, strips around it, and keeps whole words whole', () => {
+    const tokenizer = tinyTokenizer({
+      added_tokens: [
+        { id: 20, content: '<a>', special: true },
+        { id: 21, content: '<a><b>', special: true, lstrip: true, rstrip: true },
+        { id: 22, content: 'ab', special: false, normalized: false, single_word: true },
+      ],
+    });
+    const encode = (text: string): Array<string | undefined> => tokenizer.encode(text).map((id) => tokenizer.idToToken(id));
+    expect(encode('a<a>b')).toEqual(['a', '<a>', 'b']);
+    expect(encode('a  <a><b>  b')).toEqual(['a', '<a><b>', 'b']);
+    expect(encode('ab cab')).toEqual(['ab', 'Ġ', 'c', 'a', 'b']);
+    expect(tokenizer.decode([0, 20, 22])).toBe('aab');
+    expect(tokenizer.decode([0, 20, 22], { skipSpecialTokens: false })).toBe('a<a>ab');
+  });
+
+  it('reads the forms in which SentencePiece vocabularies come', () => {
+    const vocab = { '▁': 0, a: 1, b: 2, '▁a': 3, '▁▁': 4, '<0xE9>': 6, '<0xC3>': 7, '<0xA9>': 8 };
+    const model = { type: 'BPE', vocab, merges: ['▁ a', '▁ ▁'], byte_fallback: true };
+    const encode = (pre_tokenizer: object, text: string, decoder: object = { type: 'Metaspace' }): [Array<string | undefined>, string] => {
+      const tokenizer = tinyTokenizer({ model, pre_tokenizer: { type: 'Metaspace', ...pre_tokenizer }, decoder });
+      const ids = tokenizer.encode(text);
+      return [ids.map((id) => tokenizer.idToToken(id)), tokenizer.decode(ids)];
+    };
+    expect(encode({ prepend_scheme: 'always', split: false }, 'a  b')).toEqual([['▁a', '▁▁', 'b'], 'a  b']);
+    expect(encode({ prepend_scheme: 'always' }, 'a  b')).toEqual([['▁a', '▁', '▁', 'b'], 'a  b']);
+    expect(encode({ prepend_scheme: 'first', split: false }, 'a<end>a')[0]).toEqual(['▁a', '<end>', 'a']);
+    expect(encode({ prepend_scheme: 'always', split: false }, 'a<end>a')[0]).toEqual(['▁a', '<end>', '▁a']);
+    expect(encode({ add_prefix_space: false }, 'a a', { type: 'Metaspace', prepend_scheme: 'never' })).toEqual([['a', '▁a'], 'a a']);
+    const decoders = [{ type: 'Replace', pattern: { String: '▁' }, content: ' ' }, { type: 'ByteFallback' }, { type: 'Fuse' }, { type: 'Strip', content: ' ', start: 1, stop: 0 }];
+    expect(encode({ split: false }, 'é a', { type: 'Sequence', decoders })).toEqual([['▁', '<0xC3>', '<0xA9>', '▁a'], 'é a']);
+  });
+
+  it('joins runs of unknown characters where the model says so, even in long words', () => {
+    const vocab = { '<unk>': 0, a: 1 };
+    const parts = { model: { type: 'BPE', vocab, merges: [], unk_token: '<unk>', fuse_unk: true }, pre_tokenizer: null };
+    expect(tinyTokenizer(parts).encode(`a${'xyz'.repeat(100)}a`)).toEqual([1, 0, 1]);
+    expect(tinyTokenizer({ ...parts, model: { ...parts.model, fuse_unk: false } }).encode('axya')).toEqual([1, 0, 0, 1]);
+  });
+
+  it('lets add_bos_token and add_eos_token overrule the post-processor', () => {
+    const template = { type: 'TemplateProcessing', single: [{ SpecialToken: { id: '<s>', type_id: 0 } }, { Sequence: { id: 'A', type_id: 0 } }] };
+    const json = { post_processor: template, added_tokens: [{ id: 20, content: '<s>', special: true }, { id: 21, content: '</s>', special: true }] };
+    const names = { bos_token: '<s>', eos_token: { content: '</s>' } };
+    expect(tinyTokenizer(json, names).encode('a')).toEqual([20, 0]);
+    expect(tinyTokenizer(json, { ...names, add_bos_token: false }).encode('a')).toEqual([0]);
+    expect(tinyTokenizer(json, { ...names, add_eos_token: true }).encode('a')).toEqual([20, 0, 21]);
+    expect(tinyTokenizer({ ...json, post_processor: null }, { ...names, add_bos_token: true }).encode('a')).toEqual([20, 0]);
+  });
+
+  it('says why there is no tokenizer', () => {
+    expectCode('INVALID_TOKENIZER', () => loadTokenizer({ kind: 'none', reason: 'the folder has no tokenizer.json.' }), /no tokenizer\.json/);
+  });
+});

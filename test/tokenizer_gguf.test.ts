@@ -1,0 +1,160 @@
+import { describe, expect, it } from 'vitest';
+import type { GgufValue } from '../lib/checkpoint/types.js';
+import { loadTokenizer, type Tokenizer } from '../lib/tokenizer/index.js';
+import { expectCode } from './support/expect_code.js';
+import { randomUniform } from './support/random.js';
+import { describeShared } from './support/shared_data.js';
+import { randomText } from './support/tiny_tokenizer.js';
+import { ggufSource } from './support/tokenizer_sources.js';
+
+const NONE = 0xffffffff;
+const [NORMAL, UNKNOWN, CONTROL, USER_DEFINED, BYTE] = [1, 2, 3, 4, 6];
+
+interface Entry { piece: string; type?: number; score?: number }
+
+const BYTES: Entry[] = Array.from({ length: 256 }, (_, byte) => ({ piece: `<0x${byte.toString(16).toUpperCase().padStart(2, '0')}>`, type: BYTE }));
+const CONTROLS: Entry[] = [{ piece: '<unk>', type: UNKNOWN }, { piece: '<s>', type: CONTROL }, { piece: '</s>', type: CONTROL }];
+
+/** Metadata of a vocabulary; keys of `extra` are under tokenizer.ggml. */
+function metadata(model: string, entries: Entry[], extra: Record<string, GgufValue> = {}): Map<string, GgufValue> {
+  const fields: Record<string, GgufValue> = {
+    model,
+    tokens: entries.map(({ piece }) => piece),
+    token_type: Int32Array.from(entries, ({ type }) => type ?? NORMAL),
+    scores: Float32Array.from(entries, ({ score }) => score ?? 0),
+    ...extra,
+  };
+  return new Map(Object.entries(fields).map(([key, value]) => [`tokenizer.ggml.${key}`, value]));
+}
+
+function sentencePiece(entries: Entry[], extra: Record<string, GgufValue> = {}): Tokenizer {
+  const ids = { unknown_token_id: 0, bos_token_id: 1, eos_token_id: 2, padding_token_id: NONE, seperator_token_id: NONE };
+  return loadTokenizer({ kind: 'gguf', metadata: metadata('llama', [...CONTROLS, ...BYTES, ...entries], { ...ids, ...extra }) });
+}
+
+function byteLevel(extra: Record<string, GgufValue> = {}): Tokenizer {
+  const pieces = ['a', 'b', 'Ġ', '1', 'ab', 'Ġa', '11'];
+  const entries = [...pieces.map((piece) => ({ piece })), { piece: '<|im_end|>', type: CONTROL }, { piece: '[tool]', type: USER_DEFINED }];
+  return loadTokenizer({ kind: 'gguf', metadata: metadata('gpt2', entries, { merges: ['a b', 'Ġ a', '1 1'], pre: 'qwen2', ...extra }) });
+}
+
+/** SentencePiece's merging as llama.cpp has it, the slow way: join the best-scored neighbours, leftmost of equals, until none join. */
+function mergeByScore(text: string, scores: ReadonlyMap<string, number>): string[] {
+  const symbols = [...`▁${text.replaceAll(' ', '▁')}`];
+  for (;;) {
+    let best = -1;
+    let bestScore = -Infinity;
+    for (let i = 0; i + 1 < symbols.length; i++) {
+      const score = scores.get(symbols[i]! + symbols[i + 1]!);
+      if (score !== undefined && (best < 0 || score > bestScore)) [best, bestScore] = [i, score];
+    }
+    if (best < 0) return symbols;
+    symbols.splice(best, 2, symbols[best]! + symbols[best + 1]!);
+  }
+}
+
+function slowEncode(tokenizer: Tokenizer, text: string, scores: ReadonlyMap<string, number>): number[] {
+  return mergeByScore(text, scores).flatMap((symbol) => {
+    const id = tokenizer.tokenToId(symbol);
+    if (id !== undefined) return [id];
+    return [...Buffer.from(symbol)].map((byte) => tokenizer.tokenToId(`<0x${byte.toString(16).toUpperCase().padStart(2, '0')}>`)!);
+  });
+}
+
+describe('SentencePiece vocabulary of a GGUF file', () => {
+  it('merges by score, the leftmost of equals, whatever two pieces join', () => {
+    // Every score stands several times, so ties decide nearly everything.
+    const letters = ['▁', 'a', 'b', 'c', 'ab', 'bc', 'abc', 'ca', 'aa', 'aaa', 'aaaa', 'ba', 'bab', '▁a', '▁▁', 'b▁', 'cab'];
+    const entries = letters.map((piece, index) => ({ piece, score: -(index % 3) }));
+    const tokenizer = sentencePiece(entries);
+    const scores = new Map(entries.map(({ piece, score }) => [piece, score]));
+    const random = randomUniform(3);
+    for (let i = 0; i < 300; i++) {
+      const text = Array.from({ length: 1 + Math.floor(random() * 100) }, () => 'aabbc é'[Math.floor(random() * 7)]).join('');
+      expect(tokenizer.encode(text, { addSpecialTokens: false })).toEqual(slowEncode(tokenizer, text, scores));
+    }
+  });
+
+  it('adds BOS, and a space before the text, unless the file says otherwise', () => {
+    const entries = [{ piece: '▁' }, { piece: 'a', score: -1 }, { piece: '▁a', score: -2 }];
+    const spell = (tokenizer: Tokenizer): Array<string | undefined> => tokenizer.encode('a').map((id) => tokenizer.idToToken(id));
+    expect(spell(sentencePiece(entries))).toEqual(['<s>', '▁a']);
+    expect(spell(sentencePiece(entries, { add_bos_token: false, add_eos_token: true }))).toEqual(['▁a', '</s>']);
+    const plain = sentencePiece(entries, { add_space_prefix: false });
+    expect(spell(plain)).toEqual(['<s>', 'a']);
+    expect(plain.decode(plain.encode(' a'))).toBe(' a');
+  });
+
+  it('finds user-defined tokens in text, and never merges text into control tokens', () => {
+    const tokenizer = sentencePiece([{ piece: '▁' }, { piece: '<' }, { piece: 's' }, { piece: '>' }, { piece: '<s' }, { piece: '[x]', type: USER_DEFINED }]);
+    const ids = tokenizer.encode('<s>[x]', { parseSpecialTokens: false, addSpecialTokens: false });
+    expect(ids).not.toContain(1);
+    expect(ids).toContain(tokenizer.tokenToId('[x]'));
+    expect(tokenizer.isSpecial(tokenizer.tokenToId('[x]')!)).toBe(false);
+    expect(tokenizer.decode(ids)).toBe('<s>[x]');
+  });
+});
+
+describeShared('SentencePiece vocabularies of real GGUF files', () => {
+  it('merge as the slow way does', async () => {
+    for (const file of [['models', 'stories260K', 'stories260Ktok512.gguf'], ['tokenizers', 'llamacpp-vocab', 'ggml-vocab-llama-spm.gguf']]) {
+      const source = await ggufSource(...file);
+      if (source.kind !== 'gguf') throw new Error('not a GGUF vocabulary');
+      const pieces = source.metadata.get('tokenizer.ggml.tokens') as string[];
+      const scores = source.metadata.get('tokenizer.ggml.scores') as Float32Array;
+      const scoreOf = new Map(pieces.map((piece, id) => [piece, scores[id]!] as const).slice(259));
+      const tokenizer = loadTokenizer(source);
+      const random = randomUniform(11);
+      for (let i = 0; i < 40; i++) {
+        const text = randomText(random, 200);
+        expect(tokenizer.encode(text, { addSpecialTokens: false })).toEqual(slowEncode(tokenizer, text, scoreOf));
+      }
+    }
+  });
+});
+
+describe('byte-level vocabulary of a GGUF file', () => {
+  const spell = (tokenizer: Tokenizer, text: string): Array<string | undefined> => tokenizer.encode(text).map((id) => tokenizer.idToToken(id));
+
+  it('cuts text by the pre-tokenizer that the file names', () => {
+    expect(spell(byteLevel(), 'ab a11')).toEqual(['ab', 'Ġa', '1', '1']);
+    expect(spell(byteLevel({ pre: 'gpt-2' }), 'ab a11')).toEqual(['ab', 'Ġa', '11']);
+    expect(spell(byteLevel({ pre: 'smollm' }), 'ab a11')).toEqual(['ab', 'Ġa', '1', '1']);
+    expect(spell(byteLevel({ pre: 'default' }), 'ab a11')).toEqual(['ab', 'Ġa', '11']);
+  });
+
+  it('knows control tokens, user-defined tokens and the ends of generation', () => {
+    const tokenizer = byteLevel({ eos_token_id: NONE, eot_token_id: 7 });
+    expect(tokenizer.eosTokenIds).toEqual([7]);
+    expect(spell(tokenizer, 'a[tool]<|im_end|>b')).toEqual(['a', '[tool]', '<|im_end|>', 'b']);
+    expect(tokenizer.decode(tokenizer.encode('a[tool]<|im_end|>b'))).toBe('a[tool]b');
+  });
+
+  it("adds BOS by the pre-tokenizer's own rule, and the file's own word before that", () => {
+    expect(spell(byteLevel({ pre: 'llama-bpe', bos_token_id: 7 }), 'a')).toEqual(['<|im_end|>', 'a']);
+    expect(spell(byteLevel({ pre: 'llama-bpe', bos_token_id: 7, add_bos_token: false }), 'a')).toEqual(['a']);
+    expect(spell(byteLevel({ bos_token_id: 7 }), 'a')).toEqual(['a']);
+  });
+
+  it('gives both of two ids with one piece their bytes', () => {
+    const tokenizer = loadTokenizer({ kind: 'gguf', metadata: metadata('gpt2', [{ piece: 'a' }, { piece: 'a' }], { merges: [], pre: 'gpt-2' }) });
+    expect(tokenizer.decode([0, 1])).toBe('aa');
+  });
+});
+
+describe('a GGUF vocabulary that cannot be used', () => {
+  it.each<[string, () => void, RegExp]>([
+    ['unknown model', () => loadTokenizer({ kind: 'gguf', metadata: metadata('rwkv', [{ piece: 'a' }]) }), /"rwkv".*"llama" or "gpt2"/],
+    ['no model', () => loadTokenizer({ kind: 'gguf', metadata: new Map([['tokenizer.ggml.tokens', ['a']]]) }), /tokenizer\.ggml\.model/],
+    ['unknown pre-tokenizer', () => byteLevel({ pre: 'klingon' }), /"klingon" is unknown; expected one of .*llama-bpe/],
+    ['a pre-tokenizer of the wrong type', () => byteLevel({ pre: 3 }), /pre-tokenizer 3/],
+    ['no tokens', () => loadTokenizer({ kind: 'gguf', metadata: metadata('llama', [], {}) }), /tokens/],
+    ['tokens of the wrong type', () => byteLevel({ tokens: [1, 2] }), /array of strings/],
+    ['types that do not match', () => byteLevel({ token_type: Int32Array.of(1) }), /token_type.*expected 9 numbers/],
+    ['scores that do not match', () => sentencePiece([], { scores: [1] }), /scores/],
+    ['scores that are no numbers', () => sentencePiece([], { scores: Float32Array.from({ length: 259 }, () => Number.NaN) }), /scores/],
+    ['no merges', () => loadTokenizer({ kind: 'gguf', metadata: metadata('gpt2', [{ piece: 'a' }], { pre: 'gpt-2' }) }), /merges/],
+    ['merges to nowhere', () => byteLevel({ merges: ['a 1'] }), /"a1", which is not in the vocabulary/],
+    ['endless pieces', () => sentencePiece([{ piece: 'a'.repeat(1000) }]), /1000 characters long/],
+  ])('%s', (_name, load, message) => expectCode('INVALID_TOKENIZER', load, message));
+});

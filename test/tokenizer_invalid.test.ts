@@ -1,0 +1,78 @@
+import { describe, expect, it } from 'vitest';
+import { CqilError } from '../lib/errors.js';
+import { loadTokenizer } from '../lib/tokenizer/index.js';
+import { expectCode } from './support/expect_code.js';
+import { randomUniform } from './support/random.js';
+import { TINY_JSON, tinyTokenizer } from './support/tiny_tokenizer.js';
+
+const { model } = TINY_JSON;
+
+describe('a tokenizer.json that cannot be used', () => {
+  it.each<[string, object, RegExp]>([
+    ['no model', { model: undefined }, /model is undefined; expected an object of type "BPE"/],
+    ['another kind of model', { model: { type: 'Unigram', vocab: [['a', 0]] } }, /type "Unigram"; only "BPE"/],
+    ['a vocabulary that is a list', { model: { ...model, vocab: ['a'] } }, /vocabulary/],
+    ['an id that is no integer', { model: { ...model, vocab: { ...model.vocab, x: 1.5 } } }, /"x" has the id 1\.5/],
+    ['an id beyond any vocabulary', { model: { ...model, vocab: { ...model.vocab, x: 2 ** 40 } } }, /expected an integer below/],
+    ['merges that are no list', { model: { ...model, merges: 'Ġ a' } }, /merges are "Ġ a"/],
+    ['a merge of three', { model: { ...model, merges: ['a b c'] } }, /Merge 0 is "a b c"; expected two pieces/],
+    ['a merge of numbers', { model: { ...model, merges: [[1, 2]] } }, /Merge 0/],
+    ['a merge to nowhere', { model: { ...model, merges: ['a b'] } }, /"ab", which is not in the vocabulary/],
+    ['an unknown token of its own', { model: { ...model, unk_token: '<unk>' } }, /unknown token "<unk>" is not in the vocabulary/],
+    ['an unknown token that is no text', { model: { ...model, unk_token: 3 } }, /unknown token is 3/],
+    ['word suffixes', { model: { ...model, end_of_word_suffix: '</w>' } }, /end_of_word_suffix "<\/w>"/],
+    ['added tokens that are no list', { added_tokens: {} }, /added_tokens/],
+    ['an added token without id', { added_tokens: [{ content: '<x>' }] }, /"<x>".*expected content and an id/],
+    ['added tokens without end', { added_tokens: [{ id: 6, content: 'x'.repeat(2 ** 21) }] }, /more than 1048576 characters/],
+    ['an unknown normalizer', { normalizer: { type: 'Lowercase' } }, /normalizer is .*"Lowercase"/],
+    ['a normalizer without content', { normalizer: { type: 'Replace', pattern: { String: ' ' } } }, /normalizer/],
+    ['a normalizer whose pattern is broken', { normalizer: { type: 'Replace', pattern: { Regex: '(' }, content: '' } }, /cannot be built/],
+    ['a normalizer that is text', { normalizer: 'NFC' }, /normalizer is "NFC"; expected an object with a type/],
+    ['an unknown pre-tokenizer', { pre_tokenizer: { type: 'Whitespace' } }, /"Whitespace"/],
+    ['a sequence of nothing', { pre_tokenizer: { type: 'Sequence' } }, /expected an array of pretokenizers/],
+    ['a broken pattern', { pre_tokenizer: { type: 'Split', pattern: { Regex: '(' }, behavior: 'Isolated' } }, /cannot be compiled/],
+    ['no pattern', { pre_tokenizer: { type: 'Split', behavior: 'Isolated' } }, /splits on undefined/],
+    ['a split that drops text', { pre_tokenizer: { type: 'Split', pattern: { String: ' ' }, behavior: 'Removed' } }, /"Removed"; expected "Isolated"/],
+    ['spaces replaced by nothing', { pre_tokenizer: { type: 'Metaspace', replacement: '' } }, /replaces spaces with ""/],
+    ['no decoder', { decoder: null }, /no decoder/],
+    ['an unknown decoder', { decoder: { type: 'CTC' } }, /"CTC"/],
+    ['a decoder that strips the end', { decoder: { type: 'Strip', content: ' ', start: 0, stop: 1 } }, /strips/],
+    ['an unknown post-processor', { post_processor: { type: 'BertProcessing' } }, /"BertProcessing"/],
+    ['a template of unknown tokens', { post_processor: { type: 'TemplateProcessing', single: [{ SpecialToken: { id: '<none>' } }] } }, /"<none>"/],
+  ])('%s', (_name, parts, message) => expectCode('INVALID_TOKENIZER', () => tinyTokenizer(parts), message));
+
+  it.each([[null], [undefined], [5], ['text'], [[]], [{}]])('%j instead of an object', (json) => {
+    expectCode('INVALID_TOKENIZER', () => loadTokenizer({ kind: 'huggingface', json, config: null, generationConfig: null }));
+  });
+
+  it('parts nested without end', () => {
+    let normalizer: object = { type: 'NFC' };
+    for (let i = 0; i < 50_000; i++) normalizer = { type: 'Sequence', normalizers: [normalizer] };
+    expectCode('INVALID_TOKENIZER', () => tinyTokenizer({ normalizer }), /nested at most/);
+  });
+
+  it('any part of the wrong type gives a coded error or a tokenizer that works', () => {
+    const random = randomUniform(5);
+    const wrong = [null, undefined, 0, -1, 1e9, '', 'x', [], {}, true, [null], { type: 'Sequence' }, { type: 'ByteLevel' }];
+    for (let i = 0; i < 500; i++) {
+      const json = mutate(structuredClone(TINY_JSON), random, () => wrong[Math.floor(random() * wrong.length)]);
+      try {
+        const tokenizer = loadTokenizer({ kind: 'huggingface', json, config: json, generationConfig: json });
+        tokenizer.decode(tokenizer.encode('a b <end> c'));
+      } catch (error) {
+        expect(error).toBeInstanceOf(CqilError);
+        expect(error).toMatchObject({ code: 'INVALID_TOKENIZER' });
+      }
+    }
+  });
+});
+
+/** Replaces one random field somewhere in a tree. */
+function mutate(tree: unknown, random: () => number, value: () => unknown): unknown {
+  if (typeof tree !== 'object' || tree === null || random() < 0.15) return value();
+  const keys = Object.keys(tree);
+  const key = keys[Math.floor(random() * keys.length)];
+  if (key === undefined) return value();
+  const fields = tree as Record<string, unknown>;
+  return Object.assign(tree, { [key]: mutate(fields[key], random, value) });
+}
