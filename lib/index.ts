@@ -1,1 +1,10 @@
 export { CqilError, type ErrorCode } from './errors.js';
+export { loadModel, type LoadOptions, type LoadProgress, type Model, type SessionOptions } from './model.js';
+export { describePlan, drawPlan } from './plan_diagram.js';
+export { formatPlan, resolvePlan, type Plan, type PlanInput } from './plan.js';
+export type { Architecture, ModelConfig } from './checkpoint/types.js';
+export type { GenerateOptions, Generation, GenerationChunk, GenerationResult, GenerationTimings } from './generate.js';
+export type { Execution, Phase, PhaseKind, Program } from './native.js';
+export type { SamplingOptions, TokenLogprob } from './sampler.js';
+export type { CallOptions, Session } from './session.js';
+export type { ChatMessage, ChatOptions, DecodeOptions, Detokenizer, DetokenizerOptions, EncodeOptions, Tokenizer } from './tokenizer/index.js';

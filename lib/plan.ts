@@ -1,0 +1,291 @@
+import { readFileSync, statSync, type Stats } from 'node:fs';
+import path from 'node:path';
+import { CqilError } from './errors.js';
+import type { NativePlan } from './native.js';
+
+/** What is computed: which layers share an input. Pure data; the file format is this object as JSON. */
+export interface Plan {
+  version: 1;
+  /** Layers of the model the plan is for. */
+  layers: number;
+  /** Layer indices per group: consecutive, ascending, disjoint, at least two. Every other layer runs alone. */
+  groups: number[][];
+  /** Bypass distance D: how many earlier members of its group a layer's MLP sees the attention outputs of. */
+  bypass: number;
+  /** Whether bypassed outputs stay out of the residual ("paper") or are added to it again ("official"). The same when D = 0. */
+  bypassMode: 'paper' | 'official';
+  /** Path or id of the LoRA adapter trained for this plan. */
+  adapter?: string;
+  /** What was measured when the plan was made. */
+  evidence?: Record<string, unknown>;
+}
+
+/**
+ * `sequential`, shorthand such as `P2-D0-S12-E30`, the path of a JSON file, JSON text, a plan, or an official config with
+ * `cqil_layers`.
+ */
+export type PlanInput = string | Record<string, unknown> | Plan;
+
+/** More layers than any model of this family has; bounds what a plan without a model may ask for. */
+const MAX_LAYERS = 1024;
+const MAX_FILE_BYTES = 1 << 20;
+const FIELDS = ['version', 'layers', 'groups', 'bypass', 'bypassMode', 'adapter', 'evidence'];
+const FORMS = '"sequential", shorthand such as P2-D0-S12-E30, or the path of a JSON file';
+
+/**
+ * Makes a checked plan of any accepted form.
+ *
+ * Shorthand: P is the group size, S the first layer (inclusive), E the end (exclusive), D the bypass distance (0 when left out), in
+ * any order and case, also at the end of a published name (`LLaMA-7B-S12-E30-P2-D0`). The last group is shortened to end at E, and a
+ * single layer left over runs alone. An official config with D ≥ 1 gets bypass mode "official", because adapters published with it
+ * were trained so.
+ *
+ * @param layers the model's number of layers; left out, the plan itself must say it.
+ * @throws CqilError INVALID_PLAN for a malformed or misfitting plan; FILE_NOT_FOUND for a path that cannot be read.
+ */
+export function resolvePlan(input: PlanInput | undefined, layers?: number): Plan {
+  if (layers !== undefined) checkLayers(layers, 'The model has');
+  if (input === undefined) return planOf(layers, [], 0);
+  if (typeof input !== 'string') return planFromObject(input, layers, 'The plan');
+
+  const text = input.trim();
+  if (text.toLowerCase() === 'sequential') return planOf(layers, [], 0);
+  if (text.startsWith('{')) return planFromObject(parseJson(text, 'The plan'), layers, 'The plan');
+  const shorthand = shorthandTokens(text);
+  if (shorthand) return planFromShorthand(text, shorthand, layers);
+  const file = planFile(text);
+  if (file === undefined) throw new CqilError('INVALID_PLAN', `The plan ${quote(input)} is none of ${FORMS}.`);
+  return planFromObject(readJson(file), layers, `The plan file ${file}`);
+}
+
+/** The shorthand of a plan when it says everything about it, otherwise its JSON. `resolvePlan` reads both kinds back. */
+export function formatPlan(plan: Plan): string {
+  return planShorthand(plan) ?? JSON.stringify(plan);
+}
+
+/** The shorthand of a plan, or undefined when shorthand cannot say all of it. */
+export function planShorthand(plan: Plan): string | undefined {
+  if (plan.adapter !== undefined || plan.evidence !== undefined || plan.bypassMode !== 'paper') return undefined;
+  const first = plan.groups[0];
+  if (!first) return plan.bypass === 0 ? 'sequential' : undefined;
+  const size = first.length;
+  const [start, end] = [first[0]!, plan.groups.at(-1)!.at(-1)! + 1];
+  const spelled = evenGroups(size, start, end);
+  const same = spelled.length === plan.groups.length && spelled.every((group, i) => group.length === plan.groups[i]!.length && group[0] === plan.groups[i]![0]);
+  return same ? `P${size}-D${plan.bypass}-S${start}-E${end}` : undefined;
+}
+
+/** Stages the plan has: groups, and layers that run alone. */
+export function countStages(plan: Plan): number {
+  return plan.groups.reduce((stages, group) => stages - (group.length - 1), plan.layers);
+}
+
+/** The plan as the engine takes it. */
+export function toNativePlan(plan: Plan): NativePlan {
+  return {
+    groups: plan.groups.map((group) => [group[0]!, group.length]),
+    bypass: plan.bypass,
+    bypassMode: plan.bypassMode,
+  };
+}
+
+function planOf(layers: number | undefined, groups: number[][], bypass: number, bypassMode: Plan['bypassMode'] = 'paper'): Plan {
+  if (layers === undefined) {
+    throw new CqilError('INVALID_PLAN', 'The plan does not say how many layers its model has: give the model or the number of layers.');
+  }
+  // Bypass runs inside groups only, so a plan without groups is the ordinary model whatever its D.
+  return { version: 1, layers, groups, bypass: groups.length > 0 ? bypass : 0, bypassMode };
+}
+
+/** Groups of `size` from `start` up to `end` (exclusive): the last one shortened, a single layer left over dropped. */
+function evenGroups(size: number, start: number, end: number): number[][] {
+  const groups: number[][] = [];
+  for (let first = start; size > 1 && first + 1 < end; first += size) {
+    groups.push(Array.from({ length: Math.min(size, end - first) }, (_, i) => first + i));
+  }
+  return groups;
+}
+
+/** The letter-number tokens of shorthand, or undefined when the text is none; a name may stand before them. */
+function shorthandTokens(text: string): string[] | undefined {
+  if (text.length > 200 || /[\\/]/.test(text)) return undefined;
+  const tokens = text.split('-');
+  const from = tokens.findLastIndex((token) => !/^[PDSE]\d+$/i.test(token)) + 1;
+  const named = from > 0 && /[a-z]{2}/i.test(tokens[0]!);
+  // Two tokens at least, so that a file called model-e2 stays a file.
+  return from === 0 || (named && tokens.length - from >= 2) ? tokens.slice(from) : undefined;
+}
+
+function planFromShorthand(text: string, tokens: string[], layers: number | undefined): Plan {
+  const refuse = (problem: string): never => {
+    throw new CqilError('INVALID_PLAN', `The plan ${quote(text)} ${problem}.`);
+  };
+  const values = new Map<string, number>();
+  for (const token of tokens) {
+    const letter = token[0]!.toUpperCase();
+    const value = Number(token.slice(1));
+    if (values.has(letter)) refuse(`gives ${letter} twice`);
+    if (value > MAX_LAYERS) refuse(`has ${letter} ${token.slice(1, 20)}, expected at most ${MAX_LAYERS}`);
+    values.set(letter, value);
+  }
+  const [size, bypass, start, end] = [values.get('P'), values.get('D') ?? 0, values.get('S'), values.get('E')];
+  if (size === undefined) return refuse('has no P, the number of layers per group');
+  if (size < 1) refuse('has P 0, expected at least 1');
+  if (size === 1) return planOf(layers, [], 0);
+  if (start === undefined || end === undefined) return refuse(`has no ${start === undefined ? 'S, the first layer' : 'E, the end'} of the grouped range`);
+  if (start >= end) refuse(`has S ${start} and E ${end}, expected S < E because E is exclusive`);
+  if (layers !== undefined && end > layers) refuse(`ends at layer ${end}, but the model has ${layers} layers`);
+  if (layers !== undefined && bypass >= layers) refuse(`has bypass distance ${bypass}, but the model has ${layers} layers`);
+  return planOf(layers, evenGroups(size, start, end), bypass);
+}
+
+function planFromObject(input: unknown, layers: number | undefined, where: string): Plan {
+  const refuse = (problem: string): never => {
+    throw new CqilError('INVALID_PLAN', `${where} ${problem}.`);
+  };
+  if (!isRecord(input)) return refuse(`is ${kindOf(input)}, expected an object with "groups" or "cqil_layers"`);
+  if ('cqil_layers' in input && !('groups' in input)) return planFromOfficial(input, layers, where);
+  if ('model_type' in input || 'architectures' in input) refuse('is a model config without "cqil_layers", so it holds no plan');
+  for (const field of Object.keys(input)) {
+    if (!FIELDS.includes(field)) refuse(`has the unknown field ${quote(field)}, expected ${FIELDS.join(', ')}`);
+  }
+  const { version = 1, bypass = 0, bypassMode = 'paper', adapter, evidence } = input;
+  if (version !== 1) refuse(`has version ${show(version)}, expected 1`);
+  const depth = depthOf(input.layers, layers, '"layers"', where);
+  if (!Array.isArray(input.groups)) return refuse(`has ${input.groups === undefined ? 'no "groups"' : `"groups" ${show(input.groups)}`}, expected a list of lists of layer indices`);
+  checkGroups(input.groups, depth, 2, where);
+  checkBypass(bypass, depth, '"bypass"', where);
+  if (bypassMode !== 'paper' && bypassMode !== 'official') refuse(`has "bypassMode" ${show(bypassMode)}, expected "paper" or "official"`);
+  if (adapter !== undefined && (typeof adapter !== 'string' || adapter === '')) refuse(`has "adapter" ${show(adapter)}, expected a path or an id`);
+  if (evidence !== undefined && !isRecord(evidence)) refuse(`has "evidence" ${show(evidence)}, expected an object`);
+  const groups = (input.groups as number[][]).map((group) => [...group]);
+  const plan = planOf(depth, groups, bypass as number, bypassMode as Plan['bypassMode']);
+  if (adapter !== undefined) plan.adapter = adapter as string;
+  if (evidence !== undefined) plan.evidence = evidence as Record<string, unknown>;
+  return plan;
+}
+
+/** Reads the fields the authors' training code adds to a model's config.json; all others belong to the model. */
+function planFromOfficial(input: Record<string, unknown>, layers: number | undefined, where: string): Plan {
+  const depth = depthOf(input.num_hidden_layers, layers, '"num_hidden_layers"', where);
+  const listed = input.cqil_layers;
+  if (!Array.isArray(listed)) throw new CqilError('INVALID_PLAN', `${where} has "cqil_layers" ${show(listed)}, expected a list of lists of layer indices.`);
+  checkGroups(listed, depth, 1, where);
+  const bypass = input.d ?? 0;
+  checkBypass(bypass, depth, '"d"', where);
+  const groups = (listed as number[][]).filter((group) => group.length > 1).map((group) => [...group]);
+  return planOf(depth, groups, bypass as number, (bypass as number) > 0 ? 'official' : 'paper');
+}
+
+function depthOf(stated: unknown, layers: number | undefined, field: string, where: string): number {
+  if (stated === undefined) return planOf(layers, [], 0).layers;
+  checkLayers(stated, `${where} says ${field} is for`);
+  if (layers !== undefined && stated !== layers) {
+    throw new CqilError('INVALID_PLAN', `${where} is for a model of ${show(stated)} layers, but the model has ${layers}.`);
+  }
+  return stated as number;
+}
+
+function checkLayers(layers: unknown, where: string): void {
+  if (isIndex(layers) && layers >= 1 && layers <= MAX_LAYERS) return;
+  throw new CqilError('INVALID_PLAN', `${where} ${show(layers)} layers, expected a whole number from 1 to ${MAX_LAYERS}.`);
+}
+
+function checkBypass(bypass: unknown, layers: number, field: string, where: string): void {
+  if (isIndex(bypass) && bypass < layers) return;
+  throw new CqilError('INVALID_PLAN', `${where} has ${field} ${show(bypass)}, expected a whole number of layers from 0 to ${layers - 1}.`);
+}
+
+/** Checks that groups are lists of consecutive ascending layer indices, in order and disjoint. */
+function checkGroups(groups: unknown[], layers: number, minSize: number, where: string): void {
+  let next = 0;
+  groups.forEach((group, index) => {
+    const refuse = (problem: string): never => {
+      throw new CqilError('INVALID_PLAN', `${where} has group ${index + 1} ${show(group)}, ${problem}.`);
+    };
+    if (!Array.isArray(group)) return refuse('expected a list of layer indices');
+    if (group.length < minSize) refuse(`expected at least ${minSize === 1 ? 'one layer' : 'two layers'}`);
+    group.forEach((layer: unknown, i: number) => {
+      if (!isIndex(layer)) return refuse(`but ${show(layer)} is no layer index`);
+      if (layer >= layers) refuse(`but the last layer of ${layers} is ${layers - 1}`);
+      if (i > 0 && layer !== group[i - 1] + 1) refuse(`but ${layer} does not follow ${group[i - 1]}: layers of a group are consecutive and ascending`);
+      if (i === 0 && layer < next) refuse(`but the groups before it reach layer ${next - 1}: groups are ascending and share no layer`);
+    });
+    next = group.at(-1) + 1;
+  });
+}
+
+/** The JSON file a text names, or undefined when it does not look like a path at all. A folder stands for its config.json. */
+function planFile(text: string): string | undefined {
+  const stats = statsOf(text);
+  if (stats?.isDirectory()) return path.join(text, 'config.json');
+  return stats || /[\\/]|\.json$/i.test(text) ? text : undefined;
+}
+
+function statsOf(file: string): Stats | undefined {
+  try {
+    return statSync(file);
+  } catch {
+    return undefined; // absent, unreachable, or no possible path
+  }
+}
+
+function readJson(file: string): unknown {
+  const stats = statsOf(file);
+  if (!stats?.isFile()) throw new CqilError('FILE_NOT_FOUND', `The plan file ${file} ${stats ? 'is not a regular file' : 'does not exist or cannot be reached'}.`);
+  if (stats.size > MAX_FILE_BYTES) throw new CqilError('INVALID_PLAN', `The plan file ${file} has ${stats.size} bytes, expected at most ${MAX_FILE_BYTES}.`);
+  let text: string;
+  try {
+    text = readFileSync(file, 'utf8');
+  } catch (cause) {
+    throw new CqilError('FILE_NOT_FOUND', `The plan file ${file} cannot be read: ${(cause as Error).message}.`, { cause });
+  }
+  return parseJson(text.replace(/^\uFEFF/, ''), `The plan file ${file}`);
+}
+
+function parseJson(text: string, where: string): unknown {
+  try {
+    return JSON.parse(text);
+  } catch (cause) {
+    throw new CqilError('INVALID_PLAN', `${where} is not JSON: ${jsonProblem(text, (cause as Error).message)}.`, { cause });
+  }
+}
+
+/** Where a JSON syntax error is: V8's message gives an offset, quotes the place, or says that the text ends too early. */
+function jsonProblem(text: string, message: string): string {
+  const offset = /at position (\d+)$/.exec(message)?.[1]; // newer versions of V8 add line and column themselves
+  if (offset === undefined) return message;
+  const before = text.slice(0, Number(offset)).split('\n');
+  return `${message} (line ${before.length}, column ${before.at(-1)!.length + 1})`;
+}
+
+function isRecord(value: unknown): value is Record<string, unknown> {
+  return typeof value === 'object' && value !== null && !Array.isArray(value);
+}
+
+function isIndex(value: unknown): value is number {
+  return Number.isSafeInteger(value) && (value as number) >= 0;
+}
+
+function kindOf(value: unknown): string {
+  return value === null ? 'null' : Array.isArray(value) ? 'a list' : `of type ${typeof value}`;
+}
+
+function quote(text: string): string {
+  return JSON.stringify(text.length > 80 ? `${text.slice(0, 80)}…` : text);
+}
+
+/** A found value for a message; numbers as JavaScript writes them (JSON has no NaN), everything else as short JSON. */
+function show(value: unknown): string {
+  if (typeof value !== 'object' && typeof value !== 'string') return String(value);
+  const json = Array.isArray(value) && value.length > 40 ? `a list of ${value.length}` : safeJson(value);
+  return json.length > 80 ? `${json.slice(0, 80)}…` : json;
+}
+
+function safeJson(value: unknown): string {
+  try {
+    return JSON.stringify(value);
+  } catch {
+    return kindOf(value); // cyclic, or holds a bigint
+  }
+}

@@ -1,0 +1,331 @@
+import { inspect } from 'node:util';
+import { CqilError } from './errors.js';
+
+/** How the next token is chosen from the logits. Every field has a default; see each. */
+export interface SamplingOptions {
+  /** Divides the logits; 0 takes the likeliest token and ignores the seed. Default 0.8. */
+  temperature?: number;
+  /** Keeps this many of the likeliest tokens; 0 keeps all. Default 40. */
+  topK?: number;
+  /** Keeps the fewest likeliest tokens whose probabilities reach this sum; 1 keeps all. Default 0.95. */
+  topP?: number;
+  /** Keeps tokens at least this many times as likely as the likeliest; 0 keeps all. Default 0. */
+  minP?: number;
+  /** Makes tokens of the last `repetitionWindow` less likely (CTRL, arXiv 1909.05858): positive logits are divided by it, others multiplied. Default 1, none. */
+  repetitionPenalty?: number;
+  /** How many of the last tokens, prompt included, `repetitionPenalty` looks at. Default 64. */
+  repetitionWindow?: number;
+  /** Subtracted from a token's logit for each time it was generated. Default 0. */
+  frequencyPenalty?: number;
+  /** Subtracted from a token's logit once it was generated. Default 0. */
+  presencePenalty?: number;
+  /** Added to the logits of these token ids; −Infinity forbids a token. */
+  logitBias?: Readonly<Record<number, number>> | ReadonlyMap<number, number>;
+  /** Integer from 0 to 2^53 − 1; the same seed and logits give the same tokens. Default: a random one. */
+  seed?: number;
+  /** Reports the chosen token's log-probability, and those of this many of the likeliest tokens. Default: not reported. */
+  logprobs?: number;
+}
+
+/** A token and its log-probability in nats. */
+export interface TokenLogprob {
+  token: number;
+  logprob: number;
+}
+
+export interface Sample {
+  token: number;
+  /**
+   * Log-probability of `token` in the model's own distribution, softmax of the logits before bias, penalties and temperature.
+   * Present when `logprobs` was asked for.
+   */
+  logprob?: number;
+  /** The likeliest tokens of that distribution, likeliest first, ties by lower id. */
+  alternatives?: TokenLogprob[];
+}
+
+const DEFAULTS = { temperature: 0.8, topK: 40, topP: 0.95, minP: 0, repetitionPenalty: 1, repetitionWindow: 64, frequencyPenalty: 0, presencePenalty: 0 };
+const MAX_SEED = Number.MAX_SAFE_INTEGER;
+
+/**
+ * Chooses tokens from logits, in this order: logit bias, repetition penalty, frequency and presence penalties, temperature,
+ * top-k, top-p, min-p, then one draw. The draw walks the cumulative probabilities in order of token id, not of
+ * likelihood, so that two backends whose logits differ in the last bit, and rank near-ties differently, still draw the same token.
+ */
+export class Sampler {
+  /** The seed in use, given or made up. */
+  readonly seed: number;
+  readonly #options: typeof DEFAULTS;
+  readonly #logprobs: number | undefined;
+  readonly #bias: Array<[id: number, bias: number]>;
+  readonly #random: () => number;
+  readonly #recent: number[] = [];
+  readonly #generated = new Map<number, number>();
+  /** Adjusted logits; then, from the front, the surviving candidates' weights. [vocabSize] */
+  readonly #weights: Float64Array;
+  readonly #ids: Int32Array;
+  readonly #scratch: Float64Array;
+
+  /** Throws INVALID_ARGUMENT for an option out of its range. */
+  constructor(options: SamplingOptions, vocabSize: number) {
+    const given = Object.fromEntries(Object.entries(options).filter(([, value]) => value !== undefined)) as SamplingOptions;
+    this.#options = { ...DEFAULTS, ...given };
+    const { temperature, topK, topP, minP, repetitionPenalty, repetitionWindow, frequencyPenalty, presencePenalty } = this.#options;
+    check('temperature', temperature, Number.isFinite(temperature) && temperature >= 0, 'a finite number, 0 or more');
+    check('topK', topK, Number.isSafeInteger(topK) && topK >= 0, 'an integer, 0 (all) or more');
+    check('topP', topP, Number.isFinite(topP) && topP > 0 && topP <= 1, 'a number above 0 and up to 1');
+    check('minP', minP, Number.isFinite(minP) && minP >= 0 && minP <= 1, 'a number from 0 to 1');
+    check('repetitionPenalty', repetitionPenalty, Number.isFinite(repetitionPenalty) && repetitionPenalty >= 0.01 && repetitionPenalty <= 100, 'a number from 0.01 to 100');
+    check('repetitionWindow', repetitionWindow, Number.isSafeInteger(repetitionWindow) && repetitionWindow >= 0, 'an integer, 0 or more');
+    check('frequencyPenalty', frequencyPenalty, Number.isFinite(frequencyPenalty) && Math.abs(frequencyPenalty) <= 100, 'a number from -100 to 100');
+    check('presencePenalty', presencePenalty, Number.isFinite(presencePenalty) && Math.abs(presencePenalty) <= 100, 'a number from -100 to 100');
+    const { seed, logprobs, logitBias } = given;
+    if (seed !== undefined) check('seed', seed, Number.isSafeInteger(seed) && seed >= 0, 'an integer from 0 to 2^53 - 1');
+    if (logprobs !== undefined) check('logprobs', logprobs, Number.isSafeInteger(logprobs) && logprobs >= 0 && logprobs <= vocabSize, `an integer from 0 to the vocabulary's ${vocabSize}`);
+    this.#bias = readBias(logitBias, vocabSize);
+
+    this.#logprobs = logprobs;
+    this.seed = seed ?? Math.floor(Math.random() * MAX_SEED);
+    this.#random = uniform(this.seed);
+    this.#weights = new Float64Array(vocabSize);
+    this.#ids = new Int32Array(vocabSize);
+    this.#scratch = new Float64Array(vocabSize);
+  }
+
+  /** Tells the repetition penalty what the text so far is. */
+  prime(prompt: ArrayLike<number>): void {
+    const window = this.#options.repetitionWindow;
+    for (let i = Math.max(0, prompt.length - window); i < prompt.length; i++) this.#remember(prompt[i]!);
+  }
+
+  /** Chooses a token after `logits` [vocabSize], which are not changed, and remembers it for the penalties. */
+  sample(logits: Float32Array): Sample {
+    const max = this.#adjust(logits);
+    const token = this.#options.temperature === 0 ? this.#weights.indexOf(max) : this.#draw(this.#keepCandidates(max));
+    this.#remember(token);
+    this.#generated.set(token, (this.#generated.get(token) ?? 0) + 1);
+    return this.#logprobs === undefined ? { token } : { token, ...describe(logits, token, this.#logprobs, this.#scratch) };
+  }
+
+  #remember(token: number): void {
+    this.#recent.push(token);
+    if (this.#recent.length > this.#options.repetitionWindow) this.#recent.shift();
+  }
+
+  /** Fills `#weights` with biased and penalized logits; returns the largest. */
+  #adjust(logits: Float32Array): number {
+    const { repetitionPenalty, frequencyPenalty, presencePenalty } = this.#options;
+    const adjusted = this.#weights;
+    adjusted.set(logits);
+    for (const [id, bias] of this.#bias) adjusted[id]! += bias;
+    if (repetitionPenalty !== 1) {
+      for (const id of new Set(this.#recent)) adjusted[id] = adjusted[id]! > 0 ? adjusted[id]! / repetitionPenalty : adjusted[id]! * repetitionPenalty;
+    }
+    if (frequencyPenalty !== 0 || presencePenalty !== 0) {
+      for (const [id, count] of this.#generated) adjusted[id]! -= frequencyPenalty * count + presencePenalty;
+    }
+
+    let max = -Infinity;
+    let finite = true;
+    for (let id = 0; id < adjusted.length; id++) {
+      const logit = adjusted[id]!;
+      if (logit > max) max = logit;
+      // False for NaN too, which no comparison with `max` would show.
+      finite &&= logit < Infinity;
+    }
+    if (!finite) throw new CqilError('INTERNAL', 'The model gave a logit that is NaN or Infinity; expected numbers.');
+    if (max === -Infinity) throw new CqilError('INVALID_ARGUMENT', 'Every token is forbidden: all logits are -Infinity after logitBias; expected at least one token to be possible.');
+    return max;
+  }
+
+  /** Moves what top-k, top-p and min-p keep to the front of `#ids` and `#weights`, in order of id; returns how many. */
+  #keepCandidates(max: number): number {
+    const { temperature, topK, topP, minP } = this.#options;
+    const ids = this.#ids;
+    const weights = this.#weights;
+    for (let id = 0; id < ids.length; id++) ids[id] = id;
+    let count = ids.length;
+    if (topK > 0 && topK < count) count = keepLargest(ids, weights, count, kthLargest(weights, topK, this.#scratch));
+
+    let total = 0;
+    for (let i = 0; i < count; i++) {
+      // Unnormalised probabilities; the likeliest token weighs 1.
+      weights[i] = Math.exp((weights[i]! - max) / temperature);
+      total += weights[i]!;
+    }
+    if (topP < 1) count = keepLargest(ids, weights, count, nucleus(weights, count, topP, total, this.#scratch));
+    if (minP > 0) count = keepLargest(ids, weights, count, { value: minP, ties: Infinity });
+    return count;
+  }
+
+  #draw(count: number): number {
+    const weights = this.#weights;
+    let total = 0;
+    for (let i = 0; i < count; i++) total += weights[i]!;
+    let rest = this.#random() * total;
+    let last = 0;
+    for (let i = 0; i < count; i++) {
+      if (weights[i] === 0) continue;
+      last = i;
+      rest -= weights[i]!;
+      if (rest < 0) break;
+    }
+    // When rounding leaves a rest after the last candidate, the last possible one is it.
+    return this.#ids[last]!;
+  }
+}
+
+/** Keeps values above `value`, and the first `ties` of those equal to it. */
+interface Cutoff {
+  value: number;
+  ties: number;
+}
+
+/** Compacts the first `count` pairs in place to those the cutoff keeps; returns how many. Lower ids win ties because ids ascend. */
+function keepLargest(ids: Int32Array, values: Float64Array, count: number, { value, ties }: Cutoff): number {
+  let kept = 0;
+  for (let i = 0; i < count; i++) {
+    const candidate = values[i]!;
+    if (candidate < value || (candidate === value && ties-- <= 0)) continue;
+    ids[kept] = ids[i]!;
+    values[kept++] = candidate;
+  }
+  return kept;
+}
+
+/** The cutoff that keeps exactly the k largest of all values. `scratch` is as long as `values`. */
+function kthLargest(values: Float64Array, k: number, scratch: Float64Array): Cutoff {
+  // Only values above the k-th largest seen so far matter, and soon hardly any are; each time 2k have gathered, k stay.
+  const room = Math.min(2 * k, scratch.length);
+  let gathered = 0;
+  let threshold = -Infinity;
+  for (let i = 0; i < values.length; i++) {
+    const value = values[i]!;
+    if (value <= threshold) continue;
+    if (gathered === room) {
+      threshold = selectLargest(scratch, gathered, k, false).value;
+      gathered = k;
+      if (value <= threshold) continue;
+    }
+    scratch[gathered++] = value;
+  }
+  const value = gathered < k ? -Infinity : selectLargest(scratch, gathered, k, false).value;
+  let above = 0;
+  for (let i = 0; i < values.length; i++) if (values[i]! > value) above++;
+  return { value, ties: k - above };
+}
+
+/** The cutoff that keeps the fewest largest weights whose sum reaches `share` of the total. */
+function nucleus(weights: Float64Array, count: number, share: number, total: number, scratch: Float64Array): Cutoff {
+  // All the weights below this together hold less than the share that may be cut, so the nucleus lies above it.
+  const negligible = ((1 - share) * total) / (count + 1);
+  let gathered = 0;
+  for (let i = 0; i < count; i++) if (weights[i]! >= negligible) scratch[gathered++] = weights[i]!;
+  return selectLargest(scratch, gathered, share * total, true);
+}
+
+/**
+ * The cutoff that keeps the fewest largest of the first `length` values whose count, or sum when `byMass`, reaches `target`.
+ * Quickselect with three-way partitions, expected time linear in `length`; reorders `values` and leaves the kept ones in front.
+ */
+function selectLargest(values: Float64Array, length: number, target: number, byMass: boolean): Cutoff {
+  let low = 0;
+  let high = length;
+  let missing = target;
+  for (;;) {
+    const pivot = median(values[low]!, values[(low + high) >>> 1]!, values[high - 1]!);
+    let above = low;
+    let below = high;
+    let sum = 0;
+    for (let i = low; i < below; ) {
+      const value = values[i]!;
+      if (value > pivot) {
+        sum += value;
+        values[i++] = values[above]!;
+        values[above++] = value;
+      } else if (value < pivot) {
+        values[i] = values[--below]!;
+        values[below] = value;
+      } else i++;
+    }
+    const larger = byMass ? sum : above - low;
+    const each = byMass ? pivot : 1;
+    const equal = below - above;
+    if (larger >= missing && above > low) high = above;
+    else if (larger + equal * each >= missing || below === high) {
+      return { value: pivot, ties: Math.max(1, Math.ceil((missing - larger) / each)) };
+    } else {
+      missing -= larger + equal * each;
+      low = below;
+    }
+  }
+}
+
+function median(a: number, b: number, c: number): number {
+  return Math.max(Math.min(a, b), Math.min(Math.max(a, b), c));
+}
+
+/** Log-probability of `token`, and the `n` likeliest tokens, under softmax(logits). */
+function describe(logits: Float32Array, token: number, n: number, scratch: Float64Array): Required<Omit<Sample, 'token'>> {
+  let max = -Infinity;
+  for (let id = 0; id < logits.length; id++) if (logits[id]! > max) max = logits[id]!;
+  let total = 0;
+  for (let id = 0; id < logits.length; id++) total += Math.exp(logits[id]! - max);
+  const logNormalizer = max + Math.log(total);
+
+  const alternatives: TokenLogprob[] = [];
+  if (n > 0) {
+    const { value, ties } = kthLargest(new Float64Array(logits), n, scratch);
+    let admitted = 0;
+    for (let id = 0; id < logits.length; id++) {
+      if (logits[id]! > value || (logits[id] === value && admitted++ < ties)) alternatives.push({ token: id, logprob: logits[id]! - logNormalizer });
+    }
+    // The sort is stable, so equal ones stay in order of id.
+    alternatives.sort((a, b) => b.logprob - a.logprob);
+  }
+  return { logprob: logits[token]! - logNormalizer, alternatives };
+}
+
+function readBias(bias: SamplingOptions['logitBias'], vocabSize: number): Array<[number, number]> {
+  if (bias === undefined) return [];
+  check('logitBias', bias, typeof bias === 'object' && bias !== null && !Array.isArray(bias), 'an object or Map from token ids to numbers');
+  const entries: Array<[unknown, number]> = bias instanceof Map ? [...bias] : Object.entries(bias);
+  return entries.map(([key, value]) => {
+    const id = Number(key);
+    check('A token id in logitBias', key, String(id) === String(key) && Number.isInteger(id) && id >= 0 && id < vocabSize, `an integer from 0 to ${vocabSize - 1}`);
+    check(`The logitBias of token ${id}`, value, typeof value === 'number' && value < Infinity, 'a finite number or -Infinity');
+    return [id, value];
+  });
+}
+
+/** Uniform numbers in [0, 1) with 53 random bits, from the sfc32 generator of PractRand, its state filled by splitmix32. */
+function uniform(seed: number): () => number {
+  let mix = seed >>> 0;
+  const splitmix = (): number => {
+    mix = (mix + 0x9e3779b9) | 0;
+    let z = mix;
+    z = Math.imul(z ^ (z >>> 16), 0x21f0aaad);
+    z = Math.imul(z ^ (z >>> 15), 0x735a2d97);
+    return z ^ (z >>> 15);
+  };
+  let a = splitmix();
+  mix ^= Math.floor(seed / 2 ** 32);
+  let b = splitmix();
+  let c = splitmix();
+  let counter = 1;
+  const next = (): number => {
+    const out = (a + b + counter) | 0;
+    counter = (counter + 1) | 0;
+    a = b ^ (b >>> 9);
+    b = (c + (c << 3)) | 0;
+    c = (((c << 21) | (c >>> 11)) + out) | 0;
+    return out >>> 0;
+  };
+  // Nearby seeds start from nearby states; a dozen rounds part them.
+  for (let i = 0; i < 12; i++) next();
+  return () => ((next() >>> 5) * 2 ** 26 + (next() >>> 6)) / 2 ** 53;
+}
+
+function check(name: string, found: unknown, ok: boolean, expected: string): void {
+  if (!ok) throw new CqilError('INVALID_ARGUMENT', `${name} is ${inspect(found, { depth: 0 })}; expected ${expected}.`);
+}

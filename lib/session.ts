@@ -1,0 +1,191 @@
+import { abortError, throwIfAborted } from './abort.js';
+import { CqilError, type ErrorCode } from './errors.js';
+import { MAX_BATCH, type ForwardRequest, type NativeAddon, type SessionHandle } from './native.js';
+import { expectOption, expectOptionNames, isSignal } from './options.js';
+import type { Plan } from './plan.js';
+import { WorkQueue } from './work_queue.js';
+
+/** What a session needs of its model. */
+export interface SessionHost {
+  readonly native: Pick<NativeAddon, 'forward' | 'cancelSession'>;
+  /** One for all sessions of a model: one team of threads serves them. */
+  readonly queue: WorkQueue;
+  readonly vocabSize: number;
+  /** Frees the native session. */
+  release(handle: SessionHandle): void;
+}
+
+export interface CallOptions {
+  /** Stops the call within one slice of tokens; it then rejects with ABORTED and `position` counts the slices that were done. */
+  signal?: AbortSignal;
+}
+
+/**
+ * One text and its KV cache. Made by `model.createSession()`.
+ *
+ * Calls are done in the order they were made. Long inputs go to the engine in slices, between which other sessions of the
+ * model get their turn. Methods that return a promise reject with: INVALID_ARGUMENT for anything but token ids of the vocabulary;
+ * CONTEXT_OVERFLOW when the tokens do not fit; ABORTED; DISPOSED after `close()` or the model's `dispose()`.
+ */
+export class Session {
+  /** Positions the KV cache holds. */
+  readonly contextLength: number;
+  /** The plan this session computes. */
+  readonly plan: Plan;
+  readonly #host: SessionHost;
+  readonly #handle: SessionHandle;
+  readonly #calls = new WorkQueue();
+  #position = 0;
+  #closed = false;
+  #inFlight = false;
+
+  /** @internal */
+  constructor(host: SessionHost, handle: SessionHandle, options: { contextLength: number; plan: Plan }) {
+    this.#host = host;
+    this.#handle = handle;
+    this.contextLength = options.contextLength;
+    this.plan = options.plan;
+  }
+
+  /** Tokens in the KV cache; the next call continues after them. */
+  get position(): number {
+    return this.#position;
+  }
+
+  /** Appends tokens, at least one; gives the logits after the last, Float32Array [vocabSize]. */
+  async prefill(ids: ArrayLike<number>, options: CallOptions = {}): Promise<Float32Array> {
+    const tokens = this.#expectTokens('prefill', ids, options);
+    return this.#calls.run(async () => {
+      let logits: Float32Array | null = null;
+      await this.#inSlices(tokens, options.signal, async (slice, from) => {
+        logits = await this.#forward({ ids: slice, position: this.#position, output: from + slice.length === tokens.length ? 'logits' : 'none' }, options.signal);
+      });
+      return logits!;
+    });
+  }
+
+  /** Appends one token; gives the logits after it, Float32Array [vocabSize]. */
+  async decode(id: number, options: CallOptions = {}): Promise<Float32Array> {
+    return this.prefill([id], options);
+  }
+
+  /**
+   * Appends tokens, at least one; gives Float32Array [ids.length − 1]: entry i is the log-probability, in nats, of ids[i + 1] after
+   * everything up to ids[i].
+   */
+  async score(ids: ArrayLike<number>, options: CallOptions = {}): Promise<Float32Array> {
+    const tokens = this.#expectTokens('score', ids, options);
+    return this.#calls.run(async () => {
+      const scores = new Float32Array(tokens.length - 1);
+      await this.#inSlices(tokens, options.signal, async (slice, from) => {
+        // The first token of the next slice is scored here, after the last of this one.
+        const next = tokens[from + slice.length];
+        const output = slice.length > 1 || next !== undefined ? 'scores' : 'none';
+        const part = await this.#forward({ ids: slice, position: this.#position, output, next }, options.signal);
+        if (part) scores.set(part, from);
+      });
+      return scores;
+    });
+  }
+
+  /** Forgets every token from position `n` on; 0 forgets all. Not while a call of this session is in flight. */
+  truncate(n: number): void {
+    this.#expectOpen();
+    if (this.#calls.size > 0) throw new CqilError('INVALID_ARGUMENT', 'truncate was called while a call of this session is in flight; expected it to be awaited first.');
+    expectOption('The length to truncate to', n, Number.isSafeInteger(n) && n >= 0 && n <= this.#position, `an integer from 0 to the position, ${this.#position}`);
+    this.#position = n;
+  }
+
+  /** Frees the KV cache; calls in flight reject with DISPOSED. Closing again does nothing. */
+  close(): void {
+    if (this.#closed) return;
+    this.#closed = true;
+    // A forward in flight still uses the cache: it is stopped, and frees it when it has.
+    if (this.#inFlight) this.#host.native.cancelSession(this.#handle);
+    else this.#host.release(this.#handle);
+  }
+
+  [Symbol.dispose](): void {
+    this.close();
+  }
+
+  async #inSlices(tokens: Int32Array, signal: AbortSignal | undefined, each: (slice: Int32Array, from: number) => Promise<void>): Promise<void> {
+    this.#expectOpen();
+    this.#expectRoom(tokens.length);
+    for (let from = 0; from < tokens.length; from += MAX_BATCH) {
+      const slice = tokens.slice(from, from + MAX_BATCH);
+      await this.#host.queue.run(async () => {
+        throwIfAborted(signal);
+        await each(slice, from);
+        this.#position += slice.length;
+      });
+    }
+  }
+
+  async #forward(request: ForwardRequest, signal: AbortSignal | undefined): Promise<Float32Array | null> {
+    this.#expectOpen();
+    const cancel = (): void => this.#host.native.cancelSession(this.#handle);
+    signal?.addEventListener('abort', cancel, { once: true });
+    this.#inFlight = true;
+    try {
+      return await this.#host.native.forward(this.#handle, request);
+    } catch (error) {
+      this.#expectOpen();
+      if (signal?.aborted) throw abortError(signal);
+      throw fromNative(error);
+    } finally {
+      signal?.removeEventListener('abort', cancel);
+      this.#inFlight = false;
+      if (this.#closed) this.#host.release(this.#handle);
+    }
+  }
+
+  #expectOpen(): void {
+    if (this.#closed) throw new CqilError('DISPOSED', 'The session is closed; expected an open session of a model that is not disposed.');
+  }
+
+  #expectTokens(call: string, ids: ArrayLike<number>, options: CallOptions): Int32Array {
+    this.#expectOpen();
+    expectOptionNames(`session.${call}`, options, ['signal']);
+    expectOption('signal', options.signal, isSignal(options.signal), 'an AbortSignal');
+    return toTokens(ids, this.#host.vocabSize, this.contextLength);
+  }
+
+  #expectRoom(count: number): void {
+    if (this.#position + count > this.contextLength) throw overflow(count, this.contextLength, this.#position);
+  }
+}
+
+/** A checked copy of token ids; throws INVALID_ARGUMENT, or CONTEXT_OVERFLOW when there are more than `limit`. */
+export function toTokens(ids: ArrayLike<number>, vocabSize: number, limit: number): Int32Array {
+  const expected = 'an array of token ids, at least one';
+  expectOption('The tokens', ids, typeof ids === 'object' && ids !== null && Number.isSafeInteger(ids.length) && ids.length > 0, expected);
+  if (ids.length > limit) throw overflow(ids.length, limit, 0);
+  const tokens = new Int32Array(ids.length);
+  for (let i = 0; i < tokens.length; i++) {
+    const id = ids[i]!;
+    expectOption(`Token ${i}`, id, Number.isInteger(id) && id >= 0 && id < vocabSize, `an integer from 0 to ${vocabSize - 1}`);
+    tokens[i] = id;
+  }
+  return tokens;
+}
+
+/** Calls the addon; what it throws or rejects with comes out as a CqilError. */
+export async function callNative<T>(work: () => T | Promise<T>): Promise<T> {
+  try {
+    return await work();
+  } catch (error) {
+    throw fromNative(error);
+  }
+}
+
+/** Turns an error of the addon, which has a code and a message, into the class that cqil throws. */
+export function fromNative(error: unknown): CqilError {
+  if (error instanceof CqilError) return error;
+  const { code, message } = error as { code?: unknown; message?: unknown };
+  return new CqilError(typeof code === 'string' ? (code as ErrorCode) : 'INTERNAL', String(message ?? error), { cause: error });
+}
+
+function overflow(count: number, contextLength: number, position: number): CqilError {
+  return new CqilError('CONTEXT_OVERFLOW', `${count} tokens at position ${position} end at ${position + count}; expected at most the context's ${contextLength}.`);
+}

@@ -1,0 +1,248 @@
+import { getEventListeners } from 'node:events';
+import { setImmediate } from 'node:timers/promises';
+import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { Generation, type GenerateOptions, type GenerationChunk } from '../lib/generate.js';
+import type { Session } from '../lib/session.js';
+import { expectCode, expectRejection } from './support/expect_code.js';
+import { EMOJI, ScriptedModel, word } from './support/scripted_model.js';
+
+const STORY = [word('Once'), word(' upon'), word(' a'), word(' time'), 1];
+
+function start(model: ScriptedModel, options: GenerateOptions = {}, prompt: string | number[] = 'Once'): Generation {
+  return new Generation(model, prompt, { temperature: 0, ...options });
+}
+
+async function collect(generation: AsyncIterable<GenerationChunk>): Promise<GenerationChunk[]> {
+  const chunks = [];
+  for await (const chunk of generation) chunks.push(chunk);
+  return chunks;
+}
+
+describe('generation', () => {
+  const unhandled: unknown[] = [];
+  const remember = (reason: unknown): void => void unhandled.push(reason);
+  beforeEach(() => void process.on('unhandledRejection', remember));
+  afterEach(async () => {
+    await setImmediate();
+    await setImmediate();
+    process.off('unhandledRejection', remember);
+    expect(unhandled).toEqual([]);
+  });
+
+  it('awaited gives the whole', async () => {
+    const model = new ScriptedModel(STORY);
+    const result = await start(model);
+    expect(result).toEqual({
+      text: 'Once upon a time',
+      tokens: STORY,
+      finishReason: 'eos',
+      usage: { promptTokens: 2, completionTokens: 5, totalTokens: 7 },
+      timings: {
+        prefillMs: expect.any(Number),
+        decodeMs: expect.any(Number),
+        prefillTokensPerSecond: expect.any(Number),
+        decodeTokensPerSecond: expect.any(Number),
+        timeToFirstTokenMs: expect.any(Number),
+      },
+      seed: expect.any(Number),
+    });
+    expect(result.timings.timeToFirstTokenMs).toBeGreaterThanOrEqual(result.timings.prefillMs);
+    expect([model.opened, model.closed]).toEqual([1, 1]);
+  });
+
+  it('iterated gives chunks, then awaited the result, without a second run', async () => {
+    const model = new ScriptedModel(STORY);
+    const generation = start(model);
+    const chunks = await collect(generation);
+    expect(chunks).toEqual(STORY.map((token, i) => ({ token, text: ['Once', ' upon', ' a', ' time', ''][i] })));
+    const forwards = model.forwards;
+    expect((await generation).text).toBe('Once upon a time');
+    expect(await generation).toBe(await generation);
+    expect(await collect(generation)).toEqual(chunks);
+    expect(model.forwards).toBe(forwards);
+  });
+
+  it('can be iterated and awaited at once, and awaited inside its own loop', async () => {
+    const generation = start(new ScriptedModel(STORY));
+    const [result, chunks, again] = await Promise.all([generation, collect(generation), collect(generation)]);
+    expect(chunks.map((chunk) => chunk.text).join('')).toBe(result.text);
+    expect(again).toEqual(chunks);
+    const other = start(new ScriptedModel(STORY));
+    const texts = [];
+    for await (const { text } of other) texts.push(text, (await other).finishReason);
+    expect(texts).toHaveLength(2 * STORY.length);
+  });
+
+  it('does nothing until it is used', async () => {
+    const model = new ScriptedModel(STORY);
+    const { signal } = new AbortController();
+    start(model, { signal });
+    await setImmediate();
+    expect([model.opened, model.forwards]).toEqual([0, 0]);
+    expect(getEventListeners(signal, 'abort')).toEqual([]);
+  });
+
+  it('works only when the loop asks', async () => {
+    const model = new ScriptedModel(STORY);
+    const iterator = start(model)[Symbol.asyncIterator]();
+    await iterator.next();
+    for (let i = 0; i < 5; i++) await setImmediate();
+    expect(model.forwards).toBe(1);
+    await iterator.next();
+    expect(model.forwards).toBe(2);
+    await iterator.return!();
+  });
+
+  it('left early, it stops, frees its session, and awaiting it says so', async () => {
+    const model = new ScriptedModel([word(' a')]);
+    const generation = start(model, { maxTokens: 50 });
+    for await (const { token } of generation) if (token === word(' a')) break;
+    expect([model.forwards, model.closed]).toEqual([1, 1]);
+    await expectRejection('ABORTED', generation, /left before its end/);
+    await expectRejection('ABORTED', collect(generation));
+  });
+
+  it('a signal stops it within one token, while it works and while it waits', async () => {
+    for (const when of ['working', 'waiting']) {
+      const model = new ScriptedModel([word(' a')]);
+      const controller = new AbortController();
+      const reason = new Error('enough');
+      if (when === 'working') model.onForward = (count) => void (count === 4 && controller.abort(reason));
+      const generation = start(model, { maxTokens: 50, signal: controller.signal });
+      let seen = 0;
+      const loop = (async () => {
+        for await (const _ of generation) if (++seen === 3 && when === 'waiting') controller.abort(reason);
+      })();
+      await expectRejection('ABORTED', loop);
+      await expect(generation).rejects.toMatchObject({ code: 'ABORTED', cause: reason });
+      expect(seen).toBe(3);
+      expect(model.forwards).toBe(when === 'working' ? 4 : 3);
+      expect(model.closed).toBe(1);
+      expect(getEventListeners(controller.signal, 'abort')).toEqual([]);
+    }
+    await expectRejection('ABORTED', start(new ScriptedModel(STORY), { signal: AbortSignal.abort() }));
+  });
+
+  it('frees its session on abort even when nobody asks for more', async () => {
+    const model = new ScriptedModel([word(' a')]);
+    const controller = new AbortController();
+    const iterator = start(model, { signal: controller.signal })[Symbol.asyncIterator]();
+    await iterator.next();
+    controller.abort();
+    await setImmediate();
+    expect(model.closed).toBe(1);
+    await expectRejection('ABORTED', iterator.next());
+    expect(await iterator.next()).toEqual({ done: true, value: undefined });
+  });
+
+  it('an error comes out of whichever way it is used, once, and frees the session', async () => {
+    const model = new ScriptedModel(STORY);
+    model.onForward = (count) => {
+      if (count === 3) throw new Error('boom');
+    };
+    const generation = start(model);
+    const iterator = generation[Symbol.asyncIterator]();
+    await iterator.next();
+    await iterator.next();
+    await expect(iterator.next()).rejects.toThrow('boom');
+    expect(await iterator.next()).toEqual({ done: true, value: undefined });
+    await expect(generation).rejects.toThrow('boom');
+    expect(await generation.catch(() => 'caught')).toBe('caught');
+    expect([model.opened, model.closed, model.forwards]).toEqual([1, 1, 3]);
+  });
+
+  it('ends by length, and says so', async () => {
+    const model = new ScriptedModel([word(' a')]);
+    expect(await start(model, { maxTokens: 3 })).toMatchObject({ finishReason: 'length', text: ' a a a' });
+    expect((await start(model)).tokens).toHaveLength(model.contextLength - 2);
+    expect((await start(model, { maxTokens: 1000 })).tokens).toHaveLength(62);
+  });
+
+  it('never shows a piece of a stop string', async () => {
+    const script = [word('Once'), word(' U'), word('\n\n'), word('User:'), word(' a')];
+    const chunks = await collect(start(new ScriptedModel(script), { stop: ['\n\nUser:', ' Un'] }));
+    expect(chunks.map((chunk) => chunk.text)).toEqual(['Once', '', ' U', '']);
+    expect(await start(new ScriptedModel(script), { stop: '\n\nUser:' })).toMatchObject({ text: 'Once U', finishReason: 'stop', tokens: script.slice(0, 4) });
+    expect(await start(new ScriptedModel(script), { stop: '\n\nUser:', maxTokens: 3 })).toMatchObject({ text: 'Once U\n\n', finishReason: 'length' });
+  });
+
+  it('shows characters whole, however many tokens they take', async () => {
+    const chunks = await collect(start(new ScriptedModel([...EMOJI, 2, 1])));
+    expect(chunks.map((chunk) => chunk.text)).toEqual(['', '', '', '😀', '', '\uFFFD']);
+    const cut = await start(new ScriptedModel(EMOJI), { maxTokens: 2 });
+    expect(cut.text).toBe('\uFFFD');
+  });
+
+  it('keeps the first space when it continues a text, not when it begins one', async () => {
+    const script = [word(' a'), 1];
+    expect((await start(new ScriptedModel(script))).text).toBe(' a');
+    expect((await start(new ScriptedModel(script), {}, [0])).text).toBe('a');
+    expect((await start(new ScriptedModel(script), {}, [0, 7])).text).toBe(' a');
+    expect(await start(new ScriptedModel(script), {}, [])).toMatchObject({ text: 'a', usage: { promptTokens: 1 } });
+    expect((await start(new ScriptedModel(script), {}, '')).text).toBe('a');
+  });
+
+  it('continues a session, whose cache then holds all of it', async () => {
+    const model = new ScriptedModel(STORY);
+    const session = model.createSession({ contextLength: 64 });
+    const options = { session: session as unknown as Session, maxTokens: 3 };
+    const first = await start(model, options);
+    expect(session.seen).toEqual([0, 6, ...first.tokens]);
+    const second = await start(model, options, ' was');
+    expect(session.seen).toEqual([0, 6, ...first.tokens, word(' was'), ...second.tokens]);
+    await expectRejection('INVALID_ARGUMENT', start(model, options, []), /no tokens/);
+    const both = await Promise.allSettled([start(model, options), start(model, options)]);
+    expect(both.map((each) => each.status)).toEqual(['fulfilled', 'rejected']);
+    await expectRejection('CONTEXT_OVERFLOW', start(model, options, Array.from({ length: 60 }, () => 6)), /60 tokens at position \d+ .* the context's 64/);
+    expect(model.closed).toBe(0);
+  });
+
+  it('reports log-probabilities with each chunk', async () => {
+    const [first] = await collect(start(new ScriptedModel(STORY), { logprobs: 2 }));
+    expect(first).toMatchObject({ token: 6, logprob: expect.closeTo(0, 5), alternatives: [{ token: 6 }, { token: 0 }] });
+  });
+
+  it('a random seed is reported and gives the same text again', async () => {
+    const model = new ScriptedModel(STORY);
+    const random = { temperature: 30, topK: 0, topP: 1, maxTokens: 20 };
+    const first = await start(model, random);
+    expect((await start(model, { ...random, seed: first.seed })).tokens).toEqual(first.tokens);
+    expect((await start(model, { ...random, seed: first.seed + 1 })).tokens).not.toEqual(first.tokens);
+  });
+
+  it.each<[GenerateOptions, RegExp]>([
+    [{ maxToken: 3 } as never, /^generate has no option "maxToken"; did you mean maxTokens\?$/],
+    [{ colour: 3 } as never, /^generate has no option "colour"; expected maxTokens, stop/],
+    [{ maxTokens: 0 }, /^maxTokens is 0; expected an integer, 1 or more\.$/],
+    [{ stop: '' }, /^stop is ''/],
+    [{ stop: ['a', ''] }, /^stop is/],
+    [{ stop: '\ud83d' }, /^stop is/],
+    [{ stop: 3 as never }, /^stop is 3/],
+    [{ signal: {} as never }, /^signal is/],
+    [{ temperature: NaN }, /^temperature is NaN/],
+    [{ plan: 'sequential', session: {} as never }, /^Both plan and session/],
+  ])('refuses %o at once', (options, message) => {
+    expectCode('INVALID_ARGUMENT', () => start(new ScriptedModel(STORY), options), message);
+  });
+
+  it.each<[unknown, RegExp]>([
+    [undefined, /^The prompt is undefined; expected a string or an array of token ids/],
+    [7, /^The prompt is 7/],
+    [[1.5], /^Token 0 is 1.5; expected an integer from 0 to 14/],
+    [[3, 15], /^Token 1 is 15/],
+    [{ length: -1 }, /^The tokens/],
+  ])('refuses the prompt %o at once', (prompt, message) => {
+    expectCode('INVALID_ARGUMENT', () => new Generation(new ScriptedModel(STORY), prompt as never), message);
+  });
+
+  it('refuses options that are no object', () => {
+    expectCode('INVALID_ARGUMENT', () => new Generation(new ScriptedModel(STORY), 'Once', [] as never), /^The options of generate is \[\]; expected an object/);
+  });
+
+  it('refuses a prompt that leaves no room', async () => {
+    const model = new ScriptedModel(STORY);
+    await expectRejection('CONTEXT_OVERFLOW', start(model, {}, Array.from({ length: 64 }, () => 6)), /leaves no room/);
+    expectCode('CONTEXT_OVERFLOW', () => start(model, {}, { length: 2 ** 50 } as never), /expected at most the context's 64/);
+    expect(model.opened).toBe(0);
+  });
+});

@@ -1,0 +1,209 @@
+import { monitorEventLoopDelay } from 'node:perf_hooks';
+import path from 'node:path';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { loadModel, loadSyntheticModel, type LoadProgress, type Model } from '../lib/model.js';
+import { engineMissing, expectSameBits, someIds } from './reference/engine.js';
+import { logSoftmax } from './reference/forward.js';
+import { expectCode, expectRejection } from './support/expect_code.js';
+import { writeRandomModel } from './support/random_model.js';
+import { describeShared, describeUnless, sharedData } from './support/shared_data.js';
+import { tempFolder } from './support/temp_folder.js';
+
+const CONTEXT = 1024;
+const VOCAB = 300;
+
+describeUnless(engineMissing, 'generation on the engine', () => {
+  const file = path.join(tempFolder(), 'random.gguf');
+  let model: Model;
+  beforeAll(async () => {
+    writeRandomModel(file, { format: 'gguf', vocabulary: true, shape: { nLayers: 6, vocabSize: VOCAB, contextLength: CONTEXT }, seed: 3 });
+    model = await loadModel(file);
+  });
+  afterAll(() => model.dispose());
+
+  it('scores across slices as decoding one by one does', async () => {
+    const ids = someIds(700, VOCAB);
+    const session = model.createSession();
+    const scores = await session.score(ids);
+    expect([scores.length, session.position]).toEqual([699, 700]);
+    session.truncate(0);
+    for (let i = 0; i + 1 < 600; i++) {
+      const expected = logSoftmax(await session.decode(ids[i]!))[ids[i + 1]!]!;
+      expect(Math.abs(scores[i]! - expected)).toBeLessThan(1e-4);
+    }
+    session.truncate(300);
+    const rest = await session.score(ids.slice(300));
+    expectSameBits([rest], [scores.slice(300)], 'scores from position 300');
+    expect(await session.score([1])).toHaveLength(0);
+    expect(session.position).toBe(701);
+    session.close();
+  });
+
+  it('does the calls of a session in order, and lets sessions take turns', async () => {
+    const [long, short] = [model.createSession(), model.createSession()];
+    const order: string[] = [];
+    const calls = [
+      long.prefill(someIds(900, VOCAB)).then(() => order.push('long')),
+      long.decode(1).then(() => order.push('long again')),
+      short.decode(2).then(() => order.push('short')),
+    ];
+    await Promise.all(calls);
+    expect(order).toEqual(['short', 'long', 'long again']);
+    expect([long.position, short.position]).toEqual([901, 1]);
+    const alone = model.createSession();
+    expectSameBits([await short.decode(3)], [(await alone.decode(2), await alone.decode(3))], 'beside another session');
+  });
+
+  it('copies the ids it is given', async () => {
+    const session = model.createSession();
+    const ids = Int32Array.from(someIds(400, VOCAB));
+    const call = session.prefill(ids);
+    const logits = model.createSession().prefill(Array.from(ids));
+    ids.fill(0);
+    expectSameBits([await call], [await logits], 'after the array was changed');
+  });
+
+  it('refuses what does not fit, and goes on', async () => {
+    const session = model.createSession({ contextLength: 8 });
+    await session.prefill([1, 2, 3]);
+    await expectRejection('CONTEXT_OVERFLOW', session.prefill([1, 2, 3, 4, 5, 6]), /^6 tokens at position 3 end at 9; expected at most the context's 8\.$/);
+    await expectRejection('CONTEXT_OVERFLOW', session.score({ length: 1e15 }), /expected at most the context's 8/);
+    await expectRejection('INVALID_ARGUMENT', session.prefill([]), /^The tokens/);
+    await expectRejection('INVALID_ARGUMENT', session.prefill([VOCAB]), /^Token 0 is 300; expected an integer from 0 to 299\.$/);
+    await expectRejection('INVALID_ARGUMENT', session.decode(1.5), /^Token 0 is 1.5/);
+    await expectRejection('INVALID_ARGUMENT', session.prefill('abc' as never), /^The tokens/);
+    await expectRejection('INVALID_ARGUMENT', session.prefill([1], { singal: undefined } as never), /did you mean signal/);
+    expectCode('INVALID_ARGUMENT', () => session.truncate(4), /from 0 to the position, 3/);
+    const pending = session.decode(1);
+    expectCode('INVALID_ARGUMENT', () => session.truncate(0), /in flight/);
+    await pending;
+    expect(session.position).toBe(4);
+    session.truncate(0);
+    expect((await session.prefill([1, 2, 3, 4, 5, 6, 7, 8])).length).toBe(VOCAB);
+  });
+
+  it('gives the same text for the same seed, whatever the threads and the execution', async () => {
+    const options = { maxTokens: 60, seed: 11, temperature: 1.5, topK: 0, plan: 'P2-D1-S1-E5' };
+    const expected = await model.generate('Hello', options);
+    expect(expected.tokens.length).toBeGreaterThan(10);
+    for (const placement of [{ threads: 1 }, { threads: 2, execution: 'wide' }, { threads: 3, execution: 'lanes' }] as const) {
+      const other = await loadModel(file, placement);
+      expect(await other.generate('Hello', options)).toMatchObject({ text: expected.text, tokens: expected.tokens });
+      await other.dispose();
+    }
+    const chunks = [];
+    for await (const chunk of model.generate('Hello', options)) chunks.push(chunk);
+    expect(chunks.map(({ text }) => text).join('')).toBe(expected.text);
+    expect(chunks.map(({ token }) => token)).toEqual(expected.tokens);
+  });
+
+  it('generates the same in a session as in two calls on it', async () => {
+    const prompt = [1, 70, 80, 90];
+    const options = { temperature: 0, logitBias: { 2: -Infinity } };
+    const whole = await model.generate(prompt, { ...options, maxTokens: 12 });
+    const session = model.createSession();
+    const first = await model.generate(prompt, { ...options, maxTokens: 5, session });
+    expect(session.position).toBe(prompt.length + 5);
+    expect(first.tokens).toEqual(whole.tokens.slice(0, 5));
+    session.truncate(session.position - 1);
+    const second = await model.generate(first.tokens.slice(-1), { ...options, maxTokens: 7, session });
+    expect(second.tokens).toEqual(whole.tokens.slice(5));
+  });
+
+  it('stops within one token of the signal, and on dispose', async () => {
+    const controller = new AbortController();
+    const generation = model.generate([1, 5], { maxTokens: 1000, logitBias: { 2: -Infinity }, signal: controller.signal });
+    let after = 0;
+    const loop = (async () => {
+      for await (const _ of generation) {
+        if (controller.signal.aborted) after++;
+        else setImmediate(() => controller.abort());
+      }
+    })();
+    await expectRejection('ABORTED', loop);
+    expect(after).toBeLessThanOrEqual(1);
+
+    const doomed = await loadModel(file);
+    const started = Promise.allSettled([doomed.generate([1, 5], { maxTokens: 1000, logitBias: { 2: -Infinity } })]);
+    setTimeout(() => void doomed.dispose(), 5);
+    expect(await started).toMatchObject([{ status: 'rejected', reason: { code: 'DISPOSED' } }]);
+    expectCode('DISPOSED', () => doomed.generate('x'));
+    expectCode('DISPOSED', () => doomed.createSession());
+  });
+
+  it('reports how far loading is, and stops when told to', async () => {
+    const seen: LoadProgress[] = [];
+    const loaded = await loadModel(file, { onProgress: (progress) => seen.push(progress) });
+    expect(seen[0]).toMatchObject({ phase: 'open', loaded: 0 });
+    expect(seen.at(-1)).toEqual({ phase: 'read', loaded: seen[0]!.total, total: seen[0]!.total });
+    expect(loaded.threads).toBe(1);
+    await loaded.dispose();
+    const controller = new AbortController();
+    await expectRejection('ABORTED', loadModel(file, { signal: controller.signal, onProgress: () => controller.abort() }));
+    await expect(loadModel(file, { onProgress: () => { throw new RangeError('mine'); } })).rejects.toThrow(RangeError);
+  });
+
+  it.each<[object, string, RegExp]>([
+    [{ backend: 'gpu' }, 'INVALID_ARGUMENT', /^backend is 'gpu'; expected auto, cpu or cuda\.$/],
+    [{ execution: 'fast' }, 'INVALID_ARGUMENT', /^execution is 'fast'/],
+    [{ execution: 'devices' }, 'BACKEND_UNAVAILABLE', /one device/],
+    [{ devices: [0, 1] }, 'BACKEND_UNAVAILABLE', /^2 devices/],
+    [{ devices: [-1] }, 'INVALID_ARGUMENT', /^devices/],
+    [{ threads: 1000 }, 'INVALID_ARGUMENT', /^threads is 1000; expected an integer from 1 to 256\.$/],
+    [{ contextLength: CONTEXT + 1 }, 'INVALID_ARGUMENT', /the model's 1024 positions/],
+    [{ thread: 1 }, 'INVALID_ARGUMENT', /did you mean threads\?/],
+    [{ plan: 'P2-S1-E9' }, 'INVALID_PLAN', /layer/],
+  ])('refuses to load with %o', async (options, code, message) => {
+    await expectRejection(code as never, loadModel(file, options), message);
+  });
+
+  it('refuses a session of another model, and options that do not fit', async () => {
+    const other = await loadModel(file);
+    expectCode('INVALID_ARGUMENT', () => model.generate('x', { session: other.createSession() }), /a session of this model/);
+    expectCode('INVALID_ARGUMENT', () => model.createSession({ contextLength: 2000 }), /1 to the model's 1024/);
+    expectCode('INVALID_ARGUMENT', () => model.createSession({ context: 5 } as never), /^createSession has no option "context"/);
+    await other.dispose();
+    await expectRejection('FILE_NOT_FOUND', loadModel(path.join(file, 'none')));
+    await expectRejection('INVALID_ARGUMENT', loadModel(3 as never), /^The path of the model is 3/);
+  });
+
+  it('random weights compute on token ids and say why there is no text', async () => {
+    const synthetic = await loadSyntheticModel('smollm2-135m', { dtype: 'Q8_0', seed: 1, threads: 1 });
+    expectCode('INVALID_TOKENIZER', () => synthetic.tokenizer, /no tokenizer/);
+    expectCode('INVALID_TOKENIZER', () => synthetic.generate('Hello'), /no tokenizer/);
+    expect(await synthetic.generate([1, 2, 3], { maxTokens: 2 })).toMatchObject({ text: '', usage: { completionTokens: 2 } });
+    await synthetic.dispose();
+  });
+});
+
+describe.runIf(engineMissing === undefined)('with the story model', () => {
+  describeShared('of the shared data', () => {
+    let model: Model;
+    beforeAll(async () => {
+      model = await loadModel(sharedData('models', 'stories-16l'));
+    });
+    afterAll(() => model.dispose());
+
+    it('cuts at stop strings that tokens straddle', async () => {
+      const options = { temperature: 0, maxTokens: 60 };
+      const { text } = await model.generate('Once upon a time', options);
+      for (const stop of [text.slice(20, 33), text.slice(41, 44)]) {
+        const cut = await model.generate('Once upon a time', { ...options, stop });
+        expect(cut).toMatchObject({ text: text.slice(0, text.indexOf(stop)), finishReason: 'stop' });
+      }
+    });
+
+    it('leaves the event loop free: the 99th percentile of its delay is under 20 ms', async () => {
+      const measure = async (): Promise<number> => {
+        const delay = monitorEventLoopDelay({ resolution: 1 });
+        delay.enable();
+        await model.generate('Once upon a time', { maxTokens: 200, seed: 1, topK: 0, logprobs: 5 });
+        delay.disable();
+        return delay.percentile(99) / 1e6;
+      };
+      const first = await measure();
+      // Other work on the machine can delay any process, so one bad measurement is taken again.
+      expect(first < 20 ? first : await measure()).toBeLessThan(20);
+    });
+  });
+});
