@@ -1,0 +1,77 @@
+import type { Command } from 'commander';
+import { openCheckpoint } from '../checkpoint/open.js';
+import type { TensorInfo } from '../checkpoint/types.js';
+import { compilePlan, shippedModelPath } from '../model.js';
+import type { Program } from '../native.js';
+import { resolvePlan } from '../plan.js';
+import { describePlan } from '../plan_diagram.js';
+import { printJson, type Io } from './io.js';
+import { kvBytesPerPosition, weightBytes } from './memory.js';
+import { addJsonOption, addModelArgument, integer, PLAN_HELP } from './options.js';
+import { planForJson } from './plan_value.js';
+import { formatBytes, formatTable } from './table.js';
+
+interface Options {
+  plan?: string;
+  context?: number;
+  json?: boolean;
+}
+
+export function addInspect(program: Command, io: Io): void {
+  const command = program.command('inspect').description("show a model's shape, tensors and memory, and the program of a plan, without loading its weights");
+  addModelArgument(command)
+    .option('--plan <plan>', PLAN_HELP)
+    .option('--context <n>', "positions to count memory for (default: the model's context length)", integer(1, 1 << 24));
+  addJsonOption(command).action((path: string | undefined, options: Options) => inspect(path ?? shippedModelPath(), options, io));
+}
+
+async function inspect(path: string, options: Options, io: Io): Promise<void> {
+  const { format, files, config, tensors } = await openCheckpoint(path);
+  const plan = resolvePlan(options.plan, config.nLayers);
+  const compiled = compilePlan(config, plan);
+  const context = options.context ?? config.contextLength;
+  const kvPerPosition = kvBytesPerPosition(config);
+  const memory = { weights: weightBytes(tensors), kvPerPosition, context, kvCache: kvPerPosition * context };
+  if (options.json) {
+    printJson(io, {
+      path,
+      format,
+      config: { ...config, ropeFrequencies: [...config.ropeFrequencies] },
+      tensors: tensors.map(({ name, role, layer, dtype, rows, cols, byteLength }) => ({ name, role, layer, dtype, rows, cols, bytes: byteLength })),
+      memory,
+      plan: planForJson(plan),
+      program: compiled,
+    });
+    return;
+  }
+  const { architecture, nLayers, dim, hiddenDim, nHeads, nKvHeads, headDim, vocabSize, contextLength } = config;
+  io.out(`${path}: ${architecture}, ${format}, ${files.length === 1 ? '1 file' : `${files.length} files`}
+layers ${nLayers}, dim ${dim}, hidden dim ${hiddenDim}, heads ${nHeads} of ${headDim}, KV heads ${nKvHeads}, vocabulary ${vocabSize}, context ${contextLength}
+
+${formatTable(['weights', 'tensors', 'bytes'], weightRows(tensors))}
+memory: weights ${formatBytes(memory.weights)}, KV cache ${formatBytes(kvPerPosition)} per position, ${formatBytes(memory.kvCache)} for ${context} positions
+
+${describePlan(plan)}
+
+${formatTable(['phase', 'stage', 'layers'], phaseRows(compiled))}`);
+}
+
+/** One row per dtype, in the order of the file. */
+function weightRows(tensors: TensorInfo[]): string[][] {
+  const dtypes = [...new Set(tensors.map((tensor) => tensor.dtype))];
+  return dtypes.map((dtype) => {
+    const those = tensors.filter((tensor) => tensor.dtype === dtype);
+    return [dtype, String(those.length), formatBytes(weightBytes(those))];
+  });
+}
+
+/** The program with the five phases of a stage folded into one row. */
+function phaseRows({ phases }: Program): string[][] {
+  const rows: string[][] = [];
+  for (const { kind, stage, layers } of phases) {
+    const last = rows.at(-1);
+    if (last && stage >= 0 && last[1] === String(stage)) last[0] += ` ${kind}`;
+    else rows.push([kind, stage < 0 ? '' : String(stage), layers.join(' ')]);
+  }
+  return rows;
+}

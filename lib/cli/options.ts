@@ -1,0 +1,76 @@
+import { InvalidArgumentError, Option, type Command } from 'commander';
+import type { Execution } from '../native.js';
+
+export const EXECUTIONS: readonly Execution[] = ['auto', 'wide', 'lanes'];
+
+/** What computes, as given on the command line. */
+export interface BackendOptions {
+  backend: 'auto' | 'cpu' | 'cuda';
+  threads?: number;
+}
+
+/** What computes, and how the layers of a group run. */
+export interface PlacementOptions extends BackendOptions {
+  execution: Execution;
+}
+
+export const PLAN_HELP = 'which layers share an input: sequential, P2-D0-S4-E12 (P layers per group, from S up to but without E, bypass D), or a JSON file';
+
+/** The model every verb takes. */
+export function addModelArgument(command: Command): Command {
+  return command.argument('[model]', 'a Hugging Face folder or a .gguf file (default: the small model that ships)');
+}
+
+export function addBackendOptions(command: Command): Command {
+  return command
+    .addOption(new Option('--backend <name>', 'what computes').choices(['auto', 'cpu', 'cuda']).default('auto'))
+    .option('--threads <n>', 'CPU threads (default: one per physical core)', integer(1, 256));
+}
+
+export function addPlacementOptions(command: Command): Command {
+  return addBackendOptions(command).addOption(new Option('--execution <mode>', 'how the layers of a group run').choices(EXECUTIONS).default('auto'));
+}
+
+export function addJsonOption(command: Command): Command {
+  return command.option('--json', 'print one JSON document on stdout and nothing else');
+}
+
+/** A parser for whole numbers between two bounds, inclusive. */
+export function integer(min: number, max: number): (text: string) => number {
+  return (text) => {
+    const value = /^[+-]?\d+$/.test(text) ? Number(text) : Number.NaN;
+    if (value >= min && value <= max) return value;
+    throw new InvalidArgumentError(`Expected a whole number from ${min} to ${max}.`);
+  };
+}
+
+/** A parser for numbers between two bounds, inclusive. */
+export function decimal(min: number, max: number): (text: string) => number {
+  return (text) => {
+    const value = text.trim() === '' ? Number.NaN : Number(text);
+    if (value >= min && value <= max) return value;
+    throw new InvalidArgumentError(`Expected a number from ${min} to ${max}.`);
+  };
+}
+
+/** A parser for whole numbers separated by commas or spaces. */
+export function integerList(text: string): number[] {
+  const words = text.trim().split(/\s*,\s*|\s+/);
+  const values = words.map(Number);
+  if (words.every((word) => /^\d+$/.test(word)) && values.every((value) => value < 2 ** 31)) return values;
+  throw new InvalidArgumentError('Expected whole numbers separated by commas, such as 1,15043,29892.');
+}
+
+/** A parser for an option that may be given several times. */
+export function repeatable(text: string, before: string[] | undefined): string[] {
+  return [...(before ?? []), text];
+}
+
+/** A parser for an option that takes one of a few words and may be given several times. */
+export function repeatableChoice<T extends string>(choices: readonly T[]): (text: string, before: T[] | undefined) => T[] {
+  return (text, before) => {
+    const choice = choices.find((known) => known === text);
+    if (choice === undefined) throw new InvalidArgumentError(`Allowed choices are ${choices.join(', ')}.`);
+    return [...(before ?? []), choice];
+  };
+}

@@ -1,0 +1,96 @@
+import { existsSync } from 'node:fs';
+import { writeFile } from 'node:fs/promises';
+import type { Command } from 'commander';
+import { openCheckpoint } from '../checkpoint/open.js';
+import { CqilError } from '../errors.js';
+import { shippedModelPath } from '../model.js';
+import { countStages, resolvePlan, type Plan } from '../plan.js';
+import { describePlan, drawPlan, planSummary } from '../plan_diagram.js';
+import { formatJson, printJson, type Io } from './io.js';
+import { addJsonOption, addModelArgument, integer, PLAN_HELP } from './options.js';
+import { planForJson } from './plan_value.js';
+
+interface Options {
+  layers?: number;
+  json?: boolean;
+}
+
+interface MakeOptions extends Options {
+  plan?: string;
+  p?: number;
+  s?: number;
+  e?: number;
+  d?: number;
+  output?: string;
+  force?: boolean;
+}
+
+export function addPlan(program: Command, io: Io): void {
+  const plan = program.command('plan').description('make, check and explain plans');
+
+  const make = addModelArgument(plan.command('make').description('write a plan as JSON, checked against a model or a number of layers'))
+    .option('--plan <plan>', PLAN_HELP)
+    .option('--p <n>', 'layers per group', integer(1, 1024))
+    .option('--s <layer>', 'first layer of the grouped range', integer(0, 1024))
+    .option('--e <layer>', 'end of the grouped range, not in it', integer(0, 1024))
+    .option('--d <n>', 'bypass distance (default: 0)', integer(0, 1024))
+    .option('-o, --output <file>', 'write there instead of stdout')
+    .option('--force', 'overwrite the file');
+  addLayersOption(make).action((model: string | undefined, options: MakeOptions) => makePlan(model, options, io));
+
+  const check = plan.command('check').description('say whether a plan is sound, and fits a model').argument('<plan>', PLAN_HELP);
+  addLayersOption(addModelArgument(check)).action((spec: string, model: string | undefined, options: Options) => checkPlan(spec, model, options, io));
+
+  const explain = plan.command('explain').description('show in words and as a diagram what a plan does').argument('<plan>', PLAN_HELP);
+  addLayersOption(addModelArgument(explain)).action((spec: string, model: string | undefined, options: Options) => explainPlan(spec, model, options, io));
+}
+
+function addLayersOption(command: Command): Command {
+  return addJsonOption(command).option('--layers <n>', 'the number of layers, instead of a model', integer(1, 1024));
+}
+
+async function makePlan(model: string | undefined, options: MakeOptions, io: Io): Promise<void> {
+  const { p, s, e, d, output } = options;
+  const letters = [p, s, e, d].some((value) => value !== undefined);
+  if (letters === (options.plan !== undefined)) {
+    throw new CqilError('INVALID_ARGUMENT', 'Give either --plan, or --p, --s and --e (and --d if there is a bypass).');
+  }
+  const spec = options.plan ?? Object.entries({ P: p, D: d, S: s, E: e }).flatMap(([letter, value]) => (value === undefined ? [] : [letter + value])).join('-');
+  const plan = await planFor(spec, model, options);
+  if (output === undefined) return printJson(io, plan);
+  await writeNew(output, formatJson(plan), options.force ?? false);
+  if (options.json) printJson(io, plan);
+  io.err(`wrote ${output}: ${planSummary(plan)}\n`);
+}
+
+async function checkPlan(spec: string, model: string | undefined, options: Options, io: Io): Promise<void> {
+  const plan = await planFor(spec, model, options);
+  if (options.json) return printJson(io, plan);
+  const whom = model ?? `a model of ${plan.layers} layers`;
+  io.out(`${planSummary(plan)} fits ${whom}: ${countStages(plan)} stages instead of ${plan.layers}\n`);
+}
+
+async function explainPlan(spec: string, model: string | undefined, options: Options, io: Io): Promise<void> {
+  const plan = await planFor(spec, model, options);
+  if (!options.json) return io.out(`${describePlan(plan)}\n\n${drawPlan(plan)}\n`);
+  printJson(io, { plan: planForJson(plan), layers: plan.layers, groups: plan.groups, stages: countStages(plan), description: describePlan(plan), diagram: drawPlan(plan) });
+}
+
+/** The plan for a number of layers, for a model, or else as the file itself says; shorthand without any of them is for the shipped model. */
+async function planFor(spec: string, model: string | undefined, { layers }: Options): Promise<Plan> {
+  if (model !== undefined && layers !== undefined) throw new CqilError('INVALID_ARGUMENT', 'Give a model or --layers, not both.');
+  if (model === undefined && (layers !== undefined || existsSync(spec))) return resolvePlan(spec, layers);
+  const { config } = await openCheckpoint(model ?? shippedModelPath());
+  return resolvePlan(spec, config.nLayers);
+}
+
+async function writeNew(file: string, text: string, overwrite: boolean): Promise<void> {
+  try {
+    await writeFile(file, text, { flag: overwrite ? 'w' : 'wx' });
+  } catch (cause) {
+    if ((cause as NodeJS.ErrnoException).code === 'EEXIST') {
+      throw new CqilError('INVALID_ARGUMENT', `The file ${file} exists already; --force overwrites it.`, { cause });
+    }
+    throw new CqilError('FILE_NOT_FOUND', `The file ${file} cannot be written: ${(cause as Error).message}.`, { cause });
+  }
+}

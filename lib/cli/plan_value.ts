@@ -1,0 +1,6 @@
+import { planShorthand, type Plan } from '../plan.js';
+
+/** A plan inside a JSON document: its shorthand where that says everything, the plan itself otherwise. */
+export function planForJson(plan: Plan): string | Plan {
+  return planShorthand(plan) ?? plan;
+}

@@ -1,0 +1,55 @@
+import { Command, CommanderError } from 'commander';
+import { CqilError } from '../errors.js';
+import { addBench } from './bench.js';
+import { addDemo } from './demo.js';
+import { addDoctor } from './doctor.js';
+import { addGenerate } from './generate.js';
+import { addInspect } from './inspect.js';
+import type { Io } from './io.js';
+import { addPerplexity } from './perplexity.js';
+import { addPlan } from './plan.js';
+import { packageVersion } from './version.js';
+
+const EXIT_DONE = 0;
+const EXIT_FAILED = 1;
+const EXIT_USAGE = 2;
+/** 128 + SIGINT, as shells report it. */
+export const EXIT_INTERRUPTED = 130;
+
+/** Runs one command line (without the program's name) and returns its exit code. Never throws and never ends the process. */
+export async function runCli(args: string[], io: Io): Promise<number> {
+  try {
+    await createProgram(io).parseAsync(args, { from: 'user' });
+    return io.signal.aborted ? EXIT_INTERRUPTED : EXIT_DONE;
+  } catch (error) {
+    return report(error, io);
+  }
+}
+
+function createProgram(io: Io): Command {
+  const program = new Command('cqil')
+    .description('Runs LLaMA-family language models; a plan lets adjacent layers share one input and run at the same time.')
+    .version(packageVersion())
+    .exitOverride()
+    .configureOutput({
+      writeOut: (text) => io.out(text),
+      writeErr: (text) => io.err(text),
+      outputError: (text, write) => write(`cqil: ${oneLine(text.replace(/^error: /, ''))}\n`),
+    })
+    .addHelpText('after', '\nData goes to stdout, progress to stderr. Exit code 0: done, 1: failed, 2: wrong usage, 130: interrupted.');
+  for (const add of [addGenerate, addPerplexity, addInspect, addPlan, addBench, addDoctor, addDemo]) add(program, io);
+  return program;
+}
+
+/** Says what went wrong in one line on stderr, unless commander has said it already. */
+function report(error: unknown, io: Io): number {
+  if (error instanceof CommanderError) return error.exitCode === 0 ? EXIT_DONE : EXIT_USAGE;
+  const code = error instanceof CqilError ? error.code : 'INTERNAL';
+  if (code === 'ABORTED' && io.signal.aborted) return EXIT_INTERRUPTED;
+  io.err(`cqil: ${oneLine(error instanceof Error ? error.message : String(error))} (${code})\n`);
+  return code === 'INVALID_ARGUMENT' ? EXIT_USAGE : EXIT_FAILED;
+}
+
+function oneLine(text: string): string {
+  return text.trim().replace(/\s*\n\s*/g, ' ');
+}

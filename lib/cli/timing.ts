@@ -1,0 +1,85 @@
+import type { Model } from '../model.js';
+import type { Execution } from '../native.js';
+import type { Plan } from '../plan.js';
+
+/** One way to run a model, to be timed against others. */
+export interface Contender {
+  plan: Plan;
+  execution: Execution;
+}
+
+export interface Timing {
+  /** Milliseconds per decoded token, over all tokens of all rounds. */
+  msPerToken: { min: number; median: number; max: number };
+  /** Median over the rounds. */
+  prefillTokensPerSecond: number;
+}
+
+export interface Workload {
+  promptTokens: number;
+  /** Tokens decoded one by one after the prompt. */
+  tokens: number;
+  /** Rounds; in each, every contender runs once. */
+  repeat: number;
+}
+
+/**
+ * Times prefill and decode of several contenders on one model. The rounds are interleaved (A B A B …), so that what else the machine
+ * does falls on all of them; one short round before them is not counted. Token ids are random: they change nothing about the time.
+ */
+export async function timeContenders(
+  model: Model,
+  contenders: Contender[],
+  { promptTokens, tokens, repeat }: Workload,
+  { signal, onProgress }: { signal?: AbortSignal; onProgress?: (done: number, total: number) => void } = {},
+): Promise<Timing[]> {
+  const ids = randomIds(promptTokens + tokens, model.config.vocabSize);
+  const entries = contenders.map(({ plan, execution }) => ({
+    session: model.createSession({ plan, execution, contextLength: promptTokens + tokens }),
+    decodeMs: [] as number[],
+    prefillMs: [] as number[],
+  }));
+  try {
+    for (const { session } of entries) {
+      await session.prefill(ids.slice(0, promptTokens), { signal });
+      await session.decode(ids[promptTokens]!, { signal });
+    }
+    for (let round = 0; round < repeat; round++) {
+      for (const [i, { session, decodeMs, prefillMs }] of entries.entries()) {
+        session.truncate(0);
+        prefillMs.push(await elapsed(() => session.prefill(ids.slice(0, promptTokens), { signal })));
+        for (const id of ids.slice(promptTokens)) decodeMs.push(await elapsed(() => session.decode(id, { signal })));
+        onProgress?.(round * entries.length + i + 1, repeat * entries.length);
+      }
+    }
+  } finally {
+    for (const { session } of entries) session.close();
+  }
+  return entries.map(({ decodeMs, prefillMs }) => ({
+    msPerToken: { min: quantile(decodeMs, 0), median: quantile(decodeMs, 0.5), max: quantile(decodeMs, 1) },
+    prefillTokensPerSecond: (promptTokens / quantile(prefillMs, 0.5)) * 1000,
+  }));
+}
+
+async function elapsed(work: () => Promise<unknown>): Promise<number> {
+  const started = performance.now();
+  await work();
+  return performance.now() - started;
+}
+
+/** The value at a fraction of the sorted values; between two, their weighted mean. */
+export function quantile(values: number[], fraction: number): number {
+  const sorted = values.toSorted((a, b) => a - b);
+  const at = (sorted.length - 1) * fraction;
+  const below = sorted[Math.floor(at)]!;
+  return below + (sorted[Math.ceil(at)]! - below) * (at - Math.floor(at));
+}
+
+/** Uniform token ids from a fixed linear congruential generator (Numerical Recipes), so that runs are alike. */
+function randomIds(count: number, vocabSize: number): number[] {
+  let state = 1;
+  return Array.from({ length: count }, () => {
+    state = (Math.imul(state, 1664525) + 1013904223) >>> 0;
+    return Math.floor((state / 2 ** 32) * vocabSize);
+  });
+}

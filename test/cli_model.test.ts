@@ -1,0 +1,205 @@
+import { existsSync, readFileSync, writeFileSync } from 'node:fs';
+import path from 'node:path';
+import { describe, expect, it } from 'vitest';
+import { loadModel, shippedModelPath } from '../lib/model.js';
+import { cqil } from './support/cli.js';
+import { describeShared, describeUnless, sharedData } from './support/shared_data.js';
+import { tempFolder } from './support/temp_folder.js';
+
+const MODEL = sharedData('models', 'stories-16l');
+const PROMPT = 'Once upon a time';
+const folder = tempFolder();
+
+function write(name: string, content: string): string {
+  const file = path.join(folder, name);
+  writeFileSync(file, content);
+  return file;
+}
+
+/** Runs with --json and gives the one document, having seen that there is nothing else. */
+async function document<T>(args: string[], stdin?: string): Promise<T> {
+  const { code, stdout, stderr } = await cqil([...args, '--json'], { stdin });
+  expect({ code, stderr }).toEqual({ code: 0, stderr: '' });
+  return JSON.parse(stdout) as T;
+}
+
+interface Generated {
+  text: string;
+  tokens: number[];
+  promptTokens: number;
+  finishReason: string;
+  plan: unknown;
+  seed: number;
+  logprobs?: Array<{ token: number; logprob: number; alternatives: unknown[] }>;
+  timings: Record<string, number>;
+}
+
+describeShared('generate', () => {
+  const generate = ['generate', MODEL, '-n', '24', '--seed', '5'];
+
+  it('prints the same text as the document holds, and statistics on stderr', async () => {
+    const json = await document<Generated>([...generate, '-p', PROMPT]);
+    expect(json).toMatchObject({ finishReason: 'length', plan: 'sequential', seed: 5 });
+    expect(json.tokens).toHaveLength(24);
+    for (const name of ['loadMs', 'prefillMs', 'decodeMs', 'prefillTokensPerSecond', 'decodeTokensPerSecond']) expect(json.timings[name]).toBeGreaterThan(0);
+    const streamed = await cqil([...generate, '-p', PROMPT]);
+    expect(streamed).toMatchObject({ code: 0, stdout: `${json.text}\n` });
+    expect(streamed.stderr).toMatch(/^loaded in .* \| prompt tokens .* \| generated tokens 24 in .* \| ended by length\n$/);
+  });
+
+  it('takes the prompt from stdin or as token ids', async () => {
+    const json = await document<Generated>([...generate, '-p', PROMPT]);
+    expect((await document<Generated>([...generate, '-p', '-'], PROMPT)).tokens).toEqual(json.tokens);
+    const model = await loadModel(MODEL);
+    const ids = model.tokenizer.encode(PROMPT);
+    await model.dispose();
+    expect((await document<Generated>([...generate, '--token-ids', ids.join(',')])).tokens).toEqual(json.tokens);
+    expect(json.promptTokens).toBe(ids.length);
+  });
+
+  it('reports the seed it drew, which repeats the run', async () => {
+    const first = await document<Generated>(['generate', MODEL, '-n', '24', '-p', PROMPT]);
+    const second = await document<Generated>(['generate', MODEL, '-n', '24', '-p', PROMPT, '--seed', String(first.seed)]);
+    expect(second.tokens).toEqual(first.tokens);
+  });
+
+  it('takes a plan, stop strings and log-probabilities', async () => {
+    const json = await document<Generated>(['generate', MODEL, '-p', PROMPT, '--temperature', '0', '--plan', 'P2-D1-S4-E12', '--stop', '.', '--stop', 'zzz', '--logprobs', '2']);
+    expect(json).toMatchObject({ plan: 'P2-D1-S4-E12', finishReason: 'stop' });
+    expect(json.text).not.toContain('.');
+    expect(json.logprobs!.map(({ token }) => token)).toEqual(json.tokens);
+    expect(json.logprobs![0]!.alternatives).toHaveLength(2);
+  });
+
+  it.each([
+    [['--token-ids', '999999'], 2, 'INVALID_ARGUMENT'],
+    [['-p', PROMPT, '--plan', 'P2-S0-E99'], 1, 'INVALID_PLAN'],
+    [['-p', PROMPT, '--context', '4'], 1, 'CONTEXT_OVERFLOW'],
+    [['-p', PROMPT, '--top-p', '0'], 2, 'INVALID_ARGUMENT'],
+    [['-p', PROMPT, '--backend', 'cuda'], 1, 'BACKEND_UNAVAILABLE'],
+  ])('refuses %j', async (args, code, reason) => {
+    const run = await cqil(['generate', MODEL, ...args, '--json']);
+    expect(run).toMatchObject({ code, stdout: '' });
+    expect(run.stderr).toMatch(new RegExp(`^cqil: [^\\n]+ \\(${reason}\\)\\n$`));
+  });
+
+  it('keeps what it has when it is interrupted', async () => {
+    const abort = new AbortController();
+    const run = await cqil(['generate', MODEL, '-p', PROMPT, '-n', '200'], { signal: abort.signal, onOut: () => abort.abort() });
+    expect(run).toMatchObject({ code: 130, stderr: 'interrupted\n' });
+    expect(run.stdout.length).toBeGreaterThan(1);
+    const before = await cqil(['generate', MODEL, '-p', PROMPT, '--json'], { signal: AbortSignal.abort() });
+    expect(before).toEqual({ code: 130, stdout: '', stderr: '' });
+  });
+});
+
+describeShared('perplexity', () => {
+  const words = PROMPT.concat(' there was a little girl who liked to play in the park with her dog. ').repeat(8);
+  const file = write('words.txt', words);
+
+  it('is the mean over windows that begin afresh', async () => {
+    const json = await document<{ tokens: number; nll: number; perplexity: number; plan: string; window: number }>(['perplexity', MODEL, '--file', file, '--window', '50', '--plan', 'P2-S4-E12']);
+    const model = await loadModel(MODEL, { plan: 'P2-S4-E12' });
+    const ids = model.tokenizer.encode(words);
+    const scores: number[] = [];
+    for (let from = 0; from < ids.length; from += 50) {
+      const session = model.createSession();
+      scores.push(...(await session.score(ids.slice(from, from + 50))));
+    }
+    await model.dispose();
+    expect(json).toMatchObject({ plan: 'P2-D0-S4-E12', window: 50, tokens: scores.length });
+    expect(json.tokens).toBe(ids.length - Math.ceil(ids.length / 50));
+    expect(json.nll).toBeCloseTo(-scores.reduce((sum, score) => sum + score, 0) / scores.length, 10);
+    expect(json.perplexity).toBeCloseTo(Math.exp(json.nll), 6);
+  });
+
+  it('compares plans in one table or document', async () => {
+    const args = ['perplexity', MODEL, '--file', file, '--plan', 'sequential', '--plan', 'P4-S4-E12'];
+    const { rows } = await document<{ rows: Array<{ plan: string; nll: number }> }>(args);
+    expect(rows.map((row) => row.plan)).toEqual(['sequential', 'P4-D0-S4-E12']);
+    expect(rows[1]!.nll).not.toBe(rows[0]!.nll);
+    const { stdout } = await cqil(args);
+    expect(stdout).toContain(`P4-D0-S4-E12  `);
+    expect(stdout).toContain(rows[1]!.nll.toFixed(4));
+  });
+
+  it.each([
+    [['--file', write('empty.txt', '')], /expected at least 2\. \(INVALID_ARGUMENT\)/],
+    [['--file', file, '--window', '100000'], /context length, 256\. \(INVALID_ARGUMENT\)/],
+  ])('refuses %j', async (args, reason) => {
+    const run = await cqil(['perplexity', MODEL, ...args, '--json']);
+    expect(run).toMatchObject({ code: 2, stdout: '', stderr: expect.stringMatching(reason) });
+  });
+});
+
+describeShared('inspect', () => {
+  it('counts bytes and phases', async () => {
+    const json = await document<{ config: { nLayers: number; ropeFrequencies: number[] }; tensors: Array<{ bytes: number }>; memory: Record<string, number>; program: { phases: unknown[]; layerPhases: number } }>([
+      'inspect', MODEL, '--plan', 'P2-S4-E12', '--context', '100',
+    ]);
+    expect(json.config).toMatchObject({ nLayers: 16 });
+    expect(json.config.ropeFrequencies).toHaveLength(16);
+    expect(json.program).toMatchObject({ stages: 12, layerPhases: 60 });
+    expect(json.program.phases).toHaveLength(62);
+    // Two float32 vectors of 2 heads of 32 in 16 layers.
+    expect(json.memory).toMatchObject({ weights: json.tensors.reduce((sum, { bytes }) => sum + bytes, 0), kvPerPosition: 8192, kvCache: 819_200 });
+  });
+
+  it('folds the phases of a stage into a line of text', async () => {
+    const { code, stdout } = await cqil(['inspect', MODEL, '--plan', 'P2-S4-E12']);
+    expect(code).toBe(0);
+    expect(stdout).toMatch(/^qkv attention attention_out gate_up down +4 +4 5$/m);
+  });
+});
+
+describeShared('plan with a model', () => {
+  it('takes the number of layers from it', async () => {
+    expect(await document(['plan', 'make', MODEL, '--p', '2', '--s', '4', '--e', '8'])).toMatchObject({ layers: 16, groups: [[4, 5], [6, 7]] });
+    expect(await cqil(['plan', 'check', 'P2-S4-E17', MODEL])).toMatchObject({ code: 1, stderr: expect.stringContaining('the model has 16 layers') });
+  });
+});
+
+describeShared('bench', () => {
+  it('times every plan in every mode', async () => {
+    const { rows, machine } = await document<{ rows: Array<Record<string, number> & { plan: string; execution: string; msPerToken: { min: number; median: number; max: number } }>; machine: Record<string, unknown> }>([
+      'bench', MODEL, '--plan', 'sequential', '--plan', 'P2-S4-E12', '--execution', 'wide', '--execution', 'lanes', '--prompt-tokens', '16', '--tokens', '4', '--repeat', '2',
+    ]);
+    expect(rows.map(({ plan, execution, phases }) => [plan, execution, phases])).toEqual([
+      ['sequential', 'wide', 80],
+      ['sequential', 'lanes', 80],
+      ['P2-D0-S4-E12', 'wide', 60],
+      ['P2-D0-S4-E12', 'lanes', 60],
+    ]);
+    for (const row of rows) {
+      expect(row.msPerToken.min).toBeGreaterThan(0);
+      expect(row.msPerToken.median).toBeGreaterThanOrEqual(row.msPerToken.min);
+      expect(row.msPerToken.max).toBeGreaterThanOrEqual(row.msPerToken.median);
+      expect(row.prefillTokensPerSecond).toBeGreaterThan(0);
+      expect(row.bandwidthGBs).toBeCloseTo(row.bytesPerToken! / row.msPerToken.median / 1e6, 9);
+    }
+    // All weights, because the embedding is tied to the output, and keys and values of 18 positions.
+    expect(rows[0]!.bytesPerToken).toBe(readFileSync(path.join(MODEL, 'model.safetensors')).length - headerBytes() + 18 * 8192);
+    expect(machine).toMatchObject({ node: process.versions.node, backend: 'cpu' });
+  });
+
+  function headerBytes(): number {
+    return 8 + Number(readFileSync(path.join(MODEL, 'model.safetensors')).readBigUInt64LE(0));
+  }
+});
+
+describeUnless(existsSync(shippedModelPath()) ? undefined : 'the model that ships is not in models/', 'demo', () => {
+  it('compares two plans on one prompt', async () => {
+    const { prompt, rows } = await document<{ prompt: string; rows: Array<{ plan: string; text: string; phases: number; msPerToken: number }> }>(['demo']);
+    expect(prompt).toBe(PROMPT);
+    expect(rows.map(({ plan, phases }) => [plan, phases])).toEqual([['sequential', 80], ['P2-D0-S4-E12', 60]]);
+    expect(rows[0]!.text).not.toBe(rows[1]!.text);
+  });
+});
+
+describe('doctor', () => {
+  it('knows the machine', async () => {
+    const report = await document<Record<string, unknown>>(['doctor']);
+    expect(report).toMatchObject({ addon: { loaded: true, reason: null }, cores: expect.any(Number) as number, cuda: { available: expect.any(Boolean) as boolean } });
+    expect((await cqil(['doctor'])).stdout).toMatch(/instruction sets {2}.*\(used\)/);
+  });
+});
