@@ -1,7 +1,7 @@
 // How each dtype unpacks: every format is a struct with
 //   kBlock             weights per step, a multiple of 16
 //   kBytes             bytes of such a step
-//   each(block, f)     calls f(i, values) for i in [0, kBlock / 16): weights 16 i … 16 i + 15 as float32
+//   each(block, f)     calls f(i, values) for i = 0, 1, … kBlock / 16 − 1, in that order: weights 16 i … 16 i + 15 as float32
 // and, for formats whose rows need not be whole steps, partial(from, n): n < 16 weights, the rest zero.
 // Block layouts are those of GGUF. Unpacked values are the same bits on every instruction set with fused multiply-add.
 #pragma once
@@ -124,14 +124,12 @@ struct WeightQ5_K {
     const ScaleMin low = scale_min(block + 4, 2 * C), high = scale_min(block + 4, 2 * C + 1);
     const F32x16 low_scale = broadcast(d * low.scale), low_offset = broadcast(-(dmin * low.min));
     const F32x16 high_scale = broadcast(d * high.scale), high_offset = broadcast(-(dmin * high.min));
-    for (int half = 0; half < 2; half++) {
-      const U8x16 fifth = load_bytes(block + 16 + 16 * half);
-      const U8x16 q = load_bytes(block + 48 + 32 * C + 16 * half);
-      const U8x16 low_q = either(low_nibbles(q), bit_field<2 * C, 4>(fifth, 1));
-      const U8x16 high_q = either(high_nibbles(q), bit_field<2 * C + 1, 4>(fifth, 1));
-      f(4 * C + half, fma(from_u8(low_q), low_scale, low_offset));
-      f(4 * C + 2 + half, fma(from_u8(high_q), high_scale, high_offset));
-    }
+    const U8x16 fifth0 = load_bytes(block + 16), fifth1 = load_bytes(block + 32);
+    const U8x16 q0 = load_bytes(block + 48 + 32 * C), q1 = load_bytes(block + 64 + 32 * C);
+    f(4 * C, fma(from_u8(either(low_nibbles(q0), bit_field<2 * C, 4>(fifth0, 1))), low_scale, low_offset));
+    f(4 * C + 1, fma(from_u8(either(low_nibbles(q1), bit_field<2 * C, 4>(fifth1, 1))), low_scale, low_offset));
+    f(4 * C + 2, fma(from_u8(either(high_nibbles(q0), bit_field<2 * C + 1, 4>(fifth0, 1))), high_scale, high_offset));
+    f(4 * C + 3, fma(from_u8(either(high_nibbles(q1), bit_field<2 * C + 1, 4>(fifth1, 1))), high_scale, high_offset));
   }
 };
 
@@ -145,14 +143,16 @@ struct WeightQ6_K {
       const uint8_t* low = block + 64 * half;
       const uint8_t* pairs = block + 128 + 32 * half;
       const int8_t* scales = reinterpret_cast<const int8_t*>(block + 192 + 8 * half);
-      for (int l = 0; l < 2; l++) {
-        const U8x16 a = load_bytes(low + 16 * l), b = load_bytes(low + 32 + 16 * l), top = load_bytes(pairs + 16 * l);
-        const int i = 8 * half + l;
-        f(i, value(either(low_nibbles(a), bit_field<0, 4>(top, 3)), d * scales[l]));
-        f(i + 2, value(either(low_nibbles(b), bit_field<2, 4>(top, 3)), d * scales[2 + l]));
-        f(i + 4, value(either(high_nibbles(a), bit_field<4, 4>(top, 3)), d * scales[4 + l]));
-        f(i + 6, value(either(high_nibbles(b), bit_field<6, 4>(top, 3)), d * scales[6 + l]));
-      }
+      const U8x16 top0 = load_bytes(pairs), top1 = load_bytes(pairs + 16);
+      const U8x16 a0 = load_bytes(low), a1 = load_bytes(low + 16), b0 = load_bytes(low + 32), b1 = load_bytes(low + 48);
+      f(8 * half, value(either(low_nibbles(a0), bit_field<0, 4>(top0, 3)), d * scales[0]));
+      f(8 * half + 1, value(either(low_nibbles(a1), bit_field<0, 4>(top1, 3)), d * scales[1]));
+      f(8 * half + 2, value(either(low_nibbles(b0), bit_field<2, 4>(top0, 3)), d * scales[2]));
+      f(8 * half + 3, value(either(low_nibbles(b1), bit_field<2, 4>(top1, 3)), d * scales[3]));
+      f(8 * half + 4, value(either(high_nibbles(a0), bit_field<4, 4>(top0, 3)), d * scales[4]));
+      f(8 * half + 5, value(either(high_nibbles(a1), bit_field<4, 4>(top1, 3)), d * scales[5]));
+      f(8 * half + 6, value(either(high_nibbles(b0), bit_field<6, 4>(top0, 3)), d * scales[6]));
+      f(8 * half + 7, value(either(high_nibbles(b1), bit_field<6, 4>(top1, 3)), d * scales[7]));
     }
   }
 
