@@ -8,7 +8,7 @@ import { Generation, type GenerateOptions, type GenerationModel } from './genera
 import { loadNative, unpacked, type Execution, type MachineInfo, type ModelHandle, type ModelSpec, type NativeShape, type Program, type SessionHandle } from './native.js';
 import { expectOption, expectOptionNames, isCount, isSignal } from './options.js';
 import { resolvePlan, toNativePlan, type Plan, type PlanInput } from './plan.js';
-import { callNative, fromNative, Session, type SessionHost } from './session.js';
+import { Session, type SessionHost } from './session.js';
 import { loadTokenizer, type Tokenizer } from './tokenizer/index.js';
 import { WorkQueue } from './work_queue.js';
 
@@ -78,11 +78,7 @@ export async function loadSyntheticModel(shape: string, options: LoadOptions & {
 
 /** The phases a plan makes of a model's layers; needs no weights. */
 export function compilePlan(config: ModelConfig, plan: Plan): Program {
-  try {
-    return loadNative().compileProgram(nativeShape(config), toNativePlan(plan));
-  } catch (error) {
-    throw fromNative(error);
-  }
+  return loadNative().compileProgram(nativeShape(config), toNativePlan(plan));
 }
 
 /** What this machine has. */
@@ -92,7 +88,7 @@ export function describeMachine(): MachineInfo {
 
 /** Read bandwidth in GB/s of `threads` threads, each streaming over `bytesPerThread` bytes. */
 export async function measureBandwidth(threads: number, bytesPerThread: number): Promise<number> {
-  return callNative(() => loadNative().measureBandwidth(threads, bytesPerThread));
+  return loadNative().measureBandwidth(threads, bytesPerThread);
 }
 
 /** The folder of the model that ships: models/ lies beside lib/ and dist/. */
@@ -174,16 +170,13 @@ export class Model {
     expectContextLength(contextLength, most);
     expectExecution(execution);
     const plan = this.#resolve(options.plan);
-    try {
-      const handle = this.#native.createSession(this.#handle, { plan: toNativePlan(plan), execution, contextLength });
-      const session = new Session(this.#host, handle, { contextLength, plan });
-      this.#sessions.set(handle, new WeakRef(session));
-      this.#dropped.register(session, handle);
-      this.#made.add(session);
-      return session;
-    } catch (error) {
-      throw fromNative(error);
-    }
+    expectNoAdapter(plan);
+    const handle = this.#native.createSession(this.#handle, { plan: toNativePlan(plan), execution, contextLength });
+    const session = new Session(this.#host, handle, { contextLength, plan });
+    this.#sessions.set(handle, new WeakRef(session));
+    this.#dropped.register(session, handle);
+    this.#made.add(session);
+    return session;
   }
 
   /** Generates text after a prompt: a string, or token ids. Throws at once for options that are wrong; see `Generation` for the rest. */
@@ -250,6 +243,11 @@ function expectExecution(execution: string): asserts execution is Execution {
   expectOption('execution', execution, ['auto', 'wide', 'lanes'].includes(execution), 'auto, wide or lanes');
 }
 
+/** The weights a plan was distilled with are part of what it computes: without them its text would be silently worse. */
+function expectNoAdapter(plan: Plan): void {
+  if (plan.adapter !== undefined) throw new CqilError('INVALID_PLAN', `The plan belongs to the adapter ${plan.adapter}, and this version applies none; expected a plan without an adapter.`);
+}
+
 function expectContextLength(contextLength: number, most: number): void {
   expectOption('contextLength', contextLength, isCount(contextLength, most), `an integer from 1 to the model's ${most} positions`);
 }
@@ -259,6 +257,7 @@ async function load(checkpoint: Checkpoint, placement: Placement, options: LoadO
   const { onProgress, signal } = options;
   if (placement.contextLength !== undefined) expectContextLength(placement.contextLength, config.contextLength);
   const plan = resolvePlan(options.plan, config.nLayers);
+  expectNoAdapter(plan);
   const native = loadNative();
   const total = tensors.reduce((sum, tensor) => sum + tensor.byteLength, 0);
   const threads = options.threads ?? (total < ONE_THREAD_BYTES ? 1 : Math.min(native.describeMachine().cores, MAX_THREADS));
@@ -267,11 +266,11 @@ async function load(checkpoint: Checkpoint, placement: Placement, options: LoadO
   const spec: ModelSpec = { shape: nativeShape(config), backend: placement.backend, threads, files, tensors, randomSeed };
   let handle: ModelHandle | undefined;
   try {
-    handle = await callNative(() => native.loadModel(spec));
+    handle = await native.loadModel(spec);
     for (let from = 0; from < total && randomSeed === undefined; from += PREFETCH_BYTES) {
       throwIfAborted(signal);
       const to = Math.min(from + PREFETCH_BYTES, total);
-      await callNative(() => native.prefetchModel(handle!, from, to));
+      await native.prefetchModel(handle, from, to);
       onProgress?.({ phase: 'read', loaded: to, total });
     }
     throwIfAborted(signal);
@@ -287,7 +286,8 @@ function readTokenizer(source: TokenizerSource, vocabSize: number): Tokenizer | 
   try {
     return loadTokenizer(source, vocabSize);
   } catch (error) {
-    return fromNative(error);
+    if (error instanceof CqilError) return error;
+    throw error;
   }
 }
 

@@ -1,5 +1,5 @@
 import { abortError, throwIfAborted } from './abort.js';
-import { CqilError, type ErrorCode } from './errors.js';
+import { CqilError } from './errors.js';
 import { MAX_BATCH, type ForwardRequest, type NativeAddon, type SessionHandle } from './native.js';
 import { expectOption, expectOptionNames, isSignal } from './options.js';
 import type { Plan } from './plan.js';
@@ -132,7 +132,7 @@ export class Session {
     } catch (error) {
       this.#expectOpen();
       if (signal?.aborted) throw abortError(signal);
-      throw fromNative(error);
+      throw error;
     } finally {
       signal?.removeEventListener('abort', cancel);
       this.#inFlight = false;
@@ -168,22 +168,6 @@ export function toTokens(ids: ArrayLike<number>, vocabSize: number, limit: numbe
     tokens[i] = id;
   }
   return tokens;
-}
-
-/** Calls the addon; what it throws or rejects with comes out as a CqilError. */
-export async function callNative<T>(work: () => T | Promise<T>): Promise<T> {
-  try {
-    return await work();
-  } catch (error) {
-    throw fromNative(error);
-  }
-}
-
-/** Turns an error of the addon, which has a code and a message, into the class that cqil throws. */
-export function fromNative(error: unknown): CqilError {
-  if (error instanceof CqilError) return error;
-  const { code, message } = error as { code?: unknown; message?: unknown };
-  return new CqilError(typeof code === 'string' ? (code as ErrorCode) : 'INTERNAL', String(message ?? error), { cause: error });
 }
 
 function overflow(count: number, contextLength: number, position: number): CqilError {
