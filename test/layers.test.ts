@@ -1,0 +1,81 @@
+import { readdirSync, readFileSync } from 'node:fs';
+import path from 'node:path';
+import { describe, expect, it } from 'vitest';
+
+const root = path.join(__dirname, '..');
+
+function filesBelow(folder: string, pattern: RegExp): string[] {
+  return readdirSync(path.join(root, folder), { recursive: true, encoding: 'utf8' })
+    .map((file) => path.posix.join(folder, file.replaceAll('\\', '/')))
+    .filter((file) => pattern.test(file));
+}
+
+/** What a file imports from the project, as paths from the root without extension. `values` leaves out type-only imports. */
+function importsOf(file: string, which: 'all' | 'values'): string[] {
+  const found: string[] = [];
+  for (const [, typeOnly, from] of readFileSync(path.join(root, file), 'utf8').matchAll(/^(?:import|export)\s+(type\s)?[^;]*?from\s+'(\.[^']+)'/gm)) {
+    if (which === 'values' && typeOnly) continue;
+    found.push(path.posix.join(path.posix.dirname(file), from!.replace(/\.m?js$/, '')));
+  }
+  return found;
+}
+
+describe('imports in TypeScript', () => {
+  const files = filesBelow('lib', /\.m?ts$/);
+
+  it('plans, sampling, tokenizers and checkpoints stand alone', () => {
+    const wrong: string[] = [];
+    for (const file of files) {
+      const home = /^lib\/(plan|sampler|tokenizer|checkpoint)\b/.exec(file)?.[1];
+      if (!home) continue;
+      for (const target of importsOf(file, 'values')) {
+        if (target !== 'lib/errors' && !target.startsWith(`lib/${home}`)) wrong.push(`${file} imports ${target}`);
+      }
+    }
+    expect(wrong).toEqual([]);
+  });
+
+  it('only model and session know native', () => {
+    const knowing = files.filter((file) => importsOf(file, 'values').includes('lib/native'));
+    expect(knowing.filter((file) => !['lib/model.ts', 'lib/session.ts'].includes(file))).toEqual([]);
+  });
+
+  it('nobody imports index but its ESM face', () => {
+    const importing = files.filter((file) => importsOf(file, 'all').includes('lib/index'));
+    expect(importing).toEqual(['lib/index.mts']);
+  });
+});
+
+describe('includes in C++', () => {
+  const files = filesBelow('native', /\.(h|cc)$/);
+  const included = (file: string): string[] =>
+    [...readFileSync(path.join(root, file), 'utf8').matchAll(/^#include "([^"]+)"/gm)].map(([, target]) => path.posix.join(path.posix.dirname(file), target!));
+
+  it('a backend sees the backend table and plain helpers; the core sees no backend but through the table', () => {
+    const allowed: Record<string, RegExp> = {
+      addon: /^native\/(addon|core|backend|cpu\/(bandwidth|kernels\/kernels)\.h)/,
+      core: /^native\/(core|backend\/backend\.h)/,
+      backend: /^native\/(backend|core\/error\.h|cpu\/cpu_backend\.h)/,
+      cpu: /^native\/(cpu|backend\/backend\.h|core\/(dtype|half)\.h)/,
+    };
+    const wrong: string[] = [];
+    for (const file of files) {
+      const rule = allowed[file.split('/')[1]!];
+      for (const target of included(file)) if (!rule?.test(target)) wrong.push(`${file} includes ${target}`);
+    }
+    expect(wrong).toEqual([]);
+  });
+
+  it('napi.h stays in addon/, immintrin.h in the kernels and the team', () => {
+    const holding = (header: string) => files.filter((file) => readFileSync(path.join(root, file), 'utf8').includes(`#include <${header}>`)).map((file) => path.posix.dirname(file));
+    expect([...new Set(holding('napi.h'))]).toEqual(['native/addon']);
+    expect([...new Set(holding('immintrin.h'))].sort()).toEqual(['native/cpu', 'native/cpu/kernels']);
+  });
+});
+
+it('the native functions of the addon are the ones lib/native.ts types', () => {
+  const table = [...readFileSync(path.join(root, 'native/addon/addon.cc'), 'utf8').matchAll(/^\s+\{"(\w+)",/gm)].map(([, name]) => name);
+  const types = /export interface NativeAddon \{(.*?)\n\}/s.exec(readFileSync(path.join(root, 'lib/native.ts'), 'utf8'))![1]!;
+  expect([...types.matchAll(/^  (\w+)\(/gm)].map(([, name]) => name)).toEqual(table);
+  expect(table.length).toBeLessThanOrEqual(12);
+});
