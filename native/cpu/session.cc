@@ -7,9 +7,13 @@
 namespace cqil {
 
 Floats::Floats(size_t count) {
-  if (count > std::numeric_limits<size_t>::max() / sizeof(float)) throw std::bad_alloc();
-  data_.reset(static_cast<float*>(std::calloc(count, sizeof(float))));
-  if (!data_) throw std::bad_alloc();
+  constexpr size_t kLine = 64;  // a vector that crosses a line costs two loads
+  if (count > std::numeric_limits<size_t>::max() / sizeof(float) - kLine) throw std::bad_alloc();
+  size_t space = count * sizeof(float) + kLine;
+  block_.reset(std::calloc(space, 1));  // unlike an aligned allocation, calloc gives pages that are not touched yet
+  if (!block_) throw std::bad_alloc();
+  void* at = block_.get();
+  aligned_ = static_cast<float*>(std::align(kLine, count * sizeof(float), at, space));
 }
 
 CpuSession::CpuSession(CpuModel& model, const cqil_program& compiled, int32_t context_length)

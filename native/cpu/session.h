@@ -11,18 +11,19 @@
 
 namespace cqil {
 
-// Zeroed float32 storage that the system commits only as it is touched. Throws std::bad_alloc.
+// Zeroed float32 storage on cache-line boundaries that the system commits only as it is touched. Throws std::bad_alloc.
 class Floats {
  public:
   Floats() = default;
   explicit Floats(size_t count);
-  float* get() const { return data_.get(); }
+  float* get() const { return aligned_; }
 
  private:
   struct Free {
-    void operator()(float* p) const { std::free(p); }
+    void operator()(void* p) const { std::free(p); }
   };
-  std::unique_ptr<float, Free> data_;
+  std::unique_ptr<void, Free> block_;
+  float* aligned_ = nullptr;
 };
 
 struct CpuModel {
@@ -33,8 +34,6 @@ struct CpuModel {
   Team team;
 };
 
-// Rows of packed weights unpacked at a time when there is more than one token.
-constexpr int64_t kPanelRows = 32;
 // Positions whose logits are held at a time when scoring.
 constexpr int64_t kScoreRows = 8;
 

@@ -56,6 +56,17 @@ inline float reduce_add(F32x16 a) {
   const __m128 s2 = _mm_add_ps(s4, _mm_movehl_ps(s4, s4));
   return _mm_cvtss_f32(_mm_add_ss(s2, _mm_movehdup_ps(s2)));
 }
+// reduce_add of four vectors, side by side, by the same tree.
+inline void reduce_add4(const F32x16* v, float* to) {
+  __m256 s8[4];
+  for (int i = 0; i < 4; i++) s8[i] = _mm256_add_ps(v[i].lo, v[i].hi);
+  const __m256 ab = _mm256_add_ps(_mm256_permute2f128_ps(s8[0], s8[1], 0x20), _mm256_permute2f128_ps(s8[0], s8[1], 0x31));
+  const __m256 cd = _mm256_add_ps(_mm256_permute2f128_ps(s8[2], s8[3], 0x20), _mm256_permute2f128_ps(s8[2], s8[3], 0x31));
+  const __m256 s2 = _mm256_add_ps(_mm256_shuffle_ps(ab, cd, 0x44), _mm256_shuffle_ps(ab, cd, 0xee));  // a c | b d
+  const __m256 s1 = _mm256_add_ps(s2, _mm256_movehdup_ps(s2));
+  const __m256i order = _mm256_setr_epi32(0, 4, 2, 6, 0, 0, 0, 0);
+  _mm_storeu_ps(to, _mm256_castps256_ps128(_mm256_permutevar8x32_ps(s1, order)));
+}
 inline float reduce_max(F32x16 a) {
   const __m256 m8 = _mm256_max_ps(a.lo, a.hi);
   const __m128 m4 = _mm_max_ps(_mm256_castps256_ps128(m8), _mm256_extractf128_ps(m8, 1));

@@ -44,6 +44,17 @@ inline float reduce_add(F32x16 a) {
   const __m128 s2 = _mm_add_ps(s4, _mm_movehl_ps(s4, s4));
   return _mm_cvtss_f32(_mm_add_ss(s2, _mm_movehdup_ps(s2)));
 }
+// reduce_add of four vectors, side by side, by the same tree.
+inline void reduce_add4(const F32x16* v, float* to) {
+  // Quarters of four lanes: 0 + 2 and 1 + 3 of two vectors at once, then those two of all four vectors.
+  const __m512 ab = _mm512_add_ps(_mm512_shuffle_f32x4(v[0].v, v[1].v, 0x44), _mm512_shuffle_f32x4(v[0].v, v[1].v, 0xee));
+  const __m512 cd = _mm512_add_ps(_mm512_shuffle_f32x4(v[2].v, v[3].v, 0x44), _mm512_shuffle_f32x4(v[2].v, v[3].v, 0xee));
+  const __m512 s4 = _mm512_add_ps(_mm512_shuffle_f32x4(ab, cd, 0x88), _mm512_shuffle_f32x4(ab, cd, 0xdd));
+  const __m512 s2 = _mm512_add_ps(s4, _mm512_permute_ps(s4, 0x4e));
+  const __m512 s1 = _mm512_add_ps(s2, _mm512_movehdup_ps(s2));
+  const __m512i firsts = _mm512_setr_epi32(0, 4, 8, 12, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0);
+  _mm_storeu_ps(to, _mm512_castps512_ps128(_mm512_permutexvar_ps(firsts, s1)));
+}
 inline float reduce_max(F32x16 a) { return _mm512_reduce_max_ps(a.v); }
 
 inline float f32_from_f16(uint16_t h) { return _mm_cvtss_f32(_mm_cvtph_ps(_mm_cvtsi32_si128(h))); }

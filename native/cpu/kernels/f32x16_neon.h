@@ -74,6 +74,10 @@ inline float reduce_add(F32x16 a) {
   const float32x2_t s2 = vadd_f32(vget_low_f32(s4), vget_high_f32(s4));
   return vget_lane_f32(s2, 0) + vget_lane_f32(s2, 1);
 }
+// reduce_add of four vectors, side by side.
+inline void reduce_add4(const F32x16* v, float* to) {
+  for (int i = 0; i < 4; i++) to[i] = reduce_add(v[i]);
+}
 inline float reduce_max(F32x16 a) {
   return vmaxvq_f32(vmaxq_f32(vmaxq_f32(a.q[0], a.q[1]), vmaxq_f32(a.q[2], a.q[3])));
 }

@@ -96,6 +96,10 @@ inline float reduce_add(const F32x16& v) {
     for (int i = 0; i < half; i++) s[i] += s[i + half];
   return s[0];
 }
+// reduce_add of four vectors, side by side.
+inline void reduce_add4(const F32x16* v, float* to) {
+  for (int i = 0; i < 4; i++) to[i] = reduce_add(v[i]);
+}
 inline float reduce_max(const F32x16& v) {
   float m = v.lane[0];
   CQIL_EACH_LANE if (v.lane[i] > m) m = v.lane[i];

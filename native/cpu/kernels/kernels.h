@@ -13,6 +13,9 @@ namespace cqil {
 constexpr int64_t kPad = 16;
 constexpr int64_t padded(int64_t n) { return (n + kPad - 1) / kPad * kPad; }
 
+// Rows of packed weights unpacked at a time when there is more than one token.
+constexpr int64_t kPanelRows = 32;
+
 struct AttendArgs {
   const float* query;   // [padded(head_dim)], zero padded
   const float* keys;    // [positions, stride] of this key/value head
@@ -33,7 +36,8 @@ struct Kernels {
                                    float* y);
   // out[r, c] = the weights as float32, each row padded with zeros: out is [n_rows, padded(cols)].
   void (*unpack[CQIL_DTYPE_COUNT])(const uint8_t* rows, int64_t row_bytes, int64_t n_rows, int64_t cols, float* out);
-  // y[t * y_stride + r] = w row r . x row t; w is [n_rows, n] and x [n_tokens, x_stride], n a multiple of 16.
+  // y[t * y_stride + r] = w row r . x row t; w is [n_rows, n] and x [n_tokens, x_stride], n a
+  // multiple of 16 and n_rows at most kPanelRows.
   void (*matmul)(const float* w, int64_t n_rows, const float* x, int64_t x_stride, int64_t n_tokens, int64_t n, float* y,
                  int64_t y_stride);
 

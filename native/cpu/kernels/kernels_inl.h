@@ -2,8 +2,6 @@
 // That file defines CQIL_ISA (a namespace), CQIL_MATVEC_ROWS (rows whose sums run side by side, enough to hide the
 // latency of an addition), CQIL_TILE_ROWS and CQIL_TILE_TOKENS (the register tile of matmul).
 #pragma once
-#include "kernels.h"
-#include "weight_formats.h"
 
 #if defined(__GNUC__) || defined(__clang__)
 #define CQIL_UNROLL _Pragma("GCC unroll 8")
@@ -11,8 +9,20 @@
 #define CQIL_UNROLL
 #endif
 
+#include "kernels.h"
+#include "weight_formats.h"
+
 namespace cqil {
 namespace CQIL_ISA {
+
+// y[r] = the sum of sum[r]'s lanes.
+template <int R>
+inline void store_sums(const F32x16* sum, float* y) {
+  if constexpr (R % 4 == 0)
+    CQIL_UNROLL for (int r = 0; r < R; r += 4) reduce_add4(sum + r, y + r);
+  else
+    CQIL_UNROLL for (int r = 0; r < R; r++) y[r] = reduce_add(sum[r]);
+}
 
 // ---- products with packed weights ----------------------------------------------------------------------------------
 
@@ -32,7 +42,7 @@ inline void dot_rows(const uint8_t* rows, int64_t row_bytes, int64_t cols, const
       CQIL_UNROLL for (int r = 0; r < R; r++)
         sum[r] = fma(W::partial(rows + r * row_bytes + blocks * W::kBytes, rest), load(x + blocks * 16), sum[r]);
   }
-  CQIL_UNROLL for (int r = 0; r < R; r++) y[r] = reduce_add(sum[r]);
+  store_sums<R>(sum, y);
 }
 
 template <class W>
@@ -58,38 +68,52 @@ void unpack(const uint8_t* rows, int64_t row_bytes, int64_t n_rows, int64_t cols
 
 // ---- products of float32 rows --------------------------------------------------------------------------------------
 
+// Columns whose part of a tile's rows stays in the first cache.
+constexpr int64_t kTileCols = 1024;
+
+// Adds columns [from, to) to the sums of an R x T tile. Sums begin at zero with column 0, wait in carry between calls, and
+// go to y once the last column n is in.
 template <int R, int T>
-inline void tile(const float* w, const float* x, int64_t x_stride, int64_t n, float* y, int64_t y_stride) {
-  F32x16 sum[R][T];
-  CQIL_UNROLL for (int r = 0; r < R; r++)
-    CQIL_UNROLL for (int t = 0; t < T; t++) sum[r][t] = zero();
-  for (int64_t k = 0; k < n; k += 16) {
+inline void tile(const float* w, const float* x, int64_t x_stride, int64_t from, int64_t to, int64_t n, float* carry, float* y,
+                 int64_t y_stride) {
+  F32x16 sum[T][R];
+  CQIL_UNROLL for (int t = 0; t < T; t++)
+    CQIL_UNROLL for (int r = 0; r < R; r++) sum[t][r] = from == 0 ? zero() : load(carry + 16 * (t * R + r));
+  for (int64_t k = from; k < to; k += 16) {
     F32x16 wk[R];
     CQIL_UNROLL for (int r = 0; r < R; r++) wk[r] = load(w + r * n + k);
     CQIL_UNROLL for (int t = 0; t < T; t++) {
       const F32x16 xk = load(x + t * x_stride + k);
-      CQIL_UNROLL for (int r = 0; r < R; r++) sum[r][t] = fma(wk[r], xk, sum[r][t]);
+      CQIL_UNROLL for (int r = 0; r < R; r++) sum[t][r] = fma(wk[r], xk, sum[t][r]);
     }
   }
-  CQIL_UNROLL for (int t = 0; t < T; t++)
-    CQIL_UNROLL for (int r = 0; r < R; r++) y[t * y_stride + r] = reduce_add(sum[r][t]);
+  if (to == n) {
+    CQIL_UNROLL for (int t = 0; t < T; t++) store_sums<R>(sum[t], y + t * y_stride);
+  } else {
+    CQIL_UNROLL for (int t = 0; t < T; t++)
+      CQIL_UNROLL for (int r = 0; r < R; r++) store(carry + 16 * (t * R + r), sum[t][r]);
+  }
 }
 
 template <int T>
-inline void tile_column(const float* w, int64_t n_rows, const float* x, int64_t x_stride, int64_t n, float* y,
+inline void tile_column(const float* w, int64_t n_rows, const float* x, int64_t x_stride, int64_t n, float* carry, float* y,
                         int64_t y_stride) {
-  int64_t r = 0;
-  for (; r + CQIL_TILE_ROWS <= n_rows; r += CQIL_TILE_ROWS)
-    tile<CQIL_TILE_ROWS, T>(w + r * n, x, x_stride, n, y + r, y_stride);
-  for (; r < n_rows; r++) tile<1, T>(w + r * n, x, x_stride, n, y + r, y_stride);
+  for (int64_t from = 0; from < n; from += kTileCols) {
+    const int64_t to = from + kTileCols < n ? from + kTileCols : n;
+    int64_t r = 0;
+    for (; r + CQIL_TILE_ROWS <= n_rows; r += CQIL_TILE_ROWS)
+      tile<CQIL_TILE_ROWS, T>(w + r * n, x, x_stride, from, to, n, carry + 16 * T * r, y + r, y_stride);
+    for (; r < n_rows; r++) tile<1, T>(w + r * n, x, x_stride, from, to, n, carry + 16 * T * r, y + r, y_stride);
+  }
 }
 
 inline void matmul(const float* w, int64_t n_rows, const float* x, int64_t x_stride, int64_t n_tokens, int64_t n, float* y,
                    int64_t y_stride) {
+  alignas(64) float carry[16 * CQIL_TILE_TOKENS * kPanelRows];
   int64_t t = 0;
   for (; t + CQIL_TILE_TOKENS <= n_tokens; t += CQIL_TILE_TOKENS)
-    tile_column<CQIL_TILE_TOKENS>(w, n_rows, x + t * x_stride, x_stride, n, y + t * y_stride, y_stride);
-  for (; t < n_tokens; t++) tile_column<1>(w, n_rows, x + t * x_stride, x_stride, n, y + t * y_stride, y_stride);
+    tile_column<CQIL_TILE_TOKENS>(w, n_rows, x + t * x_stride, x_stride, n, carry, y + t * y_stride, y_stride);
+  for (; t < n_tokens; t++) tile_column<1>(w, n_rows, x + t * x_stride, x_stride, n, carry, y + t * y_stride, y_stride);
 }
 
 // ---- elementwise ---------------------------------------------------------------------------------------------------
@@ -190,7 +214,8 @@ inline void score_keys(const AttendArgs& a, int64_t count) {
       const F32x16 q = load(a.query + i);
       CQIL_UNROLL for (int j = 0; j < 4; j++) sum[j] = fma(load(key + j * a.stride + i), q, sum[j]);
     }
-    CQIL_UNROLL for (int j = 0; j < 4; j++) a.scores[p + j] = reduce_add(sum[j]) * a.scale;
+    reduce_add4(sum, a.scores + p);
+    CQIL_UNROLL for (int j = 0; j < 4; j++) a.scores[p + j] *= a.scale;
   }
   for (; p < count; p++, key += a.stride) {
     F32x16 sum = zero();

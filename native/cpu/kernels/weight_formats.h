@@ -77,31 +77,38 @@ struct WeightQ4_0 {
   }
 };
 
-// The eight 6-bit scales and minima of a Q4_K or Q5_K block, packed in 12 bytes.
-struct ScaleMin {
-  uint8_t scale, min;
+// The eight scales and offsets of a Q4_K or Q5_K block, w = scale q + offset, from two halves and 12 bytes of six bits each:
+// scales 0-3 and minima 0-3 in the low bits of bytes 0-7, scales and minima 4-7 in the nibbles of bytes 8-11 with their
+// top two bits above those of bytes 0-7.
+struct KScales {
+  float scale[16], offset[16];  // scale[0 … 7], offset[8 … 15]
+  explicit KScales(const uint8_t* block) {
+    uint32_t a, b, c;
+    memcpy(&a, block + 4, 4);
+    memcpy(&b, block + 8, 4);
+    memcpy(&c, block + 12, 4);
+    const uint32_t unpacked[4] = {a & 0x3f3f3f3fu, (c & 0x0f0f0f0fu) | (a >> 2 & 0x30303030u), b & 0x3f3f3f3fu,
+                                  (c >> 4 & 0x0f0f0f0fu) | (b >> 2 & 0x30303030u)};
+    const F32x16 values = from_u8(load_bytes(reinterpret_cast<const uint8_t*>(unpacked)));
+    store(scale, mul(values, broadcast(read_f16(block))));
+    store(offset, mul(values, broadcast(-read_f16(block + 2))));
+  }
 };
-inline ScaleMin scale_min(const uint8_t* packed, int j) {
-  if (j < 4) return {static_cast<uint8_t>(packed[j] & 63), static_cast<uint8_t>(packed[j + 4] & 63)};
-  return {static_cast<uint8_t>((packed[j + 4] & 15) | (packed[j - 4] >> 6) << 4),
-          static_cast<uint8_t>((packed[j + 4] >> 4) | (packed[j] >> 6) << 4)};
-}
 
 // f16 d, f16 dmin, 12 bytes of scales and minima, 128 bytes of nibbles: w = d scale q - dmin min.
 struct WeightQ4_K {
   static constexpr int kBlock = 256, kBytes = 144;
   template <class F>
   static inline void each(const uint8_t* block, F f) {
-    const float d = read_f16(block), dmin = read_f16(block + 2);
-    for (int c = 0; c < 4; c++) {
-      const ScaleMin low = scale_min(block + 4, 2 * c), high = scale_min(block + 4, 2 * c + 1);
-      const NibbleMap low_map = nibble_map(d * low.scale, -(dmin * low.min));
-      const NibbleMap high_map = nibble_map(d * high.scale, -(dmin * high.min));
+    const KScales k(block);
+    CQIL_UNROLL for (int c = 0; c < 4; c++) {
+      const NibbleMap low = nibble_map(k.scale[2 * c], k.offset[8 + 2 * c]);
+      const NibbleMap high = nibble_map(k.scale[2 * c + 1], k.offset[9 + 2 * c]);
       const U8x16 q0 = load_bytes(block + 16 + 32 * c), q1 = load_bytes(block + 32 + 32 * c);
-      f(4 * c, map_low(low_map, q0));
-      f(4 * c + 1, map_low(low_map, q1));
-      f(4 * c + 2, map_high(high_map, q0));
-      f(4 * c + 3, map_high(high_map, q1));
+      f(4 * c, map_low(low, q0));
+      f(4 * c + 1, map_low(low, q1));
+      f(4 * c + 2, map_high(high, q0));
+      f(4 * c + 3, map_high(high, q1));
     }
   }
 };
@@ -111,20 +118,19 @@ struct WeightQ5_K {
   static constexpr int kBlock = 256, kBytes = 176;
   template <class F>
   static inline void each(const uint8_t* block, F f) {
-    chunk<0>(block, f);
-    chunk<1>(block, f);
-    chunk<2>(block, f);
-    chunk<3>(block, f);
+    const KScales k(block);
+    const U8x16 fifth0 = load_bytes(block + 16), fifth1 = load_bytes(block + 32);
+    chunk<0>(block, k, fifth0, fifth1, f);
+    chunk<1>(block, k, fifth0, fifth1, f);
+    chunk<2>(block, k, fifth0, fifth1, f);
+    chunk<3>(block, k, fifth0, fifth1, f);
   }
 
  private:
   template <int C, class F>
-  static inline void chunk(const uint8_t* block, F& f) {
-    const float d = read_f16(block), dmin = read_f16(block + 2);
-    const ScaleMin low = scale_min(block + 4, 2 * C), high = scale_min(block + 4, 2 * C + 1);
-    const F32x16 low_scale = broadcast(d * low.scale), low_offset = broadcast(-(dmin * low.min));
-    const F32x16 high_scale = broadcast(d * high.scale), high_offset = broadcast(-(dmin * high.min));
-    const U8x16 fifth0 = load_bytes(block + 16), fifth1 = load_bytes(block + 32);
+  static inline void chunk(const uint8_t* block, const KScales& k, U8x16 fifth0, U8x16 fifth1, F& f) {
+    const F32x16 low_scale = broadcast(k.scale[2 * C]), low_offset = broadcast(k.offset[8 + 2 * C]);
+    const F32x16 high_scale = broadcast(k.scale[2 * C + 1]), high_offset = broadcast(k.offset[9 + 2 * C]);
     const U8x16 q0 = load_bytes(block + 48 + 32 * C), q1 = load_bytes(block + 64 + 32 * C);
     f(4 * C, fma(from_u8(either(low_nibbles(q0), bit_field<2 * C, 4>(fifth0, 1))), low_scale, low_offset));
     f(4 * C + 1, fma(from_u8(either(low_nibbles(q1), bit_field<2 * C, 4>(fifth1, 1))), low_scale, low_offset));
@@ -138,26 +144,28 @@ struct WeightQ6_K {
   static constexpr int kBlock = 256, kBytes = 210;
   template <class F>
   static inline void each(const uint8_t* block, F f) {
-    const float d = read_f16(block + 208);
-    for (int half = 0; half < 2; half++) {
+    // (q - 32) s as q s - 32 s: s has 19 bits, so both products are as good as exact.
+    float scale[16], offset[16];
+    const F32x16 scales = mul(from_i8(block + 192), broadcast(read_f16(block + 208)));
+    store(scale, scales);
+    store(offset, mul(scales, broadcast(-32.0f)));
+    auto value = [&](int i, U8x16 q) { return fma(from_u8(q), broadcast(scale[i]), broadcast(offset[i])); };
+    CQIL_UNROLL for (int half = 0; half < 2; half++) {
       const uint8_t* low = block + 64 * half;
       const uint8_t* pairs = block + 128 + 32 * half;
-      const int8_t* scales = reinterpret_cast<const int8_t*>(block + 192 + 8 * half);
       const U8x16 top0 = load_bytes(pairs), top1 = load_bytes(pairs + 16);
       const U8x16 a0 = load_bytes(low), a1 = load_bytes(low + 16), b0 = load_bytes(low + 32), b1 = load_bytes(low + 48);
-      f(8 * half, value(either(low_nibbles(a0), bit_field<0, 4>(top0, 3)), d * scales[0]));
-      f(8 * half + 1, value(either(low_nibbles(a1), bit_field<0, 4>(top1, 3)), d * scales[1]));
-      f(8 * half + 2, value(either(low_nibbles(b0), bit_field<2, 4>(top0, 3)), d * scales[2]));
-      f(8 * half + 3, value(either(low_nibbles(b1), bit_field<2, 4>(top1, 3)), d * scales[3]));
-      f(8 * half + 4, value(either(high_nibbles(a0), bit_field<4, 4>(top0, 3)), d * scales[4]));
-      f(8 * half + 5, value(either(high_nibbles(a1), bit_field<4, 4>(top1, 3)), d * scales[5]));
-      f(8 * half + 6, value(either(high_nibbles(b0), bit_field<6, 4>(top0, 3)), d * scales[6]));
-      f(8 * half + 7, value(either(high_nibbles(b1), bit_field<6, 4>(top1, 3)), d * scales[7]));
+      const int i = 8 * half;
+      f(i, value(i, either(low_nibbles(a0), bit_field<0, 4>(top0, 3))));
+      f(i + 1, value(i + 1, either(low_nibbles(a1), bit_field<0, 4>(top1, 3))));
+      f(i + 2, value(i + 2, either(low_nibbles(b0), bit_field<2, 4>(top0, 3))));
+      f(i + 3, value(i + 3, either(low_nibbles(b1), bit_field<2, 4>(top1, 3))));
+      f(i + 4, value(i + 4, either(high_nibbles(a0), bit_field<4, 4>(top0, 3))));
+      f(i + 5, value(i + 5, either(high_nibbles(a1), bit_field<4, 4>(top1, 3))));
+      f(i + 6, value(i + 6, either(high_nibbles(b0), bit_field<6, 4>(top0, 3))));
+      f(i + 7, value(i + 7, either(high_nibbles(b1), bit_field<6, 4>(top1, 3))));
     }
   }
-
- private:
-  static inline F32x16 value(U8x16 q, float scale) { return mul(sub(from_u8(q), broadcast(32.0f)), broadcast(scale)); }
 };
 
 }  // namespace CQIL_ISA
