@@ -1,0 +1,110 @@
+// Decode and prefill speed of cqil and node-llama-cpp, side by side: the same random weights in the same GGUF file, the same threads,
+// the same token ids, one greedy token per step, each run in a fresh process, the two engines in turn (A B A B …).
+//
+//   npm run build && node bench/peers/install.mjs && node bench/peers/compare.mjs [--shape smollm2-135m] [--dtypes F16,Q8_0,Q4_0]
+//     [--threads 1,2] [--prompt-tokens 512] [--tokens 64] [--rounds 3] [--name NAME]
+//
+// Writes bench/results/NAME.json (every sample) and NAME.md (the table, which is also printed).
+import { execFile } from 'node:child_process';
+import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import os from 'node:os';
+import path from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { parseArgs } from 'node:util';
+import { measureBandwidth } from '../../dist/model.js';
+import { DTYPES, writeRandomGguf } from './random_gguf.mjs';
+
+const here = path.dirname(fileURLToPath(import.meta.url));
+const ENGINES = { cqil: 'time_cqil.mjs', 'node-llama-cpp': 'time_peer.mjs' };
+
+const { values: options } = parseArgs({
+  options: {
+    shape: { type: 'string', default: 'smollm2-135m' },
+    dtypes: { type: 'string', default: DTYPES.join(',') },
+    threads: { type: 'string', default: '1,2' },
+    'prompt-tokens': { type: 'string', default: '512' },
+    tokens: { type: 'string', default: '64' },
+    rounds: { type: 'string', default: '3' },
+    name: { type: 'string' },
+  },
+});
+
+function timeOne(engine, request) {
+  return new Promise((resolve, reject) => {
+    const child = execFile(process.execPath, [path.join(here, ENGINES[engine])], { timeout: 600_000 }, (error, stdout, stderr) => {
+      if (error) reject(new Error(`${engine}: ${stderr || error.message}`));
+      else resolve(JSON.parse(stdout));
+    });
+    child.stdin.end(JSON.stringify(request));
+  });
+}
+
+async function compare(model, threads) {
+  const count = (name) => Number(options[name]);
+  const ids = Array.from({ length: count('prompt-tokens') }, (_, i) => 300 + ((i * 7919) % 20000));
+  const request = { model, threads, contextLength: ids.length + count('tokens') + 8, warmIds: ids.slice(0, 16), ids, tokens: count('tokens') };
+  const samples = Object.fromEntries(Object.keys(ENGINES).map((engine) => [engine, { prefillMs: [], decodeMs: [] }]));
+  for (let round = 0; round < count('rounds'); round++) {
+    for (const [engine, { prefillMs, decodeMs }] of Object.entries(samples)) {
+      const run = await timeOne(engine, request);
+      prefillMs.push(run.prefillMs);
+      decodeMs.push(median(run.decodeMs));
+    }
+  }
+  return samples;
+}
+
+function median(values) {
+  const sorted = values.toSorted((a, b) => a - b);
+  return (sorted[(sorted.length - 1) >> 1] + sorted[sorted.length >> 1]) / 2;
+}
+
+/** Median (min–max). */
+function spread(values) {
+  return `${median(values).toFixed(2)} (${Math.min(...values).toFixed(2)}–${Math.max(...values).toFixed(2)})`;
+}
+
+function rowsOf({ dtype, threads, weightBytes, bandwidthGBs, samples }) {
+  const floorMs = weightBytes / bandwidthGBs / 1e6;
+  return Object.entries(samples).map(([engine, { prefillMs, decodeMs }]) => {
+    const prefill = prefillMs.map((ms) => (Number(options['prompt-tokens']) / ms) * 1000);
+    const ratio = median(samples['node-llama-cpp'].decodeMs) / median(decodeMs);
+    return [dtype, threads, engine, spread(decodeMs), `${((100 * floorMs) / median(decodeMs)).toFixed(0)} %`, spread(prefill), ratio.toFixed(2)];
+  });
+}
+
+function table(runs) {
+  const head = ['weights', 'threads', 'engine', 'ms per token', 'of the floor', 'prefill tokens/s', 'decode, peer = 1'];
+  return [head, head.map(() => '---'), ...runs.flatMap(rowsOf)].map((cells) => `| ${cells.join(' | ')} |`).join('\n');
+}
+
+const folder = mkdtempSync(path.join(os.tmpdir(), 'cqil-compare-'));
+const runs = [];
+try {
+  for (const dtype of options.dtypes.split(',')) {
+    const model = path.join(folder, `${dtype}.gguf`);
+    const { weightBytes } = writeRandomGguf(model, options.shape, dtype);
+    for (const threads of options.threads.split(',').map(Number)) {
+      console.error(`${options.shape} ${dtype}, ${threads} threads`);
+      const bandwidthGBs = await measureBandwidth(threads, 2 ** 28);
+      runs.push({ dtype, threads, weightBytes, bandwidthGBs, samples: await compare(model, threads) });
+    }
+    rmSync(model);
+  }
+} finally {
+  rmSync(folder, { recursive: true });
+}
+
+const { dependencies } = JSON.parse(readFileSync(path.join(here, 'package.json'), 'utf8'));
+const machine = { cpu: os.cpus()[0].model, logicalCores: os.cpus().length, memoryGiB: Math.round(os.totalmem() / 2 ** 30), node: process.version, peer: dependencies['node-llama-cpp'] };
+const name = options.name ?? `peer-${options.shape}`;
+const results = path.join(here, '../results');
+mkdirSync(results, { recursive: true });
+writeFileSync(path.join(results, `${name}.json`), `${JSON.stringify({ date: new Date().toISOString(), machine, options, runs }, null, 1)}\n`);
+const text = `${options.shape}, ${options['prompt-tokens']} prompt tokens, ${options.tokens} decoded; median (min–max) of ${options.rounds} rounds. ${machine.cpu}, Node ${machine.node}, node-llama-cpp ${machine.peer}.
+The floor is the bytes of the weights over this machine's measured read bandwidth with as many threads.
+
+${table(runs)}
+`;
+writeFileSync(path.join(results, `${name}.md`), text);
+console.log(text);
