@@ -78,6 +78,11 @@ inline float f32_from_f16(uint16_t h) { return _mm_cvtss_f32(_mm_cvtph_ps(_mm_cv
 
 inline __m128i load_16_bytes(const uint8_t* from) { return _mm_loadu_si128(reinterpret_cast<const __m128i*>(from)); }
 
+// One f16 to all lanes. Eight bytes may be read.
+inline F32x16 broadcast_f16(const uint8_t* from) {
+  const __m256 value = _mm256_broadcastss_ps(_mm_cvtph_ps(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(from))));
+  return {value, value};
+}
 inline F32x16 from_f16(const uint8_t* from) {
   return {_mm256_cvtph_ps(load_16_bytes(from)), _mm256_cvtph_ps(load_16_bytes(from + 16))};
 }
@@ -111,6 +116,7 @@ struct NibbleMap {
   F32x16 scale, offset;
 };
 inline NibbleMap nibble_map(float scale, float offset) { return {broadcast(scale), broadcast(offset)}; }
+inline NibbleMap centered_nibble_map(const F32x16& scale) { return {scale, mul(scale, broadcast(-8.0f))}; }
 inline F32x16 map_low(const NibbleMap& map, U8x16 bytes) { return fma(from_u8(low_nibbles(bytes)), map.scale, map.offset); }
 inline F32x16 map_high(const NibbleMap& map, U8x16 bytes) {
   return fma(from_u8(high_nibbles(bytes)), map.scale, map.offset);

@@ -59,6 +59,10 @@ inline float reduce_max(F32x16 a) { return _mm512_reduce_max_ps(a.v); }
 
 inline float f32_from_f16(uint16_t h) { return _mm_cvtss_f32(_mm_cvtph_ps(_mm_cvtsi32_si128(h))); }
 
+// One f16 to all lanes. Eight bytes are read.
+inline F32x16 broadcast_f16(const uint8_t* from) {
+  return {_mm512_broadcastss_ps(_mm_cvtph_ps(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(from))))};
+}
 inline F32x16 from_f16(const uint8_t* from) {
   return {_mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(from)))};
 }
@@ -92,6 +96,10 @@ struct NibbleMap {
 inline NibbleMap nibble_map(float scale, float offset) {
   const __m512 q = _mm512_setr_ps(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
   return {_mm512_fmadd_ps(q, _mm512_set1_ps(scale), _mm512_set1_ps(offset))};
+}
+// (q - 8) * scale
+inline NibbleMap centered_nibble_map(F32x16 scale) {
+  return {_mm512_mul_ps(_mm512_setr_ps(-8, -7, -6, -5, -4, -3, -2, -1, 0, 1, 2, 3, 4, 5, 6, 7), scale.v)};
 }
 // The permutation reads the low four bits of each index, so nothing has to be masked.
 inline F32x16 map_low(NibbleMap map, U8x16 bytes) {

@@ -2,7 +2,7 @@
 #include <math.h>
 
 #define CQIL_ISA isa_avx512
-#define CQIL_MATVEC_ROWS 8
+#define CQIL_MATVEC_ROWS 4
 #define CQIL_TILE_ROWS 4
 #define CQIL_TILE_TOKENS 6
 #include "f32x16_avx512.h"

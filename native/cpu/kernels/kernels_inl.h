@@ -9,11 +9,23 @@
 #define CQIL_UNROLL
 #endif
 
+#include <utility>
+
 #include "kernels.h"
 #include "weight_formats.h"
 
 namespace cqil {
 namespace CQIL_ISA {
+
+inline void prefetch(const uint8_t* at) {
+#if defined(__GNUC__) || defined(__clang__)
+  __builtin_prefetch(at);
+#elif defined(_M_X64)
+  _mm_prefetch(reinterpret_cast<const char*>(at), _MM_HINT_T0);
+#else
+  (void)at;
+#endif
+}
 
 // y[r] = the sum of sum[r]'s lanes.
 template <int R>
@@ -26,6 +38,32 @@ inline void store_sums(const F32x16* sum, float* y) {
 
 // ---- products with packed weights ----------------------------------------------------------------------------------
 
+// Adds part C of each row's block, and the parts after it. Rows take turns so that their sums, each a chain of dependent
+// additions, run side by side.
+template <class W, int C, int R>
+inline void add_parts(const W (&blocks)[R], const float* x, F32x16* sum) {
+  if constexpr (C < W::kParts) {
+    CQIL_UNROLL for (int r = 0; r < R; r++)
+      blocks[r].template part<C>([&](int i, F32x16 w) { sum[r] = fma(w, load(x + 16 * i), sum[r]); });
+    add_parts<W, C + 1>(blocks, x, sum);
+  }
+}
+
+template <class W, int... Row>
+inline void add_block(const uint8_t* block, int64_t row_bytes, const float* x, F32x16* sum, std::integer_sequence<int, Row...>) {
+  const W blocks[] = {W{block + Row * row_bytes}...};
+  add_parts<W, 0>(blocks, x, sum);
+}
+
+// Calls f for every 16-weight run of one block.
+template <class W, int C = 0, class F>
+inline void each_run(const W& block, F f) {
+  if constexpr (C < W::kParts) {
+    block.template part<C>(f);
+    each_run<W, C + 1>(block, f);
+  }
+}
+
 template <class W, int R>
 inline void dot_rows(const uint8_t* rows, int64_t row_bytes, int64_t cols, const float* x, float* y) {
   F32x16 sum[R];
@@ -33,8 +71,10 @@ inline void dot_rows(const uint8_t* rows, int64_t row_bytes, int64_t cols, const
   const int64_t blocks = cols / W::kBlock;
   for (int64_t b = 0; b < blocks; b++) {
     const float* xb = x + b * W::kBlock;
-    CQIL_UNROLL for (int r = 0; r < R; r++)
-      W::each(rows + r * row_bytes + b * W::kBytes, [&](int i, F32x16 w) { sum[r] = fma(w, load(xb + 16 * i), sum[r]); });
+    // The next rows, which follow in memory: R interleaved streams are more than hardware prefetchers follow.
+    const uint8_t* ahead = rows + R * row_bytes + b * R * W::kBytes;
+    CQIL_UNROLL for (int i = 0; i < R * W::kBytes; i += 64) prefetch(ahead + i);
+    add_block<W>(rows + b * W::kBytes, row_bytes, xb, sum, std::make_integer_sequence<int, R>());
   }
   if constexpr (W::kBlock == 16) {
     const int rest = static_cast<int>(cols % 16);
@@ -60,7 +100,7 @@ void unpack(const uint8_t* rows, int64_t row_bytes, int64_t n_rows, int64_t cols
     float* to = out + r * padded(cols);
     const int64_t blocks = cols / W::kBlock;
     for (int64_t b = 0; b < blocks; b++)
-      W::each(row + b * W::kBytes, [&](int i, F32x16 w) { store(to + b * W::kBlock + 16 * i, w); });
+      each_run(W{row + b * W::kBytes}, [&](int i, F32x16 w) { store(to + b * W::kBlock + 16 * i, w); });
     if constexpr (W::kBlock == 16)
       if (cols % 16) store(to + blocks * 16, W::partial(row + blocks * W::kBytes, static_cast<int>(cols % 16)));
   }

@@ -1,8 +1,10 @@
-// How each dtype unpacks: every format is a struct with
-//   kBlock             weights per step, a multiple of 16
-//   kBytes             bytes of such a step
-//   each(block, f)     calls f(i, values) for i = 0, 1, … kBlock / 16 − 1, in that order: weights 16 i … 16 i + 15 as float32
-// and, for formats whose rows need not be whole steps, partial(from, n): n < 16 weights, the rest zero.
+// How each dtype unpacks: every format is a struct made of the address of one block, with
+//   kBlock             weights per block, a multiple of 16
+//   kBytes             bytes of a block
+//   kParts             parts a block is unpacked in, so that several rows can take turns part by part
+//   part<C>(f)         calls f(i, values) for the 16-weight runs i of part C, ascending: weights 16 i … 16 i + 15 of the
+//                      block as float32
+// and, for formats whose rows need not be whole blocks, partial(from, n): n < 16 weights, the rest zero.
 // Block layouts are those of GGUF. Unpacked values are the same bits on every instruction set with fused multiply-add.
 #pragma once
 #include <stdint.h>
@@ -19,18 +21,20 @@ inline uint16_t read_u16(const uint8_t* from) {
 inline float read_f16(const uint8_t* from) { return f32_from_f16(read_u16(from)); }
 
 struct WeightF32 {
-  static constexpr int kBlock = 16, kBytes = 64;
-  template <class F>
-  static inline void each(const uint8_t* block, F f) {
+  static constexpr int kBlock = 16, kBytes = 64, kParts = 1;
+  const uint8_t* block;
+  template <int C, class F>
+  inline void part(F f) const {
     f(0, load(reinterpret_cast<const float*>(block)));
   }
   static inline F32x16 partial(const uint8_t* from, int n) { return load_partial(reinterpret_cast<const float*>(from), n); }
 };
 
 struct WeightF16 {
-  static constexpr int kBlock = 16, kBytes = 32;
-  template <class F>
-  static inline void each(const uint8_t* block, F f) {
+  static constexpr int kBlock = 16, kBytes = 32, kParts = 1;
+  const uint8_t* block;
+  template <int C, class F>
+  inline void part(F f) const {
     f(0, from_f16(block));
   }
   static inline F32x16 partial(const uint8_t* from, int n) {
@@ -41,9 +45,10 @@ struct WeightF16 {
 };
 
 struct WeightBF16 {
-  static constexpr int kBlock = 16, kBytes = 32;
-  template <class F>
-  static inline void each(const uint8_t* block, F f) {
+  static constexpr int kBlock = 16, kBytes = 32, kParts = 1;
+  const uint8_t* block;
+  template <int C, class F>
+  inline void part(F f) const {
     f(0, from_bf16(block));
   }
   static inline F32x16 partial(const uint8_t* from, int n) {
@@ -55,10 +60,11 @@ struct WeightBF16 {
 
 // f16 d, 32 x int8 q: w = d q.
 struct WeightQ8_0 {
-  static constexpr int kBlock = 32, kBytes = 34;
-  template <class F>
-  static inline void each(const uint8_t* block, F f) {
-    const F32x16 d = broadcast(read_f16(block));
+  static constexpr int kBlock = 32, kBytes = 34, kParts = 1;
+  const uint8_t* block;
+  template <int C, class F>
+  inline void part(F f) const {
+    const F32x16 d = broadcast_f16(block);
     f(0, mul(from_i8(block + 2), d));
     f(1, mul(from_i8(block + 18), d));
   }
@@ -66,11 +72,11 @@ struct WeightQ8_0 {
 
 // f16 d, 16 bytes; weight i in the low nibble of byte i, weight 16 + i in its high nibble: w = d (q - 8).
 struct WeightQ4_0 {
-  static constexpr int kBlock = 32, kBytes = 18;
-  template <class F>
-  static inline void each(const uint8_t* block, F f) {
-    const float d = read_f16(block);
-    const NibbleMap map = nibble_map(d, -8.0f * d);
+  static constexpr int kBlock = 32, kBytes = 18, kParts = 1;
+  const uint8_t* block;
+  template <int C, class F>
+  inline void part(F f) const {
+    const NibbleMap map = centered_nibble_map(broadcast_f16(block));
     const U8x16 q = load_bytes(block + 2);
     f(0, map_low(map, q));
     f(1, map_high(map, q));
@@ -90,47 +96,40 @@ struct KScales {
     const uint32_t unpacked[4] = {a & 0x3f3f3f3fu, (c & 0x0f0f0f0fu) | (a >> 2 & 0x30303030u), b & 0x3f3f3f3fu,
                                   (c >> 4 & 0x0f0f0f0fu) | (b >> 2 & 0x30303030u)};
     const F32x16 values = from_u8(load_bytes(reinterpret_cast<const uint8_t*>(unpacked)));
-    store(scale, mul(values, broadcast(read_f16(block))));
-    store(offset, mul(values, broadcast(-read_f16(block + 2))));
+    store(scale, mul(values, broadcast_f16(block)));
+    store(offset, mul(values, sub(zero(), broadcast_f16(block + 2))));
   }
 };
 
 // f16 d, f16 dmin, 12 bytes of scales and minima, 128 bytes of nibbles: w = d scale q - dmin min.
 struct WeightQ4_K {
-  static constexpr int kBlock = 256, kBytes = 144;
-  template <class F>
-  static inline void each(const uint8_t* block, F f) {
-    const KScales k(block);
-    CQIL_UNROLL for (int c = 0; c < 4; c++) {
-      const NibbleMap low = nibble_map(k.scale[2 * c], k.offset[8 + 2 * c]);
-      const NibbleMap high = nibble_map(k.scale[2 * c + 1], k.offset[9 + 2 * c]);
-      const U8x16 q0 = load_bytes(block + 16 + 32 * c), q1 = load_bytes(block + 32 + 32 * c);
-      f(4 * c, map_low(low, q0));
-      f(4 * c + 1, map_low(low, q1));
-      f(4 * c + 2, map_high(high, q0));
-      f(4 * c + 3, map_high(high, q1));
-    }
+  static constexpr int kBlock = 256, kBytes = 144, kParts = 4;
+  const uint8_t* block;
+  KScales k;
+  explicit WeightQ4_K(const uint8_t* block) : block(block), k(block) {}
+  template <int C, class F>
+  inline void part(F f) const {
+    const NibbleMap low = nibble_map(k.scale[2 * C], k.offset[8 + 2 * C]);
+    const NibbleMap high = nibble_map(k.scale[2 * C + 1], k.offset[9 + 2 * C]);
+    const U8x16 q0 = load_bytes(block + 16 + 32 * C), q1 = load_bytes(block + 32 + 32 * C);
+    f(4 * C, map_low(low, q0));
+    f(4 * C + 1, map_low(low, q1));
+    f(4 * C + 2, map_high(high, q0));
+    f(4 * C + 3, map_high(high, q1));
   }
 };
 
 // As Q4_K with a fifth bit per weight: 32 bytes of high bits before the nibbles, bit j of byte i for weight 32 j + i.
 struct WeightQ5_K {
-  static constexpr int kBlock = 256, kBytes = 176;
-  template <class F>
-  static inline void each(const uint8_t* block, F f) {
-    const KScales k(block);
-    const U8x16 fifth0 = load_bytes(block + 16), fifth1 = load_bytes(block + 32);
-    chunk<0>(block, k, fifth0, fifth1, f);
-    chunk<1>(block, k, fifth0, fifth1, f);
-    chunk<2>(block, k, fifth0, fifth1, f);
-    chunk<3>(block, k, fifth0, fifth1, f);
-  }
-
- private:
+  static constexpr int kBlock = 256, kBytes = 176, kParts = 4;
+  const uint8_t* block;
+  KScales k;
+  explicit WeightQ5_K(const uint8_t* block) : block(block), k(block) {}
   template <int C, class F>
-  static inline void chunk(const uint8_t* block, const KScales& k, U8x16 fifth0, U8x16 fifth1, F& f) {
+  inline void part(F f) const {
     const F32x16 low_scale = broadcast(k.scale[2 * C]), low_offset = broadcast(k.offset[8 + 2 * C]);
     const F32x16 high_scale = broadcast(k.scale[2 * C + 1]), high_offset = broadcast(k.offset[9 + 2 * C]);
+    const U8x16 fifth0 = load_bytes(block + 16), fifth1 = load_bytes(block + 32);
     const U8x16 q0 = load_bytes(block + 48 + 32 * C), q1 = load_bytes(block + 64 + 32 * C);
     f(4 * C, fma(from_u8(either(low_nibbles(q0), bit_field<2 * C, 4>(fifth0, 1))), low_scale, low_offset));
     f(4 * C + 1, fma(from_u8(either(low_nibbles(q1), bit_field<2 * C, 4>(fifth1, 1))), low_scale, low_offset));
@@ -141,31 +140,34 @@ struct WeightQ5_K {
 
 // 128 bytes of low nibbles, 64 bytes of high bit pairs, 16 x int8 scales, f16 d: w = d scale (q - 32).
 struct WeightQ6_K {
-  static constexpr int kBlock = 256, kBytes = 210;
-  template <class F>
-  static inline void each(const uint8_t* block, F f) {
-    // (q - 32) s as q s - 32 s: s has 19 bits, so both products are as good as exact.
-    float scale[16], offset[16];
+  static constexpr int kBlock = 256, kBytes = 210, kParts = 4;
+  const uint8_t* block;
+  // (q - 32) s as q s - 32 s: s has 19 bits, so both products are as good as exact.
+  float scale[16], offset[16];
+  explicit WeightQ6_K(const uint8_t* block) : block(block) {
     const F32x16 scales = mul(from_i8(block + 192), broadcast(read_f16(block + 208)));
     store(scale, scales);
     store(offset, mul(scales, broadcast(-32.0f)));
-    auto value = [&](int i, U8x16 q) { return fma(from_u8(q), broadcast(scale[i]), broadcast(offset[i])); };
-    CQIL_UNROLL for (int half = 0; half < 2; half++) {
-      const uint8_t* low = block + 64 * half;
-      const uint8_t* pairs = block + 128 + 32 * half;
-      const U8x16 top0 = load_bytes(pairs), top1 = load_bytes(pairs + 16);
-      const U8x16 a0 = load_bytes(low), a1 = load_bytes(low + 16), b0 = load_bytes(low + 32), b1 = load_bytes(low + 48);
-      const int i = 8 * half;
-      f(i, value(i, either(low_nibbles(a0), bit_field<0, 4>(top0, 3))));
-      f(i + 1, value(i + 1, either(low_nibbles(a1), bit_field<0, 4>(top1, 3))));
-      f(i + 2, value(i + 2, either(low_nibbles(b0), bit_field<2, 4>(top0, 3))));
-      f(i + 3, value(i + 3, either(low_nibbles(b1), bit_field<2, 4>(top1, 3))));
-      f(i + 4, value(i + 4, either(high_nibbles(a0), bit_field<4, 4>(top0, 3))));
-      f(i + 5, value(i + 5, either(high_nibbles(a1), bit_field<4, 4>(top1, 3))));
-      f(i + 6, value(i + 6, either(high_nibbles(b0), bit_field<6, 4>(top0, 3))));
-      f(i + 7, value(i + 7, either(high_nibbles(b1), bit_field<6, 4>(top1, 3))));
-    }
   }
+  // Each half of a block is 64 bytes of nibbles and 32 of bit pairs; parts 0 and 2 are the low nibbles, 1 and 3 the high.
+  template <int C, class F>
+  inline void part(F f) const {
+    constexpr int half = C / 2, pair = C % 2 * 4, i = 4 * C;
+    const uint8_t* nibbles = block + 64 * half;
+    const U8x16 top0 = load_bytes(block + 128 + 32 * half), top1 = load_bytes(block + 144 + 32 * half);
+    f(i, value(i, either(nibble<C % 2>(nibbles), bit_field<pair, 4>(top0, 3))));
+    f(i + 1, value(i + 1, either(nibble<C % 2>(nibbles + 16), bit_field<pair, 4>(top1, 3))));
+    f(i + 2, value(i + 2, either(nibble<C % 2>(nibbles + 32), bit_field<pair + 2, 4>(top0, 3))));
+    f(i + 3, value(i + 3, either(nibble<C % 2>(nibbles + 48), bit_field<pair + 2, 4>(top1, 3))));
+  }
+
+ private:
+  template <int High>
+  static inline U8x16 nibble(const uint8_t* from) {
+    if constexpr (High) return high_nibbles(load_bytes(from));
+    else return low_nibbles(load_bytes(from));
+  }
+  inline F32x16 value(int i, U8x16 q) const { return fma(from_u8(q), broadcast(scale[i]), broadcast(offset[i])); }
 };
 
 }  // namespace CQIL_ISA
