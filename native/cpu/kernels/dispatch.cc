@@ -6,37 +6,56 @@
 
 #if defined(__x86_64__) || defined(_M_X64)
 #define CQIL_X64 1
-#if defined(_MSC_VER) && !defined(__clang__)
+#ifdef _MSC_VER
 #include <immintrin.h>
 #include <intrin.h>
+#else
+#include <cpuid.h>
 #endif
 #endif
 
 namespace cqil {
-
 namespace {
 
 #if CQIL_X64
-#if defined(_MSC_VER) && !defined(__clang__)
-// CPUID says what the processor has, XCR0 whether the system saves the registers.
-bool supports(bool avx512) {
-  int leaf1[4], leaf7[4];
-  __cpuid(leaf1, 1);
-  __cpuidex(leaf7, 7, 0);
-  const bool osxsave = leaf1[2] >> 27 & 1, fma = leaf1[2] >> 12 & 1, f16c = leaf1[2] >> 29 & 1, avx2 = leaf7[1] >> 5 & 1;
-  if (!osxsave || !fma || !f16c || !avx2) return false;
-  const unsigned long long saved = _xgetbv(0);
-  if ((saved & 0x6) != 0x6) return false;
-  const int f_dq_bw_vl = 1 << 16 | 1 << 17 | 1 << 30 | static_cast<int>(1u << 31);
-  return !avx512 || ((leaf7[1] & f_dq_bw_vl) == f_dq_bw_vl && (saved & 0xe6) == 0xe6);
-}
+struct CpuId {
+  unsigned eax, ebx, ecx, edx;
+};
+
+CpuId cpu_id(unsigned leaf) {
+  CpuId id = {};
+#ifdef _MSC_VER
+  int registers[4];
+  __cpuidex(registers, static_cast<int>(leaf), 0);
+  id = {static_cast<unsigned>(registers[0]), static_cast<unsigned>(registers[1]), static_cast<unsigned>(registers[2]),
+        static_cast<unsigned>(registers[3])};
 #else
-bool supports(bool avx512) {
-  const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c");
-  return avx2 && (!avx512 || (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-                              __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl")));
-}
+  __get_cpuid_count(leaf, 0, &id.eax, &id.ebx, &id.ecx, &id.edx);
 #endif
+  return id;
+}
+
+// The registers that the system saves when it switches threads.
+unsigned saved_registers() {
+#ifdef _MSC_VER
+  return static_cast<unsigned>(_xgetbv(0));
+#else
+  unsigned low, high;
+  __asm__("xgetbv" : "=a"(low), "=d"(high) : "c"(0));
+  return low;
+#endif
+}
+
+// CPUID says what the processor has, XCR0 whether the system saves the registers. Bits: Intel's manual, volume 2, CPUID.
+bool supports(bool avx512) {
+  auto bit = [](unsigned word, int i) { return (word >> i & 1) != 0; };
+  const CpuId leaf1 = cpu_id(1), leaf7 = cpu_id(7);
+  const bool fma = bit(leaf1.ecx, 12), osxsave = bit(leaf1.ecx, 27), f16c = bit(leaf1.ecx, 29), avx2 = bit(leaf7.ebx, 5);
+  if (!osxsave || !fma || !f16c || !avx2 || (saved_registers() & 0x6) != 0x6) return false;
+  if (!avx512) return true;
+  const bool f = bit(leaf7.ebx, 16), dq = bit(leaf7.ebx, 17), bw = bit(leaf7.ebx, 30), vl = bit(leaf7.ebx, 31);
+  return f && dq && bw && vl && (saved_registers() & 0xe6) == 0xe6;
+}
 #endif
 
 }  // namespace

@@ -1,5 +1,10 @@
 // Sixteen float32 lanes in one AVX-512 register. Meanings as in f32x16_plain.h, with fused multiply-adds.
 #pragma once
+#if defined(__GNUC__) && !defined(__clang__)
+// GCC 12 warns about its own AVX-512 headers (its bug 105593).
+#pragma GCC diagnostic ignored "-Wuninitialized"
+#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
+#endif
 #include <immintrin.h>
 #include <stdint.h>
 #include <string.h>
