@@ -15,6 +15,7 @@
       "native/cpu/session.cc",
       "native/cpu/team.cc",
       "native/cpu/kernels/dispatch.cc",
+      "native/cpu/kernels/half_table.cc",
       "native/cpu/kernels/kernels_plain.cc"
     ],
     "cqil_avx2_sources": [

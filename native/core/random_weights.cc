@@ -33,8 +33,9 @@ void store_f16(uint8_t* at, float value) {
   std::memcpy(at, &half, sizeof half);
 }
 
-// sigma is the standard deviation wanted of one weight.
-void fill_block(uint8_t* block, cqil_dtype dtype, float sigma, SplitMix& random) {
+// average is the standard deviation wanted of one weight. Blocks differ in scale by up to half of it, as a model's do.
+void fill_block(uint8_t* block, cqil_dtype dtype, float average, SplitMix& random) {
+  const float sigma = average * (1.0f + 0.5f * random.uniform());
   switch (dtype) {
     case CQIL_Q8_0:  // d, 32 x int8: uniform int8 has deviation 73.9
       random.fill(block + 2, 32);

@@ -34,7 +34,7 @@ void test_products(const Kernels& k, cqil_dtype dtype, int64_t n_rows, int64_t c
   std::vector<uint8_t> rows(static_cast<size_t>(n_rows * bytes));
   fill_random(rows.data(), dtype, n_rows, cols, random.next());
   const std::vector<double> w = check::dequantize(rows.data(), dtype, n_rows * cols);
-  constexpr int64_t kTokens = 7;
+  constexpr int64_t kTokens = 11;
   const int64_t stride = padded(cols);
   std::vector<float> x(static_cast<size_t>(kTokens * stride), 0.0f);
   for (int64_t t = 0; t < kTokens; t++)

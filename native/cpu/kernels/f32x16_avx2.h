@@ -4,6 +4,8 @@
 #include <stdint.h>
 #include <string.h>
 
+#include "half_table.h"
+
 namespace cqil {
 namespace CQIL_ISA {
 
@@ -74,15 +76,10 @@ inline float reduce_max(F32x16 a) {
   return _mm_cvtss_f32(_mm_max_ss(m2, _mm_movehdup_ps(m2)));
 }
 
-inline float f32_from_f16(uint16_t h) { return _mm_cvtss_f32(_mm_cvtph_ps(_mm_cvtsi32_si128(h))); }
+inline float f32_from_f16(uint16_t h) { return half_table[h]; }
 
 inline __m128i load_16_bytes(const uint8_t* from) { return _mm_loadu_si128(reinterpret_cast<const __m128i*>(from)); }
 
-// One f16 to all lanes. Eight bytes may be read.
-inline F32x16 broadcast_f16(const uint8_t* from) {
-  const __m256 value = _mm256_broadcastss_ps(_mm_cvtph_ps(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(from))));
-  return {value, value};
-}
 inline F32x16 from_f16(const uint8_t* from) {
   return {_mm256_cvtph_ps(load_16_bytes(from)), _mm256_cvtph_ps(load_16_bytes(from + 16))};
 }

@@ -9,6 +9,8 @@
 #include <stdint.h>
 #include <string.h>
 
+#include "half_table.h"
+
 namespace cqil {
 namespace CQIL_ISA {
 
@@ -62,12 +64,8 @@ inline void reduce_add4(const F32x16* v, float* to) {
 }
 inline float reduce_max(F32x16 a) { return _mm512_reduce_max_ps(a.v); }
 
-inline float f32_from_f16(uint16_t h) { return _mm_cvtss_f32(_mm_cvtph_ps(_mm_cvtsi32_si128(h))); }
+inline float f32_from_f16(uint16_t h) { return half_table[h]; }
 
-// One f16 to all lanes. Eight bytes are read.
-inline F32x16 broadcast_f16(const uint8_t* from) {
-  return {_mm512_broadcastss_ps(_mm_cvtph_ps(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(from))))};
-}
 inline F32x16 from_f16(const uint8_t* from) {
   return {_mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(from)))};
 }

@@ -85,12 +85,6 @@ inline float reduce_max(F32x16 a) {
 inline float f32_from_f16(uint16_t h) {
   return vgetq_lane_f32(vcvt_f32_f16(vreinterpret_f16_u16(vdup_n_u16(h))), 0);
 }
-// One f16 to all lanes. Eight bytes may be read.
-inline F32x16 broadcast_f16(const uint8_t* from) {
-  uint16_t h;
-  memcpy(&h, from, sizeof h);
-  return broadcast(f32_from_f16(h));
-}
 inline F32x16 from_f16(const uint8_t* from) {
   F32x16 r;
   CQIL_EACH_QUAD r.q[i] = vcvt_f32_f16(vreinterpret_f16_u8(vld1_u8(from + 8 * i)));

@@ -5,6 +5,8 @@
 #include <stdint.h>
 #include <string.h>
 
+#include "half_table.h"
+
 namespace cqil {
 namespace CQIL_ISA {
 
@@ -106,30 +108,8 @@ inline float reduce_max(const F32x16& v) {
   return m;
 }
 
-inline float f32_from_f16(uint16_t h) {
-  const uint32_t sign = static_cast<uint32_t>(h & 0x8000u) << 16;
-  const uint32_t magnitude = h & 0x7fffu;
-  uint32_t bits;
-  if (magnitude >= 0x7c00u) {
-    bits = sign | 0x7f800000u | (magnitude & 0x3ffu) << 13;
-  } else if (magnitude >= 0x0400u) {
-    bits = sign | ((magnitude << 13) + (112u << 23));
-  } else {
-    const float subnormal = static_cast<float>(magnitude) * 5.9604644775390625e-8f;  // units of 2^-24
-    memcpy(&bits, &subnormal, sizeof bits);
-    bits |= sign;
-  }
-  float value;
-  memcpy(&value, &bits, sizeof value);
-  return value;
-}
+inline float f32_from_f16(uint16_t h) { return half_table[h]; }
 
-// One f16 to all lanes. Eight bytes may be read.
-inline F32x16 broadcast_f16(const uint8_t* from) {
-  uint16_t h;
-  memcpy(&h, from, sizeof h);
-  return broadcast(f32_from_f16(h));
-}
 inline F32x16 from_f16(const uint8_t* from) {
   F32x16 r;
   CQIL_EACH_LANE {

@@ -64,15 +64,19 @@ inline void each_run(const W& block, F f) {
   }
 }
 
+constexpr int64_t kPrefetchBytes = 12288;
+
 template <class W, int R>
 inline void dot_rows(const uint8_t* rows, int64_t row_bytes, int64_t cols, const float* x, float* y) {
   F32x16 sum[R];
   CQIL_UNROLL for (int r = 0; r < R; r++) sum[r] = zero();
   const int64_t blocks = cols / W::kBlock;
+  // The rows after these follow in memory, and are asked for as these are read: R interleaved streams are more than
+  // hardware prefetchers follow. Short rows are asked for several turns ahead, for memory is about that far away.
+  const int64_t distance = R * row_bytes > kPrefetchBytes ? R * row_bytes : kPrefetchBytes;
   for (int64_t b = 0; b < blocks; b++) {
     const float* xb = x + b * W::kBlock;
-    // The next rows, which follow in memory: R interleaved streams are more than hardware prefetchers follow.
-    const uint8_t* ahead = rows + R * row_bytes + b * R * W::kBytes;
+    const uint8_t* ahead = rows + distance + b * R * W::kBytes;
     CQIL_UNROLL for (int i = 0; i < R * W::kBytes; i += 64) prefetch(ahead + i);
     add_block<W>(rows + b * W::kBytes, row_bytes, xb, sum, std::make_integer_sequence<int, R>());
   }
@@ -147,13 +151,21 @@ inline void tile_column(const float* w, int64_t n_rows, const float* x, int64_t 
   }
 }
 
+// The last tokens, fewer than a tile's, together.
+template <int T>
+inline void rest_column(int64_t n_tokens, const float* w, int64_t n_rows, const float* x, int64_t x_stride, int64_t n,
+                        float* carry, float* y, int64_t y_stride) {
+  if (n_tokens == T) return tile_column<T>(w, n_rows, x, x_stride, n, carry, y, y_stride);
+  if constexpr (T > 1) rest_column<T - 1>(n_tokens, w, n_rows, x, x_stride, n, carry, y, y_stride);
+}
+
 inline void matmul(const float* w, int64_t n_rows, const float* x, int64_t x_stride, int64_t n_tokens, int64_t n, float* y,
                    int64_t y_stride) {
   alignas(64) float carry[16 * CQIL_TILE_TOKENS * kPanelRows];
   int64_t t = 0;
   for (; t + CQIL_TILE_TOKENS <= n_tokens; t += CQIL_TILE_TOKENS)
     tile_column<CQIL_TILE_TOKENS>(w, n_rows, x + t * x_stride, x_stride, n, carry, y + t * y_stride, y_stride);
-  for (; t < n_tokens; t++) tile_column<1>(w, n_rows, x + t * x_stride, x_stride, n, carry, y + t * y_stride, y_stride);
+  rest_column<CQIL_TILE_TOKENS - 1>(n_tokens - t, w, n_rows, x + t * x_stride, x_stride, n, carry, y + t * y_stride, y_stride);
 }
 
 // ---- elementwise ---------------------------------------------------------------------------------------------------

@@ -64,7 +64,7 @@ struct WeightQ8_0 {
   const uint8_t* block;
   template <int C, class F>
   inline void part(F f) const {
-    const F32x16 d = broadcast_f16(block);
+    const F32x16 d = broadcast(read_f16(block));
     f(0, mul(from_i8(block + 2), d));
     f(1, mul(from_i8(block + 18), d));
   }
@@ -76,7 +76,7 @@ struct WeightQ4_0 {
   const uint8_t* block;
   template <int C, class F>
   inline void part(F f) const {
-    const NibbleMap map = centered_nibble_map(broadcast_f16(block));
+    const NibbleMap map = centered_nibble_map(broadcast(read_f16(block)));
     const U8x16 q = load_bytes(block + 2);
     f(0, map_low(map, q));
     f(1, map_high(map, q));
@@ -96,8 +96,8 @@ struct KScales {
     const uint32_t unpacked[4] = {a & 0x3f3f3f3fu, (c & 0x0f0f0f0fu) | (a >> 2 & 0x30303030u), b & 0x3f3f3f3fu,
                                   (c >> 4 & 0x0f0f0f0fu) | (b >> 2 & 0x30303030u)};
     const F32x16 values = from_u8(load_bytes(reinterpret_cast<const uint8_t*>(unpacked)));
-    store(scale, mul(values, broadcast_f16(block)));
-    store(offset, mul(values, sub(zero(), broadcast_f16(block + 2))));
+    store(scale, mul(values, broadcast(read_f16(block))));
+    store(offset, mul(values, broadcast(-read_f16(block + 2))));
   }
 };
 
