@@ -2,7 +2,7 @@
 {
   "includes": ["native/sources.gypi"],
   "target_defaults": {
-    "cflags": ["-O3", "-Wall", "-Wextra", "-ffp-contract=off"],
+    "cflags": ["-O3", "-Wall", "-Wextra", "-ffp-contract=off", "-fvisibility=hidden"],
     "cflags_cc": ["-std=c++17"],
     "cflags!": ["-fno-exceptions"],
     "cflags_cc!": ["-fno-exceptions", "-fno-rtti", "-std=gnu++17", "-std=gnu++20"],
@@ -31,7 +31,6 @@
         # Electron keeps array buffers inside V8's memory.
         "NODE_API_NO_EXTERNAL_BUFFERS_ALLOWED"
       ],
-      "cflags": ["-fvisibility=hidden"],
       "conditions": [
         ["target_arch=='x64'", { "dependencies": ["cqil_avx2", "cqil_avx512"] }],
         ["target_arch=='arm64'", { "sources": ["<@(cqil_neon_sources)"] }]

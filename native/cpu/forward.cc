@@ -53,7 +53,12 @@ class Walk {
     all_.wait();
     pass_.gate_up(all_, lanes(3));
     all_.wait();
-    pass_.down(all_, lanes(4));
+    if (pass_.request.output != CQIL_OUTPUT_TRACE) return pass_.down(all_, lanes(4));
+    // The same sum to the same bits, with every m_j kept for a while.
+    pass_.down_apart(all_, lanes(4));
+    all_.wait();
+    pass_.record(all_, phase.first_layer, phase.n_lanes);
+    pass_.join(all_, phase.n_lanes);
   }
 
   // Every lane has a crew of its own; crews meet only where the formula joins lanes: at a bypass and at the sum.
@@ -83,11 +88,13 @@ class Walk {
       pass_.down_apart(crew, lane_at(lane, 4));
     }
     all_.wait();
+    if (pass_.request.output == CQIL_OUTPUT_TRACE) pass_.record(all_, phase.first_layer, phase.n_lanes);
     pass_.join(all_, phase.n_lanes);
   }
 
-  std::atomic<int>* claimed(size_t phase, int lane) const {
-    return &session_.claimed[phase * static_cast<size_t>(session_.program.max_lanes) + static_cast<size_t>(lane)];
+  Claim* claimed(size_t phase, int lane) const {
+    const size_t row = phase * static_cast<size_t>(session_.program.max_lanes) + static_cast<size_t>(lane);
+    return &session_.claimed[row * static_cast<size_t>(team_size_)];
   }
 
   const Pass& pass_;
@@ -101,8 +108,8 @@ class Walk {
 
 cqil_status forward(CpuSession& session, const cqil_forward& request) {
   const Pass pass(session, request);
-  const size_t counters = session.phases.size() * static_cast<size_t>(session.program.max_lanes);
-  for (size_t i = 0; i < counters; i++) session.claimed[i].store(0, std::memory_order_relaxed);
+  const size_t counters = session.phases.size() * static_cast<size_t>(session.program.max_lanes * session.model.team.size());
+  for (size_t i = 0; i < counters; i++) session.claimed[i].taken.store(0, std::memory_order_relaxed);
   session.cancelled = false;
   session.model.team.run([&](int member) { Walk(pass, member).run(); });
   return session.cancelled ? CQIL_ABORTED : CQIL_OK;

@@ -9,14 +9,21 @@
 namespace cqil {
 namespace {
 
-// Hands out units 0 … n − 1 to whichever member of the crew asks first.
+// Units 0 … n − 1 of the crew's work. Every member has a run of its own, so that it reads memory in order, and then
+// takes what others have left, so that one that was descheduled holds nobody up for long.
 template <class Work>
-void share(const Crew& crew, std::atomic<int>* claimed, int64_t n, Work work) {
+void share(const Crew& crew, Claim* claimed, int64_t n, Work work) {
   if (crew.size == 1) {
     for (int64_t unit = 0; unit < n; unit++) work(unit);
     return;
   }
-  for (int64_t unit; (unit = claimed->fetch_add(1, std::memory_order_relaxed)) < n;) work(unit);
+  for (int i = 0; i < crew.size; i++) {
+    const int owner = (crew.member + i) % crew.size;
+    const int64_t first = n * owner / crew.size, end = n * (owner + 1) / crew.size;
+    std::atomic<int>& taken = claimed[owner].taken;
+    if (i > 0 && first + taken.load(std::memory_order_relaxed) >= end) continue;
+    for (int64_t unit; (unit = first + taken.fetch_add(1, std::memory_order_relaxed)) < end;) work(unit);
+  }
 }
 
 const float* floats(const cqil_tensor& vector) { return static_cast<const float*>(vector.data); }
@@ -255,10 +262,25 @@ void Pass::join(const Crew& crew, int n_lanes) const {
   }
 }
 
-void Pass::head(const Crew& crew, std::atomic<int>* claimed) const {
-  if (request.output == CQIL_OUTPUT_NONE) return;
-  const bool scores = request.output == CQIL_OUTPUT_SCORES;
-  const int64_t first_token = scores ? 0 : tokens_ - 1, end = scores ? request.n_scores : tokens_;
+void Pass::record(const Crew& crew, int first_layer, int n_lanes) const {
+  // The same slice as in join(), so that this member alone changes what it copies.
+  const int64_t first = dim_ * crew.member / crew.size, n = dim_ * (crew.member + 1) / crew.size - first;
+  for (int lane = 0; lane < n_lanes; lane++) {
+    float* layer = request.result + (first_layer + lane) * 3 * tokens_ * dim_ + first;
+    for (int64_t t = 0; t < tokens_; t++) {
+      const float* rows[] = {session.x.get() + t * session.dim_stride,
+                             lane_row(session.attention_out, session.dim_stride, lane, t),
+                             lane_row(session.mlp_out, session.dim_stride, lane, t)};
+      for (int64_t i = 0; i < 3; i++)
+        std::memcpy(layer + (i * tokens_ + t) * dim_, rows[i] + first, static_cast<size_t>(n) * sizeof(float));
+    }
+  }
+}
+
+void Pass::head(const Crew& crew, Claim* claimed) const {
+  if (request.output == CQIL_OUTPUT_NONE || request.output == CQIL_OUTPUT_TRACE) return;
+  const bool scores = request.output == CQIL_OUTPUT_SCORES, last_only = request.output == CQIL_OUTPUT_LOGITS;
+  const int64_t first_token = last_only ? tokens_ - 1 : 0, end = scores ? request.n_scores : tokens_;
   const int64_t vocab = shape_.vocab_size;
   for (int64_t t0 = first_token; t0 < end; t0 += kScoreRows) {
     const int64_t n_tokens = std::min(kScoreRows, end - t0);
@@ -266,17 +288,18 @@ void Pass::head(const Crew& crew, std::atomic<int>* claimed) const {
     for (int64_t t = crew.member; t < n_tokens; t += crew.size)
       kernels_.rms_norm(session.x.get() + (t0 + t) * session.dim_stride, floats(weights_.output_norm), dim_, shape_.norm_eps,
                         norm + t * session.dim_stride);
-    if (crew.member == 0) claimed->store(0, std::memory_order_relaxed);
+    claimed[crew.member].taken.store(0, std::memory_order_relaxed);
     crew.wait();
 
-    float* logits = scores ? session.logits.get() : request.result;
+    float* logits = scores ? session.logits.get() : request.result + (t0 - first_token) * vocab;
     const int64_t rows = std::max<int64_t>(kPanelRows, vocab / (32 * crew.size) / 8 * 8), units = (vocab + rows - 1) / rows;
     share(crew, claimed, units, [&](int64_t unit) {
       const int64_t first = unit * rows, n = std::min(rows, vocab - first);
       product(weights_.output, first, n, norm, session.dim_stride, n_tokens, logits + first, vocab, *crew.scratch);
     });
-    if (!scores) return;
+    if (last_only) return;
     crew.wait();
+    if (!scores) continue;
 
     for (int64_t t = crew.member; t < n_tokens; t += crew.size) {
       const float* row = logits + t * vocab;

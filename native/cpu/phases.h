@@ -22,7 +22,7 @@ struct Lanes {
   int first_layer;
   int first_lane;
   int n_lanes;
-  std::atomic<int>* claimed;  // work units taken so far, shared by the crew
+  Claim* claimed;  // [crew size] units taken of each member's run
 };
 
 // One forward pass: a session, the tokens, and the shorthand the phases need.
@@ -40,7 +40,9 @@ class Pass {
   // Lanes apart: m_j is kept, and join() adds them up in the order of down(), to the same bits.
   void down_apart(const Crew& crew, const Lanes& lanes) const;
   void join(const Crew& crew, int n_lanes) const;
-  void head(const Crew& crew, std::atomic<int>* claimed) const;
+  // Between the two: copies x, still the group's input, and each a_j and m_j to the trace.
+  void record(const Crew& crew, int first_layer, int n_lanes) const;
+  void head(const Crew& crew, Claim* claimed) const;
 
   CpuSession& session;
   const cqil_forward& request;

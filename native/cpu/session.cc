@@ -57,7 +57,7 @@ CpuSession::CpuSession(CpuModel& model, const cqil_program& compiled, int32_t co
     own.scores = Floats(static_cast<size_t>(padded(context)));
   }
 
-  claimed.reset(new std::atomic<int>[phases.size() * lanes]);
+  claimed.reset(new Claim[phases.size() * lanes * static_cast<size_t>(model.team.size())]);
   const int most_crews = std::min(program.max_lanes, model.team.size());
   for (int n = 2; n <= most_crews; n++) {
     crews.emplace_back();

@@ -37,6 +37,11 @@ struct CpuModel {
 // Positions whose logits are held at a time when scoring.
 constexpr int64_t kScoreRows = 8;
 
+// How many units have been taken of one thread's share of a phase; on a cache line of its own.
+struct alignas(64) Claim {
+  std::atomic<int> taken{0};
+};
+
 // One thread's own.
 struct Scratch {
   Floats panel;   // [kPanelRows, widest padded row]
@@ -70,7 +75,7 @@ struct CpuSession {
   int64_t rope_filled = 0;    // positions computed
 
   std::vector<Scratch> scratch;                 // [threads]
-  std::unique_ptr<std::atomic<int>[]> claimed;  // [n_phases, lanes] units of work taken
+  std::unique_ptr<Claim[]> claimed;  // [n_phases, lanes, threads]
   Barrier all;                                  // the whole team
   // crews[n - 2][c]: the members of crew c when the team is split in n.
   std::vector<std::vector<std::unique_ptr<Barrier>>> crews;

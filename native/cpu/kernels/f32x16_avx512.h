@@ -77,6 +77,13 @@ inline F32x16 from_i8(const uint8_t* from) {
   return {_mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(from))))};
 }
 
+inline void store_f16(uint8_t* to, F32x16 a) {
+  _mm256_storeu_si256(reinterpret_cast<__m256i*>(to), _mm512_cvtps_ph(a.v, _MM_FROUND_TO_NEAREST_INT));
+}
+inline void store_i8(uint8_t* to, F32x16 a) {
+  _mm_storeu_si128(reinterpret_cast<__m128i*>(to), _mm512_cvtsepi32_epi8(_mm512_cvtps_epi32(a.v)));
+}
+
 struct U8x16 {
   __m128i v;
 };

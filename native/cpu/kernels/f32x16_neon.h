@@ -102,6 +102,14 @@ inline F32x16 from_i8(const uint8_t* from) {
            vcvtq_f32_s32(vmovl_s16(vget_low_s16(hi))), vcvtq_f32_s32(vmovl_s16(vget_high_s16(hi)))}};
 }
 
+inline void store_f16(uint8_t* to, F32x16 a) {
+  CQIL_EACH_QUAD vst1_u8(to + 8 * i, vreinterpret_u8_f16(vcvt_f16_f32(a.q[i])));
+}
+inline void store_i8(uint8_t* to, F32x16 a) {
+  auto words = [&](int i) { return vcombine_s16(vqmovn_s32(vcvtnq_s32_f32(a.q[i])), vqmovn_s32(vcvtnq_s32_f32(a.q[i + 1]))); };
+  vst1q_s8(reinterpret_cast<int8_t*>(to), vcombine_s8(vqmovn_s16(words(0)), vqmovn_s16(words(2))));
+}
+
 struct U8x16 {
   uint8x16_t v;
 };

@@ -5,6 +5,7 @@
 #include <stdint.h>
 #include <string.h>
 
+#include "../../core/half.h"
 #include "half_table.h"
 
 namespace cqil {
@@ -133,6 +134,18 @@ inline F32x16 from_i8(const uint8_t* from) {
   F32x16 r;
   CQIL_EACH_LANE r.lane[i] = static_cast<float>(static_cast<int8_t>(from[i]));
   return r;
+}
+
+// To the nearest f16, ties to even: 32 bytes.
+inline void store_f16(uint8_t* to, const F32x16& v) {
+  CQIL_EACH_LANE {
+    const uint16_t h = f16_from_float(v.lane[i]);
+    memcpy(to + 2 * i, &h, sizeof h);
+  }
+}
+// To the nearest integer, ties to even, of lanes in [-127, 127]: 16 bytes.
+inline void store_i8(uint8_t* to, const F32x16& v) {
+  CQIL_EACH_LANE to[i] = static_cast<uint8_t>(static_cast<int8_t>(nearbyintf(v.lane[i])));
 }
 
 // Sixteen unsigned bytes, for unpacking narrow weights.

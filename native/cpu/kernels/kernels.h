@@ -17,14 +17,14 @@ constexpr int64_t padded(int64_t n) { return (n + kPad - 1) / kPad * kPad; }
 constexpr int64_t kPanelRows = 32;
 
 struct AttendArgs {
-  const float* query;   // [padded(head_dim)], zero padded
-  const float* keys;    // [positions, stride] of this key/value head
-  const float* values;  // [positions, stride]
-  int64_t stride;       // padded(head_dim)
-  int32_t first, last;  // positions attended to, last included
-  float scale;          // on the scores
-  float* scores;        // scratch [padded(last - first + 1)]
-  float* out;           // [head_dim]
+  const float* query;     // [stride], zero padded
+  const uint8_t* keys;    // [positions, stride] of this key/value head, in the cache's format
+  const uint8_t* values;  // [positions, stride]
+  int64_t stride;         // head_dim in whole vectors and whole blocks of the format
+  int32_t first, last;    // positions attended to, last included
+  float scale;            // on the scores
+  float* scores;          // scratch [padded(last - first + 1)]
+  float* out;             // [head_dim]
   int32_t head_dim;
 };
 
@@ -47,8 +47,11 @@ struct Kernels {
   void (*add)(float* y, const float* x, int64_t n);
   // gate = SiLU(gate) * up, SiLU(g) = g / (1 + exp(-g))
   void (*silu_mul)(float* gate, const float* up, int64_t n);
+  // By the format of the KV cache; null for what is none.
+  // row = x[stride], a multiple of 16 and of the format's block, rounded to the format.
+  void (*store_kv[CQIL_DTYPE_COUNT])(const float* x, int64_t stride, uint8_t* row);
   // out = softmax(scale * query . keys) values
-  void (*attend)(const AttendArgs& args);
+  void (*attend[CQIL_DTYPE_COUNT])(const AttendArgs& args);
   // log(sum(exp(x)))
   double (*log_sum_exp)(const float* x, int64_t n);
 };

@@ -12,6 +12,7 @@
 #include <utility>
 
 #include "kernels.h"
+#include "kv_formats.h"
 #include "weight_formats.h"
 
 namespace cqil {
@@ -257,28 +258,44 @@ inline double log_sum_exp(const float* x, int64_t n) {
 
 // ---- attention of one head at one position -------------------------------------------------------------------------
 
-inline void score_keys(const AttendArgs& a, int64_t count) {
-  const float* key = a.keys + a.first * a.stride;
-  int64_t p = 0;
-  for (; p + 4 <= count; p += 4, key += 4 * a.stride) {
-    F32x16 sum[4] = {zero(), zero(), zero(), zero()};
-    for (int64_t i = 0; i < a.stride; i += 16) {
-      const F32x16 q = load(a.query + i);
-      CQIL_UNROLL for (int j = 0; j < 4; j++) sum[j] = fma(load(key + j * a.stride + i), q, sum[j]);
-    }
-    reduce_add4(sum, a.scores + p);
-    CQIL_UNROLL for (int j = 0; j < 4; j++) a.scores[p + j] *= a.scale;
-  }
-  for (; p < count; p++, key += a.stride) {
-    F32x16 sum = zero();
-    for (int64_t i = 0; i < a.stride; i += 16) sum = fma(load(key + i), load(a.query + i), sum);
-    a.scores[p] = reduce_add(sum) * a.scale;
-  }
+template <class Kv>
+void store_kv(const float* x, int64_t stride, uint8_t* row) {
+  for (int64_t i = 0; i < stride; i += Kv::kBlock) Kv::store(x + i, row + Kv::bytes(i));
 }
 
-inline void attend(const AttendArgs& a) {
-  const int64_t count = a.last - a.first + 1;
-  score_keys(a, count);
+// scores[p] = scale * query . key of R positions from p on.
+template <class Kv, int R>
+inline void score_keys(const AttendArgs& a, const uint8_t* key, float* scores) {
+  F32x16 sum[R];
+  CQIL_UNROLL for (int r = 0; r < R; r++) sum[r] = zero();
+  for (int64_t i = 0; i < a.stride; i += Kv::kBlock)
+    CQIL_UNROLL for (int run = 0; run < Kv::kBlock; run += 16) {
+      const F32x16 q = load(a.query + i + run);
+      CQIL_UNROLL for (int r = 0; r < R; r++) sum[r] = fma(Kv::load(key + Kv::bytes(r * a.stride + i), run), q, sum[r]);
+    }
+  store_sums<R>(sum, scores);
+  CQIL_UNROLL for (int r = 0; r < R; r++) scores[r] *= a.scale;
+}
+
+// out[j] = the sum over positions of weight times value, N vectors of 16 from `value` on.
+template <class Kv, int N>
+inline void weigh_values(const AttendArgs& a, const uint8_t* value, int64_t count, F32x16* out) {
+  F32x16 sum[N];
+  CQIL_UNROLL for (int j = 0; j < N; j++) sum[j] = zero();
+  for (int64_t p = 0; p < count; p++, value += Kv::bytes(a.stride)) {
+    const F32x16 weight = broadcast(a.scores[p]);
+    CQIL_UNROLL for (int j = 0; j < N; j++) sum[j] = fma(Kv::load(value, 16 * j), weight, sum[j]);
+  }
+  CQIL_UNROLL for (int j = 0; j < N; j++) out[j] = sum[j];
+}
+
+template <class Kv>
+void attend(const AttendArgs& a) {
+  const int64_t count = a.last - a.first + 1, row_bytes = Kv::bytes(a.stride);
+  const uint8_t* key = a.keys + a.first * row_bytes;
+  int64_t p = 0;
+  for (; p + 4 <= count; p += 4) score_keys<Kv, 4>(a, key + p * row_bytes, a.scores + p);
+  for (; p < count; p++) score_keys<Kv, 1>(a, key + p * row_bytes, a.scores + p);
   const F32x16 shift = broadcast(max_of(a.scores, count));
   F32x16 sum = zero();
   each_vector(
@@ -293,24 +310,17 @@ inline void attend(const AttendArgs& a) {
         sum = add(sum, load_partial(a.scores + i, rest));
       });
   const F32x16 scale = broadcast(1.0f / reduce_add(sum));
-  for (int64_t i = 0; i < a.stride; i += 64) {
-    const int n = static_cast<int>((a.stride - i < 64 ? a.stride - i : 64) / 16);
-    F32x16 out[4] = {zero(), zero(), zero(), zero()};
-    const float* value = a.values + a.first * a.stride + i;
-    if (n == 4) {
-      for (int64_t p = 0; p < count; p++, value += a.stride) {
-        const F32x16 weight = broadcast(a.scores[p]);
-        CQIL_UNROLL for (int j = 0; j < 4; j++) out[j] = fma(load(value + 16 * j), weight, out[j]);
-      }
-    } else {
-      for (int64_t p = 0; p < count; p++, value += a.stride) {
-        const F32x16 weight = broadcast(a.scores[p]);
-        for (int j = 0; j < n; j++) out[j] = fma(load(value + 16 * j), weight, out[j]);
-      }
-    }
-    for (int j = 0; j < n; j++) {
-      const int64_t rest = a.head_dim - i - 16 * j;
-      store_partial(a.out + i + 16 * j, mul(out[j], scale), static_cast<int>(rest < 16 ? rest : 16));
+  const uint8_t* value = a.values + a.first * row_bytes;
+  for (int64_t i = 0; i < a.stride;) {
+    // Four vectors side by side hide the latency of an addition; what is left over goes block by block.
+    constexpr int kBlockVectors = static_cast<int>(Kv::kBlock / 16);
+    const bool four = a.stride - i >= 64;
+    F32x16 out[4];
+    if (four) weigh_values<Kv, 4>(a, value + Kv::bytes(i), count, out);
+    else weigh_values<Kv, kBlockVectors>(a, value + Kv::bytes(i), count, out);
+    for (int j = 0; j < (four ? 4 : kBlockVectors); j++, i += 16) {
+      const int64_t rest = a.head_dim - i;
+      if (rest > 0) store_partial(a.out + i, mul(out[j], scale), static_cast<int>(rest < 16 ? rest : 16));
     }
   }
 }
@@ -333,11 +343,17 @@ constexpr Kernels make_kernels(const char* name) {
   CQIL_FORMAT(CQIL_Q5_K, WeightQ5_K)
   CQIL_FORMAT(CQIL_Q6_K, WeightQ6_K)
 #undef CQIL_FORMAT
+#define CQIL_KV_FORMAT(dtype, Kv)     \
+  k.store_kv[dtype] = &store_kv<Kv>; \
+  k.attend[dtype] = &attend<Kv>;
+  CQIL_KV_FORMAT(CQIL_F32, KvF32)
+  CQIL_KV_FORMAT(CQIL_F16, KvF16)
+  CQIL_KV_FORMAT(CQIL_Q8_0, KvQ8_0)
+#undef CQIL_KV_FORMAT
   k.matmul = &matmul;
   k.rms_norm = &rms_norm;
   k.add = &add_to;
   k.silu_mul = &silu_mul;
-  k.attend = &attend;
   k.log_sum_exp = &log_sum_exp;
   return k;
 }
