@@ -34,4 +34,10 @@ inline int64_t row_bytes(cqil_dtype dtype, int64_t cols) {
   return cols / info.block_weights * info.block_bytes;
 }
 
+// Bytes of the keys or values of one head at one position in a KV cache.
+inline int64_t kv_row_bytes(cqil_dtype dtype, int64_t head_dim) {
+  const int64_t block = dtype_info(dtype).block_weights;
+  return row_bytes(dtype, (head_dim + block - 1) / block * block);
+}
+
 }  // namespace cqil

@@ -91,4 +91,30 @@ MappedFile::~MappedFile() {
 
 #endif
 
+namespace {
+
+void touch(const uint8_t* data, uint64_t size) {
+  constexpr uint64_t kPage = 4096;
+  volatile uint8_t sink = 0;
+  for (uint64_t i = 0; i < size; i += kPage) sink = data[i];
+  (void)sink;
+}
+
+}  // namespace
+
+void populate(const uint8_t* data, uint64_t size) {
+#ifdef __linux__
+  const uint64_t page = static_cast<uint64_t>(sysconf(_SC_PAGESIZE));
+  const uint64_t skew = reinterpret_cast<uintptr_t>(data) % page;
+  void* first = const_cast<uint8_t*>(data - skew);
+#ifndef MADV_POPULATE_READ
+#define MADV_POPULATE_READ 22  // Linux 5.14; older C libraries do not name it
+#endif
+  // One call reads ahead and fills the page table; a kernel that does not know it refuses.
+  if (madvise(first, size + skew, MADV_POPULATE_READ) == 0) return;
+  madvise(first, size + skew, MADV_WILLNEED);
+#endif
+  touch(data, size);
+}
+
 }  // namespace cqil

@@ -25,4 +25,7 @@ class MappedFile {
   uint64_t size_ = 0;
 };
 
+// Brings the pages of mapped memory in, so that reading them does not wait for the disk.
+void populate(const uint8_t* data, uint64_t size);
+
 }  // namespace cqil

@@ -3,11 +3,12 @@
 #include <chrono>
 #include <string>
 
+#include "dtype.h"
 #include "error.h"
 
 namespace cqil {
 
-Session::Session(std::shared_ptr<Model> model, const Plan& plan, Execution execution, int32_t context_length)
+Session::Session(std::shared_ptr<Model> model, const Plan& plan, Execution execution, int32_t context_length, cqil_dtype kv_dtype)
     : model_(std::move(model)),
       program_(compile_program(plan, model_->shape().n_layers)),
       execution_(execution),
@@ -15,12 +16,12 @@ Session::Session(std::shared_ptr<Model> model, const Plan& plan, Execution execu
   if (context_length < 1 || context_length > 1 << 24)
     throw Error("INVALID_ARGUMENT", "contextLength is " + std::to_string(context_length) + "; expected 1 to 16777216.");
   const cqil_program program = program_.view();
+  const cqil_session_options options = {context_length, kv_dtype};
   cqil_error error = {};
-  check_status(model_->backend().session_create(model_->backend_model(), &program, context_length, &backend_session_, &error),
-               error);
+  check_status(model_->backend().session_create(model_->backend_model(), &program, &options, &backend_session_, &error), error);
   const cqil_shape& shape = model_->shape();
   cache_bytes_ = static_cast<uint64_t>(shape.n_layers) * static_cast<uint64_t>(shape.n_kv_heads) *
-                 static_cast<uint64_t>(shape.head_dim) * static_cast<uint64_t>(context_length) * 2 * sizeof(float);
+                 static_cast<uint64_t>(kv_row_bytes(kv_dtype, shape.head_dim)) * static_cast<uint64_t>(context_length) * 2;
 }
 
 Session::~Session() {
@@ -31,12 +32,17 @@ void Session::check(const ForwardRequest& request) const {
   const int32_t n = static_cast<int32_t>(request.ids.size());
   if (n < 1 || n > CQIL_MAX_BATCH)
     throw Error("INVALID_ARGUMENT", "A forward takes 1 to " + std::to_string(CQIL_MAX_BATCH) + " ids, not " + std::to_string(n) + ".");
+  if (request.output == CQIL_OUTPUT_TRACE && n > CQIL_MAX_TRACE)
+    throw Error("INVALID_ARGUMENT", "A trace takes 1 to " + std::to_string(CQIL_MAX_TRACE) + " ids, not " + std::to_string(n) + ".");
   if (request.position < 0 || request.position > filled_)
     throw Error("INVALID_ARGUMENT", "Position " + std::to_string(request.position) + " is not reached yet: " +
                                         std::to_string(filled_) + " positions are filled.");
   if (n > context_length_ - request.position)
     throw Error("CONTEXT_OVERFLOW", std::to_string(n) + " tokens at position " + std::to_string(request.position) +
                                         " do not fit a context of " + std::to_string(context_length_) + ".");
+  if (request.output == CQIL_OUTPUT_ALL_LOGITS && n > CQIL_MAX_LOGIT_ROWS)
+    throw Error("INVALID_ARGUMENT", "A forward gives the logits of at most " + std::to_string(CQIL_MAX_LOGIT_ROWS) +
+                                        " ids at once, not " + std::to_string(n) + ".");
   auto check_id = [&](int32_t id) {
     if (id < 0 || id >= model_->shape().vocab_size)
       throw Error("INVALID_ARGUMENT", "Token id " + std::to_string(id) + " is outside the vocabulary of " +
@@ -53,6 +59,11 @@ std::vector<float> Session::forward(const ForwardRequest& request) {
   std::vector<int32_t> targets;
   std::vector<float> result;
   if (request.output == CQIL_OUTPUT_LOGITS) result.resize(static_cast<size_t>(model_->shape().vocab_size));
+  if (request.output == CQIL_OUTPUT_TRACE) {
+    const cqil_shape& shape = model_->shape();
+    result.resize(static_cast<size_t>(shape.n_layers) * 3 * static_cast<size_t>(n) * static_cast<size_t>(shape.dim));
+  }
+  if (request.output == CQIL_OUTPUT_ALL_LOGITS) result.resize(request.ids.size() * static_cast<size_t>(model_->shape().vocab_size));
   if (request.output == CQIL_OUTPUT_SCORES) {
     targets.assign(request.ids.begin() + 1, request.ids.end());
     if (request.has_next) targets.push_back(request.next);
@@ -68,7 +79,7 @@ std::vector<float> Session::forward(const ForwardRequest& request) {
   call.n_scores = static_cast<int32_t>(targets.size());
   call.result = result.data();
   call.cancel = &cancel_;
-  const bool tune = execution_ == Execution::kAuto && program_.max_lanes > 1 && n == 1;
+  const bool tune = execution_ == Execution::kAuto && program_.max_lanes > 1 && n == 1 && request.output != CQIL_OUTPUT_TRACE;
   call.execution = tune ? tuner_.next() : execution_ == Execution::kLanes ? CQIL_LANES : CQIL_WIDE;
 
   filled_ = request.position;  // what follows is overwritten, whether or not the call succeeds

@@ -23,11 +23,13 @@ struct ForwardRequest {
 class Session {
  public:
   // Throws INVALID_PLAN, INVALID_ARGUMENT or OUT_OF_MEMORY.
-  Session(std::shared_ptr<Model> model, const Plan& plan, Execution execution, int32_t context_length);
+  Session(std::shared_ptr<Model> model, const Plan& plan, Execution execution, int32_t context_length,
+          cqil_dtype kv_dtype = CQIL_F32);
   ~Session();
   Session(const Session&) = delete;
 
-  // Runs ids at request.position and returns logits [vocab_size], scores, or nothing. Throws INVALID_ARGUMENT,
+  // Runs ids at request.position and returns logits [vocab_size] or [ids, vocab_size], scores, a
+  // trace, or nothing. Throws INVALID_ARGUMENT,
   // CONTEXT_OVERFLOW or ABORTED; after an error the positions before request.position are as they were.
   std::vector<float> forward(const ForwardRequest& request);
   // The forward in flight, or the one queued since arm(), ends with ABORTED at its next stage. From any thread.

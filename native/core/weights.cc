@@ -170,17 +170,14 @@ void Weights::check_complete() {
 }
 
 void Weights::prefetch(uint64_t from, uint64_t to) const {
-  constexpr uint64_t kPage = 4096;
-  volatile uint8_t sink = 0;
   uint64_t begin = 0;
   for (const auto& extent : extents_) {
     const uint64_t end = begin + extent.second;
     const uint64_t first = from > begin ? from : begin;
     const uint64_t last = to < end ? to : end;
-    for (uint64_t i = first; i < last; i += kPage) sink = extent.first[i - begin];
+    if (first < last) populate(extent.first + (first - begin), last - first);
     begin = end;
   }
-  (void)sink;
 }
 
 }  // namespace cqil
