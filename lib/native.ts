@@ -4,6 +4,7 @@ import os from 'node:os';
 import path from 'node:path';
 import type { DType, TensorRole } from './checkpoint/types.js';
 import { CqilError, type ErrorCode } from './errors.js';
+import type { KvCache } from './kv_cache.js';
 
 /** Everything that crosses into C++, mirrored by the table in native/addon/addon.cc. Options are validated before they get here. */
 export interface NativeAddon {
@@ -35,6 +36,10 @@ export type SessionHandle = { readonly [sessionBrand]: true };
 
 /** Tokens one `forward` takes at most: the height of the engine's activation buffers. */
 export const MAX_BATCH = 256;
+/** Tokens of a forward that are traced at most. */
+export const MAX_TRACE = 32;
+/** Tokens of a forward at most when the logits after each of them are wanted. */
+export const MAX_LOGIT_ROWS = 32;
 
 export interface NativeShape {
   dim: number;
@@ -85,6 +90,7 @@ export interface SessionSpec {
   execution: Execution;
   /** Positions the KV cache holds. */
   contextLength: number;
+  kvCache: KvCache;
 }
 
 export interface ForwardRequest {
@@ -93,9 +99,10 @@ export interface ForwardRequest {
   position: number;
   /**
    * `logits`: [vocabSize] after the last id. `scores`: [ids.length − 1] log-probability (nats) of ids[i+1] after ids[i],
-   * and one more, of `next` after the last id, when `next` is given. `none`: null.
+   * and one more, of `next` after the last id, when `next` is given. `trace`, of at most MAX_TRACE ids: [nLayers][3][ids.length][dim], see
+   * `Session.trace`. `all_logits`, of at most MAX_LOGIT_ROWS ids: [ids.length][vocabSize], a row after each. `none`: null.
    */
-  output: 'none' | 'logits' | 'scores';
+  output: 'none' | 'logits' | 'scores' | 'trace' | 'all_logits';
   next?: number;
 }
 

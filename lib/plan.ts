@@ -75,6 +75,11 @@ export function planShorthand(plan: Plan): string | undefined {
   return same ? `P${size}-D${plan.bypass}-S${start}-E${end}` : undefined;
 }
 
+/** Whether a plan computes anything but the model as it was trained. */
+export function isLossy(plan: Plan): boolean {
+  return plan.groups.length > 0 || plan.adapter !== undefined;
+}
+
 /** Stages the plan has: groups, and layers that run alone. */
 export function countStages(plan: Plan): number {
   return plan.groups.reduce((stages, group) => stages - (group.length - 1), plan.layers);

@@ -104,7 +104,7 @@ export class Sampler {
     const token = this.#options.temperature === 0 ? this.#weights.indexOf(max) : this.#draw(this.#keepCandidates(max));
     this.#remember(token);
     this.#generated.set(token, (this.#generated.get(token) ?? 0) + 1);
-    return this.#logprobs === undefined ? { token } : { token, ...describe(logits, token, this.#logprobs, this.#scratch) };
+    return this.#logprobs === undefined ? { token } : { token, ...describe(logits, token, this.#logprobs, this.#weights, this.#scratch) };
   }
 
   #remember(token: number): void {
@@ -209,10 +209,7 @@ function kthLargest(values: Float64Array, k: number, scratch: Float64Array): Cut
     }
     scratch[gathered++] = value;
   }
-  const value = gathered < k ? -Infinity : selectLargest(scratch, gathered, k, false).value;
-  let above = 0;
-  for (let i = 0; i < values.length; i++) if (values[i]! > value) above++;
-  return { value, ties: k - above };
+  return gathered < k ? { value: -Infinity, ties: k - gathered } : selectLargest(scratch, gathered, k, false);
 }
 
 /** The cutoff that keeps the fewest largest weights whose sum reaches `share` of the total. */
@@ -265,8 +262,8 @@ function median(a: number, b: number, c: number): number {
   return Math.max(Math.min(a, b), Math.min(Math.max(a, b), c));
 }
 
-/** Log-probability of `token`, and the `n` likeliest tokens, under softmax(logits). */
-function describe(logits: Float32Array, token: number, n: number, scratch: Float64Array): Required<Omit<Sample, 'token'>> {
+/** Log-probability of `token`, and the `n` likeliest tokens, under softmax(logits). Overwrites `values` and `scratch` [vocabSize]. */
+function describe(logits: Float32Array, token: number, n: number, values: Float64Array, scratch: Float64Array): Required<Omit<Sample, 'token'>> {
   let max = -Infinity;
   for (let id = 0; id < logits.length; id++) if (logits[id]! > max) max = logits[id]!;
   let total = 0;
@@ -275,7 +272,8 @@ function describe(logits: Float32Array, token: number, n: number, scratch: Float
 
   const alternatives: TokenLogprob[] = [];
   if (n > 0) {
-    const { value, ties } = kthLargest(new Float64Array(logits), n, scratch);
+    values.set(logits);
+    const { value, ties } = kthLargest(values, n, scratch);
     let admitted = 0;
     for (let id = 0; id < logits.length; id++) {
       if (logits[id]! > value || (logits[id] === value && admitted++ < ties)) alternatives.push({ token: id, logprob: logits[id]! - logNormalizer });

@@ -1,9 +1,12 @@
 import { abortError, throwIfAborted } from './abort.js';
 import { CqilError } from './errors.js';
-import { MAX_BATCH, type ForwardRequest, type NativeAddon, type SessionHandle } from './native.js';
+import { MAX_BATCH, MAX_LOGIT_ROWS, MAX_TRACE, type ForwardRequest, type NativeAddon, type SessionHandle } from './native.js';
 import { expectOption, expectOptionNames, isSignal } from './options.js';
 import type { Plan } from './plan.js';
 import { WorkQueue } from './work_queue.js';
+
+/** Tokens one call of `Session.trace` takes at most. */
+export { MAX_TRACE } from './native.js';
 
 /** What a session needs of its model. */
 export interface SessionHost {
@@ -85,6 +88,36 @@ export class Session {
         if (part) scores.set(part, from);
       });
       return scores;
+    });
+  }
+
+  /**
+   * Appends 1 to 32 (MAX_TRACE) tokens; gives Float32Array [nLayers][3][ids.length][dim]: of each layer its input x, what its attention
+   * block adds, a, and what its MLP block adds, m, under the session's plan. Layers of a group have the same input. A layer by itself
+   * passes on x + a + m, a group what the formula makes of its members.
+   */
+  async trace(ids: ArrayLike<number>, options: CallOptions = {}): Promise<Float32Array> {
+    const tokens = this.#expectTokens('trace', ids, options);
+    expectOption('The number of tokens to trace', tokens.length, tokens.length <= MAX_TRACE, `at most ${MAX_TRACE}`);
+    return this.#calls.run(async () => {
+      let trace: Float32Array | null = null;
+      await this.#inSlices(tokens, options.signal, async (slice) => {
+        trace = await this.#forward({ ids: slice, position: this.#position, output: 'trace' }, options.signal);
+      });
+      return trace!;
+    });
+  }
+
+  /** Appends 1 to 32 (MAX_LOGIT_ROWS) tokens; gives the logits after each, Float32Array [ids.length][vocabSize]. */
+  async logits(ids: ArrayLike<number>, options: CallOptions = {}): Promise<Float32Array> {
+    const tokens = this.#expectTokens('logits', ids, options);
+    expectOption('The number of tokens to give logits of', tokens.length, tokens.length <= MAX_LOGIT_ROWS, `at most ${MAX_LOGIT_ROWS}`);
+    return this.#calls.run(async () => {
+      let logits: Float32Array | null = null;
+      await this.#inSlices(tokens, options.signal, async (slice) => {
+        logits = await this.#forward({ ids: slice, position: this.#position, output: 'all_logits' }, options.signal);
+      });
+      return logits!;
     });
   }
 

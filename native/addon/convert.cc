@@ -142,6 +142,14 @@ Execution read_execution(const Napi::Value& from) {
   mismatch("execution", "auto, wide or lanes");
 }
 
+cqil_dtype read_kv_dtype(const Napi::Value& from) {
+  const std::string name = from.IsString() ? from.As<Napi::String>().Utf8Value() : "";
+  if (name == "f32") return CQIL_F32;
+  if (name == "f16") return CQIL_F16;
+  if (name == "q8_0") return CQIL_Q8_0;
+  mismatch("kvCache", "f32, f16 or q8_0");
+}
+
 ForwardRequest read_forward_request(const Napi::Value& from) {
   const Napi::Object object = read_object(from, "request");
   ForwardRequest request;
@@ -153,7 +161,9 @@ ForwardRequest read_forward_request(const Napi::Value& from) {
   const std::string output = read_string(object, "output");
   if (output == "logits") request.output = CQIL_OUTPUT_LOGITS;
   else if (output == "scores") request.output = CQIL_OUTPUT_SCORES;
-  else if (output != "none") mismatch("output", "none, logits or scores");
+  else if (output == "trace") request.output = CQIL_OUTPUT_TRACE;
+  else if (output == "all_logits") request.output = CQIL_OUTPUT_ALL_LOGITS;
+  else if (output != "none") mismatch("output", "none, logits, scores, trace or all_logits");
   request.has_next = !object.Get("next").IsUndefined();
   if (request.has_next) request.next = read_int(object, "next");
   return request;

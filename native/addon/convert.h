@@ -26,6 +26,7 @@ cqil_shape read_shape(const Napi::Object& from, std::vector<double>& rope_freque
 ModelRequest read_model_request(const Napi::Value& from);
 Plan read_plan(const Napi::Value& from);
 Execution read_execution(const Napi::Value& from);
+cqil_dtype read_kv_dtype(const Napi::Value& from);
 ForwardRequest read_forward_request(const Napi::Value& from);
 int32_t read_int(const Napi::Object& from, const char* key);
 Napi::Object read_object(const Napi::Value& from, const char* what);

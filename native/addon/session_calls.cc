@@ -13,7 +13,8 @@ Napi::Value create_session(const Napi::CallbackInfo& info) {
     const Napi::Object options = read_object(info[1], "options");
     auto handle = std::make_unique<SessionHandle>();
     handle->object = std::make_shared<Session>(std::move(model), read_plan(options.Get("plan")),
-                                               read_execution(options.Get("execution")), read_int(options, "contextLength"));
+                                               read_execution(options.Get("execution")), read_int(options, "contextLength"),
+                                               read_kv_dtype(options.Get("kvCache")));
     handle->reported_bytes = static_cast<int64_t>(handle->object->cache_bytes());
     Napi::MemoryManagement::AdjustExternalMemory(env, handle->reported_bytes);
     return make_handle(env, std::move(handle));

@@ -9,10 +9,16 @@ extern "C" {
 #endif
 
 // Raised whenever anything in this file changes.
-#define CQIL_BACKEND_ABI 1
+#define CQIL_BACKEND_ABI 4
 
 // Tokens one forward takes at most: the height of activation buffers.
 #define CQIL_MAX_BATCH 256
+
+// Of them, tokens that are traced at most: a trace holds three vectors per layer and token.
+#define CQIL_MAX_TRACE 32
+
+// Of them, tokens at most when the logits of all are wanted.
+#define CQIL_MAX_LOGIT_ROWS 32
 
 typedef enum cqil_status {
   CQIL_OK = 0,
@@ -114,9 +120,20 @@ typedef struct cqil_program {
   int32_t bypass_residual;  // 1: b_j also joins the residual ("official"); 0: "paper"
 } cqil_program;
 
+typedef struct cqil_session_options {
+  int32_t context_length;  // positions the KV cache holds, for every layer at the layer's own index
+  cqil_dtype kv_dtype;     // of cached keys and values: CQIL_F32, CQIL_F16 or CQIL_Q8_0 (blocks along head_dim)
+} cqil_session_options;
+
 typedef enum cqil_execution { CQIL_WIDE = 0, CQIL_LANES = 1 } cqil_execution;
 
-typedef enum cqil_output { CQIL_OUTPUT_NONE = 0, CQIL_OUTPUT_LOGITS, CQIL_OUTPUT_SCORES } cqil_output;
+typedef enum cqil_output {
+  CQIL_OUTPUT_NONE = 0,
+  CQIL_OUTPUT_LOGITS,
+  CQIL_OUTPUT_SCORES,
+  CQIL_OUTPUT_TRACE,
+  CQIL_OUTPUT_ALL_LOGITS
+} cqil_output;
 
 typedef struct cqil_forward {
   const int32_t* ids;  // [n_ids], 1 .. CQIL_MAX_BATCH, each in [0, vocab_size)
@@ -126,7 +143,9 @@ typedef struct cqil_forward {
   cqil_output output;
   const int32_t* targets;   // [n_scores] for CQIL_OUTPUT_SCORES
   int32_t n_scores;         // <= n_ids
-  float* result;            // logits of the last id [vocab_size], or log-probabilities of the targets [n_scores], nats
+  float* result;            // logits of the last id [vocab_size], or log-probabilities of the targets [n_scores], nats,
+                            // or, of each layer, its input x, a_j and m_j [n_layers, 3, n_ids, dim],
+                            // or the logits of every id [n_ids, vocab_size]
   volatile int32_t* cancel;  // polled between stages; non-zero ends the call with CQIL_ABORTED
 } cqil_forward;
 
@@ -139,8 +158,9 @@ typedef struct cqil_backend {
   const char* name;
   cqil_status (*model_create)(const cqil_weights* weights, int32_t threads, cqil_backend_model** out, cqil_error* error);
   void (*model_destroy)(cqil_backend_model* model);
-  // The program is copied. The KV cache holds context_length positions for every layer, at the layer's own index.
-  cqil_status (*session_create)(cqil_backend_model* model, const cqil_program* program, int32_t context_length,
+  // The program is copied. A token's own keys and values are read back from the cache like all others, so that rounding them
+  // does not depend on how a prompt is split.
+  cqil_status (*session_create)(cqil_backend_model* model, const cqil_program* program, const cqil_session_options* options,
                                 cqil_backend_session** out, cqil_error* error);
   cqil_status (*forward)(cqil_backend_session* session, const cqil_forward* request, cqil_error* error);
   void (*session_destroy)(cqil_backend_session* session);

@@ -25,4 +25,12 @@ Model::Model(WeightsSpec spec, const cqil_backend& backend, int32_t threads) : w
 
 Model::~Model() { backend_.model_destroy(backend_model_); }
 
+ExecutionTuner& Model::tuner(const Program& program) {
+  std::vector<int32_t> stages;
+  for (const cqil_phase& phase : program.phases)
+    if (phase.kind == CQIL_QKV) stages.push_back(phase.first_layer);
+  std::lock_guard<std::mutex> lock(tuners_mutex_);
+  return tuners_[stages];
+}
+
 }  // namespace cqil

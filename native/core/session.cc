@@ -12,6 +12,7 @@ Session::Session(std::shared_ptr<Model> model, const Plan& plan, Execution execu
     : model_(std::move(model)),
       program_(compile_program(plan, model_->shape().n_layers)),
       execution_(execution),
+      tuner_(model_->tuner(program_)),
       context_length_(context_length) {
   if (context_length < 1 || context_length > 1 << 24)
     throw Error("INVALID_ARGUMENT", "contextLength is " + std::to_string(context_length) + "; expected 1 to 16777216.");

@@ -4,7 +4,6 @@
 #include <memory>
 #include <vector>
 
-#include "execution_tuner.h"
 #include "model.h"
 #include "program.h"
 
@@ -44,7 +43,7 @@ class Session {
   std::shared_ptr<Model> model_;
   Program program_;
   Execution execution_;
-  ExecutionTuner tuner_;
+  ExecutionTuner& tuner_;  // the model's, for this program
   int32_t context_length_;
   int32_t filled_ = 0;  // positions whose keys and values are valid
   uint64_t cache_bytes_ = 0;

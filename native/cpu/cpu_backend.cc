@@ -25,10 +25,16 @@ cqil_status model_create(const cqil_weights* weights, int32_t threads, cqil_back
 
 void model_destroy(cqil_backend_model* model) { delete reinterpret_cast<CpuModel*>(model); }
 
-cqil_status session_create(cqil_backend_model* model, const cqil_program* program, int32_t context_length,
+cqil_status session_create(cqil_backend_model* model, const cqil_program* program, const cqil_session_options* options,
                            cqil_backend_session** out, cqil_error* error) {
+  CpuModel& cpu_model = *reinterpret_cast<CpuModel*>(model);
+  const int kv_dtype = options->kv_dtype;
+  if (kv_dtype < 0 || kv_dtype >= CQIL_DTYPE_COUNT || !cpu_model.kernels.attend[kv_dtype]) {
+    std::snprintf(error->text, sizeof error->text, "The KV cache cannot be kept in dtype %d; expected F32, F16 or Q8_0.", kv_dtype);
+    return CQIL_INVALID_ARGUMENT;
+  }
   try {
-    CpuSession* session = new CpuSession(*reinterpret_cast<CpuModel*>(model), *program, context_length);
+    CpuSession* session = new CpuSession(cpu_model, *program, *options);
     *out = reinterpret_cast<cqil_backend_session*>(session);
     return CQIL_OK;
   } catch (const std::bad_alloc&) {

@@ -147,13 +147,16 @@ void Pass::qkv(const Crew& crew, const Lanes& lanes) const {
     product(w, h * hd, hd, x, session.dim_stride, tokens_, tile, hd, *crew.scratch);
     for (int64_t t = 0; t < tokens_; t++) {
       const int64_t position = request.position + t;
-      if (head < q)
+      if (head < q) {
         finish_head(tile, hd, l.bq, l.q_norm, true, h, t,
                     lane_row(session.query, session.query_stride, lane, t) + h * session.head_stride);
-      else if (head < q + kv)
-        finish_head(tile, hd, l.bk, l.k_norm, true, h, t, cache_row(session.keys, layer, h, position));
-      else
-        finish_head(tile, hd, l.bv, {}, false, h, t, cache_row(session.values, layer, h, position));
+        continue;
+      }
+      const bool key = head < q + kv;
+      float* row = crew.scratch->head.get();
+      finish_head(tile, hd, key ? l.bk : l.bv, key ? l.k_norm : cqil_tensor{}, key, h, t, row);
+      kernels_.store_kv[session.kv_dtype](row, session.head_stride,
+                                          cache_row(key ? session.keys : session.values, layer, h, position));
     }
   });
 }
@@ -167,20 +170,24 @@ void Pass::attention(const Crew& crew, const Lanes& lanes) const {
     const int lane = lanes.first_lane + static_cast<int>(unit / (heads * blocks));
     const int64_t head = unit / blocks % heads, first = unit % blocks * kTokensPerUnit;
     const int64_t layer = lanes.first_layer + lane, kv_head = head / heads_per_kv;
-    for (int64_t t = first; t < std::min(tokens_, first + kTokensPerUnit); t++) {
-      const int64_t last = request.position + t;
+    const int64_t end = std::min(tokens_, first + kTokensPerUnit);
+    for (int64_t t = first; t < end; t += kAttendQueries) {
       AttendArgs args;
       args.query = lane_row(session.query, session.query_stride, lane, t) + head * session.head_stride;
+      args.query_stride = session.query_stride;
+      args.n_queries = static_cast<int32_t>(std::min<int64_t>(kAttendQueries, end - t));
       args.keys = cache_row(session.keys, layer, kv_head, 0);
       args.values = cache_row(session.values, layer, kv_head, 0);
       args.stride = session.head_stride;
-      args.first = shape_.sliding_window ? static_cast<int32_t>(std::max<int64_t>(0, last - shape_.sliding_window + 1)) : 0;
-      args.last = static_cast<int32_t>(last);
+      args.last = static_cast<int32_t>(request.position + t);
+      args.window = shape_.sliding_window;
       args.scale = scale;
       args.scores = crew.scratch->scores.get();
+      args.scores_stride = session.scores_stride;
       args.out = lane_row(session.attention, session.attention_stride, lane, t) + head * shape_.head_dim;
+      args.out_stride = session.attention_stride;
       args.head_dim = shape_.head_dim;
-      kernels_.attend(args);
+      kernels_.attend[session.kv_dtype](args);
     }
   });
 }

@@ -67,8 +67,8 @@ class Pass {
   float* lane_row(const Floats& buffer, int64_t stride, int lane, int64_t token) const {
     return buffer.get() + (lane * session.batch + token) * stride;
   }
-  float* cache_row(const Floats& cache, int64_t layer, int64_t head, int64_t position) const {
-    return cache.get() + ((layer * shape_.n_kv_heads + head) * session.context + position) * session.head_stride;
+  uint8_t* cache_row(const Bytes& cache, int64_t layer, int64_t head, int64_t position) const {
+    return cache.get() + ((layer * shape_.n_kv_heads + head) * session.context + position) * session.kv_stride;
   }
 
   const cqil_weights& weights_;

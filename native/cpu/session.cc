@@ -4,38 +4,52 @@
 #include <limits>
 #include <new>
 
-namespace cqil {
+#include "../core/dtype.h"
 
-Floats::Floats(size_t count) {
+namespace cqil {
+namespace {
+
+// Values of one head in whole vectors and whole blocks of the cache's format.
+int64_t whole_blocks(cqil_dtype kv_dtype, int64_t head_dim) {
+  const int64_t unit = std::max<int64_t>(kPad, dtype_info(kv_dtype).block_weights);
+  return (head_dim + unit - 1) / unit * unit;
+}
+
+}  // namespace
+
+Zeroed::Zeroed(size_t count, size_t element_bytes) {
   constexpr size_t kLine = 64;  // a vector that crosses a line costs two loads
-  if (count > std::numeric_limits<size_t>::max() / sizeof(float) - kLine) throw std::bad_alloc();
-  size_t space = count * sizeof(float) + kLine;
+  if (count > std::numeric_limits<size_t>::max() / element_bytes - kLine) throw std::bad_alloc();
+  size_t space = count * element_bytes + kLine;
   block_.reset(std::calloc(space, 1));  // unlike an aligned allocation, calloc gives pages that are not touched yet
   if (!block_) throw std::bad_alloc();
   void* at = block_.get();
-  aligned_ = static_cast<float*>(std::align(kLine, count * sizeof(float), at, space));
+  aligned_ = std::align(kLine, count * element_bytes, at, space);
 }
 
-CpuSession::CpuSession(CpuModel& model, const cqil_program& compiled, int32_t context_length)
+CpuSession::CpuSession(CpuModel& model, const cqil_program& compiled, const cqil_session_options& options)
     : model(model),
       phases(compiled.phases, compiled.phases + compiled.n_phases),
       program(compiled),
-      context(context_length),
-      batch(std::min<int64_t>(context_length, CQIL_MAX_BATCH)),
+      context(options.context_length),
+      kv_dtype(options.kv_dtype),
+      batch(std::min<int64_t>(context, CQIL_MAX_BATCH)),
       dim_stride(padded(model.weights.shape.dim)),
-      head_stride(padded(model.weights.shape.head_dim)),
+      head_stride(whole_blocks(kv_dtype, model.weights.shape.head_dim)),
       query_stride(head_stride * model.weights.shape.n_heads),
       attention_stride(padded(static_cast<int64_t>(model.weights.shape.head_dim) * model.weights.shape.n_heads)),
       hidden_stride(padded(model.weights.shape.hidden_dim)),
+      scores_stride(padded(context)),
+      kv_stride(row_bytes(kv_dtype, head_stride)),
       all(model.team.size()) {
   program.phases = phases.data();
   const cqil_shape& shape = model.weights.shape;
   const size_t lanes = static_cast<size_t>(program.max_lanes);
   auto rows = [](int64_t n, int64_t stride) { return static_cast<size_t>(n) * static_cast<size_t>(stride); };
 
-  const size_t cache = rows(static_cast<int64_t>(shape.n_layers) * shape.n_kv_heads, head_stride) * static_cast<size_t>(context);
-  keys = Floats(cache);
-  values = Floats(cache);
+  const size_t cache = rows(static_cast<int64_t>(shape.n_layers) * shape.n_kv_heads, kv_stride) * static_cast<size_t>(context);
+  keys = Bytes(cache);
+  values = Bytes(cache);
   x = Floats(rows(batch, dim_stride));
   norm = Floats(lanes * rows(batch, dim_stride));
   query = Floats(lanes * rows(batch, query_stride));
@@ -54,7 +68,8 @@ CpuSession::CpuSession(CpuModel& model, const cqil_program& compiled, int32_t co
     own.panel = Floats(rows(kPanelRows, widest));
     own.tile = Floats(std::max(rows(batch, tile_rows), rows(1, widest)));
     own.norm = Floats(rows(1, dim_stride));
-    own.scores = Floats(static_cast<size_t>(padded(context)));
+    own.scores = Floats(rows(kAttendQueries, scores_stride));
+    own.head = Floats(static_cast<size_t>(head_stride));
   }
 
   claimed.reset(new Claim[phases.size() * lanes * static_cast<size_t>(model.team.size())]);

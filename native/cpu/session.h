@@ -11,20 +11,33 @@
 
 namespace cqil {
 
-// Zeroed float32 storage on cache-line boundaries that the system commits only as it is touched. Throws std::bad_alloc.
-class Floats {
+// Zeroed storage on cache-line boundaries that the system commits only as it is touched. Throws std::bad_alloc.
+class Zeroed {
  public:
-  Floats() = default;
-  explicit Floats(size_t count);
-  float* get() const { return aligned_; }
+  Zeroed() = default;
+  Zeroed(size_t count, size_t element_bytes);
+  void* get() const { return aligned_; }
 
  private:
   struct Free {
     void operator()(void* p) const { std::free(p); }
   };
   std::unique_ptr<void, Free> block_;
-  float* aligned_ = nullptr;
+  void* aligned_ = nullptr;
 };
+
+template <class T>
+class Buffer {
+ public:
+  Buffer() = default;
+  explicit Buffer(size_t count) : storage_(count, sizeof(T)) {}
+  T* get() const { return static_cast<T*>(storage_.get()); }
+
+ private:
+  Zeroed storage_;
+};
+using Floats = Buffer<float>;
+using Bytes = Buffer<uint8_t>;
 
 struct CpuModel {
   CpuModel(const cqil_weights& weights, int threads, const Kernels& kernels)
@@ -47,22 +60,25 @@ struct Scratch {
   Floats panel;   // [kPanelRows, widest padded row]
   Floats tile;    // [batch, max(head_dim, kPanelRows)] products on their way to where they belong
   Floats norm;    // [padded(dim)] the normalised input, when there is one token
-  Floats scores;  // [padded(context)] of one head
+  Floats scores;  // [kAttendQueries, scores_stride] of one head
+  Floats head;    // [head_stride] a key or value on its way to the cache
 };
 
 struct CpuSession {
-  CpuSession(CpuModel& model, const cqil_program& program, int32_t context_length);
+  CpuSession(CpuModel& model, const cqil_program& program, const cqil_session_options& options);
 
   CpuModel& model;
   std::vector<cqil_phase> phases;
   cqil_program program;  // its phases are the vector above
   const int64_t context;
+  const cqil_dtype kv_dtype;
   const int64_t batch;  // most tokens at once
 
   // Row strides, in floats.
-  const int64_t dim_stride, head_stride, query_stride, attention_stride, hidden_stride;
+  const int64_t dim_stride, head_stride, query_stride, attention_stride, hidden_stride, scores_stride;
+  const int64_t kv_stride;  // of the cache, in bytes: head_stride values
 
-  Floats keys, values;      // [n_layers, n_kv_heads, context, head_stride]
+  Bytes keys, values;       // [n_layers, n_kv_heads, context, kv_stride]
   Floats x;                 // [batch, dim_stride] the residual stream
   Floats norm;              // [lanes, batch, dim_stride] normalised inputs, when there are several tokens
   Floats query;             // [lanes, batch, query_stride], heads head_stride apart

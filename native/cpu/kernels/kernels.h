@@ -16,15 +16,23 @@ constexpr int64_t padded(int64_t n) { return (n + kPad - 1) / kPad * kPad; }
 // Rows of packed weights unpacked at a time when there is more than one token.
 constexpr int64_t kPanelRows = 32;
 
+// Consecutive positions whose queries one call of attend takes, so that each key and value is read once for them all.
+constexpr int kAttendQueries = 4;
+
 struct AttendArgs {
-  const float* query;     // [stride], zero padded
+  const float* query;     // [n_queries, query_stride], each [stride], zero padded
+  int64_t query_stride;
+  int32_t n_queries;      // 1 … kAttendQueries
   const uint8_t* keys;    // [positions, stride] of this key/value head, in the cache's format
   const uint8_t* values;  // [positions, stride]
   int64_t stride;         // head_dim in whole vectors and whole blocks of the format
-  int32_t first, last;    // positions attended to, last included
+  int32_t last;           // position of the first query; query t attends to positions up to last + t
+  int32_t window;         // positions a query looks back, itself included; 0: all
   float scale;            // on the scores
-  float* scores;          // scratch [padded(last - first + 1)]
-  float* out;             // [head_dim]
+  float* scores;          // scratch [n_queries, scores_stride], scores_stride >= padded(last + n_queries)
+  int64_t scores_stride;
+  float* out;             // [n_queries, out_stride], each [head_dim]
+  int64_t out_stride;
   int32_t head_dim;
 };
 
