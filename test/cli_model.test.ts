@@ -71,6 +71,12 @@ describeShared('generate', () => {
     expect(json.logprobs![0]!.alternatives).toHaveLength(2);
   });
 
+  it('takes a format for the KV cache', async () => {
+    const greedy = ['-p', PROMPT, '-n', '24', '--temperature', '0', '--logprobs', '0'];
+    const logprobs = async (kvCache: string) => (await document<Generated>(['generate', MODEL, ...greedy, '--kv-cache', kvCache])).logprobs!.map(({ logprob }) => logprob);
+    expect(await logprobs('q8_0')).not.toEqual(await logprobs('f32'));
+  });
+
   it.each([
     [['--token-ids', '999999'], 2, 'INVALID_ARGUMENT'],
     [['-p', PROMPT, '--plan', 'P2-S0-E99'], 1, 'INVALID_PLAN'],
@@ -142,7 +148,15 @@ describeShared('inspect', () => {
     expect(json.program).toMatchObject({ stages: 12, layerPhases: 60 });
     expect(json.program.phases).toHaveLength(62);
     // Two float32 vectors of 2 heads of 32 in 16 layers.
-    expect(json.memory).toMatchObject({ weights: json.tensors.reduce((sum, { bytes }) => sum + bytes, 0), kvPerPosition: 8192, kvCache: 819_200 });
+    expect(json.memory).toMatchObject({ weights: json.tensors.reduce((sum, { bytes }) => sum + bytes, 0), kvFormat: 'f32', kvPerPosition: 8192, kvCache: 819_200 });
+  });
+
+  it('counts the KV cache in the format it would have', async () => {
+    const json = await document<{ memory: Record<string, unknown> }>(['inspect', MODEL, '--context', '100', '--kv-cache', 'q8_0']);
+    // 64 vectors a position: a scale of two bytes and 32 bytes each.
+    expect(json.memory).toMatchObject({ kvFormat: 'q8_0', kvPerPosition: 2176, kvCache: 217_600, kvPerPositionByFormat: { f32: 8192, f16: 4096, q8_0: 2176 } });
+    expect((await cqil(['inspect', MODEL])).stdout).toMatch(/^q8_0 +2\.18 kB$/m);
+    expect(await cqil(['inspect', MODEL, '--kv-cache', 'q4_0'])).toMatchObject({ code: 2, stdout: '' });
   });
 
   it('folds the phases of a stage into a line of text', async () => {
@@ -179,7 +193,13 @@ describeShared('bench', () => {
     }
     // All weights, because the embedding is tied to the output, and keys and values of 18 positions.
     expect(rows[0]!.bytesPerToken).toBe(readFileSync(path.join(MODEL, 'model.safetensors')).length - headerBytes() + 18 * 8192);
-    expect(machine).toMatchObject({ node: process.versions.node, backend: 'cpu' });
+    expect(machine).toMatchObject({ node: process.versions.node, backend: 'cpu', kvCache: 'f32' });
+  });
+
+  it('counts what a smaller KV cache saves', async () => {
+    const { rows, machine } = await document<{ rows: Array<{ bytesPerToken: number }>; machine: unknown }>(['bench', MODEL, '--prompt-tokens', '16', '--tokens', '4', '--repeat', '1', '--kv-cache', 'f16']);
+    expect(rows[0]!.bytesPerToken).toBe(readFileSync(path.join(MODEL, 'model.safetensors')).length - headerBytes() + 18 * 4096);
+    expect(machine).toMatchObject({ kvCache: 'f16' });
   });
 
   function headerBytes(): number {

@@ -4,7 +4,8 @@ import path from 'node:path';
 import { afterAll, beforeAll, expect, it } from 'vitest';
 import { openCheckpoint } from '../lib/checkpoint/open.js';
 import { CqilError } from '../lib/errors.js';
-import { loadNative, type ForwardRequest, type ModelHandle, type ModelSpec, type NativeAddon, type NativePlan, type SessionHandle } from '../lib/native.js';
+import type { KvCache } from '../lib/kv_cache.js';
+import { loadNative, type ForwardRequest, type ModelHandle, type ModelSpec, type NativeAddon, type NativePlan, type SessionHandle, type SessionSpec } from '../lib/native.js';
 import { engineMissing, someIds } from './reference/engine.js';
 import { writeRandomModel } from './support/random_model.js';
 import { describeUnless } from './support/shared_data.js';
@@ -13,6 +14,7 @@ import { describeUnless } from './support/shared_data.js';
 describeUnless(engineMissing, 'native calls with input that TypeScript would have refused', () => {
   const folder = mkdtempSync(path.join(tmpdir(), 'cqil-hostile-'));
   const sequential: NativePlan = { groups: [], bypass: 0, bypassMode: 'paper' };
+  const soundSession: SessionSpec = { plan: sequential, execution: 'auto', contextLength: 16, kvCache: 'f32' };
   let native: NativeAddon;
   let sound: ModelSpec;
 
@@ -75,12 +77,12 @@ describeUnless(engineMissing, 'native calls with input that TypeScript would hav
 
   it('sessions refuse plans that do not fit, absurd contexts, and wrong requests; the model works on', async () => {
     const model = await native.loadModel(sound);
-    const contextLength = 16;
     const groups: Array<NativePlan['groups']> = [[[2, 2]], [[-1, 2]], [[0, 2], [1, 2]], [[0, 1e9]], [[1, 2], [0, 1]], [[0, 0]], [[0.5, 2]]];
-    for (const bad of groups) await expectRefused(() => native.createSession(model, { plan: { ...sequential, groups: bad }, execution: 'auto', contextLength }));
-    for (const bad of [0, -1, 2 ** 40, NaN]) await expectRefused(() => native.createSession(model, { plan: sequential, execution: 'auto', contextLength: bad }));
+    for (const bad of groups) await expectRefused(() => native.createSession(model, { ...soundSession, plan: { ...sequential, groups: bad } }));
+    for (const bad of [0, -1, 2 ** 40, NaN]) await expectRefused(() => native.createSession(model, { ...soundSession, contextLength: bad }));
+    for (const bad of ['q4_0', 'F32', 0, undefined]) await expectRefused(() => native.createSession(model, { ...soundSession, kvCache: bad as KvCache }));
 
-    const session = native.createSession(model, { plan: sequential, execution: 'auto', contextLength });
+    const session = native.createSession(model, soundSession);
     const request = { ids: Int32Array.of(1, 2), position: 0, output: 'logits' } satisfies ForwardRequest;
     const wrong: object[] = [
       { ids: new Int32Array(0) },
@@ -100,14 +102,14 @@ describeUnless(engineMissing, 'native calls with input that TypeScript would hav
     native.closeSession(session);
     await expectRefused(() => native.forward(session, request));
     native.disposeModel(model);
-    await expectRefused(() => native.createSession(model, { plan: sequential, execution: 'auto', contextLength }));
+    await expectRefused(() => native.createSession(model, soundSession));
   });
 
   it('handles that are none, or of the other kind, are refused', async () => {
     const model = await native.loadModel(sound);
-    const session = native.createSession(model, { plan: sequential, execution: 'auto', contextLength: 16 });
+    const session = native.createSession(model, soundSession);
     for (const none of [{}, null, undefined, 1, 'model', session]) {
-      await expectRefused(() => native.createSession(none as unknown as ModelHandle, { plan: sequential, execution: 'auto', contextLength: 16 }));
+      await expectRefused(() => native.createSession(none as unknown as ModelHandle, soundSession));
       await expectRefused(() => native.prefetchModel(none as unknown as ModelHandle, 0, 1));
     }
     for (const none of [{}, null, undefined, 1, model]) {

@@ -3,12 +3,13 @@ import { openCheckpoint } from '../checkpoint/open.js';
 import { syntheticCheckpoint, SYNTHETIC_SHAPES } from '../checkpoint/synthetic.js';
 import { DTYPE_BLOCK, type DType } from '../checkpoint/types.js';
 import { CqilError } from '../errors.js';
+import { kvBytesPerPosition } from '../kv_cache.js';
 import { describeMachine, loadSyntheticModel, measureBandwidth, shippedModelPath, type Model } from '../model.js';
 import type { Execution } from '../native.js';
 import { resolvePlan } from '../plan.js';
 import { planSummary } from '../plan_diagram.js';
 import { printJson, type Io } from './io.js';
-import { kvBytesPerPosition, weightBytesPerToken } from './memory.js';
+import { weightBytesPerToken } from './memory.js';
 import { openModel } from './open_model.js';
 import { addBackendOptions, addJsonOption, addModelArgument, EXECUTIONS, integer, PLAN_HELP, repeatable, repeatableChoice, type BackendOptions } from './options.js';
 import { planForJson } from './plan_value.js';
@@ -64,7 +65,7 @@ async function bench(path: string | undefined, options: Options, io: Io): Promis
     progress.stop();
   }
   // A decoded token reads on average the keys and values of the prompt and half of what is decoded.
-  const bytesPerToken = weightBytesPerToken({ config, tensors }) + kvBytesPerPosition(config) * (options.promptTokens + options.tokens / 2);
+  const bytesPerToken = weightBytesPerToken({ config, tensors }) + kvBytesPerPosition(config, options.kvCache) * (options.promptTokens + options.tokens / 2);
   const rows = contenders.map(({ plan, execution }, i) => {
     const timing = timings[i]!;
     const bandwidthGBs = bytesPerToken / timing.msPerToken.median / 1e6;
@@ -72,7 +73,7 @@ async function bench(path: string | undefined, options: Options, io: Io): Promis
     return { plan, execution, phases, ...timing, bytesPerToken, bandwidthGBs, fractionOfMeasuredBandwidth: bandwidthGBs / measuredGBs };
   });
   const { cpu, cores, isa, memoryBytes } = describeMachine();
-  const machine = { cpu, cores, isa, memoryBytes, node: process.versions.node, backend: model.backend, threads: model.threads, measuredBandwidthGBs: measuredGBs };
+  const machine = { cpu, cores, isa, memoryBytes, node: process.versions.node, backend: model.backend, threads: model.threads, kvCache: model.kvCache, measuredBandwidthGBs: measuredGBs };
   if (options.json) {
     printJson(io, { rows: rows.map((row) => ({ ...row, plan: planForJson(row.plan) })), workload: workloadOf(options), machine });
     return;
@@ -83,13 +84,13 @@ async function bench(path: string | undefined, options: Options, io: Io): Promis
     return [planSummary(row.plan), row.execution, String(row.phases), ...[median, min, max].map((ms) => ms.toFixed(3)), row.prefillTokensPerSecond.toFixed(1), row.bandwidthGBs.toFixed(1), share];
   });
   io.out(formatTable(['plan', 'execution', 'phases', 'ms/token', 'min', 'max', 'prefill/s', 'GB/s', 'of bandwidth'], cells));
-  io.out(`\n${formatBytes(bytesPerToken)} read per token; ${options.promptTokens} + ${options.tokens} tokens, ${options.repeat} rounds; ${machine.threads} ${machine.threads === 1 ? 'thread' : 'threads'} (${isa}) on ${cpu}, reading ${measuredGBs.toFixed(1)} GB/s at best\n`);
+  io.out(`\n${formatBytes(bytesPerToken)} read per token; ${options.promptTokens} + ${options.tokens} tokens, ${options.repeat} rounds; KV cache ${machine.kvCache}; ${machine.threads} ${machine.threads === 1 ? 'thread' : 'threads'} (${isa}) on ${cpu}, reading ${measuredGBs.toFixed(1)} GB/s at best\n`);
 }
 
 async function openBenchModel(path: string | undefined, options: Options, io: Io): Promise<Model> {
   if (options.synthetic === undefined) return openModel(path, { ...options, plan: undefined, execution: undefined }, io);
-  const { dtype, backend, threads } = options;
-  return loadSyntheticModel(options.synthetic, { dtype, backend, threads, signal: io.signal });
+  const { dtype, backend, threads, kvCache } = options;
+  return loadSyntheticModel(options.synthetic, { dtype, backend, threads, kvCache, signal: io.signal });
 }
 
 function workloadOf({ promptTokens, tokens, repeat }: Workload): Workload {

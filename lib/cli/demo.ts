@@ -1,16 +1,17 @@
 import { existsSync } from 'node:fs';
 import path from 'node:path';
 import type { Command } from 'commander';
+import { defaultWindow, measurePerplexity, type Perplexity } from '../eval/perplexity.js';
 import { shippedModelPath, type Model } from '../model.js';
 import { resolvePlan, type Plan } from '../plan.js';
 import { drawPlan, planSummary } from '../plan_diagram.js';
 import { printJson, type Io } from './io.js';
 import { openModel } from './open_model.js';
 import { addBackendOptions, addJsonOption, type BackendOptions } from './options.js';
-import { defaultWindow, measurePerplexity, readText, type Perplexity } from './perplexity.js';
 import { planForJson } from './plan_value.js';
 import { Progress } from './progress.js';
 import { formatTable } from './table.js';
+import { readText } from './text_file.js';
 import { timeContenders } from './timing.js';
 
 const PROMPT = 'Once upon a time';

@@ -1,19 +1,22 @@
 import type { Command } from 'commander';
 import { openCheckpoint } from '../checkpoint/open.js';
 import type { TensorInfo } from '../checkpoint/types.js';
+import { KV_CACHES, kvBytesPerPosition, type KvCache } from '../kv_cache.js';
 import { compilePlan, shippedModelPath } from '../model.js';
 import type { Program } from '../native.js';
 import { resolvePlan } from '../plan.js';
 import { describePlan } from '../plan_diagram.js';
 import { printJson, type Io } from './io.js';
-import { kvBytesPerPosition, weightBytes } from './memory.js';
-import { addJsonOption, addModelArgument, integer, PLAN_HELP } from './options.js';
+import { weightBytes } from './memory.js';
+import { addJsonOption, addModelArgument, integer, kvCacheOption, PLAN_HELP } from './options.js';
 import { planForJson } from './plan_value.js';
+import { addSimilarity } from './similarity.js';
 import { formatBytes, formatTable } from './table.js';
 
 interface Options {
   plan?: string;
   context?: number;
+  kvCache: KvCache;
   json?: boolean;
 }
 
@@ -21,8 +24,11 @@ export function addInspect(program: Command, io: Io): void {
   const command = program.command('inspect').description("show a model's shape, tensors and memory, and the program of a plan, without loading its weights");
   addModelArgument(command)
     .option('--plan <plan>', PLAN_HELP)
-    .option('--context <n>', "positions to count memory for (default: the model's context length)", integer(1, 1 << 24));
+    .option('--context <n>', "positions to count memory for (default: the model's context length)", integer(1, 1 << 24))
+    .addOption(kvCacheOption());
   addJsonOption(command).action((path: string | undefined, options: Options) => inspect(path ?? shippedModelPath(), options, io));
+  command.enablePositionalOptions().helpCommand(false);
+  addSimilarity(command, io);
 }
 
 async function inspect(path: string, options: Options, io: Io): Promise<void> {
@@ -30,8 +36,9 @@ async function inspect(path: string, options: Options, io: Io): Promise<void> {
   const plan = resolvePlan(options.plan, config.nLayers);
   const compiled = compilePlan(config, plan);
   const context = options.context ?? config.contextLength;
-  const kvPerPosition = kvBytesPerPosition(config);
-  const memory = { weights: weightBytes(tensors), kvPerPosition, context, kvCache: kvPerPosition * context };
+  const kvPerPosition = kvBytesPerPosition(config, options.kvCache);
+  const kvPerPositionByFormat = Object.fromEntries(KV_CACHES.map((format) => [format, kvBytesPerPosition(config, format)]));
+  const memory = { weights: weightBytes(tensors), kvFormat: options.kvCache, kvPerPosition, kvPerPositionByFormat, context, kvCache: kvPerPosition * context };
   if (options.json) {
     printJson(io, {
       path,
@@ -49,8 +56,9 @@ async function inspect(path: string, options: Options, io: Io): Promise<void> {
 layers ${nLayers}, dim ${dim}, hidden dim ${hiddenDim}, heads ${nHeads} of ${headDim}, KV heads ${nKvHeads}, vocabulary ${vocabSize}, context ${contextLength}
 
 ${formatTable(['weights', 'tensors', 'bytes'], weightRows(tensors))}
-memory: weights ${formatBytes(memory.weights)}, KV cache ${formatBytes(kvPerPosition)} per position, ${formatBytes(memory.kvCache)} for ${context} positions
+memory: weights ${formatBytes(memory.weights)}, KV cache ${options.kvCache} ${formatBytes(memory.kvCache)} for ${context} positions
 
+${formatTable(['KV cache', 'per position'], KV_CACHES.map((format) => [format, formatBytes(kvPerPositionByFormat[format]!)]))}
 ${describePlan(plan)}
 
 ${formatTable(['phase', 'stage', 'layers'], phaseRows(compiled))}`);

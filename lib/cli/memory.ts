@@ -1,4 +1,4 @@
-import type { Checkpoint, ModelConfig, TensorInfo } from '../checkpoint/types.js';
+import type { Checkpoint, TensorInfo } from '../checkpoint/types.js';
 
 /** Bytes of all tensors. */
 export function weightBytes(tensors: TensorInfo[]): number {
@@ -13,9 +13,4 @@ export function weightBytesPerToken({ config, tensors }: Pick<Checkpoint, 'confi
     const rowOnly = tensor.role === 'token_embedding' && !config.tiedEmbeddings;
     return sum + (rowOnly ? tensor.byteLength / tensor.rows : tensor.byteLength);
   }, 0);
-}
-
-/** Bytes of the KV cache per position: a key and a value of every key/value head in every layer, as float32. */
-export function kvBytesPerPosition(config: ModelConfig): number {
-  return 2 * config.nLayers * config.nKvHeads * config.headDim * Float32Array.BYTES_PER_ELEMENT;
 }

@@ -21,6 +21,7 @@ export async function openModel(path: string | undefined, options: OpenOptions, 
       execution: options.execution,
       threads: options.threads,
       contextLength: options.context,
+      kvCache: options.kvCache,
       signal: io.signal,
       onProgress: ({ loaded, total }) => progress.update('loading', loaded, total),
     });

@@ -1,4 +1,5 @@
 import { InvalidArgumentError, Option, type Command } from 'commander';
+import { KV_CACHES, type KvCache } from '../kv_cache.js';
 import type { Execution } from '../native.js';
 
 export const EXECUTIONS: readonly Execution[] = ['auto', 'wide', 'lanes'];
@@ -7,6 +8,7 @@ export const EXECUTIONS: readonly Execution[] = ['auto', 'wide', 'lanes'];
 export interface BackendOptions {
   backend: 'auto' | 'cpu' | 'cuda';
   threads?: number;
+  kvCache: KvCache;
 }
 
 /** What computes, and how the layers of a group run. */
@@ -24,7 +26,12 @@ export function addModelArgument(command: Command): Command {
 export function addBackendOptions(command: Command): Command {
   return command
     .addOption(new Option('--backend <name>', 'what computes').choices(['auto', 'cpu', 'cuda']).default('auto'))
-    .option('--threads <n>', 'CPU threads (default: one per physical core)', integer(1, 256));
+    .option('--threads <n>', 'CPU threads (default: one per physical core)', integer(1, 256))
+    .addOption(kvCacheOption());
+}
+
+export function kvCacheOption(): Option {
+  return new Option('--kv-cache <format>', 'how keys and values are kept').choices(KV_CACHES).default('f32');
 }
 
 export function addPlacementOptions(command: Command): Command {

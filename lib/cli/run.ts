@@ -3,6 +3,7 @@ import { CqilError } from '../errors.js';
 import { addBench } from './bench.js';
 import { addDemo } from './demo.js';
 import { addDoctor } from './doctor.js';
+import { addEval } from './eval.js';
 import { addGenerate } from './generate.js';
 import { addInspect } from './inspect.js';
 import type { Io } from './io.js';
@@ -30,6 +31,8 @@ function createProgram(io: Io): Command {
   const program = new Command('cqil')
     .description('Runs LLaMA-family language models; a plan lets adjacent layers share one input and run at the same time.')
     .version(packageVersion())
+    // An option belongs to the verb it stands after: verbs and their subcommands share names.
+    .enablePositionalOptions()
     .exitOverride()
     .configureOutput({
       writeOut: (text) => io.out(text),
@@ -37,7 +40,7 @@ function createProgram(io: Io): Command {
       outputError: (text, write) => write(`cqil: ${oneLine(text.replace(/^error: /, ''))}\n`),
     })
     .addHelpText('after', '\nData goes to stdout, progress to stderr. Exit code 0: done, 1: failed, 2: wrong usage, 130: interrupted.');
-  for (const add of [addGenerate, addPerplexity, addInspect, addPlan, addBench, addDoctor, addDemo]) add(program, io);
+  for (const add of [addGenerate, addPerplexity, addEval, addInspect, addPlan, addBench, addDoctor, addDemo]) add(program, io);
   return program;
 }
 

@@ -1,3 +1,4 @@
+import { quantile } from '../eval/statistics.js';
 import type { Model } from '../model.js';
 import type { Execution } from '../native.js';
 import type { Plan } from '../plan.js';
@@ -65,14 +66,6 @@ async function elapsed(work: () => Promise<unknown>): Promise<number> {
   const started = performance.now();
   await work();
   return performance.now() - started;
-}
-
-/** The value at a fraction of the sorted values; between two, their weighted mean. */
-export function quantile(values: number[], fraction: number): number {
-  const sorted = values.toSorted((a, b) => a - b);
-  const at = (sorted.length - 1) * fraction;
-  const below = sorted[Math.floor(at)]!;
-  return below + (sorted[Math.ceil(at)]! - below) * (at - Math.floor(at));
 }
 
 /** Uniform token ids from a fixed linear congruential generator (Numerical Recipes), so that runs are alike. */

@@ -2,8 +2,10 @@
 #include "cpu/kernels/kernels.h"
 
 #include <algorithm>
+#include <limits>
 
 #include "check.h"
+#include "core/half.h"
 #include "core/random_weights.h"
 #include "dequantize.h"
 
@@ -103,35 +105,115 @@ void test_elementwise(const Kernels& k, int64_t n, check::Random& random) {
   check::near(k.log_sum_exp(x.data(), n), std::log(total), 2e-6, name + " log_sum_exp");
 }
 
-void test_attend(const Kernels& k, int32_t head_dim, int32_t first, int32_t last, check::Random& random) {
-  const std::string name = std::string(k.name) + " attend " + std::to_string(head_dim) + " [" + std::to_string(first) + ", " + std::to_string(last) + "]";
-  const int64_t stride = padded(head_dim), count = last + 1;
+constexpr cqil_dtype kKvDtypes[] = {CQIL_F32, CQIL_F16, CQIL_Q8_0};
+
+// Values per row of a cache: whole vectors and whole blocks.
+int64_t kv_stride(cqil_dtype dtype, int64_t n) {
+  const int64_t unit = std::max<int64_t>(kPad, dtype_info(dtype).block_weights);
+  return (n + unit - 1) / unit * unit;
+}
+
+// What store_kv must write of values that are finite.
+std::vector<uint8_t> stored(cqil_dtype dtype, const std::vector<float>& x) {
+  std::vector<uint8_t> row(static_cast<size_t>(row_bytes(dtype, static_cast<int64_t>(x.size()))));
+  auto put_half = [&](size_t at, float value) {
+    const uint16_t half = f16_from_float(value);
+    std::memcpy(&row[at], &half, sizeof half);
+  };
+  if (dtype == CQIL_F32) std::memcpy(row.data(), x.data(), row.size());
+  if (dtype == CQIL_F16)
+    for (size_t i = 0; i < x.size(); i++) put_half(2 * i, x[i]);
+  if (dtype == CQIL_Q8_0)
+    for (size_t block = 0; block < x.size() / 32; block++) {
+      float highest = 0;
+      for (size_t i = 0; i < 32; i++) highest = std::max(highest, std::fabs(x[32 * block + i]));
+      const float d = highest / 127;
+      put_half(34 * block, d);
+      for (size_t i = 0; i < 32; i++) {
+        const float q = d > 0 ? std::nearbyint(x[32 * block + i] / d) : 0;
+        row[34 * block + 2 + i] = static_cast<uint8_t>(static_cast<int8_t>(std::min(std::max(q, -127.0f), 127.0f)));
+      }
+    }
+  return row;
+}
+
+void test_store_kv(const Kernels& k, cqil_dtype dtype, check::Random& random) {
+  const std::string name = std::string(k.name) + " store_kv " + dtype_info(dtype).name;
+  auto stores = [&](std::vector<float> x, const char* what) {
+    x.resize(static_cast<size_t>(kv_stride(dtype, static_cast<int64_t>(x.size()))), 0.0f);
+    const std::vector<uint8_t> expected = stored(dtype, x);
+    std::vector<uint8_t> found(expected.size() + 1, 0x5a);
+    k.store_kv[dtype](x.data(), static_cast<int64_t>(x.size()), found.data());
+    check::that(found.back() == 0x5a, name + " wrote past its end: " + what);
+    found.pop_back();
+    check::that(check::same_bits(found, expected), name + ": " + what);
+  };
+  for (size_t n : {1u, 16u, 18u, 40u, 64u, 96u}) stores(random.vector(n, 3), "uniform");
+  stores(std::vector<float>(64, 0.0f), "zeros");
+  stores({127, 0.5f, 1.5f, 2.5f, -0.5f, -1.5f, -126.5f, 126.5f}, "ties");
+  stores({0x1p-149f, -0x1p-149f, 0x1.8p-142f, 0x1p-130f, 0}, "too small for a half");
+  stores({6e-8f, 3e-8f, -2e-8f, 6.1e-5f, -5.9e-5f, 65504, 65519, 65520, -70000, 1e30f}, "the ends of the halves' range");
+  std::vector<float> every;  // scale of floats: every exponent, bits at random
+  for (uint32_t exponent = 0; exponent < 255; exponent++)
+    every.push_back(float_from_bits(exponent << 23 | static_cast<uint32_t>(random.next() >> 41) | (exponent % 2) << 31));
+  stores(every, "every exponent");
+  // What is not finite gives some bytes rather than a crash.
+  std::vector<float> odd(32, 1.0f);
+  odd[3] = std::numeric_limits<float>::infinity();
+  odd[17] = std::numeric_limits<float>::quiet_NaN();
+  std::vector<uint8_t> row(128);
+  k.store_kv[dtype](odd.data(), 32, row.data());
+}
+
+void test_attend(const Kernels& k, cqil_dtype dtype, int32_t head_dim, int32_t window, int32_t last, int32_t n_queries, check::Random& random) {
+  const std::string name = std::string(k.name) + " attend " + dtype_info(dtype).name + " " + std::to_string(head_dim) + " window " + std::to_string(window) + " last " + std::to_string(last) + " x" + std::to_string(n_queries);
+  const int64_t stride = kv_stride(dtype, head_dim), count = last + n_queries;
   auto rows = [&](int64_t n) {
     std::vector<float> values(static_cast<size_t>(n * stride), 0.0f);
     for (int64_t r = 0; r < n; r++)
       for (int32_t i = 0; i < head_dim; i++) values[static_cast<size_t>(r * stride + i)] = 2 * random.uniform();
     return values;
   };
-  const std::vector<float> query = rows(1), keys = rows(count), values = rows(count);
-  std::vector<float> scores(static_cast<size_t>(padded(count))), out(static_cast<size_t>(head_dim) + 1, 77.0f);
+  // What the cache holds, and as float64 what that stands for.
+  auto cache = [&](std::vector<double>& meant) {
+    const std::vector<uint8_t> bytes = stored(dtype, rows(count));
+    meant = check::dequantize(bytes.data(), dtype, count * stride);
+    return bytes;
+  };
+  const std::vector<float> queries = rows(n_queries);
+  std::vector<double> keys, values;
+  const std::vector<uint8_t> key_rows = cache(keys), value_rows = cache(values);
+  const int64_t out_stride = head_dim + 1;
+  std::vector<float> scores(static_cast<size_t>(n_queries * padded(count))), outs(static_cast<size_t>(n_queries * out_stride), 77.0f);
   const float scale = 1 / std::sqrt(static_cast<float>(head_dim));
-  k.attend({query.data(), keys.data(), values.data(), stride, first, last, scale, scores.data(), out.data(), head_dim});
+  k.attend[dtype]({queries.data(), stride, n_queries, key_rows.data(), value_rows.data(), stride, last, window, scale, scores.data(),
+                   padded(count), outs.data(), out_stride, head_dim});
 
-  std::vector<double> weight(static_cast<size_t>(count), 0.0);
-  double highest = -1e300, total = 0;
-  for (int32_t p = first; p <= last; p++) {
-    double dot = 0;
-    for (int32_t i = 0; i < head_dim; i++) dot += static_cast<double>(query[static_cast<size_t>(i)]) * keys[static_cast<size_t>(p * stride + i)];
-    weight[static_cast<size_t>(p)] = dot / std::sqrt(static_cast<double>(head_dim));
-    highest = std::max(highest, weight[static_cast<size_t>(p)]);
+  for (int32_t t = 0; t < n_queries; t++) {
+    const float* query = queries.data() + t * stride;
+    const float* out = outs.data() + t * out_stride;
+    const int32_t first = window ? std::max(0, last + t - window + 1) : 0;
+    std::vector<double> weight(static_cast<size_t>(count), 0.0);
+    double highest = -1e300, total = 0;
+    for (int32_t p = first; p <= last + t; p++) {
+      double dot = 0;
+      for (int32_t i = 0; i < head_dim; i++) dot += query[i] * keys[static_cast<size_t>(p * stride + i)];
+      weight[static_cast<size_t>(p)] = dot / std::sqrt(static_cast<double>(head_dim));
+      highest = std::max(highest, weight[static_cast<size_t>(p)]);
+    }
+    for (int32_t p = first; p <= last + t; p++) total += weight[static_cast<size_t>(p)] = std::exp(weight[static_cast<size_t>(p)] - highest);
+    for (int32_t i = 0; i < head_dim; i++) {
+      double expected = 0;
+      for (int32_t p = first; p <= last + t; p++) expected += weight[static_cast<size_t>(p)] / total * values[static_cast<size_t>(p * stride + i)];
+      check::near(out[i], expected, 5e-6, name);
+    }
+    check::that(out[head_dim] == 77.0f, name + " wrote past its end");
+    // Alone, a query gives the same bits.
+    std::vector<float> alone(static_cast<size_t>(head_dim));
+    k.attend[dtype]({query, stride, 1, key_rows.data(), value_rows.data(), stride, last + t, window, scale, scores.data(), padded(count),
+                     alone.data(), out_stride, head_dim});
+    check::that(std::memcmp(alone.data(), out, alone.size() * sizeof(float)) == 0, name + ": together and alone differ");
   }
-  for (int32_t p = first; p <= last; p++) total += weight[static_cast<size_t>(p)] = std::exp(weight[static_cast<size_t>(p)] - highest);
-  for (int32_t i = 0; i < head_dim; i++) {
-    double expected = 0;
-    for (int32_t p = first; p <= last; p++) expected += weight[static_cast<size_t>(p)] / total * values[static_cast<size_t>(p * stride + i)];
-    check::near(out[static_cast<size_t>(i)], expected, 5e-6, name);
-  }
-  check::that(out[static_cast<size_t>(head_dim)] == 77.0f, name + " wrote past its end");
 }
 
 // Fused instruction sets promise the same bits.
@@ -146,6 +228,18 @@ void test_same_bits(const Kernels& a, const Kernels& b, check::Random& random) {
     a.matvec[dtype](rows.data(), bytes, n_rows, cols, x.data(), ya.data());
     b.matvec[dtype](rows.data(), bytes, n_rows, cols, x.data(), yb.data());
     check::that(check::same_bits(ya, yb), std::string(a.name) + " and " + b.name + " differ in " + dtype_info(dtype).name);
+  }
+  for (cqil_dtype dtype : kKvDtypes) {
+    const int32_t head_dim = 40, last = 100;
+    const int64_t stride = kv_stride(dtype, head_dim);
+    std::vector<float> query = random.vector(static_cast<size_t>(head_dim));
+    query.resize(static_cast<size_t>(stride), 0.0f);
+    const std::vector<uint8_t> keys = stored(dtype, random.vector(static_cast<size_t>((last + 1) * stride)));
+    const std::vector<uint8_t> values = stored(dtype, random.vector(static_cast<size_t>((last + 1) * stride)));
+    std::vector<float> scores(static_cast<size_t>(padded(last + 1))), oa(static_cast<size_t>(head_dim)), ob(oa);
+    a.attend[dtype]({query.data(), stride, 1, keys.data(), values.data(), stride, last, 0, 0.2f, scores.data(), padded(last + 1), oa.data(), head_dim, head_dim});
+    b.attend[dtype]({query.data(), stride, 1, keys.data(), values.data(), stride, last, 0, 0.2f, scores.data(), padded(last + 1), ob.data(), head_dim, head_dim});
+    check::that(check::same_bits(oa, ob), std::string("attend differs in bits with a cache of ") + dtype_info(dtype).name);
   }
   for (size_t n : {5u, 16u, 333u}) {
     const std::vector<float> x = random.vector(n, 9), w = random.vector(n);
@@ -173,11 +267,14 @@ int main() {
           test_products(*k, dtype, n_rows, cols, random);
     }
     for (int64_t n : {1, 7, 16, 31, 64, 1000}) test_elementwise(*k, n, random);
-    for (int32_t head_dim : {2, 8, 16, 40, 64, 80, 128})
-      for (int32_t last : {0, 3, 17, 200}) {
-        test_attend(*k, head_dim, 0, last, random);
-        test_attend(*k, head_dim, last / 2, last, random);
-      }
+    for (cqil_dtype dtype : kKvDtypes) {
+      test_store_kv(*k, dtype, random);
+      for (int32_t head_dim : {2, 8, 16, 40, 64, 80, 128})
+        for (int32_t last : {0, 3, 17, 200})
+          for (int32_t window : {0, 1, 2, 12})
+            for (int32_t n_queries = 1; n_queries <= kAttendQueries; n_queries++)
+              test_attend(*k, dtype, head_dim, window, last, n_queries, random);
+    }
   }
   for (const Kernels* a : list)
     for (const Kernels* b : list)

@@ -58,6 +58,40 @@ void test_same_bits(const char* dtype, const Plan& plan) {
       }
 }
 
+// The same promise for every format of the KV cache, and rounding that is seen but small.
+void test_kv_formats(const char* dtype) {
+  const std::vector<int32_t> ids = some_ids(37);
+  const Plan plan = mixed_plan(1, false);
+  std::vector<float> exact;
+  for (cqil_dtype kv : {CQIL_F32, CQIL_F16, CQIL_Q8_0}) {
+    const std::string name = std::string(dtype) + " with a cache of " + dtype_info(kv).name;
+    Session first(small_model(1, dtype), plan, Execution::kWide, 64, kv);
+    const std::vector<float> expected = run(first, ids, {37});
+    for (int threads : {1, 3})
+      for (Execution execution : {Execution::kWide, Execution::kLanes})
+        for (const auto& pieces : {std::vector<size_t>{37}, std::vector<size_t>{1}, std::vector<size_t>{20, 1, 3}}) {
+          Session session(small_model(threads, dtype), plan, execution, 64, kv);
+          check::that(check::same_bits(run(session, ids, pieces), expected), name + ", threads " + std::to_string(threads));
+        }
+    if (kv == CQIL_F32) {
+      exact = expected;
+      continue;
+    }
+    double worst = 0;
+    for (size_t i = 0; i < exact.size(); i++) worst = std::max<double>(worst, std::fabs(expected[i] - exact[i]));
+    check::that(worst > 0 && worst < (kv == CQIL_F16 ? 0.02 : 0.2), name + " is off by " + std::to_string(worst));
+  }
+}
+
+void test_cache_bytes() {
+  const int64_t vectors = 2 * 6 * 2 * 10;  // keys and values, layers, heads, positions
+  for (auto [kv, bytes] : {std::pair{CQIL_F32, 18 * 4}, {CQIL_F16, 18 * 2}, {CQIL_Q8_0, 34}}) {
+    Session session(small_model(1), Plan{}, Execution::kWide, 10, kv);
+    check::that(session.cache_bytes() == static_cast<uint64_t>(vectors * bytes), std::string(dtype_info(kv).name) + " cache bytes");
+  }
+  check::throws("INVALID_ARGUMENT", [] { Session bad(small_model(1), Plan{}, Execution::kWide, 8, CQIL_Q4_0); }, "no such cache");
+}
+
 void test_groups_of_one() {
   const std::vector<int32_t> ids = some_ids(20);
   Plan ones;
@@ -95,6 +129,61 @@ void test_scores() {
   }
 }
 
+// A row per id, for any number of threads: the bits that stopping at that id gives.
+void test_all_logits() {
+  const std::vector<int32_t> ids = some_ids(21);
+  for (int threads : {1, 3}) {
+    Session session(small_model(threads), mixed_plan(1, false), Execution::kWide, 64);
+    ForwardRequest request;
+    request.ids = ids;
+    request.output = CQIL_OUTPUT_ALL_LOGITS;
+    const std::vector<float> rows = session.forward(request);
+    const long vocab = static_cast<long>(rows.size() / ids.size());
+    for (long i = 0; i < static_cast<long>(ids.size()); i++) {
+      const std::vector<float> row(rows.begin() + i * vocab, rows.begin() + (i + 1) * vocab);
+      const std::vector<int32_t> until(ids.begin(), ids.begin() + i + 1);
+      check::that(check::same_bits(run(session, until, {until.size()}), row), "logits after " + std::to_string(i));
+    }
+    request.ids = some_ids(CQIL_MAX_LOGIT_ROWS + 1);
+    check::throws("INVALID_ARGUMENT", [&] { session.forward(request); }, "too many rows of logits");
+  }
+}
+
+// [n_layers][3][n][72]: each layer's x, a_j and m_j.
+void test_trace() {
+  const std::vector<int32_t> ids = some_ids(CQIL_MAX_TRACE);
+  ForwardRequest request;
+  request.ids = ids;
+  request.output = CQIL_OUTPUT_TRACE;
+  const size_t part = ids.size() * 72, layer = 3 * part;
+  Session first(small_model(1), mixed_plan(1, true), Execution::kWide, 64);
+  const std::vector<float> expected = first.forward(request);
+  check::that(expected.size() == 6 * layer, "a trace has three vectors per layer and token");
+  check::that(std::equal(&expected[layer], &expected[layer] + part, &expected[2 * layer]), "layers of a group have one input");
+  for (int threads : {1, 2, 3, 5})
+    for (Execution execution : {Execution::kWide, Execution::kLanes}) {
+      Session session(small_model(threads), mixed_plan(1, true), execution, 64);
+      check::that(check::same_bits(session.forward(request), expected), "trace, threads " + std::to_string(threads));
+    }
+
+  Session traced(small_model(2), Plan{}, Execution::kWide, 64), plain(small_model(2), Plan{}, Execution::kWide, 64);
+  const std::vector<float> trace = traced.forward(request);
+  bool adds_up = true;
+  for (const float* x = trace.data(); x < trace.data() + 5 * layer; x += layer)
+    for (size_t i = 0; i < part; i++) adds_up = adds_up && x[i] + x[part + i] + x[2 * part + i] == x[layer + i];
+  check::that(adds_up, "x + a + m is the next layer's x");
+  request.output = CQIL_OUTPUT_NONE;
+  check::that(plain.forward(request).empty(), "nothing when nothing is wanted");
+  ForwardRequest next;
+  next.ids = {7};
+  next.position = static_cast<int32_t>(ids.size());
+  next.output = CQIL_OUTPUT_LOGITS;
+  check::that(check::same_bits(traced.forward(next), plain.forward(next)), "a trace leaves the same KV cache");
+  request.output = CQIL_OUTPUT_TRACE;
+  request.ids.push_back(1);
+  check::throws("INVALID_ARGUMENT", [&] { traced.forward(request); }, "more ids than a trace takes");
+}
+
 void test_bad_requests() {
   Session session(small_model(1), Plan{}, Execution::kWide, 8);
   auto request = [](std::vector<int32_t> ids, int32_t position) {
@@ -122,8 +211,12 @@ int main() {
   for (int32_t bypass : {0, 1, 2}) test_same_bits("F32", mixed_plan(bypass, false));
   test_same_bits("F32", mixed_plan(2, true));
   for (const char* dtype : {"F16", "BF16", "Q8_0", "Q4_0", "Q4_K", "Q5_K", "Q6_K"}) test_same_bits(dtype, mixed_plan(1, false));
+  for (const char* dtype : {"F32", "Q8_0"}) test_kv_formats(dtype);
+  test_cache_bytes();
   test_groups_of_one();
   test_scores();
+  test_all_logits();
+  test_trace();
   test_bad_requests();
   return check::report("session");
 }

@@ -8,6 +8,8 @@ import { readWeights, type Matrix, type Weights } from './weights.js';
 export interface ReferenceModel {
   config: ModelConfig;
   weights: Weights;
+  /** What a KV cache makes of a key or value of one head [headDim]; unrounded unless given. */
+  roundKv?: (head: Float64Array) => Float64Array;
 }
 
 export interface ReferencePlan {
@@ -27,12 +29,26 @@ export function referenceModel(checkpoint: Checkpoint): ReferenceModel {
 
 /** Logits [ids.length][vocabSize] of a whole sequence. */
 export function referenceLogits(model: ReferenceModel, ids: ArrayLike<number>, plan: ReferencePlan = SEQUENTIAL): Sequence {
-  const embedding = weight(model, 'token_embedding');
-  let x: Sequence = Array.from(ids, (id) => row(embedding, id));
+  let x = embed(model, ids);
   for (const group of stages(plan, model.config.nLayers)) x = stage(model, x, group, plan);
   const normed = rmsNorm(model, x, 'output_norm', -1);
-  const head = model.config.tiedEmbeddings ? embedding : weight(model, 'output');
+  const head = weight(model, model.config.tiedEmbeddings ? 'token_embedding' : 'output');
   return normed.map((h) => multiply(head, h));
+}
+
+/** A layer's input and what its two blocks add to it, each [ids.length][dim]. */
+export interface ReferenceLayer {
+  x: Sequence;
+  a: Sequence;
+  m: Sequence;
+}
+
+/** What every layer does over a whole sequence: [nLayers]. */
+export function referenceTrace(model: ReferenceModel, ids: ArrayLike<number>, plan: ReferencePlan = SEQUENTIAL): ReferenceLayer[] {
+  const trace: ReferenceLayer[] = [];
+  let x = embed(model, ids);
+  for (const group of stages(plan, model.config.nLayers)) x = stage(model, x, group, plan, trace);
+  return trace;
 }
 
 /** Log-probabilities (nats) [ids.length][vocabSize]. */
@@ -51,6 +67,11 @@ export function logSoftmax(logits: ArrayLike<number>): Float64Array {
   return out;
 }
 
+function embed(model: ReferenceModel, ids: ArrayLike<number>): Sequence {
+  const embedding = weight(model, 'token_embedding');
+  return Array.from(ids, (id) => row(embedding, id));
+}
+
 /** The layers in order, grouped ones together. */
 function stages(plan: ReferencePlan, nLayers: number): number[][] {
   const groupOf = new Map(plan.groups.map((group) => [group[0]!, group]));
@@ -60,10 +81,11 @@ function stages(plan: ReferencePlan, nLayers: number): number[][] {
 }
 
 /** a_j = A_j(x); b_j = Σ a_{j−k}; m_j = M_j(x + a_j + b_j); y = x + Σ (a_j + m_j), and + b_j in official mode. */
-function stage(model: ReferenceModel, x: Sequence, group: number[], plan: ReferencePlan): Sequence {
+function stage(model: ReferenceModel, x: Sequence, group: number[], plan: ReferencePlan, trace: ReferenceLayer[] = []): Sequence {
   const a = group.map((layer) => attentionBlock(model, x, layer));
   const b = group.map((_, j) => sum(x, a.slice(Math.max(0, j - plan.bypass), j)));
   const m = group.map((layer, j) => mlpBlock(model, add(x, a[j]!, b[j]!), layer));
+  a.forEach((_, j) => trace.push({ x, a: a[j]!, m: m[j]! }));
   return add(x, ...a, ...m, ...(plan.bypassMode === 'official' ? b : []));
 }
 
@@ -76,6 +98,7 @@ function attentionBlock(model: ReferenceModel, x: Sequence, layer: number): Sequ
   const v = linear(model, normed, 'wv', 'bv', layer);
   q.forEach((vector, position) => prepareHeads(model, vector, position, 'q_norm', layer));
   k.forEach((vector, position) => prepareHeads(model, vector, position, 'k_norm', layer));
+  for (const vector of [...k, ...v]) cacheHeads(model, vector);
 
   const mixed = x.map((_, position) => {
     const out = new Float64Array(nHeads * headDim);
@@ -130,6 +153,12 @@ function prepareHeads(model: ReferenceModel, vector: Float64Array, position: num
       head[second] = a * sin + b * cos;
     }
   }
+}
+
+/** Per head, in place: what the cache gives back. */
+function cacheHeads({ config: { headDim }, roundKv }: ReferenceModel, vector: Float64Array): void {
+  if (!roundKv) return;
+  for (let at = 0; at < vector.length; at += headDim) vector.set(roundKv(vector.slice(at, at + headDim)), at);
 }
 
 function rmsNorm(model: ReferenceModel, x: Sequence, role: TensorRole, layer: number): Sequence {

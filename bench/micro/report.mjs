@@ -1,0 +1,61 @@
+import { execFileSync } from 'node:child_process';
+import os from 'node:os';
+import path from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { describeMachine } from '../../dist/model.js';
+
+/** What a reader needs to judge or repeat the numbers. */
+export function describeRun(args) {
+  const { cpu, cores, isa } = describeMachine();
+  return {
+    command: ['npm run bench', ...(args.length > 0 ? ['--', ...args] : [])].join(' '),
+    date: new Date().toISOString(),
+    commit: commit(),
+    machine: { cpu, cores, isa, memoryGiB: Math.round(os.totalmem() / 2 ** 30), node: process.version, loadAverage: os.loadavg()[0] },
+  };
+}
+
+/** Undefined outside a checkout; marked where the tree differs from it. */
+function commit() {
+  const git = (...args) => execFileSync('git', args, { cwd: path.dirname(fileURLToPath(import.meta.url)), encoding: 'utf8', stdio: ['ignore', 'pipe', 'ignore'] }).trim();
+  try {
+    return git('rev-parse', '--short', 'HEAD') + (git('status', '--porcelain') === '' ? '' : ', with changes');
+  } catch {
+    return undefined;
+  }
+}
+
+const HEAD = ['', 'per', 'median', 'min–max', 'rate', 'of bandwidth'];
+
+function cellsOf(row) {
+  const rate = row.gigaflopsPerSecond ? `${row.gigaflopsPerSecond.toFixed(1)} GFLOP/s` : row.gigabytesPerSecond ? bytesPerSecond(row.gigabytesPerSecond) : '';
+  const share = row.ofBandwidth === undefined ? '' : `${(100 * row.ofBandwidth).toFixed(0)} %`;
+  return [`${row.group}: ${row.name}`, row.per, duration(row.median), `${duration(row.min)} – ${duration(row.max)}`, rate, share];
+}
+
+export function table(rows, run) {
+  const lines = [HEAD, ...rows.map(cellsOf)];
+  const widths = HEAD.map((_, column) => Math.max(...lines.map((cells) => cells[column].length)));
+  const text = lines.map((cells) => cells.map((cell, i) => (i < 2 ? cell.padEnd(widths[i]) : cell.padStart(widths[i]))).join('  ').trimEnd());
+  return `${text.join('\n')}\n\n${footer(run)}`;
+}
+
+export function markdown(rows, run, skipped) {
+  const lines = [HEAD, HEAD.map(() => '---'), ...rows.map(cellsOf)].map((cells) => `| ${cells.join(' | ')} |`);
+  return `${footer(run)}\n\n${[...lines, ...skipped.map((reason) => `\nskipped: ${reason}`)].join('\n')}\n`;
+}
+
+function footer({ command, date, commit: at, machine, bandwidthGBs }) {
+  const bandwidth = bandwidthGBs === undefined ? '' : ` One thread reads ${bandwidthGBs.toFixed(1)} GB/s at best.`;
+  return `\`${command}\` at commit ${at ?? 'unknown'}, ${date.slice(0, 10)}. ${machine.cpu}, ${machine.cores} cores (${machine.isa}), load ${machine.loadAverage.toFixed(1)} at the start, Node ${machine.node}.${bandwidth}`;
+}
+
+/** Three significant digits and a unit. */
+function duration(microseconds) {
+  const [value, unit] = microseconds < 1 ? [microseconds * 1000, 'ns'] : microseconds < 1000 ? [microseconds, 'µs'] : [microseconds / 1000, 'ms'];
+  return `${value >= 100 ? value.toFixed(0) : value.toPrecision(3)} ${unit}`;
+}
+
+function bytesPerSecond(gigabytes) {
+  return gigabytes < 1 ? `${(gigabytes * 1000).toPrecision(3)} MB/s` : `${gigabytes.toPrecision(3)} GB/s`;
+}

@@ -1,0 +1,61 @@
+import { existsSync, readFileSync } from 'node:fs';
+import path from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { shippedModelPath } from '../../dist/model.js';
+import { StopMatcher } from '../../dist/stop.js';
+import { loadTokenizer } from '../../dist/tokenizer/index.js';
+
+/** Data beside the checkout that the project does not ship. */
+const SHARED = path.join(path.dirname(fileURLToPath(import.meta.url)), '../../../shared/data');
+const CHUNK = 16_384;
+
+export async function tokenizerTasks() {
+  const shipped = shippedModelPath();
+  const llama2 = path.join(SHARED, 'tokenizers/llama-1-2');
+  const text = path.join(SHARED, 'corpora/wikitext-2/wiki.test.raw.txt');
+  const tasks = tasksOf('shipped', shipped, path.join(shipped, 'heldout.txt'));
+  const missing = [llama2, text].some((file) => !existsSync(file));
+  if (!missing) tasks.push(...tasksOf('LLaMA-2', llama2, text));
+  return { tasks, skipped: missing ? ['LLaMA-2 tokenizer: the shared test data is not beside this checkout'] : [] };
+}
+
+/** A long text is taken a chunk at a time, so that words keep changing as they do for a user. */
+function tasksOf(name, folder, file) {
+  const read = (part) => JSON.parse(readFileSync(path.join(folder, part), 'utf8'));
+  const json = read('tokenizer.json');
+  const tokenizer = loadTokenizer({ kind: 'huggingface', json, config: read('tokenizer_config.json'), generationConfig: undefined });
+  const text = readFileSync(file, 'utf8');
+  const chunks = Array.from({ length: Math.max(1, Math.floor(text.length / CHUNK)) }, (_, i) => text.slice(i * CHUNK, (i + 1) * CHUNK));
+  const ids = chunks.map((chunk) => tokenizer.encode(chunk));
+  const count = ids.reduce((total, list) => total + list.length, 0) / ids.length;
+  const bytes = Buffer.byteLength(chunks.join('')) / chunks.length;
+
+  const pieces = ids.map((list) => list.map((id) => tokenizer.decode([id])));
+  const rotating = (work) => {
+    let turn = 0;
+    return () => work(turn++ % chunks.length);
+  };
+  return [
+    { name: `encode, ${name}`, per: 'token', count, bytes, run: rotating((i) => tokenizer.encode(chunks[i])) },
+    { name: `decode, ${name}`, per: 'token', count, bytes, run: rotating((i) => tokenizer.decode(ids[i])) },
+    {
+      name: `detokenizer push, ${name}`,
+      per: 'token',
+      count,
+      run: rotating((i) => {
+        const detokenizer = tokenizer.detokenizer();
+        for (const id of ids[i]) detokenizer.push(id);
+      }),
+    },
+    {
+      name: `stop matcher push, ${name}`,
+      per: 'token',
+      count,
+      run: rotating((i) => {
+        const stops = new StopMatcher(['</s>', '\n\nUser:', 'The end of all this.', '###']);
+        for (const piece of pieces[i]) stops.push(piece);
+      }),
+    },
+    { name: `load, ${name}`, run: () => loadTokenizer({ kind: 'huggingface', json, config: {}, generationConfig: undefined }) },
+  ];
+}

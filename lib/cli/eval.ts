@@ -1,0 +1,149 @@
+import { Option, type Command } from 'commander';
+import { openCheckpoint } from '../checkpoint/open.js';
+import { CqilError } from '../errors.js';
+import { comparePlans, type TextQuality } from '../eval/compare_plans.js';
+import { fingerprint } from '../eval/fingerprint.js';
+import { defaultWindow, LONGEST_DEFAULT_WINDOW, modelWindows } from '../eval/perplexity.js';
+import { ResumeFile, type RunIdentity } from '../eval/resume_file.js';
+import { runTasks, type TaskResult } from '../eval/run_tasks.js';
+import { parseTask, type Task } from '../eval/task_file.js';
+import { PROTOCOLS, type Protocol } from '../eval/windows.js';
+import { shippedModelPath, type Model } from '../model.js';
+import { formatPlan, isLossy, resolvePlan, type Plan } from '../plan.js';
+import { planSummary } from '../plan_diagram.js';
+import { EVAL_HELP } from './eval_help.js';
+import { formatTask, formatText } from './eval_tables.js';
+import { printJson, type Io } from './io.js';
+import { machineOf, machineSummary } from './machine.js';
+import { openModel } from './open_model.js';
+import { addJsonOption, addModelArgument, addPlacementOptions, integer, PLAN_HELP, repeatable, type PlacementOptions } from './options.js';
+import { planForJson } from './plan_value.js';
+import { Progress } from './progress.js';
+import { readTextFile, type TextFile } from './text_file.js';
+
+interface Options extends PlacementOptions {
+  plan?: string[];
+  file?: string;
+  window?: number;
+  protocol: Protocol;
+  task?: string[];
+  delimiter: string;
+  limit?: number;
+  seed: number;
+  resume?: string;
+  json?: boolean;
+}
+
+/** A task and the file it came from. */
+type TaskSource = Task & Pick<TextFile, 'sha256'>;
+
+export interface TextReport {
+  file: string;
+  sha256: string;
+  tokens: number;
+  protocol: Protocol;
+  window: number;
+  plans: TextQuality[];
+}
+
+export interface TaskReport extends TaskResult, Pick<TaskSource, 'sha256' | 'form'> {
+  file: string;
+  /** Items in the file. */
+  itemsInFile: number;
+}
+
+export function addEval(program: Command, io: Io): void {
+  const command = program.command('eval').description('measure what plans cost in quality: on a text, and on tasks');
+  addModelArgument(command)
+    .option('--plan <plan>', `${PLAN_HELP}; may be given several times, and sequential is always measured too`, repeatable)
+    .option('--file <path>', 'a text, UTF-8: perplexity, and how far each plan is from sequential')
+    .option('--window <n>', `tokens per window (default: the model's context length, at most ${LONGEST_DEFAULT_WINDOW})`, integer(2, 1 << 24))
+    .addOption(new Option('--protocol <name>', 'which tokens of the text are scored').choices(PROTOCOLS).default('gptq'))
+    .option('--task <path>', 'questions, one JSON object per line; may be given several times', repeatable)
+    .option('--delimiter <text>', 'what stands between a context and an answer; \\n is a line break', unescapeLineBreaks, ' ')
+    .option('--limit <n>', 'questions per task, drawn at random (default: all)', integer(1, 1 << 30))
+    .option('--seed <n>', 'which questions are drawn', integer(0, 2 ** 32 - 1), 0)
+    .option('--resume <path>', 'keep answered questions there, and go on from it');
+  addJsonOption(addPlacementOptions(command))
+    .addHelpText('after', EVAL_HELP)
+    .action((path: string | undefined, options: Options) => evaluate(path, options, io));
+}
+
+async function evaluate(path: string | undefined, options: Options, io: Io): Promise<void> {
+  if (options.file === undefined && options.task === undefined) throw new CqilError('INVALID_ARGUMENT', 'Give a text with --file, or questions with --task, or both.');
+  if (options.resume !== undefined && options.task === undefined) throw new CqilError('INVALID_ARGUMENT', '--resume keeps answered questions; give some with --task.');
+  const text = options.file === undefined ? undefined : await readTextFile(options.file);
+  const tasks: TaskSource[] = [];
+  for (const file of options.task ?? []) {
+    const { text: questions, sha256 } = await readTextFile(file);
+    tasks.push({ ...parseTask(questions, file), sha256 });
+  }
+  const checkpoint = await openCheckpoint(path ?? shippedModelPath());
+  await using model = await openModel(path, { ...options, plan: undefined }, io);
+  const plans = withBaseline((options.plan ?? []).map((plan) => resolvePlan(plan, model.config.nLayers)), model.config.nLayers);
+  const source = { path: checkpoint.path, fingerprint: await fingerprint(checkpoint) };
+  const progress = new Progress(io, options.json);
+  let textReport: TextReport | undefined;
+  let taskReports: TaskReport[];
+  try {
+    textReport = text && (await evaluateText(model, plans, text, options, progress, io.signal));
+    taskReports = await evaluateTasks(model, plans, tasks, source.fingerprint, options, progress, io.signal);
+  } finally {
+    progress.stop();
+  }
+  const machine = machineOf(model);
+  if (options.json) {
+    const rowsOf = <T extends object>({ plans: qualities, ...rest }: { plans: T[] } & object) => ({
+      ...rest,
+      rows: qualities.map((quality, i) => ({ plan: planForJson(plans[i]!), lossy: isLossy(plans[i]!), ...quality })),
+    });
+    const { delimiter, limit = null, seed } = options;
+    printJson(io, { model: source, text: textReport && rowsOf(textReport), tasks: taskReports.map(rowsOf), ...(tasks.length > 0 && { delimiter, limit, seed }), machine });
+    return;
+  }
+  const labels = plans.map((plan) => [planSummary(plan), isLossy(plan) ? 'lossy' : 'lossless']);
+  if (textReport) io.out(`${formatText(textReport, labels)}\n`);
+  for (const report of taskReports) io.out(`${formatTask(report, labels)}\n`);
+  io.out(`Model ${source.path} (${source.fingerprint}); ${machineSummary(machine)}.\n`);
+}
+
+async function evaluateText(model: Model, plans: Plan[], { text, sha256 }: TextFile, options: Options, progress: Progress, signal: AbortSignal): Promise<TextReport> {
+  const { protocol, execution, window = defaultWindow(model) } = options;
+  const ids = await model.tokenizer.encodeSliced(text, { parseSpecialTokens: false, signal });
+  const windows = modelWindows(model, ids, window, protocol);
+  const qualities = await comparePlans(model, plans, windows, { execution, signal, onProgress: (done, total) => progress.update('text', done, total) });
+  return { file: options.file!, sha256, tokens: ids.length, protocol, window, plans: qualities };
+}
+
+async function evaluateTasks(model: Model, plans: Plan[], tasks: TaskSource[], modelFingerprint: string, options: Options, progress: Progress, signal: AbortSignal): Promise<TaskReport[]> {
+  if (tasks.length === 0) return [];
+  const { delimiter, limit, seed, execution } = options;
+  const identity: RunIdentity = {
+    cqil: 'eval',
+    version: 1,
+    model: modelFingerprint,
+    kvCache: model.kvCache,
+    plans: plans.map(formatPlan),
+    tasks: tasks.map(({ sha256 }) => sha256),
+    delimiter,
+    limit: limit ?? null,
+    seed,
+  };
+  const resume = options.resume === undefined ? undefined : await ResumeFile.open(options.resume, identity);
+  try {
+    const results = await runTasks(model, plans, tasks, { delimiter, limit, seed, execution, signal, resume, onProgress: (done, total) => progress.update('questions', done, total) });
+    return results.map((result, i) => ({ file: tasks[i]!.name, sha256: tasks[i]!.sha256, form: tasks[i]!.form, itemsInFile: tasks[i]!.items.length, ...result }));
+  } finally {
+    await resume?.close();
+  }
+}
+
+/** Sequential first, then every other plan once. */
+function withBaseline(plans: Plan[], layers: number): Plan[] {
+  const byName = new Map([resolvePlan('sequential', layers), ...plans].map((plan) => [formatPlan(plan), plan]));
+  return [...byName.values()];
+}
+
+function unescapeLineBreaks(text: string): string {
+  return text.replaceAll('\\n', '\n');
+}

@@ -1,0 +1,90 @@
+import type { Model } from '../model.js';
+import type { Plan } from '../plan.js';
+import type { Session } from '../session.js';
+import type { NextToken } from './divergence.js';
+import { LOGITS_SLICE, nextTokens } from './next_tokens.js';
+import { Pace } from './pace.js';
+import type { MeasureOptions, Perplexity } from './perplexity.js';
+import { estimate, quantile, type Estimate } from './statistics.js';
+import type { Window } from './windows.js';
+
+export interface TextQuality extends Perplexity {
+  /** Of `nll`, taking tokens as independent; `perplexityStandardError` is the same by the delta method, perplexity · this. */
+  nllStandardError: number;
+  perplexityStandardError: number;
+  /** KL(baseline ‖ plan) per scored token, nats; 0 for the baseline itself. */
+  kl: Estimate & { p99: number };
+  /** Share of scored tokens at which plan and baseline have the same most likely token. */
+  topAgreement: number;
+}
+
+interface Tally {
+  session: Session;
+  nll: number[];
+  kl: number[];
+  sameTop: number;
+}
+
+/**
+ * Measures plans on a text, and how far each is at every scored token from the first of them, the baseline. All run side by side,
+ * slice by slice, so that logits [tokens][vocabSize] are never held for a whole window. Rejects with ABORTED.
+ *
+ * @returns one entry per plan, in their order.
+ */
+export async function comparePlans(model: Model, plans: readonly Plan[], windows: readonly Window[], options: MeasureOptions = {}): Promise<TextQuality[]> {
+  const { execution, signal, onProgress } = options;
+  const contextLength = Math.max(...windows.map(({ ids }) => ids.length));
+  const total = windows.reduce((sum, { ids }) => sum + ids.length, 0);
+  const pace = new Pace(signal);
+  const tallies: Tally[] = [];
+  let done = 0;
+  try {
+    for (const plan of plans) tallies.push({ session: model.createSession({ plan, execution, contextLength }), nll: [], kl: [], sameTop: 0 });
+    for (const { ids, firstScored } of windows) {
+      for (const { session } of tallies) {
+        session.truncate(0);
+        // The logits after token i score token i + 1, so the ones after these are not needed.
+        if (firstScored > 1) await session.prefill(ids.slice(0, firstScored - 1), { signal });
+      }
+      for (let from = firstScored - 1; from + 1 < ids.length; from += LOGITS_SLICE) {
+        const targets = ids.slice(from + 1, from + 1 + LOGITS_SLICE);
+        await compareSlice(tallies, ids.slice(from, from + targets.length), targets, pace, signal);
+        onProgress?.(done + from + targets.length, total);
+      }
+      done += ids.length;
+      onProgress?.(done, total);
+    }
+    return tallies.map(summarize);
+  } finally {
+    for (const { session } of tallies) session.close();
+  }
+}
+
+async function compareSlice(tallies: Tally[], slice: number[], targets: number[], pace: Pace, signal: AbortSignal | undefined): Promise<void> {
+  let baseline: NextToken[] | undefined;
+  for (const tally of tallies) {
+    const rows = await nextTokens(tally.session, slice, pace, signal);
+    baseline ??= rows;
+    for (const [i, target] of targets.entries()) {
+      const { kl, sameTop } = baseline[i]!.divergence(rows[i]!);
+      tally.nll.push(-rows[i]!.logProb(target));
+      tally.kl.push(kl);
+      if (sameTop) tally.sameTop++;
+      await pace.step();
+    }
+  }
+}
+
+function summarize({ nll: values, kl, sameTop }: Tally): TextQuality {
+  const nll = estimate(values);
+  const perplexity = Math.exp(nll.mean);
+  return {
+    tokens: values.length,
+    nll: nll.mean,
+    nllStandardError: nll.standardError,
+    perplexity,
+    perplexityStandardError: perplexity * nll.standardError,
+    kl: { ...estimate(kl), p99: quantile(kl, 0.99) },
+    topAgreement: sameTop / values.length,
+  };
+}

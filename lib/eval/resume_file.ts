@@ -1,0 +1,118 @@
+import { open, readFile, type FileHandle } from 'node:fs/promises';
+import { CqilError } from '../errors.js';
+import type { ItemScore } from './score_item.js';
+
+/** What a run computes. Two runs with the same one give the same numbers. */
+export interface RunIdentity {
+  cqil: 'eval';
+  plans: string[];
+  [field: string]: unknown;
+}
+
+/** Where a finished item stands: the task in the run, the item in the whole task. */
+interface Entry {
+  task: number;
+  item: number;
+  /** One per plan. */
+  scores: ItemScore[];
+}
+
+const MAX_BYTES = 1 << 30;
+
+/**
+ * Finished items as JSON lines, after one line that says what the run is. Every item is written when it is done, so that a run that
+ * was stopped can go on where it was. A last line that was not finished is dropped.
+ */
+export class ResumeFile {
+  readonly #file: FileHandle;
+  readonly #done: Map<string, ItemScore[]>;
+
+  private constructor(file: FileHandle, done: Map<string, ItemScore[]>) {
+    this.#file = file;
+    this.#done = done;
+  }
+
+  /**
+   * Opens a file, or makes it.
+   *
+   * @throws CqilError INVALID_ARGUMENT for a file of another run, or of no run; FILE_NOT_FOUND for one that cannot be read or written.
+   */
+  static async open(path: string, identity: RunIdentity): Promise<ResumeFile> {
+    const header = `${JSON.stringify(identity)}\n`;
+    let file: FileHandle | undefined;
+    try {
+      file = await open(path, 'a+');
+      const { size } = await file.stat();
+      if (size > MAX_BYTES) throw new CqilError('INVALID_ARGUMENT', `The resume file ${path} has ${size} bytes, expected at most ${MAX_BYTES}.`);
+      const text = await readFile(file, 'utf8');
+      const whole = text.slice(0, text.lastIndexOf('\n') + 1);
+      // Only what this run began to write may be dropped: the file could be anything.
+      if (whole === '' && !header.startsWith(text)) throw notOurs(path);
+      const done = whole === '' ? new Map<string, ItemScore[]>() : readLines(whole, path, identity);
+      await file.truncate(Buffer.byteLength(whole));
+      if (whole === '') await file.appendFile(header);
+      return new ResumeFile(file, done);
+    } catch (error) {
+      await file?.close();
+      if (error instanceof CqilError) throw error;
+      throw new CqilError('FILE_NOT_FOUND', `The resume file ${path} cannot be used: ${(error as Error).message}.`, { cause: error });
+    }
+  }
+
+  /** The scores of an item that was finished before. */
+  get(task: number, item: number): ItemScore[] | undefined {
+    return this.#done.get(`${task} ${item}`);
+  }
+
+  async add(entry: Entry): Promise<void> {
+    await this.#file.appendFile(`${JSON.stringify(entry)}\n`);
+  }
+
+  async close(): Promise<void> {
+    await this.#file.close();
+  }
+}
+
+function readLines(text: string, path: string, identity: RunIdentity): Map<string, ItemScore[]> {
+  const [first, ...lines] = text.split('\n').slice(0, -1);
+  expectSameRun(parse(first!), path, identity);
+  const plans = identity.plans.length;
+  const done = new Map<string, ItemScore[]>();
+  for (const [i, line] of lines.entries()) {
+    const entry = parse(line) as Partial<Entry> | undefined;
+    if (!isIndex(entry?.task) || !isIndex(entry?.item) || !Array.isArray(entry?.scores) || entry.scores.length !== plans || !entry.scores.every(isScore)) {
+      throw new CqilError('INVALID_ARGUMENT', `Line ${i + 2} of the resume file ${path} is damaged; expected a finished item with the scores of ${plans} plans.`);
+    }
+    done.set(`${entry.task} ${entry.item}`, entry.scores);
+  }
+  return done;
+}
+
+function expectSameRun(found: unknown, path: string, identity: RunIdentity): void {
+  if (typeof found !== 'object' || found === null || !('cqil' in found)) throw notOurs(path);
+  for (const [name, expected] of Object.entries(identity)) {
+    const [was, is] = [JSON.stringify((found as Record<string, unknown>)[name]), JSON.stringify(expected)];
+    if (was !== is) throw new CqilError('INVALID_ARGUMENT', `The resume file ${path} is of a run with ${name} ${was ?? 'missing'}; expected ${is}, as in this run, or another file.`);
+  }
+}
+
+function notOurs(path: string): CqilError {
+  return new CqilError('INVALID_ARGUMENT', `The file ${path} is no resume file; expected one that cqil eval wrote, or none.`);
+}
+
+function parse(line: string): unknown {
+  try {
+    return JSON.parse(line);
+  } catch {
+    return undefined;
+  }
+}
+
+function isIndex(value: unknown): value is number {
+  return Number.isSafeInteger(value) && (value as number) >= 0;
+}
+
+function isScore(value: unknown): value is ItemScore {
+  const { logLikelihoods, greedy } = Object(value) as Partial<ItemScore>;
+  return Array.isArray(logLikelihoods) && logLikelihoods.length > 0 && logLikelihoods.every((score) => typeof score === 'number') && (greedy === undefined || typeof greedy === 'boolean');
+}

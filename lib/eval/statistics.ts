@@ -1,0 +1,49 @@
+/** A mean and its standard error. */
+export interface Estimate {
+  mean: number;
+  /** Of the mean, taking the values as independent: √(s² / n) with the sample variance s². 0 for a single value. */
+  standardError: number;
+}
+
+/** The mean of at least one value. */
+export function estimate(values: ArrayLike<number>): Estimate {
+  const n = values.length;
+  let sum = 0;
+  for (let i = 0; i < n; i++) sum += values[i]!;
+  const mean = sum / n;
+  let squares = 0;
+  for (let i = 0; i < n; i++) squares += (values[i]! - mean) ** 2;
+  return { mean, standardError: n > 1 ? Math.sqrt(squares / (n - 1) / n) : 0 };
+}
+
+/** The value at a fraction of the sorted values; between two, their weighted mean. */
+export function quantile(values: Iterable<number>, fraction: number): number {
+  const sorted = Float64Array.from(values).sort();
+  const at = (sorted.length - 1) * fraction;
+  const below = sorted[Math.floor(at)]!;
+  return below + (sorted[Math.ceil(at)]! - below) * (at - Math.floor(at));
+}
+
+/** `count` of the indices 0 … total − 1, ascending, drawn without replacement; the same for the same seed. */
+export function sampleIndices(total: number, count: number, seed: number): number[] {
+  const random = mulberry32(seed);
+  const indices = Array.from({ length: total }, (_, i) => i);
+  const drawn = Math.min(count, total);
+  // The first steps of a Fisher–Yates shuffle.
+  for (let i = 0; i < drawn; i++) {
+    const other = i + Math.floor(random() * (total - i));
+    [indices[i], indices[other]] = [indices[other]!, indices[i]!];
+  }
+  return indices.slice(0, drawn).sort((a, b) => a - b);
+}
+
+/** Uniform numbers in [0, 1) with 32 random bits: Tommy Ettinger's Mulberry32. */
+function mulberry32(seed: number): () => number {
+  let state = seed >>> 0;
+  return () => {
+    state = (state + 0x6d2b79f5) >>> 0;
+    let bits = Math.imul(state ^ (state >>> 15), state | 1);
+    bits ^= bits + Math.imul(bits ^ (bits >>> 7), bits | 61);
+    return ((bits ^ (bits >>> 14)) >>> 0) / 2 ** 32;
+  };
+}
