@@ -74,6 +74,7 @@ void report_attend(const char* kernel, const std::vector<uint8_t>& rows, cqil_dt
   args.query_stride = args.stride = args.out_stride = args.head_dim = kHeadDim;
   args.n_queries = n_queries;
   args.last = static_cast<int32_t>(kPositions) - n_queries;
+  args.step = 0;
   args.scale = 1 / std::sqrt(static_cast<float>(kHeadDim));
   args.scores = scores.data();
   args.scores_stride = kPositions;

@@ -161,32 +161,37 @@ void Pass::qkv(const Crew& crew, const Lanes& lanes) const {
   });
 }
 
+// Units are heads and blocks of tokens; when there is one token, the heads that share keys and values go together.
 void Pass::attention(const Crew& crew, const Lanes& lanes) const {
   constexpr int64_t kTokensPerUnit = 16;
-  const int64_t blocks = (tokens_ + kTokensPerUnit - 1) / kTokensPerUnit;
   const int64_t heads = shape_.n_heads, heads_per_kv = heads / shape_.n_kv_heads;
-  const float scale = 1.0f / std::sqrt(static_cast<float>(shape_.head_dim));
-  share(crew, lanes.claimed, lanes.n_lanes * heads * blocks, [&](int64_t unit) {
-    const int lane = lanes.first_lane + static_cast<int>(unit / (heads * blocks));
-    const int64_t head = unit / blocks % heads, first = unit % blocks * kTokensPerUnit;
-    const int64_t layer = lanes.first_layer + lane, kv_head = head / heads_per_kv;
-    const int64_t end = std::min(tokens_, first + kTokensPerUnit);
-    for (int64_t t = first; t < end; t += kAttendQueries) {
-      AttendArgs args;
-      args.query = lane_row(session.query, session.query_stride, lane, t) + head * session.head_stride;
-      args.query_stride = session.query_stride;
-      args.n_queries = static_cast<int32_t>(std::min<int64_t>(kAttendQueries, end - t));
-      args.keys = cache_row(session.keys, layer, kv_head, 0);
-      args.values = cache_row(session.values, layer, kv_head, 0);
-      args.stride = session.head_stride;
-      args.last = static_cast<int32_t>(request.position + t);
-      args.window = shape_.sliding_window;
-      args.scale = scale;
-      args.scores = crew.scratch->scores.get();
-      args.scores_stride = session.scores_stride;
-      args.out = lane_row(session.attention, session.attention_stride, lane, t) + head * shape_.head_dim;
-      args.out_stride = session.attention_stride;
-      args.head_dim = shape_.head_dim;
+  const bool one = tokens_ == 1;
+  const int64_t parts = one ? (heads_per_kv + kAttendQueries - 1) / kAttendQueries : (tokens_ + kTokensPerUnit - 1) / kTokensPerUnit;
+  const int64_t rows = one ? shape_.n_kv_heads : heads;
+  share(crew, lanes.claimed, lanes.n_lanes * rows * parts, [&](int64_t unit) {
+    const int lane = lanes.first_lane + static_cast<int>(unit / (rows * parts));
+    const int64_t row = unit / parts % rows, part = unit % parts;
+    const int64_t layer = lanes.first_layer + lane, kv_head = one ? row : row / heads_per_kv;
+    AttendArgs args;
+    args.keys = cache_row(session.keys, layer, kv_head, 0);
+    args.values = cache_row(session.values, layer, kv_head, 0);
+    args.stride = session.head_stride;
+    args.window = shape_.sliding_window;
+    args.scale = 1.0f / std::sqrt(static_cast<float>(shape_.head_dim));
+    args.scores = crew.scratch->scores.get();
+    args.scores_stride = session.scores_stride;
+    args.head_dim = shape_.head_dim;
+    args.step = one ? 0 : 1;
+    args.query_stride = one ? session.head_stride : session.query_stride;
+    args.out_stride = one ? shape_.head_dim : session.attention_stride;
+    const int64_t first = part * (one ? kAttendQueries : kTokensPerUnit);
+    const int64_t end = one ? std::min<int64_t>(heads_per_kv, first + kAttendQueries) : std::min(tokens_, first + kTokensPerUnit);
+    for (int64_t i = first; i < end; i += kAttendQueries) {
+      const int64_t head = one ? kv_head * heads_per_kv + i : row, token = one ? 0 : i;
+      args.n_queries = static_cast<int32_t>(std::min<int64_t>(kAttendQueries, end - i));
+      args.last = static_cast<int32_t>(request.position + token);
+      args.query = lane_row(session.query, session.query_stride, lane, token) + head * session.head_stride;
+      args.out = lane_row(session.attention, session.attention_stride, lane, token) + head * shape_.head_dim;
       kernels_.attend[session.kv_dtype](args);
     }
   });

@@ -165,7 +165,7 @@ void test_store_kv(const Kernels& k, cqil_dtype dtype, check::Random& random) {
   k.store_kv[dtype](odd.data(), 32, row.data());
 }
 
-void test_attend(const Kernels& k, cqil_dtype dtype, int32_t head_dim, int32_t window, int32_t last, int32_t n_queries, check::Random& random) {
+void test_attend(const Kernels& k, cqil_dtype dtype, int32_t head_dim, int32_t window, int32_t last, int32_t step, int32_t n_queries, check::Random& random) {
   const std::string name = std::string(k.name) + " attend " + dtype_info(dtype).name + " " + std::to_string(head_dim) + " window " + std::to_string(window) + " last " + std::to_string(last) + " x" + std::to_string(n_queries);
   const int64_t stride = kv_stride(dtype, head_dim), count = last + n_queries;
   auto rows = [&](int64_t n) {
@@ -186,31 +186,31 @@ void test_attend(const Kernels& k, cqil_dtype dtype, int32_t head_dim, int32_t w
   const int64_t out_stride = head_dim + 1;
   std::vector<float> scores(static_cast<size_t>(n_queries * padded(count))), outs(static_cast<size_t>(n_queries * out_stride), 77.0f);
   const float scale = 1 / std::sqrt(static_cast<float>(head_dim));
-  k.attend[dtype]({queries.data(), stride, n_queries, key_rows.data(), value_rows.data(), stride, last, window, scale, scores.data(),
+  k.attend[dtype]({queries.data(), stride, n_queries, key_rows.data(), value_rows.data(), stride, last, step, window, scale, scores.data(),
                    padded(count), outs.data(), out_stride, head_dim});
 
   for (int32_t t = 0; t < n_queries; t++) {
     const float* query = queries.data() + t * stride;
     const float* out = outs.data() + t * out_stride;
-    const int32_t first = window ? std::max(0, last + t - window + 1) : 0;
+    const int32_t own = last + step * t, first = window ? std::max(0, own - window + 1) : 0;
     std::vector<double> weight(static_cast<size_t>(count), 0.0);
     double highest = -1e300, total = 0;
-    for (int32_t p = first; p <= last + t; p++) {
+    for (int32_t p = first; p <= own; p++) {
       double dot = 0;
       for (int32_t i = 0; i < head_dim; i++) dot += query[i] * keys[static_cast<size_t>(p * stride + i)];
       weight[static_cast<size_t>(p)] = dot / std::sqrt(static_cast<double>(head_dim));
       highest = std::max(highest, weight[static_cast<size_t>(p)]);
     }
-    for (int32_t p = first; p <= last + t; p++) total += weight[static_cast<size_t>(p)] = std::exp(weight[static_cast<size_t>(p)] - highest);
+    for (int32_t p = first; p <= own; p++) total += weight[static_cast<size_t>(p)] = std::exp(weight[static_cast<size_t>(p)] - highest);
     for (int32_t i = 0; i < head_dim; i++) {
       double expected = 0;
-      for (int32_t p = first; p <= last + t; p++) expected += weight[static_cast<size_t>(p)] / total * values[static_cast<size_t>(p * stride + i)];
+      for (int32_t p = first; p <= own; p++) expected += weight[static_cast<size_t>(p)] / total * values[static_cast<size_t>(p * stride + i)];
       check::near(out[i], expected, 5e-6, name);
     }
     check::that(out[head_dim] == 77.0f, name + " wrote past its end");
     // Alone, a query gives the same bits.
     std::vector<float> alone(static_cast<size_t>(head_dim));
-    k.attend[dtype]({query, stride, 1, key_rows.data(), value_rows.data(), stride, last + t, window, scale, scores.data(), padded(count),
+    k.attend[dtype]({query, stride, 1, key_rows.data(), value_rows.data(), stride, own, 0, window, scale, scores.data(), padded(count),
                      alone.data(), out_stride, head_dim});
     check::that(std::memcmp(alone.data(), out, alone.size() * sizeof(float)) == 0, name + ": together and alone differ");
   }
@@ -237,8 +237,8 @@ void test_same_bits(const Kernels& a, const Kernels& b, check::Random& random) {
     const std::vector<uint8_t> keys = stored(dtype, random.vector(static_cast<size_t>((last + 1) * stride)));
     const std::vector<uint8_t> values = stored(dtype, random.vector(static_cast<size_t>((last + 1) * stride)));
     std::vector<float> scores(static_cast<size_t>(padded(last + 1))), oa(static_cast<size_t>(head_dim)), ob(oa);
-    a.attend[dtype]({query.data(), stride, 1, keys.data(), values.data(), stride, last, 0, 0.2f, scores.data(), padded(last + 1), oa.data(), head_dim, head_dim});
-    b.attend[dtype]({query.data(), stride, 1, keys.data(), values.data(), stride, last, 0, 0.2f, scores.data(), padded(last + 1), ob.data(), head_dim, head_dim});
+    a.attend[dtype]({query.data(), stride, 1, keys.data(), values.data(), stride, last, 0, 0, 0.2f, scores.data(), padded(last + 1), oa.data(), head_dim, head_dim});
+    b.attend[dtype]({query.data(), stride, 1, keys.data(), values.data(), stride, last, 0, 0, 0.2f, scores.data(), padded(last + 1), ob.data(), head_dim, head_dim});
     check::that(check::same_bits(oa, ob), std::string("attend differs in bits with a cache of ") + dtype_info(dtype).name);
   }
   for (size_t n : {5u, 16u, 333u}) {
@@ -273,7 +273,7 @@ int main() {
         for (int32_t last : {0, 3, 17, 200})
           for (int32_t window : {0, 1, 2, 12})
             for (int32_t n_queries = 1; n_queries <= kAttendQueries; n_queries++)
-              test_attend(*k, dtype, head_dim, window, last, n_queries, random);
+              for (int32_t step : {0, 1}) test_attend(*k, dtype, head_dim, window, last, step, n_queries, random);
     }
   }
   for (const Kernels* a : list)

@@ -16,7 +16,8 @@ constexpr int64_t padded(int64_t n) { return (n + kPad - 1) / kPad * kPad; }
 // Rows of packed weights unpacked at a time when there is more than one token.
 constexpr int64_t kPanelRows = 32;
 
-// Consecutive positions whose queries one call of attend takes, so that each key and value is read once for them all.
+// Queries one call of attend takes, so that each key and value is read once for them all: those of consecutive positions,
+// or of the heads that share a key/value head.
 constexpr int kAttendQueries = 4;
 
 struct AttendArgs {
@@ -26,7 +27,7 @@ struct AttendArgs {
   const uint8_t* keys;    // [positions, stride] of this key/value head, in the cache's format
   const uint8_t* values;  // [positions, stride]
   int64_t stride;         // head_dim in whole vectors and whole blocks of the format
-  int32_t last;           // position of the first query; query t attends to positions up to last + t
+  int32_t last, step;     // query t is at position last + step t and attends up to it; step is 0 or 1
   int32_t window;         // positions a query looks back, itself included; 0: all
   float scale;            // on the scores
   float* scores;          // scratch [n_queries, scores_stride], scores_stride >= padded(last + n_queries)

@@ -1,0 +1,168 @@
+// Products of weight rows with activations: packed rows with one vector (decode), unpacked rows with several (prefill).
+#pragma once
+#include <utility>
+
+#include "kernels.h"
+#include "unroll.h"
+#include "weight_formats.h"
+
+namespace cqil {
+namespace CQIL_ISA {
+
+inline void prefetch(const uint8_t* at) {
+#if defined(__GNUC__) || defined(__clang__)
+  __builtin_prefetch(at);
+#elif defined(_M_X64)
+  _mm_prefetch(reinterpret_cast<const char*>(at), _MM_HINT_T0);
+#else
+  (void)at;
+#endif
+}
+
+inline void prefetch_range(const uint8_t* at, int64_t bytes) {
+  for (int64_t i = 0; i < bytes; i += 64) prefetch(at + i);
+}
+
+// y[r] = the sum of sum[r]'s lanes.
+template <int R>
+inline void store_sums(const F32x16* sum, float* y) {
+  if constexpr (R % 4 == 0)
+    CQIL_UNROLL for (int r = 0; r < R; r += 4) reduce_add4(sum + r, y + r);
+  else
+    CQIL_UNROLL for (int r = 0; r < R; r++) y[r] = reduce_add(sum[r]);
+}
+
+// ---- products with packed weights ----------------------------------------------------------------------------------
+
+// Adds part C of each row's block, and the parts after it. Rows take turns so that their sums, each a chain of dependent
+// additions, run side by side.
+template <class W, int C, int R>
+inline void add_parts(const W (&blocks)[R], const float* x, F32x16* sum) {
+  if constexpr (C < W::kParts) {
+    CQIL_UNROLL for (int r = 0; r < R; r++)
+      blocks[r].template part<C>([&](int i, F32x16 w) { sum[r] = fma(w, load(x + 16 * i), sum[r]); });
+    add_parts<W, C + 1>(blocks, x, sum);
+  }
+}
+
+template <class W, int... Row>
+inline void add_block(const uint8_t* block, int64_t row_bytes, const float* x, F32x16* sum, std::integer_sequence<int, Row...>) {
+  const W blocks[] = {W{block + Row * row_bytes}...};
+  add_parts<W, 0>(blocks, x, sum);
+}
+
+// Calls f for every 16-weight run of one block.
+template <class W, int C = 0, class F>
+inline void each_run(const W& block, F f) {
+  if constexpr (C < W::kParts) {
+    block.template part<C>(f);
+    each_run<W, C + 1>(block, f);
+  }
+}
+
+constexpr int64_t kPrefetchBytes = 12288;
+
+template <class W, int R>
+inline void dot_rows(const uint8_t* rows, int64_t row_bytes, int64_t cols, const float* x, float* y) {
+  F32x16 sum[R];
+  CQIL_UNROLL for (int r = 0; r < R; r++) sum[r] = zero();
+  const int64_t blocks = cols / W::kBlock;
+  // The rows after these follow in memory, and are asked for as these are read: R interleaved streams are more than
+  // hardware prefetchers follow. Short rows are asked for several turns ahead, for memory is about that far away.
+  const int64_t distance = R * row_bytes > kPrefetchBytes ? R * row_bytes : kPrefetchBytes;
+  for (int64_t b = 0; b < blocks; b++) {
+    const float* xb = x + b * W::kBlock;
+    const uint8_t* ahead = rows + distance + b * R * W::kBytes;
+    prefetch_range(ahead, R * W::kBytes);
+    add_block<W>(rows + b * W::kBytes, row_bytes, xb, sum, std::make_integer_sequence<int, R>());
+  }
+  if constexpr (W::kBlock == 16) {
+    const int rest = static_cast<int>(cols % 16);
+    if (rest)
+      CQIL_UNROLL for (int r = 0; r < R; r++)
+        sum[r] = fma(W::partial(rows + r * row_bytes + blocks * W::kBytes, rest), load(x + blocks * 16), sum[r]);
+  }
+  store_sums<R>(sum, y);
+}
+
+template <class W>
+void matvec(const uint8_t* rows, int64_t row_bytes, int64_t n_rows, int64_t cols, const float* x, float* y) {
+  int64_t r = 0;
+  for (; r + CQIL_MATVEC_ROWS <= n_rows; r += CQIL_MATVEC_ROWS)
+    dot_rows<W, CQIL_MATVEC_ROWS>(rows + r * row_bytes, row_bytes, cols, x, y + r);
+  for (; r < n_rows; r++) dot_rows<W, 1>(rows + r * row_bytes, row_bytes, cols, x, y + r);
+}
+
+template <class W>
+void unpack(const uint8_t* rows, int64_t row_bytes, int64_t n_rows, int64_t cols, float* out) {
+  for (int64_t r = 0; r < n_rows; r++) {
+    const uint8_t* row = rows + r * row_bytes;
+    float* to = out + r * padded(cols);
+    const int64_t blocks = cols / W::kBlock;
+    for (int64_t b = 0; b < blocks; b++)
+      each_run(W{row + b * W::kBytes}, [&](int i, F32x16 w) { store(to + b * W::kBlock + 16 * i, w); });
+    if constexpr (W::kBlock == 16)
+      if (cols % 16) store(to + blocks * 16, W::partial(row + blocks * W::kBytes, static_cast<int>(cols % 16)));
+  }
+}
+
+// ---- products of float32 rows --------------------------------------------------------------------------------------
+
+// Columns whose part of a tile's rows stays in the first cache.
+constexpr int64_t kTileCols = 1024;
+
+// Adds columns [from, to) to the sums of an R x T tile. Sums begin at zero with column 0, wait in carry between calls, and
+// go to y once the last column n is in.
+template <int R, int T>
+inline void tile(const float* w, const float* x, int64_t x_stride, int64_t from, int64_t to, int64_t n, float* carry, float* y,
+                 int64_t y_stride) {
+  F32x16 sum[T][R];
+  CQIL_UNROLL for (int t = 0; t < T; t++)
+    CQIL_UNROLL for (int r = 0; r < R; r++) sum[t][r] = from == 0 ? zero() : load(carry + 16 * (t * R + r));
+  for (int64_t k = from; k < to; k += 16) {
+    F32x16 wk[R];
+    CQIL_UNROLL for (int r = 0; r < R; r++) wk[r] = load(w + r * n + k);
+    CQIL_UNROLL for (int t = 0; t < T; t++) {
+      const F32x16 xk = load(x + t * x_stride + k);
+      CQIL_UNROLL for (int r = 0; r < R; r++) sum[t][r] = fma(wk[r], xk, sum[t][r]);
+    }
+  }
+  if (to == n) {
+    CQIL_UNROLL for (int t = 0; t < T; t++) store_sums<R>(sum[t], y + t * y_stride);
+  } else {
+    CQIL_UNROLL for (int t = 0; t < T; t++)
+      CQIL_UNROLL for (int r = 0; r < R; r++) store(carry + 16 * (t * R + r), sum[t][r]);
+  }
+}
+
+template <int T>
+inline void tile_column(const float* w, int64_t n_rows, const float* x, int64_t x_stride, int64_t n, float* carry, float* y,
+                        int64_t y_stride) {
+  for (int64_t from = 0; from < n; from += kTileCols) {
+    const int64_t to = from + kTileCols < n ? from + kTileCols : n;
+    int64_t r = 0;
+    for (; r + CQIL_TILE_ROWS <= n_rows; r += CQIL_TILE_ROWS)
+      tile<CQIL_TILE_ROWS, T>(w + r * n, x, x_stride, from, to, n, carry + 16 * T * r, y + r, y_stride);
+    for (; r < n_rows; r++) tile<1, T>(w + r * n, x, x_stride, from, to, n, carry + 16 * T * r, y + r, y_stride);
+  }
+}
+
+// The last tokens, fewer than a tile's, together.
+template <int T>
+inline void rest_column(int64_t n_tokens, const float* w, int64_t n_rows, const float* x, int64_t x_stride, int64_t n,
+                        float* carry, float* y, int64_t y_stride) {
+  if (n_tokens == T) return tile_column<T>(w, n_rows, x, x_stride, n, carry, y, y_stride);
+  if constexpr (T > 1) rest_column<T - 1>(n_tokens, w, n_rows, x, x_stride, n, carry, y, y_stride);
+}
+
+inline void matmul(const float* w, int64_t n_rows, const float* x, int64_t x_stride, int64_t n_tokens, int64_t n, float* y,
+                   int64_t y_stride) {
+  alignas(64) float carry[16 * CQIL_TILE_TOKENS * kPanelRows];
+  int64_t t = 0;
+  for (; t + CQIL_TILE_TOKENS <= n_tokens; t += CQIL_TILE_TOKENS)
+    tile_column<CQIL_TILE_TOKENS>(w, n_rows, x + t * x_stride, x_stride, n, carry, y + t * y_stride, y_stride);
+  rest_column<CQIL_TILE_TOKENS - 1>(n_tokens - t, w, n_rows, x + t * x_stride, x_stride, n, carry, y + t * y_stride, y_stride);
+}
+
+}  // namespace CQIL_ISA
+}  // namespace cqil
