@@ -1,29 +1,4 @@
-import { execFileSync } from 'node:child_process';
-import os from 'node:os';
-import path from 'node:path';
-import { fileURLToPath } from 'node:url';
-import { describeMachine } from '../../dist/model.js';
-
-/** What a reader needs to judge or repeat the numbers. */
-export function describeRun(args) {
-  const { cpu, cores, isa } = describeMachine();
-  return {
-    command: ['npm run bench', ...(args.length > 0 ? ['--', ...args] : [])].join(' '),
-    date: new Date().toISOString(),
-    commit: commit(),
-    machine: { cpu, cores, isa, memoryGiB: Math.round(os.totalmem() / 2 ** 30), node: process.version, loadAverage: os.loadavg()[0] },
-  };
-}
-
-/** Undefined outside a checkout; marked where the tree differs from it. */
-function commit() {
-  const git = (...args) => execFileSync('git', args, { cwd: path.dirname(fileURLToPath(import.meta.url)), encoding: 'utf8', stdio: ['ignore', 'pipe', 'ignore'] }).trim();
-  try {
-    return git('rev-parse', '--short', 'HEAD') + (git('status', '--porcelain') === '' ? '' : ', with changes');
-  } catch {
-    return undefined;
-  }
-}
+import { runLine } from '../run_info.mjs';
 
 const HEAD = ['', 'per', 'median', 'min–max', 'rate', 'of bandwidth'];
 
@@ -45,9 +20,8 @@ export function markdown(rows, run, skipped) {
   return `${footer(run)}\n\n${[...lines, ...skipped.map((reason) => `\nskipped: ${reason}`)].join('\n')}\n`;
 }
 
-function footer({ command, date, commit: at, machine, bandwidthGBs }) {
-  const bandwidth = bandwidthGBs === undefined ? '' : ` One thread reads ${bandwidthGBs.toFixed(1)} GB/s at best.`;
-  return `\`${command}\` at commit ${at ?? 'unknown'}, ${date.slice(0, 10)}. ${machine.cpu}, ${machine.cores} cores (${machine.isa}), load ${machine.loadAverage.toFixed(1)} at the start, Node ${machine.node}.${bandwidth}`;
+function footer(run) {
+  return `${runLine(run)}${run.bandwidthGBs === undefined ? '' : ` One thread reads ${run.bandwidthGBs.toFixed(1)} GB/s at best.`}`;
 }
 
 /** Three significant digits and a unit. */

@@ -11,7 +11,8 @@ import { parseArgs } from 'node:util';
 import { decodeTasks } from './decode.mjs';
 import { fileTasks } from './files.mjs';
 import { kernelRows } from './kernels.mjs';
-import { describeRun, markdown, table } from './report.mjs';
+import { describeRun } from '../run_info.mjs';
+import { markdown, table } from './report.mjs';
 import { samplerTasks } from './sampler.mjs';
 import { timeTasks } from './timing.mjs';
 import { tokenizerTasks } from './tokenizer.mjs';
@@ -35,7 +36,8 @@ if (unknown !== undefined || !(time > 0)) {
   process.exit(2);
 }
 
-const run = describeRun(process.argv.slice(2));
+const args = process.argv.slice(2);
+const run = describeRun('npm run bench', args.length > 0 ? ['--', ...args] : []);
 // First, since their build may fail.
 if (groups.includes('kernels')) console.error('building and timing: kernels');
 const kernels = groups.includes('kernels') ? kernelRows() : { rows: [], skipped: [] };

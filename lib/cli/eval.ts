@@ -1,18 +1,18 @@
 import { Option, type Command } from 'commander';
 import { openCheckpoint } from '../checkpoint/open.js';
 import { CqilError } from '../errors.js';
-import { comparePlans, type TextQuality } from '../eval/compare_plans.js';
+import { comparePlans } from '../eval/compare_plans.js';
 import { fingerprint } from '../eval/fingerprint.js';
 import { defaultWindow, LONGEST_DEFAULT_WINDOW, modelWindows } from '../eval/perplexity.js';
 import { ResumeFile, type RunIdentity } from '../eval/resume_file.js';
-import { runTasks, type TaskResult } from '../eval/run_tasks.js';
-import { parseTask, type Task } from '../eval/task_file.js';
+import { runTasks } from '../eval/run_tasks.js';
+import { parseTask } from '../eval/task_file.js';
 import { PROTOCOLS, type Protocol } from '../eval/windows.js';
 import { shippedModelPath, type Model } from '../model.js';
 import { formatPlan, isLossy, resolvePlan, type Plan } from '../plan.js';
 import { planSummary } from '../plan_diagram.js';
 import { EVAL_HELP } from './eval_help.js';
-import { formatTask, formatText } from './eval_tables.js';
+import { formatTask, formatText, type TaskReport, type TaskSource, type TextReport } from './eval_tables.js';
 import { printJson, type Io } from './io.js';
 import { machineOf, machineSummary } from './machine.js';
 import { openModel } from './open_model.js';
@@ -32,24 +32,6 @@ interface Options extends PlacementOptions {
   seed: number;
   resume?: string;
   json?: boolean;
-}
-
-/** A task and the file it came from. */
-type TaskSource = Task & Pick<TextFile, 'sha256'>;
-
-export interface TextReport {
-  file: string;
-  sha256: string;
-  tokens: number;
-  protocol: Protocol;
-  window: number;
-  plans: TextQuality[];
-}
-
-export interface TaskReport extends TaskResult, Pick<TaskSource, 'sha256' | 'form'> {
-  file: string;
-  /** Items in the file. */
-  itemsInFile: number;
 }
 
 export function addEval(program: Command, io: Io): void {

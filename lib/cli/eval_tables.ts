@@ -1,6 +1,28 @@
+import type { TextQuality } from '../eval/compare_plans.js';
+import type { TaskResult } from '../eval/run_tasks.js';
 import type { Estimate } from '../eval/statistics.js';
-import type { TaskReport, TextReport } from './eval.js';
+import type { Task } from '../eval/task_file.js';
+import type { Protocol } from '../eval/windows.js';
 import { formatTable } from './table.js';
+import type { TextFile } from './text_file.js';
+
+export interface TextReport {
+  file: string;
+  sha256: string;
+  tokens: number;
+  protocol: Protocol;
+  window: number;
+  plans: TextQuality[];
+}
+
+/** A task and the file it came from. */
+export type TaskSource = Task & Pick<TextFile, 'sha256'>;
+
+export interface TaskReport extends TaskResult, Pick<TaskSource, 'sha256' | 'form'> {
+  file: string;
+  /** Items in the file. */
+  itemsInFile: number;
+}
 
 /** The quality of each plan on a text. A label is a plan's name, and whether it is lossy. */
 export function formatText({ file, sha256, tokens, protocol, window, plans }: TextReport, labels: string[][]): string {

@@ -185,18 +185,9 @@ inline F32x16 from_u8(const U8x16& v) {
   return r;
 }
 
-// The sixteen values a nibble stands for: q * scale + offset.
-struct NibbleMap {
-  F32x16 scale, offset;
-};
-inline NibbleMap nibble_map(float scale, float offset) { return {broadcast(scale), broadcast(offset)}; }
-inline NibbleMap centered_nibble_map(const F32x16& scale) { return {scale, mul(scale, broadcast(-8.0f))}; }
-inline F32x16 map_low(const NibbleMap& map, U8x16 bytes) { return fma(from_u8(low_nibbles(bytes)), map.scale, map.offset); }
-inline F32x16 map_high(const NibbleMap& map, U8x16 bytes) {
-  return fma(from_u8(high_nibbles(bytes)), map.scale, map.offset);
-}
-
 #undef CQIL_EACH_LANE
 
 }  // namespace CQIL_ISA
 }  // namespace cqil
+
+#include "nibble_map.h"
