@@ -11,6 +11,7 @@
  * - `OUT_OF_MEMORY`: memory for weights, caches or scratch could not be had.
  * - `CONTEXT_OVERFLOW`: more tokens than the session's context holds.
  * - `DISPOSED`: a model or session was used after it was closed.
+ * - `GOAL_UNREACHABLE`: a search found no plan that meets its goal.
  * - `ABORTED`: an AbortSignal fired; `cause` is the signal's reason.
  * - `NATIVE_ADDON`: the native addon is missing or cannot be loaded.
  * - `INTERNAL`: a fault of cqil's own.
@@ -26,6 +27,7 @@ export type ErrorCode =
   | 'OUT_OF_MEMORY'
   | 'CONTEXT_OVERFLOW'
   | 'DISPOSED'
+  | 'GOAL_UNREACHABLE'
   | 'ABORTED'
   | 'NATIVE_ADDON'
   | 'INTERNAL';

@@ -1,7 +1,7 @@
 import { countStages, planShorthand, type Plan } from './plan.js';
 
 /** Dependent phases of a stage: qkv, attention, attention_out, gate_up, down. */
-const PHASES_PER_STAGE = 5;
+export const PHASES_PER_STAGE = 5;
 const WIDTH = 80;
 
 /** A plan's name in a table: its shorthand, or the gist of it on one short line. */

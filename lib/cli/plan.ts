@@ -1,5 +1,4 @@
 import { existsSync } from 'node:fs';
-import { writeFile } from 'node:fs/promises';
 import type { Command } from 'commander';
 import { openCheckpoint } from '../checkpoint/open.js';
 import { CqilError } from '../errors.js';
@@ -8,7 +7,9 @@ import { countStages, resolvePlan, type Plan } from '../plan.js';
 import { describePlan, drawPlan, planSummary } from '../plan_diagram.js';
 import { formatJson, printJson, type Io } from './io.js';
 import { addJsonOption, addModelArgument, integer, PLAN_HELP } from './options.js';
+import { addPlanSearch } from './plan_search.js';
 import { planForJson } from './plan_value.js';
+import { writeNew } from './write_new.js';
 
 interface Options {
   layers?: number;
@@ -26,7 +27,7 @@ interface MakeOptions extends Options {
 }
 
 export function addPlan(program: Command, io: Io): void {
-  const plan = program.command('plan').description('make, check and explain plans');
+  const plan = program.command('plan').description('make, check, explain and search plans');
 
   const make = addModelArgument(plan.command('make').description('write a plan as JSON, checked against a model or a number of layers'))
     .option('--plan <plan>', PLAN_HELP)
@@ -43,6 +44,8 @@ export function addPlan(program: Command, io: Io): void {
 
   const explain = plan.command('explain').description('show in words and as a diagram what a plan does').argument('<plan>', PLAN_HELP);
   addLayersOption(addModelArgument(explain)).action((spec: string, model: string | undefined, options: Options) => explainPlan(spec, model, options, io));
+
+  addPlanSearch(plan, io);
 }
 
 function addLayersOption(command: Command): Command {
@@ -82,15 +85,4 @@ async function planFor(spec: string, model: string | undefined, { layers }: Opti
   if (model === undefined && (layers !== undefined || existsSync(spec))) return resolvePlan(spec, layers);
   const { config } = await openCheckpoint(model ?? shippedModelPath());
   return resolvePlan(spec, config.nLayers);
-}
-
-async function writeNew(file: string, text: string, overwrite: boolean): Promise<void> {
-  try {
-    await writeFile(file, text, { flag: overwrite ? 'w' : 'wx' });
-  } catch (cause) {
-    if ((cause as NodeJS.ErrnoException).code === 'EEXIST') {
-      throw new CqilError('INVALID_ARGUMENT', `The file ${file} exists already; --force overwrites it.`, { cause });
-    }
-    throw new CqilError('FILE_NOT_FOUND', `The file ${file} cannot be written: ${(cause as Error).message}.`, { cause });
-  }
 }

@@ -64,7 +64,7 @@ function layerRows(measured: Similarity): string[][] {
 }
 
 /** The first `count` tokens of a text, without encoding all of a long one. */
-async function firstTokens(tokenizer: Tokenizer, text: string, count: number, signal: AbortSignal): Promise<number[]> {
+export async function firstTokens(tokenizer: Tokenizer, text: string, count: number, signal: AbortSignal): Promise<number[]> {
   for (let length = CHARACTERS_PER_TOKEN * count; ; length *= 2) {
     const ids = await tokenizer.encodeSliced(text.slice(0, length), { parseSpecialTokens: false, signal });
     if (ids.length > count || length >= text.length) return ids.slice(0, count);

@@ -38,7 +38,7 @@ export function sampleIndices(total: number, count: number, seed: number): numbe
 }
 
 /** Uniform numbers in [0, 1) with 32 random bits: Tommy Ettinger's Mulberry32. */
-function mulberry32(seed: number): () => number {
+export function mulberry32(seed: number): () => number {
   let state = seed >>> 0;
   return () => {
     state = (state + 0x6d2b79f5) >>> 0;

@@ -1,0 +1,108 @@
+import { CqilError } from '../errors.js';
+import { modelWindows } from '../eval/perplexity.js';
+import type { Window } from '../eval/windows.js';
+import { measureSimilarity } from '../measure_similarity.js';
+import type { Model } from '../model.js';
+import { resolvePlan, type Plan } from '../plan.js';
+import { countPhases, measureFound, paretoFront, type SearchPoint } from './front.js';
+import { decidingStages, type Goal } from './goal.js';
+import { similarityCost } from './group_costs.js';
+import type { MeasurementFile } from './measurement_file.js';
+import { PlanMeter } from './plan_meter.js';
+import { searchPlans } from './search_plans.js';
+
+/** Half of these choose plans, half measure them. */
+export const LEAST_TOKENS = 64;
+/** Of the time a search may take, the share for everything before what it found is measured on the held-out part. */
+const SEARCH_SHARE = 0.85;
+/** Longer windows than this cost more than they tell about a plan. */
+const LONGEST_WINDOW = 512;
+
+export interface FindOptions {
+  goal: Goal;
+  /** Layers at the start that always run alone. */
+  guard: number;
+  seed: number;
+  /** Tokens per window. Default: half of the text, the model's context length or 512, whichever is least. */
+  window?: number;
+  /** Plans measured at most. Default: no limit. */
+  evaluations?: number;
+  /** About how long it may take. Default: no limit. */
+  seconds?: number;
+  /** Where measurements are kept, and taken from when they were made before. */
+  file?: MeasurementFile;
+  signal?: AbortSignal;
+  /** Told how far each part of the work is, 0 to 1. */
+  onProgress?: (what: 'similarity' | 'search' | 'held out', share: number) => void;
+}
+
+export interface FoundPlans {
+  /** Of each number of phases that was reached, the best plan, measured on the held-out part; fewest phases first. */
+  points: SearchPoint[];
+  /** Those no other is better than. */
+  front: SearchPoint[];
+  sequential: { plan: Plan; phases: number; kl: number; perplexity: number };
+  /** Plans measured on the fitting part. */
+  evaluations: number;
+  /** Whether the search ended by itself rather than with its budget. */
+  complete: boolean;
+  window: number;
+  /** Tokens scored in each part. */
+  fitTokens: number;
+  heldOutTokens: number;
+}
+
+/** Tokens per window of a search over `tokens` tokens, unless it is given. */
+export function searchWindow(model: Pick<Model, 'config'>, tokens: number): number {
+  return Math.min(Math.floor(tokens / 2), model.config.contextLength, LONGEST_WINDOW);
+}
+
+/**
+ * Looks for plans of a model that change its predictions on a text the least. The first half of the tokens chooses them, the second half
+ * measures them.
+ *
+ * @throws CqilError INVALID_ARGUMENT for fewer than LEAST_TOKENS tokens, a window the model cannot hold, or a guard that leaves nothing
+ * to group; INVALID_CHECKPOINT for values that are not finite; ABORTED; DISPOSED.
+ */
+export async function findPlans(model: Model, ids: readonly number[], options: FindOptions): Promise<FoundPlans> {
+  const { goal, guard, seed, evaluations, seconds = Infinity, file, signal, onProgress } = options;
+  const layers = model.config.nLayers;
+  if (ids.length < LEAST_TOKENS) throw new CqilError('INVALID_ARGUMENT', `The text has ${ids.length} tokens, expected at least ${LEAST_TOKENS}: half choose plans, half measure them.`);
+  if (guard + 2 > layers) throw new CqilError('INVALID_ARGUMENT', `The model has ${layers} layers and ${guard} of them are guarded; expected at least 2 others to group.`);
+  const start = performance.now();
+  const window = options.window ?? searchWindow(model, ids.length);
+  const half = Math.ceil(ids.length / 2);
+  const [fit, heldOut] = [ids.slice(0, half), ids.slice(half)].map((part) => modelWindows(model, part, window, 'gptq')) as [Window[], Window[]];
+  const similarity = await measureSimilarity(model, ids.slice(0, half), { signal, onProgress: (done, total) => onProgress?.('similarity', done / total) });
+
+  const space = { layers, guard };
+  const fitMeter = new PlanMeter(model, 'fit', fit, file);
+  const outcome = await searchPlans((plans, stop) => fitMeter.measure(plans, stop), {
+    space,
+    similarity: similarityCost(similarity.inputCosine),
+    seed,
+    focus: (best) => decidingStages(goal, space, best),
+    evaluations,
+    milliseconds: Number.isFinite(seconds) ? Math.max(0, seconds * 1000 * SEARCH_SHARE - (performance.now() - start)) : undefined,
+    signal,
+    onProgress: (share) => onProgress?.('search', share),
+  });
+  const meter = new PlanMeter(model, 'held out', heldOut, file);
+  const sequential = resolvePlan('sequential', layers);
+  const [baseline] = await meter.measure([sequential], signal);
+  const points = await measureFound(outcome, meter, { signal, onProgress: (share) => onProgress?.('held out', share) });
+  return {
+    points,
+    front: paretoFront(points),
+    sequential: { plan: sequential, phases: countPhases(sequential), kl: 0, perplexity: baseline!.perplexity },
+    evaluations: outcome.evaluations,
+    complete: outcome.complete,
+    window,
+    fitTokens: scored(fit),
+    heldOutTokens: scored(heldOut),
+  };
+}
+
+function scored(windows: readonly Window[]): number {
+  return windows.reduce((sum, { ids, firstScored }) => sum + ids.length - firstScored, 0);
+}

@@ -1,0 +1,63 @@
+import { CqilError } from '../errors.js';
+import { comparePlans } from '../eval/compare_plans.js';
+import type { Window } from '../eval/windows.js';
+import type { Model } from '../model.js';
+import { formatPlan, resolvePlan, type Plan } from '../plan.js';
+import type { MeasurementFile } from './measurement_file.js';
+
+/** What a plan costs on a text. */
+export interface Quality {
+  /** Tokens scored. */
+  tokens: number;
+  /** Mean KL(sequential ‖ plan) per scored token, nats, and its standard error. */
+  kl: number;
+  klStandardError: number;
+  perplexity: number;
+  /** Share of tokens at which sequential and plan have the same most likely token. */
+  topAgreement: number;
+}
+
+/** Plans measured together share one pass of the sequential model. */
+export const PLANS_AT_ONCE = 8;
+
+/** Measures plans on one part of a text, each plan once. */
+export class PlanMeter {
+  readonly #model: Model;
+  readonly #part: string;
+  readonly #windows: readonly Window[];
+  readonly #file: MeasurementFile | undefined;
+
+  /** @param part what the file calls this part of the text. */
+  constructor(model: Model, part: string, windows: readonly Window[], file?: MeasurementFile) {
+    this.#model = model;
+    this.#part = part;
+    this.#windows = windows;
+    this.#file = file;
+  }
+
+  /**
+   * What plans cost, in their order; at most PLANS_AT_ONCE. Rejects with ABORTED, or with INVALID_CHECKPOINT when a plan computes
+   * values that are not finite.
+   */
+  async measure(plans: readonly Plan[], signal?: AbortSignal): Promise<Quality[]> {
+    const keys = plans.map(formatPlan);
+    const known = new Map<string, Quality>();
+    for (const key of keys) {
+      const quality = this.#file?.get(this.#part, key);
+      if (quality) known.set(key, quality);
+    }
+    const missing = plans.filter((_, i) => !known.has(keys[i]!));
+    if (missing.length > 0) {
+      const sequential = resolvePlan('sequential', this.#model.config.nLayers);
+      const [, ...measured] = await comparePlans(this.#model, [sequential, ...missing], this.#windows, { signal });
+      for (const [i, { tokens, kl, perplexity, topAgreement }] of measured.entries()) {
+        const key = formatPlan(missing[i]!);
+        if (!Number.isFinite(kl.mean)) throw new CqilError('INVALID_CHECKPOINT', `The plan ${key} computes values that are infinite or not numbers; expected weights that give finite ones.`);
+        const quality = { tokens, kl: kl.mean, klStandardError: kl.standardError, perplexity, topAgreement };
+        known.set(key, quality);
+        await this.#file?.add(this.#part, key, quality);
+      }
+    }
+    return keys.map((key) => known.get(key)!);
+  }
+}
