@@ -151,9 +151,9 @@ describeUnless(engineMissing, 'measureSimilarity', () => {
         used.push(heapUsed + arrayBuffers);
       },
     });
-    // All vectors of the text would be 23 MB.
+    // All vectors of the text would be 23 MB. What is not garbage moves by about 2 MB on its own, compiled code among it.
     expect(used).toHaveLength(10);
-    expect(Math.max(...used) - used[0]!).toBeLessThan(2 << 20);
+    expect(Math.max(...used) - used[0]!).toBeLessThan(5 << 20);
   });
 
   it('refuses a text that is too short, and hears its signal', async () => {
