@@ -58,13 +58,7 @@ export class Session {
   /** Appends tokens, at least one; gives the logits after the last, Float32Array [vocabSize]. */
   async prefill(ids: ArrayLike<number>, options: CallOptions = {}): Promise<Float32Array> {
     const tokens = this.#expectTokens('prefill', ids, options);
-    return this.#calls.run(async () => {
-      let logits: Float32Array | null = null;
-      await this.#inSlices(tokens, options.signal, async (slice, from) => {
-        logits = await this.#forward({ ids: slice, position: this.#position, output: from + slice.length === tokens.length ? 'logits' : 'none' }, options.signal);
-      });
-      return logits!;
-    });
+    return this.#append(tokens, 'logits', options.signal);
   }
 
   /** Appends one token; gives the logits after it, Float32Array [vocabSize]. */
@@ -99,26 +93,14 @@ export class Session {
   async trace(ids: ArrayLike<number>, options: CallOptions = {}): Promise<Float32Array> {
     const tokens = this.#expectTokens('trace', ids, options);
     expectOption('The number of tokens to trace', tokens.length, tokens.length <= MAX_TRACE, `at most ${MAX_TRACE}`);
-    return this.#calls.run(async () => {
-      let trace: Float32Array | null = null;
-      await this.#inSlices(tokens, options.signal, async (slice) => {
-        trace = await this.#forward({ ids: slice, position: this.#position, output: 'trace' }, options.signal);
-      });
-      return trace!;
-    });
+    return this.#append(tokens, 'trace', options.signal);
   }
 
   /** Appends 1 to 32 (MAX_LOGIT_ROWS) tokens; gives the logits after each, Float32Array [ids.length][vocabSize]. */
   async logits(ids: ArrayLike<number>, options: CallOptions = {}): Promise<Float32Array> {
     const tokens = this.#expectTokens('logits', ids, options);
     expectOption('The number of tokens to give logits of', tokens.length, tokens.length <= MAX_LOGIT_ROWS, `at most ${MAX_LOGIT_ROWS}`);
-    return this.#calls.run(async () => {
-      let logits: Float32Array | null = null;
-      await this.#inSlices(tokens, options.signal, async (slice) => {
-        logits = await this.#forward({ ids: slice, position: this.#position, output: 'all_logits' }, options.signal);
-      });
-      return logits!;
-    });
+    return this.#append(tokens, 'all_logits', options.signal);
   }
 
   /** Forgets every token from position `n` on; 0 forgets all. Not while a call of this session is in flight. */
@@ -140,6 +122,18 @@ export class Session {
 
   [Symbol.dispose](): void {
     this.close();
+  }
+
+  /** Appends the tokens and gives what the last slice put out. */
+  #append(tokens: Int32Array, output: ForwardRequest['output'], signal: AbortSignal | undefined): Promise<Float32Array> {
+    return this.#calls.run(async () => {
+      let last: Float32Array | null = null;
+      await this.#inSlices(tokens, signal, async (slice, from) => {
+        const done = from + slice.length === tokens.length;
+        last = await this.#forward({ ids: slice, position: this.#position, output: done ? output : 'none' }, signal);
+      });
+      return last!;
+    });
   }
 
   async #inSlices(tokens: Int32Array, signal: AbortSignal | undefined, each: (slice: Int32Array, from: number) => Promise<void>): Promise<void> {
