@@ -4,7 +4,7 @@ import { CqilError } from '../lib/errors.js';
 import { countStages, resolvePlan, type Plan } from '../lib/plan.js';
 import { measureFound, paretoFront } from '../lib/search/front.js';
 import { bestFor, decidingStages, describeGoal, unreachable, type Goal } from '../lib/search/goal.js';
-import type { Quality } from '../lib/search/plan_meter.js';
+import type { Quality } from '../lib/search/quality.js';
 import { searchPlans, type SearchOptions, type SearchOutcome } from '../lib/search/search_plans.js';
 import type { Measure, Trial } from '../lib/search/trials.js';
 import { expectRejection } from './support/expect_code.js';

@@ -1,7 +1,8 @@
 import { countStages, type Plan } from '../plan.js';
 import { PHASES_PER_STAGE } from '../plan_diagram.js';
 import type { GoalPoint } from './goal.js';
-import { PLANS_AT_ONCE, type PlanMeter, type Quality } from './plan_meter.js';
+import { PLANS_AT_ONCE, type PlanMeter } from './plan_meter.js';
+import type { Quality } from './quality.js';
 import type { SearchOutcome } from './search_plans.js';
 import type { Method, Trial } from './trials.js';
 

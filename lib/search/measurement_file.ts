@@ -1,6 +1,6 @@
 import { open, readFile, type FileHandle } from 'node:fs/promises';
 import { CqilError } from '../errors.js';
-import type { Quality } from './plan_meter.js';
+import type { Quality } from './quality.js';
 
 /** What measurements depend on besides the plan. */
 export interface MeasurementIdentity {

@@ -4,18 +4,7 @@ import type { Window } from '../eval/windows.js';
 import type { Model } from '../model.js';
 import { formatPlan, resolvePlan, type Plan } from '../plan.js';
 import type { MeasurementFile } from './measurement_file.js';
-
-/** What a plan costs on a text. */
-export interface Quality {
-  /** Tokens scored. */
-  tokens: number;
-  /** Mean KL(sequential ‖ plan) per scored token, nats, and its standard error. */
-  kl: number;
-  klStandardError: number;
-  perplexity: number;
-  /** Share of tokens at which sequential and plan have the same most likely token. */
-  topAgreement: number;
-}
+import type { Quality } from './quality.js';
 
 /** Plans measured together share one pass of the sequential model. */
 export const PLANS_AT_ONCE = 8;

@@ -2,7 +2,8 @@ import { throwIfAborted } from '../abort.js';
 import { CqilError } from '../errors.js';
 import { planShorthand, type Plan } from '../plan.js';
 import { keyOf, planOf, type Candidate, type SearchSpace } from './candidate.js';
-import { PLANS_AT_ONCE, type Quality } from './plan_meter.js';
+import { PLANS_AT_ONCE } from './plan_meter.js';
+import type { Quality } from './quality.js';
 
 /** What thought of a plan first. */
 export type Method = 'uniform' | 'similarity' | 'group costs' | 'local search';

@@ -53,23 +53,33 @@ void Session::check(const ForwardRequest& request) const {
   if (request.has_next) check_id(request.next);
 }
 
+namespace {
+
+// Floats that a backend writes for n ids.
+size_t result_size(cqil_output output, const cqil_shape& shape, size_t n, size_t n_scores) {
+  const auto vocab = static_cast<size_t>(shape.vocab_size);
+  switch (output) {
+    case CQIL_OUTPUT_LOGITS: return vocab;
+    case CQIL_OUTPUT_SCORES: return n_scores;
+    case CQIL_OUTPUT_ALL_LOGITS: return n * vocab;
+    case CQIL_OUTPUT_TRACE: return static_cast<size_t>(shape.n_layers) * 3 * n * static_cast<size_t>(shape.dim);
+    case CQIL_OUTPUT_NONE: break;
+  }
+  return 0;
+}
+
+}  // namespace
+
 std::vector<float> Session::forward(const ForwardRequest& request) {
   std::lock_guard<std::mutex> lock(model_->forward_mutex());
   check(request);
   const int32_t n = static_cast<int32_t>(request.ids.size());
   std::vector<int32_t> targets;
-  std::vector<float> result;
-  if (request.output == CQIL_OUTPUT_LOGITS) result.resize(static_cast<size_t>(model_->shape().vocab_size));
-  if (request.output == CQIL_OUTPUT_TRACE) {
-    const cqil_shape& shape = model_->shape();
-    result.resize(static_cast<size_t>(shape.n_layers) * 3 * static_cast<size_t>(n) * static_cast<size_t>(shape.dim));
-  }
-  if (request.output == CQIL_OUTPUT_ALL_LOGITS) result.resize(request.ids.size() * static_cast<size_t>(model_->shape().vocab_size));
   if (request.output == CQIL_OUTPUT_SCORES) {
     targets.assign(request.ids.begin() + 1, request.ids.end());
     if (request.has_next) targets.push_back(request.next);
-    result.resize(targets.size());
   }
+  std::vector<float> result(result_size(request.output, model_->shape(), request.ids.size(), targets.size()));
 
   cqil_forward call = {};
   call.ids = request.ids.data();
