@@ -1,0 +1,141 @@
+"""Pretraining: python train.py DATA OUT --steps N [--grow-at STEP] [--resume] [--device cuda]
+
+Matrices of the layers learn by Muon, embeddings and norms by AdamW; the rate is warmed up, held, and falls to zero over the last
+quarter, in which windows are as long as the context (half of it before: attention is dear on a CPU). Until --grow-at a model of a
+quarter of the depth is trained; it is then stacked four times. OUT gets loss.jsonl and, every --every steps, checkpoint.pt: enough
+to --resume, with another number of steps too, as nothing but the last quarter depends on it.
+"""
+import argparse
+import json
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from model import Config, Model, stacked
+
+MIXTURE = {"stories": 0.4, "children": 0.4, "novels": 0.2}  # shares of the windows of a batch
+GROWTH = 4
+
+
+DECAY = 0.25  # share of the steps
+
+
+def rate(step: int, steps: int, grow_at: int, peak: float) -> float:
+    since_start = step + 1 if step < grow_at else step - grow_at + 1
+    return peak * min(1.0, since_start / 100, (steps - step) / (DECAY * steps))
+
+
+class Batches:
+    """Windows at random places of the streams; the batch of a step depends on the seed and the step alone."""
+
+    def __init__(self, data: Path, tokens: int, seed: int):
+        self.streams = {name: np.fromfile(data / f"{name}.bin", dtype=np.uint16) for name in MIXTURE}
+        self.tokens, self.seed = tokens, seed
+
+    def at(self, step: int, length: int) -> torch.Tensor:
+        """[tokens / length, length + 1] token ids."""
+        random = np.random.default_rng((self.seed, step))
+        rows = []
+        for name in random.choice(list(MIXTURE), self.tokens // length, p=list(MIXTURE.values())):
+            stream = self.streams[name]
+            start = random.integers(len(stream) - length - 1)
+            rows.append(stream[start : start + length + 1].astype(np.int64))
+        return torch.from_numpy(np.stack(rows))
+
+
+@torch.no_grad()
+def held_out_loss(model: Model, ids: np.ndarray, length: int, device: str) -> float:
+    """Nats per token over windows without overlap, each token but a window's first predicted once."""
+    windows = torch.from_numpy(ids[: len(ids) // length * length].astype(np.int64)).view(-1, length)
+    total = 0.0
+    for part in windows.split(16):
+        part = part.to(device)
+        logits = model(part)
+        total += F.cross_entropy(logits[:, :-1].reshape(-1, logits.shape[-1]).float(), part[:, 1:].reshape(-1), reduction="sum").item()
+    return total / (windows.numel() - len(windows))
+
+
+def optimizers(model: Model) -> list[torch.optim.Optimizer]:
+    matrices = [p for p in model.layers.parameters() if p.dim() == 2]
+    others = [p for p in model.parameters() if p.dim() != 2 or p is model.embed_tokens.weight]
+    return [
+        torch.optim.Muon(matrices, weight_decay=0.1, adjust_lr_fn="match_rms_adamw"),
+        torch.optim.AdamW(others, betas=(0.9, 0.95), weight_decay=0.0),
+    ]
+
+
+def main() -> None:
+    args = argparse.ArgumentParser()
+    args.add_argument("data", type=Path)
+    args.add_argument("out", type=Path)
+    args.add_argument("--steps", type=int, required=True)
+    args.add_argument("--grow-at", type=int, default=0, help="0: the whole depth from the start")
+    args.add_argument("--batch", type=int, default=8192, help="tokens per step")
+    args.add_argument("--rate", type=float, default=3e-3)
+    args.add_argument("--seed", type=int, default=1)
+    args.add_argument("--every", type=int, default=100)
+    args.add_argument("--resume", action="store_true")
+    args.add_argument("--device", default="cpu")
+    a = args.parse_args()
+    torch.manual_seed(a.seed)
+    a.out.mkdir(parents=True, exist_ok=True)
+    config = Config()
+    held_out = np.fromfile(a.data / "heldout.bin", dtype=np.uint16)
+    sample = np.linspace(0, len(held_out) - config.context, 64).astype(int)[:, None] + np.arange(config.context)
+    sample = sample.reshape(-1)
+    batches = Batches(a.data, a.batch, a.seed)
+    start, saved = 0, None
+    if a.resume:
+        saved = torch.load(a.out / "checkpoint.pt", map_location=a.device)
+        start = saved["step"]
+    shallow = 0 if start > a.grow_at or a.grow_at == 0 else 1
+    model = Model(replace(config, n_layers=config.n_layers // GROWTH) if shallow else config).to(a.device)
+    optimizer = optimizers(model)
+    if saved:
+        model.load_state_dict(saved["model"])
+        for o, state in zip(optimizer, saved["optimizer"]):
+            o.load_state_dict(state)
+
+    compiled = lambda m: [layer.compile(dynamic=False) for layer in m.layers]
+    compiled(model)
+    log = (a.out / "loss.jsonl").open("a")
+    began, mean = time.time(), 0.0
+    for step in range(start, a.steps):
+        if shallow and step == a.grow_at:
+            model, shallow = stacked(model, GROWTH).to(a.device), 0
+            optimizer = optimizers(model)
+            compiled(model)
+        for o in optimizer:
+            for group in o.param_groups:
+                group["lr"] = rate(step, a.steps, a.grow_at, a.rate)
+        length = config.context if step >= (1 - DECAY) * a.steps else config.context // 2
+        ids = batches.at(step, length).to(a.device)
+        with torch.autocast(a.device, dtype=torch.bfloat16):
+            logits = model(ids[:, :-1])
+        loss = F.cross_entropy(logits.view(-1, config.vocab_size).float(), ids[:, 1:].reshape(-1))
+        loss.backward()
+        for o in optimizer:
+            o.step()
+            o.zero_grad(set_to_none=True)
+        mean += (loss.item() - mean) / (step % a.every + 1)
+        if (step + 1) % 10 == 0:
+            print(f"{step + 1} loss {loss.item():.3f} mean {mean:.3f} {time.time() - began:.0f} s", flush=True)
+        if (step + 1) % a.every == 0 or step + 1 == a.steps:
+            with torch.autocast(a.device, dtype=torch.bfloat16):
+                nats = held_out_loss(model, held_out[sample] if step + 1 < a.steps else held_out, length, a.device)
+            row = {"step": step + 1, "tokens": (step + 1) * a.batch, "layers": model.c.n_layers,
+                   "loss": round(mean, 4), "heldOut": round(nats, 4), "seconds": round(time.time() - began)}
+            print(json.dumps(row), flush=True)
+            print(json.dumps(row), file=log, flush=True)
+            mean = 0.0
+            state = {"step": step + 1, "model": model.state_dict(), "optimizer": [o.state_dict() for o in optimizer]}
+            torch.save(state, a.out / "checkpoint.tmp")
+            (a.out / "checkpoint.tmp").rename(a.out / "checkpoint.pt")
+
+
+if __name__ == "__main__":
+    main()
