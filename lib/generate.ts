@@ -72,7 +72,7 @@ export interface GenerationModel {
   readonly tokenizer: Pick<Tokenizer, 'encodeSliced' | 'detokenizer' | 'isSpecial' | 'bosTokenId' | 'eosTokenIds'> | undefined;
   /** Throws INVALID_TOKENIZER with the reason there is none. */
   requireTokenizer(): unknown;
-  createSession(options: { contextLength: number; plan: PlanInput | undefined }): GenerationSession;
+  createSession(options: { contextLength: number; plan: PlanInput | undefined }): GenerationSession | Promise<GenerationSession>;
 }
 
 const OPTION_NAMES = [
@@ -208,7 +208,7 @@ export class Generation implements AsyncIterable<GenerationChunk>, PromiseLike<G
     let session: GenerationSession | undefined;
     try {
       const prompt = await this.#promptTokens(signal);
-      session = this.#openSession(prompt.length);
+      session = await this.#openSession(prompt.length);
       const tokenizer = this.#model.tokenizer;
       const continues = session.position > 0 || prompt.some((id) => !tokenizer?.isSpecial(id));
       const detokenizer = tokenizer?.detokenizer({ continues });
@@ -275,7 +275,7 @@ export class Generation implements AsyncIterable<GenerationChunk>, PromiseLike<G
     return ids;
   }
 
-  #openSession(promptTokens: number): GenerationSession {
+  #openSession(promptTokens: number): GenerationSession | Promise<GenerationSession> {
     const { session, plan, maxTokens } = this.#options;
     const position = session?.position ?? 0;
     const contextLength = session?.contextLength ?? this.#model.contextLength;

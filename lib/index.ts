@@ -1,11 +1,14 @@
 export { CqilError, type ErrorCode } from './errors.js';
-export { loadModel, type LoadOptions, type LoadProgress, type Model, type SessionOptions } from './model.js';
+export { loadModel, type Model } from './model.js';
+export type { LoadOptions, LoadProgress, SessionOptions } from './load_options.js';
 export { describePlan, drawPlan } from './plan_diagram.js';
 export { formatPlan, resolvePlan, type Plan, type PlanInput } from './plan.js';
 export type { Architecture, ModelConfig } from './checkpoint/types.js';
 export type { GenerateOptions, Generation, GenerationChunk, GenerationResult, GenerationTimings } from './generate.js';
+export type { Activations } from './activations.js';
 export type { KvCache } from './kv_cache.js';
 export type { Execution, Phase, PhaseKind, Program } from './native.js';
 export type { SamplingOptions, TokenLogprob } from './sampler.js';
 export type { CallOptions, Session } from './session.js';
+export type { Timeline, TimelineSpan } from './timeline.js';
 export type { ChatMessage, ChatOptions, DecodeOptions, Detokenizer, DetokenizerOptions, EncodeOptions, Tokenizer } from './tokenizer/index.js';

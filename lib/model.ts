@@ -1,69 +1,29 @@
 import path from 'node:path';
 import { throwIfAborted } from './abort.js';
+import type { Activations } from './activations.js';
+import { AdaptedWeights, randomWithAdapter } from './adapted_weights.js';
+import { openLora } from './checkpoint/lora.js';
+import { timingIdentity } from './cache_identity.js';
 import { openCheckpoint } from './checkpoint/open.js';
 import { syntheticCheckpoint } from './checkpoint/synthetic.js';
 import type { Checkpoint, DType, ModelConfig, TokenizerSource } from './checkpoint/types.js';
 import { CqilError } from './errors.js';
+import { ExecutionChoices } from './execution_choices.js';
 import { Generation, type GenerateOptions, type GenerationModel } from './generate.js';
-import { KV_CACHES, type KvCache } from './kv_cache.js';
-import { loadNative, unpacked, type Execution, type MachineInfo, type ModelHandle, type ModelSpec, type NativeShape, type Program, type SessionHandle } from './native.js';
-import { expectOption, expectOptionNames, isCount, isSignal } from './options.js';
+import type { KvCache } from './kv_cache.js';
+import { expectContextLength, expectExecution, expectKvCache, MAX_THREADS, readOptions, type LoadOptions, type Placement, type SessionOptions } from './load_options.js';
+import { loadNative, unpacked, type CudaInfo, type Execution, type MachineInfo, type ModelHandle, type ModelSpec, type NativeShape, type Program, type SessionHandle, type SettledExecution } from './native.js';
+import { expectOption, expectOptionNames } from './options.js';
 import { resolvePlan, toNativePlan, type Plan, type PlanInput } from './plan.js';
 import { Session, type SessionHost } from './session.js';
 import { loadTokenizer, type Tokenizer } from './tokenizer/index.js';
 import { WorkQueue } from './work_queue.js';
-
-export interface LoadOptions {
-  /** Which layers share an input: an object, a file, or `P2-D0-S12-E30`. Default: sequential. */
-  plan?: PlanInput;
-  /** Default `auto`: the CPU. */
-  backend?: 'auto' | 'cpu' | 'cuda';
-  /** How the layers of a group are computed; changes the time only. Default `auto`. */
-  execution?: Execution | 'devices';
-  /** Device indices; this version computes on one. Default [0]. */
-  devices?: readonly number[];
-  /** Threads of the CPU backend. Default: one per physical core, or 1 for weights under 4 MB. */
-  threads?: number;
-  /** Positions of sessions that do not say, and the most a generation takes. Default: the model's own, up to 4096 for sessions. */
-  contextLength?: number;
-  /**
-   * How sessions that do not say keep keys and values. `f32`, the default, keeps log-probabilities within 1e-4 of float64. The others
-   * save memory, and time once the cache is larger than the processor's: `f16` takes half of it and moves log-probabilities by up to
-   * 2e-2; `q8_0` takes 27 % and moves those of unlikely tokens by tenths, at a KL divergence below 1e-2. Keys or values beyond 65504
-   * become infinite in `f16`.
-   */
-  kvCache?: KvCache;
-  /** Told how far the weights have been read. */
-  onProgress?: (progress: LoadProgress) => void;
-  /** Stops loading within 64 MB; it then rejects with ABORTED. */
-  signal?: AbortSignal;
-}
-
-/** `open`: the files' headers are read. `read`: `loaded` of `total` bytes of weights are in memory. */
-export interface LoadProgress {
-  phase: 'open' | 'read';
-  loaded: number;
-  total: number;
-}
-
-export interface SessionOptions {
-  /** Positions the KV cache holds; its memory is taken as it fills. Default: the model's `contextLength` option, or its own up to 4096. */
-  contextLength?: number;
-  /** Default: the model's. */
-  plan?: PlanInput;
-  /** Default: the model's. */
-  execution?: Execution;
-  /** Default: the model's. */
-  kvCache?: KvCache;
-}
 
 const DEFAULT_SESSION_LENGTH = 4096;
 /** Between two slices of this size, progress is reported and the signal heard. */
 const PREFETCH_BYTES = 64 * 2 ** 20;
 /** Below this, joining threads after every phase costs more than they save. */
 const ONE_THREAD_BYTES = 4 * 2 ** 20;
-const MAX_THREADS = 256;
-const LOAD_OPTIONS = ['plan', 'backend', 'execution', 'devices', 'threads', 'contextLength', 'kvCache', 'onProgress', 'signal'];
 
 /**
  * Loads a Hugging Face folder or a `.gguf` file; without a path, the small model that ships.
@@ -96,18 +56,25 @@ export function describeMachine(): MachineInfo {
   return loadNative().describeMachine();
 }
 
+/** Whether CUDA can be used, with what, and why not. */
+export async function describeCuda(): Promise<CudaInfo> {
+  return loadNative().describeCuda();
+}
+
 /** Read bandwidth in GB/s of `threads` threads, each streaming over `bytesPerThread` bytes. */
 export async function measureBandwidth(threads: number, bytesPerThread: number): Promise<number> {
   return loadNative().measureBandwidth(threads, bytesPerThread);
 }
 
-/** The folder of the model that ships: models/ lies beside lib/ and dist/. */
+/** The file of the model that ships: models/ lies beside lib/ and dist/. */
 export function shippedModelPath(): string {
-  return unpacked(path.join(__dirname, '..', 'models', 'stories-16l'));
+  return unpacked(path.join(__dirname, '..', 'models', 'stories-24l', 'stories-24l-q8_0.gguf'));
 }
 
 interface ModelParts {
   handle: ModelHandle;
+  /** Whether the weights are random. */
+  random: boolean;
   config: ModelConfig;
   plan: Plan;
   tokenizer: Tokenizer | CqilError;
@@ -116,6 +83,8 @@ interface ModelParts {
   threads: number;
   contextLength: number | undefined;
   kvCache: KvCache;
+  activations: Activations;
+  choices: ExecutionChoices;
 }
 
 /** A loaded model. After `dispose()` every method that computes throws or rejects with DISPOSED. */
@@ -128,16 +97,20 @@ export class Model {
   readonly threads: number;
   /** How sessions keep keys and values unless they say otherwise. */
   readonly kvCache: KvCache;
+  /** What vectors are when weights are multiplied with them. */
+  readonly activations: Activations;
   readonly #handle: ModelHandle;
   readonly #tokenizer: Tokenizer | CqilError;
   readonly #execution: Execution;
   readonly #contextLength: number | undefined;
+  readonly #choices: ExecutionChoices;
   readonly #native = loadNative();
   readonly #queue = new WorkQueue();
   readonly #host: SessionHost;
   readonly #generationModel: GenerationModel;
+  readonly #adapted: AdaptedWeights;
   /** Open sessions. Those that were dropped without `close()` are freed once they are collected. */
-  readonly #sessions = new Map<SessionHandle, WeakRef<Session>>();
+  readonly #sessions = new Map<SessionHandle, { session: WeakRef<Session>; plan: Plan }>();
   readonly #dropped = new FinalizationRegistry<SessionHandle>((handle) => this.#release(handle));
   readonly #made = new WeakSet<Session>();
   #disposal: Promise<void> | undefined;
@@ -149,18 +122,24 @@ export class Model {
     this.backend = parts.backend;
     this.threads = parts.threads;
     this.kvCache = parts.kvCache;
+    this.activations = parts.activations;
     this.#handle = parts.handle;
     this.#tokenizer = parts.tokenizer;
     this.#execution = parts.execution;
     this.#contextLength = parts.contextLength;
+    this.#choices = parts.choices;
     this.#host = { native: this.#native, queue: this.#queue, vocabSize: this.config.vocabSize, release: (handle) => this.#release(handle) };
     this.#generationModel = {
       vocabSize: this.config.vocabSize,
       contextLength: this.#contextLength ?? this.config.contextLength,
       tokenizer: this.#tokenizer instanceof CqilError ? undefined : this.#tokenizer,
       requireTokenizer: () => this.tokenizer,
-      createSession: (options) => this.createSession(options),
+      createSession: async (options) => {
+        await this.prepare(options.plan);
+        return this.createSession(options);
+      },
     };
+    this.#adapted = new AdaptedWeights({ native: this.#native, queue: this.#queue, config: this.config, base: this.#handle, random: parts.random });
   }
 
   /** Throws INVALID_TOKENIZER, saying why, when the model has none; token ids work all the same. */
@@ -174,7 +153,28 @@ export class Model {
     return compilePlan(this.config, this.#resolve(plan));
   }
 
-  /** A new text with an empty KV cache. Throws INVALID_ARGUMENT, INVALID_PLAN, OUT_OF_MEMORY, DISPOSED. */
+  /**
+   * Makes a plan ready for sessions: reads its adapter and merges it, beside the model's own weights, which other plans go on using. A
+   * plan without an adapter is ready as it is, and so is the one given to `loadModel`. Generations do this by themselves.
+   *
+   * Rejects with FILE_NOT_FOUND, INVALID_CHECKPOINT or UNSUPPORTED_MODEL for an adapter that cannot be read or belongs to another model;
+   * INVALID_PLAN, OUT_OF_MEMORY, DISPOSED.
+   */
+  async prepare(plan?: PlanInput): Promise<Plan> {
+    this.#expectOpen();
+    const resolved = this.#resolve(plan);
+    if (resolved.adapter !== undefined) await this.#adapted.load(resolved.adapter);
+    return resolved;
+  }
+
+  /** Frees the weights that `prepare` made of a plan's adapter, once the last session that uses them is closed. */
+  release(plan: PlanInput): void {
+    this.#expectOpen();
+    const { adapter } = this.#resolve(plan);
+    if (adapter !== undefined) this.#adapted.release(adapter);
+  }
+
+  /** A new text with an empty KV cache. A plan with an adapter must be ready, see `prepare`. Throws INVALID_ARGUMENT, INVALID_PLAN, OUT_OF_MEMORY, DISPOSED. */
   createSession(options: SessionOptions = {}): Session {
     this.#expectOpen();
     expectOptionNames('createSession', options, ['contextLength', 'plan', 'execution', 'kvCache']);
@@ -185,13 +185,18 @@ export class Model {
     expectExecution(execution);
     expectKvCache(kvCache);
     const plan = this.#resolve(options.plan);
-    expectNoAdapter(plan);
-    const handle = this.#native.createSession(this.#handle, { plan: toNativePlan(plan), execution, contextLength, kvCache });
-    const session = new Session(this.#host, handle, { contextLength, plan });
-    this.#sessions.set(handle, new WeakRef(session));
+    const weights = plan.adapter === undefined ? this.#handle : this.#adapted.handle(plan.adapter);
+    const handle = this.#native.createSession(weights, { plan: toNativePlan(plan), execution, settled: this.#choices.get(plan), contextLength, kvCache, activations: this.activations });
+    const session = new Session(this.#host, handle, { contextLength, plan, program: () => this.program(plan) });
+    this.#sessions.set(handle, { session: new WeakRef(session), plan });
     this.#dropped.register(session, handle);
     this.#made.add(session);
     return session;
+  }
+
+  /** The execution that `auto` takes for a plan, once it has measured it, here or in an earlier process; until then undefined. */
+  settledExecution(plan?: PlanInput): SettledExecution | undefined {
+    return this.#choices.get(this.#resolve(plan));
   }
 
   /** Generates text after a prompt: a string, or token ids. Throws at once for options that are wrong; see `Generation` for the rest. */
@@ -213,17 +218,23 @@ export class Model {
   }
 
   async #dispose(): Promise<void> {
-    for (const [handle, reference] of this.#sessions) {
+    for (const [handle, { session: reference }] of this.#sessions) {
       const session = reference.deref();
       if (session) session.close();
       else this.#release(handle);
     }
     await this.#queue.idle();
+    this.#adapted.dispose();
     this.#native.disposeModel(this.#handle);
+    await this.#choices.flush();
   }
 
   #release(handle: SessionHandle): void {
-    if (this.#sessions.delete(handle)) this.#native.closeSession(handle);
+    const plan = this.#sessions.get(handle)?.plan;
+    if (!plan) return;
+    this.#sessions.delete(handle);
+    const settled = this.#native.closeSession(handle);
+    if (settled) this.#choices.add(plan, settled);
   }
 
   #resolve(plan: PlanInput | undefined): Plan {
@@ -235,70 +246,61 @@ export class Model {
   }
 }
 
-type Placement = Pick<ModelParts, 'backend' | 'execution' | 'contextLength' | 'kvCache'>;
-
-function readOptions(options: LoadOptions): Placement {
-  expectOptionNames('loadModel', options, LOAD_OPTIONS);
-  const { backend = 'auto', execution = 'auto', devices, threads, contextLength, kvCache = 'f32', onProgress, signal } = options;
-  expectOption('backend', backend, ['auto', 'cpu', 'cuda'].includes(backend), 'auto, cpu or cuda');
-  expectOption('devices', devices, devices === undefined || (Array.isArray(devices) && devices.length > 0 && devices.every((device) => Number.isSafeInteger(device) && device >= 0)), 'an array of device indices');
-  expectOption('threads', threads, threads === undefined || isCount(threads, MAX_THREADS), `an integer from 1 to ${MAX_THREADS}`);
-  expectOption('contextLength', contextLength, contextLength === undefined || isCount(contextLength), 'an integer, 1 or more');
-  expectKvCache(kvCache);
-  expectOption('onProgress', onProgress, onProgress === undefined || typeof onProgress === 'function', 'a function');
-  expectOption('signal', signal, isSignal(signal), 'an AbortSignal');
-  if (execution === 'devices' || (devices !== undefined && devices.length > 1)) {
-    throw new CqilError('BACKEND_UNAVAILABLE', `${execution === 'devices' ? 'The execution devices' : `${devices!.length} devices`} cannot be had: this version computes on one device; expected execution auto, wide or lanes, and one device.`);
-  }
-  expectExecution(execution);
-  throwIfAborted(signal);
-  return { backend: backend === 'cuda' ? 'cuda' : 'cpu', execution, contextLength, kvCache };
-}
-
-function expectExecution(execution: string): asserts execution is Execution {
-  expectOption('execution', execution, ['auto', 'wide', 'lanes'].includes(execution), 'auto, wide or lanes');
-}
-
-function expectKvCache(kvCache: string): asserts kvCache is KvCache {
-  expectOption('kvCache', kvCache, KV_CACHES.some((known) => known === kvCache), 'f32, f16 or q8_0');
-}
-
-/** The weights a plan was distilled with are part of what it computes: without them its text would be silently worse. */
-function expectNoAdapter(plan: Plan): void {
-  if (plan.adapter !== undefined) throw new CqilError('INVALID_PLAN', `The plan belongs to the adapter ${plan.adapter}, and this version applies none; expected a plan without an adapter.`);
-}
-
-function expectContextLength(contextLength: number, most: number): void {
-  expectOption('contextLength', contextLength, isCount(contextLength, most), `an integer from 1 to the model's ${most} positions`);
-}
-
 async function load(checkpoint: Checkpoint, placement: Placement, options: LoadOptions, randomSeed?: number): Promise<Model> {
   const { config, files, tensors } = checkpoint;
   const { onProgress, signal } = options;
   if (placement.contextLength !== undefined) expectContextLength(placement.contextLength, config.contextLength);
   const plan = resolvePlan(options.plan, config.nLayers);
-  expectNoAdapter(plan);
+  // Refused before the weights are read rather than after.
+  if (plan.adapter !== undefined) {
+    if (randomSeed !== undefined) throw randomWithAdapter(plan.adapter);
+    await openLora(plan.adapter, config);
+  }
   const native = loadNative();
   const total = tensors.reduce((sum, tensor) => sum + tensor.byteLength, 0);
-  const threads = options.threads ?? (total < ONE_THREAD_BYTES ? 1 : Math.min(native.describeMachine().cores, MAX_THREADS));
+  const threads = options.threads ?? defaultThreads(checkpoint);
   onProgress?.({ phase: 'open', loaded: 0, total });
   throwIfAborted(signal);
-  const spec: ModelSpec = { shape: nativeShape(config), backend: placement.backend, threads, files, tensors, randomSeed };
-  let handle: ModelHandle | undefined;
+  const spec = { shape: nativeShape(config), device: placement.device, threads, files, tensors, randomSeed };
+  const { handle, backend } = await loadOn(placement.backend, spec);
   try {
-    handle = await native.loadModel(spec);
-    for (let from = 0; from < total && randomSeed === undefined; from += PREFETCH_BYTES) {
+    if (backend === 'cuda') onProgress?.({ phase: 'read', loaded: total, total });
+    const inPlace = randomSeed === undefined && backend === 'cpu';
+    for (let from = 0; from < total && inPlace; from += PREFETCH_BYTES) {
       throwIfAborted(signal);
       const to = Math.min(from + PREFETCH_BYTES, total);
       await native.prefetchModel(handle, from, to);
       onProgress?.({ phase: 'read', loaded: to, total });
     }
     throwIfAborted(signal);
-    return new Model({ handle, config, plan, tokenizer: readTokenizer(checkpoint.tokenizer, config.vocabSize), threads, ...placement });
+    const choices = await ExecutionChoices.open(timingIdentity(native.describeMachine(), { backend, threads, kvCache: placement.kvCache, activations: placement.activations }, checkpoint));
+    const model = new Model({ handle, random: randomSeed !== undefined, config, plan, tokenizer: readTokenizer(checkpoint.tokenizer, config.vocabSize), threads, ...placement, backend, choices });
+    await model.prepare();
+    return model;
   } catch (error) {
-    if (handle) native.disposeModel(handle);
+    native.disposeModel(handle);
     throw error;
   }
+}
+
+/** Threads of the CPU backend unless they are given. */
+export function defaultThreads({ tensors }: Pick<Checkpoint, 'tensors'>): number {
+  const total = tensors.reduce((sum, tensor) => sum + tensor.byteLength, 0);
+  return total < ONE_THREAD_BYTES ? 1 : Math.min(describeMachine().cores, MAX_THREADS);
+}
+
+/** `auto` takes the GPU, unless there is none that can be used or it cannot hold or compute this model. */
+async function loadOn(backend: Placement['backend'], spec: Omit<ModelSpec, 'backend'>): Promise<{ handle: ModelHandle; backend: 'cpu' | 'cuda' }> {
+  const native = loadNative();
+  if (backend !== 'auto') return { handle: await native.loadModel({ ...spec, backend }), backend };
+  if ((await native.describeCuda()).available) {
+    try {
+      return { handle: await native.loadModel({ ...spec, backend: 'cuda' }), backend: 'cuda' };
+    } catch (error) {
+      if (!(error instanceof CqilError) || !['OUT_OF_MEMORY', 'UNSUPPORTED_MODEL'].includes(error.code)) throw error;
+    }
+  }
+  return { handle: await native.loadModel({ ...spec, backend: 'cpu' }), backend: 'cpu' };
 }
 
 /** A model without a usable tokenizer still computes on token ids, so the reason is kept for whoever asks for text. */

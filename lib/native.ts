@@ -1,7 +1,9 @@
-import { existsSync } from 'node:fs';
+import { existsSync, statSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import os from 'node:os';
 import path from 'node:path';
+import type { LoraPair } from './checkpoint/lora.js';
+import type { Activations } from './activations.js';
 import type { DType, TensorRole } from './checkpoint/types.js';
 import { CqilError, type ErrorCode } from './errors.js';
 import type { KvCache } from './kv_cache.js';
@@ -10,12 +12,14 @@ import type { KvCache } from './kv_cache.js';
 export interface NativeAddon {
   /** What this machine has. */
   describeMachine(): MachineInfo;
+  /** Whether and with what CUDA can be used. Starts the driver on first use. */
+  describeCuda(): Promise<CudaInfo>;
   /** Read bandwidth in GB/s of this many threads streaming over this many bytes each. */
   measureBandwidth(threads: number, bytesPerThread: number): Promise<number>;
   /** Compiles a plan for a shape; pure, touches no weights. */
   compileProgram(shape: NativeShape, plan: NativePlan): Program;
   /** Maps the files (or fills random weights) and checks every tensor against the shape. */
-  loadModel(spec: ModelSpec): Promise<ModelHandle>;
+  loadModel(spec: ModelSpec | AdaptedSpec): Promise<ModelHandle>;
   /** Reads the bytes [from, to) of the mapped weights, counted over all tensors, so that later calls do not wait for the disk. */
   prefetchModel(model: ModelHandle, from: number, to: number): Promise<void>;
   /** Frees the weights; sessions of the model must be closed. */
@@ -24,9 +28,15 @@ export interface NativeAddon {
   createSession(model: ModelHandle, options: SessionSpec): SessionHandle;
   /** Runs tokens at a position. At most MAX_BATCH ids a call; one call at a time per model. */
   forward(session: SessionHandle, request: ForwardRequest): Promise<Float32Array | null>;
+  /**
+   * Runs one token as `forward` does and says when each thread computed what: [spans][5], a span being phase (an index into the program),
+   * thread, lane (−1: all of them, or what joins them), begin and end in nanoseconds since the call began.
+   */
+  timeline(session: SessionHandle, request: ForwardRequest): Promise<Float64Array>;
   /** Makes the forward in flight, if any, reject with ABORTED at the next stage. */
   cancelSession(session: SessionHandle): void;
-  closeSession(session: SessionHandle): void;
+  /** Gives what `auto` has found to be the fastest execution of the session's program, or was told; null while it has not. */
+  closeSession(session: SessionHandle): SettledExecution | null;
 }
 
 declare const modelBrand: unique symbol;
@@ -76,6 +86,8 @@ export interface NativeTensor {
 export interface ModelSpec {
   shape: NativeShape;
   backend: 'cpu' | 'cuda';
+  /** Index of the CUDA device. */
+  device: number;
   threads: number;
   files: string[];
   tensors: NativeTensor[];
@@ -83,14 +95,33 @@ export interface ModelSpec {
   randomSeed?: number;
 }
 
-export type Execution = 'auto' | 'wide' | 'lanes';
+/** `persistent`, one kernel that walks a whole token, is the cuda backend's alone. */
+/**
+ * A model that shares all of another's weights but those an adapter updates, W + scale · B · A, which are merged in float32 and rounded
+ * once: to their own format, or to Q8_0 from formats of fewer bits. It runs on the other's threads or device, and keeps it alive.
+ */
+export interface AdaptedSpec {
+  base: ModelHandle;
+  /** The adapter's weights. */
+  file: string;
+  pairs: LoraPair[];
+}
+
+export type Execution = 'auto' | 'wide' | 'lanes' | 'persistent';
+
+/** An execution that was measured against the others. */
+export type SettledExecution = Exclude<Execution, 'auto'>;
 
 export interface SessionSpec {
   plan: NativePlan;
   execution: Execution;
+  /** What `auto` is to take without measuring; ignored where the program has no such execution. */
+  settled?: SettledExecution;
   /** Positions the KV cache holds. */
   contextLength: number;
   kvCache: KvCache;
+  /** `int8`: of the CPU backend. */
+  activations: Activations;
 }
 
 export interface ForwardRequest {
@@ -135,7 +166,17 @@ export interface MachineInfo {
   isas: Array<{ name: string; supported: boolean }>;
   isa: string;
   memoryBytes: number;
-  cuda: { available: boolean; reason: string };
+  /** Tells this build of the addon from others: its size and when it was made. */
+  build: string;
+}
+
+export interface CudaInfo {
+  available: boolean;
+  /** Why it cannot be used, without a full stop; empty when it can. */
+  reason: string;
+  /** The backend library's file; empty when none was found. */
+  library: string;
+  devices: Array<{ name: string; capability: string; multiprocessors: number; memoryBytes: number }>;
 }
 
 const ADDON_FILE = 'build/Release/cqil.node';
@@ -147,9 +188,18 @@ export function loadNative(): NativeAddon {
   return addon;
 }
 
+// lib/ in tests, dist/ in the package: the package root is one level up from either.
+function addonPath(): string {
+  return unpacked(path.join(__dirname, '..', ADDON_FILE));
+}
+
+function buildOf(file: string): string {
+  const { size, mtimeMs } = statSync(file);
+  return `${size}-${Math.floor(mtimeMs)}`;
+}
+
 function requireAddon(): NativeAddon {
-  // lib/ in tests, dist/ in the package: the package root is one level up from either.
-  const file = unpacked(path.join(__dirname, '..', ADDON_FILE));
+  const file = addonPath();
   if (!existsSync(file)) {
     throw new CqilError('NATIVE_ADDON', `The native addon is not built: ${file} does not exist. Run "npm rebuild cqil" (in a checkout: "npm run build:native").`);
   }
@@ -181,7 +231,8 @@ function withCodedErrors(raw: NativeAddon): NativeAddon {
     }
   };
   return {
-    describeMachine: sync(() => ({ ...raw.describeMachine(), arch: os.arch(), cpu: os.cpus()[0]?.model.trim() ?? 'unknown', memoryBytes: os.totalmem() })),
+    describeMachine: sync(() => ({ ...raw.describeMachine(), arch: os.arch(), cpu: os.cpus()[0]?.model.trim() ?? 'unknown', memoryBytes: os.totalmem(), build: buildOf(addonPath()) })),
+    describeCuda: async(raw.describeCuda),
     measureBandwidth: async(raw.measureBandwidth),
     compileProgram: sync(raw.compileProgram),
     loadModel: async(raw.loadModel),
@@ -189,6 +240,7 @@ function withCodedErrors(raw: NativeAddon): NativeAddon {
     disposeModel: sync(raw.disposeModel),
     createSession: sync(raw.createSession),
     forward: async(raw.forward),
+    timeline: async(raw.timeline),
     cancelSession: sync(raw.cancelSession),
     closeSession: sync(raw.closeSession),
   };

@@ -14,7 +14,7 @@ export interface Plan {
   bypass: number;
   /** Whether bypassed outputs stay out of the residual ("paper") or are added to it again ("official"). The same when D = 0. */
   bypassMode: 'paper' | 'official';
-  /** Path or id of the LoRA adapter trained for this plan. */
+  /** Folder of the PEFT LoRA adapter that belongs to this plan; in a plan file, relative to that file. */
   adapter?: string;
   /** What was measured when the plan was made. */
   evidence?: Record<string, unknown>;
@@ -55,7 +55,9 @@ export function resolvePlan(input: PlanInput | undefined, layers?: number): Plan
   if (shorthand) return planFromShorthand(text, shorthand, layers);
   const file = planFile(text);
   if (file === undefined) throw new CqilError('INVALID_PLAN', `The plan ${quote(input)} is none of ${FORMS}.`);
-  return planFromObject(readJson(file), layers, `The plan file ${file}`);
+  const plan = planFromObject(readJson(file), layers, `The plan file ${file}`);
+  if (plan.adapter !== undefined) plan.adapter = path.resolve(path.dirname(file), plan.adapter);
+  return plan;
 }
 
 /** The shorthand of a plan when it says everything about it, otherwise its JSON. `resolvePlan` reads both kinds back. */
@@ -161,7 +163,7 @@ function planFromObject(input: unknown, layers: number | undefined, where: strin
   checkGroups(input.groups, depth, 2, where);
   checkBypass(bypass, depth, '"bypass"', where);
   if (bypassMode !== 'paper' && bypassMode !== 'official') refuse(`has "bypassMode" ${show(bypassMode)}, expected "paper" or "official"`);
-  if (adapter !== undefined && (typeof adapter !== 'string' || adapter === '')) refuse(`has "adapter" ${show(adapter)}, expected a path or an id`);
+  if (adapter !== undefined && (typeof adapter !== 'string' || adapter === '')) refuse(`has "adapter" ${show(adapter)}, expected the path of a folder`);
   if (evidence !== undefined && !isRecord(evidence)) refuse(`has "evidence" ${show(evidence)}, expected an object`);
   const groups = (input.groups as number[][]).map((group) => [...group]);
   const plan = planOf(depth, groups, bypass as number, bypassMode as Plan['bypassMode']);

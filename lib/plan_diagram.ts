@@ -16,7 +16,8 @@ export function describePlan(plan: Plan): string {
   const stages = countStages(plan);
   const [before, after] = [plan.layers * PHASES_PER_STAGE, stages * PHASES_PER_STAGE];
   if (plan.groups.length === 0) {
-    return `Sequential: all ${count(plan.layers, 'layer')} run one after the other, ${before} phases. This is the model as it was trained.`;
+    const weights = plan.adapter === undefined ? 'This is the model as it was trained.' : `The adapter ${plan.adapter} changes its weights.`;
+    return `Sequential: all ${count(plan.layers, 'layer')} run one after the other, ${before} phases. ${weights}`;
   }
   const sentences = [
     `${planSummary(plan)}: ${count(plan.groups.length, 'group')} (${listRanges(plan.groups)}) of ${count(plan.layers, 'layer')}. The layers of a group share one input, run side by side, and their outputs are summed; ${aloneWords(plan)}.`,
@@ -29,7 +30,7 @@ export function describePlan(plan: Plan): string {
   sentences.push(
     plan.adapter === undefined
       ? 'A grouped layer no longer sees the outputs of its group, so the text changes: compare perplexity before relying on it.'
-      : `The adapter ${plan.adapter} was trained to make up for what grouped layers no longer see.`,
+      : `The adapter ${plan.adapter} is there to make up for what grouped layers no longer see.`,
   );
   return sentences.join('\n');
 }
@@ -59,7 +60,7 @@ export function drawPlan(plan: Plan): string {
 }
 
 /** The layers of each stage, in order. */
-function stagesOf(plan: Plan): number[][] {
+export function stagesOf(plan: Plan): number[][] {
   const grouped = new Map(plan.groups.map((group) => [group[0]!, group]));
   const stages: number[][] = [];
   for (let layer = 0; layer < plan.layers; layer += stages.at(-1)!.length) stages.push(grouped.get(layer) ?? [layer]);

@@ -1,8 +1,9 @@
 import { abortError, throwIfAborted } from './abort.js';
 import { CqilError } from './errors.js';
-import { MAX_BATCH, MAX_LOGIT_ROWS, MAX_TRACE, type ForwardRequest, type NativeAddon, type SessionHandle } from './native.js';
+import { MAX_BATCH, MAX_LOGIT_ROWS, MAX_TRACE, type ForwardRequest, type NativeAddon, type Program, type SessionHandle } from './native.js';
 import { expectOption, expectOptionNames, isSignal } from './options.js';
 import type { Plan } from './plan.js';
+import { readTimeline, type Timeline } from './timeline.js';
 import { WorkQueue } from './work_queue.js';
 
 /** Tokens one call of `Session.trace` takes at most. */
@@ -10,7 +11,7 @@ export { MAX_TRACE } from './native.js';
 
 /** What a session needs of its model. */
 export interface SessionHost {
-  readonly native: Pick<NativeAddon, 'forward' | 'cancelSession'>;
+  readonly native: Pick<NativeAddon, 'forward' | 'timeline' | 'cancelSession'>;
   /** One for all sessions of a model: one team of threads serves them. */
   readonly queue: WorkQueue;
   readonly vocabSize: number;
@@ -37,17 +38,19 @@ export class Session {
   readonly plan: Plan;
   readonly #host: SessionHost;
   readonly #handle: SessionHandle;
+  readonly #program: () => Program;
   readonly #calls = new WorkQueue();
   #position = 0;
   #closed = false;
   #inFlight = false;
 
   /** @internal */
-  constructor(host: SessionHost, handle: SessionHandle, options: { contextLength: number; plan: Plan }) {
+  constructor(host: SessionHost, handle: SessionHandle, options: { contextLength: number; plan: Plan; program: () => Program }) {
     this.#host = host;
     this.#handle = handle;
     this.contextLength = options.contextLength;
     this.plan = options.plan;
+    this.#program = options.program;
   }
 
   /** Tokens in the KV cache; the next call continues after them. */
@@ -103,6 +106,21 @@ export class Session {
     return this.#append(tokens, 'all_logits', options.signal);
   }
 
+  /**
+   * Appends one token, as `decode` does, and says when each thread computed what. Rejects also with BACKEND_UNAVAILABLE on a backend that
+   * keeps no times.
+   */
+  async timeline(id: number, options: CallOptions = {}): Promise<Timeline> {
+    const tokens = this.#expectTokens('timeline', [id], options);
+    return this.#calls.run(async () => {
+      let spans: Float64Array = new Float64Array();
+      await this.#inSlices(tokens, options.signal, async (slice) => {
+        spans = await this.#inEngine((native) => native.timeline(this.#handle, { ids: slice, position: this.#position, output: 'logits' }), options.signal);
+      });
+      return readTimeline(spans, this.#program());
+    });
+  }
+
   /** Forgets every token from position `n` on; 0 forgets all. Not while a call of this session is in flight. */
   truncate(n: number): void {
     this.#expectOpen();
@@ -149,13 +167,17 @@ export class Session {
     }
   }
 
-  async #forward(request: ForwardRequest, signal: AbortSignal | undefined): Promise<Float32Array | null> {
+  #forward(request: ForwardRequest, signal: AbortSignal | undefined): Promise<Float32Array | null> {
+    return this.#inEngine((native) => native.forward(this.#handle, request), signal);
+  }
+
+  async #inEngine<T>(call: (native: SessionHost['native']) => Promise<T>, signal: AbortSignal | undefined): Promise<T> {
     this.#expectOpen();
     const cancel = (): void => this.#host.native.cancelSession(this.#handle);
     signal?.addEventListener('abort', cancel, { once: true });
     this.#inFlight = true;
     try {
-      return await this.#host.native.forward(this.#handle, request);
+      return await call(this.#host.native);
     } catch (error) {
       this.#expectOpen();
       if (signal?.aborted) throw abortError(signal);

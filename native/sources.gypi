@@ -1,13 +1,16 @@
 {
   "variables": {
     "cqil_sources": [
+      "native/core/adapter.cc",
       "native/core/mapped_file.cc",
       "native/core/model.cc",
       "native/core/program.cc",
       "native/core/random_weights.cc",
+      "native/core/row_codec.cc",
       "native/core/session.cc",
       "native/core/weights.cc",
       "native/backend/registry.cc",
+      "native/backend/shared_library.cc",
       "native/cpu/bandwidth.cc",
       "native/cpu/cpu_backend.cc",
       "native/cpu/forward.cc",
@@ -16,16 +19,39 @@
       "native/cpu/team.cc",
       "native/cpu/kernels/dispatch.cc",
       "native/cpu/kernels/half_table.cc",
+      "native/cpu/kernels/int8_plain.cc",
       "native/cpu/kernels/kernels_plain.cc"
     ],
     "cqil_avx2_sources": [
+      "native/cpu/kernels/int8_avx2.cc",
+      "native/cpu/kernels/int8_avxvnni.cc",
       "native/cpu/kernels/kernels_avx2.cc"
     ],
     "cqil_avx512_sources": [
+      "native/cpu/kernels/int8_avx512vnni.cc",
       "native/cpu/kernels/kernels_avx512.cc"
     ],
     "cqil_neon_sources": [
+      "native/cpu/kernels/int8_dotprod.cc",
+      "native/cpu/kernels/int8_neon.cc",
       "native/cpu/kernels/kernels_neon.cc"
+    ],
+    "cqil_cuda_sources": [
+      "native/cuda/backend.cc",
+      "native/cuda/device.cc",
+      "native/cuda/failure.cc",
+      "native/cuda/forward.cc",
+      "native/cuda/graph.cc",
+      "native/cuda/session.cc",
+      "native/cuda/walk.cc",
+      "native/cuda/weights.cc",
+      "native/cuda/kernels/matmul.cu",
+      "native/cuda/kernels/pack.cc",
+      "native/cuda/kernels/persistent.cu",
+      "native/cuda/kernels/phases.cu",
+      "native/cuda/kernels/prefill.cu",
+      "native/cuda/kernels/prefill_attention.cu",
+      "native/cuda/kernels/session_layout.cc"
     ],
     "cqil_addon_sources": [
       "native/addon/addon.cc",

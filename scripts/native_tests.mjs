@@ -12,4 +12,4 @@ const build = 'build-native';
 process.exitCode =
   run('cmake', ['-S', '.', '-B', build, '-DCMAKE_BUILD_TYPE=Release', ...process.argv.slice(2)]) ||
   run('cmake', ['--build', build, '--parallel', String(availableParallelism())]) ||
-  run('ctest', ['--test-dir', build, '--output-on-failure']);
+  run('ctest', ['--test-dir', build, '--output-on-failure', '--parallel', String(availableParallelism())]);

@@ -3,7 +3,7 @@ import { mkdirSync, readFileSync, rmSync, truncateSync, unlinkSync, writeFileSyn
 import path from 'node:path';
 import { describe, expect, it } from 'vitest';
 import { openCheckpoint } from '../lib/checkpoint/open.js';
-import { array, ggufFile, text, u32, type GgufContent, type GgufEntry } from './support/gguf_writer.js';
+import { array, ggufFile, text, u32, type GgufContent, type GgufEntry } from '../tools/gguf/gguf_writer.mjs';
 import { writeRandomModel, type RandomModelOptions } from './support/random_model.js';
 import { safetensorsFile } from './support/safetensors_writer.js';
 import { tempFolder } from './support/temp_folder.js';

@@ -6,7 +6,7 @@ import { openCheckpoint } from '../lib/checkpoint/open.js';
 import { SYNTHETIC_SHAPES, syntheticCheckpoint } from '../lib/checkpoint/synthetic.js';
 import type { Architecture, Checkpoint, DType } from '../lib/checkpoint/types.js';
 import { readWeights } from './reference/weights.js';
-import { array, ggufFile, text, u32 } from './support/gguf_writer.js';
+import { array, ggufFile, text, u32 } from '../tools/gguf/gguf_writer.mjs';
 import { writeRandomModel } from './support/random_model.js';
 import { describeShared, sharedData } from './support/shared_data.js';
 import { tempFolder } from './support/temp_folder.js';

@@ -211,7 +211,7 @@ describeUnless(existsSync(shippedModelPath()) ? undefined : 'the model that ship
   it('compares two plans on one prompt', async () => {
     const { prompt, rows } = await document<{ prompt: string; rows: Array<{ plan: string; text: string; phases: number; msPerToken: number }> }>(['demo']);
     expect(prompt).toBe(PROMPT);
-    expect(rows.map(({ plan, phases }) => [plan, phases])).toEqual([['sequential', 80], ['P2-D0-S4-E12', 60]]);
+    expect(rows.map(({ plan, phases }) => [plan, phases])).toEqual([['sequential', 120], ['P2-D0-S6-E18', 90]]);
     expect(rows[0]!.text).not.toBe(rows[1]!.text);
   });
 });

@@ -1,13 +1,14 @@
 import { createHash } from 'node:crypto';
-import { readFileSync, writeFileSync } from 'node:fs';
+import { appendFileSync, readFileSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { openCheckpoint } from '../lib/checkpoint/open.js';
 import { comparePlans } from '../lib/eval/compare_plans.js';
 import { measurePerplexity } from '../lib/eval/perplexity.js';
+import { ResumeFile, type RunIdentity } from '../lib/eval/resume_file.js';
 import { textWindows, PROTOCOLS } from '../lib/eval/windows.js';
 import { loadModel, type Model } from '../lib/model.js';
-import { resolvePlan } from '../lib/plan.js';
+import { resolvePlan, type Plan } from '../lib/plan.js';
 import { decodeAll, engineMissing, expectSameBits, someIds } from './reference/engine.js';
 import { referenceLogProbs, referenceModel, type ReferenceModel } from './reference/forward.js';
 import { argmax, klDivergence } from './reference/measure.js';
@@ -78,6 +79,64 @@ describeUnless(engineMissing, 'plans on a text', () => {
     }
     await expectRejection('INVALID_ARGUMENT', session.logits(ids.slice(0, 33)), /at most 32/);
     session.close();
+  });
+
+  describe('that was stopped', () => {
+    const plans = SPECS.map((spec) => resolvePlan(spec, LAYERS));
+    const windows = textWindows(ids, 20, 'gptq', undefined);
+    const identity: RunIdentity = { cqil: 'eval', plans: SPECS };
+
+    it('goes on with the next window, to the same bits', async () => {
+      const expected = await comparePlans(model, plans, windows);
+      const name = path.join(folder, 'windows.jsonl');
+      for (const stopAfter of [1, 3]) {
+        const abort = new AbortController();
+        const resume = await ResumeFile.open(name, identity);
+        const stop = (done: number): void => void (done >= stopAfter * 20 && abort.abort());
+        await expectRejection('ABORTED', comparePlans(model, plans, windows, { resume, signal: abort.signal, onProgress: stop }));
+        await resume.close();
+        expect(readFileSync(name, 'utf8').trim().split('\n')).toHaveLength(1 + stopAfter);
+        // As if the process had been killed while it wrote.
+        appendFileSync(name, '{"window":3,"scores":[{"nll":[1.');
+      }
+      const resume = await ResumeFile.open(name, identity);
+      expect(await comparePlans(model, plans, windows, { resume })).toEqual(expected);
+      await resume.close();
+      expect(readFileSync(name, 'utf8').trim().split('\n')).toHaveLength(1 + windows.length);
+
+      // With everything in the file, nothing is computed.
+      const whole = await ResumeFile.open(name, identity);
+      const closed = { config: model.config, prepare: async (plan: Plan) => plan, createSession: () => ({ close: () => undefined }) } as unknown as Model;
+      expect(await comparePlans(closed, plans, windows, { resume: whole })).toEqual(expected);
+      await whole.close();
+    });
+
+    it.each([
+      ['too few numbers', [[1], [1], [1]], /has 1 scores for window 0; expected one for each of 19 tokens/],
+      ['numbers that are none', [[1], [null], [1]], /^Line 2 of the resume file .* is damaged/],
+      ['no numbers', [[], [], []], /^Line 2 of the resume file .* is damaged/],
+      ['one plan only', [[1]], /^Line 2 of the resume file .* is damaged; expected a finished question or window with the scores of 3 plans/],
+    ])('refuses %s', async (what, lists, message) => {
+      const name = path.join(folder, `${what.replaceAll(' ', '-')}.jsonl`);
+      writeFileSync(name, `${JSON.stringify(identity)}\n${JSON.stringify({ window: 0, scores: lists.map((list) => ({ nll: list, kl: list, sameTop: 0 })) })}\n`);
+      const run = async (): Promise<unknown> => {
+        const resume = await ResumeFile.open(name, identity);
+        try {
+          return await comparePlans(model, plans, windows, { resume });
+        } finally {
+          await resume.close();
+        }
+      };
+      await expectRejection('INVALID_ARGUMENT', run(), message);
+    });
+
+    it('does not keep what JSON cannot hold', async () => {
+      const name = path.join(folder, 'infinite.jsonl');
+      const resume = await ResumeFile.open(name, identity);
+      await resume.addWindow({ window: 0, scores: [{ nll: [Infinity], kl: [0], sameTop: 1 }] });
+      await resume.close();
+      expect(readFileSync(name, 'utf8').trim().split('\n')).toHaveLength(1);
+    });
   });
 
   it.each(PROTOCOLS)('%s: perplexity, KL and agreement are the float64 reference\'s', async (protocol) => {
@@ -153,9 +212,21 @@ describeUnless(engineMissing, 'plans on a text', () => {
       expect(stdout).toContain(`Text ${text} (`);
     });
 
+    it('goes on from a file of another run of the same, which one line damaged or cut off does not spoil', async () => {
+      const args = ['eval', file, '--file', text, '--window', '16', '--plan', 'P2-S1-E5', '--json'];
+      const whole = await cqil(args);
+      const resume = path.join(folder, 'cli-windows.jsonl');
+      expect((await cqil([...args, '--resume', resume])).stdout).toBe(whole.stdout);
+      const lines = readFileSync(resume, 'utf8').split('\n');
+      writeFileSync(resume, `${lines.slice(0, 3).join('\n')}\n${lines[3]!.slice(0, 20)}`);
+      expect((await cqil([...args, '--resume', resume])).stdout).toBe(whole.stdout);
+      expect(readFileSync(resume, 'utf8')).toBe(lines.join('\n'));
+      const other = await cqil(['eval', file, '--file', text, '--window', '17', '--plan', 'P2-S1-E5', '--resume', resume]);
+      expect(other).toMatchObject({ code: 2, stdout: '', stderr: expect.stringMatching(/is of a run with text \{.*"window":16\}; expected \{.*"window":17\}/) });
+    });
+
     it.each([
       [[], 'Give a text with --file'],
-      [['--file', text, '--resume', path.join(folder, 'r.jsonl')], 'give some with --task'],
       [['--file', write('empty.txt', '')], 'expected at least 2'],
       [['--file', write('binary', Buffer.from([65, 0, 66]))], 'is binary data'],
       [['--file', write('packed', Buffer.from('425a6839314159265359aa', 'hex'))], 'is compressed, expected it unpacked'],

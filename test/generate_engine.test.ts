@@ -1,7 +1,8 @@
 import { monitorEventLoopDelay } from 'node:perf_hooks';
 import path from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { loadModel, loadSyntheticModel, type LoadProgress, type Model } from '../lib/model.js';
+import type { LoadProgress } from '../lib/load_options.js';
+import { loadModel, loadSyntheticModel, type Model } from '../lib/model.js';
 import { engineMissing, expectSameBits, someIds } from './reference/engine.js';
 import { logSoftmax } from './reference/forward.js';
 import { expectCode, expectRejection } from './support/expect_code.js';

@@ -47,7 +47,7 @@ describe('imports in TypeScript', () => {
 });
 
 describe('includes in C++', () => {
-  const files = filesBelow('native', /\.(h|cc)$/);
+  const files = filesBelow('native', /\.(h|cc|cu|cuh)$/);
   const included = (file: string): string[] =>
     [...readFileSync(path.join(root, file), 'utf8').matchAll(/^#include "([^"]+)"/gm)].map(([, target]) => path.posix.join(path.posix.dirname(file), target!));
 
@@ -57,6 +57,7 @@ describe('includes in C++', () => {
       core: /^native\/(core|backend\/backend\.h)/,
       backend: /^native\/(backend|core\/error\.h|cpu\/cpu_backend\.h)/,
       cpu: /^native\/(cpu|backend\/backend\.h|core\/(dtype|half)\.h)/,
+      cuda: /^native\/(cuda|backend\/backend\.h|core\/(dtype|half)\.h)/,
     };
     const wrong: string[] = [];
     for (const file of files) {
@@ -66,10 +67,11 @@ describe('includes in C++', () => {
     expect(wrong).toEqual([]);
   });
 
-  it('napi.h stays in addon/, immintrin.h in the kernels and the team', () => {
+  it('napi.h stays in addon/, immintrin.h in the kernels and the team, the CUDA runtime in the CUDA kernels', () => {
     const holding = (header: string) => files.filter((file) => readFileSync(path.join(root, file), 'utf8').includes(`#include <${header}>`)).map((file) => path.posix.dirname(file));
     expect([...new Set(holding('napi.h'))]).toEqual(['native/addon']);
     expect([...new Set(holding('immintrin.h'))].sort()).toEqual(['native/cpu', 'native/cpu/kernels']);
+    expect([...new Set(holding('cuda_runtime_api.h'))]).toEqual(['native/cuda/kernels']);
   });
 });
 

@@ -2,6 +2,7 @@ import { readFileSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
 import { expect, it } from 'vitest';
 import { openCheckpoint } from '../lib/checkpoint/open.js';
+import { textBeside } from '../lib/cli/text_file.js';
 import { shippedModelPath } from '../lib/model.js';
 import { resolvePlan } from '../lib/plan.js';
 import { loadTokenizer } from '../lib/tokenizer/index.js';
@@ -19,7 +20,7 @@ describeUnless(engineMissing, 'cqil perplexity on the model that ships', () => {
 
   it.each(['sequential', 'P2-S4-E12', 'P3-D2-S3-E13'])('%s: the mean of the float64 reference, within 1e-4 nats', async (spec) => {
     const checkpoint = await openCheckpoint(shippedModelPath());
-    const text = readFileSync(path.join(shippedModelPath(), 'heldout.txt'), 'utf8').slice(0, 500);
+    const text = readFileSync(textBeside(shippedModelPath()), 'utf8').slice(0, 500);
     const ids = loadTokenizer(checkpoint.tokenizer).encode(text);
     const plan = resolvePlan(spec, checkpoint.config.nLayers);
     const model = referenceModel(checkpoint);

@@ -4,6 +4,7 @@ import { CqilError } from '../lib/errors.js';
 import { countStages, resolvePlan, type Plan } from '../lib/plan.js';
 import { measureFound, paretoFront } from '../lib/search/front.js';
 import { bestFor, decidingStages, describeGoal, unreachable, type Goal } from '../lib/search/goal.js';
+import { measureGuard } from '../lib/search/guard.js';
 import type { Quality } from '../lib/search/quality.js';
 import { searchPlans, type SearchOptions, type SearchOutcome } from '../lib/search/search_plans.js';
 import type { Measure, Trial } from '../lib/search/trials.js';
@@ -72,6 +73,15 @@ describe('searchPlans', () => {
     expect(second).toEqual(first);
   });
 
+  it('gives the best of the wanted plans too', async () => {
+    const wanted = ({ groups }: Plan): boolean => groups.length === 2 && groups.every(({ length }) => length === 2);
+    const { found } = await searchPlans(madeUp(4), options({ evaluations: 200, wanted }));
+    const { best, uniform } = found.at(-1)!;
+    expect(wanted(best.plan)).toBe(true);
+    expect(uniform).toBeUndefined();
+    for (const other of found) if (wanted(other.best.plan)) expect(best.quality.kl).toBeLessThanOrEqual(other.best.quality.kl);
+  });
+
   it('ends with its time, in the middle of a measurement if it must', async () => {
     const slow: Measure = async (_, signal) => {
       await sleep(60_000, undefined, { signal }).catch(() => undefined);
@@ -136,12 +146,54 @@ describe('goals', () => {
     expect(describeGoal({ kind: 'phases', limit: 0.25 })).toBe('at least 25 % fewer phases');
   });
 
+  it('in time take the plan with the least KL that is fast enough, whatever its phases', () => {
+    const timed = points.map((point, i) => ({ ...point, msPerToken: [4, 7, 6.5, 9][i]! }));
+    const before = { ...sequential, msPerToken: 10 };
+    const found = (limit: number) => bestFor({ kind: 'time', limit }, timed, before)?.phases;
+    expect([0.1, 0.3, 0.35, 0.36, 0.6, 0.61].map(found)).toEqual([75, 60, 70, 40, 40, undefined]);
+    expect(unreachable({ kind: 'time', limit: 0.7 }, timed, before).message).toBe('No plan was found with at least 70 % less predicted time per token: the nearest has 40 phases instead of 80 (50 % fewer), a predicted 4.00 ms per token instead of 10.0 (60 % less), KL 0.200 and perplexity 12.000 (20 % more).');
+  });
+
   it('know which number of stages decides', () => {
     const best = new Map([3, 5, 8].map((stages) => [stages, { quality: quality(0.8 / stages ** 2) } as Trial]));
     expect(decidingStages({ kind: 'phases', limit: 0.25 }, { layers: 16, guard: 2 }, best)).toBe(10);
     expect(decidingStages({ kind: 'kl', limit: 0.04 }, SPACE, best)).toBe(5);
     expect(decidingStages({ kind: 'perplexity', limit: 0.02 }, SPACE, best)).toBe(8);
     expect(decidingStages({ kind: 'kl', limit: 0.001 }, SPACE, best)).toBe(10);
+    const planned = new Map([...best].map(([stages, trial]) => [stages, { ...trial, plan: { layers: stages } as Plan }]));
+    expect(decidingStages({ kind: 'time', limit: 0.3 }, SPACE, planned, ({ layers }) => layers <= 5)).toBe(5);
+    expect(decidingStages({ kind: 'time', limit: 0.3 }, SPACE, planned, () => false)).toBe(1);
+  });
+});
+
+describe('the guard', () => {
+  /** Pairs that start with `bad` layers cost 1, the others what is drawn, about 0.01. */
+  const meterOf = (bad: readonly number[], asked: Plan[] = []) => ({
+    measure: async (plans: readonly Plan[]) => {
+      asked.push(...plans);
+      return plans.map(({ groups: [group] }) => quality(bad.includes(group![0]!) ? 1 : 0.005 + 0.01 * randomUniform(group![0]!)()));
+    },
+  });
+
+  it.each([
+    [16, [], 0],
+    [16, [0], 1],
+    [16, [0, 1], 2],
+    [16, [1], 2],
+    [32, [0, 1, 2, 3], 4],
+    [5, [0], 1],
+    [3, [0], 1],
+    [2, [0], 0],
+    [1, [], 0],
+  ])('of %i layers, pairs from %j being bad, is %i', async (layers, bad, guard) => {
+    const asked: Plan[] = [];
+    const found = await measureGuard(layers, meterOf(bad, asked));
+    expect(found.guard).toBe(guard);
+    expect(found.pairs.map(({ first }) => first)).toEqual(asked.map(({ groups }) => groups[0]![0]));
+    expect(asked.length).toBeLessThanOrEqual(8);
+    expect(new Set(found.pairs.map(({ first }) => first)).size).toBe(found.pairs.length);
+    for (const { groups } of asked) expect(groups).toEqual([[groups[0]![0], groups[0]![0]! + 1]]);
+    if (found.pairs.length > 0) expect(Math.max(...found.pairs.map(({ first }) => first))).toBeLessThan(layers - 1);
   });
 });
 
@@ -152,6 +204,8 @@ describe('what was found', () => {
     const heldOut = new Map([[best.plan, 0.4], [uniform.plan, 0.3], [other.plan, 0.1]]);
     const meter = { measure: async (plans: readonly Plan[]) => plans.map((plan) => quality(heldOut.get(plan)!)) };
     const points = await measureFound({ found: [{ best, uniform }, { best: other }], evaluations: 3, complete: true }, meter);
+    const again = await measureFound({ found: [{ best: other }, { best: other }], evaluations: 1, complete: true }, meter);
+    expect(again.map(({ plan }) => plan)).toEqual([other.plan]);
     expect(points).toMatchObject([
       { plan: uniform.plan, kl: 0.3, fitKl: 0.2, phases: 30, uniform: { kl: 0.3 } },
       { plan: other.plan, kl: 0.1, fitKl: 0.05, phases: 35, uniform: undefined },

@@ -1,6 +1,7 @@
 import { readFileSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
 import { expect, it } from 'vitest';
+import { textBeside } from '../lib/cli/text_file.js';
 import { loadModel, shippedModelPath } from '../lib/model.js';
 import { measureSimilarity } from '../lib/measure_similarity.js';
 import type { Similarity } from '../lib/similarity.js';
@@ -9,7 +10,7 @@ import { cqil } from './support/cli.js';
 import { describeShared, describeUnless, sharedData } from './support/shared_data.js';
 import { tempFolder } from './support/temp_folder.js';
 
-const HELDOUT = path.join(shippedModelPath(), 'heldout.txt');
+const HELDOUT = textBeside(shippedModelPath());
 
 interface Document extends Similarity {
   file: string;
@@ -36,11 +37,11 @@ describeUnless(engineMissing, 'cqil inspect similarity', () => {
     const found = await document(['--file', HELDOUT, '--tokens', '300']);
     await using model = await loadModel();
     const ids = model.tokenizer.encode(readFileSync(HELDOUT, 'utf8')).slice(0, 300);
-    expect(found).toEqual({ file: HELDOUT, layers: 16, window: 256, ...(await measureSimilarity(model, ids)) });
-    // Of each of two windows, the first token is not counted.
-    expect(found.tokens).toBe(298);
+    expect(found).toEqual({ file: HELDOUT, layers: 24, window: 512, ...(await measureSimilarity(model, ids)) });
+    // Of the window, the first token is not counted.
+    expect(found.tokens).toBe(299);
     for (const values of [found.inputNorm, found.deltaRatio, found.attentionRatio, found.mlpRatio, found.influence]) {
-      expect(values).toHaveLength(16);
+      expect(values).toHaveLength(24);
       for (const value of values) expect(value).toBeGreaterThan(0);
     }
   });
@@ -48,7 +49,7 @@ describeUnless(engineMissing, 'cqil inspect similarity', () => {
   it('shows that the layers of the model that ships are quasi-independent after the first', async () => {
     const { inputCosine } = await document(['--file', HELDOUT]);
     const next = inputCosine.slice(0, -1).map((row, layer) => row[layer + 1]!);
-    expect(next[0]).toBeLessThan(0.2);
+    expect(next[0]).toBeLessThan(0.5);
     for (const cosine of next.slice(1)) expect(cosine).toBeGreaterThan(0.9);
   });
 
@@ -57,9 +58,9 @@ describeUnless(engineMissing, 'cqil inspect similarity', () => {
     const long = write('long.txt', text.repeat(2000));
     const { code, stdout, stderr } = await cqil(['inspect', 'similarity', '--file', long, '--tokens', '256']);
     expect({ code, stderr }).toEqual({ code: 0, stderr: '' });
-    expect(stdout.match(/^ *\d+ [ ░▒▓█]+$/gm)).toHaveLength(16);
-    expect(stdout).toMatch(/^layer {3}next {4}norm {3}delta {2}attention {5}mlp {2}influence$/m);
-    expect(stdout).toContain('16 layers, 255 tokens of');
+    expect(stdout.match(/^ *\d+ [ ░▒▓█]+$/gm)).toHaveLength(24);
+    expect(stdout).toMatch(/^layer +next +norm +delta +attention +mlp +influence$/m);
+    expect(stdout).toContain('24 layers, 255 tokens of');
     expect(stdout).not.toContain('\u001b');
     for (const line of stdout.split('\n').slice(1)) expect([...line].length).toBeLessThanOrEqual(80);
   });

@@ -12,6 +12,7 @@
 #include "core/dtype.h"
 #include "core/random_weights.h"
 #include "cpu/bandwidth.h"
+#include "cpu/kernels/int8_kernels.h"
 #include "cpu/kernels/kernels.h"
 
 using namespace cqil;
@@ -50,18 +51,31 @@ std::vector<double> time_passes(const std::function<void()>& pass) {
   return seconds;
 }
 
-void report(const Subject& subject) {
+void print_row(const Subject& subject, const char* isa, const std::function<void()>& pass) {
   static bool first = true;
+  const std::vector<double> s = time_passes(pass);
+  const double median = (s[(s.size() - 1) / 2] + s[s.size() / 2]) / 2;
+  std::printf("%s\n  {\"kernel\": \"%s\", \"dtype\": \"%s\", \"isa\": \"%s\", \"bytes\": %.0f, \"flops\": %.0f, \"passes\": %zu, "
+              "\"seconds\": {\"median\": %.9f, \"min\": %.9f, \"max\": %.9f}}",
+              first ? "" : ",", subject.kernel, subject.dtype, isa, subject.bytes, subject.flops, s.size(), median, s.front(), s.back());
+  first = false;
+}
+
+// Instruction sets share tables: each table is timed once, under its own name.
+template <class Table>
+void each_table(const Table* Isa::*table, const std::function<void(const Table&)>& time) {
+  std::vector<const Table*> seen;
   for (int i = 0; i < isa_list().count; i++) {
     const Isa& isa = isa_list().items[i];
-    if (!isa.supported) continue;
-    const std::vector<double> s = time_passes([&] { subject.pass(*isa.kernels); });
-    const double median = (s[(s.size() - 1) / 2] + s[s.size() / 2]) / 2;
-    std::printf("%s\n  {\"kernel\": \"%s\", \"dtype\": \"%s\", \"isa\": \"%s\", \"bytes\": %.0f, \"flops\": %.0f, \"passes\": %zu, "
-                "\"seconds\": {\"median\": %.9f, \"min\": %.9f, \"max\": %.9f}}",
-                first ? "" : ",", subject.kernel, subject.dtype, isa.name, subject.bytes, subject.flops, s.size(), median, s.front(), s.back());
-    first = false;
+    const Table* own = isa.*table;
+    if (!isa.supported || std::find(seen.begin(), seen.end(), own) != seen.end()) continue;
+    seen.push_back(own);
+    time(*own);
   }
+}
+
+void report(const Subject& subject) {
+  each_table<Kernels>(&Isa::kernels, [&](const Kernels& k) { print_row(subject, k.name, [&] { subject.pass(k); }); });
 }
 
 // One half of the rows are keys, the other values: [heads, kPositions, kHeadDim], a dtype's blocks being the same in a KV cache.
@@ -103,6 +117,35 @@ void report_weights(cqil_dtype dtype, int64_t working_set) {
   if (!best_kernels().attend[dtype]) return;
   report_attend("attend", weights, dtype, 1);
   report_attend("attend, queries together", weights, dtype, kAttendQueries);
+}
+
+// The same with int8 activations: packed weights against one vector, and as panels against many.
+void report_int8(cqil_dtype dtype, int64_t working_set) {
+  if (!best_isa().int8->matvec[dtype]) return;
+  const int64_t bytes = row_bytes(dtype, kCols), rows = working_set / bytes / kPanelRows * kPanelRows, stride = int8_row_bytes(kCols);
+  std::vector<uint8_t> weights(static_cast<size_t>(rows * bytes)), x(static_cast<size_t>(kTokens * stride + 64));
+  std::vector<uint8_t> panel(static_cast<size_t>(kPanelRows * int8_panel_row_bytes(kCols) + 64));
+  auto aligned = [](std::vector<uint8_t>& v) { return v.data() + (64 - reinterpret_cast<uintptr_t>(v.data()) % 64) % 64; };
+  uint8_t *const input = aligned(x), *const packed = aligned(panel);
+  fill_random(weights.data(), dtype, rows, kCols, 1);
+  const std::vector<float> values(kCols, 0.5f);
+  std::vector<float> y(static_cast<size_t>(kTokens * rows));
+  for (int64_t t = 0; t < kTokens; t++) best_isa().int8->quantize(values.data(), kCols, input + t * stride);
+  const double read = static_cast<double>(weights.size());
+  const char* name = dtype_info(dtype).name;
+  const Subject matvec = {"matvec, int8", name, read, 0, nullptr};
+  const Subject matmul = {"pack and matmul, int8", name, read, 2.0 * static_cast<double>(rows * kCols * kTokens), nullptr};
+  each_table<Int8Kernels>(&Isa::int8, [&](const Int8Kernels& k) {
+    print_row(matvec, k.name, [&] { k.matvec[dtype](weights.data(), bytes, rows, kCols, input, y.data()); });
+  });
+  each_table<Int8Kernels>(&Isa::int8, [&](const Int8Kernels& k) {
+    print_row(matmul, k.name, [&] {
+      for (int64_t r = 0; r < rows; r += kPanelRows) {
+        k.pack[dtype](weights.data() + r * bytes, bytes, kPanelRows, kCols, packed);
+        k.matmul[dtype](packed, kPanelRows, input, stride, kTokens, kCols, y.data() + r, rows);
+      }
+    });
+  });
 }
 
 // float32 rows [rows, kCols].
@@ -148,6 +191,7 @@ int main(int argc, char** argv) {
   for (int i = 0; i < CQIL_DTYPE_COUNT; i++) {
     bandwidth = std::max(bandwidth, measure_read_bandwidth(1, static_cast<uint64_t>(working_set)));
     report_weights(static_cast<cqil_dtype>(i), working_set);
+    report_int8(static_cast<cqil_dtype>(i), working_set);
   }
   report_floats(working_set);
   std::printf("\n], \"bandwidthGBs\": %.3f}\n", bandwidth);

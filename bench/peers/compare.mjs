@@ -1,7 +1,8 @@
 // Decode and prefill speed of cqil and node-llama-cpp, side by side: the same random weights in the same GGUF file, the same threads,
-// the same token ids, one greedy token per step, each run in a fresh process, the two engines in turn (A B A B …).
+// the same token ids, one greedy token per step, each run in a fresh process, the engines in turn (A B C A B C …). cqil runs twice where
+// weights have products with int8 activations, which is what node-llama-cpp always uses for them: once with float32, once with int8.
 //
-//   npm run build && node bench/peers/install.mjs && node bench/peers/compare.mjs [--shape smollm2-135m] [--dtypes F16,Q8_0,Q4_0]
+//   npm run build && node bench/peers/install.mjs && node bench/peers/compare.mjs [--shape smollm2-135m] [--dtypes F16,Q8_0,Q4_0,Q4_K,…]
 //     [--threads 1,2] [--prompt-tokens 512] [--tokens 64] [--rounds 3] [--name NAME]
 //
 // Writes bench/results/NAME.json (every sample) and NAME.md (the table, which is also printed).
@@ -16,12 +17,17 @@ import { describeRun, runLine } from '../run_info.mjs';
 import { DTYPES, writeRandomGguf } from './random_gguf.mjs';
 
 const here = path.dirname(fileURLToPath(import.meta.url));
-const ENGINES = { cqil: 'time_cqil.mjs', 'node-llama-cpp': 'time_peer.mjs' };
+const PEER = 'node-llama-cpp';
+const ENGINES = {
+  cqil: { script: 'time_cqil.mjs' },
+  'cqil, int8': { script: 'time_cqil.mjs', options: { activations: 'int8' } },
+  [PEER]: { script: 'time_peer.mjs' },
+};
 
 const { values: options } = parseArgs({
   options: {
     shape: { type: 'string', default: 'smollm2-135m' },
-    dtypes: { type: 'string', default: DTYPES.join(',') },
+    dtypes: { type: 'string', default: 'F16,Q8_0,Q4_0' },
     threads: { type: 'string', default: '1,2' },
     'prompt-tokens': { type: 'string', default: '512' },
     tokens: { type: 'string', default: '64' },
@@ -31,20 +37,21 @@ const { values: options } = parseArgs({
 });
 
 function timeOne(engine, request) {
+  const { script, options: extra } = ENGINES[engine];
   return new Promise((resolve, reject) => {
-    const child = execFile(process.execPath, [path.join(here, ENGINES[engine])], { timeout: 600_000 }, (error, stdout, stderr) => {
+    const child = execFile(process.execPath, [path.join(here, script)], { timeout: 600_000 }, (error, stdout, stderr) => {
       if (error) reject(new Error(`${engine}: ${stderr || error.message}`));
       else resolve(JSON.parse(stdout));
     });
-    child.stdin.end(JSON.stringify(request));
+    child.stdin.end(JSON.stringify({ ...request, ...extra }));
   });
 }
 
-async function compare(model, threads) {
+async function compare(model, engines, threads) {
   const count = (name) => Number(options[name]);
   const ids = Array.from({ length: count('prompt-tokens') }, (_, i) => 300 + ((i * 7919) % 20000));
   const request = { model, threads, contextLength: ids.length + count('tokens') + 8, warmIds: ids.slice(0, 16), ids, tokens: count('tokens') };
-  const samples = Object.fromEntries(Object.keys(ENGINES).map((engine) => [engine, { prefillMs: [], decodeMs: [] }]));
+  const samples = Object.fromEntries(engines.map((engine) => [engine, { prefillMs: [], decodeMs: [] }]));
   for (let round = 0; round < count('rounds'); round++) {
     for (const [engine, { prefillMs, decodeMs }] of Object.entries(samples)) {
       const run = await timeOne(engine, request);
@@ -69,13 +76,14 @@ function rowsOf({ dtype, threads, weightBytes, bandwidthGBs, samples }) {
   const floorMs = weightBytes / bandwidthGBs / 1e6;
   return Object.entries(samples).map(([engine, { prefillMs, decodeMs }]) => {
     const prefill = prefillMs.map((ms) => (Number(options['prompt-tokens']) / ms) * 1000);
-    const ratio = median(samples['node-llama-cpp'].decodeMs) / median(decodeMs);
-    return [dtype, threads, engine, spread(decodeMs), `${((100 * floorMs) / median(decodeMs)).toFixed(0)} %`, spread(prefill), ratio.toFixed(2)];
+    const ratio = (ms, peerMs) => (median(peerMs) / median(ms)).toFixed(2);
+    const { prefillMs: peerPrefillMs, decodeMs: peerDecodeMs } = samples[PEER];
+    return [dtype, threads, engine, spread(decodeMs), `${((100 * floorMs) / median(decodeMs)).toFixed(0)} %`, ratio(decodeMs, peerDecodeMs), spread(prefill), ratio(prefillMs, peerPrefillMs)];
   });
 }
 
 function table(runs) {
-  const head = ['weights', 'threads', 'engine', 'ms per token', 'of the floor', 'prefill tokens/s', 'decode, peer = 1'];
+  const head = ['weights', 'threads', 'engine', 'ms per token', 'of the floor', 'decode, peer = 1', 'prefill tokens/s', 'prefill, peer = 1'];
   return [head, head.map(() => '---'), ...runs.flatMap(rowsOf)].map((cells) => `| ${cells.join(' | ')} |`).join('\n');
 }
 
@@ -84,13 +92,15 @@ const folder = mkdtempSync(path.join(os.tmpdir(), 'cqil-compare-'));
 const runs = [];
 try {
   for (const dtype of options.dtypes.split(',')) {
+    if (!DTYPES.includes(dtype)) throw new Error(`There is no dtype ${dtype}; expected some of ${DTYPES.join(',')}.`);
     const model = path.join(folder, `${dtype}.gguf`);
-    const { weightBytes } = writeRandomGguf(model, options.shape, dtype);
+    const { weightBytes, int8Share } = writeRandomGguf(model, options.shape, dtype);
+    const engines = Object.keys(ENGINES).filter((engine) => int8Share > 0 || !ENGINES[engine].options);
     for (const threads of options.threads.split(',').map(Number)) {
       console.error(`${options.shape} ${dtype}, ${threads} threads`);
       // A shared machine reads faster at one time than at another: the floor is the better of two.
       const before = await measureBandwidth(threads, 2 ** 28);
-      const samples = await compare(model, threads);
+      const samples = await compare(model, engines, threads);
       const bandwidthGBs = Math.max(before, await measureBandwidth(threads, 2 ** 28));
       runs.push({ dtype, threads, weightBytes, bandwidthGBs, samples });
     }
@@ -101,7 +111,7 @@ try {
 }
 
 const { dependencies } = JSON.parse(readFileSync(path.join(here, 'package.json'), 'utf8'));
-const peer = `node-llama-cpp ${dependencies['node-llama-cpp']}`;
+const peer = `${PEER} ${dependencies[PEER]}`;
 const name = options.name ?? `peer-${options.shape}`;
 const results = path.join(here, '../results');
 mkdirSync(results, { recursive: true });

@@ -1,5 +1,5 @@
 // One timed run of cqil in a process of its own. One JSON request on stdin:
-//   { model, threads, contextLength, warmIds, ids, tokens, plan? }
+//   { model, threads, contextLength, warmIds, ids, tokens, plan?, activations? }
 // One JSON answer on stdout: { prefillMs (prompt and first token), decodeMs: [tokens] }.
 import { loadModel } from '../../dist/index.js';
 import { readRequest } from './request.mjs';

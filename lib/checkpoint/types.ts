@@ -67,6 +67,10 @@ export type TensorRole =
   | 'w_up' //            [hiddenDim, dim]
   | 'w_down'; //         [dim, hiddenDim]
 
+/** The seven matrices of a layer, in the order of the forward pass: what an adapter may update. */
+export const PROJECTIONS = ['wq', 'wk', 'wv', 'wo', 'w_gate', 'w_up', 'w_down'] as const satisfies readonly TensorRole[];
+export type Projection = (typeof PROJECTIONS)[number];
+
 /** Where one tensor lies. Rows × columns, row-major, columns contiguous; vectors have one row. */
 export interface TensorInfo {
   /** Name in the file. */

@@ -1,5 +1,4 @@
 import { existsSync } from 'node:fs';
-import path from 'node:path';
 import type { Command } from 'commander';
 import { defaultWindow, measurePerplexity, type Perplexity } from '../eval/perplexity.js';
 import { shippedModelPath, type Model } from '../model.js';
@@ -11,7 +10,7 @@ import { addBackendOptions, addJsonOption, type BackendOptions } from './options
 import { planForJson } from './plan_value.js';
 import { Progress } from './progress.js';
 import { formatTable } from './table.js';
-import { readText } from './text_file.js';
+import { readText, textBeside } from './text_file.js';
 import { timeContenders } from './timing.js';
 
 const PROMPT = 'Once upon a time';
@@ -75,7 +74,7 @@ async function tell(model: Model, plan: Plan, signal: AbortSignal, io: Io | unde
 }
 
 async function measure(model: Model, plans: Plan[], texts: string[], progress: Progress, signal: AbortSignal): Promise<Result[]> {
-  const heldout = path.join(shippedModelPath(), 'heldout.txt');
+  const heldout = textBeside(shippedModelPath());
   const ids = existsSync(heldout) ? (await model.tokenizer.encodeSliced(await readText(heldout), { parseSpecialTokens: false, signal })).slice(0, SCORED_TOKENS) : undefined;
   try {
     const contenders = plans.map((plan) => ({ plan, execution: 'auto' as const }));

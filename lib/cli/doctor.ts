@@ -1,27 +1,30 @@
 import { existsSync } from 'node:fs';
 import os from 'node:os';
 import type { Command } from 'commander';
-import { describeMachine, shippedModelPath } from '../model.js';
-import type { MachineInfo } from '../native.js';
+import { cacheFolder } from '../cache_file.js';
+import { describeCuda, describeMachine, shippedModelPath } from '../model.js';
+import type { CudaInfo, MachineInfo } from '../native.js';
 import { printJson, type Io } from './io.js';
 import { addJsonOption } from './options.js';
 import { formatBytes } from './table.js';
 import { packageVersion } from './version.js';
 
 export function addDoctor(program: Command, io: Io): void {
-  addJsonOption(program.command('doctor').description('show what this machine has, and why something is not used')).action((options: { json?: boolean }) => {
-    const report = examine();
+  addJsonOption(program.command('doctor').description('show what this machine has, and why something is not used')).action(async (options: { json?: boolean }) => {
+    const report = await examine();
     if (options.json) printJson(io, report);
     else io.out(formatReport(report));
   });
 }
 
 /** What can be said with the addon, and without it. */
-function examine() {
+async function examine() {
   let machine: MachineInfo | undefined;
+  let cuda: CudaInfo | undefined;
   let problem: string | undefined;
   try {
     machine = describeMachine();
+    cuda = await describeCuda();
   } catch (error) {
     problem = (error as Error).message;
   }
@@ -35,13 +38,18 @@ function examine() {
     isa: machine?.isa ?? null,
     isas: machine?.isas ?? [],
     addon: { loaded: machine !== undefined, reason: problem ?? null },
-    cuda: machine?.cuda ?? { available: false, reason: 'the native addon is not loaded' },
+    cuda: cuda ?? { available: false, reason: 'the native addon is not loaded', library: '', devices: [] },
     nccl: { available: false, reason: 'this version computes on one device, so nothing is reduced between devices' },
     model: { path: model, present: existsSync(model) },
+    cache: cacheFolder(),
   };
 }
 
-function formatReport(report: ReturnType<typeof examine>): string {
+function formatDevice({ name, capability, multiprocessors, memoryBytes }: CudaInfo['devices'][number]): string {
+  return `${name} (compute capability ${capability}, ${multiprocessors} multiprocessors, ${formatBytes(memoryBytes)})`;
+}
+
+function formatReport(report: Awaited<ReturnType<typeof examine>>): string {
   const { versions, addon, cuda, nccl, model } = report;
   const isas = report.isas.map(({ name, supported }) => (name === report.isa ? `${name} (used)` : supported ? name : `${name} (not on this CPU)`));
   const lines: Array<[string, string]> = [
@@ -49,9 +57,10 @@ function formatReport(report: ReturnType<typeof examine>): string {
     ['cpu', `${report.cpu}, ${report.cores} ${report.cores === 1 ? 'core' : 'cores'}, ${formatBytes(report.memoryBytes)} of memory`],
     ['instruction sets', isas.join(', ') || 'unknown without the native addon'],
     ['native addon', addon.loaded ? 'loaded' : `not loaded: ${addon.reason}`],
-    ['cuda', cuda.available ? 'available' : `not used: ${cuda.reason}`],
+    ['cuda', cuda.available ? cuda.devices.map(formatDevice).join('; ') : `not used: ${cuda.reason}`],
     ['nccl', `not used: ${nccl.reason}`],
     ['shipped model', model.present ? model.path : `missing: ${model.path}`],
+    ['measurements kept', report.cache],
   ];
   return lines.map(([name, value]) => `${name.padEnd(18)}${value}\n`).join('');
 }

@@ -2,12 +2,12 @@ import { Option, type Command } from 'commander';
 import { openCheckpoint } from '../checkpoint/open.js';
 import { CqilError } from '../errors.js';
 import { comparePlans } from '../eval/compare_plans.js';
-import { fingerprint } from '../eval/fingerprint.js';
+import { adapterFingerprints, fingerprint } from '../eval/fingerprint.js';
 import { defaultWindow, LONGEST_DEFAULT_WINDOW, modelWindows } from '../eval/perplexity.js';
 import { ResumeFile, type RunIdentity } from '../eval/resume_file.js';
 import { runTasks } from '../eval/run_tasks.js';
 import { parseTask } from '../eval/task_file.js';
-import { PROTOCOLS, type Protocol } from '../eval/windows.js';
+import { PROTOCOLS, type Protocol, type Window } from '../eval/windows.js';
 import { shippedModelPath, type Model } from '../model.js';
 import { formatPlan, isLossy, resolvePlan, type Plan } from '../plan.js';
 import { planSummary } from '../plan_diagram.js';
@@ -45,7 +45,7 @@ export function addEval(program: Command, io: Io): void {
     .option('--delimiter <text>', 'what stands between a context and an answer; \\n is a line break', unescapeLineBreaks, ' ')
     .option('--limit <n>', 'questions per task, drawn at random (default: all)', integer(1, 1 << 30))
     .option('--seed <n>', 'which questions are drawn', integer(0, 2 ** 32 - 1), 0)
-    .option('--resume <path>', 'keep answered questions there, and go on from it');
+    .option('--resume <path>', 'keep finished windows and questions there, and go on from it');
   addJsonOption(addPlacementOptions(command))
     .addHelpText('after', EVAL_HELP)
     .action((path: string | undefined, options: Options) => evaluate(path, options, io));
@@ -53,7 +53,6 @@ export function addEval(program: Command, io: Io): void {
 
 async function evaluate(path: string | undefined, options: Options, io: Io): Promise<void> {
   if (options.file === undefined && options.task === undefined) throw new CqilError('INVALID_ARGUMENT', 'Give a text with --file, or questions with --task, or both.');
-  if (options.resume !== undefined && options.task === undefined) throw new CqilError('INVALID_ARGUMENT', '--resume keeps answered questions; give some with --task.');
   const text = options.file === undefined ? undefined : await readTextFile(options.file);
   const tasks: TaskSource[] = [];
   for (const file of options.task ?? []) {
@@ -65,13 +64,17 @@ async function evaluate(path: string | undefined, options: Options, io: Io): Pro
   const plans = withBaseline((options.plan ?? []).map((plan) => resolvePlan(plan, model.config.nLayers)), model.config.nLayers);
   const source = { path: checkpoint.path, fingerprint: await fingerprint(checkpoint) };
   const progress = new Progress(io, options.json);
+  let resume: ResumeFile | undefined;
   let textReport: TextReport | undefined;
   let taskReports: TaskReport[];
   try {
-    textReport = text && (await evaluateText(model, plans, text, options, progress, io.signal));
-    taskReports = await evaluateTasks(model, plans, tasks, source.fingerprint, options, progress, io.signal);
+    const measured = text && (await cutText(model, text, options, io.signal));
+    resume = options.resume === undefined ? undefined : await ResumeFile.open(options.resume, { ...identityOf(model, source.fingerprint, plans, measured, tasks, options), adapters: await adapterFingerprints(plans) });
+    textReport = measured && (await evaluateText(model, plans, measured, options, resume, progress, io.signal));
+    taskReports = await evaluateTasks(model, plans, tasks, options, resume, progress, io.signal);
   } finally {
     progress.stop();
+    await resume?.close();
   }
   const machine = machineOf(model);
   if (options.json) {
@@ -89,35 +92,41 @@ async function evaluate(path: string | undefined, options: Options, io: Io): Pro
   io.out(`Model ${source.path} (${source.fingerprint}); ${machineSummary(machine)}.\n`);
 }
 
-async function evaluateText(model: Model, plans: Plan[], { text, sha256 }: TextFile, options: Options, progress: Progress, signal: AbortSignal): Promise<TextReport> {
-  const { protocol, execution, window = defaultWindow(model) } = options;
+/** A text, cut into windows. */
+type CutText = Omit<TextReport, 'plans'> & { windows: Window[] };
+
+async function cutText(model: Model, { text, sha256 }: TextFile, { file, protocol, window = defaultWindow(model) }: Options, signal: AbortSignal): Promise<CutText> {
   const ids = await model.tokenizer.encodeSliced(text, { parseSpecialTokens: false, signal });
-  const windows = modelWindows(model, ids, window, protocol);
-  const qualities = await comparePlans(model, plans, windows, { execution, signal, onProgress: (done, total) => progress.update('text', done, total) });
-  return { file: options.file!, sha256, tokens: ids.length, protocol, window, plans: qualities };
+  return { file: file!, sha256, tokens: ids.length, protocol, window, windows: modelWindows(model, ids, window, protocol) };
 }
 
-async function evaluateTasks(model: Model, plans: Plan[], tasks: TaskSource[], modelFingerprint: string, options: Options, progress: Progress, signal: AbortSignal): Promise<TaskReport[]> {
-  if (tasks.length === 0) return [];
-  const { delimiter, limit, seed, execution } = options;
-  const identity: RunIdentity = {
+/** What decides the numbers of a run, whatever it runs on. */
+function identityOf(model: Model, fingerprint: string, plans: Plan[], text: CutText | undefined, tasks: TaskSource[], { delimiter, limit, seed }: Options): RunIdentity {
+  return {
     cqil: 'eval',
-    version: 1,
-    model: modelFingerprint,
+    version: 2,
+    model: fingerprint,
     kvCache: model.kvCache,
+    activations: model.activations,
     plans: plans.map(formatPlan),
+    text: text ? { sha256: text.sha256, tokens: text.tokens, protocol: text.protocol, window: text.window } : null,
     tasks: tasks.map(({ sha256 }) => sha256),
     delimiter,
     limit: limit ?? null,
     seed,
   };
-  const resume = options.resume === undefined ? undefined : await ResumeFile.open(options.resume, identity);
-  try {
-    const results = await runTasks(model, plans, tasks, { delimiter, limit, seed, execution, signal, resume, onProgress: (done, total) => progress.update('questions', done, total) });
-    return results.map((result, i) => ({ file: tasks[i]!.name, sha256: tasks[i]!.sha256, form: tasks[i]!.form, itemsInFile: tasks[i]!.items.length, ...result }));
-  } finally {
-    await resume?.close();
-  }
+}
+
+async function evaluateText(model: Model, plans: Plan[], { windows, ...text }: CutText, { execution }: Options, resume: ResumeFile | undefined, progress: Progress, signal: AbortSignal): Promise<TextReport> {
+  const qualities = await comparePlans(model, plans, windows, { execution, signal, resume, onProgress: (done, total) => progress.update('text', done, total) });
+  return { ...text, plans: qualities };
+}
+
+async function evaluateTasks(model: Model, plans: Plan[], tasks: TaskSource[], options: Options, resume: ResumeFile | undefined, progress: Progress, signal: AbortSignal): Promise<TaskReport[]> {
+  if (tasks.length === 0) return [];
+  const { delimiter, limit, seed, execution } = options;
+  const results = await runTasks(model, plans, tasks, { delimiter, limit, seed, execution, signal, resume, onProgress: (done, total) => progress.update('questions', done, total) });
+  return results.map((result, i) => ({ file: tasks[i]!.name, sha256: tasks[i]!.sha256, form: tasks[i]!.form, itemsInFile: tasks[i]!.items.length, ...result }));
 }
 
 /** Sequential first, then every other plan once. */

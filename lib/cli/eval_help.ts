@@ -13,5 +13,5 @@ On tasks (--task), per plan: the share of questions answered right, with its sta
 and all lines of a file are alike. HellaSwag as text, six lines per question, is read too. The answer with the highest log-likelihood
 counts for acc, the highest per character for acc_norm. nll is that of the right answer, in nats.
 
-Stopped with Ctrl-C, a run with --resume goes on where it was when it is started again with the same model, plans, tasks, delimiter,
-limit and seed.`;
+Stopped with Ctrl-C or otherwise, a run with --resume goes on with the next window or question when it is started again with the same
+model, plans, text, protocol, window, tasks, delimiter, limit and seed.`;

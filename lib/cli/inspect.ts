@@ -1,4 +1,6 @@
 import type { Command } from 'commander';
+import { int8Share, type Activations } from '../activations.js';
+import { mergedBytes, openLora } from '../checkpoint/lora.js';
 import { openCheckpoint } from '../checkpoint/open.js';
 import type { TensorInfo } from '../checkpoint/types.js';
 import { KV_CACHES, kvBytesPerPosition, type KvCache } from '../kv_cache.js';
@@ -8,7 +10,7 @@ import { resolvePlan } from '../plan.js';
 import { describePlan } from '../plan_diagram.js';
 import { printJson, type Io } from './io.js';
 import { weightBytes } from './memory.js';
-import { addJsonOption, addModelArgument, integer, kvCacheOption, PLAN_HELP } from './options.js';
+import { activationsOption, addJsonOption, addModelArgument, integer, kvCacheOption, PLAN_HELP } from './options.js';
 import { planForJson } from './plan_value.js';
 import { addSimilarity } from './similarity.js';
 import { formatBytes, formatTable } from './table.js';
@@ -17,6 +19,7 @@ interface Options {
   plan?: string;
   context?: number;
   kvCache: KvCache;
+  activations: Activations;
   json?: boolean;
 }
 
@@ -25,7 +28,8 @@ export function addInspect(program: Command, io: Io): void {
   addModelArgument(command)
     .option('--plan <plan>', PLAN_HELP)
     .option('--context <n>', "positions to count memory for (default: the model's context length)", integer(1, 1 << 24))
-    .addOption(kvCacheOption());
+    .addOption(kvCacheOption())
+    .addOption(activationsOption());
   addJsonOption(command).action((path: string | undefined, options: Options) => inspect(path ?? shippedModelPath(), options, io));
   command.enablePositionalOptions().helpCommand(false);
   addSimilarity(command, io);
@@ -38,7 +42,8 @@ async function inspect(path: string, options: Options, io: Io): Promise<void> {
   const context = options.context ?? config.contextLength;
   const kvPerPosition = kvBytesPerPosition(config, options.kvCache);
   const kvPerPositionByFormat = Object.fromEntries(KV_CACHES.map((format) => [format, kvBytesPerPosition(config, format)]));
-  const memory = { weights: weightBytes(tensors), kvFormat: options.kvCache, kvPerPosition, kvPerPositionByFormat, context, kvCache: kvPerPosition * context };
+  const adapter = plan.adapter === undefined ? 0 : mergedBytes(await openLora(plan.adapter, config), tensors);
+  const memory = { weights: weightBytes(tensors), adapter, kvFormat: options.kvCache, kvPerPosition, kvPerPositionByFormat, context, kvCache: kvPerPosition * context };
   if (options.json) {
     printJson(io, {
       path,
@@ -46,6 +51,7 @@ async function inspect(path: string, options: Options, io: Io): Promise<void> {
       config: { ...config, ropeFrequencies: [...config.ropeFrequencies] },
       tensors: tensors.map(({ name, role, layer, dtype, rows, cols, byteLength }) => ({ name, role, layer, dtype, rows, cols, bytes: byteLength })),
       memory,
+      activations: { format: options.activations, int8Share: int8Share(tensors) },
       plan: planForJson(plan),
       program: compiled,
     });
@@ -56,7 +62,8 @@ async function inspect(path: string, options: Options, io: Io): Promise<void> {
 layers ${nLayers}, dim ${dim}, hidden dim ${hiddenDim}, heads ${nHeads} of ${headDim}, KV heads ${nKvHeads}, vocabulary ${vocabSize}, context ${contextLength}
 
 ${formatTable(['weights', 'tensors', 'bytes'], weightRows(tensors))}
-memory: weights ${formatBytes(memory.weights)}, KV cache ${options.kvCache} ${formatBytes(memory.kvCache)} for ${context} positions
+memory: weights ${formatBytes(memory.weights)}, ${adapter > 0 ? `with the adapter merged in ${formatBytes(adapter)} more, ` : ''}KV cache ${options.kvCache} ${formatBytes(memory.kvCache)} for ${context} positions
+activations: ${options.activations}; int8 would apply to ${(int8Share(tensors) * 100).toFixed(0)} % of the matrices
 
 ${formatTable(['KV cache', 'per position'], KV_CACHES.map((format) => [format, formatBytes(kvPerPositionByFormat[format]!)]))}
 ${describePlan(plan)}

@@ -22,6 +22,7 @@ export async function openModel(path: string | undefined, options: OpenOptions, 
       threads: options.threads,
       contextLength: options.context,
       kvCache: options.kvCache,
+      activations: options.activations,
       signal: io.signal,
       onProgress: ({ loaded, total }) => progress.update('loading', loaded, total),
     });

@@ -1,14 +1,16 @@
 import { InvalidArgumentError, Option, type Command } from 'commander';
+import { ACTIVATIONS, type Activations } from '../activations.js';
 import { KV_CACHES, type KvCache } from '../kv_cache.js';
 import type { Execution } from '../native.js';
 
-export const EXECUTIONS: readonly Execution[] = ['auto', 'wide', 'lanes'];
+export const EXECUTIONS: readonly Execution[] = ['auto', 'wide', 'lanes', 'persistent'];
 
 /** What computes, as given on the command line. */
 export interface BackendOptions {
   backend: 'auto' | 'cpu' | 'cuda';
   threads?: number;
   kvCache: KvCache;
+  activations: Activations;
 }
 
 /** What computes, and how the layers of a group run. */
@@ -27,11 +29,16 @@ export function addBackendOptions(command: Command): Command {
   return command
     .addOption(new Option('--backend <name>', 'what computes').choices(['auto', 'cpu', 'cuda']).default('auto'))
     .option('--threads <n>', 'CPU threads (default: one per physical core)', integer(1, 256))
-    .addOption(kvCacheOption());
+    .addOption(kvCacheOption())
+    .addOption(activationsOption());
 }
 
 export function kvCacheOption(): Option {
   return new Option('--kv-cache <format>', 'how keys and values are kept').choices(KV_CACHES).default('f32');
+}
+
+export function activationsOption(): Option {
+  return new Option('--activations <format>', 'what vectors are rounded to before weights of 8 bits and less are multiplied with them').choices(ACTIVATIONS).default('float32');
 }
 
 export function addPlacementOptions(command: Command): Command {

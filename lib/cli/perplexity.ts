@@ -57,6 +57,6 @@ async function perplexity(path: string | undefined, options: Options, io: Io): P
     io.out(formatTable(['plan', 'tokens', 'nll', 'perplexity'], cells));
     return;
   }
-  const documents = rows.map((row) => ({ tokens: row.tokens, nll: row.nll, perplexity: row.perplexity, plan: planForJson(row.plan), window, kvCache: model.kvCache }));
+  const documents = rows.map((row) => ({ tokens: row.tokens, nll: row.nll, perplexity: row.perplexity, plan: planForJson(row.plan), window, kvCache: model.kvCache, activations: model.activations }));
   printJson(io, documents.length === 1 ? documents[0] : { rows: documents });
 }

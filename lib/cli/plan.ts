@@ -1,14 +1,20 @@
 import { existsSync } from 'node:fs';
+import path from 'node:path';
 import type { Command } from 'commander';
 import { openCheckpoint } from '../checkpoint/open.js';
+import type { Checkpoint } from '../checkpoint/types.js';
 import { CqilError } from '../errors.js';
 import { shippedModelPath } from '../model.js';
 import { countStages, resolvePlan, type Plan } from '../plan.js';
 import { describePlan, drawPlan, planSummary } from '../plan_diagram.js';
 import { formatJson, printJson, type Io } from './io.js';
-import { addJsonOption, addModelArgument, integer, PLAN_HELP } from './options.js';
+import { addBackendOptions, addJsonOption, addModelArgument, integer, PLAN_HELP, type BackendOptions } from './options.js';
+import { checkAdapter, planInFile } from './plan_adapter.js';
+import { addPlanLatency } from './plan_latency.js';
+import { addPlanRecover } from './plan_recover.js';
 import { addPlanSearch } from './plan_search.js';
 import { planForJson } from './plan_value.js';
+import { formatPredictedTime, predictedTime } from './predicted_time.js';
 import { writeNew } from './write_new.js';
 
 interface Options {
@@ -22,12 +28,13 @@ interface MakeOptions extends Options {
   s?: number;
   e?: number;
   d?: number;
+  adapter?: string;
   output?: string;
   force?: boolean;
 }
 
 export function addPlan(program: Command, io: Io): void {
-  const plan = program.command('plan').description('make, check, explain and search plans');
+  const plan = program.command('plan').description('make, check, explain, search and recover plans');
 
   const make = addModelArgument(plan.command('make').description('write a plan as JSON, checked against a model or a number of layers'))
     .option('--plan <plan>', PLAN_HELP)
@@ -35,6 +42,7 @@ export function addPlan(program: Command, io: Io): void {
     .option('--s <layer>', 'first layer of the grouped range', integer(0, 1024))
     .option('--e <layer>', 'end of the grouped range, not in it', integer(0, 1024))
     .option('--d <n>', 'bypass distance (default: 0)', integer(0, 1024))
+    .option('--adapter <folder>', 'a PEFT LoRA adapter that belongs to the plan')
     .option('-o, --output <file>', 'write there instead of stdout')
     .option('--force', 'overwrite the file');
   addLayersOption(make).action((model: string | undefined, options: MakeOptions) => makePlan(model, options, io));
@@ -43,9 +51,11 @@ export function addPlan(program: Command, io: Io): void {
   addLayersOption(addModelArgument(check)).action((spec: string, model: string | undefined, options: Options) => checkPlan(spec, model, options, io));
 
   const explain = plan.command('explain').description('show in words and as a diagram what a plan does').argument('<plan>', PLAN_HELP);
-  addLayersOption(addModelArgument(explain)).action((spec: string, model: string | undefined, options: Options) => explainPlan(spec, model, options, io));
+  addLayersOption(addBackendOptions(addModelArgument(explain))).action((spec: string, model: string | undefined, options: Options & BackendOptions) => explainPlan(spec, model, options, io));
 
   addPlanSearch(plan, io);
+  addPlanRecover(plan, io);
+  addPlanLatency(plan, io);
 }
 
 function addLayersOption(command: Command): Command {
@@ -59,30 +69,34 @@ async function makePlan(model: string | undefined, options: MakeOptions, io: Io)
     throw new CqilError('INVALID_ARGUMENT', 'Give either --plan, or --p, --s and --e (and --d if there is a bypass).');
   }
   const spec = options.plan ?? Object.entries({ P: p, D: d, S: s, E: e }).flatMap(([letter, value]) => (value === undefined ? [] : [letter + value])).join('-');
-  const plan = await planFor(spec, model, options);
+  const { plan, checkpoint } = await resolveFor(spec, model, options);
+  if (options.adapter !== undefined) plan.adapter = path.resolve(options.adapter);
+  await checkAdapter(plan, checkpoint?.config);
   if (output === undefined) return printJson(io, plan);
-  await writeNew(output, formatJson(plan), options.force ?? false);
+  await writeNew(output, formatJson(planInFile(plan, output)), options.force ?? false);
   if (options.json) printJson(io, plan);
   io.err(`wrote ${output}: ${planSummary(plan)}\n`);
 }
 
 async function checkPlan(spec: string, model: string | undefined, options: Options, io: Io): Promise<void> {
-  const plan = await planFor(spec, model, options);
+  const { plan, checkpoint } = await resolveFor(spec, model, options);
+  await checkAdapter(plan, checkpoint?.config);
   if (options.json) return printJson(io, plan);
   const whom = model ?? `a model of ${plan.layers} layers`;
   io.out(`${planSummary(plan)} fits ${whom}: ${countStages(plan)} stages instead of ${plan.layers}\n`);
 }
 
-async function explainPlan(spec: string, model: string | undefined, options: Options, io: Io): Promise<void> {
-  const plan = await planFor(spec, model, options);
-  if (!options.json) return io.out(`${describePlan(plan)}\n\n${drawPlan(plan)}\n`);
-  printJson(io, { plan: planForJson(plan), layers: plan.layers, groups: plan.groups, stages: countStages(plan), description: describePlan(plan), diagram: drawPlan(plan) });
+async function explainPlan(spec: string, model: string | undefined, options: Options & BackendOptions, io: Io): Promise<void> {
+  const { plan, checkpoint } = await resolveFor(spec, model, options);
+  const predicted = checkpoint && (await predictedTime(plan, checkpoint, options));
+  if (!options.json) return io.out(`${describePlan(plan)}\n\n${drawPlan(plan)}\n${predicted ? `\n${formatPredictedTime(predicted)}` : ''}`);
+  printJson(io, { plan: planForJson(plan), layers: plan.layers, groups: plan.groups, stages: countStages(plan), description: describePlan(plan), diagram: drawPlan(plan), predicted });
 }
 
 /** The plan for a number of layers, for a model, or else as the file itself says; shorthand without any of them is for the shipped model. */
-async function planFor(spec: string, model: string | undefined, { layers }: Options): Promise<Plan> {
+async function resolveFor(spec: string, model: string | undefined, { layers }: Options): Promise<{ plan: Plan; checkpoint?: Checkpoint }> {
   if (model !== undefined && layers !== undefined) throw new CqilError('INVALID_ARGUMENT', 'Give a model or --layers, not both.');
-  if (model === undefined && (layers !== undefined || existsSync(spec))) return resolvePlan(spec, layers);
-  const { config } = await openCheckpoint(model ?? shippedModelPath());
-  return resolvePlan(spec, config.nLayers);
+  if (model === undefined && (layers !== undefined || existsSync(spec))) return { plan: resolvePlan(spec, layers) };
+  const checkpoint = await openCheckpoint(model ?? shippedModelPath());
+  return { plan: resolvePlan(spec, checkpoint.config.nLayers), checkpoint };
 }

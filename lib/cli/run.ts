@@ -9,6 +9,7 @@ import { addInspect } from './inspect.js';
 import type { Io } from './io.js';
 import { addPerplexity } from './perplexity.js';
 import { addPlan } from './plan.js';
+import { addReport } from './report.js';
 import { packageVersion } from './version.js';
 
 const EXIT_DONE = 0;
@@ -40,7 +41,7 @@ function createProgram(io: Io): Command {
       outputError: (text, write) => write(`cqil: ${oneLine(text.replace(/^error: /, ''))}\n`),
     })
     .addHelpText('after', '\nData goes to stdout, progress to stderr. Exit code 0: done, 1: failed, 2: wrong usage, 130: interrupted.');
-  for (const add of [addGenerate, addPerplexity, addEval, addInspect, addPlan, addBench, addDoctor, addDemo]) add(program, io);
+  for (const add of [addGenerate, addPerplexity, addEval, addInspect, addPlan, addBench, addReport, addDoctor, addDemo]) add(program, io);
   return program;
 }
 

@@ -1,5 +1,6 @@
 import { createHash } from 'node:crypto';
 import { readFile, stat } from 'node:fs/promises';
+import path from 'node:path';
 import { CqilError } from '../errors.js';
 import { decodeText, MAX_TEXT_BYTES } from './io.js';
 
@@ -8,6 +9,11 @@ export interface TextFile {
   text: string;
   /** The first 12 hexadecimal digits of the file's SHA-256. */
   sha256: string;
+}
+
+/** Where the text that comes with a model lies, if it has one: held out of its training, to measure on. */
+export function textBeside(model: string): string {
+  return path.join(model.endsWith('.gguf') ? path.dirname(model) : model, 'heldout.txt');
 }
 
 /** How bzip2 and gzip files start, in hexadecimal. */

@@ -12,6 +12,8 @@ export interface Contender {
 export interface Timing {
   /** Milliseconds per decoded token, over all tokens of all rounds. */
   msPerToken: { min: number; median: number; max: number };
+  /** The same of each round: medians, in order. Contenders of one call had round i at the same time. */
+  roundMsPerToken: number[];
   /** Median over the rounds. */
   prefillTokensPerSecond: number;
 }
@@ -35,6 +37,7 @@ export async function timeContenders(
   { signal, onProgress }: { signal?: AbortSignal; onProgress?: (done: number, total: number) => void } = {},
 ): Promise<Timing[]> {
   const ids = randomIds(promptTokens + tokens, model.config.vocabSize);
+  for (const { plan } of contenders) await model.prepare(plan);
   const entries = contenders.map(({ plan, execution }) => ({
     session: model.createSession({ plan, execution, contextLength: promptTokens + tokens }),
     decodeMs: [] as number[],
@@ -58,6 +61,7 @@ export async function timeContenders(
   }
   return entries.map(({ decodeMs, prefillMs }) => ({
     msPerToken: { min: quantile(decodeMs, 0), median: quantile(decodeMs, 0.5), max: quantile(decodeMs, 1) },
+    roundMsPerToken: Array.from({ length: repeat }, (_, round) => quantile(decodeMs.slice(round * tokens, (round + 1) * tokens), 0.5)),
     prefillTokensPerSecond: (promptTokens / quantile(prefillMs, 0.5)) * 1000,
   }));
 }
@@ -68,9 +72,12 @@ async function elapsed(work: () => Promise<unknown>): Promise<number> {
   return performance.now() - started;
 }
 
+/** What the token ids that are timed are drawn from. */
+export const TIMING_SEED = 1;
+
 /** Uniform token ids from a fixed linear congruential generator (Numerical Recipes), so that runs are alike. */
 function randomIds(count: number, vocabSize: number): number[] {
-  let state = 1;
+  let state = TIMING_SEED;
   return Array.from({ length: count }, () => {
     state = (Math.imul(state, 1664525) + 1013904223) >>> 0;
     return Math.floor((state / 2 ** 32) * vocabSize);

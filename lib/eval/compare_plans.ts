@@ -1,3 +1,4 @@
+import { CqilError } from '../errors.js';
 import type { Model } from '../model.js';
 import type { Plan } from '../plan.js';
 import type { Session } from '../session.js';
@@ -18,46 +19,84 @@ export interface TextQuality extends Perplexity {
   topAgreement: number;
 }
 
-interface Tally {
-  session: Session;
+/** Of one plan on one window: per scored token its negative log-likelihood and its KL from the baseline, nats, and how often both agree on the likeliest. */
+export interface WindowScore {
   nll: number[];
   kl: number[];
   sameTop: number;
 }
 
+export interface CompareOptions extends MeasureOptions {
+  /** Where finished windows are kept, and taken from. */
+  resume?: {
+    getWindow(window: number): WindowScore[] | undefined;
+    addWindow(entry: { window: number; scores: WindowScore[] }): Promise<void>;
+  };
+}
+
+interface Tally extends WindowScore {
+  session: Session;
+}
+
 /**
  * Measures plans on a text, and how far each is at every scored token from the first of them, the baseline. All run side by side,
- * slice by slice, so that logits [tokens][vocabSize] are never held for a whole window. Rejects with ABORTED.
+ * slice by slice, so that logits [tokens][vocabSize] are never held for a whole window. Rejects with ABORTED; windows finished by then
+ * are in `resume`, and give the same numbers as if they were computed again.
  *
  * @returns one entry per plan, in their order.
  */
-export async function comparePlans(model: Model, plans: readonly Plan[], windows: readonly Window[], options: MeasureOptions = {}): Promise<TextQuality[]> {
-  const { execution, signal, onProgress } = options;
+export async function comparePlans(model: Model, plans: readonly Plan[], windows: readonly Window[], options: CompareOptions = {}): Promise<TextQuality[]> {
+  const { execution, signal, onProgress, resume } = options;
   const contextLength = Math.max(...windows.map(({ ids }) => ids.length));
   const total = windows.reduce((sum, { ids }) => sum + ids.length, 0);
   const pace = new Pace(signal);
-  const tallies: Tally[] = [];
+  const sessions: Session[] = [];
+  const all: WindowScore[] = plans.map(() => ({ nll: [], kl: [], sameTop: 0 }));
   let done = 0;
   try {
-    for (const plan of plans) tallies.push({ session: model.createSession({ plan, execution, contextLength }), nll: [], kl: [], sameTop: 0 });
-    for (const { ids, firstScored } of windows) {
-      for (const { session } of tallies) {
-        session.truncate(0);
-        // The logits after token i score token i + 1, so the ones after these are not needed.
-        if (firstScored > 1) await session.prefill(ids.slice(0, firstScored - 1), { signal });
+    for (const plan of plans) sessions.push(model.createSession({ plan: await model.prepare(plan), execution, contextLength }));
+    for (const [index, window] of windows.entries()) {
+      let scores = resume?.getWindow(index);
+      if (scores) expectTokens(scores, window, index);
+      else {
+        scores = await compareWindow(sessions, window, pace, signal, (tokens) => onProgress?.(done + tokens, total));
+        await resume?.addWindow({ window: index, scores });
       }
-      for (let from = firstScored - 1; from + 1 < ids.length; from += LOGITS_SLICE) {
-        const targets = ids.slice(from + 1, from + 1 + LOGITS_SLICE);
-        await compareSlice(tallies, ids.slice(from, from + targets.length), targets, pace, signal);
-        onProgress?.(done + from + targets.length, total);
+      for (const [i, { nll, kl, sameTop }] of scores.entries()) {
+        const sum = all[i]!;
+        for (const value of nll) sum.nll.push(value);
+        for (const value of kl) sum.kl.push(value);
+        sum.sameTop += sameTop;
       }
-      done += ids.length;
+      done += window.ids.length;
       onProgress?.(done, total);
     }
-    return tallies.map(summarize);
+    return all.map(summarize);
   } finally {
-    for (const { session } of tallies) session.close();
+    for (const session of sessions) session.close();
   }
+}
+
+/** A resume file that somebody edited must not bring numbers of something else. */
+function expectTokens(scores: readonly WindowScore[], { ids, firstScored }: Window, index: number): void {
+  const expected = ids.length - firstScored;
+  const wrong = scores.find(({ nll }) => nll.length !== expected);
+  if (wrong) throw new CqilError('INVALID_ARGUMENT', `The resume file has ${wrong.nll.length} scores for window ${index}; expected one for each of ${expected} tokens.`);
+}
+
+async function compareWindow(sessions: readonly Session[], { ids, firstScored }: Window, pace: Pace, signal: AbortSignal | undefined, onProgress: (tokens: number) => void): Promise<WindowScore[]> {
+  const tallies = sessions.map((session): Tally => ({ session, nll: [], kl: [], sameTop: 0 }));
+  for (const { session } of tallies) {
+    session.truncate(0);
+    // The logits after token i score token i + 1, so the ones after these are not needed.
+    if (firstScored > 1) await session.prefill(ids.slice(0, firstScored - 1), { signal });
+  }
+  for (let from = firstScored - 1; from + 1 < ids.length; from += LOGITS_SLICE) {
+    const targets = ids.slice(from + 1, from + 1 + LOGITS_SLICE);
+    await compareSlice(tallies, ids.slice(from, from + targets.length), targets, pace, signal);
+    onProgress(from + targets.length);
+  }
+  return tallies.map(({ nll, kl, sameTop }) => ({ nll, kl, sameTop }));
 }
 
 async function compareSlice(tallies: Tally[], slice: number[], targets: number[], pace: Pace, signal: AbortSignal | undefined): Promise<void> {
@@ -75,7 +114,7 @@ async function compareSlice(tallies: Tally[], slice: number[], targets: number[]
   }
 }
 
-function summarize({ nll: values, kl, sameTop }: Tally): TextQuality {
+function summarize({ nll: values, kl, sameTop }: WindowScore): TextQuality {
   const nll = estimate(values);
   const perplexity = Math.exp(nll.mean);
   return {

@@ -44,7 +44,7 @@ export function modelWindows(model: Model, ids: readonly number[], size: number,
  */
 export async function measurePerplexity(model: Model, plan: Plan, ids: readonly number[], window: number, options: MeasureOptions = {}): Promise<Perplexity> {
   const windows = modelWindows(model, ids, window, 'gptq');
-  const session = model.createSession({ plan, execution: options.execution, contextLength: windows[0]!.ids.length });
+  const session = model.createSession({ plan: await model.prepare(plan), execution: options.execution, contextLength: windows[0]!.ids.length });
   try {
     let [sum, tokens, done] = [0, 0, 0];
     for (const { ids: slice } of windows) {

@@ -1,5 +1,6 @@
 import { open, readFile, type FileHandle } from 'node:fs/promises';
 import { CqilError } from '../errors.js';
+import type { WindowScore } from './compare_plans.js';
 import type { ItemScore } from './score_item.js';
 
 /** What a run computes. Two runs with the same one give the same numbers. */
@@ -9,25 +10,30 @@ export interface RunIdentity {
   [field: string]: unknown;
 }
 
-/** Where a finished item stands: the task in the run, the item in the whole task. */
-interface Entry {
+/** A finished question: the task in the run, the item in the whole task, and scores, one per plan. */
+interface ItemEntry {
   task: number;
   item: number;
-  /** One per plan. */
   scores: ItemScore[];
+}
+
+/** A finished window of the text, and its scores, one per plan. */
+interface WindowEntry {
+  window: number;
+  scores: WindowScore[];
 }
 
 const MAX_BYTES = 1 << 30;
 
 /**
- * Finished items as JSON lines, after one line that says what the run is. Every item is written when it is done, so that a run that
- * was stopped can go on where it was. A last line that was not finished is dropped.
+ * Finished questions and windows as JSON lines, after one line that says what the run is. Each is written when it is done, so that a run
+ * that was stopped can go on where it was. A last line that was not finished is dropped.
  */
 export class ResumeFile {
   readonly #file: FileHandle;
-  readonly #done: Map<string, ItemScore[]>;
+  readonly #done: Finished;
 
-  private constructor(file: FileHandle, done: Map<string, ItemScore[]>) {
+  private constructor(file: FileHandle, done: Finished) {
     this.#file = file;
     this.#done = done;
   }
@@ -48,7 +54,7 @@ export class ResumeFile {
       const whole = text.slice(0, text.lastIndexOf('\n') + 1);
       // Only what this run began to write may be dropped: the file could be anything.
       if (whole === '' && !header.startsWith(text)) throw notOurs(path);
-      const done = whole === '' ? new Map<string, ItemScore[]>() : readLines(whole, path, identity);
+      const done = whole === '' ? new Finished() : readLines(whole, path, identity);
       await file.truncate(Buffer.byteLength(whole));
       if (whole === '') await file.appendFile(header);
       return new ResumeFile(file, done);
@@ -61,11 +67,21 @@ export class ResumeFile {
 
   /** The scores of an item that was finished before. */
   get(task: number, item: number): ItemScore[] | undefined {
-    return this.#done.get(`${task} ${item}`);
+    return this.#done.items.get(`${task} ${item}`);
   }
 
-  async add(entry: Entry): Promise<void> {
+  async add(entry: ItemEntry): Promise<void> {
     await this.#file.appendFile(`${JSON.stringify(entry)}\n`);
+  }
+
+  /** The scores of a window that was finished before. */
+  getWindow(window: number): WindowScore[] | undefined {
+    return this.#done.windows.get(window);
+  }
+
+  /** Keeps a window, unless it has numbers that JSON cannot hold: it is then computed again. */
+  async addWindow(entry: WindowEntry): Promise<void> {
+    if (entry.scores.every(isWindowScore)) await this.#file.appendFile(`${JSON.stringify(entry)}\n`);
   }
 
   async close(): Promise<void> {
@@ -73,17 +89,29 @@ export class ResumeFile {
   }
 }
 
-function readLines(text: string, path: string, identity: RunIdentity): Map<string, ItemScore[]> {
+class Finished {
+  readonly items = new Map<string, ItemScore[]>();
+  readonly windows = new Map<number, WindowScore[]>();
+}
+
+function readLines(text: string, path: string, identity: RunIdentity): Finished {
   const [first, ...lines] = text.split('\n').slice(0, -1);
   expectSameRun(parse(first!), path, identity);
   const plans = identity.plans.length;
-  const done = new Map<string, ItemScore[]>();
+  const done = new Finished();
   for (const [i, line] of lines.entries()) {
-    const entry = parse(line) as Partial<Entry> | undefined;
-    if (!isIndex(entry?.task) || !isIndex(entry?.item) || !Array.isArray(entry?.scores) || entry.scores.length !== plans || !entry.scores.every(isScore)) {
-      throw new CqilError('INVALID_ARGUMENT', `Line ${i + 2} of the resume file ${path} is damaged; expected a finished item with the scores of ${plans} plans.`);
+    const { task, item, window, scores } = Object(parse(line)) as Partial<ItemEntry & WindowEntry>;
+    if (Array.isArray(scores) && scores.length === plans) {
+      if (isIndex(task) && isIndex(item) && scores.every(isItemScore)) {
+        done.items.set(`${task} ${item}`, scores);
+        continue;
+      }
+      if (isIndex(window) && scores.every(isWindowScore)) {
+        done.windows.set(window, scores);
+        continue;
+      }
     }
-    done.set(`${entry.task} ${entry.item}`, entry.scores);
+    throw new CqilError('INVALID_ARGUMENT', `Line ${i + 2} of the resume file ${path} is damaged; expected a finished question or window with the scores of ${plans} plans.`);
   }
   return done;
 }
@@ -112,7 +140,16 @@ function isIndex(value: unknown): value is number {
   return Number.isSafeInteger(value) && (value as number) >= 0;
 }
 
-function isScore(value: unknown): value is ItemScore {
+function isItemScore(value: unknown): value is ItemScore {
   const { logLikelihoods, greedy } = Object(value) as Partial<ItemScore>;
   return Array.isArray(logLikelihoods) && logLikelihoods.length > 0 && logLikelihoods.every((score) => typeof score === 'number') && (greedy === undefined || typeof greedy === 'boolean');
+}
+
+function isWindowScore(value: unknown): value is WindowScore {
+  const { nll, kl, sameTop } = Object(value) as Partial<WindowScore>;
+  return areFinite(nll) && areFinite(kl) && nll.length === kl.length && isIndex(sameTop) && sameTop <= nll.length;
+}
+
+function areFinite(values: unknown): values is number[] {
+  return Array.isArray(values) && values.length > 0 && values.every((value) => Number.isFinite(value));
 }

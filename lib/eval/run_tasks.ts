@@ -66,7 +66,7 @@ export async function runTasks(model: Model, plans: readonly Plan[], tasks: read
   const sessions: Session[] = [];
   let done = 0;
   try {
-    for (const plan of plans) sessions.push(model.createSession({ plan, execution, contextLength }));
+    for (const plan of plans) sessions.push(model.createSession({ plan: await model.prepare(plan), execution, contextLength }));
     const results: TaskResult[] = [];
     for (const [task, sampled] of samples.entries()) {
       const scores: ItemScore[][] = [];

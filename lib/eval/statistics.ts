@@ -47,3 +47,27 @@ export function mulberry32(seed: number): () => number {
     return ((bits ^ (bits >>> 14)) >>> 0) / 2 ** 32;
   };
 }
+
+/** Spearman's rank correlation of two lists of the same length; equal values share their mean rank. NaN when a list is all the same. */
+export function rankCorrelation(a: readonly number[], b: readonly number[]): number {
+  const [x, y] = [ranks(a), ranks(b)];
+  const mean = (a.length - 1) / 2;
+  let [products, squaresX, squaresY] = [0, 0, 0];
+  for (let i = 0; i < a.length; i++) {
+    products += (x[i]! - mean) * (y[i]! - mean);
+    squaresX += (x[i]! - mean) ** 2;
+    squaresY += (y[i]! - mean) ** 2;
+  }
+  return products / Math.sqrt(squaresX * squaresY);
+}
+
+/** The place of each value among all, from 0. */
+function ranks(values: readonly number[]): number[] {
+  const order = values.map((_, i) => i).sort((i, j) => values[i]! - values[j]!);
+  const places = Array.from(values, () => 0);
+  for (let from = 0, to = 0; from < order.length; from = to) {
+    while (to < order.length && values[order[to]!] === values[order[from]!]) to++;
+    for (let i = from; i < to; i++) places[order[i]!] = (from + to - 1) / 2;
+  }
+  return places;
+}

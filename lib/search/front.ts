@@ -41,11 +41,13 @@ export async function measureFound({ found }: SearchOutcome, meter: Pick<PlanMet
     }
     options.onProgress?.((from + chunk.length) / trials.length);
   }
-  return found.map(({ best, uniform }) => {
+  const points = found.map(({ best, uniform }) => {
     const baseline = uniform && measured.get(uniform)!;
     const own = measured.get(best)!;
     return { ...(baseline && baseline.kl < own.kl ? baseline : own), uniform: baseline };
   });
+  // What was wanted for itself may be the best of its number of stages too.
+  return points.filter(({ plan }, i) => points.findIndex((other) => other.plan === plan) === i);
 }
 
 /** Those points that none with as few phases or fewer is as good as, fewest phases first. */

@@ -15,6 +15,7 @@ export class PlanMeter {
   readonly #part: string;
   readonly #windows: readonly Window[];
   readonly #file: MeasurementFile | undefined;
+  readonly #known = new Map<string, Quality>();
 
   /** @param part what the file calls this part of the text. */
   constructor(model: Model, part: string, windows: readonly Window[], file?: MeasurementFile) {
@@ -30,7 +31,7 @@ export class PlanMeter {
    */
   async measure(plans: readonly Plan[], signal?: AbortSignal): Promise<Quality[]> {
     const keys = plans.map(formatPlan);
-    const known = new Map<string, Quality>();
+    const known = this.#known;
     for (const key of keys) {
       const quality = this.#file?.get(this.#part, key);
       if (quality) known.set(key, quality);

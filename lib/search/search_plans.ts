@@ -1,4 +1,5 @@
 import { mulberry32 } from '../eval/statistics.js';
+import type { Plan } from '../plan.js';
 import { candidateOf, type Candidate, type SearchSpace, type StageRange } from './candidate.js';
 import { measuredCost, possibleGroups } from './group_costs.js';
 import { localSearch } from './local_search.js';
@@ -13,10 +14,12 @@ export interface SearchOptions extends Budget {
   seed: number;
   /** See `LocalSearchOptions`. */
   focus: (best: ReadonlyMap<number, Trial>) => number;
+  /** Plans of which the best is wanted too, whatever its number of stages. */
+  wanted?: (plan: Plan) => boolean;
 }
 
 export interface SearchOutcome {
-  /** Of each number of stages, the candidate with the least KL, and the best of the paper's plans; fewest stages first. */
+  /** Of each number of stages, the candidate with the least KL, and the best of the paper's plans; fewest stages first. Last, the best of those wanted. */
   found: Array<{ best: Trial; uniform?: Trial }>;
   /** Plans measured. */
   evaluations: number;
@@ -37,7 +40,7 @@ const SHARES = { similarity: 0.15, uniform: 0.4, groups: 0.7 };
  *
  * The same `seed` and number of `evaluations` give the same outcome; a limit in time does not.
  */
-export async function searchPlans(measure: Measure, { space, similarity, seed, focus, ...budget }: SearchOptions): Promise<SearchOutcome> {
+export async function searchPlans(measure: Measure, { space, similarity, seed, focus, wanted, ...budget }: SearchOptions): Promise<SearchOutcome> {
   const random = mulberry32(seed);
   const trials = new Trials(space, measure, budget);
 
@@ -55,7 +58,9 @@ export async function searchPlans(measure: Measure, { space, similarity, seed, f
   await trials.run(cheapestPartitions(space, cost).map((sizes) => ({ sizes, bypass })), 'group costs');
 
   const complete = await localSearch(trials, space, cost, { random, focus });
-  const found = [...trials.best].sort(([a], [b]) => a - b).map(([stages, best]) => ({ best, uniform: trials.bestUniform.get(stages) }));
+  const found: SearchOutcome['found'] = [...trials.best].sort(([a], [b]) => a - b).map(([stages, best]) => ({ best, uniform: trials.bestUniform.get(stages) }));
+  const special = wanted && trials.bestOf(wanted);
+  if (special) found.push({ best: special });
   return { found, evaluations: trials.count, complete };
 }
 

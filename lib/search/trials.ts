@@ -63,6 +63,13 @@ export class Trials {
     return [...byStages.values()].flatMap((trials) => trials.toSorted((a, b) => a.quality.kl - b.quality.kl).slice(0, width));
   }
 
+  /** The candidate with the least KL among those whose plan is wanted. */
+  bestOf(wanted: (plan: Plan) => boolean): Trial | undefined {
+    let best: Trial | undefined;
+    for (const trial of this.#all.values()) if ((!best || trial.quality.kl < best.quality.kl) && wanted(trial.plan)) best = trial;
+    return best;
+  }
+
   /** Which share of the budget is spent: 1 and more, all of it. 0 without a budget. */
   get spent(): number {
     const { evaluations = Infinity, milliseconds = Infinity } = this.#budget;

@@ -10,6 +10,7 @@ struct Entry {
 
 static const Entry kTable[] = {
     {"describeMachine", describe_machine},
+    {"describeCuda", describe_cuda_call},
     {"measureBandwidth", measure_bandwidth},
     {"compileProgram", compile_program_call},
     {"loadModel", load_model},
@@ -17,6 +18,7 @@ static const Entry kTable[] = {
     {"disposeModel", dispose_model},
     {"createSession", create_session},
     {"forward", forward_call},
+    {"timeline", timeline_call},
     {"cancelSession", cancel_session},
     {"closeSession", close_session},
 };

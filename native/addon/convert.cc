@@ -100,8 +100,9 @@ ModelRequest read_model_request(const Napi::Value& from) {
   ModelRequest request;
   request.weights.shape = read_shape(read_object(spec.Get("shape"), "shape"), request.weights.rope_frequencies);
   request.backend = read_string(spec, "backend");
-  request.threads = read_int(spec, "threads");
-  if (request.threads < 1 || request.threads > 1024) mismatch("threads", "between 1 and 1024");
+  request.options.threads = read_int(spec, "threads");
+  if (request.options.threads < 1 || request.options.threads > 1024) mismatch("threads", "between 1 and 1024");
+  request.options.device = read_int(spec, "device");
   const Napi::Array files = read_array(spec, "files");
   for (uint32_t i = 0; i < files.Length(); i++) request.weights.files.push_back(files.Get(i).ToString().Utf8Value());
   const Napi::Array tensors = read_array(spec, "tensors");
@@ -118,6 +119,24 @@ ModelRequest read_model_request(const Napi::Value& from) {
     request.weights.random_seed = static_cast<uint64_t>(read_whole(spec, "randomSeed"));
   }
   return request;
+}
+
+AdapterSpec read_adapter(const Napi::Object& object) {
+  AdapterSpec adapter;
+  adapter.file = read_string(object, "file");
+  auto read_matrix = [](const Napi::Object& pair, const char* key) {
+    const Napi::Object matrix = read_object(pair.Get(key), key);
+    const int64_t offset = read_whole(matrix, "offset");
+    if (offset < 0) mismatch("offset", "positive");
+    return AdapterMatrix{read_string(matrix, "dtype"), static_cast<uint64_t>(offset)};
+  };
+  const Napi::Array pairs = read_array(object, "pairs");
+  for (uint32_t i = 0; i < pairs.Length(); i++) {
+    const Napi::Object pair = read_object(pairs.Get(i), "a pair");
+    adapter.pairs.push_back({read_string(pair, "role"), read_int(pair, "layer"), read_int(pair, "rank"),
+                             static_cast<float>(read_number(pair, "scale")), read_matrix(pair, "a"), read_matrix(pair, "b")});
+  }
+  return adapter;
 }
 
 Plan read_plan(const Napi::Value& from) {
@@ -139,7 +158,18 @@ Execution read_execution(const Napi::Value& from) {
   if (name == "auto") return Execution::kAuto;
   if (name == "wide") return Execution::kWide;
   if (name == "lanes") return Execution::kLanes;
-  mismatch("execution", "auto, wide or lanes");
+  if (name == "persistent") return Execution::kPersistent;
+  mismatch("execution", "auto, wide, lanes or persistent");
+}
+
+const char* execution_name(cqil_execution execution) {
+  switch (execution) {
+    case CQIL_WIDE: return "wide";
+    case CQIL_LANES: return "lanes";
+    case CQIL_PERSISTENT: return "persistent";
+    case CQIL_EXECUTION_COUNT: break;
+  }
+  return "";
 }
 
 cqil_dtype read_kv_dtype(const Napi::Value& from) {
@@ -148,6 +178,13 @@ cqil_dtype read_kv_dtype(const Napi::Value& from) {
   if (name == "f16") return CQIL_F16;
   if (name == "q8_0") return CQIL_Q8_0;
   mismatch("kvCache", "f32, f16 or q8_0");
+}
+
+cqil_activations read_activations(const Napi::Value& from) {
+  const std::string name = from.IsString() ? from.As<Napi::String>().Utf8Value() : "";
+  if (name == "float32") return CQIL_ACTIVATIONS_F32;
+  if (name == "int8") return CQIL_ACTIVATIONS_INT8;
+  mismatch("activations", "float32 or int8");
 }
 
 ForwardRequest read_forward_request(const Napi::Value& from) {

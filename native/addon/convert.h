@@ -5,6 +5,7 @@
 
 #include <string>
 
+#include "../core/adapter.h"
 #include "../core/plan.h"
 #include "../core/program.h"
 #include "../core/session.h"
@@ -19,14 +20,17 @@ Napi::Error to_js_error(Napi::Env env, const char* code, const std::string& mess
 struct ModelRequest {
   WeightsSpec weights;
   std::string backend;
-  int32_t threads;
+  cqil_model_options options = {};
 };
 
 cqil_shape read_shape(const Napi::Object& from, std::vector<double>& rope_frequencies);
 ModelRequest read_model_request(const Napi::Value& from);
+AdapterSpec read_adapter(const Napi::Object& object);
 Plan read_plan(const Napi::Value& from);
 Execution read_execution(const Napi::Value& from);
+const char* execution_name(cqil_execution execution);
 cqil_dtype read_kv_dtype(const Napi::Value& from);
+cqil_activations read_activations(const Napi::Value& from);
 ForwardRequest read_forward_request(const Napi::Value& from);
 int32_t read_int(const Napi::Object& from, const char* key);
 Napi::Object read_object(const Napi::Value& from, const char* what);

@@ -68,13 +68,32 @@ Napi::Value describe_machine(const Napi::CallbackInfo& info) {
       isas.Set(static_cast<uint32_t>(i), isa);
     }
     machine.Set("isas", isas);
-    machine.Set("isa", best_kernels().name);
-    Napi::Object cuda = Napi::Object::New(env);
-    const std::string reason = cuda_unavailable_reason();
-    cuda.Set("available", reason.empty());
-    cuda.Set("reason", reason);
-    machine.Set("cuda", cuda);
+    machine.Set("isa", best_isa().name);
     return machine;
+  });
+}
+
+Napi::Value describe_cuda_call(const Napi::CallbackInfo& info) {
+  const Napi::Env env = info.Env();
+  return call(env, [&] {
+    return Task<CudaState>::start(env, describe_cuda, [](Napi::Env env, CudaState state) -> Napi::Value {
+      Napi::Array devices = Napi::Array::New(env, state.devices.size());
+      for (uint32_t i = 0; i < state.devices.size(); i++) {
+        const cqil_device& from = state.devices[i];
+        Napi::Object device = Napi::Object::New(env);
+        device.Set("name", from.name);
+        device.Set("capability", std::to_string(from.capability_major) + "." + std::to_string(from.capability_minor));
+        device.Set("multiprocessors", from.multiprocessors);
+        device.Set("memoryBytes", static_cast<double>(from.memory_bytes));
+        devices.Set(i, device);
+      }
+      Napi::Object cuda = Napi::Object::New(env);
+      cuda.Set("available", state.reason.empty());
+      cuda.Set("reason", state.reason);
+      cuda.Set("library", state.library);
+      cuda.Set("devices", devices);
+      return cuda;
+    });
   });
 }
 

@@ -14,14 +14,31 @@ Napi::Value compile_program_call(const Napi::CallbackInfo& info) {
   });
 }
 
+static Napi::Value load_adapted(Napi::Env env, const Napi::Object& spec) {
+  auto base = read_open<ModelHandle>(spec.Get("base"));
+  auto adapter = std::make_shared<AdapterSpec>(read_adapter(spec));
+  return Task<std::shared_ptr<Model>>::start(
+      env, [base, adapter] { return std::make_shared<Model>(base, *adapter); },
+      [](Napi::Env env, std::shared_ptr<Model> model) {
+        auto handle = std::make_unique<ModelHandle>();
+        handle->reported_bytes = static_cast<int64_t>(model->merged_bytes());
+        Napi::MemoryManagement::AdjustExternalMemory(env, handle->reported_bytes);
+        handle->object = std::move(model);
+        return make_handle(env, std::move(handle));
+      });
+}
+
 Napi::Value load_model(const Napi::CallbackInfo& info) {
   const Napi::Env env = info.Env();
   return call(env, [&] {
+    const Napi::Object spec = read_object(info[0], "spec");
+    if (spec.Has("base")) return load_adapted(env, spec);
     auto request = std::make_shared<ModelRequest>(read_model_request(info[0]));
-    const cqil_backend& backend = find_backend(request->backend);
     return Task<std::shared_ptr<Model>>::start(
         env,
-        [request, &backend] { return std::make_shared<Model>(std::move(request->weights), backend, request->threads); },
+        [request] {
+          return std::make_shared<Model>(std::move(request->weights), find_backend(request->backend), request->options);
+        },
         [](Napi::Env env, std::shared_ptr<Model> model) {
           auto handle = std::make_unique<ModelHandle>();
           handle->object = std::move(model);
@@ -49,7 +66,10 @@ Napi::Value prefetch_model(const Napi::CallbackInfo& info) {
 Napi::Value dispose_model(const Napi::CallbackInfo& info) {
   const Napi::Env env = info.Env();
   return call(env, [&] {
-    read_handle<ModelHandle>(info[0]).object.reset();
+    ModelHandle& handle = read_handle<ModelHandle>(info[0]);
+    handle.object.reset();
+    Napi::MemoryManagement::AdjustExternalMemory(env, -handle.reported_bytes);
+    handle.reported_bytes = 0;
     return env.Undefined();
   });
 }

@@ -14,7 +14,8 @@ Napi::Value create_session(const Napi::CallbackInfo& info) {
     auto handle = std::make_unique<SessionHandle>();
     handle->object = std::make_shared<Session>(std::move(model), read_plan(options.Get("plan")),
                                                read_execution(options.Get("execution")), read_int(options, "contextLength"),
-                                               read_kv_dtype(options.Get("kvCache")));
+                                               read_kv_dtype(options.Get("kvCache")), read_activations(options.Get("activations")));
+    if (!options.Get("settled").IsUndefined()) handle->object->settle(read_execution(options.Get("settled")));
     handle->reported_bytes = static_cast<int64_t>(handle->object->cache_bytes());
     Napi::MemoryManagement::AdjustExternalMemory(env, handle->reported_bytes);
     return make_handle(env, std::move(handle));
@@ -40,6 +41,28 @@ Napi::Value forward_call(const Napi::CallbackInfo& info) {
   });
 }
 
+Napi::Value timeline_call(const Napi::CallbackInfo& info) {
+  const Napi::Env env = info.Env();
+  return call(env, [&] {
+    auto session = read_open<SessionHandle>(info[0]);
+    auto request = std::make_shared<ForwardRequest>(read_forward_request(info[1]));
+    session->arm();
+    return Task<std::vector<cqil_span>>::start(
+        env, [session, request] { return session->timeline(*request); },
+        [](Napi::Env env, std::vector<cqil_span> spans) -> Napi::Value {
+          constexpr size_t kNumbers = 5;
+          Napi::Float64Array array = Napi::Float64Array::New(env, spans.size() * kNumbers);
+          for (size_t i = 0; i < spans.size(); i++) {
+            const cqil_span& span = spans[i];
+            const double row[kNumbers] = {static_cast<double>(span.phase), static_cast<double>(span.thread), static_cast<double>(span.lane),
+                                          static_cast<double>(span.begin_ns), static_cast<double>(span.end_ns)};
+            std::memcpy(array.Data() + i * kNumbers, row, sizeof row);
+          }
+          return array;
+        });
+  });
+}
+
 Napi::Value cancel_session(const Napi::CallbackInfo& info) {
   const Napi::Env env = info.Env();
   return call(env, [&] {
@@ -53,10 +76,11 @@ Napi::Value close_session(const Napi::CallbackInfo& info) {
   const Napi::Env env = info.Env();
   return call(env, [&] {
     SessionHandle& handle = read_handle<SessionHandle>(info[0]);
+    const auto settled = handle.object ? handle.object->settled() : std::nullopt;
     handle.object.reset();
     Napi::MemoryManagement::AdjustExternalMemory(env, -handle.reported_bytes);
     handle.reported_bytes = 0;
-    return env.Undefined();
+    return settled ? Napi::String::New(env, execution_name(*settled)) : env.Null();
   });
 }
 

@@ -9,7 +9,7 @@ extern "C" {
 #endif
 
 // Raised whenever anything in this file changes.
-#define CQIL_BACKEND_ABI 4
+#define CQIL_BACKEND_ABI 5
 
 // Tokens one forward takes at most: the height of activation buffers.
 #define CQIL_MAX_BATCH 256
@@ -120,12 +120,25 @@ typedef struct cqil_program {
   int32_t bypass_residual;  // 1: b_j also joins the residual ("official"); 0: "paper"
 } cqil_program;
 
+// What a vector is when weights are multiplied with it. The sum over a product is float32 either way.
+typedef enum cqil_activations {
+  CQIL_ACTIVATIONS_F32 = 0,
+  CQIL_ACTIVATIONS_INT8,  // rounded to int8 in blocks of 32, where the backend has such products for the weights' dtype
+} cqil_activations;
+
 typedef struct cqil_session_options {
   int32_t context_length;  // positions the KV cache holds, for every layer at the layer's own index
   cqil_dtype kv_dtype;     // of cached keys and values: CQIL_F32, CQIL_F16 or CQIL_Q8_0 (blocks along head_dim)
+  cqil_activations activations;
 } cqil_session_options;
 
-typedef enum cqil_execution { CQIL_WIDE = 0, CQIL_LANES = 1 } cqil_execution;
+// How the lanes of a stage run; changes the time only.
+typedef enum cqil_execution {
+  CQIL_WIDE = 0,    // every phase takes all lanes at once
+  CQIL_LANES,       // each lane by itself, joined where the formula joins
+  CQIL_PERSISTENT,  // CUDA: one kernel walks the program for a whole token
+  CQIL_EXECUTION_COUNT
+} cqil_execution;
 
 typedef enum cqil_output {
   CQIL_OUTPUT_NONE = 0,
@@ -134,6 +147,15 @@ typedef enum cqil_output {
   CQIL_OUTPUT_TRACE,
   CQIL_OUTPUT_ALL_LOGITS
 } cqil_output;
+
+// When one thread computed its part of one phase, in nanoseconds since the call began, by a clock that never goes back.
+typedef struct cqil_span {
+  int32_t phase;   // index in the program; -1: nothing was noted here
+  int32_t thread;  // of the backend
+  int32_t lane;    // of the phase; -1: all of them, or what joins them
+  int64_t begin_ns;
+  int64_t end_ns;
+} cqil_span;
 
 typedef struct cqil_forward {
   const int32_t* ids;  // [n_ids], 1 .. CQIL_MAX_BATCH, each in [0, vocab_size)
@@ -147,7 +169,26 @@ typedef struct cqil_forward {
                             // or, of each layer, its input x, a_j and m_j [n_layers, 3, n_ids, dim],
                             // or the logits of every id [n_ids, vocab_size]
   volatile int32_t* cancel;  // polled between stages; non-zero ends the call with CQIL_ABORTED
+  cqil_span* spans;          // [n_spans], phase -1 throughout, or null where no times are wanted, which then cost nothing.
+  int32_t n_spans;           // At least threads * sum over phases of (n_lanes + 1); a backend that keeps no times writes none.
 } cqil_forward;
+
+// A device that can compute.
+typedef struct cqil_device {
+  char name[128];
+  int32_t capability_major;  // compute capability, as in 9.0
+  int32_t capability_minor;
+  int32_t multiprocessors;
+  uint64_t memory_bytes;
+} cqil_device;
+
+typedef struct cqil_model_options {
+  int32_t threads;  // of the CPU backend
+  int32_t device;   // an index into what list_devices gives; 0 on the CPU
+  // Null, or the model this is a variant of, with the same threads and device: it outlives this one, calls on sessions of both
+  // never overlap, and a tensor with the same data pointer is the same tensor, so that it need not be held twice.
+  struct cqil_backend_model* base;
+} cqil_model_options;
 
 typedef struct cqil_backend_model cqil_backend_model;
 typedef struct cqil_backend_session cqil_backend_session;
@@ -156,8 +197,13 @@ typedef struct cqil_backend_session cqil_backend_session;
 typedef struct cqil_backend {
   uint32_t abi;
   const char* name;
-  cqil_status (*model_create)(const cqil_weights* weights, int32_t threads, cqil_backend_model** out, cqil_error* error);
+  // Writes at most capacity devices and how many there are. CQIL_BACKEND_UNAVAILABLE says why there is none. The CPU is no device.
+  cqil_status (*list_devices)(cqil_device* devices, int32_t capacity, int32_t* count, cqil_error* error);
+  cqil_status (*model_create)(const cqil_weights* weights, const cqil_model_options* options, cqil_backend_model** out,
+                              cqil_error* error);
   void (*model_destroy)(cqil_backend_model* model);
+  // Bit 1 << e is set when sessions of this model take the cqil_execution e.
+  uint32_t (*executions)(const cqil_backend_model* model);
   // The program is copied. A token's own keys and values are read back from the cache like all others, so that rounding them
   // does not depend on how a prompt is split.
   cqil_status (*session_create)(cqil_backend_model* model, const cqil_program* program, const cqil_session_options* options,
@@ -165,6 +211,10 @@ typedef struct cqil_backend {
   cqil_status (*forward)(cqil_backend_session* session, const cqil_forward* request, cqil_error* error);
   void (*session_destroy)(cqil_backend_session* session);
 } cqil_backend;
+
+// What a shared library exports, under this name: its table, which lives as long as the library.
+#define CQIL_BACKEND_ENTRY "cqil_backend_entry"
+typedef const cqil_backend* (*cqil_backend_entry_function)(void);
 
 #ifdef __cplusplus
 }

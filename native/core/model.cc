@@ -18,9 +18,24 @@ void check_status(cqil_status status, const cqil_error& error) {
   throw Error(code ? code : "INTERNAL", error.text);
 }
 
-Model::Model(WeightsSpec spec, const cqil_backend& backend, int32_t threads) : weights_(std::move(spec)), backend_(backend) {
+Model::Model(WeightsSpec spec, const cqil_backend& backend, const cqil_model_options& options)
+    : weights_(std::make_unique<Weights>(std::move(spec))), backend_(backend), options_(options) {
   cqil_error error = {};
-  check_status(backend_.model_create(&weights_.view(), threads, &backend_model_, &error), error);
+  check_status(backend_.model_create(&weights_->view(), &options_, &backend_model_, &error), error);
+}
+
+static cqil_model_options variant_options(cqil_model_options options, cqil_backend_model* base) {
+  options.base = base;
+  return options;
+}
+
+Model::Model(std::shared_ptr<Model> base, const AdapterSpec& adapter)
+    : base_(std::move(base)),
+      merged_(std::make_unique<MergedWeights>(base_->weights(), adapter, base_->threads())),
+      backend_(base_->backend_),
+      options_(variant_options(base_->options_, base_->backend_model_)) {
+  cqil_error error = {};
+  check_status(backend_.model_create(&merged_->view(), &options_, &backend_model_, &error), error);
 }
 
 Model::~Model() { backend_.model_destroy(backend_model_); }
@@ -30,7 +45,12 @@ ExecutionTuner& Model::tuner(const Program& program) {
   for (const cqil_phase& phase : program.phases)
     if (phase.kind == CQIL_QKV) stages.push_back(phase.first_layer);
   std::lock_guard<std::mutex> lock(tuners_mutex_);
-  return tuners_[stages];
+  const auto found = tuners_.find(stages);
+  if (found != tuners_.end()) return found->second;
+  std::vector<cqil_execution> candidates;
+  for (cqil_execution execution : {CQIL_WIDE, CQIL_LANES, CQIL_PERSISTENT})
+    if (backend_.executions(backend_model_) & 1u << execution && (execution != CQIL_LANES || program.max_lanes > 1)) candidates.push_back(execution);
+  return tuners_.try_emplace(stages, candidates).first->second;
 }
 
 }  // namespace cqil

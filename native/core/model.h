@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "../backend/backend.h"
+#include "adapter.h"
 #include "execution_tuner.h"
 #include "program.h"
 #include "weights.h"
@@ -14,23 +15,33 @@ namespace cqil {
 class Model {
  public:
   // Throws what Weights and the backend throw.
-  Model(WeightsSpec spec, const cqil_backend& backend, int32_t threads);
+  Model(WeightsSpec spec, const cqil_backend& backend, const cqil_model_options& options);
+  // The base with an adapter merged in, computing on the base's threads or device. Throws what MergedWeights and the backend throw.
+  Model(std::shared_ptr<Model> base, const AdapterSpec& adapter);
   ~Model();
   Model(const Model&) = delete;
 
-  const cqil_shape& shape() const { return weights_.view().shape; }
-  const Weights& weights() const { return weights_; }
+  const cqil_shape& shape() const { return weights().view().shape; }
+  // As they are in the files.
+  const Weights& weights() const { return base_ ? base_->weights() : *weights_; }
+  // Of matrices with an adapter merged in.
+  uint64_t merged_bytes() const { return merged_ ? merged_->bytes() : 0; }
   const cqil_backend& backend() const { return backend_; }
   cqil_backend_model* backend_model() const { return backend_model_; }
-  // Held during a forward: the sessions of a model share its threads or device.
-  std::mutex& forward_mutex() { return forward_mutex_; }
+  // Asked for; the backend may have fewer.
+  int32_t threads() const { return options_.threads; }
+  // Held during a forward: the sessions of a model, with an adapter or without, share its threads or device.
+  std::mutex& forward_mutex() { return base_ ? base_->forward_mutex() : forward_mutex_; }
   // What sessions of the same program have learnt about its executions. To be used under forward_mutex().
   ExecutionTuner& tuner(const Program& program);
 
  private:
-  Weights weights_;
+  const std::shared_ptr<Model> base_;  // with an adapter
+  const std::unique_ptr<const Weights> weights_;  // without
+  const std::unique_ptr<const MergedWeights> merged_;
   const cqil_backend& backend_;
   cqil_backend_model* backend_model_ = nullptr;
+  const cqil_model_options options_;
   std::mutex forward_mutex_;
   std::mutex tuners_mutex_;  // not forward_mutex_: sessions are made on the JavaScript thread, which waits for nothing long
   std::map<std::vector<int32_t>, ExecutionTuner> tuners_;  // by the first layer of every stage

@@ -1,5 +1,6 @@
 #include "session.h"
 
+#include <algorithm>
 #include <chrono>
 #include <string>
 
@@ -7,8 +8,16 @@
 #include "error.h"
 
 namespace cqil {
+namespace {
 
-Session::Session(std::shared_ptr<Model> model, const Plan& plan, Execution execution, int32_t context_length, cqil_dtype kv_dtype)
+cqil_execution chosen(Execution execution) {
+  return execution == Execution::kPersistent ? CQIL_PERSISTENT : execution == Execution::kLanes ? CQIL_LANES : CQIL_WIDE;
+}
+
+}  // namespace
+
+Session::Session(std::shared_ptr<Model> model, const Plan& plan, Execution execution, int32_t context_length, cqil_dtype kv_dtype,
+                 cqil_activations activations)
     : model_(std::move(model)),
       program_(compile_program(plan, model_->shape().n_layers)),
       execution_(execution),
@@ -16,8 +25,11 @@ Session::Session(std::shared_ptr<Model> model, const Plan& plan, Execution execu
       context_length_(context_length) {
   if (context_length < 1 || context_length > 1 << 24)
     throw Error("INVALID_ARGUMENT", "contextLength is " + std::to_string(context_length) + "; expected 1 to 16777216.");
+  if (!(model_->backend().executions(model_->backend_model()) & 1u << chosen(execution)))
+    throw Error("BACKEND_UNAVAILABLE", std::string("The ") + model_->backend().name +
+                                           " backend has no persistent execution; expected auto, wide or lanes.");
   const cqil_program program = program_.view();
-  const cqil_session_options options = {context_length, kv_dtype};
+  const cqil_session_options options = {context_length, kv_dtype, activations};
   cqil_error error = {};
   check_status(model_->backend().session_create(model_->backend_model(), &program, &options, &backend_session_, &error), error);
   const cqil_shape& shape = model_->shape();
@@ -27,6 +39,10 @@ Session::Session(std::shared_ptr<Model> model, const Plan& plan, Execution execu
 
 Session::~Session() {
   if (backend_session_) model_->backend().session_destroy(backend_session_);
+}
+
+void Session::settle(Execution execution) {
+  if (execution != Execution::kAuto) tuner_.settle(chosen(execution));
 }
 
 void Session::check(const ForwardRequest& request) const {
@@ -71,6 +87,24 @@ size_t result_size(cqil_output output, const cqil_shape& shape, size_t n, size_t
 }  // namespace
 
 std::vector<float> Session::forward(const ForwardRequest& request) {
+  std::vector<cqil_span> none;
+  return run(request, none);
+}
+
+std::vector<cqil_span> Session::timeline(const ForwardRequest& request) {
+  size_t per_thread = 0;
+  for (const cqil_phase& phase : program_.phases) per_thread += static_cast<size_t>(phase.n_lanes) + 1;
+  std::vector<cqil_span> spans(per_thread * static_cast<size_t>(model_->threads()), cqil_span{-1, 0, 0, 0, 0});
+  run(request, spans);
+  spans.erase(std::remove_if(spans.begin(), spans.end(), [](const cqil_span& span) { return span.phase < 0; }), spans.end());
+  if (spans.empty())
+    throw Error("BACKEND_UNAVAILABLE",
+                std::string("The ") + model_->backend().name + " backend keeps no times of phases; expected the cpu backend.");
+  return spans;
+}
+
+// spans: empty where no times are wanted.
+std::vector<float> Session::run(const ForwardRequest& request, std::vector<cqil_span>& spans) {
   std::lock_guard<std::mutex> lock(model_->forward_mutex());
   check(request);
   const int32_t n = static_cast<int32_t>(request.ids.size());
@@ -90,15 +124,17 @@ std::vector<float> Session::forward(const ForwardRequest& request) {
   call.n_scores = static_cast<int32_t>(targets.size());
   call.result = result.data();
   call.cancel = &cancel_;
-  const bool tune = execution_ == Execution::kAuto && program_.max_lanes > 1 && n == 1 && request.output != CQIL_OUTPUT_TRACE;
-  call.execution = tune ? tuner_.next() : execution_ == Execution::kLanes ? CQIL_LANES : CQIL_WIDE;
+  call.spans = spans.empty() ? nullptr : spans.data();
+  call.n_spans = static_cast<int32_t>(spans.size());
+  const bool tune = execution_ == Execution::kAuto && n == 1 && request.output != CQIL_OUTPUT_TRACE;
+  call.execution = tune ? tuner_.next() : chosen(execution_);
 
   filled_ = request.position;  // what follows is overwritten, whether or not the call succeeds
   cqil_error error = {};
   const auto start = std::chrono::steady_clock::now();
   const cqil_status status = model_->backend().forward(backend_session_, &call, &error);
   check_status(status, error);
-  if (tune) tuner_.record(std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count());
+  if (tune && spans.empty()) tuner_.record(std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count());
   filled_ = request.position + n;
   return result;
 }

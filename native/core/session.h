@@ -2,6 +2,7 @@
 #pragma once
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <vector>
 
 #include "model.h"
@@ -9,7 +10,7 @@
 
 namespace cqil {
 
-enum class Execution { kAuto, kWide, kLanes };
+enum class Execution { kAuto, kWide, kLanes, kPersistent };
 
 struct ForwardRequest {
   std::vector<int32_t> ids;
@@ -21,9 +22,9 @@ struct ForwardRequest {
 
 class Session {
  public:
-  // Throws INVALID_PLAN, INVALID_ARGUMENT or OUT_OF_MEMORY.
+  // Throws INVALID_PLAN, INVALID_ARGUMENT, OUT_OF_MEMORY, or BACKEND_UNAVAILABLE for an execution the backend does not have.
   Session(std::shared_ptr<Model> model, const Plan& plan, Execution execution, int32_t context_length,
-          cqil_dtype kv_dtype = CQIL_F32);
+          cqil_dtype kv_dtype = CQIL_F32, cqil_activations activations = CQIL_ACTIVATIONS_F32);
   ~Session();
   Session(const Session&) = delete;
 
@@ -31,14 +32,21 @@ class Session {
   // trace, or nothing. Throws INVALID_ARGUMENT,
   // CONTEXT_OVERFLOW or ABORTED; after an error the positions before request.position are as they were.
   std::vector<float> forward(const ForwardRequest& request);
+  // The same, thrown away, and when each thread computed what: in order of threads, then of time. Throws also
+  // BACKEND_UNAVAILABLE when the backend keeps no times.
+  std::vector<cqil_span> timeline(const ForwardRequest& request);
   // The forward in flight, or the one queued since arm(), ends with ABORTED at its next stage. From any thread.
   void cancel() { cancel_ = 1; }
   // Forgets an earlier cancel(); called when a forward is queued.
   void arm() { cancel_ = 0; }
   uint64_t cache_bytes() const { return cache_bytes_; }
+  // What kAuto takes for this program, as found in an earlier process, and as found or given in this one; see ExecutionTuner. From any thread.
+  void settle(Execution execution);
+  std::optional<cqil_execution> settled() const { return tuner_.settled(); }
 
  private:
   void check(const ForwardRequest& request) const;
+  std::vector<float> run(const ForwardRequest& request, std::vector<cqil_span>& spans);
 
   std::shared_ptr<Model> model_;
   Program program_;

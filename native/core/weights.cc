@@ -56,6 +56,12 @@ void check_dims(const cqil_shape& shape, size_t n_frequencies) {
 
 }  // namespace
 
+cqil_tensor cqil_layer::*layer_slot(const std::string& role) {
+  for (const LayerSlot& entry : kLayerSlots)
+    if (role == entry.role) return entry.member;
+  return nullptr;
+}
+
 Weights::Weights(WeightsSpec spec) : spec_(std::move(spec)) {
   check_dims(spec_.shape, spec_.rope_frequencies.size());
   spec_.shape.rope_frequencies = spec_.rope_frequencies.data();
@@ -91,8 +97,8 @@ cqil_tensor* Weights::slot(const TensorSpec& spec) {
     if (spec.role == "output_norm") return &view_.output_norm;
     if (spec.role == "output") return &view_.output;
   } else if (spec.layer < spec_.shape.n_layers) {
-    for (const LayerSlot& entry : kLayerSlots)
-      if (spec.role == entry.role) return &(layers_[static_cast<size_t>(spec.layer)].*entry.member);
+    cqil_tensor cqil_layer::*member = layer_slot(spec.role);
+    if (member) return &(layers_[static_cast<size_t>(spec.layer)].*member);
   }
   invalid("There is no tensor " + name_of(spec) + " in a model of " + std::to_string(spec_.shape.n_layers) + " layers.");
 }

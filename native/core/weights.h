@@ -28,6 +28,9 @@ struct WeightsSpec {
   uint64_t random_seed = 0;
 };
 
+// A layer's tensor of a role; null when layers have none.
+cqil_tensor cqil_layer::*layer_slot(const std::string& role);
+
 class Weights {
  public:
   // Throws INVALID_CHECKPOINT, UNSUPPORTED_MODEL, FILE_NOT_FOUND or OUT_OF_MEMORY.

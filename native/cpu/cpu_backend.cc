@@ -14,14 +14,22 @@ cqil_status out_of_memory(cqil_error* error, const char* what) {
   return CQIL_OUT_OF_MEMORY;
 }
 
-cqil_status model_create(const cqil_weights* weights, int32_t threads, cqil_backend_model** out, cqil_error* error) {
+cqil_status list_devices(cqil_device*, int32_t, int32_t* count, cqil_error*) {
+  *count = 0;
+  return CQIL_OK;
+}
+
+cqil_status model_create(const cqil_weights* weights, const cqil_model_options* options, cqil_backend_model** out,
+                         cqil_error* error) {
   try {
-    *out = reinterpret_cast<cqil_backend_model*>(new CpuModel(*weights, threads, best_kernels()));
+    *out = reinterpret_cast<cqil_backend_model*>(new CpuModel(*weights, *options, best_isa()));
     return CQIL_OK;
   } catch (const std::bad_alloc&) {
     return out_of_memory(error, "the model");
   }
 }
+
+uint32_t executions(const cqil_backend_model*) { return 1u << CQIL_WIDE | 1u << CQIL_LANES; }
 
 void model_destroy(cqil_backend_model* model) { delete reinterpret_cast<CpuModel*>(model); }
 
@@ -51,7 +59,8 @@ void session_destroy(cqil_backend_session* session) { delete reinterpret_cast<Cp
 }  // namespace
 
 const cqil_backend* cpu_backend() {
-  static const cqil_backend table = {CQIL_BACKEND_ABI, "cpu", model_create, model_destroy, session_create, run_forward, session_destroy};
+  static const cqil_backend table = {
+      CQIL_BACKEND_ABI, "cpu", list_devices, model_create, model_destroy, executions, session_create, run_forward, session_destroy};
   return &table;
 }
 

@@ -36,6 +36,7 @@ Pass::Pass(CpuSession& session, const cqil_forward& request)
       weights_(session.model.weights),
       shape_(weights_.shape),
       kernels_(session.model.kernels),
+      int8_kernels_(session.model.int8_kernels),
       tokens_(request.n_ids),
       dim_(shape_.dim) {
   // Angles in double: position times frequency in float32 is off by position * 2^-24 radians.
@@ -50,15 +51,25 @@ Pass::Pass(CpuSession& session, const cqil_forward& request)
   session.rope_filled = std::max<int64_t>(session.rope_filled, request.position + tokens_);
 }
 
-void Pass::product(const cqil_tensor& w, int64_t first_row, int64_t n_rows, const float* x, int64_t x_stride,
-                   int64_t n_tokens, float* y, int64_t y_stride, const Scratch& scratch) const {
+void Pass::product(const cqil_tensor& w, int64_t first_row, int64_t n_rows, const Input& input, int64_t n_tokens, float* y,
+                   int64_t y_stride, const Scratch& scratch) const {
   const int64_t bytes = row_bytes(w.dtype, w.cols);
   const uint8_t* rows = static_cast<const uint8_t*>(w.data) + first_row * bytes;
-  if (n_tokens == 1) return kernels_.matvec[w.dtype](rows, bytes, n_rows, w.cols, x, y);
+  const bool int8 = session.int8 && int8_kernels_.matvec[w.dtype];
+  if (n_tokens == 1 && int8) return int8_kernels_.matvec[w.dtype](rows, bytes, n_rows, w.cols, input.int8, y);
+  if (n_tokens == 1) return kernels_.matvec[w.dtype](rows, bytes, n_rows, w.cols, input.x, y);
+  float* panel = scratch.panel.get();
   for (int64_t r = 0; r < n_rows; r += kPanelRows) {
     const int64_t n = std::min(kPanelRows, n_rows - r);
-    kernels_.unpack[w.dtype](rows + r * bytes, bytes, n, w.cols, scratch.panel.get());
-    kernels_.matmul(scratch.panel.get(), n, x, x_stride, n_tokens, padded(w.cols), y + r, y_stride);
+    if (int8) {
+      // An int8 panel is less than half the size of one of floats.
+      uint8_t* packed = reinterpret_cast<uint8_t*>(panel);
+      int8_kernels_.pack[w.dtype](rows + r * bytes, bytes, n, w.cols, packed);
+      int8_kernels_.matmul[w.dtype](packed, n, input.int8, session.int8_stride, n_tokens, w.cols, y + r, y_stride);
+    } else {
+      kernels_.unpack[w.dtype](rows + r * bytes, bytes, n, w.cols, panel);
+      kernels_.matmul(panel, n, input.x, input.stride, n_tokens, padded(w.cols), y + r, y_stride);
+    }
   }
 }
 
@@ -66,7 +77,8 @@ void Pass::product(const cqil_tensor& w, int64_t first_row, int64_t n_rows, cons
 int64_t Pass::rows_per_unit(int64_t rows, int crew_size) const {
   if (tokens_ > 1) return kPanelRows;
   const int64_t eighth = rows / (8 * crew_size);
-  return std::max<int64_t>(16, (eighth + 7) / 8 * 8);
+  const int64_t together = session.int8 ? kInt8Rows : 8;
+  return std::max<int64_t>(16, (eighth + together - 1) / together * together);
 }
 
 void Pass::embed(const Crew& crew) const {
@@ -97,17 +109,38 @@ void Pass::norm_one(int layer, int lane, int64_t token, bool mlp, float* out) co
 void Pass::norm_all(const Crew& crew, const Lanes& lanes, bool mlp) const {
   if (tokens_ == 1) return;
   for (int lane = lanes.first_lane; lane < lanes.first_lane + lanes.n_lanes; lane++)
-    for (int64_t t = crew.member; t < tokens_; t += crew.size)
-      norm_one(lanes.first_layer + lane, lane, t, mlp, lane_row(session.norm, session.dim_stride, lane, t));
+    for (int64_t t = crew.member; t < tokens_; t += crew.size) {
+      float* row = lane_row(session.norm, session.dim_stride, lane, t);
+      norm_one(lanes.first_layer + lane, lane, t, mlp, row);
+      round_one(row, dim_, int8_row_of(crew, lane, t));
+    }
   crew.wait();
 }
 
 // With one token every member normalises for itself, which is cheaper than waiting for one that does it for all.
-const float* Pass::norm_of(const Crew& crew, const Lanes& lanes, int lane, bool mlp, int& held_lane) const {
-  if (tokens_ > 1) return lane_row(session.norm, session.dim_stride, lane, 0);
-  if (held_lane != lane) norm_one(lanes.first_layer + lane, lane, 0, mlp, crew.scratch->norm.get());
+Input Pass::norm_of(const Crew& crew, const Lanes& lanes, int lane, bool mlp, int& held_lane) const {
+  if (tokens_ > 1) return input_of(crew, session.norm, session.dim_stride, lane);
+  float* row = crew.scratch->norm.get();
+  if (held_lane != lane) {
+    norm_one(lanes.first_layer + lane, lane, 0, mlp, row);
+    round_one(row, dim_, int8_row_of(crew, lane, 0));
+  }
   held_lane = lane;
-  return crew.scratch->norm.get();
+  return {row, session.dim_stride, int8_row_of(crew, lane, 0)};
+}
+
+// Weights of formats with int8 products have rows of whole blocks; where n is none, there are no such weights.
+void Pass::round_one(const float* x, int64_t n, uint8_t* row) const {
+  if (session.int8 && n % kInt8Block == 0) int8_kernels_.quantize(x, n, row);
+}
+
+void Pass::round_all(const Crew& crew, const Lanes& lanes, const Floats& buffer, int64_t stride, int64_t n) const {
+  if (!session.int8) return;
+  const bool one = tokens_ == 1;
+  for (int lane = lanes.first_lane; lane < lanes.first_lane + lanes.n_lanes; lane++)
+    for (int64_t t = one ? 0 : crew.member; t < tokens_; t += one ? 1 : crew.size)
+      round_one(lane_row(buffer, stride, lane, t), n, int8_row_of(crew, lane, t));
+  if (!one) crew.wait();
 }
 
 void Pass::rotate(float* head, int64_t position) const {
@@ -140,11 +173,11 @@ void Pass::qkv(const Crew& crew, const Lanes& lanes) const {
     const int lane = lanes.first_lane + static_cast<int>(unit / units);
     const int64_t layer = lanes.first_layer + lane, head = unit % units;
     const cqil_layer& l = weights_.layers[layer];
-    const float* x = norm_of(crew, lanes, lane, false, held_lane);
+    const Input x = norm_of(crew, lanes, lane, false, held_lane);
     float* tile = crew.scratch->tile.get();
     const cqil_tensor& w = head < q ? l.wq : head < q + kv ? l.wk : l.wv;
     const int64_t h = head < q ? head : (head - q) % kv;
-    product(w, h * hd, hd, x, session.dim_stride, tokens_, tile, hd, *crew.scratch);
+    product(w, h * hd, hd, x, tokens_, tile, hd, *crew.scratch);
     for (int64_t t = 0; t < tokens_; t++) {
       const int64_t position = request.position + t;
       if (head < q) {
@@ -198,14 +231,15 @@ void Pass::attention(const Crew& crew, const Lanes& lanes) const {
 }
 
 void Pass::attention_out(const Crew& crew, const Lanes& lanes) const {
+  round_all(crew, lanes, session.attention, session.attention_stride, static_cast<int64_t>(shape_.n_heads) * shape_.head_dim);
   const int64_t rows = rows_per_unit(dim_, crew.size), units = (dim_ + rows - 1) / rows;
   share(crew, lanes.claimed, lanes.n_lanes * units, [&](int64_t unit) {
     const int lane = lanes.first_lane + static_cast<int>(unit / units);
     const int64_t first = unit % units * rows, n = std::min(rows, dim_ - first);
     const cqil_layer& l = weights_.layers[lanes.first_layer + lane];
     float* out = lane_row(session.attention_out, session.dim_stride, lane, 0) + first;
-    product(l.wo, first, n, lane_row(session.attention, session.attention_stride, lane, 0), session.attention_stride, tokens_,
-            out, session.dim_stride, *crew.scratch);
+    product(l.wo, first, n, input_of(crew, session.attention, session.attention_stride, lane), tokens_, out, session.dim_stride,
+            *crew.scratch);
     if (l.bo.data)
       for (int64_t t = 0; t < tokens_; t++) kernels_.add(out + t * session.dim_stride, floats(l.bo) + first, n);
   });
@@ -220,11 +254,11 @@ void Pass::gate_up(const Crew& crew, const Lanes& lanes) const {
     const int lane = lanes.first_lane + static_cast<int>(unit / units);
     const int64_t first = unit % units * rows, n = std::min(rows, hidden - first);
     const cqil_layer& l = weights_.layers[lanes.first_layer + lane];
-    const float* x = norm_of(crew, lanes, lane, true, held_lane);
+    const Input x = norm_of(crew, lanes, lane, true, held_lane);
     float* gate = lane_row(session.gate_up, session.hidden_stride, lane, 0) + first;
     float* up = crew.scratch->tile.get();
-    product(l.w_gate, first, n, x, session.dim_stride, tokens_, gate, session.hidden_stride, *crew.scratch);
-    product(l.w_up, first, n, x, session.dim_stride, tokens_, up, n, *crew.scratch);
+    product(l.w_gate, first, n, x, tokens_, gate, session.hidden_stride, *crew.scratch);
+    product(l.w_up, first, n, x, tokens_, up, n, *crew.scratch);
     for (int64_t t = 0; t < tokens_; t++) kernels_.silu_mul(gate + t * session.hidden_stride, up + t * n, n);
   });
 }
@@ -238,6 +272,7 @@ void Pass::add_residual(float* x, int64_t token, int64_t first, int64_t n, int n
 }
 
 void Pass::down(const Crew& crew, const Lanes& lanes) const {
+  round_all(crew, lanes, session.gate_up, session.hidden_stride, shape_.hidden_dim);
   const int64_t rows = rows_per_unit(dim_, crew.size), units = (dim_ + rows - 1) / rows;
   share(crew, lanes.claimed, units, [&](int64_t unit) {
     const int64_t first = unit * rows, n = std::min(rows, dim_ - first);
@@ -246,20 +281,20 @@ void Pass::down(const Crew& crew, const Lanes& lanes) const {
     for (int lane = 0; lane < lanes.n_lanes; lane++) {
       float* tile = crew.scratch->tile.get();
       product(weights_.layers[lanes.first_layer + lane].w_down, first, n,
-              lane_row(session.gate_up, session.hidden_stride, lane, 0), session.hidden_stride, tokens_, tile, n,
-              *crew.scratch);
+              input_of(crew, session.gate_up, session.hidden_stride, lane), tokens_, tile, n, *crew.scratch);
       for (int64_t t = 0; t < tokens_; t++) kernels_.add(x + t * session.dim_stride, tile + t * n, n);
     }
   });
 }
 
 void Pass::down_apart(const Crew& crew, const Lanes& lanes) const {
+  round_all(crew, lanes, session.gate_up, session.hidden_stride, shape_.hidden_dim);
   const int64_t rows = rows_per_unit(dim_, crew.size), units = (dim_ + rows - 1) / rows;
   share(crew, lanes.claimed, lanes.n_lanes * units, [&](int64_t unit) {
     const int lane = lanes.first_lane + static_cast<int>(unit / units);
     const int64_t first = unit % units * rows, n = std::min(rows, dim_ - first);
     product(weights_.layers[lanes.first_layer + lane].w_down, first, n,
-            lane_row(session.gate_up, session.hidden_stride, lane, 0), session.hidden_stride, tokens_,
+            input_of(crew, session.gate_up, session.hidden_stride, lane), tokens_,
             lane_row(session.mlp_out, session.dim_stride, lane, 0) + first, session.dim_stride, *crew.scratch);
   });
 }
@@ -297,9 +332,12 @@ void Pass::head(const Crew& crew, Claim* claimed) const {
   for (int64_t t0 = first_token; t0 < end; t0 += kScoreRows) {
     const int64_t n_tokens = std::min(kScoreRows, end - t0);
     float* norm = session.norm.get();
-    for (int64_t t = crew.member; t < n_tokens; t += crew.size)
+    uint8_t* rounded = session.int8_rows.get();
+    for (int64_t t = crew.member; t < n_tokens; t += crew.size) {
       kernels_.rms_norm(session.x.get() + (t0 + t) * session.dim_stride, floats(weights_.output_norm), dim_, shape_.norm_eps,
                         norm + t * session.dim_stride);
+      round_one(norm + t * session.dim_stride, dim_, rounded + t * session.int8_stride);
+    }
     claimed[crew.member].taken.store(0, std::memory_order_relaxed);
     crew.wait();
 
@@ -307,7 +345,7 @@ void Pass::head(const Crew& crew, Claim* claimed) const {
     const int64_t rows = std::max<int64_t>(kPanelRows, vocab / (32 * crew.size) / 8 * 8), units = (vocab + rows - 1) / rows;
     share(crew, claimed, units, [&](int64_t unit) {
       const int64_t first = unit * rows, n = std::min(rows, vocab - first);
-      product(weights_.output, first, n, norm, session.dim_stride, n_tokens, logits + first, vocab, *crew.scratch);
+      product(weights_.output, first, n, {norm, session.dim_stride, rounded}, n_tokens, logits + first, vocab, *crew.scratch);
     });
     if (last_only) return;
     crew.wait();

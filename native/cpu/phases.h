@@ -25,6 +25,13 @@ struct Lanes {
   Claim* claimed;  // [crew size] units taken of each member's run
 };
 
+// What a product multiplies weights with: rows of tokens, and, where activations are int8, the same rounded.
+struct Input {
+  const float* x;       // [n_tokens, stride]
+  int64_t stride;
+  const uint8_t* int8;  // [n_tokens, the session's int8_stride]
+};
+
 // One forward pass: a session, the tokens, and the shorthand the phases need.
 class Pass {
  public:
@@ -48,17 +55,24 @@ class Pass {
   const cqil_forward& request;
 
  private:
-  // y[t, r] = w row (first_row + r) . x[t] for n_rows <= the tile's rows.
-  void product(const cqil_tensor& w, int64_t first_row, int64_t n_rows, const float* x, int64_t x_stride, int64_t n_tokens,
-               float* y, int64_t y_stride, const Scratch& scratch) const;
+  // y[t, r] = w row (first_row + r) . input row t for n_rows <= the tile's rows.
+  void product(const cqil_tensor& w, int64_t first_row, int64_t n_rows, const Input& input, int64_t n_tokens, float* y,
+               int64_t y_stride, const Scratch& scratch) const;
   void add_residual(float* x, int64_t token, int64_t first, int64_t n, int n_lanes) const;
   void add_bypass(float* y, int lane, int64_t token, int64_t first, int64_t n) const;
   // The normalised inputs of the lanes, by the whole crew, when there are several tokens; waits for it.
   void norm_all(const Crew& crew, const Lanes& lanes, bool mlp) const;
   // The normalised input of one lane and token.
   void norm_one(int layer, int lane, int64_t token, bool mlp, float* out) const;
-  // Rows [n_tokens] and stride of a lane's normalised input, computed into own scratch when there is one token.
-  const float* norm_of(const Crew& crew, const Lanes& lanes, int lane, bool mlp, int& held_lane) const;
+  // A lane's normalised input, computed into own scratch when there is one token.
+  Input norm_of(const Crew& crew, const Lanes& lanes, int lane, bool mlp, int& held_lane) const;
+  // Rounds the first n values of the lanes' rows where activations are int8: with one token every member for itself, with several
+  // the whole crew, for which it waits.
+  void round_all(const Crew& crew, const Lanes& lanes, const Floats& buffer, int64_t stride, int64_t n) const;
+  void round_one(const float* x, int64_t n, uint8_t* row) const;
+  Input input_of(const Crew& crew, const Floats& buffer, int64_t stride, int lane) const {
+    return {lane_row(buffer, stride, lane, 0), stride, int8_row_of(crew, lane, 0)};
+  }
   void finish_head(const float* product, int64_t stride, const cqil_tensor& bias, const cqil_tensor& norm, bool rotate,
                    int64_t head, int64_t token, float* out) const;
   void rotate(float* head, int64_t position) const;
@@ -67,6 +81,10 @@ class Pass {
   float* lane_row(const Floats& buffer, int64_t stride, int lane, int64_t token) const {
     return buffer.get() + (lane * session.batch + token) * stride;
   }
+  uint8_t* int8_row_of(const Crew& crew, int lane, int64_t token) const {
+    if (tokens_ == 1) return crew.scratch->int8.get() + lane * session.int8_stride;
+    return session.int8_rows.get() + (lane * session.batch + token) * session.int8_stride;
+  }
   uint8_t* cache_row(const Bytes& cache, int64_t layer, int64_t head, int64_t position) const {
     return cache.get() + ((layer * shape_.n_kv_heads + head) * session.context + position) * session.kv_stride;
   }
@@ -74,6 +92,7 @@ class Pass {
   const cqil_weights& weights_;
   const cqil_shape& shape_;
   const Kernels& kernels_;
+  const Int8Kernels& int8_kernels_;
   const int64_t tokens_;
   const int64_t dim_;
 };

@@ -33,6 +33,7 @@ CpuSession::CpuSession(CpuModel& model, const cqil_program& compiled, const cqil
       program(compiled),
       context(options.context_length),
       kv_dtype(options.kv_dtype),
+      int8(options.activations == CQIL_ACTIVATIONS_INT8),
       batch(std::min<int64_t>(context, CQIL_MAX_BATCH)),
       dim_stride(padded(model.weights.shape.dim)),
       head_stride(whole_blocks(kv_dtype, model.weights.shape.head_dim)),
@@ -41,6 +42,7 @@ CpuSession::CpuSession(CpuModel& model, const cqil_program& compiled, const cqil
       hidden_stride(padded(model.weights.shape.hidden_dim)),
       scores_stride(padded(context)),
       kv_stride(row_bytes(kv_dtype, head_stride)),
+      int8_stride(int8 ? int8_row_bytes(std::max({dim_stride, attention_stride, hidden_stride})) : 0),
       all(model.team.size()) {
   program.phases = phases.data();
   const cqil_shape& shape = model.weights.shape;
@@ -57,6 +59,7 @@ CpuSession::CpuSession(CpuModel& model, const cqil_program& compiled, const cqil
   attention_out = Floats(lanes * rows(batch, dim_stride));
   gate_up = Floats(lanes * rows(batch, hidden_stride));
   mlp_out = Floats(lanes * rows(batch, dim_stride));
+  int8_rows = Bytes(lanes * rows(batch, int8_stride));
   logits = Floats(rows(kScoreRows, shape.vocab_size));
   rope_cos = Floats(rows(context, shape.head_dim / 2));
   rope_sin = Floats(rows(context, shape.head_dim / 2));
@@ -70,6 +73,7 @@ CpuSession::CpuSession(CpuModel& model, const cqil_program& compiled, const cqil
     own.norm = Floats(rows(1, dim_stride));
     own.scores = Floats(rows(kAttendQueries, scores_stride));
     own.head = Floats(static_cast<size_t>(head_stride));
+    own.int8 = Bytes(lanes * rows(1, int8_stride));
   }
 
   claimed.reset(new Claim[phases.size() * lanes * static_cast<size_t>(model.team.size())]);

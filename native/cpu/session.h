@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "../backend/backend.h"
+#include "kernels/int8_kernels.h"
 #include "kernels/kernels.h"
 #include "team.h"
 
@@ -40,11 +41,14 @@ using Floats = Buffer<float>;
 using Bytes = Buffer<uint8_t>;
 
 struct CpuModel {
-  CpuModel(const cqil_weights& weights, int threads, const Kernels& kernels)
-      : weights(weights), kernels(kernels), team(threads) {}
+  CpuModel(const cqil_weights& weights, const cqil_model_options& options, const Isa& isa)
+      : weights(weights), kernels(*isa.kernels), int8_kernels(*isa.int8), own_team(options.base ? nullptr : new Team(options.threads)),
+        team(options.base ? reinterpret_cast<CpuModel*>(options.base)->team : *own_team) {}
   const cqil_weights& weights;
   const Kernels& kernels;
-  Team team;
+  const Int8Kernels& int8_kernels;
+  const std::unique_ptr<Team> own_team;
+  Team& team;  // the base's, or its own
 };
 
 // Positions whose logits are held at a time when scoring.
@@ -57,11 +61,12 @@ struct alignas(64) Claim {
 
 // One thread's own.
 struct Scratch {
-  Floats panel;   // [kPanelRows, widest padded row]
+  Floats panel;   // [kPanelRows, widest padded row] unpacked weights
   Floats tile;    // [batch, max(head_dim, kPanelRows)] products on their way to where they belong
   Floats norm;    // [padded(dim)] the normalised input, when there is one token
   Floats scores;  // [kAttendQueries, scores_stride] of one head
   Floats head;    // [head_stride] a key or value on its way to the cache
+  Bytes int8;     // [lanes, int8_stride] inputs of products rounded to int8, when there is one token
 };
 
 struct CpuSession {
@@ -72,11 +77,13 @@ struct CpuSession {
   cqil_program program;  // its phases are the vector above
   const int64_t context;
   const cqil_dtype kv_dtype;
+  const bool int8;      // activations are rounded where there are products for that
   const int64_t batch;  // most tokens at once
 
   // Row strides, in floats.
   const int64_t dim_stride, head_stride, query_stride, attention_stride, hidden_stride, scores_stride;
-  const int64_t kv_stride;  // of the cache, in bytes: head_stride values
+  const int64_t kv_stride;    // of the cache, in bytes: head_stride values
+  const int64_t int8_stride;  // of rounded rows, in bytes; 0 without them
 
   Bytes keys, values;       // [n_layers, n_kv_heads, context, kv_stride]
   Floats x;                 // [batch, dim_stride] the residual stream
@@ -86,6 +93,7 @@ struct CpuSession {
   Floats attention_out;     // [lanes, batch, dim_stride] a_j
   Floats gate_up;           // [lanes, batch, hidden_stride]
   Floats mlp_out;           // [lanes, batch, dim_stride] m_j, where lanes run apart
+  Bytes int8_rows;          // [lanes, batch, int8_stride] inputs of products rounded to int8, when there are several tokens
   Floats logits;            // [kScoreRows, vocab]
   Floats rope_cos, rope_sin;  // [context, head_dim / 2]
   int64_t rope_filled = 0;    // positions computed

@@ -18,6 +18,8 @@ class Barrier {
   explicit Barrier(int count) : count_(count) {}
   // Everything written before by any of the threads is seen after by all.
   void wait();
+  // How often all have met.
+  uint32_t rounds() const { return round_.load(std::memory_order_relaxed); }
 
  private:
   const int count_;

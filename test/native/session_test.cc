@@ -83,6 +83,27 @@ void test_kv_formats(const char* dtype) {
   }
 }
 
+// The same promise for activations rounded to int8, whose rounding is seen but small; weights without int8 products are multiplied as
+// ever.
+void test_int8(const char* dtype) {
+  const std::vector<int32_t> ids = some_ids(37);
+  const Plan plan = mixed_plan(1, false);
+  const std::string name = std::string(dtype) + " with int8 activations";
+  Session exact(small_model(1, dtype), plan, Execution::kWide, 64);
+  Session first(small_model(1, dtype), plan, Execution::kWide, 64, CQIL_F32, CQIL_ACTIVATIONS_INT8);
+  const std::vector<float> unrounded = run(exact, ids, {37}), expected = run(first, ids, {37});
+  for (int threads : {1, 3})
+    for (Execution execution : {Execution::kWide, Execution::kLanes})
+      for (const auto& pieces : {std::vector<size_t>{37}, std::vector<size_t>{1}, std::vector<size_t>{20, 1, 3}}) {
+        Session session(small_model(threads, dtype), plan, execution, 64, CQIL_F32, CQIL_ACTIVATIONS_INT8);
+        check::that(check::same_bits(run(session, ids, pieces), expected), name + ", threads " + std::to_string(threads));
+      }
+  double worst = 0;
+  for (size_t i = 0; i < expected.size(); i++) worst = std::max<double>(worst, std::fabs(expected[i] - unrounded[i]));
+  const bool rounds = std::strcmp(dtype, "F32") != 0 && std::strcmp(dtype, "Q5_K") != 0;
+  check::that(rounds ? worst > 0 && worst < 0.2 : worst == 0, name + " is off by " + std::to_string(worst));
+}
+
 void test_cache_bytes() {
   const int64_t vectors = 2 * 6 * 2 * 10;  // keys and values, layers, heads, positions
   for (auto [kv, bytes] : {std::pair{CQIL_F32, 18 * 4}, {CQIL_F16, 18 * 2}, {CQIL_Q8_0, 34}}) {
@@ -184,6 +205,58 @@ void test_trace() {
   check::throws("INVALID_ARGUMENT", [&] { traced.forward(request); }, "more ids than a trace takes");
 }
 
+// Every thread's spans follow one another, every lane of every phase is there, and no phase begins before all have ended the one before.
+void test_timeline() {
+  const Plan plan = mixed_plan(1, false);
+  const Program program = compile_program(plan, 6);
+  ForwardRequest request;
+  request.ids = {3};
+  request.output = CQIL_OUTPUT_LOGITS;
+  for (int threads : {1, 2, 3, 5})
+    for (Execution execution : {Execution::kWide, Execution::kLanes}) {
+      const std::string name = "timeline of " + std::to_string(threads) + (execution == Execution::kWide ? " threads, wide: " : " threads, lanes: ");
+      Session session(small_model(threads), plan, execution, 8), untimed(small_model(threads), plan, execution, 8);
+      const std::vector<cqil_span> spans = session.timeline(request);
+      bool in_order = true;
+      for (size_t i = 0; i < spans.size(); i++) {
+        const int64_t free_from = i > 0 && spans[i - 1].thread == spans[i].thread ? spans[i - 1].end_ns : 0;
+        in_order = in_order && spans[i].begin_ns >= free_from && spans[i].end_ns >= spans[i].begin_ns;
+      }
+      check::that(in_order, name + "a thread does one thing at a time");
+
+      bool complete = true;
+      for (int32_t p = 0; p < static_cast<int32_t>(program.phases.size()); p++) {
+        const cqil_phase& phase = program.phases[static_cast<size_t>(p)];
+        const bool apart = execution == Execution::kLanes && phase.n_lanes > 1;
+        const int crews = apart ? std::min<int>(phase.n_lanes, threads) : 1;
+        for (int thread = 0; thread < threads; thread++)
+          for (int32_t lane = apart ? 0 : -1; lane < (apart ? phase.n_lanes : 0); lane++) {
+            const auto count = std::count_if(spans.begin(), spans.end(), [&](const cqil_span& span) {
+              return span.phase == p && span.thread == thread && span.lane == lane;
+            });
+            complete = complete && count == (!apart || thread % crews == lane % crews ? 1 : 0);
+          }
+      }
+      check::that(complete, name + "every lane of every phase, by the threads that have it");
+
+      // Lanes run ahead of one another inside a stage only.
+      auto order = [&](const cqil_span& span) {
+        const cqil_phase& phase = program.phases[static_cast<size_t>(span.phase)];
+        return execution == Execution::kWide ? span.phase : phase.kind == CQIL_HEAD ? program.n_stages : phase.stage;
+      };
+      bool dependent = true;
+      for (const cqil_span& before : spans)
+        for (const cqil_span& after : spans)
+          if (order(before) < order(after)) dependent = dependent && before.end_ns <= after.begin_ns;
+      check::that(dependent, name + "nothing begins before what it depends on has ended");
+
+      untimed.forward(request);
+      ForwardRequest next = request;
+      next.position = 1;
+      check::that(check::same_bits(session.forward(next), untimed.forward(next)), name + "the same KV cache");
+    }
+}
+
 void test_bad_requests() {
   Session session(small_model(1), Plan{}, Execution::kWide, 8);
   auto request = [](std::vector<int32_t> ids, int32_t position) {
@@ -212,11 +285,13 @@ int main() {
   test_same_bits("F32", mixed_plan(2, true));
   for (const char* dtype : {"F16", "BF16", "Q8_0", "Q4_0", "Q4_K", "Q5_K", "Q6_K"}) test_same_bits(dtype, mixed_plan(1, false));
   for (const char* dtype : {"F32", "Q8_0"}) test_kv_formats(dtype);
+  for (const char* dtype : {"F32", "Q8_0", "Q4_0", "Q4_K", "Q5_K", "Q6_K"}) test_int8(dtype);
   test_cache_bytes();
   test_groups_of_one();
   test_scores();
   test_all_logits();
   test_trace();
+  test_timeline();
   test_bad_requests();
   return check::report("session");
 }

@@ -48,7 +48,7 @@ inline cqil::WeightsSpec small_weights(const char* dtype = "F32", int32_t layers
 }
 
 inline std::shared_ptr<cqil::Model> small_model(int32_t threads, const char* dtype = "F32") {
-  return std::make_shared<cqil::Model>(small_weights(dtype), *cqil::cpu_backend(), threads);
+  return std::make_shared<cqil::Model>(small_weights(dtype), *cqil::cpu_backend(), cqil_model_options{threads, 0, nullptr});
 }
 
 }  // namespace check

@@ -10,6 +10,8 @@ export interface ReferenceModel {
   weights: Weights;
   /** What a KV cache makes of a key or value of one head [headDim]; unrounded unless given. */
   roundKv?: (head: Float64Array) => Float64Array;
+  /** What becomes of a vector before a matrix is multiplied with it; unrounded unless given. */
+  roundInput?: (vector: Float64Array) => Float64Array;
 }
 
 export interface ReferencePlan {
@@ -33,7 +35,7 @@ export function referenceLogits(model: ReferenceModel, ids: ArrayLike<number>, p
   for (const group of stages(plan, model.config.nLayers)) x = stage(model, x, group, plan);
   const normed = rmsNorm(model, x, 'output_norm', -1);
   const head = weight(model, model.config.tiedEmbeddings ? 'token_embedding' : 'output');
-  return normed.map((h) => multiply(head, h));
+  return normed.map((h) => multiply(head, rounded(model, h)));
 }
 
 /** A layer's input and what its two blocks add to it, each [ids.length][dim]. */
@@ -128,10 +130,11 @@ function mlpBlock(model: ReferenceModel, x: Sequence, layer: number): Sequence {
   const gate = weight(model, 'w_gate', layer);
   const up = weight(model, 'w_up', layer);
   const down = weight(model, 'w_down', layer);
-  return normed.map((h) => {
+  return normed.map((vector) => {
+    const h = rounded(model, vector);
     const u = multiply(up, h);
     const hidden = multiply(gate, h).map((g, i) => (g / (1 + Math.exp(-g))) * u[i]!);
-    return multiply(down, hidden);
+    return multiply(down, rounded(model, hidden));
   });
 }
 
@@ -161,6 +164,10 @@ function cacheHeads({ config: { headDim }, roundKv }: ReferenceModel, vector: Fl
   for (let at = 0; at < vector.length; at += headDim) vector.set(roundKv(vector.slice(at, at + headDim)), at);
 }
 
+function rounded({ roundInput }: ReferenceModel, vector: Float64Array): Float64Array {
+  return roundInput ? roundInput(vector) : vector;
+}
+
 function rmsNorm(model: ReferenceModel, x: Sequence, role: TensorRole, layer: number): Sequence {
   const gain = weight(model, role, layer).values;
   return x.map((vector) => normalize(vector, gain, model.config.normEps));
@@ -175,7 +182,7 @@ function linear(model: ReferenceModel, x: Sequence, role: TensorRole, biasRole: 
   const matrix = weight(model, role, layer);
   const bias = model.weights(biasRole, layer)?.values;
   return x.map((vector) => {
-    const out = multiply(matrix, vector);
+    const out = multiply(matrix, rounded(model, vector));
     return bias ? out.map((value, i) => value + bias[i]!) : out;
   });
 }

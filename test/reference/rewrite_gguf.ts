@@ -1,26 +1,27 @@
 import { closeSync, openSync, writeSync } from 'node:fs';
 import { openCheckpoint } from '../../lib/checkpoint/open.js';
-import type { Checkpoint, ModelConfig } from '../../lib/checkpoint/types.js';
+import type { Checkpoint, DType, ModelConfig } from '../../lib/checkpoint/types.js';
+import { encode } from '../support/encode.js';
 import { writeRandomModel } from '../support/random_model.js';
 import { readWeights } from './weights.js';
 
 /**
- * Writes a llama checkpoint as an F32 GGUF file that any engine loads: a random model of its shape, with the weights replaced where
- * they lie. The vocabulary is a made-up one of the same size.
+ * Writes a llama checkpoint as a GGUF file that any engine loads, its matrices in `dtype`: a random model of its shape, with the weights
+ * replaced where they lie. The vocabulary is a made-up one of the same size, or none below 260 tokens.
  */
-export async function rewriteAsGguf(source: Checkpoint, file: string): Promise<void> {
+export async function rewriteAsGguf(source: Checkpoint, file: string, dtype: DType = 'F32'): Promise<void> {
   const { dim, hiddenDim, headDim, nHeads, nKvHeads, nLayers, vocabSize, contextLength, tiedEmbeddings } = source.config;
   const shape = { dim, hiddenDim, headDim, nHeads, nKvHeads, nLayers, vocabSize, contextLength, tied: tiedEmbeddings };
-  writeRandomModel(file, { format: 'gguf', shape, vocabulary: true });
+  writeRandomModel(file, { format: 'gguf', dtype, shape, vocabulary: vocabSize >= 260 });
   const target = await openCheckpoint(file);
   expectSameModel(source.config, target.config);
 
   const weights = readWeights(source);
   const fd = openSync(file, 'r+');
-  for (const { role, layer, cols, offset } of target.tensors) {
+  for (const { role, layer, dtype: stored, cols, offset } of target.tensors) {
     const { values } = weights(role, layer)!;
     const ordered = role === 'wq' || role === 'wk' ? interleavePairs(values, cols, headDim) : values;
-    writeSync(fd, new Uint8Array(Float32Array.from(ordered).buffer), 0, undefined, offset);
+    writeSync(fd, encode(stored, ordered), 0, undefined, offset);
   }
   closeSync(fd);
 }

@@ -5,7 +5,7 @@ import { GGUF_NAMES, HUGGINGFACE_NAMES, tensorName } from '../../lib/checkpoint/
 import { ropeFrequencies } from '../../lib/checkpoint/rope.js';
 import type { Architecture, DType, ModelConfig, TensorRole } from '../../lib/checkpoint/types.js';
 import { encode } from './encode.js';
-import { array, f32, ggufFile, text, u32, type GgufEntry } from './gguf_writer.js';
+import { array, f32, ggufFile, text, u32, type GgufEntry } from '../../tools/gguf/gguf_writer.mjs';
 import { randomNormal, seedOf } from './random.js';
 import { safetensorsFile } from './safetensors_writer.js';
 

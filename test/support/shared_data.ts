@@ -9,9 +9,12 @@ export function sharedData(...parts: string[]): string {
   return path.join(root, ...parts);
 }
 
+/** Why the shared test data cannot be used, if so. */
+export const sharedMissing = existsSync(root) ? undefined : 'the shared test data is not beside this checkout';
+
 /** A suite that needs the shared test data; where it is absent the skip is printed with its reason. */
 export function describeShared(name: string, suite: () => void): void {
-  describeUnless(existsSync(root) ? undefined : 'the shared test data is not beside this checkout', name, suite);
+  describeUnless(sharedMissing, name, suite);
 }
 
 /** A suite that is skipped, saying why, when there is a reason to. */

@@ -1,5 +1,6 @@
-// The tables of the model's card, from the files that ship: node tools/train/measure_model.mjs [--write] (after `npm run build`).
-// With --write they replace what stands between the markers in the card, instead of being printed.
+// The tables of the model's card, from the files beside it: node tools/train/measure_model.mjs [--write] [FOLDER] (after `npm run build`).
+// With --write they replace what stands between the markers in the card, instead of being printed. FOLDER may hold more plan files
+// with adapters, to be measured with those beside the model.
 import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import os from 'node:os';
 import path from 'node:path';
@@ -8,13 +9,14 @@ import { comparePlans } from '../../dist/eval/compare_plans.js';
 import { modelWindows } from '../../dist/eval/perplexity.js';
 import { measureSimilarity } from '../../dist/measure_similarity.js';
 import { loadModel, shippedModelPath } from '../../dist/model.js';
-import { resolvePlan } from '../../dist/plan.js';
+import { planShorthand, resolvePlan } from '../../dist/plan.js';
 import { writeUntrained } from './untrained.mjs';
 
 const MARKERS = ['<!-- measured -->', '<!-- /measured -->'];
 const CONTROL_SEED = 7;
 const folder = path.dirname(shippedModelPath());
 const card = path.join(folder, 'README.md');
+const planFolders = [path.join(folder, 'plans'), ...process.argv.slice(2).filter((argument) => !argument.startsWith('-'))];
 const text = readFileSync(path.join(folder, 'heldout.txt'), 'utf8');
 
 const model = await loadModel();
@@ -66,24 +68,25 @@ async function measured(which) {
   return qualities(which, unique);
 }
 
-/** Plan files beside the model, each with its adapter and without, at the bypass it was distilled with and at the other. */
+/** The plans that adapters were distilled for: at D = 0 and 1, without an adapter and with each that was distilled for the groups. */
 async function adapted() {
-  const plans = path.join(folder, 'plans');
-  if (!existsSync(plans)) return [];
+  const files = planFolders.filter((place) => existsSync(place)).flatMap((place) => readdirSync(place).filter((name) => name.endsWith('.json')).toSorted().map((name) => path.join(place, name)));
   const rows = [{ name: 'sequential', plan: resolvePlan('sequential', nLayers) }];
-  for (const file of readdirSync(plans).filter((name) => name.endsWith('.json')).toSorted()) {
-    const plan = resolvePlan(path.join(plans, file), nLayers);
-    const { adapter: _, evidence: __, ...bare } = plan;
-    for (const bypass of [0, 1]) {
-      rows.push({ name: `\`plans/${file}\`, D=${bypass}, no adapter`, plan: { ...bare, bypass } });
-      rows.push({ name: `\`plans/${file}\`, D=${bypass}, its adapter`, plan: { ...plan, bypass } });
+  for (const plan of files.map((file) => resolvePlan(file, nLayers)).toSorted((a, b) => b.groups.length - a.groups.length || a.bypass - b.bypass)) {
+    const { adapter, evidence: _, ...bare } = plan;
+    for (const [what, kept] of [['no adapter', bare], [`adapter distilled at D=${plan.bypass}`, { ...bare, adapter }]]) {
+      for (const bypass of [0, 1]) {
+        const name = `${planShorthand({ ...bare, bypass })}, ${what}`;
+        if (!rows.some((row) => row.name === name)) rows.push({ name, plan: { ...kept, bypass } });
+      }
     }
   }
-  return qualities(model, rows);
+  return rows.length === 1 ? [] : qualities(model, rows);
 }
 
 async function qualities(which, rows) {
   const windows = modelWindows(which, which.tokenizer.encode(text), which.config.contextLength, 'gptq');
+  for (const { plan } of rows) await which.prepare(plan);
   const results = await comparePlans(which, rows.map(({ plan }) => plan), windows);
   return rows.map((row, i) => ({ ...row, ...results[i], phases: which.program(row.plan).layerPhases }));
 }

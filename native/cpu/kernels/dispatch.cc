@@ -2,6 +2,7 @@
 #include <cstdlib>
 #include <cstring>
 
+#include "int8_kernels.h"
 #include "kernels.h"
 
 #if defined(__x86_64__) || defined(_M_X64)
@@ -11,6 +12,11 @@
 #include <intrin.h>
 #else
 #include <cpuid.h>
+#endif
+#elif defined(__aarch64__) || defined(_M_ARM64)
+#define CQIL_ARM64 1
+#ifdef __linux__
+#include <sys/auxv.h>
 #endif
 #endif
 
@@ -22,15 +28,15 @@ struct CpuId {
   unsigned eax, ebx, ecx, edx;
 };
 
-CpuId cpu_id(unsigned leaf) {
+CpuId cpu_id(unsigned leaf, unsigned subleaf = 0) {
   CpuId id = {};
 #ifdef _MSC_VER
   int registers[4];
-  __cpuidex(registers, static_cast<int>(leaf), 0);
+  __cpuidex(registers, static_cast<int>(leaf), static_cast<int>(subleaf));
   id = {static_cast<unsigned>(registers[0]), static_cast<unsigned>(registers[1]), static_cast<unsigned>(registers[2]),
         static_cast<unsigned>(registers[3])};
 #else
-  __get_cpuid_count(leaf, 0, &id.eax, &id.ebx, &id.ecx, &id.edx);
+  __get_cpuid_count(leaf, subleaf, &id.eax, &id.ebx, &id.ecx, &id.edx);
 #endif
   return id;
 }
@@ -46,15 +52,35 @@ unsigned saved_registers() {
 #endif
 }
 
+bool bit(unsigned word, int i) { return (word >> i & 1) != 0; }
+
 // CPUID says what the processor has, XCR0 whether the system saves the registers. Bits: Intel's manual, volume 2, CPUID.
-bool supports(bool avx512) {
-  auto bit = [](unsigned word, int i) { return (word >> i & 1) != 0; };
+bool has_avx2() {
   const CpuId leaf1 = cpu_id(1), leaf7 = cpu_id(7);
   const bool fma = bit(leaf1.ecx, 12), osxsave = bit(leaf1.ecx, 27), f16c = bit(leaf1.ecx, 29), avx2 = bit(leaf7.ebx, 5);
-  if (!osxsave || !fma || !f16c || !avx2 || (saved_registers() & 0x6) != 0x6) return false;
-  if (!avx512) return true;
+  return osxsave && fma && f16c && avx2 && (saved_registers() & 0x6) == 0x6;
+}
+bool has_avx512() {
+  const CpuId leaf7 = cpu_id(7);
   const bool f = bit(leaf7.ebx, 16), dq = bit(leaf7.ebx, 17), bw = bit(leaf7.ebx, 30), vl = bit(leaf7.ebx, 31);
-  return f && dq && bw && vl && (saved_registers() & 0xe6) == 0xe6;
+  return has_avx2() && f && dq && bw && vl && (saved_registers() & 0xe6) == 0xe6;
+}
+bool has_avx512_vnni() { return has_avx512() && bit(cpu_id(7).ecx, 11); }
+#if CQIL_HAS_AVXVNNI
+bool has_avx_vnni() { return has_avx2() && bit(cpu_id(7, 1).eax, 4); }
+#endif
+#endif
+
+#if CQIL_ARM64 && CQIL_HAS_DOTPROD
+bool has_dot_product() {
+#if defined(__APPLE__)
+  return true;
+#elif defined(__linux__)
+  constexpr unsigned long kAsimdDp = 1ul << 20;  // HWCAP_ASIMDDP
+  return (getauxval(AT_HWCAP) & kAsimdDp) != 0;
+#else
+  return false;
+#endif
 }
 #endif
 
@@ -62,25 +88,34 @@ bool supports(bool avx512) {
 
 IsaList isa_list() {
 #if CQIL_X64
-  static const Isa items[] = {{"plain", &kernels_plain, true},
-                              {"avx2", &kernels_avx2, supports(false)},
-                              {"avx512", &kernels_avx512, supports(true)}};
-#elif defined(__aarch64__) || defined(_M_ARM64)
-  static const Isa items[] = {{"plain", &kernels_plain, true}, {"neon", &kernels_neon, true}};
+  static const Isa items[] = {{"plain", &kernels_plain, &int8_plain, true},
+                              {"avx2", &kernels_avx2, &int8_avx2, has_avx2()},
+#if CQIL_HAS_AVXVNNI
+                              {"avxvnni", &kernels_avx2, &int8_avxvnni, has_avx_vnni()},
+#endif
+                              {"avx512", &kernels_avx512, &int8_avx2, has_avx512()},
+                              {"avx512vnni", &kernels_avx512, &int8_avx512vnni, has_avx512_vnni()}};
+#elif CQIL_ARM64
+  static const Isa items[] = {{"plain", &kernels_plain, &int8_plain, true},
+                              {"neon", &kernels_neon, &int8_neon, true},
+#if CQIL_HAS_DOTPROD
+                              {"dotprod", &kernels_neon, &int8_dotprod, has_dot_product()},
+#endif
+  };
 #else
-  static const Isa items[] = {{"plain", &kernels_plain, true}};
+  static const Isa items[] = {{"plain", &kernels_plain, &int8_plain, true}};
 #endif
   return {items, static_cast<int>(sizeof items / sizeof items[0])};
 }
 
-const Kernels& best_kernels() {
+const Isa& best_isa() {
   const IsaList list = isa_list();
   const char* wanted = std::getenv("CQIL_ISA");
-  const Kernels* best = nullptr;
+  const Isa* best = nullptr;
   for (int i = 0; i < list.count; i++) {
     if (!list.items[i].supported) continue;
-    best = list.items[i].kernels;
-    if (wanted && std::strcmp(wanted, list.items[i].name) == 0) break;
+    best = &list.items[i];
+    if (wanted && std::strcmp(wanted, best->name) == 0) break;
   }
   return *best;
 }

@@ -68,10 +68,13 @@ struct Kernels {
 // One table per instruction set; which of them are in this build, dispatch.cc knows.
 extern const Kernels kernels_plain, kernels_avx2, kernels_avx512, kernels_neon;
 
-// The instruction sets of this build, best last; supported says whether this machine runs them.
+struct Int8Kernels;  // int8_kernels.h
+
+// The instruction sets of this build, best last; supported says whether this machine runs them. Some differ in int8 products alone.
 struct Isa {
   const char* name;
   const Kernels* kernels;
+  const Int8Kernels* int8;
   bool supported;
 };
 struct IsaList {
@@ -81,6 +84,7 @@ struct IsaList {
 IsaList isa_list();
 
 // The best supported one, unless the environment variable CQIL_ISA names another supported one.
-const Kernels& best_kernels();
+const Isa& best_isa();
+inline const Kernels& best_kernels() { return *best_isa().kernels; }
 
 }  // namespace cqil

@@ -3,25 +3,12 @@
 #include <utility>
 
 #include "kernels.h"
+#include "prefetch.h"
 #include "unroll.h"
 #include "weight_formats.h"
 
 namespace cqil {
 namespace CQIL_ISA {
-
-inline void prefetch(const uint8_t* at) {
-#if defined(__GNUC__) || defined(__clang__)
-  __builtin_prefetch(at);
-#elif defined(_M_X64)
-  _mm_prefetch(reinterpret_cast<const char*>(at), _MM_HINT_T0);
-#else
-  (void)at;
-#endif
-}
-
-inline void prefetch_range(const uint8_t* at, int64_t bytes) {
-  for (int64_t i = 0; i < bytes; i += 64) prefetch(at + i);
-}
 
 // y[r] = the sum of sum[r]'s lanes.
 template <int R>
@@ -59,8 +46,6 @@ inline void each_run(const W& block, F f) {
     each_run<W, C + 1>(block, f);
   }
 }
-
-constexpr int64_t kPrefetchBytes = 12288;
 
 template <class W, int R>
 inline void dot_rows(const uint8_t* rows, int64_t row_bytes, int64_t cols, const float* x, float* y) {

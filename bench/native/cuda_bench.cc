@@ -1,0 +1,318 @@
+// Milliseconds per token of known shapes on one GPU, for every plan and execution, against the floor: bytes that must be read over
+// the bandwidth measured here. Prints a table, writes JSON, judges nothing.
+//   cuda_bench OUTPUT.json [shape ...]
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <chrono>
+#include <cmath>
+#include <cstdio>
+#include <cstring>
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "core/dtype.h"
+#include "core/program.h"
+#include "core/random_weights.h"
+#include "cuda_probe.h"
+
+extern "C" const cqil_backend* cqil_backend_entry();
+
+namespace {
+
+using namespace cqil;
+
+constexpr int32_t kContext = 128;  // tokens before the first that is timed
+constexpr int32_t kTokens = 32;    // timed per round
+constexpr int kRounds = 7;
+
+struct Shape {
+  const char* name;
+  cqil_dtype dtype;
+  int32_t layers, dim, hidden, heads, kv_heads, vocab;
+  bool tied;
+  int32_t first_grouped, end_grouped;
+};
+
+// The shapes of lib/checkpoint/synthetic.ts; groups as published for 7B, from an eighth of the layers on for small models.
+const Shape kShapes[] = {
+    {"smollm2-135m", CQIL_BF16, 30, 576, 1536, 9, 3, 49152, true, 4, 28},
+    {"tinyllama-1.1b", CQIL_BF16, 22, 2048, 5632, 32, 4, 32000, false, 4, 20},
+    {"llama-7b", CQIL_BF16, 32, 4096, 11008, 32, 32, 32000, false, 12, 30},
+    {"llama-7b", CQIL_Q4_0, 32, 4096, 11008, 32, 32, 32000, false, 12, 30},
+    {"llama-13b", CQIL_BF16, 40, 5120, 13824, 40, 40, 32000, false, 14, 38},
+    {"llama-33b", CQIL_BF16, 60, 6656, 17920, 52, 52, 32000, false, 20, 56},
+};
+const char* const kExecutionNames[] = {"wide", "lanes", "persistent"};
+
+void expect(cqil_status status, const cqil_error& error) {
+  if (status != CQIL_OK) throw cuda::Failure(status, error.text);
+}
+
+// Random weights of one layer, mapped once per layer: every layer has addresses of its own on the host, and so its own memory on
+// the device, but one layer's worth of host memory is filled.
+class LayerFile {
+ public:
+  explicit LayerFile(size_t bytes) : bytes_(bytes), file_(memfd_create("layer", 0)) {
+    if (file_ < 0 || ftruncate(file_, static_cast<off_t>(bytes)) != 0) throw std::bad_alloc();
+  }
+  ~LayerFile() {
+    for (void* map : maps_) munmap(map, bytes_);
+    close(file_);
+  }
+  uint8_t* map() {
+    void* map = mmap(nullptr, bytes_, PROT_READ | PROT_WRITE, MAP_SHARED, file_, 0);
+    if (map == MAP_FAILED) throw std::bad_alloc();
+    maps_.push_back(map);
+    return static_cast<uint8_t*>(map);
+  }
+
+ private:
+  size_t bytes_;
+  int file_;
+  std::vector<void*> maps_;
+};
+
+class RandomModel {
+ public:
+  explicit RandomModel(const Shape& shape) : layer_file_(layer_bytes(shape)) {
+    const int32_t head_dim = shape.dim / shape.heads;
+    for (int32_t i = 0; i < head_dim / 2; i++) frequencies_.push_back(std::pow(10000.0, -2.0 * i / head_dim));
+    weights.shape = {shape.dim,  shape.hidden,        head_dim, shape.heads, shape.kv_heads, shape.layers,
+                     shape.vocab, 1e-5f, frequencies_.data(), 1.0,         0,              0};
+    weights.token_embedding = own(shape.dtype, shape.vocab, shape.dim);
+    weights.output = shape.tied ? weights.token_embedding : own(shape.dtype, shape.vocab, shape.dim);
+    norm_ = own(CQIL_F32, 1, shape.dim);
+    weights.output_norm = norm_;
+    for (int32_t i = 0; i < shape.layers; i++) layers_.push_back(layer(shape, i == 0));
+    weights.layers = layers_.data();
+  }
+
+  // Read for one token: every matrix but the embedding, of which it is one row.
+  double bytes_per_token(const Shape& shape) const {
+    const double kv = 2.0 * shape.layers * shape.kv_heads * (shape.dim / shape.heads) * sizeof(float) * (kContext + kTokens / 2);
+    return static_cast<double>(shape.layers) * static_cast<double>(layer_bytes(shape)) +
+           static_cast<double>(shape.vocab * row_bytes(shape.dtype, shape.dim)) + kv;
+  }
+
+  cqil_weights weights = {};
+
+ private:
+  static size_t bytes_of(cqil_dtype dtype, int64_t rows, int64_t cols) { return static_cast<size_t>(rows * row_bytes(dtype, cols)); }
+  static size_t layer_bytes(const Shape& s) {
+    const int64_t kv = static_cast<int64_t>(s.kv_heads) * (s.dim / s.heads);
+    return 2 * bytes_of(s.dtype, s.dim, s.dim) + 2 * bytes_of(s.dtype, kv, s.dim) + 2 * bytes_of(s.dtype, s.hidden, s.dim) +
+           bytes_of(s.dtype, s.dim, s.hidden);
+  }
+
+  cqil_tensor own(cqil_dtype dtype, int64_t rows, int64_t cols) {
+    owned_.emplace_back(bytes_of(dtype, rows, cols));
+    fill_random(owned_.back().data(), dtype, rows, cols, owned_.size());
+    return {owned_.back().data(), dtype, rows, cols};
+  }
+
+  cqil_layer layer(const Shape& s, bool fill) {
+    uint8_t* at = layer_file_.map();
+    auto matrix = [&](int64_t rows, int64_t cols) {
+      if (fill) fill_random(at, s.dtype, rows, cols, static_cast<uint64_t>(rows * 31 + cols));
+      const cqil_tensor tensor = {at, s.dtype, rows, cols};
+      at += bytes_of(s.dtype, rows, cols);
+      return tensor;
+    };
+    const int64_t kv = static_cast<int64_t>(s.kv_heads) * (s.dim / s.heads);
+    cqil_layer layer = {};
+    layer.attention_norm = layer.mlp_norm = norm_;
+    layer.wq = matrix(s.dim, s.dim);
+    layer.wk = matrix(kv, s.dim);
+    layer.wv = matrix(kv, s.dim);
+    layer.wo = matrix(s.dim, s.dim);
+    layer.w_gate = matrix(s.hidden, s.dim);
+    layer.w_up = matrix(s.hidden, s.dim);
+    layer.w_down = matrix(s.dim, s.hidden);
+    return layer;
+  }
+
+  LayerFile layer_file_;
+  std::vector<double> frequencies_;
+  std::vector<std::vector<uint8_t>> owned_;
+  cqil_tensor norm_ = {};
+  std::vector<cqil_layer> layers_;
+};
+
+// The backend's model and sessions, freed in order.
+struct Closer {
+  void operator()(cqil_backend_model* model) const { cqil_backend_entry()->model_destroy(model); }
+  void operator()(cqil_backend_session* session) const { cqil_backend_entry()->session_destroy(session); }
+};
+using ModelPointer = std::unique_ptr<cqil_backend_model, Closer>;
+using SessionPointer = std::unique_ptr<cqil_backend_session, Closer>;
+
+ModelPointer make_model(const RandomModel& random) {
+  cqil_backend_model* model = nullptr;
+  cqil_error error = {};
+  const cqil_model_options options = {};
+  expect(cqil_backend_entry()->model_create(&random.weights, &options, &model, &error), error);
+  return ModelPointer(model);
+}
+
+SessionPointer make_session(cqil_backend_model* model, const Program& program) {
+  cqil_backend_session* session = nullptr;
+  cqil_error error = {};
+  const cqil_program view = program.view();
+  cqil_session_options options = {};
+  options.context_length = 2 * kContext;
+  options.kv_dtype = CQIL_F32;
+  expect(cqil_backend_entry()->session_create(model, &view, &options, &session, &error), error);
+  return SessionPointer(session);
+}
+
+double forward_ms(cqil_backend_session* session, const std::vector<int32_t>& ids, int32_t position, cqil_execution execution, std::vector<float>& logits) {
+  volatile int32_t cancel = 0;
+  cqil_forward request = {};
+  request.ids = ids.data();
+  request.n_ids = static_cast<int32_t>(ids.size());
+  request.position = position;
+  request.execution = execution;
+  request.output = CQIL_OUTPUT_LOGITS;
+  request.result = logits.data();
+  request.cancel = &cancel;
+  cqil_error error = {};
+  const auto start = std::chrono::steady_clock::now();
+  expect(cqil_backend_entry()->forward(session, &request, &error), error);
+  return std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - start).count();
+}
+
+struct Row {
+  std::string plan;
+  cqil_execution execution;
+  int phases;
+  SessionPointer session;
+  std::vector<double> ms;  // one per round: the mean of its tokens, logits on the host
+  double device_ms;        // replays back to back, nothing on the host
+  double prefill_ms;       // of kContext tokens
+};
+
+double median(std::vector<double> values) {
+  std::sort(values.begin(), values.end());
+  return values[values.size() / 2];
+}
+
+void time_shape(const Shape& shape, double read_gbs, FILE* json, bool& first) {
+  const RandomModel random(shape);
+  const ModelPointer model = make_model(random);
+  std::vector<Row> rows;
+  for (int32_t p : {1, 2, 4}) {
+    Plan plan;
+    for (int32_t layer = shape.first_grouped; p > 1 && layer + p <= shape.end_grouped; layer += p) plan.groups.push_back({layer, p});
+    const Program program = compile_program(plan, shape.layers);
+    const std::string name = p == 1 ? "sequential" : "P" + std::to_string(p) + "-D0-S" + std::to_string(shape.first_grouped) + "-E" + std::to_string(shape.end_grouped);
+    for (cqil_execution execution : {CQIL_WIDE, CQIL_LANES, CQIL_PERSISTENT}) {
+      if (execution == CQIL_LANES && p == 1) continue;
+      if (!(cqil_backend_entry()->executions(model.get()) & 1u << execution)) continue;
+      rows.push_back({name, execution, static_cast<int>(program.phases.size()) - 2, make_session(model.get(), program), {}, 0, 0});
+    }
+  }
+
+  std::vector<float> logits(static_cast<size_t>(shape.vocab));
+  std::vector<int32_t> prompt;
+  for (int32_t i = 0; i < kContext; i++) prompt.push_back((i * 7919 + 13) % shape.vocab);
+  for (Row& row : rows) {
+    forward_ms(row.session.get(), prompt, 0, row.execution, logits);
+    row.prefill_ms = forward_ms(row.session.get(), prompt, 0, row.execution, logits);
+    for (int i = 0; i < 3; i++) forward_ms(row.session.get(), {1}, kContext, row.execution, logits);
+  }
+  for (int round = 0; round < kRounds; round++)
+    for (Row& row : rows) {
+      double sum = 0;
+      for (int32_t i = 0; i < kTokens; i++) sum += forward_ms(row.session.get(), {prompt[static_cast<size_t>(i)]}, kContext + i, row.execution, logits);
+      row.ms.push_back(sum / kTokens);
+    }
+  for (Row& row : rows) {
+    auto& session = *reinterpret_cast<cuda::Session*>(row.session.get());
+    cudaGraphExec_t const graph = session.graphs[row.execution][1].exec.get();
+    row.device_ms = cuda::median_ms(session.stream.get(), kRounds, [&] {
+      for (int32_t i = 0; i < kTokens; i++) cuda::check(cudaGraphLaunch(graph, session.stream.get()), "it was measured");
+    }) / kTokens;
+  }
+
+  const double bytes = random.bytes_per_token(shape), floor_ms = bytes / read_gbs / 1e6;
+  const double sequential = median(rows.front().ms);
+  for (const Row& row : rows) {
+    const double ms = median(row.ms);
+    std::printf("%-15s %-5s %-14s %-10s %6d %9.3f %9.3f %9.3f %7.0f%% %+7.1f%%\n", shape.name, dtype_info(shape.dtype).name, row.plan.c_str(),
+                kExecutionNames[row.execution], row.phases, ms, row.device_ms, floor_ms, 100 * floor_ms / ms, 100 * (ms / sequential - 1));
+    std::fprintf(json,
+                 "%s\n    {\"shape\": \"%s\", \"dtype\": \"%s\", \"plan\": \"%s\", \"execution\": \"%s\", \"phases\": %d, \"bytesPerToken\": %.0f, "
+                 "\"floorMs\": %.6f, \"msPerToken\": {\"min\": %.6f, \"median\": %.6f, \"max\": %.6f}, \"deviceMsPerToken\": %.6f, "
+                 "\"prefillTokensPerSecond\": %.1f}",
+                 first ? "" : ",", shape.name, dtype_info(shape.dtype).name, row.plan.c_str(), kExecutionNames[row.execution], row.phases, bytes,
+                 floor_ms, *std::min_element(row.ms.begin(), row.ms.end()), ms, *std::max_element(row.ms.begin(), row.ms.end()), row.device_ms,
+                 1000.0 * kContext / row.prefill_ms);
+    first = false;
+  }
+  std::fflush(stdout);
+}
+
+cuda::Probe probe() {
+  const Shape tiny = {"tiny", CQIL_BF16, 1, 64, 128, 1, 1, 64, true, 0, 0};
+  const RandomModel random(tiny);
+  const ModelPointer model = make_model(random);
+  const SessionPointer session = make_session(model.get(), compile_program(Plan{}, 1));
+  return cuda::probe_device(*reinterpret_cast<cuda::Session*>(session.get()));
+}
+
+int run(int argc, char** argv) {
+  cqil_device device = {};
+  int32_t count = 0;
+  cqil_error error = {};
+  if (cqil_backend_entry()->list_devices(&device, 1, &count, &error) != CQIL_OK) {
+    std::printf("skipped: cuda_bench: %s\n", error.text);
+    return 77;
+  }
+  if (argc < 2) {
+    std::fprintf(stderr, "usage: cuda_bench OUTPUT.json [shape ...]\n");
+    return 2;
+  }
+  FILE* json = std::fopen(argv[1], "w");
+  if (!json) {
+    std::perror(argv[1]);
+    return 1;
+  }
+  const cuda::Probe p = probe();
+  std::fprintf(json,
+               "{\n  \"device\": {\"name\": \"%s\", \"capability\": \"%d.%d\", \"multiprocessors\": %d, \"memoryBytes\": %llu},\n"
+               "  \"probe\": {\"readGBs\": %.1f, \"copyGBs\": %.1f, \"launchUs\": %.3f, \"graphNodeUs\": %.3f, \"forkJoin2Us\": %.3f, "
+               "\"forkJoin4Us\": %.3f, \"gridBarrierUs\": %.3f},\n"
+               "  \"workload\": {\"context\": %d, \"tokens\": %d, \"rounds\": %d},\n  \"rows\": [",
+               device.name, device.capability_major, device.capability_minor, device.multiprocessors,
+               static_cast<unsigned long long>(device.memory_bytes), p.read_gbs, p.copy_gbs, p.launch_us, p.graph_node_us, p.fork_join_us[0],
+               p.fork_join_us[1], p.barrier_us, kContext, kTokens, kRounds);
+  std::printf("%s: reads %.0f GB/s, copies %.0f GB/s; launch %.2f us, graph node %.2f us, fork and join of 2 %.2f us, of 4 %.2f us, grid barrier %.2f us\n",
+              device.name, p.read_gbs, p.copy_gbs, p.launch_us, p.graph_node_us, p.fork_join_us[0], p.fork_join_us[1], p.barrier_us);
+  std::printf("%-15s %-5s %-14s %-10s %6s %9s %9s %9s %8s %8s\n", "shape", "dtype", "plan", "execution", "phases", "ms/token", "device", "floor", "of floor", "change");
+  bool first = true;
+  for (const Shape& shape : kShapes) {
+    if (argc > 2 && std::none_of(argv + 2, argv + argc, [&](const char* name) { return std::strcmp(name, shape.name) == 0; })) continue;
+    try {
+      time_shape(shape, p.read_gbs, json, first);
+    } catch (const std::exception& failure) {
+      std::printf("%-15s %-5s skipped: %s\n", shape.name, dtype_info(shape.dtype).name, failure.what());
+    }
+  }
+  std::fprintf(json, "\n  ]\n}\n");
+  std::fclose(json);
+  return 0;
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  try {
+    return run(argc, argv);
+  } catch (const std::exception& failure) {
+    std::fprintf(stderr, "cuda_bench: %s\n", failure.what());
+    return 1;
+  }
+}

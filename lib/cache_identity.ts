@@ -1,0 +1,30 @@
+import { createHash } from 'node:crypto';
+import type { Activations } from './activations.js';
+import type { CacheIdentity } from './cache_file.js';
+import type { Checkpoint } from './checkpoint/types.js';
+import type { KvCache } from './kv_cache.js';
+import type { MachineInfo } from './native.js';
+
+/** What computes, as far as it changes how long something takes. */
+export interface TimedPlacement {
+  backend: 'cpu' | 'cuda';
+  threads: number;
+  kvCache: KvCache;
+  activations: Activations;
+}
+
+/**
+ * What a time measured on this machine depends on: the machine, this build of the engine, what computes, and the model's shape and
+ * formats, but not its values.
+ */
+export function timingIdentity({ arch, cpu, cores, isa, build }: MachineInfo, { backend, threads, kvCache, activations }: TimedPlacement, checkpoint: Pick<Checkpoint, 'config' | 'tensors'>): CacheIdentity {
+  return { version: 1, arch, cpu, cores, isa, build, backend, threads, kvCache, activations, model: shapeDigest(checkpoint) };
+}
+
+/** 16 hexadecimal digits that are the same for models of the same shape in the same formats. */
+function shapeDigest({ config, tensors }: Pick<Checkpoint, 'config' | 'tensors'>): string {
+  const { dim, hiddenDim, headDim, nHeads, nKvHeads, nLayers, vocabSize, slidingWindow, tiedEmbeddings } = config;
+  const formats = tensors.map(({ role, layer, dtype }) => `${layer} ${role} ${dtype}`).sort();
+  const shape = { dim, hiddenDim, headDim, nHeads, nKvHeads, nLayers, vocabSize, slidingWindow, tiedEmbeddings, formats };
+  return createHash('sha256').update(JSON.stringify(shape)).digest('hex').slice(0, 16);
+}

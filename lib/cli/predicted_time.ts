@@ -1,0 +1,51 @@
+import type { Checkpoint } from '../checkpoint/types.js';
+import { CqilError } from '../errors.js';
+import { findCalibration, typicalToken } from '../latency/calibration.js';
+import type { Prediction } from '../latency/latency_model.js';
+import { compilePlan, defaultThreads } from '../model.js';
+import { resolvePlan, type Plan } from '../plan.js';
+import type { BackendOptions } from './options.js';
+import { formatTable } from './table.js';
+
+/** What a plan's time is predicted to be on this machine, and that of sequential. */
+export interface PredictedTime {
+  plan: Prediction;
+  sequential: Prediction;
+  /** Tokens before the one whose time it is. */
+  position: number;
+  backend: 'cpu' | 'cuda';
+  threads: number;
+  /** When prices were measured, ISO date and time. */
+  calibrated: string;
+}
+
+/** From prices that an earlier `cqil plan latency` or `cqil plan search` has measured; undefined without them. Loads no weights. */
+export async function predictedTime(plan: Plan, checkpoint: Checkpoint, options: BackendOptions): Promise<PredictedTime | undefined> {
+  try {
+    return await predict(plan, checkpoint, options);
+  } catch (error) {
+    // Plans can be explained where the engine cannot run; prices are of the engine.
+    if (error instanceof CqilError && error.code === 'NATIVE_ADDON') return undefined;
+    throw error;
+  }
+}
+
+async function predict(plan: Plan, checkpoint: Checkpoint, { backend, threads = defaultThreads(checkpoint), kvCache, activations }: BackendOptions): Promise<PredictedTime | undefined> {
+  const { config } = checkpoint;
+  const token = typicalToken(config);
+  for (const candidate of backend === 'auto' ? (['cuda', 'cpu'] as const) : [backend]) {
+    const found = await findCalibration(checkpoint, { backend: candidate, threads, kvCache, activations });
+    if (!found) continue;
+    const price = (of: Plan): Prediction => found.latency.predict(compilePlan(config, of), 'auto', token);
+    return { plan: price(plan), sequential: price(resolvePlan('sequential', config.nLayers)), position: token.position, backend: candidate, threads, calibrated: found.measured };
+  }
+  return undefined;
+}
+
+export function formatPredictedTime({ plan, sequential, position, backend, threads, calibrated }: PredictedTime): string {
+  const less = (1 - plan.msPerToken / sequential.msPerToken) * 100;
+  const where = backend === 'cuda' ? 'on the GPU' : `with ${threads} ${threads === 1 ? 'thread' : 'threads'}`;
+  const cells = plan.phases.map(({ kind, count, ms }, i) => [kind, String(count), ms.toFixed(4), String(sequential.phases[i]!.count), sequential.phases[i]!.ms.toFixed(4)]);
+  cells.push(['all', '', plan.msPerToken.toFixed(4), '', sequential.msPerToken.toFixed(4)]);
+  return `Predicted for this machine ${where}, after ${position} tokens: ${plan.msPerToken.toPrecision(3)} ms per token (${plan.execution}) instead of ${sequential.msPerToken.toPrecision(3)}, ${less.toFixed(0)} % less; prices measured ${calibrated}.\n\n${formatTable(['phases', 'plan', 'ms', 'sequential', 'ms'], cells)}`;
+}

@@ -1,0 +1,152 @@
+import { existsSync } from 'node:fs';
+import path from 'node:path';
+import type { Command } from 'commander';
+import { openCheckpoint } from '../checkpoint/open.js';
+import { CqilError } from '../errors.js';
+import { fingerprint } from '../eval/fingerprint.js';
+import { shippedModelPath, type Model } from '../model.js';
+import { formatPlan, resolvePlan, type Plan } from '../plan.js';
+import { chromeTrace } from '../report/chrome_trace.js';
+import { caution, headline } from '../report/headline.js';
+import { reportPage } from '../report/page.js';
+import { planName } from '../report/plan_name.js';
+import type { ReportData, SearchedFront } from '../report/report_data.js';
+import { printJson, type Io } from './io.js';
+import { machineOf } from './machine.js';
+import { openModel } from './open_model.js';
+import { addJsonOption, addModelArgument, addPlacementOptions, decimal, integer, PLAN_HELP, repeatable, type PlacementOptions } from './options.js';
+import { planForJson } from './plan_value.js';
+import { Progress } from './progress.js';
+import { commandLine, sourceCommit } from './provenance.js';
+import { measureReport, type MeasuredReport } from './report_measure.js';
+import { readSearchResult, type SearchResult } from './search_result.js';
+import { firstTokens } from './similarity.js';
+import { readTextFile, textBeside } from './text_file.js';
+import { TIMING_SEED } from './timing.js';
+import { packageVersion } from './version.js';
+import { expectWritable, writeFiles } from './write_files.js';
+
+const DEFAULT_TOKENS = 2048;
+const DEFAULT_SECONDS = 30;
+const LEAST_TOKENS = 64;
+/** Longer windows than this cost more than they tell about a plan. */
+const LONGEST_DEFAULT_WINDOW = 512;
+/** Points of a search's front that are timed and drawn at most. */
+const MOST_SEARCHED = 12;
+
+const HELP = `
+Measures, and writes one HTML file that needs no network: what plans cost and save, which layers are alike, and where the time of one
+traced token went. The sequential plan is always measured too; the first --plan is the one the report is about. With --search the points
+of an earlier search's front are timed and drawn, and what it chose stands for --plan. --trace writes the traced tokens for Perfetto or
+chrome://tracing.`;
+
+interface Options extends PlacementOptions {
+  plan?: string[];
+  file?: string;
+  search?: string;
+  tokens: number;
+  window?: number;
+  budget: number;
+  output: string;
+  trace?: string;
+  force?: boolean;
+  json?: boolean;
+}
+
+export function addReport(program: Command, io: Io): void {
+  const command = program.command('report').description('measure plans and write a page that shows what they cost and save, and why');
+  addModelArgument(command)
+    .option('--plan <plan>', `${PLAN_HELP}; may be given several times (default: pairs over the middle half of the layers)`, repeatable)
+    .option('--file <path>', 'the text to measure on, UTF-8 (default: heldout.txt beside the model)')
+    .option('--search <path>', 'the JSON document of an earlier cqil plan search')
+    .option('--tokens <n>', 'take at most so many tokens from the start of the text', integer(LEAST_TOKENS, 1 << 24), DEFAULT_TOKENS)
+    .option('--window <n>', `tokens per window, each from an empty context (default: at most ${LONGEST_DEFAULT_WINDOW})`, integer(2, 1 << 24))
+    .option('--budget <seconds>', 'about how long to time plans', decimal(0, 1e6), DEFAULT_SECONDS)
+    .option('-o, --output <file>', 'where the page goes', 'report.html')
+    .option('--trace <file>', 'write the traced tokens there, as Chrome trace events')
+    .option('--force', 'overwrite the files');
+  addJsonOption(addPlacementOptions(command))
+    .addHelpText('after', HELP)
+    .action((model: string | undefined, options: Options) => report(model, options, command, io));
+}
+
+async function report(modelPath: string | undefined, options: Options, command: Command, io: Io): Promise<void> {
+  const { output, trace, force = false, json } = options;
+  expectWritable(trace === undefined ? [output] : [output, trace], force);
+  const checkpoint = await openCheckpoint(modelPath ?? shippedModelPath());
+  const { nLayers } = checkpoint.config;
+  const file = options.file ?? defaultText(checkpoint.path);
+  const { text, sha256 } = await readTextFile(file);
+  if (text.trim() === '') throw new CqilError('INVALID_ARGUMENT', `The text ${file} is empty, expected at least ${LEAST_TOKENS} tokens.`);
+  const search = options.search === undefined ? undefined : await readSearchResult(options.search, nLayers);
+  const identity = await fingerprint(checkpoint);
+  if (search && search.model !== identity) throw new CqilError('INVALID_ARGUMENT', `The search in ${options.search} is of the model ${search.model}; expected this one, ${identity}.`);
+  const plans = plansOf(options, search, nLayers);
+
+  await using model = await openModel(modelPath, { ...options, plan: undefined }, io);
+  const ids = await firstTokens(model.tokenizer, text, options.tokens, io.signal);
+  const window = windowOf(options, model, ids.length);
+  const searched = search ? spread(search.front, MOST_SEARCHED) : [];
+  const progress = new Progress(io, json);
+  let measured: MeasuredReport;
+  try {
+    const onProgress = (what: string, done: number, total: number): void => progress.update(what, done, total);
+    measured = await measureReport(model, { plans, timed: searched.map(({ plan }) => plan), ids, window, execution: options.execution, budget: options.budget, signal: io.signal, onProgress });
+  } finally {
+    progress.stop();
+  }
+  const { speeds, ...shown } = measured;
+  if (trace !== undefined && shown.traces.length === 0) throw new CqilError('BACKEND_UNAVAILABLE', `The ${model.backend} backend keeps no times of phases, so there is no trace; expected the cpu backend, or no --trace.`);
+  const { architecture, dim } = model.config;
+  const data: ReportData = {
+    model: { name: path.basename(checkpoint.path), fingerprint: identity, architecture, layers: nLayers, dim, parameters: checkpoint.tensors.reduce((sum, { rows, cols }) => sum + rows * cols, 0) },
+    text: { name: path.basename(file), sha256, tokens: ids.length, window },
+    ...shown,
+    front: search ? frontOf(search, searched, speeds, options.search!) : null,
+    provenance: { made: new Date().toISOString(), cqil: packageVersion(), commit: await sourceCommit(), command: commandLine(command), machine: machineOf(model), seed: TIMING_SEED },
+  };
+  await writeFiles([{ file: output, text: reportPage(data) }, ...(trace === undefined ? [] : [{ file: trace, text: `${JSON.stringify(chromeTrace(data.traces))}\n` }])], force);
+  if (json) printJson(io, { output, trace: trace ?? null, headline: headline(data.rows), ...forJson(data) });
+  else io.out(`${headline(data.rows)}\n`);
+  const noise = caution(data.rows);
+  if (noise !== undefined) io.err(`${noise}\n`);
+  io.err(`wrote ${[output, ...(trace === undefined ? [] : [trace])].join(' and ')}\n`);
+}
+
+function defaultText(checkpoint: string): string {
+  const beside = textBeside(checkpoint);
+  if (!existsSync(beside)) throw new CqilError('INVALID_ARGUMENT', `There is no text: ${beside} does not exist; expected --file TEXT.`);
+  return beside;
+}
+
+/** Sequential, then the plans that were asked for, each once. */
+function plansOf({ plan: asked }: Options, search: SearchResult | undefined, layers: number): Plan[] {
+  const quarter = Math.floor(layers / 4);
+  const fallback = search?.chosen ?? resolvePlan(`P2-S${quarter}-E${Math.max(layers - quarter, quarter + 1)}`, layers);
+  // What was measured elsewhere is no part of a plan here.
+  const plans = (asked ? asked.map((plan) => resolvePlan(plan, layers)) : [fallback]).map((plan) => ({ ...plan, evidence: undefined }));
+  return [...new Map([resolvePlan('sequential', layers), ...plans].map((plan) => [formatPlan(plan), plan])).values()];
+}
+
+/** Throws INVALID_ARGUMENT for a text that is too short. */
+function windowOf({ window }: Options, { config }: Model, tokens: number): number {
+  const least = Math.max(LEAST_TOKENS, window ?? 0);
+  if (tokens < least) throw new CqilError('INVALID_ARGUMENT', `The text has ${tokens} tokens, expected at least ${window !== undefined && window > LEAST_TOKENS ? `one whole window of ${window}` : LEAST_TOKENS}.`);
+  return window ?? Math.min(LONGEST_DEFAULT_WINDOW, config.contextLength, tokens);
+}
+
+/** At most `most` of the values, evenly over them, the first and the last among them. */
+function spread<T>(values: readonly T[], most: number): T[] {
+  if (values.length <= most) return [...values];
+  return Array.from({ length: most }, (_, i) => values[Math.round((i * (values.length - 1)) / (most - 1))]!);
+}
+
+function frontOf(search: SearchResult, searched: SearchResult['front'], speeds: MeasuredReport['speeds'], file: string): SearchedFront {
+  const { text, sha256, tokens, seed } = search;
+  return { file: path.basename(file), text: path.basename(text), sha256, tokens, seed, plans: searched.map((point, i) => ({ ...point, name: planName(point.plan), ...speeds[i]! })) };
+}
+
+function forJson({ rows, front, traces, ...rest }: ReportData) {
+  const withPlan = <T extends { plan: Plan }>({ plan, ...others }: T) => ({ plan: planForJson(plan), ...others });
+  return { ...rest, rows: rows.map(withPlan), front: front && { ...front, plans: front.plans.map(withPlan) }, traces: traces.map(withPlan) };
+}

@@ -1,0 +1,104 @@
+import { throwIfAborted } from './abort.js';
+import { ACTIVATIONS, type Activations } from './activations.js';
+import { CqilError } from './errors.js';
+import { KV_CACHES, type KvCache } from './kv_cache.js';
+import type { Execution } from './native.js';
+import { expectOption, expectOptionNames, isCount, isSignal } from './options.js';
+import type { PlanInput } from './plan.js';
+
+export interface LoadOptions {
+  /** Which layers share an input: an object, a file, or `P2-D0-S12-E30`. Default: sequential. */
+  plan?: PlanInput;
+  /** `cuda` rejects with the reason where it cannot be used. Default `auto`: CUDA where it can be used and takes the model, else the CPU. */
+  backend?: 'auto' | 'cpu' | 'cuda';
+  /** How the layers of a group are computed; changes the time only. Default `auto`. */
+  execution?: Execution | 'devices';
+  /** Index of the CUDA device; this version computes on one. Default [0]. */
+  devices?: readonly number[];
+  /** Threads of the CPU backend. Default: one per physical core, or 1 for weights under 4 MB. */
+  threads?: number;
+  /** Positions of sessions that do not say, and the most a generation takes. Default: the model's own, up to 4096 for sessions. */
+  contextLength?: number;
+  /**
+   * How sessions that do not say keep keys and values. `f32`, the default, keeps log-probabilities within 1e-4 of float64. The others
+   * save memory, and time once the cache is larger than the processor's: `f16` takes half of it and moves log-probabilities by up to
+   * 2e-2; `q8_0` takes 27 % and moves those of unlikely tokens by tenths, at a KL divergence below 1e-2. Keys or values beyond 65504
+   * become infinite in `f16`.
+   */
+  kvCache?: KvCache;
+  /**
+   * What a vector is when weights are multiplied with it. `float32`, the default, keeps log-probabilities within 1e-4 of float64. `int8`
+   * rounds it in blocks of 32 where the weights are Q8_0, Q4_0, Q4_K or Q6_K, on the CPU: prefill is then two to three times as fast
+   * and decoding of 4- and 6-bit weights faster, at a KL divergence below 1e-3 from float32. The results have the same bits for any number of threads and any
+   * split of a prompt all the same. With `backend: 'auto'` it means the CPU.
+   */
+  activations?: Activations;
+  /** Told how far the weights have been read. */
+  onProgress?: (progress: LoadProgress) => void;
+  /** Stops loading within 64 MB, or after the copy to a GPU; it then rejects with ABORTED. */
+  signal?: AbortSignal;
+}
+
+/** `open`: the files' headers are read. `read`: `loaded` of `total` bytes of weights are in memory. */
+export interface LoadProgress {
+  phase: 'open' | 'read';
+  loaded: number;
+  total: number;
+}
+
+export interface SessionOptions {
+  /** Positions the KV cache holds; its memory is taken as it fills. Default: the model's `contextLength` option, or its own up to 4096. */
+  contextLength?: number;
+  /** Default: the model's. */
+  plan?: PlanInput;
+  /** Default: the model's. */
+  execution?: Execution;
+  /** Default: the model's. */
+  kvCache?: KvCache;
+}
+
+export const MAX_THREADS = 256;
+const LOAD_OPTIONS = ['plan', 'backend', 'execution', 'devices', 'threads', 'contextLength', 'kvCache', 'activations', 'onProgress', 'signal'];
+
+/** The options of `loadModel` that say where and how it is computed, checked and with their defaults. */
+export interface Placement {
+  backend: 'auto' | 'cpu' | 'cuda';
+  device: number;
+  execution: Execution;
+  contextLength: number | undefined;
+  kvCache: KvCache;
+  activations: Activations;
+}
+
+/** Throws INVALID_ARGUMENT; BACKEND_UNAVAILABLE for what this version cannot do; ABORTED. */
+export function readOptions(options: LoadOptions): Placement {
+  expectOptionNames('loadModel', options, LOAD_OPTIONS);
+  const { backend = 'auto', execution = 'auto', devices, threads, contextLength, kvCache = 'f32', activations = 'float32', onProgress, signal } = options;
+  expectOption('backend', backend, ['auto', 'cpu', 'cuda'].includes(backend), 'auto, cpu or cuda');
+  expectOption('devices', devices, devices === undefined || (Array.isArray(devices) && devices.length > 0 && devices.every((device) => Number.isSafeInteger(device) && device >= 0)), 'an array of device indices');
+  expectOption('threads', threads, threads === undefined || isCount(threads, MAX_THREADS), `an integer from 1 to ${MAX_THREADS}`);
+  expectOption('contextLength', contextLength, contextLength === undefined || isCount(contextLength), 'an integer, 1 or more');
+  expectKvCache(kvCache);
+  expectOption('activations', activations, ACTIVATIONS.some((known) => known === activations), 'float32 or int8');
+  if (backend === 'cuda') expectOption('activations', activations, activations === 'float32', 'float32 on the cuda backend');
+  expectOption('onProgress', onProgress, onProgress === undefined || typeof onProgress === 'function', 'a function');
+  expectOption('signal', signal, isSignal(signal), 'an AbortSignal');
+  if (execution === 'devices' || (devices !== undefined && devices.length > 1)) {
+    throw new CqilError('BACKEND_UNAVAILABLE', `${execution === 'devices' ? 'The execution devices' : `${devices!.length} devices`} cannot be had: this version computes on one device; expected execution auto, wide, lanes or persistent, and one device.`);
+  }
+  expectExecution(execution);
+  throwIfAborted(signal);
+  return { backend: activations === 'int8' ? 'cpu' : backend, device: devices?.[0] ?? 0, execution, contextLength, kvCache, activations };
+}
+
+export function expectExecution(execution: string): asserts execution is Execution {
+  expectOption('execution', execution, ['auto', 'wide', 'lanes', 'persistent'].includes(execution), 'auto, wide, lanes or persistent');
+}
+
+export function expectKvCache(kvCache: string): asserts kvCache is KvCache {
+  expectOption('kvCache', kvCache, KV_CACHES.some((known) => known === kvCache), 'f32, f16 or q8_0');
+}
+
+export function expectContextLength(contextLength: number, most: number): void {
+  expectOption('contextLength', contextLength, isCount(contextLength, most), `an integer from 1 to the model's ${most} positions`);
+}

@@ -1,0 +1,120 @@
+#include "adapter.h"
+
+#include <algorithm>
+#include <atomic>
+#include <new>
+#include <system_error>
+#include <thread>
+
+#include "dtype.h"
+#include "error.h"
+#include "row_codec.h"
+
+namespace cqil {
+namespace {
+
+[[noreturn]] void invalid(const std::string& message) { throw Error("INVALID_CHECKPOINT", message); }
+
+struct StoredMatrix {
+  const uint8_t* data;
+  cqil_dtype dtype;
+  int64_t cols;
+  const uint8_t* row(int64_t i) const { return data + i * row_bytes(dtype, cols); }
+};
+
+StoredMatrix locate(const MappedFile& file, const AdapterMatrix& matrix, int64_t rows, int64_t cols, const std::string& name) {
+  const cqil_dtype dtype = dtype_from_name(matrix.dtype);
+  if (dtype != CQIL_F32 && dtype != CQIL_F16 && dtype != CQIL_BF16)
+    invalid("The adapter has " + name + " as " + matrix.dtype + "; expected F32, F16 or BF16.");
+  const uint64_t size = static_cast<uint64_t>(rows) * static_cast<uint64_t>(row_bytes(dtype, cols));
+  if (matrix.offset > file.size() || size > file.size() - matrix.offset)
+    invalid(file.path() + " is truncated: the update of " + name + " needs bytes " + std::to_string(matrix.offset) + " to " +
+            std::to_string(matrix.offset + size) + ", and the file has " + std::to_string(file.size()) + ".");
+  return {file.data() + matrix.offset, dtype, cols};
+}
+
+// Where a row of a query or key projection that keeps rotated pairs side by side stands when they are (i, i + head_dim / 2).
+int64_t row_before_interleaving(int64_t row, int64_t head_dim) {
+  const int64_t i = row % head_dim;
+  return row - i + i % 2 * (head_dim / 2) + i / 2;
+}
+
+// Calls work(part, first, end) for parts of [0, n), each on a thread of its own where the system gives one. work must not throw.
+template <class Work>
+void in_parts(int64_t n, int parts, Work work) {
+  std::vector<std::thread> threads;
+  threads.reserve(static_cast<size_t>(parts));
+  int own = parts - 1;  // of the parts from here on, this thread does all
+  for (int part = 0; part < own; part++) {
+    try {
+      threads.emplace_back(work, part, n * part / parts, n * (part + 1) / parts);
+    } catch (const std::system_error&) {
+      own = part;
+    }
+  }
+  for (int part = own; part < parts; part++) work(part, n * part / parts, n * (part + 1) / parts);
+  for (std::thread& thread : threads) thread.join();
+}
+
+}  // namespace
+
+cqil_dtype merged_dtype(cqil_dtype dtype) {
+  return dtype == CQIL_F32 || dtype == CQIL_F16 || dtype == CQIL_BF16 ? dtype : CQIL_Q8_0;
+}
+
+MergedWeights::MergedWeights(const Weights& base, const AdapterSpec& spec, int32_t threads) : view_(base.view()) {
+  layers_.assign(view_.layers, view_.layers + view_.shape.n_layers);
+  view_.layers = layers_.data();
+  const MappedFile file(spec.file);
+  for (const LoraPair& pair : spec.pairs) merge(pair, file, base.view().layers, threads);
+}
+
+void MergedWeights::merge(const LoraPair& pair, const MappedFile& file, const cqil_layer* base_layers, int32_t threads) {
+  const std::string name = "layer " + std::to_string(pair.layer) + " " + pair.role;
+  cqil_tensor cqil_layer::*member = layer_slot(pair.role);
+  if (!member || pair.layer < 0 || pair.layer >= view_.shape.n_layers) invalid("The model has no " + name + ".");
+  const cqil_tensor from = base_layers[pair.layer].*member;
+  if (!from.data || from.rows < 2) invalid("The model has no matrix " + name + ".");
+  cqil_tensor& to = layers_[static_cast<size_t>(pair.layer)].*member;
+  if (to.data != from.data) invalid("The adapter updates " + name + " twice.");
+  if (pair.rank < 1 || pair.rank > 1 << 16) invalid("The adapter's rank is " + std::to_string(pair.rank) + "; expected 1 to 65536.");
+  const StoredMatrix a = locate(file, pair.a, pair.rank, from.cols, name), b = locate(file, pair.b, from.rows, pair.rank, name);
+
+  const cqil_dtype dtype = merged_dtype(from.dtype);
+  const int64_t cols = from.cols, rank = pair.rank, stride = row_bytes(dtype, cols), from_stride = row_bytes(from.dtype, cols);
+  const uint64_t size = static_cast<uint64_t>(from.rows) * static_cast<uint64_t>(stride);
+  std::unique_ptr<uint8_t[]> storage(new (std::nothrow) uint8_t[size]);
+  if (!storage) throw Error("OUT_OF_MEMORY", "No memory for " + std::to_string(size) + " bytes of " + name + " with its adapter.");
+  std::vector<float> a_rows(static_cast<size_t>(rank * cols));
+  for (int64_t k = 0; k < rank; k++) unpack_row(a.dtype, a.row(k), cols, &a_rows[static_cast<size_t>(k * cols)]);
+
+  const bool interleaved = view_.shape.rope_interleaved && (pair.role == "wq" || pair.role == "wk");
+  const int parts = static_cast<int>(std::min<int64_t>(std::max(1, threads), from.rows));
+  // Each part's update of one row [cols], the row itself [cols], and its row of B [rank].
+  std::vector<std::vector<float>> scratch(static_cast<size_t>(parts), std::vector<float>(static_cast<size_t>(2 * cols + rank)));
+  std::atomic<bool> finite{true};
+  in_parts(from.rows, parts, [&](int part, int64_t first, int64_t end) {
+    float* update = scratch[static_cast<size_t>(part)].data();
+    float* weights = update + cols;
+    float* b_row = weights + cols;
+    for (int64_t row = first; row < end; row++) {
+      unpack_row(b.dtype, b.row(interleaved ? row_before_interleaving(row, view_.shape.head_dim) : row), rank, b_row);
+      std::fill(update, update + cols, 0.0f);
+      for (int64_t k = 0; k < rank; k++) {
+        const float factor = pair.scale * b_row[k];
+        const float* a_row = &a_rows[static_cast<size_t>(k * cols)];
+        for (int64_t c = 0; c < cols; c++) update[c] += factor * a_row[c];
+      }
+      unpack_row(from.dtype, static_cast<const uint8_t*>(from.data) + row * from_stride, cols, weights);
+      for (int64_t c = 0; c < cols; c++) weights[c] += update[c];
+      if (!pack_row(dtype, weights, cols, storage.get() + row * stride)) finite.store(false, std::memory_order_relaxed);
+    }
+  });
+  if (!finite)
+    invalid("Merging the adapter into " + name + " gives values that are no finite " + dtype_info(dtype).name + ".");
+  to = {storage.get(), dtype, from.rows, from.cols};
+  owned_.push_back(std::move(storage));
+  bytes_ += size;
+}
+
+}  // namespace cqil

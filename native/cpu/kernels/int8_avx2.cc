@@ -1,0 +1,14 @@
+// int8 products with AVX2. Compiled with that instruction set's flags, so nothing here may be included elsewhere.
+#include <math.h>
+
+#define CQIL_ISA isa_int8_avx2
+#define CQIL_INT8_SETS 1
+#define CQIL_INT8_TOKENS 2
+#include "lanes_avx2.h"
+#include "int8_products_inl.h"
+
+namespace cqil {
+
+constexpr Int8Kernels int8_avx2 = CQIL_ISA::make_int8_kernels("avx2");
+
+}  // namespace cqil

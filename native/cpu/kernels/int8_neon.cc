@@ -1,0 +1,14 @@
+// int8 products with AArch64 NEON.
+#include <math.h>
+
+#define CQIL_ISA isa_int8_neon
+#define CQIL_INT8_SETS 1
+#define CQIL_INT8_TOKENS 2
+#include "lanes_neon.h"
+#include "int8_products_inl.h"
+
+namespace cqil {
+
+constexpr Int8Kernels int8_neon = CQIL_ISA::make_int8_kernels("neon");
+
+}  // namespace cqil

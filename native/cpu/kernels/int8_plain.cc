@@ -1,0 +1,14 @@
+// int8 products in plain C++, on any machine.
+#include <math.h>
+
+#define CQIL_ISA isa_int8_plain
+#define CQIL_INT8_SETS 1
+#define CQIL_INT8_TOKENS 1
+#include "lanes_plain.h"
+#include "int8_products_inl.h"
+
+namespace cqil {
+
+constexpr Int8Kernels int8_plain = CQIL_ISA::make_int8_kernels("plain");
+
+}  // namespace cqil

@@ -1,0 +1,26 @@
+// Asking for memory before it is read.
+#pragma once
+#include <stdint.h>
+
+namespace cqil {
+namespace CQIL_ISA {
+
+// How far ahead of the weights being read, at least, others are asked for: memory is about that far away.
+constexpr int64_t kPrefetchBytes = 12288;
+
+inline void prefetch(const uint8_t* at) {
+#if defined(__GNUC__) || defined(__clang__)
+  __builtin_prefetch(at);
+#elif defined(_M_X64)
+  _mm_prefetch(reinterpret_cast<const char*>(at), _MM_HINT_T0);
+#else
+  (void)at;
+#endif
+}
+
+inline void prefetch_range(const uint8_t* at, int64_t bytes) {
+  for (int64_t i = 0; i < bytes; i += 64) prefetch(at + i);
+}
+
+}  // namespace CQIL_ISA
+}  // namespace cqil

@@ -1,0 +1,128 @@
+// The table of the CUDA backend: exceptions end here, as a status and a sentence.
+#include <algorithm>
+#include <cstdio>
+#include <new>
+
+#include "device.h"
+#include "forward.h"
+#include "model.h"
+#include "session.h"
+
+#ifdef _WIN32
+#define CQIL_EXPORT __declspec(dllexport)
+#else
+#define CQIL_EXPORT __attribute__((visibility("default")))
+#endif
+
+namespace cqil::cuda {
+namespace {
+
+void say(cqil_error* error, const std::string& text) { std::snprintf(error->text, sizeof error->text, "%s", text.c_str()); }
+
+template <class Body>
+cqil_status guarded(cqil_error* error, Body body) {
+  try {
+    return body();
+  } catch (const Failure& failure) {
+    say(error, failure.what());
+    return failure.status;
+  } catch (const std::bad_alloc&) {
+    say(error, "There is no memory for the host's side of the GPU.");
+    return CQIL_OUT_OF_MEMORY;
+  } catch (const std::exception& other) {
+    say(error, other.what());
+    return CQIL_INTERNAL;
+  }
+}
+
+// Runs body on the model's device. Once that is lost, every call fails with what lost it.
+template <class Body>
+cqil_status on_device(Model& model, cqil_error* error, Body body) {
+  return guarded(error, [&] {
+    const std::string lost = model.lost();
+    if (!lost.empty()) throw Failure(CQIL_BACKEND_UNAVAILABLE, lost);
+    try {
+      const DeviceScope scope(model.device.ordinal);
+      return body();
+    } catch (const Failure& failure) {
+      if (failure.device_lost) model.lose(failure.what());
+      throw;
+    }
+  });
+}
+
+Model& model_of(cqil_backend_model* model) { return *reinterpret_cast<Model*>(model); }
+Session& session_of(cqil_backend_session* session) { return *reinterpret_cast<Session*>(session); }
+
+cqil_status list_devices(cqil_device* devices, int32_t capacity, int32_t* count, cqil_error* error) {
+  *count = 0;
+  return guarded(error, [&] {
+    const std::vector<Device> usable = usable_devices();
+    *count = static_cast<int32_t>(usable.size());
+    for (int32_t i = 0; i < std::min(*count, capacity); i++) {
+      const Device& from = usable[static_cast<size_t>(i)];
+      devices[i] = {{}, from.capability_major, from.capability_minor, from.multiprocessors, from.memory_bytes};
+      std::snprintf(devices[i].name, sizeof devices[i].name, "%s", from.name.c_str());
+    }
+    return CQIL_OK;
+  });
+}
+
+cqil_status model_create(const cqil_weights* weights, const cqil_model_options* options, cqil_backend_model** out, cqil_error* error) {
+  return guarded(error, [&] {
+    const std::vector<Device> devices = usable_devices();
+    if (options->device < 0 || static_cast<size_t>(options->device) >= devices.size())
+      throw Failure(CQIL_INVALID_ARGUMENT, "There is no CUDA device " + std::to_string(options->device) + "; expected 0 to " +
+                                               std::to_string(devices.size() - 1) + ".");
+    const Device& device = devices[static_cast<size_t>(options->device)];
+    const DeviceScope scope(device.ordinal);
+    check(prepare_kernels(), "its kernels were loaded");
+    const Model* base = options->base ? &model_of(options->base) : nullptr;
+    *out = reinterpret_cast<cqil_backend_model*>(new Model(*weights, device, base));
+    return CQIL_OK;
+  });
+}
+
+uint32_t executions(const cqil_backend_model* model) {
+  const bool cooperative = reinterpret_cast<const Model*>(model)->device.cooperative;
+  return 1u << CQIL_WIDE | 1u << CQIL_LANES | (cooperative ? 1u << CQIL_PERSISTENT : 0u);
+}
+
+// Memory is freed on the device it belongs to; where that is lost, freeing fails and says nothing.
+template <class T>
+void destroy(T* object, int ordinal) {
+  cqil_error ignored;
+  guarded(&ignored, [&] {
+    const DeviceScope scope(ordinal);
+    delete object;
+    object = nullptr;
+    return CQIL_OK;
+  });
+  delete object;
+}
+
+void model_destroy(cqil_backend_model* model) { destroy(&model_of(model), model_of(model).device.ordinal); }
+
+cqil_status session_create(cqil_backend_model* model, const cqil_program* program, const cqil_session_options* options,
+                           cqil_backend_session** out, cqil_error* error) {
+  return on_device(model_of(model), error, [&] {
+    *out = reinterpret_cast<cqil_backend_session*>(new Session(model_of(model), *program, *options));
+    return CQIL_OK;
+  });
+}
+
+cqil_status run_forward(cqil_backend_session* session, const cqil_forward* request, cqil_error* error) {
+  return on_device(session_of(session).model, error, [&] { return forward(session_of(session), *request); });
+}
+
+void session_destroy(cqil_backend_session* session) { destroy(&session_of(session), session_of(session).model.device.ordinal); }
+
+}  // namespace
+}  // namespace cqil::cuda
+
+extern "C" CQIL_EXPORT const cqil_backend* cqil_backend_entry() {
+  using namespace cqil::cuda;
+  static const cqil_backend table = {CQIL_BACKEND_ABI, "cuda",         list_devices, model_create,   model_destroy,
+                                     executions,       session_create, run_forward,  session_destroy};
+  return &table;
+}

@@ -1,0 +1,120 @@
+#include "forward.h"
+
+#include <algorithm>
+#include <cstring>
+
+#include "graph.h"
+#include "walk.h"
+
+namespace cqil::cuda {
+namespace {
+
+constexpr const char* kSending = "tokens were copied to it";
+constexpr const char* kComputing = "it computed";
+constexpr const char* kReceiving = "results were copied from it";
+
+void send(const Session& session, size_t bytes) {
+  check(cudaMemcpyAsync(session.device.position, session.inputs.get(), bytes, cudaMemcpyHostToDevice, session.stream.get()), kSending);
+}
+
+void receive(const Session& session, float* to, const float* from, int64_t count) {
+  const auto bytes = static_cast<size_t>(count) * sizeof(float);
+  check(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToHost, session.stream.get()), kReceiving);
+}
+
+// Sends a token, computes it, and with logits brings them to session.logits: what a graph of one token holds.
+void token(const Session& session, cqil_execution execution, bool with_logits) {
+  const Step step = session.step(1);
+  static const volatile int32_t never = 0;  // the graph is captured whole; a replay is too short to be stopped
+  send(session, offsetof(Inputs, ids) + sizeof(int32_t));
+  if (execution == CQIL_PERSISTENT) {
+    const TokenRun run = {session.device_phases.get(), static_cast<int32_t>(session.phases.size()), 0, with_logits, false};
+    check(launch_token(step, run, session.stream.get()), kComputing);
+  } else {
+    if (execution == CQIL_LANES) walk_lanes(session, step, &never);
+    else walk_wide(session, step, &never);
+    if (with_logits) check(launch_head(step, 0, 1, session.stream.get()), kComputing);
+  }
+  if (with_logits) receive(session, session.logits.get(), session.device.logits, session.model.shape.vocab_size);
+}
+
+void run_token(Session& session, const cqil_forward& request) {
+  const bool with_logits = request.output == CQIL_OUTPUT_LOGITS;
+  TokenGraph& graph = session.graphs[request.execution][with_logits];
+  if (graph.warm) {
+    if (!graph.exec) graph.exec = capture(session.stream.get(), [&] { token(session, request.execution, with_logits); });
+    check(cudaGraphLaunch(graph.exec.get(), session.stream.get()), kComputing);
+  } else {
+    token(session, request.execution, with_logits);
+    graph.warm = true;
+  }
+  check(cudaStreamSynchronize(session.stream.get()), kComputing);
+  if (with_logits) std::memcpy(request.result, session.logits.get(), static_cast<size_t>(session.model.shape.vocab_size) * sizeof(float));
+}
+
+// What follows the last stage, in as many rows of logits at a time as a session holds.
+void head(const Session& session, const Step& step, const cqil_forward& request) {
+  cudaStream_t const stream = session.stream.get();
+  const int64_t vocab = step.model.vocab_size;
+  const int32_t rows = std::min(session.device.size.batch, CQIL_MAX_LOGIT_ROWS);
+  switch (request.output) {
+    case CQIL_OUTPUT_NONE:
+    case CQIL_OUTPUT_TRACE: return;
+    case CQIL_OUTPUT_LOGITS:
+      check(launch_head(step, request.n_ids - 1, 1, stream), kComputing);
+      return receive(session, request.result, step.session.logits, vocab);
+    case CQIL_OUTPUT_ALL_LOGITS:
+      for (int32_t first = 0; first < request.n_ids; first += rows) {
+        const int32_t n = std::min(rows, request.n_ids - first);
+        check(launch_head(step, first, n, stream), kComputing);
+        receive(session, request.result + first * vocab, step.session.logits, n * vocab);
+      }
+      return;
+    case CQIL_OUTPUT_SCORES:
+      for (int32_t first = 0; first < request.n_scores; first += rows) {
+        const int32_t n = std::min(rows, request.n_scores - first);
+        check(launch_head(step, first, n, stream), kComputing);
+        check(launch_scores(step, first, n, stream), kComputing);
+      }
+      return receive(session, request.result, step.session.scores, request.n_scores);
+  }
+}
+
+cqil_status compute(Session& session, const cqil_forward& request) {
+  session.fill_rope(request.position + request.n_ids);
+  Inputs& inputs = *session.inputs;
+  inputs.position = request.position;
+  std::copy_n(request.ids, request.n_ids, inputs.ids);
+  std::copy_n(request.targets, request.n_scores, inputs.targets);
+
+  const bool plain = request.output == CQIL_OUTPUT_NONE || request.output == CQIL_OUTPUT_LOGITS;
+  if (request.n_ids == 1 && plain) {
+    run_token(session, request);
+    return CQIL_OK;
+  }
+  // Several tokens are worth launching one by one: their kernels run longer than a launch takes.
+  const Step step = session.step(request.n_ids);
+  send(session, sizeof inputs);
+  if (request.output == CQIL_OUTPUT_TRACE) walk_traced(session, step, request.cancel, request.result);
+  else if (request.execution == CQIL_LANES) walk_lanes(session, step, request.cancel);
+  else walk_wide(session, step, request.cancel);
+  const bool cancelled = *request.cancel != 0;
+  if (!cancelled) head(session, step, request);
+  check(cudaStreamSynchronize(session.stream.get()), kComputing);
+  return cancelled ? CQIL_ABORTED : CQIL_OK;
+}
+
+}  // namespace
+
+cqil_status forward(Session& session, const cqil_forward& request) {
+  if (*request.cancel) return CQIL_ABORTED;
+  try {
+    return compute(session, request);
+  } catch (...) {
+    // What was enqueued before the failure still writes to the caller's memory.
+    session.drain();
+    throw;
+  }
+}
+
+}  // namespace cqil::cuda

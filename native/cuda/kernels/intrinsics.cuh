@@ -1,0 +1,125 @@
+// Everything that is PTX or an intrinsic, each behind a function, so that no kernel names one and the host emulator
+// (test/native/cuda_emulator.h) can give its own.
+#pragma once
+#include <stdint.h>
+
+#include "platform.h"
+
+#ifndef CQIL_CUDA_EMULATOR
+#include <cuda_fp16.h>
+
+#include <utility>
+
+#define CQIL_UNROLL _Pragma("unroll")
+
+namespace cqil::cuda {
+
+constexpr int kWarpSize = 32;
+
+extern __shared__ uint4 shared_arena[];
+// The block's dynamic shared memory.
+__device__ __forceinline__ float* shared_floats() { return reinterpret_cast<float*>(shared_arena); }
+
+// Weights: read once, so they pass by L1. Volatile, so that they are asked for where the source asks for them.
+__device__ __forceinline__ uint4 load_weights(const uint8_t* at) {
+  uint4 v;
+  asm volatile("ld.global.nc.L1::no_allocate.v4.u32 {%0, %1, %2, %3}, [%4];" : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w) : "l"(at));
+  return v;
+}
+__device__ __forceinline__ uint2 load_weights8(const uint8_t* at) { return __ldg(reinterpret_cast<const uint2*>(at)); }
+__device__ __forceinline__ uint16_t load_u16(const uint16_t* at) { return __ldg(at); }
+
+// What another block may have written in this launch comes from L2: L1 is not kept coherent.
+template <class T>
+__device__ __forceinline__ T load_fresh(const T* at) {
+  return __ldcg(at);
+}
+
+__device__ __forceinline__ void prefetch_to_l2(const void* at) { asm volatile("prefetch.global.L2 [%0];" ::"l"(at)); }
+
+__device__ __forceinline__ float float_from_bits(uint32_t bits) { return __uint_as_float(bits); }
+__device__ __forceinline__ uint32_t bits_from_float(float value) { return __float_as_uint(value); }
+__device__ __forceinline__ float float_from_half(uint16_t bits) { return __half2float(__ushort_as_half(bits)); }
+__device__ __forceinline__ uint16_t half_from_float(float value) { return __half_as_ushort(__float2half_rn(value)); }
+// To the nearest bf16, ties to even: `low` in the low half.
+__device__ __forceinline__ uint32_t bf16_pair(float low, float high) {
+  uint32_t pair;
+  asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(pair) : "f"(high), "f"(low));
+  return pair;
+}
+
+// To two units in the last place, without the subroutines of exact division and roots.
+__device__ __forceinline__ float divide(float a, float b) { return __fdividef(a, b); }
+__device__ __forceinline__ float inverse_root(float value) { return rsqrtf(value); }
+
+// Byte k of the result is byte (selector >> 4 k & 7) of the eight bytes b:a, a lowest.
+__device__ __forceinline__ uint32_t select_bytes(uint32_t a, uint32_t b, uint32_t selector) { return __byte_perm(a, b, selector); }
+
+template <class T>
+__device__ __forceinline__ T shuffle_xor(T value, int mask) {
+  return __shfl_xor_sync(0xffffffffu, value, mask);
+}
+// The value of one lane, in all.
+template <class T>
+__device__ __forceinline__ T shuffle(T value, int from) {
+  return __shfl_sync(0xffffffffu, value, from);
+}
+__device__ __forceinline__ void sync_warp() { __syncwarp(); }
+__device__ __forceinline__ void sync_block() { __syncthreads(); }
+
+// d += a b for a 16 x 16 (row-major) and b 16 x 8 (column-major) in bf16, d 16 x 8 in float32. With g = lane_id / 4 and
+// t = lane_id % 4: a[0..3] hold rows g, g + 8, g, g + 8 at columns 2t (+8 for the last two) and the next one; b[0..1] rows
+// 2t (+8) and the next one of column g; d[0..3] row g (+8 for the last two), columns 2t and 2t + 1.
+__device__ __forceinline__ void mma_bf16(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]) {
+  asm("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
+      : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+}
+
+// Adds to a counter that blocks meet at and gives its old value. What this thread wrote before is visible to who sees the sum.
+__device__ __forceinline__ uint32_t arrive(uint32_t* counter, uint32_t amount) {
+  uint32_t old;
+  asm volatile("atom.add.acq_rel.gpu.global.u32 %0, [%1], %2;" : "=r"(old) : "l"(counter), "r"(amount) : "memory");
+  return old;
+}
+__device__ __forceinline__ uint32_t load_acquire(const uint32_t* counter) {
+  uint32_t value;
+  asm volatile("ld.acquire.gpu.global.u32 %0, [%1];" : "=r"(value) : "l"(counter) : "memory");
+  return value;
+}
+// Between two looks at a counter in a loop.
+__device__ __forceinline__ void pause() {}
+__device__ __forceinline__ void fence() { __threadfence(); }
+
+// The compiler moves no memory access across: what comes after does not take registers before.
+__device__ __forceinline__ void keep_order() { asm volatile("" ::: "memory"); }
+
+struct LaunchShape {
+  uint32_t grid_x, grid_y, grid_z;
+  uint32_t threads;
+  uint32_t shared_bytes;
+  bool cooperative;
+};
+
+template <class... Parameters, class... Arguments>
+cudaError_t launch(void (*kernel)(Parameters...), const LaunchShape& shape, cudaStream_t stream, Arguments&&... arguments) {
+  cudaLaunchAttribute attribute = {};
+  attribute.id = cudaLaunchAttributeCooperative;
+  attribute.val.cooperative = 1;
+  cudaLaunchConfig_t config = {};
+  config.gridDim = dim3(shape.grid_x, shape.grid_y, shape.grid_z);
+  config.blockDim = dim3(shape.threads);
+  config.dynamicSmemBytes = shape.shared_bytes;
+  config.stream = stream;
+  config.attrs = &attribute;
+  config.numAttrs = shape.cooperative ? 1 : 0;
+  return cudaLaunchKernelEx(&config, kernel, std::forward<Arguments>(arguments)...);
+}
+
+template <class Kernel>
+cudaError_t allow_shared_bytes(Kernel* kernel, int32_t bytes) {
+  return cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes);
+}
+
+}  // namespace cqil::cuda
+#endif

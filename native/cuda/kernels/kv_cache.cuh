@@ -1,0 +1,95 @@
+// How keys and values are kept in the cache. A head's row at one position is head_stride values (head_dim in whole blocks of 32,
+// the rest zero) in kv_row_bytes bytes: F32, F16, BF16 plainly; Q8_0 as head_stride int8 and then one f16 d for each 32 of
+// them, value d q, with d = max|x| / 127 and q = x / d to the nearest integer.
+#pragma once
+#include "block.cuh"
+#include "launch.h"
+
+namespace cqil::cuda {
+
+__device__ __forceinline__ int64_t cache_offset(const DeviceModel& m, const DeviceSession& s, int layer, int head, int position) {
+  return ((static_cast<int64_t>(layer) * m.n_kv_heads + head) * s.size.context + position) * s.kv_row_bytes;
+}
+
+__device__ __forceinline__ uint16_t bf16_from_float(float value) { return static_cast<uint16_t>(bf16_pair(value, 0) & 0xffffu); }
+
+// One value of a plain format.
+__device__ __forceinline__ void store_value(uint8_t* row, int kv_dtype, int i, float value) {
+  if (kv_dtype == CQIL_F32) reinterpret_cast<float*>(row)[i] = value;
+  else reinterpret_cast<uint16_t*>(row)[i] = kv_dtype == CQIL_F16 ? half_from_float(value) : bf16_from_float(value);
+}
+
+// A row of head_stride values, by one warp.
+__device__ __forceinline__ void store_row(uint8_t* row, int kv_dtype, const float* values, int head_stride) {
+  for (int i = lane_id(); i < head_stride; i += kWarpSize) {
+    const float value = values[i];
+    if (kv_dtype != CQIL_Q8_0) {
+      store_value(row, kv_dtype, i, value);
+      continue;
+    }
+    const float d = warp_max(fabsf(value)) / 127.0f;
+    const float q = fminf(fmaxf(rintf(value / (d > 0 ? d : 1.0f)), -127.0f), 127.0f);
+    reinterpret_cast<int8_t*>(row)[i] = static_cast<int8_t>(q);
+    if (lane_id() == 0) reinterpret_cast<uint16_t*>(row + head_stride)[i / 32] = half_from_float(d);
+  }
+}
+
+// Eight values from index i on, a multiple of 8.
+template <int D>
+struct KvRun;
+
+template <>
+struct KvRun<CQIL_F32> {
+  float4 a, b;
+  __device__ __forceinline__ void load(const uint8_t* row, int i, int) {
+    a = load_fresh(reinterpret_cast<const float4*>(row) + i / 4);
+    b = load_fresh(reinterpret_cast<const float4*>(row) + i / 4 + 1);
+  }
+  __device__ __forceinline__ void unpack(float (&out)[8]) const {
+    out[0] = a.x, out[1] = a.y, out[2] = a.z, out[3] = a.w;
+    out[4] = b.x, out[5] = b.y, out[6] = b.z, out[7] = b.w;
+  }
+};
+
+template <>
+struct KvRun<CQIL_F16> {
+  uint4 v;
+  __device__ __forceinline__ void load(const uint8_t* row, int i, int) { v = load_fresh(reinterpret_cast<const uint4*>(row) + i / 8); }
+  __device__ __forceinline__ void unpack(float (&out)[8]) const {
+    const uint32_t w[4] = {v.x, v.y, v.z, v.w};
+    CQIL_UNROLL for (int i = 0; i < 4; i++) {
+      out[2 * i] = float_from_half(static_cast<uint16_t>(w[i] & 0xffffu));
+      out[2 * i + 1] = float_from_half(static_cast<uint16_t>(w[i] >> 16));
+    }
+  }
+};
+
+template <>
+struct KvRun<CQIL_BF16> {
+  uint4 v;
+  __device__ __forceinline__ void load(const uint8_t* row, int i, int) { v = load_fresh(reinterpret_cast<const uint4*>(row) + i / 8); }
+  __device__ __forceinline__ void unpack(float (&out)[8]) const {
+    const uint32_t w[4] = {v.x, v.y, v.z, v.w};
+    CQIL_UNROLL for (int i = 0; i < 4; i++) {
+      out[2 * i] = float_from_bits(w[i] << 16);
+      out[2 * i + 1] = float_from_bits(w[i] & 0xffff0000u);
+    }
+  }
+};
+
+template <>
+struct KvRun<CQIL_Q8_0> {
+  uint2 v;
+  uint16_t d;
+  __device__ __forceinline__ void load(const uint8_t* row, int i, int head_stride) {
+    v = load_fresh(reinterpret_cast<const uint2*>(row) + i / 8);
+    d = load_fresh(reinterpret_cast<const uint16_t*>(row + head_stride) + i / 32);
+  }
+  __device__ __forceinline__ void unpack(float (&out)[8]) const {
+    const float scale = float_from_half(d);
+    const uint32_t w[2] = {v.x, v.y};
+    CQIL_UNROLL for (int i = 0; i < 8; i++) out[i] = scale * static_cast<float>(static_cast<int8_t>(w[i / 4] >> (8 * (i % 4)) & 0xffu));
+  }
+};
+
+}  // namespace cqil::cuda

@@ -1,0 +1,109 @@
+// Several tokens: what goes before and after the matrix products. Rows of norms and heads are a warp's each.
+#include "prefill.h"
+
+#include "matmul.h"
+#include "prefill_attention.h"
+#include "qkv.cuh"
+
+namespace cqil::cuda {
+namespace {
+
+// norm rows of the lanes, from x, or for the MLP from x + a_j + b_j; head: of x alone with the output's norm.
+// Bytes: dim floats in and out per row.
+enum class NormOf : int { kAttention, kMlp, kHead };
+__global__ void __launch_bounds__(kThreads) norm_kernel(const __grid_constant__ Step step, LaneRange lanes, NormOf of, int first_token, int n_tokens) {
+  const DeviceModel& m = step.model;
+  const DeviceSession& s = step.session;
+  const int item = static_cast<int>(blockIdx.x) * kWarps + warp_id();
+  if (item >= lanes.n_lanes * n_tokens) return;
+  const int lane = lanes.first_lane + item / n_tokens, token = first_token + item % n_tokens, quads = s.dim_stride / 4;
+  const bool mlp = of == NormOf::kMlp;
+  float squares = 0;
+  for (int i = lane_id(); i < quads; i += kWarpSize) squares += square_sum(layer_input(s, lane, token, mlp, i));
+  const float scale = inverse_root(warp_sum(squares) / static_cast<float>(m.dim) + m.norm_eps);
+  const float* weight = m.output_norm;
+  if (of != NormOf::kHead) weight = mlp ? m.layers[lanes.first_layer + lane].mlp_norm : m.layers[lanes.first_layer + lane].attention_norm;
+  float4* out = reinterpret_cast<float4*>(lane_row(s, s.norm, s.dim_stride, lane, token));
+  for (int i = lane_id(); i < quads; i += kWarpSize) out[i] = scaled(layer_input(s, lane, token, mlp, i), scale, norm_weight(weight, i, m.dim));
+}
+
+cudaError_t norm_rows(const Step& step, const LaneRange& lanes, NormOf of, int first_token, int n_tokens, cudaStream_t stream) {
+  const uint32_t blocks = static_cast<uint32_t>((lanes.n_lanes * n_tokens + kWarps - 1) / kWarps);
+  return launch(norm_kernel, {blocks, 1, 1, kThreads, 0, false}, stream, step, lanes, of, first_token, n_tokens);
+}
+
+// Bias, norm, RoPE and cache append of every head of every token. Bytes: the heads in and out.
+__global__ void __launch_bounds__(kThreads) finish_heads_kernel(const __grid_constant__ Step step, LaneRange lanes) {
+  const DeviceModel& m = step.model;
+  const DeviceSession& s = step.session;
+  const int heads = m.n_heads + 2 * m.n_kv_heads, item = static_cast<int>(blockIdx.x) * kWarps + warp_id();
+  if (item >= lanes.n_lanes * step.n_tokens * heads) return;
+  const int lane = lanes.first_lane + item / (step.n_tokens * heads), token = item / heads % step.n_tokens;
+  const int position = load_fresh(s.position) + token;
+  const HeadOf h = head_of(m, s, lanes.first_layer + lane, item % heads, position);
+  float* query = lane_row(s, s.query, s.query_stride, lane, token) + h.head * s.head_stride;
+  const float* from = query;
+  if (!h.query) from = lane_row(s, s.key_value, 2 * m.n_kv_heads * s.head_stride, lane, token) + (item % heads - m.n_heads) * s.head_stride;
+  float* values = shared_floats() + warp_id() * s.head_stride;
+  for (int i = lane_id(); i < s.head_stride; i += kWarpSize) {
+    float value = i < m.head_dim ? from[i] : 0.0f;
+    if (h.bias && i < m.head_dim) value += h.bias[h.head * m.head_dim + i];
+    values[i] = value;
+  }
+  sync_warp();
+  finish_head(m, s, h, position, values, query);
+}
+
+// scores[first_token + i] = logits[i, target] - log(sum(exp(logits[i]))), a block a row. Bytes: the rows once, from L2 twice.
+__global__ void __launch_bounds__(kThreads) scores_kernel(const __grid_constant__ Step step, int first_token) {
+  const DeviceSession& s = step.session;
+  const int vocab = step.model.vocab_size, token = first_token + static_cast<int>(blockIdx.x);
+  const float* logits = s.logits + static_cast<int64_t>(blockIdx.x) * vocab;
+  float highest = -INFINITY, sum = 0;
+  for (int i = static_cast<int>(threadIdx.x); i < vocab; i += kThreads) highest = fmaxf(highest, logits[i]);
+  highest = warp_max(highest);
+  float* of_warps = shared_floats();
+  if (lane_id() == 0) of_warps[warp_id()] = highest;
+  sync_block();
+  for (int i = 0; i < kWarps; i++) highest = fmaxf(highest, of_warps[i]);
+  for (int i = static_cast<int>(threadIdx.x); i < vocab; i += kThreads) sum += expf(logits[i] - highest);
+  sum = block_sum(sum, 0);
+  if (threadIdx.x == 0) {
+    const double log_sum_exp = static_cast<double>(highest) + log(static_cast<double>(sum));
+    s.scores[token] = static_cast<float>(static_cast<double>(logits[s.targets[token]]) - log_sum_exp);
+  }
+}
+
+}  // namespace
+
+cudaError_t prepare_prefill() {
+  cudaError_t status = prepare_matmul();
+  if (status == cudaSuccess) status = prepare_prefill_attention();
+  if (status == cudaSuccess) status = allow_shared_bytes(scores_kernel, kSharedBytes);
+  return status;
+}
+
+cudaError_t prefill_qkv(const Step& step, const LaneRange& lanes, cudaStream_t stream) {
+  cudaError_t status = norm_rows(step, lanes, NormOf::kAttention, 0, step.n_tokens, stream);
+  if (status == cudaSuccess) status = matmul_qkv(step, lanes, stream);
+  if (status != cudaSuccess) return status;
+  const int64_t items = static_cast<int64_t>(lanes.n_lanes) * step.n_tokens * (step.model.n_heads + 2 * step.model.n_kv_heads);
+  const uint32_t bytes = static_cast<uint32_t>(kWarps * step.session.head_stride * 4);
+  return launch(finish_heads_kernel, {static_cast<uint32_t>((items + kWarps - 1) / kWarps), 1, 1, kThreads, bytes, false}, stream, step, lanes);
+}
+
+cudaError_t prefill_gate_up(const Step& step, const LaneRange& lanes, cudaStream_t stream) {
+  const cudaError_t status = norm_rows(step, lanes, NormOf::kMlp, 0, step.n_tokens, stream);
+  return status == cudaSuccess ? matmul_gate_up(step, lanes, stream) : status;
+}
+
+cudaError_t prefill_head(const Step& step, int32_t first_token, int32_t n_rows, cudaStream_t stream) {
+  const cudaError_t status = norm_rows(step, {0, 0, 1}, NormOf::kHead, first_token, n_rows, stream);
+  return status == cudaSuccess ? matmul_head(step, first_token, n_rows, stream) : status;
+}
+
+cudaError_t launch_scores(const Step& step, int32_t first_token, int32_t n_rows, cudaStream_t stream) {
+  return launch(scores_kernel, {static_cast<uint32_t>(n_rows), 1, 1, kThreads, kSharedBytes, false}, stream, step, first_token);
+}
+
+}  // namespace cqil::cuda

@@ -1,0 +1,86 @@
+#include "../../core/dtype.h"
+#include "launch.h"
+#include "limits.h"
+
+namespace cqil::cuda {
+namespace {
+
+// The pieces of an allocation, one after the other at 256 bytes.
+class Arena {
+ public:
+  explicit Arena(void* base) : base_(static_cast<uint8_t*>(base)) {}
+  template <class T>
+  T* take(int64_t count) {
+    const int64_t at = bytes_;
+    bytes_ += (count * static_cast<int64_t>(sizeof(T)) + 255) / 256 * 256;
+    return base_ ? reinterpret_cast<T*>(base_ + at) : nullptr;
+  }
+  int64_t bytes() const { return bytes_; }
+
+ private:
+  uint8_t* base_;
+  int64_t bytes_ = 0;
+};
+
+int32_t whole(int64_t n, int64_t unit) { return static_cast<int32_t>((n + unit - 1) / unit * unit); }
+
+DeviceSession lay_out(const cqil_shape& shape, const SessionSize& size, Arena& cache, Arena& arena) {
+  DeviceSession s = {};
+  s.size = size;
+  s.dim_stride = whole(shape.dim, 32);
+  s.hidden_stride = whole(shape.hidden_dim, 32);
+  s.head_stride = whole(shape.head_dim, 32);
+  s.query_stride = shape.n_heads * s.head_stride;
+  s.attention_stride = whole(static_cast<int64_t>(shape.n_heads) * shape.head_dim, 32);
+  s.kv_row_bytes = whole(row_bytes(size.kv_dtype, s.head_stride), 16);
+
+  const int64_t rows = size.batch, lane_rows = static_cast<int64_t>(size.max_lanes) * size.batch;
+  const int64_t kv = static_cast<int64_t>(shape.n_layers) * shape.n_kv_heads * size.context * s.kv_row_bytes;
+  s.keys = cache.take<uint8_t>(kv);
+  s.values = cache.take<uint8_t>(kv);
+
+  s.position = arena.take<int32_t>(1 + 2 * CQIL_MAX_BATCH);
+  s.ids = s.position + 1;
+  s.targets = s.ids + CQIL_MAX_BATCH;
+  s.scores = arena.take<float>(CQIL_MAX_BATCH);
+  s.selection = arena.take<Selection>(1);
+  s.rope_cos = arena.take<float>(static_cast<int64_t>(size.context) * (shape.head_dim / 2));
+  s.rope_sin = arena.take<float>(static_cast<int64_t>(size.context) * (shape.head_dim / 2));
+  s.x = arena.take<float>(rows * s.dim_stride);
+  s.norm = arena.take<float>(lane_rows * s.dim_stride);
+  s.query = arena.take<float>(lane_rows * s.query_stride);
+  s.key_value = arena.take<float>(lane_rows * 2 * shape.n_kv_heads * s.head_stride);
+  s.attention = arena.take<float>(lane_rows * s.attention_stride);
+  s.attention_out = arena.take<float>(lane_rows * s.dim_stride);
+  s.gate_up = arena.take<float>(lane_rows * s.hidden_stride);
+  s.mlp_out = arena.take<float>(lane_rows * s.dim_stride);
+  const int64_t logit_rows = size.batch < CQIL_MAX_LOGIT_ROWS ? size.batch : CQIL_MAX_LOGIT_ROWS;
+  s.logits = arena.take<float>(logit_rows * shape.vocab_size);
+  const int64_t heads = static_cast<int64_t>(size.max_lanes) * shape.n_heads;
+  s.attention_partials = arena.take<float>(heads * kMaxSplits * (s.head_stride + kPartialHeader));
+  s.attention_arrivals = arena.take<uint32_t>(heads);
+  s.select_partials = arena.take<float>(static_cast<int64_t>(kSelectSlices) * kSelectStride);
+  s.grid_arrivals = arena.take<uint32_t>(2 * kSelectArrivals);
+  return s;
+}
+
+}  // namespace
+
+SessionLayout session_layout(const cqil_shape& shape, const SessionSize& size) {
+  Arena cache(nullptr), arena(nullptr);
+  lay_out(shape, size, cache, arena);
+  return {cache.bytes(), arena.bytes()};
+}
+
+DeviceSession bind_session(const cqil_shape& shape, const SessionSize& size, void* cache_memory, void* arena_memory) {
+  Arena cache(cache_memory), arena(arena_memory);
+  return lay_out(shape, size, cache, arena);
+}
+
+bool shape_supported(const cqil_shape& shape) {
+  return shape.head_dim >= 2 && shape.head_dim <= 256 && shape.head_dim % 2 == 0 && shape.n_kv_heads > 0 &&
+         shape.n_heads % shape.n_kv_heads == 0 && shape.dim > 0 && shape.dim <= kMaxStaged &&
+         static_cast<int64_t>(shape.n_heads) * shape.head_dim <= kMaxStaged;
+}
+
+}  // namespace cqil::cuda

@@ -1,0 +1,58 @@
+// What one session holds on the device: KV cache, activations, the streams its lanes run on, and the graphs that replay a token.
+#pragma once
+#include <vector>
+
+#include "model.h"
+
+namespace cqil::cuda {
+
+// What the host sends before a forward, in the order of DeviceSession's position, ids and targets, so that one copy does.
+struct Inputs {
+  int32_t position;
+  int32_t ids[CQIL_MAX_BATCH];
+  int32_t targets[CQIL_MAX_BATCH];
+};
+
+// One token in one execution: launched piece by piece the first time, which loads the kernels' code; captured the second; replayed
+// from then on.
+struct TokenGraph {
+  bool warm = false;
+  GraphExec exec;
+};
+
+class Session {
+ public:
+  // Throws INVALID_ARGUMENT, OUT_OF_MEMORY before anything is allocated, INTERNAL.
+  Session(Model& model, const cqil_program& program, const cqil_session_options& options);
+  ~Session();
+  Session(const Session&) = delete;
+
+  // A forward's view of this session.
+  Step step(int32_t n_tokens) const { return {model.weights.device(), device, n_tokens, model.device.multiprocessors}; }
+  // Waits for all that is in flight, whatever came of it.
+  void drain() const;
+  // Angles of positions 0 … end - 1, computed as a session first gets there.
+  void fill_rope(int32_t end);
+
+  Model& model;
+  const std::vector<cqil_phase> phases;
+  const cqil_program program;  // its phases are the vector above
+  DeviceSession device = {};
+  DeviceArray<cqil_phase> device_phases;
+
+  Stream stream;                     // of lane 0 and of everything that is not a lane's
+  std::vector<Stream> lane_streams;  // [max_lanes - 1] of lanes 1 …
+  Event forked;
+  std::vector<Event> attended, done;  // [max_lanes] a_j is there; the lane is through
+
+  PinnedArray<Inputs> inputs;
+  PinnedArray<float> logits;                   // [vocab_size]
+  TokenGraph graphs[CQIL_EXECUTION_COUNT][2];  // without logits and with
+
+ private:
+  DeviceArray<uint8_t> cache_, arena_;
+  std::vector<float> rope_;  // staging
+  int32_t rope_filled_ = 0;
+};
+
+}  // namespace cqil::cuda

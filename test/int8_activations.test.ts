@@ -1,0 +1,177 @@
+import path from 'node:path';
+import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
+import { int8Share, type Activations } from '../lib/activations.js';
+import { openCheckpoint } from '../lib/checkpoint/open.js';
+import type { DType } from '../lib/checkpoint/types.js';
+import { describeMachine, loadModel, type Model } from '../lib/model.js';
+import { decodeAll, engineLogProbs, engineMissing, expectSameBits, someIds } from './reference/engine.js';
+import { logSoftmax, referenceLogProbs, referenceModel } from './reference/forward.js';
+import { klDivergence, maxDifference } from './reference/measure.js';
+import { rewriteAsGguf } from './reference/rewrite_gguf.js';
+import { expectRejection } from './support/expect_code.js';
+import { writeRandomModel } from './support/random_model.js';
+import { describeShared, describeUnless, sharedData } from './support/shared_data.js';
+import { tempFolder } from './support/temp_folder.js';
+
+const folder = tempFolder();
+const DTYPES: DType[] = ['Q8_0', 'Q4_0', 'Q4_K', 'Q6_K'];
+// Widths are whole blocks of every format, the numbers of rows are odd.
+const shape = { dim: 256, hiddenDim: 512, headDim: 64, nHeads: 4, nKvHeads: 1, nLayers: 2, vocabSize: 261 };
+
+/** In nats: the largest |Δ log-probability| over all positions and tokens of the vocabulary, and the mean KL(reference ‖ engine). */
+interface Deviation {
+  logProb: number;
+  kl: number;
+}
+
+/** How right the engine is: against float64 that rounds vectors too. A value between two roundings may take the other one in float32. */
+const ERROR: Deviation = { logProb: 5e-2, kl: 1e-4 };
+/**
+ * What rounding costs trained models: against float64 that rounds nothing, on the dequantized weights. The models are small, with 128 values
+ * a vector; the float64 reference with rounded vectors is as far away.
+ */
+const COST: Deviation = { logProb: 0.5, kl: 1e-3 };
+
+/** The rounding of lib/activations.ts, written apart from the engine. */
+function roundInput(vector: Float64Array): Float64Array {
+  const out = new Float64Array(vector.length);
+  for (let at = 0; at < vector.length; at += 32) {
+    const block = vector.subarray(at, at + 32);
+    const d = block.reduce((highest, value) => Math.max(highest, Math.abs(value)), 0) / 127;
+    out.set(block.map((value) => (d > 0 ? d * Math.round(value / d) : 0)), at);
+  }
+  return out;
+}
+
+async function deviation(file: string, ids: number[], expected: Float64Array[]): Promise<Deviation> {
+  const model = await loadModel(file, { threads: 2, activations: 'int8' });
+  const rows = await engineLogProbs(model.createSession(), ids);
+  await model.dispose();
+  return {
+    logProb: Math.max(...rows.map((row, i) => maxDifference(row, expected[i]!))),
+    kl: rows.reduce((sum, row, i) => sum + klDivergence(expected[i]!, row), 0) / rows.length,
+  };
+}
+
+function expectWithin(found: Deviation, bounds: Deviation, label: string): void {
+  expect(found.logProb, label).toBeLessThan(bounds.logProb);
+  expect(found.kl, label).toBeLessThan(bounds.kl);
+}
+
+describeUnless(engineMissing, 'int8 activations', () => {
+  const ids = someIds(40, shape.vocabSize);
+  // Read by the addon whenever a model is loaded.
+  afterEach(() => delete process.env['CQIL_ISA']);
+
+  it.each(DTYPES)('%s: log-probabilities are those of float64 with rounded vectors', async (dtype) => {
+    const file = writeRandomModel(path.join(folder, `${dtype}.gguf`), { format: 'gguf', dtype, shape, seed: 41 });
+    const reference = referenceModel(await openCheckpoint(file));
+    const found = await deviation(file, ids, referenceLogProbs({ ...reference, roundInput }, ids));
+    expectWithin(found, ERROR, dtype);
+    const unrounded = await deviation(file, ids, referenceLogProbs(reference, ids));
+    expect(unrounded.kl).toBeGreaterThan(found.kl);
+  });
+
+  it.each(DTYPES)('%s: every instruction set with fused multiply-adds gives the same bits, token by token and in one piece', async (dtype) => {
+    const file = writeRandomModel(path.join(folder, `isas-${dtype}.gguf`), { format: 'gguf', dtype, shape, seed: 43 });
+    let expected: Float32Array[] | undefined;
+    for (const { name, supported } of describeMachine().isas) {
+      if (!supported) continue;
+      process.env['CQIL_ISA'] = name;
+      const model = await loadModel(file, { threads: 2, activations: 'int8' });
+      const rows = await decodeAll(model.createSession(), ids);
+      expectSameBits([await model.createSession().prefill(ids)], rows.slice(-1), `${name} in one piece`);
+      await model.dispose();
+      if (name === 'plain') continue;
+      expected ??= rows;
+      expectSameBits(rows, expected, name);
+    }
+  });
+});
+
+describeShared('int8 activations of trained models', () => {
+  it.each<[string, DType]>([
+    ['stories-16l', 'Q8_0'],
+    ['stories-16l', 'Q4_0'],
+    ['babyllama-tok105/hf', 'Q8_0'],
+    ['babyllama-tok105/hf', 'Q4_0'],
+  ])('%s as %s: within 1e-3 in KL of float64 that rounds nothing', async (name, dtype) => {
+    const source = await openCheckpoint(sharedData('models', name));
+    const file = path.join(folder, `${name.replace('/', '-')}-${dtype}.gguf`);
+    await rewriteAsGguf(source, file, dtype);
+    const reference = referenceModel(await openCheckpoint(file));
+    // What the model itself goes on with: text, not noise.
+    const ids = [1];
+    const writer = await loadModel(file);
+    const session = writer.createSession();
+    for (let row = logSoftmax(await session.decode(1)); ids.length < 100; row = logSoftmax(await session.decode(ids.at(-1)!))) ids.push(pick(row, ids.length));
+    await writer.dispose();
+    const found = await deviation(file, ids, referenceLogProbs(reference, ids));
+    expectWithin(found, COST, `${name} ${dtype}`);
+  });
+});
+
+/** One of the three likeliest, in turn, so that a text does not repeat itself. */
+function pick(row: Float64Array, turn: number): number {
+  const likeliest = Array.from(row.keys()).sort((a, b) => row[b]! - row[a]!);
+  return likeliest[turn % 3 === 0 ? (turn % 2) + 1 : 0]!;
+}
+
+describeUnless(engineMissing, 'the activations option', () => {
+  const ids = someIds(20, shape.vocabSize);
+  let file: string;
+  let model: Model;
+  beforeAll(async () => {
+    file = writeRandomModel(path.join(folder, 'option.gguf'), { format: 'gguf', dtype: 'Q8_0', shape, seed: 47 });
+    model = await loadModel(file, { threads: 1, activations: 'int8' });
+  });
+  afterAll(() => model.dispose());
+
+  it('is float32 unless it is given, and decides what sessions compute', async () => {
+    const other = await loadModel(file, { threads: 1 });
+    expect([other.activations, model.activations]).toEqual(['float32', 'int8']);
+    const [exact, rounded] = [await other.createSession().prefill(ids), await model.createSession().prefill(ids)];
+    const difference = maxDifference(exact, rounded);
+    expect(difference).toBeGreaterThan(0);
+    expect(difference).toBeLessThan(0.2);
+    await other.dispose();
+  });
+
+  it('has the bits of a forward in pieces, with other threads and other executions', async () => {
+    const rows = await decodeAll(model.createSession({ plan: 'P2-D1-S0-E2' }), ids);
+    for (const execution of ['wide', 'lanes'] as const) {
+      const threaded = await loadModel(file, { threads: 3, activations: 'int8', plan: 'P2-D1-S0-E2', execution });
+      const session = threaded.createSession();
+      await session.prefill(ids.slice(0, 7));
+      expectSameBits([await session.prefill(ids.slice(7))], rows.slice(-1), execution);
+      await threaded.dispose();
+    }
+  });
+
+  it('changes nothing where weights have no int8 products', async () => {
+    const wide = writeRandomModel(path.join(folder, 'f16.gguf'), { format: 'gguf', dtype: 'F16', shape, seed: 53 });
+    const logits = async (activations: Activations): Promise<Float32Array> => {
+      const one = await loadModel(wide, { threads: 1, activations });
+      const row = await one.createSession().prefill(ids);
+      await one.dispose();
+      return row;
+    };
+    expectSameBits([await logits('int8')], [await logits('float32')], 'F16');
+  });
+
+  it.each(['INT8', 'f32', '', 8, null])('refuses %j', async (activations) => {
+    await expectRejection('INVALID_ARGUMENT', loadModel(file, { activations: activations as Activations }), /^activations is .*; expected float32 or int8\.$/);
+  });
+
+  it('is refused on the cuda backend', async () => {
+    await expectRejection('INVALID_ARGUMENT', loadModel(file, { activations: 'int8', backend: 'cuda' }), /^activations is 'int8'; expected float32 on the cuda backend\.$/);
+  });
+});
+
+describe('the share of int8 products', () => {
+  it('counts the bytes of matrices, not of vectors', () => {
+    const tensor = (dtype: DType, rows: number, byteLength: number): { dtype: DType; rows: number; byteLength: number } => ({ dtype, rows, byteLength });
+    expect(int8Share([tensor('Q4_K', 8, 300), tensor('F16', 8, 100), tensor('F32', 1, 5000)])).toBe(0.75);
+    expect(int8Share([tensor('BF16', 8, 100), tensor('Q5_K', 8, 100)])).toBe(0);
+  });
+});

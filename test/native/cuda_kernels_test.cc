@@ -1,0 +1,395 @@
+// Every CUDA kernel on random inputs against float64: compiled with nvcc on a GPU, and by a C++ compiler on the emulated one.
+// Outputs are poisoned before each launch, so that an element that nobody wrote is not a number afterwards.
+#include "cpu/kernels/kernels.h"
+#include "cuda_kernels_bench.h"
+
+using namespace check;
+
+namespace {
+
+void test_embed(Bench& b) {
+  std::vector<int32_t> ids(static_cast<size_t>(b.n_tokens));
+  for (int32_t& id : ids) id = b.random.below(b.c.vocab_size);
+  ids[0] = b.c.vocab_size - 1;
+  write(b.s().ids, ids);
+  b.poison(b.s().x, b.n_tokens, b.s().dim_stride, b.c.dim);
+  device_ok(launch_embed(b.step, nullptr), "embed");
+  const FloatVector x = read(b.s().x, static_cast<int64_t>(b.n_tokens) * b.s().dim_stride);
+  for (int t = 0; t < b.n_tokens; t++) {
+    const auto first = b.model.embedding.weights.begin() + static_cast<int64_t>(ids[static_cast<size_t>(t)]) * b.c.dim;
+    close(FloatVector(x.begin() + t * b.s().dim_stride, x.end()), Doubles(first, first + b.c.dim), 1e-6, b.name + " embed");
+  }
+  b.check_padding(x, b.s().dim_stride, b.c.dim, "embed");
+}
+
+// A head of Q or K after bias, norm and RoPE.
+Doubles finished_head(const Bench& b, Doubles head, const FloatVector& norm, int position) {
+  const int half = b.c.head_dim / 2;
+  if (!norm.empty()) head = rms_norm(head, norm, 1e-5);
+  for (int i = 0; i < half; i++) {
+    const size_t first = static_cast<size_t>(b.c.interleaved ? 2 * i : i), second = static_cast<size_t>(b.c.interleaved ? 2 * i + 1 : i + half);
+    const size_t at = static_cast<size_t>(position * half + i);
+    const double cos = b.rope_cos[at], sin = b.rope_sin[at], a = head[first], c = head[second];
+    head[first] = a * cos - c * sin;
+    head[second] = a * sin + c * cos;
+  }
+  return head;
+}
+Doubles head_slice(const Doubles& all, const FloatVector& bias, int head, int head_dim) {
+  Doubles one(all.begin() + head * head_dim, all.begin() + (head + 1) * head_dim);
+  for (size_t i = 0; i < one.size() && !bias.empty(); i++) one[i] += static_cast<double>(bias[static_cast<size_t>(head * head_dim) + i]);
+  return one;
+}
+
+// What rounding to the cache's format adds, in norm.
+double cache_tolerance(cqil_dtype dtype) {
+  switch (dtype) {
+    case CQIL_F16: return 1e-3;
+    case CQIL_BF16: return 5e-3;
+    case CQIL_Q8_0: return 1.5e-2;
+    default: return 0;
+  }
+}
+
+void test_qkv(Bench& b) {
+  const DeviceSession& s = b.s();
+  const FloatVector x = b.randomize(s.x, b.n_tokens, s.dim_stride, b.c.dim, 3.0f);
+  FloatVector poison(static_cast<size_t>(b.lane_rows() * s.query_stride), 0.0f);
+  for (size_t i = 0; i < poison.size(); i++)
+    if (static_cast<int>(i) % s.head_stride < b.c.head_dim) poison[i] = kPoison;
+  write(s.query, poison);
+  device_ok(launch_qkv(b.step, b.lanes, nullptr), "qkv");
+  const FloatVector query = read(s.query, b.lane_rows() * s.query_stride);
+  const std::vector<uint8_t> keys = b.read_cache(s.keys), values = b.read_cache(s.values);
+  for (int lane = 0; lane < b.c.lanes; lane++)
+    for (int t = 0; t < b.n_tokens; t++) {
+      const HostLayer& l = b.model.layers[static_cast<size_t>(lane)];
+      const Doubles h = rms_norm(widen(x.data() + t * s.dim_stride, b.c.dim), l.attention_norm, 1e-5);
+      const Doubles q = multiply(l.wq, h), k = multiply(l.wk, h), v = multiply(l.wv, h);
+      const int position = b.c.position + t;
+      for (int head = 0; head < b.c.n_heads; head++) {
+        const float* found = b.row(query, s.query_stride, lane, t) + head * s.head_stride;
+        close(FloatVector(found, found + s.head_stride), finished_head(b, head_slice(q, l.bq, head, b.c.head_dim), l.q_norm, position), b.tolerance(), b.name + " query");
+        bool zero = true;
+        for (int i = b.c.head_dim; i < s.head_stride; i++) zero = zero && found[i] == 0.0f;
+        that(zero, b.name + " query padding");
+      }
+      for (int head = 0; head < b.c.n_kv_heads; head++) {
+        const Doubles found_k = b.cached(keys, lane, head, position), found_v = b.cached(values, lane, head, position);
+        const double tolerance = b.tolerance() + cache_tolerance(b.c.kv_dtype);
+        close(FloatVector(found_k.begin(), found_k.end()), finished_head(b, head_slice(k, l.bk, head, b.c.head_dim), l.k_norm, position), tolerance, b.name + " key");
+        close(FloatVector(found_v.begin(), found_v.end()), head_slice(v, l.bv, head, b.c.head_dim), tolerance, b.name + " value");
+      }
+    }
+}
+
+void test_attention(Bench& b) {
+  const DeviceSession& s = b.s();
+  const FloatVector query = b.randomize(s.query, b.lane_rows(), s.query_stride, s.query_stride, 2.0f, b.c.head_dim, s.head_stride);
+  const std::vector<uint8_t> keys = b.read_cache(s.keys), values = b.read_cache(s.values);
+  b.poison(s.attention, b.lane_rows(), s.attention_stride, b.c.n_heads * b.c.head_dim);
+  device_ok(launch_attention(b.step, b.lanes, nullptr), "attention");
+  const FloatVector found = read(s.attention, b.lane_rows() * s.attention_stride);
+  for (int lane = 0; lane < b.c.lanes; lane++)
+    for (int t = 0; t < b.n_tokens; t++) {
+      Doubles expected;
+      for (int head = 0; head < b.c.n_heads; head++) {
+        const int last = b.c.position + t, first = b.c.window ? std::max(0, last + 1 - b.c.window) : 0, kv = head / (b.c.n_heads / b.c.n_kv_heads);
+        const float* q = b.row(query, s.query_stride, lane, t) + head * s.head_stride;
+        Doubles scores, sum(static_cast<size_t>(b.c.head_dim), 0.0);
+        for (int p = first; p <= last; p++) {
+          const Doubles k = b.cached(keys, lane, kv, p);
+          double dot = 0;
+          for (int i = 0; i < b.c.head_dim; i++) dot += static_cast<double>(q[i]) * k[static_cast<size_t>(i)];
+          scores.push_back(dot / std::sqrt(static_cast<double>(b.c.head_dim)));
+        }
+        const double highest = *std::max_element(scores.begin(), scores.end());
+        double total = 0;
+        for (int p = first; p <= last; p++) {
+          const double weight = std::exp(scores[static_cast<size_t>(p - first)] - highest);
+          const Doubles v = b.cached(values, lane, kv, p);
+          total += weight;
+          for (size_t i = 0; i < sum.size(); i++) sum[i] += weight * v[i];
+        }
+        for (double v : sum) expected.push_back(v / total);
+      }
+      const float* row = b.row(found, s.attention_stride, lane, t);
+      close(FloatVector(row, row + s.attention_stride), expected, 1e-5, b.name + " attention");
+    }
+  b.check_padding(found, s.attention_stride, b.c.n_heads * b.c.head_dim, "attention");
+}
+
+void test_attention_out(Bench& b) {
+  const DeviceSession& s = b.s();
+  const int width = b.c.n_heads * b.c.head_dim;
+  const FloatVector in = b.randomize(s.attention, b.lane_rows(), s.attention_stride, width);
+  b.poison(s.attention_out, b.lane_rows(), s.dim_stride, b.c.dim);
+  device_ok(launch_attention_out(b.step, b.lanes, nullptr), "attention_out");
+  const FloatVector found = read(s.attention_out, b.lane_rows() * s.dim_stride);
+  for (int lane = 0; lane < b.c.lanes; lane++)
+    for (int t = 0; t < b.n_tokens; t++) {
+      const HostLayer& l = b.model.layers[static_cast<size_t>(lane)];
+      Doubles expected = multiply(l.wo, widen(b.row(in, s.attention_stride, lane, t), width));
+      for (size_t i = 0; i < expected.size() && !l.bo.empty(); i++) expected[i] += static_cast<double>(l.bo[i]);
+      const float* row = b.row(found, s.dim_stride, lane, t);
+      close(FloatVector(row, row + b.c.dim), expected, b.tolerance(), b.name + " attention_out");
+    }
+  b.check_padding(found, s.dim_stride, b.c.dim, "attention_out");
+}
+
+// b_j: the sum of up to `bypass` earlier lanes' attention outputs.
+void add_bypass(Doubles& to, const Bench& b, const FloatVector& attention_out, int lane, int t) {
+  for (int k = 1; k <= b.c.bypass && k <= lane; k++)
+    for (size_t i = 0; i < to.size(); i++) to[i] += static_cast<double>(b.row(attention_out, b.s().dim_stride, lane - k, t)[i]);
+}
+
+void test_gate_up(Bench& b) {
+  const DeviceSession& s = b.s();
+  const FloatVector x = b.randomize(s.x, b.n_tokens, s.dim_stride, b.c.dim, 2.0f);
+  const FloatVector a = b.randomize(s.attention_out, b.lane_rows(), s.dim_stride, b.c.dim);
+  b.poison(s.gate_up, b.lane_rows(), s.hidden_stride, b.c.hidden_dim);
+  device_ok(launch_gate_up(b.step, b.lanes, nullptr), "gate_up");
+  const FloatVector found = read(s.gate_up, b.lane_rows() * s.hidden_stride);
+  for (int lane = 0; lane < b.c.lanes; lane++)
+    for (int t = 0; t < b.n_tokens; t++) {
+      const HostLayer& l = b.model.layers[static_cast<size_t>(lane)];
+      Doubles h = widen(x.data() + t * s.dim_stride, b.c.dim);
+      for (size_t i = 0; i < h.size(); i++) h[i] += static_cast<double>(b.row(a, s.dim_stride, lane, t)[i]);
+      add_bypass(h, b, a, lane, t);
+      h = rms_norm(h, l.mlp_norm, 1e-5);
+      const Doubles gate = multiply(l.w_gate, h), up = multiply(l.w_up, h);
+      Doubles expected(gate.size());
+      for (size_t i = 0; i < gate.size(); i++) expected[i] = gate[i] / (1 + std::exp(-gate[i])) * up[i];
+      const float* row = b.row(found, s.hidden_stride, lane, t);
+      close(FloatVector(row, row + b.c.hidden_dim), expected, 3 * b.tolerance(), b.name + " gate_up");
+    }
+  b.check_padding(found, s.hidden_stride, b.c.hidden_dim, "gate_up");
+}
+
+void test_down(Bench& b) {
+  const DeviceSession& s = b.s();
+  const FloatVector x = b.randomize(s.x, b.n_tokens, s.dim_stride, b.c.dim);
+  const FloatVector a = b.randomize(s.attention_out, b.lane_rows(), s.dim_stride, b.c.dim);
+  const FloatVector h = b.randomize(s.gate_up, b.lane_rows(), s.hidden_stride, b.c.hidden_dim);
+  device_ok(launch_down(b.step, b.lanes, nullptr), "down");
+  const FloatVector wide = read(s.x, static_cast<int64_t>(b.n_tokens) * s.dim_stride);
+  for (int t = 0; t < b.n_tokens; t++) {
+    Doubles expected = widen(x.data() + t * s.dim_stride, b.c.dim);
+    for (int lane = 0; lane < b.c.lanes; lane++) {
+      const Doubles m = multiply(b.model.layers[static_cast<size_t>(lane)].w_down, widen(b.row(h, s.hidden_stride, lane, t), b.c.hidden_dim));
+      for (size_t i = 0; i < expected.size(); i++) expected[i] += static_cast<double>(b.row(a, s.dim_stride, lane, t)[i]) + m[i];
+      if (b.c.bypass_residual) add_bypass(expected, b, a, lane, t);
+    }
+    close(FloatVector(wide.begin() + t * s.dim_stride, wide.end()), expected, b.tolerance(), b.name + " down");
+  }
+  b.check_padding(wide, s.dim_stride, b.c.dim, "down");
+
+  // Lane by lane and joined: the same bits.
+  write(s.x, x);
+  b.poison(s.mlp_out, b.lane_rows(), s.dim_stride, b.c.dim);
+  for (int lane = b.c.lanes - 1; lane >= 0; lane--) device_ok(launch_down_apart(b.step, {0, lane, 1}, nullptr), "down_apart");
+  that(same_bits(read(s.x, static_cast<int64_t>(x.size())), x), b.name + " down_apart leaves x");
+  device_ok(launch_join(b.step, b.c.lanes, nullptr), "join");
+  that(same_bits(read(s.x, static_cast<int64_t>(x.size())), wide), b.name + " join has the bits of down");
+}
+
+void test_head(Bench& b) {
+  const DeviceSession& s = b.s();
+  const FloatVector x = b.randomize(s.x, b.n_tokens, s.dim_stride, b.c.dim);
+  const int rows = std::min(b.n_tokens, CQIL_MAX_LOGIT_ROWS), first = b.n_tokens - rows, vocab = b.c.vocab_size;
+  b.poison(s.logits, rows, vocab, vocab);
+  device_ok(launch_head(b.step, first, rows, nullptr), "head");
+  const FloatVector logits = read(s.logits, static_cast<int64_t>(rows) * vocab);
+  std::vector<int32_t> targets(CQIL_MAX_BATCH);
+  for (int32_t& target : targets) target = b.random.below(vocab);
+  write(s.targets, targets);
+  b.poison(s.scores, 1, CQIL_MAX_BATCH, CQIL_MAX_BATCH);
+  device_ok(launch_scores(b.step, first, rows, nullptr), "scores");
+  const FloatVector scores = read(s.scores, CQIL_MAX_BATCH);
+  for (int r = 0; r < rows; r++) {
+    const Doubles expected = multiply(b.model.output, rms_norm(widen(x.data() + (first + r) * s.dim_stride, b.c.dim), b.model.output_norm, 1e-5));
+    const FloatVector found(logits.begin() + r * vocab, logits.begin() + (r + 1) * vocab);
+    close(found, expected, b.tolerance(), b.name + " logits");
+    double sum = 0;
+    for (float v : found) sum += std::exp(static_cast<double>(v));
+    near(scores[static_cast<size_t>(first + r)], static_cast<double>(found[static_cast<size_t>(targets[static_cast<size_t>(first + r)])]) - std::log(sum), 2e-5, b.name + " scores");
+  }
+  for (int i = 0; i < CQIL_MAX_BATCH; i++)
+    if (i < first || i >= first + rows) that(std::isnan(scores[static_cast<size_t>(i)]), b.name + " scores elsewhere");
+}
+
+// Logits with ties, infinities and what is not a number.
+void test_select(Bench& b, int count) {
+  const DeviceSession& s = b.s();
+  const int vocab = b.c.vocab_size;
+  FloatVector logits = b.random.vector(static_cast<size_t>(vocab), 8.0f);
+  for (int i = 0; i < 20; i++) logits[static_cast<size_t>(b.random.below(vocab))] = logits[static_cast<size_t>(b.random.below(vocab))];
+  logits[static_cast<size_t>(b.random.below(vocab))] = -INFINITY;
+  write(s.logits, logits);
+  write(s.position, std::vector<int32_t>{b.c.position});
+  std::vector<int32_t> order(static_cast<size_t>(vocab));
+  double sum = 0;
+  for (int i = 0; i < vocab; i++) {
+    order[static_cast<size_t>(i)] = i;
+    sum += std::exp(static_cast<double>(logits[static_cast<size_t>(i)]));
+  }
+  std::stable_sort(order.begin(), order.end(), [&](int p, int q) { return logits[static_cast<size_t>(p)] > logits[static_cast<size_t>(q)]; });
+  device_ok(launch_select(b.step, count, true, nullptr), "select");
+  const Selection found = read(s.selection, 1)[0];
+  const int expected = std::min(count, vocab);
+  that(found.count == expected, b.name + " select count");
+  bool same = true;
+  for (int i = 0; i < expected; i++)
+    same = same && found.ids[i] == order[static_cast<size_t>(i)] && found.logits[i] == logits[static_cast<size_t>(order[static_cast<size_t>(i)])];
+  that(same, b.name + " select order");
+  near(found.log_sum_exp, std::log(sum), 2e-6, b.name + " log-sum-exp");
+  that(read(s.ids, 1)[0] == order[0] && read(s.position, 1)[0] == b.c.position + b.n_tokens, b.name + " select goes on");
+  write(s.position, std::vector<int32_t>{b.c.position});
+
+  logits.assign(logits.size(), NAN);
+  write(s.logits, logits);
+  device_ok(launch_select(b.step, count, false, nullptr), "select");
+  that(read(s.selection, 1)[0].ids[0] == 0 && read(s.position, 1)[0] == b.c.position, b.name + " select of what is not a number");
+}
+
+// One token: the kernels one by one, wide and lane by lane, and the persistent kernel give the same bits everywhere.
+void test_executions(Bench& b) {
+  const DeviceSession& s = b.s();
+  const std::vector<cqil_phase> phases = {{CQIL_EMBED, -1, 0, 1},          {CQIL_QKV, 0, 0, b.c.lanes}, {CQIL_ATTENTION, 0, 0, b.c.lanes},
+                                          {CQIL_ATTENTION_OUT, 0, 0, b.c.lanes}, {CQIL_GATE_UP, 0, 0, b.c.lanes}, {CQIL_DOWN, 0, 0, b.c.lanes},
+                                          {CQIL_HEAD, -1, 0, 1}};
+  const std::vector<int32_t> id = {b.random.below(b.c.vocab_size)};
+  const std::vector<uint8_t> keys = b.read_cache(s.keys), values = b.read_cache(s.values);
+  struct Result {
+    FloatVector x, logits;
+    std::vector<uint8_t> keys, values;
+  };
+  auto run = [&](auto body) {
+    write(s.keys, keys);
+    write(s.values, values);
+    write(s.ids, id);
+    write(s.position, std::vector<int32_t>{b.c.position});
+    b.poison(s.x, 1, s.dim_stride, b.c.dim);
+    b.poison(s.query, b.lane_rows(), s.query_stride, 0);
+    b.poison(s.attention, b.lane_rows(), s.attention_stride, b.c.n_heads * b.c.head_dim);
+    b.poison(s.attention_out, b.lane_rows(), s.dim_stride, b.c.dim);
+    b.poison(s.gate_up, b.lane_rows(), s.hidden_stride, b.c.hidden_dim);
+    b.poison(s.logits, 1, b.c.vocab_size, b.c.vocab_size);
+    body();
+    return Result{read(s.x, s.dim_stride), read(s.logits, b.c.vocab_size), b.read_cache(s.keys), b.read_cache(s.values)};
+  };
+  auto stage = [&](const LaneRange& lanes) {
+    device_ok(launch_qkv(b.step, lanes, nullptr), "qkv");
+    device_ok(launch_attention(b.step, lanes, nullptr), "attention");
+    device_ok(launch_attention_out(b.step, lanes, nullptr), "attention_out");
+  };
+  const Result wide = run([&] {
+    device_ok(launch_embed(b.step, nullptr), "embed");
+    stage(b.lanes);
+    device_ok(launch_gate_up(b.step, b.lanes, nullptr), "gate_up");
+    device_ok(launch_down(b.step, b.lanes, nullptr), "down");
+    device_ok(launch_head(b.step, 0, 1, nullptr), "head");
+  });
+  const Result apart = run([&] {
+    device_ok(launch_embed(b.step, nullptr), "embed");
+    for (int lane = 0; lane < b.c.lanes; lane++) stage({0, lane, 1});
+    for (int lane = b.c.lanes - 1; lane >= 0; lane--) {
+      device_ok(launch_gate_up(b.step, {0, lane, 1}, nullptr), "gate_up");
+      device_ok(launch_down_apart(b.step, {0, lane, 1}, nullptr), "down_apart");
+    }
+    device_ok(launch_join(b.step, b.c.lanes, nullptr), "join");
+    device_ok(launch_head(b.step, 0, 1, nullptr), "head");
+  });
+  const cqil_phase* device_phases = b.model.keep(to_device(phases));
+  const Result persistent = run([&] {
+    device_ok(launch_token(b.step, {device_phases, static_cast<int32_t>(phases.size()), 3, true, true}, nullptr), "token");
+  });
+  for (const Result* other : {&apart, &persistent}) {
+    const std::string which = b.name + (other == &apart ? " lanes" : " persistent");
+    that(same_bits(wide.x, other->x), which + " x");
+    that(same_bits(wide.logits, other->logits), which + " logits");
+    that(same_bits(wide.keys, other->keys) && same_bits(wide.values, other->values), which + " cache");
+  }
+  bool finite = true;
+  for (float v : wide.logits) finite = finite && std::isfinite(v);
+  that(finite, b.name + " logits are numbers");
+  const Selection selection = read(s.selection, 1)[0];
+  const auto best = std::max_element(wide.logits.begin(), wide.logits.end());
+  that(selection.count == 3 && selection.ids[0] == best - wide.logits.begin() && selection.logits[0] == *best, b.name + " persistent selection");
+  that(read(s.ids, 1)[0] == selection.ids[0] && read(s.position, 1)[0] == b.c.position + 1, b.name + " persistent goes on");
+  write(s.position, std::vector<int32_t>{b.c.position});
+
+  device_ok(launch_barriers(b.step, 5, nullptr), "barriers");
+  that(read(s.grid_arrivals, 1)[0] % 0x80000000u == 0, b.name + " the barrier's counter is left at rest");
+}
+
+// The product of one token beside the CPU's own kernel.
+void test_cpu_twin(Bench& b) {
+  const HostMatrix& w = b.model.layers[0].wo;
+  const FloatVector in = b.randomize(b.s().attention, b.lane_rows(), b.s().attention_stride, w.cols);
+  device_ok(launch_attention_out(b.step, {0, 0, 1}, nullptr), "attention_out");
+  const FloatVector found = read(b.s().attention_out, b.c.dim);
+  FloatVector x(in.begin(), in.begin() + w.cols), y(static_cast<size_t>(w.rows));
+  x.resize(static_cast<size_t>(padded(w.cols)), 0.0f);
+  best_kernels().matvec[w.dtype](w.file.data(), row_bytes(w.dtype, w.cols), w.rows, w.cols, x.data(), y.data());
+  Doubles expected(y.begin(), y.end());
+  for (size_t i = 0; i < expected.size() && !b.model.layers[0].bo.empty(); i++) expected[i] += static_cast<double>(b.model.layers[0].bo[i]);
+  close(found, expected, 1e-5, b.name + " beside the CPU");
+}
+
+void run_case(const Case& c, const std::vector<int>& token_counts, int multiprocessors, Random& random) {
+  for (int n_tokens : token_counts) {
+    Bench b(c, n_tokens, multiprocessors, random);
+    test_embed(b);
+    test_qkv(b);
+    test_attention(b);
+    test_attention_out(b);
+    test_gate_up(b);
+    test_down(b);
+    test_head(b);
+    if (n_tokens > 1) continue;
+    test_cpu_twin(b);
+    test_select(b, 1 + random.below(kMaxShortlist));
+    test_executions(b);
+  }
+}
+
+const Case kCases[] = {
+    // name, dim, hidden, head_dim, heads, kv heads, vocab, dtype, wv + w_down, w_up, cache, lanes, D, official, biases, head norms, interleaved, window, position
+    {"F32 odd", 51, 77, 34, 3, 1, 131, CQIL_F32, CQIL_F32, CQIL_F32, CQIL_F32, 1, 0, 0, true, false, true, 0, 5},
+    {"BF16 lanes", 90, 70, 48, 4, 2, 150, CQIL_BF16, CQIL_BF16, CQIL_BF16, CQIL_F16, 3, 2, 1, false, false, false, 0, 37},
+    {"F16 head norms", 66, 130, 64, 2, 1, 97, CQIL_F16, CQIL_F16, CQIL_F16, CQIL_BF16, 2, 1, 0, true, true, false, 19, 40},
+    {"Q8_0", 96, 128, 80, 4, 4, 70, CQIL_Q8_0, CQIL_Q8_0, CQIL_Q8_0, CQIL_Q8_0, 2, 0, 0, false, false, true, 0, 66},
+    {"Q4_0", 160, 96, 32, 10, 2, 70, CQIL_Q4_0, CQIL_Q4_0, CQIL_Q4_0, CQIL_F16, 4, 1, 1, true, false, false, 0, 0},
+    {"Q4_K mixed", 256, 256, 128, 4, 2, 64, CQIL_Q4_K, CQIL_Q6_K, CQIL_Q5_K, CQIL_F16, 1, 0, 0, false, false, true, 0, 9},
+    {"Q5_K", 256, 512, 64, 4, 1, 33, CQIL_Q5_K, CQIL_Q5_K, CQIL_Q5_K, CQIL_F16, 1, 0, 0, false, false, false, 0, 130},
+    {"Q6_K", 256, 256, 256, 2, 2, 33, CQIL_Q6_K, CQIL_Q6_K, CQIL_Q6_K, CQIL_F32, 2, 1, 0, false, false, false, 0, 3},
+    {"long context", 64, 64, 32, 8, 1, 1700, CQIL_BF16, CQIL_BF16, CQIL_BF16, CQIL_F16, 1, 0, 0, false, false, false, 0, 1000},
+    {"long window", 64, 32, 64, 4, 2, 40, CQIL_BF16, CQIL_BF16, CQIL_BF16, CQIL_Q8_0, 1, 0, 0, false, false, false, 300, 517},
+};
+
+}  // namespace
+
+int main() {
+  int devices = 0;
+  const cudaError_t code = cudaGetDeviceCount(&devices);
+  if (code != cudaSuccess || devices == 0) {
+    std::printf("skipped: no CUDA device (error %d)\n", static_cast<int>(code));
+    return 77;
+  }
+  cudaDeviceProp properties;
+  device_ok(cudaGetDeviceProperties(&properties, 0), "properties");
+  device_ok(prepare_kernels(), "prepare");
+  const int multiprocessors = properties.multiProcessorCount;
+  Random random(20240406);
+  for (const Case& c : kCases) run_case(c, {1, 3}, multiprocessors, random);
+  // Several tiles of few tokens, and of many.
+  for (int i : {0, 2, 3, 5}) run_case(kCases[i], {35}, multiprocessors, random);
+  run_case(kCases[1], {131}, multiprocessors, random);
+  // Vectors of several lanes that do not fit shared memory at once, and one that does not fit at all.
+  const Case large = {"large", 40, 25000, 8, 1, 1, 11, CQIL_BF16, CQIL_BF16, CQIL_BF16, CQIL_F16, 2, 0, 0, false, false, false, 0, 2};
+  Bench b(large, 1, multiprocessors, random);
+  test_gate_up(b);
+  test_down(b);
+  return report("cuda_kernels");
+}

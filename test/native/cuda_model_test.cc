@@ -1,0 +1,298 @@
+// Whole models on CUDA against the CPU backend, through the same table: every format, plan, bypass, output and way to split a
+// prompt; and wide = lanes = persistent to the bit. Built twice: with nvcc for a GPU, and without any toolkit over the emulated
+// runtime and kernels (CQIL_CUDA_EMULATOR), where streams and graphs run in a random order that respects what was recorded.
+#include <algorithm>
+#include <cstdlib>
+
+#include "backend/registry.h"
+#include "check.h"
+#include "core/session.h"
+#include "small_model.h"
+
+#ifdef CQIL_CUDA_EMULATOR
+#include "cuda_emulated_runtime.h"
+extern "C" const cqil_backend* cqil_backend_entry();
+#endif
+
+using namespace cqil;
+
+namespace {
+
+#ifdef CQIL_CUDA_EMULATOR
+constexpr bool kEmulated = true;
+const cqil_backend& cuda() { return *cqil_backend_entry(); }
+#else
+constexpr bool kEmulated = false;
+const cqil_backend& cuda() { return find_backend("cuda"); }
+#endif
+
+// ‖logits − CPU‖ / ‖CPU‖. The kernels promise 1e-5 for one token and 5e-5 for several (native/cuda/kernels/launch.h); layers add up.
+constexpr double kTolerance = 2e-4;
+
+constexpr Execution kExecutions[] = {Execution::kWide, Execution::kLanes, Execution::kPersistent};
+
+std::shared_ptr<Model> model_on(const cqil_backend& backend, WeightsSpec spec) {
+  return std::make_shared<Model>(std::move(spec), backend, cqil_model_options{1, 0, nullptr});
+}
+
+// Every model once on each backend.
+struct Pair {
+  explicit Pair(const WeightsSpec& spec) : cpu(model_on(*cpu_backend(), spec)), gpu(model_on(cuda(), spec)) {}
+  std::shared_ptr<Model> cpu, gpu;
+};
+
+Plan plan_of(std::vector<Group> groups, int32_t bypass = 0, bool official = false) {
+  Plan plan;
+  plan.groups = std::move(groups);
+  plan.bypass = bypass;
+  plan.bypass_residual = official;
+  return plan;
+}
+
+std::vector<int32_t> some_ids(int n, uint64_t seed = 5) {
+  check::Random random(seed);
+  std::vector<int32_t> ids;
+  for (int i = 0; i < n; i++) ids.push_back(random.below(101));
+  return ids;
+}
+
+ForwardRequest request_of(std::vector<int32_t> ids, int32_t position, cqil_output output) {
+  ForwardRequest request;
+  request.ids = std::move(ids);
+  request.position = position;
+  request.output = output;
+  return request;
+}
+
+// Logits after all ids, given in pieces of these sizes, the last size repeating.
+std::vector<float> run(Session& session, const std::vector<int32_t>& ids, const std::vector<int>& pieces) {
+  std::vector<float> logits;
+  size_t at = 0, piece = 0;
+  while (at < ids.size()) {
+    const size_t n = std::min(static_cast<size_t>(pieces[std::min(piece++, pieces.size() - 1)]), ids.size() - at);
+    const bool last = at + n == ids.size();
+    logits = session.forward(request_of({ids.begin() + static_cast<long>(at), ids.begin() + static_cast<long>(at + n)},
+                                        static_cast<int32_t>(at), last ? CQIL_OUTPUT_LOGITS : CQIL_OUTPUT_NONE));
+    at += n;
+  }
+  return logits;
+}
+
+void expect_close(const std::vector<float>& found, const std::vector<float>& expected, double tolerance, const std::string& what) {
+  double difference = 0, norm = 0;
+  for (size_t i = 0; i < expected.size(); i++) {
+    const double d = static_cast<double>(found[i]) - expected[i];
+    difference += d * d;
+    norm += static_cast<double>(expected[i]) * expected[i];
+  }
+  check::that(found.size() == expected.size() && norm > 0, what + " has a value for each expected one");
+  check::near(std::sqrt(difference / norm), 0, tolerance, what);
+}
+
+// Token by token in every execution, to the same bits; and with a prompt in one piece and in two, where wide and lanes differ.
+void test_logits(const Pair& models, const Plan& plan, int n, cqil_dtype kv, double tolerance, const std::string& what) {
+  const std::vector<int32_t> ids = some_ids(n);
+  Session reference(models.cpu, plan, Execution::kWide, 64, kv);
+  const std::vector<float> expected = run(reference, ids, {n});
+  std::vector<float> one_by_one;
+  for (Execution execution : kExecutions) {
+    const std::string name = what + ", execution " + std::to_string(static_cast<int>(execution));
+    Session session(models.gpu, plan, execution, 64, kv);
+    const std::vector<float> found = run(session, ids, {1});
+    expect_close(found, expected, tolerance, name + ", token by token");
+    if (one_by_one.empty()) one_by_one = found;
+    check::that(check::same_bits(found, one_by_one), name + " gives the bits of wide");
+    if (execution == Execution::kPersistent) continue;
+    expect_close(run(session, ids, {n - 1, 1}), expected, tolerance, name + ", prompt and a token");
+    if (!kEmulated) expect_close(run(session, ids, {n / 2, n}), expected, tolerance, name + ", two pieces");
+  }
+}
+
+void test_plans(const Pair& models) {
+  test_logits(models, Plan{}, 6, CQIL_F32, kTolerance, "sequential");
+  for (int32_t bypass : {0, 1, 2})
+    for (bool official : {false, true}) {
+      // On the emulated device, which takes a second for each, every one of the three once.
+      const bool p2 = !kEmulated || (bypass == 1 && official), p4 = !kEmulated || bypass != 1;
+      if (bypass == 0 && official) continue;
+      const std::string name = " D=" + std::to_string(bypass) + (official ? " official" : " paper");
+      if (p2) test_logits(models, plan_of({{0, 2}, {2, 2}}, bypass, official), 4, CQIL_F32, kTolerance, "P2" + name);
+      if (p4) test_logits(models, plan_of({{1, 4}}, bypass, official), 4, CQIL_F32, kTolerance, "P4" + name);
+    }
+}
+
+void test_outputs(const Pair& models) {
+  const std::vector<int32_t> ids = some_ids(kEmulated ? 6 : CQIL_MAX_TRACE);
+  const Plan plan = plan_of({{1, 3}}, 1, true);
+  for (cqil_output output : {CQIL_OUTPUT_SCORES, CQIL_OUTPUT_ALL_LOGITS, CQIL_OUTPUT_TRACE})
+    for (const std::vector<int32_t>& tokens : {ids, std::vector<int32_t>(ids.begin(), ids.begin() + 1)}) {
+      Session on_cpu(models.cpu, plan, Execution::kWide, 64), on_gpu(models.gpu, plan, Execution::kAuto, 64);
+      ForwardRequest request = request_of(tokens, 0, output);
+      request.has_next = true;
+      request.next = 42;
+      expect_close(on_gpu.forward(request), on_cpu.forward(request), kTolerance,
+                   "output " + std::to_string(output) + " of " + std::to_string(tokens.size()) + " tokens");
+      // What was asked for leaves no mark on the cache.
+      const ForwardRequest next = request_of({3}, static_cast<int32_t>(tokens.size()), CQIL_OUTPUT_LOGITS);
+      expect_close(on_gpu.forward(next), on_cpu.forward(next), kTolerance, "the token after output " + std::to_string(output));
+    }
+}
+
+// A graph is replayed for other tokens at other positions, also after going back.
+void test_replay(const Pair& models) {
+  const Plan plan = plan_of({{0, 2}});
+  for (Execution execution : kExecutions) {
+    Session on_cpu(models.cpu, plan, Execution::kWide, 64), on_gpu(models.gpu, plan, execution, 64);
+    for (const auto& [id, position] : {std::pair{1, 0}, {2, 1}, {3, 2}, {4, 3}, {90, 1}, {91, 2}, {7, 0}, {8, 1}}) {
+      const ForwardRequest request = request_of({id}, position, CQIL_OUTPUT_LOGITS);
+      expect_close(on_gpu.forward(request), on_cpu.forward(request), kTolerance, "token " + std::to_string(id) + " at " + std::to_string(position));
+    }
+  }
+}
+
+void test_variants() {
+  WeightsSpec window = check::small_weights("F32", 2);
+  window.shape.sliding_window = 4;
+  test_logits(Pair(window), plan_of({{0, 2}}), 7, CQIL_F32, kTolerance, "sliding window");
+  WeightsSpec interleaved = check::small_weights("BF16", 2);
+  interleaved.shape.rope_interleaved = 1;
+  interleaved.shape.rope_attention_factor = 1.2;
+  test_logits(Pair(interleaved), plan_of({{0, 2}}), 4, CQIL_F32, kTolerance, "interleaved RoPE with an attention factor");
+  const Pair f16(check::small_weights("F16", 2));
+  test_logits(f16, plan_of({{0, 2}}), 4, CQIL_F16, 2e-3, "keys and values in F16");
+  test_logits(f16, plan_of({{0, 2}}), 4, CQIL_Q8_0, 2e-2, "keys and values in Q8_0");
+}
+
+// A model that changes a few tensors of another shares the rest of them.
+void test_shared_weights() {
+  const auto model = model_on(cuda(), check::small_weights("BF16", 2));
+  cqil_backend_model* variant = nullptr;
+  cqil_error error = {};
+  const cqil_model_options options = {1, 0, model->backend_model()};
+  std::vector<cqil_layer> layers(model->weights().view().layers, model->weights().view().layers + 2);
+  std::swap(layers[0].w_down, layers[1].w_down);
+  cqil_weights weights = model->weights().view();
+  weights.layers = layers.data();
+  check::that(cuda().model_create(&weights, &options, &variant, &error) == CQIL_OK, std::string("a variant is made: ") + error.text);
+  if (variant) cuda().model_destroy(variant);
+}
+
+void test_refusals(const Pair& models) {
+  Session session(models.gpu, Plan{}, Execution::kAuto, 16);
+  session.cancel();
+  check::throws("ABORTED", [&] { session.forward(request_of({1, 2}, 0, CQIL_OUTPUT_LOGITS)); }, "cancelled");
+  session.arm();
+  check::that(session.forward(request_of({1, 2}, 0, CQIL_OUTPUT_NONE)).empty(), "usable after an abort");
+  check::throws("CONTEXT_OVERFLOW", [&] { session.forward(request_of(some_ids(17), 0, CQIL_OUTPUT_NONE)); }, "past the context");
+  check::throws("INVALID_ARGUMENT", [&] { Session bad(models.gpu, Plan{}, Execution::kWide, 8, CQIL_Q4_0); }, "no such cache");
+  check::throws("BACKEND_UNAVAILABLE", [&] { Session bad(models.cpu, Plan{}, Execution::kPersistent, 8); }, "persistent on the CPU");
+  // 1,000 layers of keys and values at the longest context there is are petabytes.
+  const auto deep = model_on(cuda(), check::small_weights("BF16", kEmulated ? 4 : 1000));
+  check::throws("OUT_OF_MEMORY", [&] { Session bad(deep, Plan{}, Execution::kWide, 1 << 24); }, "a cache larger than the device");
+  check::throws("INVALID_ARGUMENT", [] {
+    Model bad(check::small_weights("F32", 1), cuda(), cqil_model_options{1, 99, nullptr});
+  }, "no such device");
+  check::throws("INVALID_ARGUMENT", [] {
+    Model bad(check::small_weights("F32", 1), cuda(), cqil_model_options{1, -1, nullptr});
+  }, "a negative device");
+}
+
+#ifdef CQIL_CUDA_EMULATOR
+
+void expect_reason(const emulator::Machine& machine, const char* expected) {
+  const emulator::Machine sound = emulator::machine();
+  emulator::machine() = machine;
+  cqil_error error = {};
+  int32_t count = -1;
+  const cqil_status status = cuda().list_devices(nullptr, 0, &count, &error);
+  check::that(status == CQIL_BACKEND_UNAVAILABLE && count == 0, std::string("unavailable where ") + expected);
+  check::that(std::strstr(error.text, expected) != nullptr, std::string(error.text) + " says: " + expected);
+  emulator::machine() = sound;
+}
+
+void test_reasons() {
+  expect_reason({cudaErrorInsufficientDriver, 0}, "no NVIDIA driver is installed");
+  expect_reason({cudaErrorInsufficientDriver, 12040}, "too old: it supports CUDA 12.4, expected 13.0");
+  expect_reason({cudaErrorNoDevice, 13000}, "sees no GPU");
+  expect_reason({cudaErrorStubLibrary, 0}, "stub");
+  expect_reason({cudaErrorSystemDriverMismatch, 13000}, "different versions");
+  expect_reason({cudaErrorIllegalAddress, 13000}, "cudaErrorIllegalAddress (700)");
+  expect_reason({cudaSuccess, 13000, 0}, "sees no GPU");
+  expect_reason({cudaSuccess, 13000, 2, 7, 5}, "has compute capability 7.5, Emulated GPU has compute capability 7.5, expected 8.0 or newer");
+}
+
+void test_no_memory() {
+  const size_t sound = emulator::machine().memory_bytes;
+  emulator::machine().memory_bytes = 1 << 20;
+  try {
+    model_on(cuda(), check::small_weights("F32", 6));
+    check::that(false, "a model larger than the device is refused");
+  } catch (const Error& error) {
+    check::that(std::string(error.code()) == "OUT_OF_MEMORY" && std::strstr(error.what(), "The weights take 2 MB"), error.what());
+  }
+  emulator::machine().memory_bytes = sound;
+}
+
+// Whatever launch or copy it happens in: a coded error that names it, the same from then on, and nothing is left behind.
+void test_lost_device() {
+  for (int calls : {1, 2, 9, 14, 30}) {
+    {
+      const auto model = model_on(cuda(), check::small_weights("F32", 3));
+      Session session(model, plan_of({{0, 2}}), calls % 2 ? Execution::kLanes : Execution::kWide, 16);
+      emulator::fail_after(calls, cudaErrorIllegalAddress);
+      const std::string when = "the device is lost in piece of work " + std::to_string(calls);
+      for (int again = 0; again < 2; again++) {
+        try {
+          for (int32_t i = 0; i < 4; i++) session.forward(request_of({1}, i, CQIL_OUTPUT_LOGITS));
+          check::that(false, when + ": nothing was thrown");
+        } catch (const Error& error) {
+          check::that(std::string(error.code()) == "BACKEND_UNAVAILABLE" && std::strstr(error.what(), "cudaErrorIllegalAddress (700)"),
+                      when + ": " + error.code() + ": " + error.what());
+        }
+        emulator::repair();  // even a device that seems well again: the model does not come back
+      }
+      check::throws("BACKEND_UNAVAILABLE", [&] { Session more(model, Plan{}, Execution::kWide, 8); }, "no session on a lost device");
+    }
+    check::that(emulator::live_objects() == 0, "a lost device leaves nothing behind: " + std::to_string(emulator::live_objects()));
+  }
+}
+
+#endif
+
+void test_models() {
+  for (const char* dtype : {"F32", "F16", "BF16", "Q8_0", "Q4_0", "Q4_K", "Q5_K", "Q6_K"})
+    test_logits(Pair(check::small_weights(dtype, 2)), plan_of({{0, 2}}, 1), 3, CQIL_F32, kTolerance, dtype);
+  const Pair models(check::small_weights("F32", 5));
+  test_plans(models);
+  test_outputs(models);
+  test_replay(models);
+  test_refusals(models);
+  test_variants();
+  test_shared_weights();
+}
+
+// One model and plan, for tools that make every access a hundred times slower: CQIL_CUDA_TEST=short.
+void test_short() { test_logits(Pair(check::small_weights("BF16", 2)), plan_of({{0, 2}}, 1), 3, CQIL_F32, kTolerance, "short"); }
+
+}  // namespace
+
+int main() {
+  const char* const which = std::getenv("CQIL_CUDA_TEST");
+  const bool is_short = which && std::strcmp(which, "short") == 0;
+#ifdef CQIL_CUDA_EMULATOR
+  test_reasons();
+  test_no_memory();
+#else
+  const std::string reason = describe_cuda().reason;
+  if (!reason.empty()) {
+    std::printf("skipped: cuda_model: %s\n", reason.c_str());
+    return 77;
+  }
+#endif
+  is_short ? test_short() : test_models();
+#ifdef CQIL_CUDA_EMULATOR
+  check::that(emulator::live_objects() == 0, "everything is freed: " + std::to_string(emulator::live_objects()));
+  test_lost_device();
+#endif
+  return check::report("cuda_model");
+}

@@ -1,0 +1,108 @@
+// How often threads meet on their way through a token, which the latency model in lib/latency/work.ts counts too, and how
+// the faster execution of a plan is found.
+#include "core/execution_tuner.h"
+
+#include "check.h"
+#include "cpu/session.h"
+#include "small_model.h"
+
+using namespace cqil;
+
+namespace {
+
+struct Meetings {
+  uint32_t team = 0;
+  uint32_t crews = 0;  // of the crew of each way to split the team that meets most, summed over the ways
+};
+
+// During one decoded token with logits, the second, of a model of 6 layers.
+Meetings meetings(const Plan& plan, int32_t threads, cqil_execution execution) {
+  const auto model = check::small_model(threads);
+  const cqil_backend& backend = model->backend();
+  const Program program = compile_program(plan, model->shape().n_layers);
+  const cqil_program view = program.view();
+  cqil_session_options options = {};
+  options.context_length = 8;
+  options.kv_dtype = CQIL_F32;
+  cqil_backend_session* session = nullptr;
+  cqil_error error = {};
+  check_status(backend.session_create(model->backend_model(), &view, &options, &session, &error), error);
+  const CpuSession& cpu = *reinterpret_cast<CpuSession*>(session);
+  auto count = [&] {
+    Meetings found;
+    found.team = cpu.all.rounds();
+    for (const auto& split : cpu.crews) {
+      uint32_t most = 0;
+      for (const auto& crew : split) most = std::max(most, crew->rounds());
+      found.crews += most;
+    }
+    return found;
+  };
+  const int32_t id = 3;
+  volatile int32_t cancel = 0;
+  std::vector<float> logits(static_cast<size_t>(model->shape().vocab_size));
+  Meetings before;
+  for (int32_t position = 0; position < 2; position++) {
+    before = count();
+    cqil_forward call = {};
+    call.ids = &id;
+    call.n_ids = 1;
+    call.position = position;
+    call.execution = execution;
+    call.output = CQIL_OUTPUT_LOGITS;
+    call.result = logits.data();
+    call.cancel = &cancel;
+    check_status(backend.forward(session, &call, &error), error);
+  }
+  const Meetings after = count();
+  backend.session_destroy(session);
+  return {after.team - before.team, after.crews - before.crews};
+}
+
+// test/latency_work.test.ts has the same numbers.
+void test_meetings() {
+  auto expect = [](const char* name, const Plan& plan, int32_t threads, cqil_execution execution, uint32_t team, uint32_t crews) {
+    const Meetings found = meetings(plan, threads, execution);
+    check::that(found.team == team && found.crews == crews,
+                std::string(name) + ": " + std::to_string(found.team) + " and " + std::to_string(found.crews));
+  };
+  Plan mixed;
+  mixed.groups = {{1, 3}, {4, 2}};
+  expect("sequential", Plan{}, 2, CQIL_WIDE, 32, 0);
+  expect("one thread", mixed, 1, CQIL_LANES, 0, 0);
+  expect("wide", mixed, 2, CQIL_WIDE, 17, 0);
+  expect("lanes", mixed, 2, CQIL_LANES, 11, 0);
+  expect("lanes of crews", mixed, 4, CQIL_LANES, 11, 8);
+  mixed.bypass = 1;
+  expect("lanes with bypass", mixed, 2, CQIL_LANES, 13, 0);
+}
+
+void test_tuner() {
+  ExecutionTuner tuner({CQIL_WIDE, CQIL_LANES});
+  check::that(!tuner.settled(), "nothing is settled before it is measured");
+  // The first of each is slow, and then lanes are faster.
+  for (int i = 0; i < 14; i++) tuner.record(i < 2 ? 9 : tuner.next() == CQIL_LANES ? 1 : 2);
+  check::that(tuner.settled() == CQIL_LANES && tuner.next() == CQIL_LANES, "the fastest is taken");
+  tuner.settle(CQIL_WIDE);
+  check::that(tuner.settled() == CQIL_LANES, "what was measured stays");
+
+  ExecutionTuner known({CQIL_WIDE, CQIL_LANES});
+  known.settle(CQIL_PERSISTENT);
+  check::that(!known.settled(), "what is no candidate is ignored");
+  known.settle(CQIL_LANES);
+  check::that(known.settled() == CQIL_LANES && known.next() == CQIL_LANES, "what is known is taken without measuring");
+  for (int i = 0; i < 20; i++) known.record(known.next() == CQIL_LANES ? 2 : 1);
+  check::that(known.next() == CQIL_LANES, "and not measured any more");
+
+  ExecutionTuner only({CQIL_WIDE});
+  for (int i = 0; i < 20; i++) only.record(1);
+  check::that(only.next() == CQIL_WIDE && !only.settled(), "a single candidate is nothing to settle");
+}
+
+}  // namespace
+
+int main() {
+  test_meetings();
+  test_tuner();
+  return check::report("execution");
+}
