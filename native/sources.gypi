@@ -14,6 +14,7 @@
       "native/cpu/bandwidth.cc",
       "native/cpu/cpu_backend.cc",
       "native/cpu/forward.cc",
+      "native/cpu/phase_products.cc",
       "native/cpu/phases.cc",
       "native/cpu/session.cc",
       "native/cpu/team.cc",

@@ -2,13 +2,11 @@ import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import type { Checkpoint } from '../checkpoint/types.js';
-import type { LoraUpdate } from '../checkpoint/write_lora.js';
 import { CqilError } from '../errors.js';
-import type { TextQuality } from '../eval/compare_plans.js';
 import { textWindows, type Window } from '../eval/windows.js';
 import type { Model } from '../model.js';
 import type { Plan } from '../plan.js';
-import type { Site, Teacher } from './group_moments.js';
+import type { RecoveredPlan } from './outcome.js';
 import { Recovery } from './recovery.js';
 
 /** Members times width of a group at most: the moments of the widest take this squared, in float64. */
@@ -27,30 +25,6 @@ export interface RecoverOptions {
   signal?: AbortSignal;
   /** Told how far the work is, 0 to 1. */
   onProgress?: (share: number) => void;
-}
-
-/** What became of one group at one site. */
-export interface SiteOutcome {
-  group: number[];
-  site: Site;
-  /** Absent where nothing helped. `explained` is a share of what the group lacks there, on the part that chooses. */
-  kept?: { teacher: Teacher; rank: number; explained: number };
-  /** Mean KL on the part that chooses, with what was kept before: without the correction, and with the best found. */
-  klBefore: number;
-  klAfter: number;
-}
-
-export interface RecoveredPlan {
-  /** For `writeLora`. Empty where nothing helped. */
-  updates: LoraUpdate[];
-  sites: SiteOutcome[];
-  /** On the held-out part. `after` is `before` where nothing was kept. */
-  heldOut: { sequential: TextQuality; before: TextQuality; after: TextQuality };
-  window: number;
-  /** Tokens of each part. */
-  fitTokens: number;
-  chooseTokens: number;
-  heldOutTokens: number;
 }
 
 /** The model's context length, a fifth of the tokens or 512, whichever is least. */

@@ -9,7 +9,7 @@ import { resolvePlan, type Plan } from '../plan.js';
 import { foldMap, readGains } from './fold.js';
 import { collectMoments, SITES, TEACHERS, type Site, type Teacher } from './group_moments.js';
 import type { Moments } from './moments.js';
-import type { RecoveredPlan, SiteOutcome } from './recover_plan.js';
+import type { RecoveredPlan, SiteOutcome } from './outcome.js';
 import { reducedRank, type LowRankMap } from './reduced_rank.js';
 
 export interface RecoveryParts {

@@ -26,8 +26,6 @@ void share(const Crew& crew, Claim* claimed, int64_t n, Work work) {
   }
 }
 
-const float* floats(const cqil_tensor& vector) { return static_cast<const float*>(vector.data); }
-
 }  // namespace
 
 Pass::Pass(CpuSession& session, const cqil_forward& request)
@@ -51,36 +49,6 @@ Pass::Pass(CpuSession& session, const cqil_forward& request)
   session.rope_filled = std::max<int64_t>(session.rope_filled, request.position + tokens_);
 }
 
-void Pass::product(const cqil_tensor& w, int64_t first_row, int64_t n_rows, const Input& input, int64_t n_tokens, float* y,
-                   int64_t y_stride, const Scratch& scratch) const {
-  const int64_t bytes = row_bytes(w.dtype, w.cols);
-  const uint8_t* rows = static_cast<const uint8_t*>(w.data) + first_row * bytes;
-  const bool int8 = session.int8 && int8_kernels_.matvec[w.dtype];
-  if (n_tokens == 1 && int8) return int8_kernels_.matvec[w.dtype](rows, bytes, n_rows, w.cols, input.int8, y);
-  if (n_tokens == 1) return kernels_.matvec[w.dtype](rows, bytes, n_rows, w.cols, input.x, y);
-  float* panel = scratch.panel.get();
-  for (int64_t r = 0; r < n_rows; r += kPanelRows) {
-    const int64_t n = std::min(kPanelRows, n_rows - r);
-    if (int8) {
-      // An int8 panel is less than half the size of one of floats.
-      uint8_t* packed = reinterpret_cast<uint8_t*>(panel);
-      int8_kernels_.pack[w.dtype](rows + r * bytes, bytes, n, w.cols, packed);
-      int8_kernels_.matmul[w.dtype](packed, n, input.int8, session.int8_stride, n_tokens, w.cols, y + r, y_stride);
-    } else {
-      kernels_.unpack[w.dtype](rows + r * bytes, bytes, n, w.cols, panel);
-      kernels_.matmul(panel, n, input.x, input.stride, n_tokens, padded(w.cols), y + r, y_stride);
-    }
-  }
-}
-
-// One token: enough units that a slow member leaves little behind, each a few rows at least. Several: one panel.
-int64_t Pass::rows_per_unit(int64_t rows, int crew_size) const {
-  if (tokens_ > 1) return kPanelRows;
-  const int64_t eighth = rows / (8 * crew_size);
-  const int64_t together = session.int8 ? kInt8Rows : 8;
-  return std::max<int64_t>(16, (eighth + together - 1) / together * together);
-}
-
 void Pass::embed(const Crew& crew) const {
   const cqil_tensor& table = weights_.token_embedding;
   const int64_t bytes = row_bytes(table.dtype, table.cols);
@@ -88,59 +56,6 @@ void Pass::embed(const Crew& crew) const {
     const uint8_t* row = static_cast<const uint8_t*>(table.data) + request.ids[t] * bytes;
     kernels_.unpack[table.dtype](row, bytes, 1, table.cols, session.x.get() + t * session.dim_stride);
   }
-}
-
-// b_j: the attention outputs of up to D earlier lanes.
-void Pass::add_bypass(float* y, int lane, int64_t token, int64_t first, int64_t n) const {
-  for (int k = 1; k <= std::min<int>(session.program.bypass, lane); k++)
-    kernels_.add(y, lane_row(session.attention_out, session.dim_stride, lane - k, token) + first, n);
-}
-
-void Pass::norm_one(int layer, int lane, int64_t token, bool mlp, float* out) const {
-  const float* x = session.x.get() + token * session.dim_stride;
-  const cqil_layer& l = weights_.layers[layer];
-  if (!mlp) return kernels_.rms_norm(x, floats(l.attention_norm), dim_, shape_.norm_eps, out);
-  std::memcpy(out, x, static_cast<size_t>(dim_) * sizeof(float));
-  kernels_.add(out, lane_row(session.attention_out, session.dim_stride, lane, token), dim_);
-  add_bypass(out, lane, token, 0, dim_);
-  kernels_.rms_norm(out, floats(l.mlp_norm), dim_, shape_.norm_eps, out);
-}
-
-void Pass::norm_all(const Crew& crew, const Lanes& lanes, bool mlp) const {
-  if (tokens_ == 1) return;
-  for (int lane = lanes.first_lane; lane < lanes.first_lane + lanes.n_lanes; lane++)
-    for (int64_t t = crew.member; t < tokens_; t += crew.size) {
-      float* row = lane_row(session.norm, session.dim_stride, lane, t);
-      norm_one(lanes.first_layer + lane, lane, t, mlp, row);
-      round_one(row, dim_, int8_row_of(crew, lane, t));
-    }
-  crew.wait();
-}
-
-// With one token every member normalises for itself, which is cheaper than waiting for one that does it for all.
-Input Pass::norm_of(const Crew& crew, const Lanes& lanes, int lane, bool mlp, int& held_lane) const {
-  if (tokens_ > 1) return input_of(crew, session.norm, session.dim_stride, lane);
-  float* row = crew.scratch->norm.get();
-  if (held_lane != lane) {
-    norm_one(lanes.first_layer + lane, lane, 0, mlp, row);
-    round_one(row, dim_, int8_row_of(crew, lane, 0));
-  }
-  held_lane = lane;
-  return {row, session.dim_stride, int8_row_of(crew, lane, 0)};
-}
-
-// Weights of formats with int8 products have rows of whole blocks; where n is none, there are no such weights.
-void Pass::round_one(const float* x, int64_t n, uint8_t* row) const {
-  if (session.int8 && n % kInt8Block == 0) int8_kernels_.quantize(x, n, row);
-}
-
-void Pass::round_all(const Crew& crew, const Lanes& lanes, const Floats& buffer, int64_t stride, int64_t n) const {
-  if (!session.int8) return;
-  const bool one = tokens_ == 1;
-  for (int lane = lanes.first_lane; lane < lanes.first_lane + lanes.n_lanes; lane++)
-    for (int64_t t = one ? 0 : crew.member; t < tokens_; t += one ? 1 : crew.size)
-      round_one(lane_row(buffer, stride, lane, t), n, int8_row_of(crew, lane, t));
-  if (!one) crew.wait();
 }
 
 void Pass::rotate(float* head, int64_t position) const {

@@ -32,6 +32,8 @@ struct Input {
   const uint8_t* int8;  // [n_tokens, the session's int8_stride]
 };
 
+inline const float* floats(const cqil_tensor& vector) { return static_cast<const float*>(vector.data); }
+
 // One forward pass: a session, the tokens, and the shorthand the phases need.
 class Pass {
  public:
