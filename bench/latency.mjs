@@ -4,7 +4,7 @@ import { execFileSync } from 'node:child_process';
 import { writeFileSync } from 'node:fs';
 import path from 'node:path';
 import { fileURLToPath } from 'node:url';
-import { describeRun, runLine } from './run_info.mjs';
+import { describeRun, runLine } from '../tools/run_info.mjs';
 
 const here = path.dirname(fileURLToPath(import.meta.url));
 const [name, ...args] = process.argv.slice(2);
@@ -35,6 +35,6 @@ const lines = [
   '',
 ];
 const file = path.join(here, 'results', `latency-${name}`);
-writeFileSync(`${file}.json`, `${JSON.stringify({ run, ...result }, null, 1)}\n`);
+writeFileSync(`${file}.json`, `${JSON.stringify({ run, ...result, model: path.basename(result.model) }, null, 1)}\n`);
 writeFileSync(`${file}.md`, lines.join('\n'));
 console.log(lines.slice(0, 11).join('\n'));

@@ -1,4 +1,4 @@
-import { runLine } from '../run_info.mjs';
+import { runLine } from '../../tools/run_info.mjs';
 
 const HEAD = ['', 'per', 'median', 'min–max', 'rate', 'of bandwidth'];
 

@@ -11,7 +11,7 @@ import { parseArgs } from 'node:util';
 import { decodeTasks } from './decode.mjs';
 import { fileTasks } from './files.mjs';
 import { kernelRows } from './kernels.mjs';
-import { describeRun } from '../run_info.mjs';
+import { describeRun } from '../../tools/run_info.mjs';
 import { markdown, table } from './report.mjs';
 import { samplerTasks } from './sampler.mjs';
 import { timeTasks } from './timing.mjs';

@@ -13,7 +13,7 @@ import path from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
 import { measureBandwidth } from '../../dist/model.js';
-import { describeRun, runLine } from '../run_info.mjs';
+import { describeRun, runLine } from '../../tools/run_info.mjs';
 import { DTYPES, writeRandomGguf } from './random_gguf.mjs';
 
 const here = path.dirname(fileURLToPath(import.meta.url));

@@ -20,6 +20,7 @@
 #include <ucontext.h>
 
 #include "core/half.h"
+#include "cuda/kernels/launch_shape.h"
 #include "cuda_emulated_types.h"
 
 #define __global__
@@ -318,13 +319,6 @@ inline uint32_t load_acquire(const uint32_t* counter) { return *counter; }
 inline void pause() { emulator::yield(); }
 inline void fence() {}
 inline void keep_order() {}
-
-struct LaunchShape {
-  uint32_t grid_x, grid_y, grid_z;
-  uint32_t threads;
-  uint32_t shared_bytes;
-  bool cooperative;
-};
 
 template <class... Parameters, class... Arguments>
 cudaError_t launch(void (*kernel)(Parameters...), const LaunchShape& shape, cudaStream_t stream, Arguments&&... arguments) {

@@ -4,7 +4,7 @@
 import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import os from 'node:os';
 import path from 'node:path';
-import { describeRun, runLine } from '../../bench/run_info.mjs';
+import { describeRun, runLine } from '../run_info.mjs';
 import { comparePlans } from '../../dist/eval/compare_plans.js';
 import { modelWindows } from '../../dist/eval/perplexity.js';
 import { measureSimilarity } from '../../dist/measure_similarity.js';
@@ -43,7 +43,7 @@ const report = [
   '### Distilled adapters', distilled.length === 0 ? 'None is beside the model.' : qualityTable(distilled),
   '### The control: the same shape, untrained', `Random weights as training begins with (seed ${CONTROL_SEED}). The mean cosine of adjacent layers' inputs is ${meanAdjacent(untrainedSimilarity)}, and ${meanAdjacent(similarity)} in the trained model; a layer's delta has ${meanDelta(untrainedSimilarity)} of its input's norm, and ${meanDelta(similarity)} in the trained one.`,
   qualityTable(untrained.filter(({ group }) => group === 'plans')),
-  runLine(describeRun('node tools/train/measure_model.mjs', process.argv.slice(2))),
+  runLine(describeRun('node tools/train/measure_model.mjs', process.argv.slice(2).map((argument) => path.basename(argument)))),
 ].join('\n\n');
 
 if (process.argv.includes('--write')) {

@@ -3,6 +3,7 @@
 #pragma once
 #include <stdint.h>
 
+#include "launch_shape.h"
 #include "platform.h"
 
 #ifndef CQIL_CUDA_EMULATOR
@@ -93,13 +94,6 @@ __device__ __forceinline__ void fence() { __threadfence(); }
 
 // The compiler moves no memory access across: what comes after does not take registers before.
 __device__ __forceinline__ void keep_order() { asm volatile("" ::: "memory"); }
-
-struct LaunchShape {
-  uint32_t grid_x, grid_y, grid_z;
-  uint32_t threads;
-  uint32_t shared_bytes;
-  bool cooperative;
-};
 
 template <class... Parameters, class... Arguments>
 cudaError_t launch(void (*kernel)(Parameters...), const LaunchShape& shape, cudaStream_t stream, Arguments&&... arguments) {
