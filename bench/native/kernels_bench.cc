@@ -1,11 +1,12 @@
 // Every kernel on every instruction set this machine runs, timed with a cold cache: one thread walks a working set larger than the
 // caches once per pass, as a decoded token walks the weights. Prints one JSON document and judges nothing.
-//   kernels_bench [size of the working set in MiB, default 128]
+//   kernels_bench [size of the working set in MiB, default 128 [part of a kernel's name, default all [dtype, default all]]]
 #include <algorithm>
 #include <chrono>
 #include <cmath>
 #include <cstdio>
 #include <cstdlib>
+#include <cstring>
 #include <functional>
 #include <vector>
 
@@ -26,6 +27,9 @@ constexpr int32_t kHeadDim = 128;
 constexpr int64_t kVocabulary = 32768;
 constexpr size_t kMinPasses = 3;
 constexpr double kSeconds = 0.3;  // of timed passes, at least
+
+const char* only_kernel = "";
+const char* only_dtype = "";
 
 struct Subject {
   const char* kernel;
@@ -52,6 +56,7 @@ std::vector<double> time_passes(const std::function<void()>& pass) {
 }
 
 void print_row(const Subject& subject, const char* isa, const std::function<void()>& pass) {
+  if (!std::strstr(subject.kernel, only_kernel) || (*only_dtype && std::strcmp(subject.dtype, only_dtype) != 0)) return;
   static bool first = true;
   const std::vector<double> s = time_passes(pass);
   const double median = (s[(s.size() - 1) / 2] + s[s.size() / 2]) / 2;
@@ -180,10 +185,12 @@ void report_floats(int64_t working_set) {
 
 int main(int argc, char** argv) {
   const int64_t mib = argc > 1 ? std::atoll(argv[1]) : 128;
-  if (argc > 2 || mib < 8 || mib > 4096) {
-    std::fprintf(stderr, "usage: kernels_bench [size of the working set in MiB, 8 to 4096]\n");
+  if (argc > 4 || mib < 8 || mib > 4096) {
+    std::fprintf(stderr, "usage: kernels_bench [size of the working set in MiB, 8 to 4096 [part of a kernel's name [dtype]]]\n");
     return 2;
   }
+  if (argc > 2) only_kernel = argv[2];
+  if (argc > 3) only_dtype = argv[3];
   const int64_t working_set = mib << 20;
   std::printf("{\"workingSetBytes\": %lld, \"rows\": [", static_cast<long long>(working_set));
   // What a shared machine lets one thread read differs from second to second: the best of a measurement before every dtype.

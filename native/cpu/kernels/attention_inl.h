@@ -16,6 +16,9 @@ void store_kv(const float* x, int64_t stride, uint8_t* row) {
 // other, and there are too few of them for hardware prefetchers to get going. Many tokens find them in the caches.
 constexpr int64_t kCachePrefetchBytes = 4096;
 
+// Sums of each of n_queries side by side: four hide the latency of an addition, but all of them must fit the registers.
+constexpr int sums_beside(int n_queries) { return CQIL_ATTEND_SUMS >= 4 * n_queries ? 4 : CQIL_ATTEND_SUMS >= 2 * n_queries ? 2 : 1; }
+
 inline int64_t position_of(const AttendArgs& a, int t) { return static_cast<int64_t>(a.last) + a.step * t; }
 
 // The first position that query t attends to.
@@ -116,18 +119,19 @@ template <class Kv, int T>
 void attend_queries(const AttendArgs& a) {
   // All queries score all positions any of them attends to; what a query does not attend to is never looked at again.
   const int64_t origin = first_position(a, 0), end = position_of(a, T - 1) + 1;
+  constexpr int kBeside = sums_beside(T);
   int64_t p = origin;
-  for (; p + 4 <= end; p += 4) score_keys<Kv, T, 4>(a, p, origin);
+  for (; p + kBeside <= end; p += kBeside) score_keys<Kv, T, kBeside>(a, p, origin);
   for (; p < end; p++) score_keys<Kv, T, 1>(a, p, origin);
   float total[T];
   for (int t = 0; t < T; t++) {
     const int64_t first = first_position(a, t);
     total[t] = exponentials(a.scores + t * a.scores_stride + (first - origin), position_of(a, t) - first + 1);
   }
-  // Four vectors side by side hide the latency of an addition; what is left over goes block by block.
-  constexpr int kBlockVectors = static_cast<int>(Kv::kBlock / 16);
+  // Whole blocks of the format; what is left over of several goes block by block.
+  constexpr int kBlockVectors = static_cast<int>(Kv::kBlock / 16), kVectors = kBeside > kBlockVectors ? kBeside : kBlockVectors;
   int64_t column = 0;
-  for (; column + 64 <= a.stride; column += 64) attend_columns<Kv, T, 4>(a, column, total);
+  for (; column + 16 * kVectors <= a.stride; column += 16 * kVectors) attend_columns<Kv, T, kVectors>(a, column, total);
   for (; column < a.stride; column += Kv::kBlock) attend_columns<Kv, T, kBlockVectors>(a, column, total);
 }
 

@@ -52,6 +52,14 @@ inline F32x16 scale_by_power(F32x16 a, F32x16 n) {
   return {_mm256_mul_ps(a.lo, power_of_two(n.lo)), _mm256_mul_ps(a.hi, power_of_two(n.hi))};
 }
 
+// One register of the two.
+using Register = __m256;
+constexpr int kRegisterLanes = 8;
+inline Register zero_register() { return _mm256_setzero_ps(); }
+inline Register load_register(const float* from) { return _mm256_loadu_ps(from); }
+inline void store_register(float* to, Register a) { _mm256_storeu_ps(to, a); }
+inline Register fma_register(Register a, Register b, Register c) { return _mm256_fmadd_ps(a, b, c); }
+
 inline float reduce_add(F32x16 a) {
   const __m256 s8 = _mm256_add_ps(a.lo, a.hi);
   const __m128 s4 = _mm_add_ps(_mm256_castps256_ps128(s8), _mm256_extractf128_ps(s8, 1));
@@ -87,9 +95,11 @@ inline __m256 widen_bf16(__m128i h) { return _mm256_castsi256_ps(_mm256_slli_epi
 inline F32x16 from_bf16(const uint8_t* from) {
   return {widen_bf16(load_16_bytes(from)), widen_bf16(load_16_bytes(from + 16))};
 }
+// Eight at a time, each widened as it is loaded: moving the upper half of sixteen down costs a shuffle.
+inline __m128i load_8_bytes(const uint8_t* from) { return _mm_loadl_epi64(reinterpret_cast<const __m128i*>(from)); }
 inline F32x16 from_i8(const uint8_t* from) {
-  const __m128i v = load_16_bytes(from);
-  return {_mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(v)), _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_srli_si128(v, 8)))};
+  return {_mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(load_8_bytes(from))),
+          _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(load_8_bytes(from + 8)))};
 }
 
 inline void store_f16(uint8_t* to, F32x16 a) {
@@ -112,12 +122,28 @@ inline U8x16 low_nibbles(U8x16 a) { return {_mm_and_si128(a.v, _mm_set1_epi8(15)
 inline U8x16 high_nibbles(U8x16 a) { return {_mm_and_si128(_mm_srli_epi16(a.v, 4), _mm_set1_epi8(15))}; }
 template <int Shift, int Up>
 inline U8x16 bit_field(U8x16 a, uint8_t mask) {
-  const __m128i field = _mm_and_si128(_mm_srli_epi16(a.v, Shift), _mm_set1_epi8(static_cast<char>(mask)));
-  return {_mm_slli_epi16(field, Up)};
+  // One shift by the difference, then the mask, which also clears bits that crossed a byte.
+  const __m128i shifted = Shift > Up ? _mm_srli_epi16(a.v, Shift - Up) : _mm_slli_epi16(a.v, Up - Shift);
+  return {_mm_and_si128(shifted, _mm_set1_epi8(static_cast<char>(mask << Up)))};
 }
 inline U8x16 either(U8x16 a, U8x16 b) { return {_mm_or_si128(a.v, b.v)}; }
 inline F32x16 from_u8(U8x16 a) {
   return {_mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(a.v)), _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(_mm_srli_si128(a.v, 8)))};
+}
+
+// Sixteen bytes of two nibbles, widened as they are loaded, once for both; no mask is needed above the high ones.
+struct NibblePairs {
+  __m256i lo, hi;
+};
+inline NibblePairs load_nibble_pairs(const uint8_t* from) {
+  return {_mm256_cvtepu8_epi32(load_8_bytes(from)), _mm256_cvtepu8_epi32(load_8_bytes(from + 8))};
+}
+inline F32x16 low_nibbles(NibblePairs a) {
+  const __m256i mask = _mm256_set1_epi32(15);
+  return {_mm256_cvtepi32_ps(_mm256_and_si256(a.lo, mask)), _mm256_cvtepi32_ps(_mm256_and_si256(a.hi, mask))};
+}
+inline F32x16 high_nibbles(NibblePairs a) {
+  return {_mm256_cvtepi32_ps(_mm256_srli_epi32(a.lo, 4)), _mm256_cvtepi32_ps(_mm256_srli_epi32(a.hi, 4))};
 }
 
 }  // namespace CQIL_ISA

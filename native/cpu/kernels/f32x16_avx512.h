@@ -99,6 +99,10 @@ inline U8x16 bit_field(U8x16 a, uint8_t mask) {
 inline U8x16 either(U8x16 a, U8x16 b) { return {_mm_or_si128(a.v, b.v)}; }
 inline F32x16 from_u8(U8x16 a) { return {_mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(a.v))}; }
 
+// Sixteen bytes of two nibbles.
+using NibblePairs = U8x16;
+inline NibblePairs load_nibble_pairs(const uint8_t* from) { return load_bytes(from); }
+
 // The sixteen values a nibble stands for, q * scale + offset, as a table in one register that nibbles index.
 struct NibbleMap {
   __m512 table;
@@ -112,12 +116,14 @@ inline NibbleMap centered_nibble_map(F32x16 scale) {
   return {_mm512_mul_ps(_mm512_setr_ps(-8, -7, -6, -5, -4, -3, -2, -1, 0, 1, 2, 3, 4, 5, 6, 7), scale.v)};
 }
 // The permutation reads the low four bits of each index, so nothing has to be masked.
-inline F32x16 map_low(NibbleMap map, U8x16 bytes) {
+inline F32x16 map_low(NibbleMap map, NibblePairs bytes) {
   return {_mm512_permutexvar_ps(_mm512_cvtepu8_epi32(bytes.v), map.table)};
 }
-inline F32x16 map_high(NibbleMap map, U8x16 bytes) {
+inline F32x16 map_high(NibbleMap map, NibblePairs bytes) {
   return {_mm512_permutexvar_ps(_mm512_srli_epi32(_mm512_cvtepu8_epi32(bytes.v), 4), map.table)};
 }
 
 }  // namespace CQIL_ISA
 }  // namespace cqil
+
+#include "whole_register.h"

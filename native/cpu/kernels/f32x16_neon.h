@@ -69,6 +69,14 @@ inline F32x16 scale_by_power(F32x16 a, F32x16 n) {
   return r;
 }
 
+// One register of the four.
+using Register = float32x4_t;
+constexpr int kRegisterLanes = 4;
+inline Register zero_register() { return vdupq_n_f32(0.0f); }
+inline Register load_register(const float* from) { return vld1q_f32(from); }
+inline void store_register(float* to, Register a) { vst1q_f32(to, a); }
+inline Register fma_register(Register a, Register b, Register c) { return vfmaq_f32(c, a, b); }
+
 inline float reduce_add(F32x16 a) {
   const float32x4_t s4 = vaddq_f32(vaddq_f32(a.q[0], a.q[2]), vaddq_f32(a.q[1], a.q[3]));
   const float32x2_t s2 = vadd_f32(vget_low_f32(s4), vget_high_f32(s4));
@@ -134,4 +142,6 @@ inline F32x16 from_u8(U8x16 a) {
 }  // namespace CQIL_ISA
 }  // namespace cqil
 
+#include "nibble_pairs.h"
+// After it, what it gives.
 #include "nibble_map.h"

@@ -190,4 +190,7 @@ inline F32x16 from_u8(const U8x16& v) {
 }  // namespace CQIL_ISA
 }  // namespace cqil
 
+#include "nibble_pairs.h"
+// After it, what it gives.
 #include "nibble_map.h"
+#include "whole_register.h"

@@ -11,10 +11,8 @@ struct NibbleMap {
 };
 inline NibbleMap nibble_map(float scale, float offset) { return {broadcast(scale), broadcast(offset)}; }
 inline NibbleMap centered_nibble_map(const F32x16& scale) { return {scale, mul(scale, broadcast(-8.0f))}; }
-inline F32x16 map_low(const NibbleMap& map, U8x16 bytes) { return fma(from_u8(low_nibbles(bytes)), map.scale, map.offset); }
-inline F32x16 map_high(const NibbleMap& map, U8x16 bytes) {
-  return fma(from_u8(high_nibbles(bytes)), map.scale, map.offset);
-}
+inline F32x16 map_low(const NibbleMap& map, NibblePairs bytes) { return fma(low_nibbles(bytes), map.scale, map.offset); }
+inline F32x16 map_high(const NibbleMap& map, NibblePairs bytes) { return fma(high_nibbles(bytes), map.scale, map.offset); }
 
 }  // namespace CQIL_ISA
 }  // namespace cqil

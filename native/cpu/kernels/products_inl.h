@@ -93,38 +93,50 @@ void unpack(const uint8_t* rows, int64_t row_bytes, int64_t n_rows, int64_t cols
 
 // ---- products of float32 rows --------------------------------------------------------------------------------------
 
-// Columns whose part of a tile's rows stays in the first cache.
-constexpr int64_t kTileCols = 1024;
+// Adds columns [from, to) to the sums of an R x T tile, for the lanes of one register from `lane` on: R x T sums of one register, R of
+// w and one of x fill the register file of AVX2, where whole vectors would spill. Sums begin at zero with column 0 and wait in carry.
+template <int R, int T>
+CQIL_NOINLINE void tile_lanes(const float* w, const float* x, int64_t x_stride, int64_t from, int64_t to, int64_t n, int lane,
+                              float* carry, float* y, int64_t y_stride) {
+  Register sum[T][R];
+  CQIL_UNROLL for (int t = 0; t < T; t++)
+    CQIL_UNROLL for (int r = 0; r < R; r++) sum[t][r] = from == 0 ? zero_register() : load_register(carry + 16 * (t * R + r) + lane);
+  for (int64_t k = from + lane; k < to; k += 16) {
+    Register wk[R];
+    CQIL_UNROLL for (int r = 0; r < R; r++) wk[r] = load_register(w + r * n + k);
+    CQIL_UNROLL for (int t = 0; t < T; t++) {
+      const Register xk = load_register(x + t * x_stride + k);
+      CQIL_UNROLL for (int r = 0; r < R; r++) sum[t][r] = fma_register(wk[r], xk, sum[t][r]);
+    }
+  }
+  if constexpr (kRegisterLanes == 16) {  // whole sums need not wait for their other lanes
+    if (to == n) {
+      CQIL_UNROLL for (int t = 0; t < T; t++) store_sums<R>(sum[t], y + t * y_stride);
+      return;
+    }
+  }
+  CQIL_UNROLL for (int t = 0; t < T; t++)
+    CQIL_UNROLL for (int r = 0; r < R; r++) store_register(carry + 16 * (t * R + r) + lane, sum[t][r]);
+}
 
-// Adds columns [from, to) to the sums of an R x T tile. Sums begin at zero with column 0, wait in carry between calls, and
-// go to y once the last column n is in.
+// Adds columns [from, to) to an R x T tile, and gives y its sums once the last column n is in.
 template <int R, int T>
 inline void tile(const float* w, const float* x, int64_t x_stride, int64_t from, int64_t to, int64_t n, float* carry, float* y,
                  int64_t y_stride) {
-  F32x16 sum[T][R];
-  CQIL_UNROLL for (int t = 0; t < T; t++)
-    CQIL_UNROLL for (int r = 0; r < R; r++) sum[t][r] = from == 0 ? zero() : load(carry + 16 * (t * R + r));
-  for (int64_t k = from; k < to; k += 16) {
-    F32x16 wk[R];
-    CQIL_UNROLL for (int r = 0; r < R; r++) wk[r] = load(w + r * n + k);
-    CQIL_UNROLL for (int t = 0; t < T; t++) {
-      const F32x16 xk = load(x + t * x_stride + k);
-      CQIL_UNROLL for (int r = 0; r < R; r++) sum[t][r] = fma(wk[r], xk, sum[t][r]);
-    }
-  }
-  if (to == n) {
-    CQIL_UNROLL for (int t = 0; t < T; t++) store_sums<R>(sum[t], y + t * y_stride);
-  } else {
-    CQIL_UNROLL for (int t = 0; t < T; t++)
-      CQIL_UNROLL for (int r = 0; r < R; r++) store(carry + 16 * (t * R + r), sum[t][r]);
+  for (int lane = 0; lane < 16; lane += kRegisterLanes) tile_lanes<R, T>(w, x, x_stride, from, to, n, lane, carry, y, y_stride);
+  if (to < n || kRegisterLanes == 16) return;
+  CQIL_UNROLL for (int t = 0; t < T; t++) {
+    F32x16 sum[R];
+    CQIL_UNROLL for (int r = 0; r < R; r++) sum[r] = load(carry + 16 * (t * R + r));
+    store_sums<R>(sum, y + t * y_stride);
   }
 }
 
 template <int T>
 inline void tile_column(const float* w, int64_t n_rows, const float* x, int64_t x_stride, int64_t n, float* carry, float* y,
                         int64_t y_stride) {
-  for (int64_t from = 0; from < n; from += kTileCols) {
-    const int64_t to = from + kTileCols < n ? from + kTileCols : n;
+  for (int64_t from = 0; from < n; from += CQIL_TILE_COLS) {
+    const int64_t to = from + CQIL_TILE_COLS < n ? from + CQIL_TILE_COLS : n;
     int64_t r = 0;
     for (; r + CQIL_TILE_ROWS <= n_rows; r += CQIL_TILE_ROWS)
       tile<CQIL_TILE_ROWS, T>(w + r * n, x, x_stride, from, to, n, carry + 16 * T * r, y + r, y_stride);

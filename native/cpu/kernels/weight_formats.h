@@ -77,7 +77,7 @@ struct WeightQ4_0 {
   template <int C, class F>
   inline void part(F f) const {
     const NibbleMap map = centered_nibble_map(broadcast(read_f16(block)));
-    const U8x16 q = load_bytes(block + 2);
+    const NibblePairs q = load_nibble_pairs(block + 2);
     f(0, map_low(map, q));
     f(1, map_high(map, q));
   }
@@ -111,7 +111,7 @@ struct WeightQ4_K {
   inline void part(F f) const {
     const NibbleMap low = nibble_map(k.scale[2 * C], k.offset[8 + 2 * C]);
     const NibbleMap high = nibble_map(k.scale[2 * C + 1], k.offset[9 + 2 * C]);
-    const U8x16 q0 = load_bytes(block + 16 + 32 * C), q1 = load_bytes(block + 32 + 32 * C);
+    const NibblePairs q0 = load_nibble_pairs(block + 16 + 32 * C), q1 = load_nibble_pairs(block + 32 + 32 * C);
     f(4 * C, map_low(low, q0));
     f(4 * C + 1, map_low(low, q1));
     f(4 * C + 2, map_high(high, q0));
