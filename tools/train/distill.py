@@ -19,7 +19,7 @@ from torch.nn.utils import parametrize
 
 from export import huggingface_name, load, write_json
 from model import Model, Plan
-from train import Batches
+from train import Batches, half_precision, parts
 
 RANK = ALPHA = 32
 PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
@@ -99,15 +99,18 @@ def main() -> None:
     began, mean = time.time(), 0.0
     for step in range(a.steps):
         ids = batches.at(step, teacher.c.context // 2)[:, :-1].to(a.device)
-        with torch.autocast(a.device, dtype=torch.bfloat16):
-            with torch.no_grad():
-                target = teacher(ids)
-            loss = kl(target, student(ids, plan))
-        loss.backward()
+        total = 0.0
+        for part in parts(ids, a.device):
+            with half_precision(a.device):
+                with torch.no_grad():
+                    target = teacher(part)
+                loss = kl(target, student(part, plan)) * len(part) / len(ids)
+            loss.backward()
+            total += loss.item()
         optimizer.step()
         schedule.step()
         optimizer.zero_grad(set_to_none=True)
-        mean += (loss.item() - mean) / (step % 10 + 1)
+        mean += (total - mean) / (step % 10 + 1)
         if (step + 1) % 10 == 0:
             row = {"step": step + 1, "tokens": (step + 1) * a.batch, "kl": round(mean, 5), "seconds": round(time.time() - began)}
             print(json.dumps(row), flush=True)

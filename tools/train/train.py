@@ -1,9 +1,10 @@
-"""Pretraining: python train.py DATA OUT --steps N [--grow-at STEP] [--resume] [--device cuda]
+"""Pretraining: python train.py DATA OUT --steps N [--grow-at STEP] [--start CHECKPOINT] [--resume] [--device cuda]
 
 Matrices of the layers learn by Muon, embeddings and norms by AdamW; the rate is warmed up, held, and falls to zero over the last
-quarter, in which windows are as long as the context (half of it before: attention is dear on a CPU). Until --grow-at a model of a
-quarter of the depth is trained; it is then stacked four times. OUT gets loss.jsonl and, every --every steps, checkpoint.pt: enough
-to --resume, with another number of steps too, as nothing but the last quarter depends on it.
+--decay of the steps; windows are as long as the context in the last --long of them (half of it before: attention is dear on a CPU).
+Until --grow-at a model of a quarter of the depth is trained; it is then stacked four times. --start takes the weights of an earlier
+run and trains them on. OUT gets loss.jsonl and, every --every steps, checkpoint.pt: enough to --resume, with another number of steps
+too, as nothing but the end depends on it.
 """
 import argparse
 import json
@@ -16,17 +17,21 @@ import torch
 import torch.nn.functional as F
 
 from model import Config, Model, stacked
+from muon import Muon
 
 MIXTURE = {"stories": 0.4, "children": 0.4, "novels": 0.2}  # shares of the windows of a batch
 GROWTH = 4
+PART = 2048  # tokens of a forward and backward on a CPU, so that activations stay in its cache
 
 
-DECAY = 0.25  # share of the steps
-
-
-def rate(step: int, steps: int, grow_at: int, peak: float) -> float:
+def rate(step: int, steps: int, grow_at: int, peak: float, decay: float) -> float:
     since_start = step + 1 if step < grow_at else step - grow_at + 1
-    return peak * min(1.0, since_start / 100, (steps - step) / (DECAY * steps))
+    return peak * min(1.0, since_start / 100, (steps - step) / (decay * steps))
+
+
+def half_precision(device: str) -> torch.autocast:
+    """bfloat16 products where the device has instructions for them; elsewhere they are slower than float32."""
+    return torch.autocast(device, dtype=torch.bfloat16, enabled=device != "cpu" or torch.cpu._is_avx512_bf16_supported())
 
 
 class Batches:
@@ -47,6 +52,11 @@ class Batches:
         return torch.from_numpy(np.stack(rows))
 
 
+def parts(ids: torch.Tensor, device: str) -> tuple[torch.Tensor, ...]:
+    """The windows of a batch that go through the model together."""
+    return ids.split(max(1, PART // ids.shape[1]) if device == "cpu" else len(ids))
+
+
 @torch.no_grad()
 def held_out_loss(model: Model, ids: np.ndarray, length: int, device: str) -> float:
     """Nats per token over windows without overlap, each token but a window's first predicted once."""
@@ -63,7 +73,7 @@ def optimizers(model: Model) -> list[torch.optim.Optimizer]:
     matrices = [p for p in model.layers.parameters() if p.dim() == 2]
     others = [p for p in model.parameters() if p.dim() != 2 or p is model.embed_tokens.weight]
     return [
-        torch.optim.Muon(matrices, weight_decay=0.1, adjust_lr_fn="match_rms_adamw"),
+        Muon(matrices),
         torch.optim.AdamW(others, betas=(0.9, 0.95), weight_decay=0.0),
     ]
 
@@ -74,6 +84,9 @@ def main() -> None:
     args.add_argument("out", type=Path)
     args.add_argument("--steps", type=int, required=True)
     args.add_argument("--grow-at", type=int, default=0, help="0: the whole depth from the start")
+    args.add_argument("--start", type=Path, help="a checkpoint whose weights this run begins with")
+    args.add_argument("--decay", type=float, default=0.25, help="share of the steps in which the rate falls")
+    args.add_argument("--long", type=float, default=0.25, help="share of the steps with windows of the whole context")
     args.add_argument("--batch", type=int, default=8192, help="tokens per step")
     args.add_argument("--rate", type=float, default=3e-3)
     args.add_argument("--seed", type=int, default=1)
@@ -92,8 +105,10 @@ def main() -> None:
     if a.resume:
         saved = torch.load(a.out / "checkpoint.pt", map_location=a.device)
         start = saved["step"]
-    shallow = 0 if start > a.grow_at or a.grow_at == 0 else 1
+    shallow = start <= a.grow_at and a.grow_at > 0
     model = Model(replace(config, n_layers=config.n_layers // GROWTH) if shallow else config).to(a.device)
+    if a.start and not saved:
+        model.load_state_dict(torch.load(a.start, map_location=a.device)["model"])
     optimizer = optimizers(model)
     if saved:
         model.load_state_dict(saved["model"])
@@ -106,26 +121,29 @@ def main() -> None:
     began, mean = time.time(), 0.0
     for step in range(start, a.steps):
         if shallow and step == a.grow_at:
-            model, shallow = stacked(model, GROWTH).to(a.device), 0
+            model, shallow = stacked(model, GROWTH).to(a.device), False
             optimizer = optimizers(model)
             compiled(model)
         for o in optimizer:
             for group in o.param_groups:
-                group["lr"] = rate(step, a.steps, a.grow_at, a.rate)
-        length = config.context if step >= (1 - DECAY) * a.steps else config.context // 2
+                group["lr"] = rate(step, a.steps, a.grow_at, a.rate, a.decay)
+        length = config.context if step >= (1 - a.long) * a.steps else config.context // 2
         ids = batches.at(step, length).to(a.device)
-        with torch.autocast(a.device, dtype=torch.bfloat16):
-            logits = model(ids[:, :-1])
-        loss = F.cross_entropy(logits.view(-1, config.vocab_size).float(), ids[:, 1:].reshape(-1))
-        loss.backward()
+        total = 0.0
+        for part in parts(ids, a.device):
+            with half_precision(a.device):
+                logits = model(part[:, :-1])
+            loss = F.cross_entropy(logits.view(-1, config.vocab_size).float(), part[:, 1:].reshape(-1)) * len(part) / len(ids)
+            loss.backward()
+            total += loss.item()
         for o in optimizer:
             o.step()
             o.zero_grad(set_to_none=True)
-        mean += (loss.item() - mean) / (step % a.every + 1)
+        mean += (total - mean) / (step % a.every + 1)
         if (step + 1) % 10 == 0:
-            print(f"{step + 1} loss {loss.item():.3f} mean {mean:.3f} {time.time() - began:.0f} s", flush=True)
+            print(f"{step + 1} loss {total:.3f} mean {mean:.3f} {time.time() - began:.0f} s", flush=True)
         if (step + 1) % a.every == 0 or step + 1 == a.steps:
-            with torch.autocast(a.device, dtype=torch.bfloat16):
+            with half_precision(a.device):
                 nats = held_out_loss(model, held_out[sample] if step + 1 < a.steps else held_out, length, a.device)
             row = {"step": step + 1, "tokens": (step + 1) * a.batch, "layers": model.c.n_layers,
                    "loss": round(mean, 4), "heldOut": round(nats, 4), "seconds": round(time.time() - began)}
