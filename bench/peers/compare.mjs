@@ -12,6 +12,7 @@ import os from 'node:os';
 import path from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
+import { syntheticCheckpoint } from '../../dist/checkpoint/synthetic.js';
 import { measureBandwidth } from '../../dist/model.js';
 import { describeRun, runLine } from '../../tools/run_info.mjs';
 import { DTYPES, writeRandomGguf } from './random_gguf.mjs';
@@ -87,12 +88,16 @@ function table(runs) {
   return [head, head.map(() => '---'), ...runs.flatMap(rowsOf)].map((cells) => `| ${cells.join(' | ')} |`).join('\n');
 }
 
+// Before anything is timed: a shape that cannot have a format would end the run halfway.
+for (const dtype of options.dtypes.split(',')) {
+  if (!DTYPES.includes(dtype)) throw new Error(`There is no dtype ${dtype}; expected some of ${DTYPES.join(',')}.`);
+  syntheticCheckpoint(options.shape, dtype);
+}
 const run = describeRun('node bench/peers/compare.mjs', process.argv.slice(2));
 const folder = mkdtempSync(path.join(os.tmpdir(), 'cqil-compare-'));
 const runs = [];
 try {
   for (const dtype of options.dtypes.split(',')) {
-    if (!DTYPES.includes(dtype)) throw new Error(`There is no dtype ${dtype}; expected some of ${DTYPES.join(',')}.`);
     const model = path.join(folder, `${dtype}.gguf`);
     const { weightBytes, int8Share } = writeRandomGguf(model, options.shape, dtype);
     const engines = Object.keys(ENGINES).filter((engine) => int8Share > 0 || !ENGINES[engine].options);
