@@ -38,8 +38,8 @@ try {
     evict();
     samples.readMs.push(await timed('sh', ['-c', 'cat "$1" > /dev/null', 'sh', file]).then(({ ms }) => ms));
     evict();
-    const first = await timed(process.execPath, ['-e', firstTokenScript(), file]);
-    const { peak, size, kv } = JSON.parse(first.stdout);
+    const first = await timed(process.execPath, [path.join(here, 'first_token.mjs'), file, options.threads, String(CONTEXT)]);
+    const { peak, file: size, kv } = JSON.parse(first.stdout);
     [fileBytes, kvBytes] = [size, kv];
     samples.firstTokenMs.push(first.ms);
     samples.peakBytes.push(peak);
@@ -67,23 +67,6 @@ dropped before each.
 writeFileSync(`${name}.json`, `${JSON.stringify({ ...run, options: { ...options, folder: undefined }, fileBytes, kvBytes, samples }, null, 1)}\n`);
 writeFileSync(`${name}.md`, text);
 console.log(text);
-
-/** What the timed process runs. */
-function firstTokenScript() {
-  return `
-    const { loadModel } = require(${JSON.stringify(path.join(here, '../dist/index.js'))});
-    const file = process.argv[1];
-    (async () => {
-      const model = await loadModel(file, { backend: 'cpu', threads: ${Number(options.threads)}, contextLength: ${CONTEXT} });
-      const session = model.createSession();
-      const logits = await session.prefill([1]);
-      if (!Number.isFinite(logits[0])) throw new Error('no logits');
-      const { nLayers, nKvHeads, headDim } = model.config;
-      const kv = 2 * nLayers * nKvHeads * headDim * 4 * ${CONTEXT};
-      process.stdout.write(JSON.stringify({ peak: process.resourceUsage().maxRSS * 1024, size: require('fs').statSync(file).size, kv }));
-      await model.dispose();
-    })();`;
-}
 
 function evict() {
   execFileSync('dd', [`if=${file}`, 'iflag=nocache', 'count=0'], { stdio: 'ignore' });
