@@ -5,13 +5,16 @@
 // Each round drops the file's pages from the system's cache (dd's nocache advice) and times, in turn, `cat FILE` and a process that loads
 // the model, gives one token and exits. Both read every page once, so their ratio is what loading adds to reading. Needs GNU dd.
 // Writes bench/results/cold-start-SHAPE-DTYPE.json and .md.
-import { execFileSync, spawn } from 'node:child_process';
-import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { execFileSync } from 'node:child_process';
+import { mkdtempSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
+import { quantile } from '../dist/eval/statistics.js';
+import { kvBytesPerPosition } from '../dist/kv_cache.js';
 import { describeRun, runLine } from '../tools/run_info.mjs';
 import { writeRandomGguf } from './peers/random_gguf.mjs';
+import { spread } from './spread.mjs';
 
 const here = path.dirname(fileURLToPath(import.meta.url));
 const CONTEXT = 512;
@@ -32,25 +35,25 @@ const samples = { readMs: [], firstTokenMs: [], peakBytes: [], nodeBytes: [] };
 let fileBytes;
 let kvBytes;
 try {
-  writeRandomGguf(file, options.shape, options.dtype);
+  const { config } = writeRandomGguf(file, options.shape, options.dtype);
+  fileBytes = statSync(file).size;
+  kvBytes = CONTEXT * kvBytesPerPosition(config, 'f32');
   execFileSync('sync');
   for (let round = 0; round < Number(options.rounds); round++) {
     evict();
-    samples.readMs.push(await timed('sh', ['-c', 'cat "$1" > /dev/null', 'sh', file]).then(({ ms }) => ms));
+    samples.readMs.push(timed('sh', ['-c', 'cat "$1" > /dev/null', 'sh', file]).ms);
     evict();
-    const first = await timed(process.execPath, [path.join(here, 'first_token.mjs'), file, options.threads, String(CONTEXT)]);
-    const { peak, file: size, kv } = JSON.parse(first.stdout);
-    [fileBytes, kvBytes] = [size, kv];
+    const first = timed(process.execPath, [path.join(here, 'first_token.mjs'), file, options.threads, String(CONTEXT)]);
     samples.firstTokenMs.push(first.ms);
-    samples.peakBytes.push(peak);
-    samples.nodeBytes.push(JSON.parse((await timed(process.execPath, ['-e', 'process.stdout.write(JSON.stringify(process.resourceUsage().maxRSS * 1024))'])).stdout));
+    samples.peakBytes.push(Number(first.stdout));
+    samples.nodeBytes.push(Number(timed(process.execPath, ['-p', 'process.resourceUsage().maxRSS * 1024']).stdout));
   }
 } finally {
   rmSync(folder, { recursive: true });
 }
 
-const ratio = median(samples.firstTokenMs) / median(samples.readMs);
-const memory = median(samples.peakBytes) / (fileBytes + kvBytes);
+const ratio = quantile(samples.firstTokenMs, 0.5) / quantile(samples.readMs, 0.5);
+const memory = quantile(samples.peakBytes, 0.5) / (fileBytes + kvBytes);
 const name = path.join(here, 'results', `cold-start-${options.shape}-${options.dtype}`);
 const text = `${runLine(run)}
 
@@ -59,10 +62,10 @@ dropped before each.
 
 | | |
 |---|---|
-| \`cat FILE > /dev/null\` | ${spread(samples.readMs)} ms |
-| \`node\` starts, loads, gives its first token, exits | ${spread(samples.firstTokenMs)} ms |
+| \`cat FILE > /dev/null\` | ${spread(samples.readMs, 0)} ms |
+| \`node\` starts, loads, gives its first token, exits | ${spread(samples.firstTokenMs, 0)} ms |
 | the ratio of the two | ${ratio.toFixed(2)} |
-| peak resident memory | ${mb(median(samples.peakBytes))} MB: ${memory.toFixed(3)} of weights and KV cache (${mb(fileBytes)} + ${mb(kvBytes)} MB); Node.js alone takes ${mb(median(samples.nodeBytes))} MB |
+| peak resident memory | ${mb(quantile(samples.peakBytes, 0.5))} MB: ${memory.toFixed(3)} of weights and KV cache (${mb(fileBytes)} + ${mb(kvBytes)} MB); Node.js alone takes ${mb(quantile(samples.nodeBytes, 0.5))} MB |
 `;
 writeFileSync(`${name}.json`, `${JSON.stringify({ ...run, options: { ...options, folder: undefined }, fileBytes, kvBytes, samples }, null, 1)}\n`);
 writeFileSync(`${name}.md`, text);
@@ -75,22 +78,8 @@ function evict() {
 /** Milliseconds until a command has ended, and what it printed. */
 function timed(command, args) {
   const start = performance.now();
-  const child = spawn(command, args, { stdio: ['ignore', 'pipe', 'inherit'] });
-  let stdout = '';
-  child.stdout.on('data', (data) => (stdout += data));
-  return new Promise((resolve, reject) => {
-    child.on('error', reject);
-    child.on('close', (code) => (code === 0 ? resolve({ ms: performance.now() - start, stdout }) : reject(new Error(`${command} exits with ${code}`))));
-  });
-}
-
-function median(values) {
-  const sorted = values.toSorted((a, b) => a - b);
-  return (sorted[(sorted.length - 1) >> 1] + sorted[sorted.length >> 1]) / 2;
-}
-
-function spread(values) {
-  return `${median(values).toFixed(0)} (${Math.min(...values).toFixed(0)}–${Math.max(...values).toFixed(0)})`;
+  const stdout = execFileSync(command, args, { encoding: 'utf8' });
+  return { ms: performance.now() - start, stdout };
 }
 
 function mb(bytes) {

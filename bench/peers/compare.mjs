@@ -13,8 +13,10 @@ import path from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
 import { syntheticCheckpoint } from '../../dist/checkpoint/synthetic.js';
+import { quantile } from '../../dist/eval/statistics.js';
 import { measureBandwidth } from '../../dist/model.js';
 import { describeRun, runLine } from '../../tools/run_info.mjs';
+import { spread } from '../spread.mjs';
 import { DTYPES, writeRandomGguf } from './random_gguf.mjs';
 
 const here = path.dirname(fileURLToPath(import.meta.url));
@@ -57,29 +59,19 @@ async function compare(model, engines, threads) {
     for (const [engine, { prefillMs, decodeMs }] of Object.entries(samples)) {
       const run = await timeOne(engine, request);
       prefillMs.push(run.prefillMs);
-      decodeMs.push(median(run.decodeMs));
+      decodeMs.push(quantile(run.decodeMs, 0.5));
     }
   }
   return samples;
-}
-
-function median(values) {
-  const sorted = values.toSorted((a, b) => a - b);
-  return (sorted[(sorted.length - 1) >> 1] + sorted[sorted.length >> 1]) / 2;
-}
-
-/** Median (min–max). */
-function spread(values) {
-  return `${median(values).toFixed(2)} (${Math.min(...values).toFixed(2)}–${Math.max(...values).toFixed(2)})`;
 }
 
 function rowsOf({ dtype, threads, weightBytes, bandwidthGBs, samples }) {
   const floorMs = weightBytes / bandwidthGBs / 1e6;
   return Object.entries(samples).map(([engine, { prefillMs, decodeMs }]) => {
     const prefill = prefillMs.map((ms) => (Number(options['prompt-tokens']) / ms) * 1000);
-    const ratio = (ms, peerMs) => (median(peerMs) / median(ms)).toFixed(2);
+    const ratio = (ms, peerMs) => (quantile(peerMs, 0.5) / quantile(ms, 0.5)).toFixed(2);
     const { prefillMs: peerPrefillMs, decodeMs: peerDecodeMs } = samples[PEER];
-    return [dtype, threads, engine, spread(decodeMs), `${((100 * floorMs) / median(decodeMs)).toFixed(0)} %`, ratio(decodeMs, peerDecodeMs), spread(prefill), ratio(prefillMs, peerPrefillMs)];
+    return [dtype, threads, engine, spread(decodeMs, 2), `${((100 * floorMs) / quantile(decodeMs, 0.5)).toFixed(0)} %`, ratio(decodeMs, peerDecodeMs), spread(prefill, 2), ratio(prefillMs, peerPrefillMs)];
   });
 }
 

@@ -49,7 +49,7 @@ std::string unavailable_reason(cudaError_t code, int driver_version) {
       return "the NVIDIA driver is too old: it supports CUDA " + version(driver_version) + ", expected " + version(CUDART_VERSION) +
              " or newer";
     case cudaErrorNoDevice: return "the NVIDIA driver sees no GPU";
-    case cudaErrorStubLibrary: return "libcuda is the stub that programs are linked with, not the driver's own; take it out of the library path";
+    case cudaErrorStubLibrary: return "libcuda is the toolkit's, which is for linking only, not the driver's own; take it out of the library path";
     case cudaErrorSystemDriverMismatch: return "the NVIDIA driver and its kernel module are of different versions; reboot or reload the module";
     case cudaErrorNoKernelImageForDevice:
     case cudaErrorUnsupportedPtxVersion: return "the library has no code for the architecture of this GPU";

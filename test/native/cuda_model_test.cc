@@ -214,7 +214,7 @@ void test_reasons() {
   expect_reason({cudaErrorInsufficientDriver, 0}, "no NVIDIA driver is installed");
   expect_reason({cudaErrorInsufficientDriver, 12040}, "too old: it supports CUDA 12.4, expected 13.0");
   expect_reason({cudaErrorNoDevice, 13000}, "sees no GPU");
-  expect_reason({cudaErrorStubLibrary, 0}, "stub");
+  expect_reason({cudaErrorStubLibrary, 0}, "libcuda is the toolkit's, which is for linking only");
   expect_reason({cudaErrorSystemDriverMismatch, 13000}, "different versions");
   expect_reason({cudaErrorIllegalAddress, 13000}, "cudaErrorIllegalAddress (700)");
   expect_reason({cudaSuccess, 13000, 0}, "sees no GPU");

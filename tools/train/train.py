@@ -31,7 +31,7 @@ def rate(step: int, steps: int, grow_at: int, peak: float, decay: float) -> floa
 
 def half_precision(device: str) -> torch.autocast:
     """bfloat16 products where the device has instructions for them; elsewhere they are slower than float32."""
-    return torch.autocast(device, dtype=torch.bfloat16, enabled=device != "cpu" or torch.cpu._is_avx512_bf16_supported())
+    return torch.autocast(device, dtype=torch.bfloat16, enabled=device != "cpu" or torch.cpu.get_capabilities().get("avx512_bf16", False))
 
 
 class Batches:

@@ -123,8 +123,9 @@ inline U8x16 high_nibbles(U8x16 a) { return {_mm_and_si128(_mm_srli_epi16(a.v, 4
 template <int Shift, int Up>
 inline U8x16 bit_field(U8x16 a, uint8_t mask) {
   // One shift by the difference, then the mask, which also clears bits that crossed a byte.
-  const __m128i shifted = Shift > Up ? _mm_srli_epi16(a.v, Shift - Up) : _mm_slli_epi16(a.v, Up - Shift);
-  return {_mm_and_si128(shifted, _mm_set1_epi8(static_cast<char>(mask << Up)))};
+  const __m128i kept = _mm_set1_epi8(static_cast<char>(mask << Up));
+  if constexpr (Shift > Up) return {_mm_and_si128(_mm_srli_epi16(a.v, Shift - Up), kept)};
+  else return {_mm_and_si128(_mm_slli_epi16(a.v, Up - Shift), kept)};
 }
 inline U8x16 either(U8x16 a, U8x16 b) { return {_mm_or_si128(a.v, b.v)}; }
 inline F32x16 from_u8(U8x16 a) {

@@ -143,5 +143,5 @@ inline F32x16 from_u8(U8x16 a) {
 }  // namespace cqil
 
 #include "nibble_pairs.h"
-// After it, what it gives.
-#include "nibble_map.h"
+
+#include "nibble_map.h"  // over NibblePairs

@@ -191,6 +191,6 @@ inline F32x16 from_u8(const U8x16& v) {
 }  // namespace cqil
 
 #include "nibble_pairs.h"
-// After it, what it gives.
-#include "nibble_map.h"
+
+#include "nibble_map.h"  // over NibblePairs
 #include "whole_register.h"
