@@ -4,6 +4,7 @@ import { expectOption, expectOptionNames, isCount, isSignal } from './options.js
 import type { PlanInput } from './plan.js';
 import { Sampler, type SamplingOptions, type TokenLogprob } from './sampler.js';
 import { toTokens, type CallOptions, type Session } from './session.js';
+import type { Shortlist } from './shortlist.js';
 import { StopMatcher } from './stop.js';
 import type { Tokenizer } from './tokenizer/index.js';
 
@@ -60,7 +61,7 @@ export interface GenerationTimings {
 /** What a generation needs of a session. */
 export type GenerationSession = Pick<Session, 'position' | 'contextLength' | 'close'> & {
   prefill(ids: ArrayLike<number>, options: CallOptions): Promise<Float32Array>;
-  decode(id: number, options: CallOptions): Promise<Float32Array>;
+  shortlist(ids: ArrayLike<number>, count: number, options: CallOptions): Promise<Shortlist>;
 };
 
 /** What a generation needs of a model. */
@@ -217,7 +218,7 @@ export class Generation implements AsyncIterable<GenerationChunk>, PromiseLike<G
 
       this.#sampler.prime(prompt);
       const prefillStarted = performance.now();
-      const logits = await session.prefill(prompt, { signal });
+      const logits = await this.#append(session, prompt, signal);
       const prefillMs = performance.now() - prefillStarted;
       let sample = this.#sampler.sample(logits);
       const timeToFirstTokenMs = performance.now() - started;
@@ -238,7 +239,7 @@ export class Generation implements AsyncIterable<GenerationChunk>, PromiseLike<G
         yield { text: shown.text, ...sample };
 
         if (finishReason) {
-          if (this.#options.session) await session.decode(token, { signal });
+          if (this.#options.session) await session.prefill([token], { signal });
           return {
             text,
             tokens,
@@ -255,7 +256,7 @@ export class Generation implements AsyncIterable<GenerationChunk>, PromiseLike<G
           };
         }
         const stepStarted = performance.now();
-        sample = this.#sampler.sample(await session.decode(token, { signal }));
+        sample = this.#sampler.sample(await this.#append(session, [token], signal));
         decodeMs += performance.now() - stepStarted;
       }
     } finally {
@@ -263,6 +264,12 @@ export class Generation implements AsyncIterable<GenerationChunk>, PromiseLike<G
       if (this.#options.session) busy.delete(this.#options.session);
       else session?.close();
     }
+  }
+
+  /** Appends tokens and gives what the sampler needs to choose the next. */
+  #append(session: GenerationSession, tokens: number[], signal: AbortSignal): Promise<Float32Array | Shortlist> {
+    const { shortlist } = this.#sampler;
+    return shortlist === undefined ? session.prefill(tokens, { signal }) : session.shortlist(tokens, shortlist, { signal });
   }
 
   async #promptTokens(signal: AbortSignal): Promise<number[]> {

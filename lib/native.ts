@@ -7,6 +7,7 @@ import type { Activations } from './activations.js';
 import type { DType, TensorRole } from './checkpoint/types.js';
 import { CqilError, type ErrorCode } from './errors.js';
 import type { KvCache } from './kv_cache.js';
+import type { Shortlist } from './shortlist.js';
 
 /** Everything that crosses into C++, mirrored by the table in native/addon/addon.cc. Options are validated before they get here. */
 export interface NativeAddon {
@@ -28,6 +29,8 @@ export interface NativeAddon {
   createSession(model: ModelHandle, options: SessionSpec): SessionHandle;
   /** Runs tokens at a position. At most MAX_BATCH ids a call; one call at a time per model. */
   forward(session: SessionHandle, request: ForwardRequest): Promise<Float32Array | null>;
+  /** Runs tokens as `forward` does and gives the `count` highest logits, 1 to MAX_SHORTLIST, after the last; fewer in a smaller vocabulary. */
+  shortlist(session: SessionHandle, request: Pick<ForwardRequest, 'ids' | 'position'> & { count: number }): Promise<Shortlist>;
   /**
    * Runs one token as `forward` does and says when each thread computed what: [spans][5], a span being phase (an index into the program),
    * thread, lane (−1: all of them, or what joins them), begin and end in nanoseconds since the call began.
@@ -95,7 +98,6 @@ export interface ModelSpec {
   randomSeed?: number;
 }
 
-/** `persistent`, one kernel that walks a whole token, is the cuda backend's alone. */
 /**
  * A model that shares all of another's weights but those an adapter updates, W + scale · B · A, which are merged in float32 and rounded
  * once: to their own format, or to Q8_0 from formats of fewer bits. It runs on the other's threads or device, and keeps it alive.
@@ -107,6 +109,7 @@ export interface AdaptedSpec {
   pairs: LoraPair[];
 }
 
+/** `persistent`, one kernel that walks a whole token, is the cuda backend's alone. */
 export type Execution = 'auto' | 'wide' | 'lanes' | 'persistent';
 
 /** An execution that was measured against the others. */
@@ -240,6 +243,7 @@ function withCodedErrors(raw: NativeAddon): NativeAddon {
     disposeModel: sync(raw.disposeModel),
     createSession: sync(raw.createSession),
     forward: async(raw.forward),
+    shortlist: async(raw.shortlist),
     timeline: async(raw.timeline),
     cancelSession: sync(raw.cancelSession),
     closeSession: sync(raw.closeSession),

@@ -1,5 +1,6 @@
 import { inspect } from 'node:util';
 import { CqilError } from './errors.js';
+import { MAX_SHORTLIST, type Shortlist } from './shortlist.js';
 
 /** How the next token is chosen from the logits. Every field has a default; see each. */
 export interface SamplingOptions {
@@ -55,16 +56,18 @@ const MAX_SEED = Number.MAX_SAFE_INTEGER;
 export class Sampler {
   /** The seed in use, given or made up. */
   readonly seed: number;
+  /** The length of the shortlist that `sample` needs; undefined when it needs all logits, as where a token below any list may rise into it. */
+  readonly shortlist: number | undefined;
   readonly #options: typeof DEFAULTS;
   readonly #logprobs: number | undefined;
   readonly #bias: Array<[id: number, bias: number]>;
   readonly #random: () => number;
   readonly #recent: number[] = [];
   readonly #generated = new Map<number, number>();
-  /** Adjusted logits; then, from the front, the surviving candidates' weights. [vocabSize] */
-  readonly #weights: Float64Array;
-  readonly #ids: Int32Array;
-  readonly #scratch: Float64Array;
+  /** Adjusted logits; then, from the front, the surviving candidates' weights. As long as what is sampled from. */
+  #weights = new Float64Array();
+  #ids = new Int32Array();
+  #scratch = new Float64Array();
 
   /** Throws INVALID_ARGUMENT for an option out of its range. */
   constructor(options: SamplingOptions, vocabSize: number) {
@@ -87,9 +90,12 @@ export class Sampler {
     this.#logprobs = logprobs;
     this.seed = seed ?? Math.floor(Math.random() * MAX_SEED);
     this.#random = uniform(this.seed);
-    this.#weights = new Float64Array(vocabSize);
-    this.#ids = new Int32Array(vocabSize);
-    this.#scratch = new Float64Array(vocabSize);
+    const penalized = repetitionPenalty !== 1 || frequencyPenalty !== 0 || presencePenalty !== 0;
+    const raised = this.#bias.some(([, bias]) => bias > 0);
+    // Each token that a bias lowers may have been one of the likeliest, and lets another take its place.
+    const candidates = (temperature === 0 ? 1 : topK || Infinity) + this.#bias.length;
+    const needed = Math.min(vocabSize, Math.max(candidates, logprobs ?? 0));
+    this.shortlist = penalized || raised || needed > MAX_SHORTLIST ? undefined : needed;
   }
 
   /** Tells the repetition penalty what the text so far is. */
@@ -98,13 +104,55 @@ export class Sampler {
     for (let i = Math.max(0, prompt.length - window); i < prompt.length; i++) this.#remember(prompt[i]!);
   }
 
-  /** Chooses a token after `logits` [vocabSize], which are not changed, and remembers it for the penalties. */
-  sample(logits: Float32Array): Sample {
+  /**
+   * Chooses a token and remembers it for the penalties: after a shortlist of as many entries as `shortlist` says, else after all logits
+   * [vocabSize]. They are not changed. Both give the same token.
+   */
+  sample(logits: Float32Array | Shortlist): Sample {
+    const sample = logits instanceof Float32Array ? this.#sampleAll(logits) : this.#sampleListed(logits);
+    this.#remember(sample.token);
+    this.#generated.set(sample.token, (this.#generated.get(sample.token) ?? 0) + 1);
+    return sample;
+  }
+
+  #reserve(length: number): void {
+    if (this.#weights.length === length) return;
+    this.#weights = new Float64Array(length);
+    this.#ids = new Int32Array(length);
+    this.#scratch = new Float64Array(length);
+  }
+
+  #sampleAll(logits: Float32Array): Sample {
+    this.#reserve(logits.length);
     const max = this.#adjust(logits);
-    const token = this.#options.temperature === 0 ? this.#weights.indexOf(max) : this.#draw(this.#keepCandidates(max));
-    this.#remember(token);
-    this.#generated.set(token, (this.#generated.get(token) ?? 0) + 1);
+    const token = this.#options.temperature === 0 ? this.#weights.indexOf(max) : this.#draw(this.#keepLikely(this.#keepTopK(), max));
     return this.#logprobs === undefined ? { token } : { token, ...describe(logits, token, this.#logprobs, this.#weights, this.#scratch) };
+  }
+
+  #sampleListed({ ids, logits, logSumExp }: Shortlist): Sample {
+    if (Number.isNaN(logSumExp)) throw notFinite();
+    const { temperature, topK } = this.#options;
+    const likeliest = Array.from(ids, (token, i) => ({ token, logit: logits[i]! }));
+    for (const [id, bias] of this.#bias) {
+      const at = ids.indexOf(id);
+      if (at >= 0) likeliest[at]!.logit += bias;
+    }
+    if (this.#bias.length > 0) likeliest.sort((a, b) => b.logit - a.logit || a.token - b.token);
+    let { token } = likeliest[0]!;
+    const max = likeliest[0]!.logit;
+    if (max === -Infinity) throw allForbidden();
+    if (temperature > 0) {
+      const candidates = likeliest.slice(0, topK || ids.length).sort((a, b) => a.token - b.token);
+      this.#reserve(candidates.length);
+      candidates.forEach((candidate, i) => {
+        this.#ids[i] = candidate.token;
+        this.#weights[i] = candidate.logit;
+      });
+      token = this.#draw(this.#keepLikely(candidates.length, max));
+    }
+    if (this.#logprobs === undefined) return { token };
+    const alternatives = Array.from(ids.subarray(0, this.#logprobs), (id, i) => ({ token: id, logprob: logits[i]! - logSumExp }));
+    return { token, logprob: logits[ids.indexOf(token)]! - logSumExp, alternatives };
   }
 
   #remember(token: number): void {
@@ -133,20 +181,25 @@ export class Sampler {
       // False for NaN too, which no comparison with `max` would show.
       finite &&= logit < Infinity;
     }
-    if (!finite) throw new CqilError('INTERNAL', 'The model gave a logit that is NaN or Infinity; expected numbers.');
-    if (max === -Infinity) throw new CqilError('INVALID_ARGUMENT', 'Every token is forbidden: all logits are -Infinity after logitBias; expected at least one token to be possible.');
+    if (!finite) throw notFinite();
+    if (max === -Infinity) throw allForbidden();
     return max;
   }
 
-  /** Moves what top-k, top-p and min-p keep to the front of `#ids` and `#weights`, in order of id; returns how many. */
-  #keepCandidates(max: number): number {
-    const { temperature, topK, topP, minP } = this.#options;
+  /** Moves the ids and logits that top-k keeps to the front of `#ids` and `#weights`, in order of id; returns how many. */
+  #keepTopK(): number {
+    const { topK } = this.#options;
+    const ids = this.#ids;
+    for (let id = 0; id < ids.length; id++) ids[id] = id;
+    if (topK === 0 || topK >= ids.length) return ids.length;
+    return keepLargest(ids, this.#weights, ids.length, kthLargest(this.#weights, topK, this.#scratch));
+  }
+
+  /** Makes weights of the first `count` logits and moves those that top-p and min-p keep to the front; returns how many. */
+  #keepLikely(count: number, max: number): number {
+    const { temperature, topP, minP } = this.#options;
     const ids = this.#ids;
     const weights = this.#weights;
-    for (let id = 0; id < ids.length; id++) ids[id] = id;
-    let count = ids.length;
-    if (topK > 0 && topK < count) count = keepLargest(ids, weights, count, kthLargest(weights, topK, this.#scratch));
-
     let total = 0;
     for (let i = 0; i < count; i++) {
       // Unnormalised probabilities; the likeliest token weighs 1.
@@ -282,6 +335,14 @@ function describe(logits: Float32Array, token: number, n: number, values: Float6
     alternatives.sort((a, b) => b.logprob - a.logprob);
   }
   return { logprob: logits[token]! - logNormalizer, alternatives };
+}
+
+function notFinite(): CqilError {
+  return new CqilError('INTERNAL', 'The model gave a logit that is NaN or Infinity; expected numbers.');
+}
+
+function allForbidden(): CqilError {
+  return new CqilError('INVALID_ARGUMENT', 'Every token is forbidden: all logits are -Infinity after logitBias; expected at least one token to be possible.');
 }
 
 function readBias(bias: SamplingOptions['logitBias'], vocabSize: number): Array<[number, number]> {

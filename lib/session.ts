@@ -3,6 +3,7 @@ import { CqilError } from './errors.js';
 import { MAX_BATCH, MAX_LOGIT_ROWS, MAX_TRACE, type ForwardRequest, type NativeAddon, type Program, type SessionHandle } from './native.js';
 import { expectOption, expectOptionNames, isSignal } from './options.js';
 import type { Plan } from './plan.js';
+import { MAX_SHORTLIST, type Shortlist } from './shortlist.js';
 import { readTimeline, type Timeline } from './timeline.js';
 import { WorkQueue } from './work_queue.js';
 
@@ -11,7 +12,7 @@ export { MAX_TRACE } from './native.js';
 
 /** What a session needs of its model. */
 export interface SessionHost {
-  readonly native: Pick<NativeAddon, 'forward' | 'timeline' | 'cancelSession'>;
+  readonly native: Pick<NativeAddon, 'forward' | 'shortlist' | 'timeline' | 'cancelSession'>;
   /** One for all sessions of a model: one team of threads serves them. */
   readonly queue: WorkQueue;
   readonly vocabSize: number;
@@ -61,12 +62,22 @@ export class Session {
   /** Appends tokens, at least one; gives the logits after the last, Float32Array [vocabSize]. */
   async prefill(ids: ArrayLike<number>, options: CallOptions = {}): Promise<Float32Array> {
     const tokens = this.#expectTokens('prefill', ids, options);
-    return this.#append(tokens, 'logits', options.signal);
+    return this.#appendFor(tokens, 'logits', options.signal);
   }
 
   /** Appends one token; gives the logits after it, Float32Array [vocabSize]. */
   async decode(id: number, options: CallOptions = {}): Promise<Float32Array> {
     return this.prefill([id], options);
+  }
+
+  /**
+   * Appends tokens, at least one; gives the `count` highest of the logits after the last, 1 to 64 (MAX_SHORTLIST): enough to sample by
+   * top-k, without moving and searching a whole vocabulary. Fewer in a smaller vocabulary.
+   */
+  async shortlist(ids: ArrayLike<number>, count: number, options: CallOptions = {}): Promise<Shortlist> {
+    const tokens = this.#expectTokens('shortlist', ids, options);
+    expectOption('The length of the shortlist', count, Number.isInteger(count) && count >= 1 && count <= MAX_SHORTLIST, `an integer from 1 to ${MAX_SHORTLIST}`);
+    return this.#append(tokens, (last) => this.#inEngine((native) => native.shortlist(this.#handle, { ...last, count }), options.signal), options.signal);
   }
 
   /**
@@ -96,14 +107,14 @@ export class Session {
   async trace(ids: ArrayLike<number>, options: CallOptions = {}): Promise<Float32Array> {
     const tokens = this.#expectTokens('trace', ids, options);
     expectOption('The number of tokens to trace', tokens.length, tokens.length <= MAX_TRACE, `at most ${MAX_TRACE}`);
-    return this.#append(tokens, 'trace', options.signal);
+    return this.#appendFor(tokens, 'trace', options.signal);
   }
 
   /** Appends 1 to 32 (MAX_LOGIT_ROWS) tokens; gives the logits after each, Float32Array [ids.length][vocabSize]. */
   async logits(ids: ArrayLike<number>, options: CallOptions = {}): Promise<Float32Array> {
     const tokens = this.#expectTokens('logits', ids, options);
     expectOption('The number of tokens to give logits of', tokens.length, tokens.length <= MAX_LOGIT_ROWS, `at most ${MAX_LOGIT_ROWS}`);
-    return this.#append(tokens, 'all_logits', options.signal);
+    return this.#appendFor(tokens, 'all_logits', options.signal);
   }
 
   /**
@@ -142,15 +153,20 @@ export class Session {
     this.close();
   }
 
-  /** Appends the tokens and gives what the last slice put out. */
-  #append(tokens: Int32Array, output: ForwardRequest['output'], signal: AbortSignal | undefined): Promise<Float32Array> {
+  #appendFor(tokens: Int32Array, output: ForwardRequest['output'], signal: AbortSignal | undefined): Promise<Float32Array> {
+    return this.#append(tokens, async (last) => (await this.#forward({ ...last, output }, signal))!, signal);
+  }
+
+  /** Appends the tokens and gives what `compute` makes of the last slice. */
+  #append<T>(tokens: Int32Array, compute: (last: Pick<ForwardRequest, 'ids' | 'position'>) => Promise<T>, signal: AbortSignal | undefined): Promise<T> {
     return this.#calls.run(async () => {
-      let last: Float32Array | null = null;
-      await this.#inSlices(tokens, signal, async (slice, from) => {
-        const done = from + slice.length === tokens.length;
-        last = await this.#forward({ ids: slice, position: this.#position, output: done ? output : 'none' }, signal);
+      let result: T;
+      await this.#inSlices(tokens, signal, async (ids, from) => {
+        const slice = { ids, position: this.#position };
+        if (from + ids.length === tokens.length) result = await compute(slice);
+        else await this.#forward({ ...slice, output: 'none' }, signal);
       });
-      return last!;
+      return result!;
     });
   }
 

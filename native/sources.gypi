@@ -17,6 +17,7 @@
       "native/cpu/phase_products.cc",
       "native/cpu/phases.cc",
       "native/cpu/session.cc",
+      "native/cpu/shortlist.cc",
       "native/cpu/team.cc",
       "native/cpu/kernels/dispatch.cc",
       "native/cpu/kernels/half_table.cc",

@@ -7,6 +7,7 @@ import { engineMissing, expectSameBits, someIds } from './reference/engine.js';
 import { logSoftmax } from './reference/forward.js';
 import { expectCode, expectRejection } from './support/expect_code.js';
 import { writeRandomModel } from './support/random_model.js';
+import { shortlistOf } from './support/shortlist_of.js';
 import { describeShared, describeUnless, sharedData } from './support/shared_data.js';
 import { tempFolder } from './support/temp_folder.js';
 
@@ -38,6 +39,31 @@ describeUnless(engineMissing, 'generation on the engine', () => {
     expect(await session.score([1])).toHaveLength(0);
     expect(session.position).toBe(701);
     session.close();
+  });
+
+  it('lists the highest of the logits, after a token and after a prompt of several slices', async () => {
+    const [listed, whole] = [model.createSession(), model.createSession()];
+    for (const [ids, count] of [[someIds(600, VOCAB), 40], [[7], 1], [[8], 64]] as Array<[number[], number]>) {
+      const found = await listed.shortlist(ids, count);
+      const expected = shortlistOf(await whole.prefill(ids), count);
+      expect(found).toEqual({ ...expected, logSumExp: expect.closeTo(expected.logSumExp, 5) });
+    }
+    expect(listed.position).toBe(602);
+    for (const count of [0, 65, 1.5]) await expectRejection('INVALID_ARGUMENT', listed.shortlist([1], count), /^The length of the shortlist/);
+    await expectRejection('INVALID_ARGUMENT', listed.shortlist([VOCAB], 5), /^Token 0 is 300/);
+    expect(listed.position).toBe(602);
+    listed.close();
+    await expectRejection('DISPOSED', listed.shortlist([1], 5));
+  });
+
+  it('generates the same from shortlists as from all logits', async () => {
+    const prompt = someIds(20, VOCAB);
+    for (const options of [{ temperature: 0 }, { temperature: 2, seed: 4 }, { temperature: 2, topK: 64, topP: 0.8, seed: 5 }, { temperature: 1, logprobs: 3, seed: 6 }]) {
+      const listed = await model.generate(prompt, { ...options, maxTokens: 60 });
+      // So small a bias changes nothing, but needs all logits.
+      const whole = await model.generate(prompt, { ...options, maxTokens: 60, logitBias: { 0: Number.MIN_VALUE } });
+      expect(listed.tokens).toEqual(whole.tokens);
+    }
   });
 
   it('does the calls of a session in order, and lets sessions take turns', async () => {

@@ -2,6 +2,7 @@ import { describe, expect, it } from 'vitest';
 import { Sampler, type SamplingOptions } from '../lib/sampler.js';
 import { expectCode } from './support/expect_code.js';
 import { randomUniform } from './support/random.js';
+import { shortlistOf } from './support/shortlist_of.js';
 
 /** The candidates a sampler may draw from and their probabilities, written the slow and obvious way. */
 function candidates(logits: ArrayLike<number>, options: SamplingOptions, prompt: number[] = [], generated: number[] = []): Map<number, number> {
@@ -166,6 +167,64 @@ describe('sampler', () => {
     expect(new Sampler({ logprobs: 0 }, 5).sample(logits).alternatives).toEqual([]);
     expect(new Sampler({}, 5).sample(logits)).toEqual({ token: expect.any(Number) });
     expect(new Sampler({ logprobs: 5 }, 5).sample(logits).alternatives).toHaveLength(5);
+  });
+
+  it('chooses the same from a shortlist as from all logits', () => {
+    const random = randomUniform(17);
+    for (let round = 0; round < 300; round++) {
+      const vocabSize = round % 3 === 0 ? 30 : 2000;
+      const options: SamplingOptions = {
+        seed: round,
+        temperature: round % 5 === 0 ? 0 : 0.2 + random(),
+        topK: round % 3 === 0 ? 0 : 1 + Math.floor(random() * 56),
+        topP: round % 2 === 0 ? 1 : 0.5 + random() / 2,
+        minP: round % 7 === 0 ? 0.1 : 0,
+        logprobs: round % 4 === 0 ? Math.floor(random() * 30) : undefined,
+        logitBias: new Map(Array.from({ length: round % 8 }, () => [Math.floor(random() * vocabSize), random() < 0.5 ? -Infinity : -random()])),
+      };
+      const whole = new Sampler(options, vocabSize);
+      const listed = new Sampler(options, vocabSize);
+      for (let step = 0; step < 5; step++) {
+        // Every other round has many ties.
+        const logits = Float32Array.from({ length: vocabSize }, () => (round % 2 === 0 ? Math.round(random() * 9) : random() * 12 - 6));
+        // So that a bias meets the likeliest.
+        for (const id of (options.logitBias as Map<number, number>).keys()) logits[id] = 8;
+        const { logprob, alternatives, ...expected } = whole.sample(logits);
+        const found = listed.sample(shortlistOf(logits, listed.shortlist!));
+        expect(found).toMatchObject(expected);
+        expect(found.logprob).toEqual(logprob === undefined ? undefined : expect.closeTo(logprob, 10));
+        expect(found.alternatives).toEqual(alternatives?.map((one) => ({ token: one.token, logprob: expect.closeTo(one.logprob, 10) })));
+      }
+    }
+  });
+
+  it.each<[SamplingOptions, number | undefined]>([
+    [{}, 40],
+    [{ temperature: 0 }, 1],
+    [{ temperature: 0, logprobs: 5 }, 5],
+    [{ topK: 3, logprobs: 7 }, 7],
+    [{ topK: 64 }, 64],
+    [{ topK: 65 }, undefined],
+    [{ topK: 0 }, undefined],
+    [{ logprobs: 65 }, undefined],
+    [{ logitBias: { 1: -Infinity, 2: -1 } }, 42],
+    [{ temperature: 0, logitBias: { 1: -Infinity } }, 2],
+    [{ logitBias: { 1: 0.1 } }, undefined],
+    [{ repetitionPenalty: 1.1 }, undefined],
+    [{ frequencyPenalty: -1 }, undefined],
+    [{ presencePenalty: 1 }, undefined],
+  ])('with %o needs a shortlist of %s', (options, expected) => {
+    expect(new Sampler(options, 1000).shortlist).toBe(expected);
+  });
+
+  it('needs no more entries than the vocabulary has', () => {
+    expect(new Sampler({ topK: 0 }, 50).shortlist).toBe(50);
+  });
+
+  it('refuses a shortlist of forbidden tokens, or of logits that are no numbers', () => {
+    expectCode('INVALID_ARGUMENT', () => new Sampler({ logitBias: { 0: -Infinity } }, 1).sample(shortlistOf(Float32Array.of(1), 1)), /^Every token is forbidden/);
+    const list = { ...shortlistOf(Float32Array.of(1, 2, 3), 3), logSumExp: NaN };
+    expectCode('INTERNAL', () => new Sampler({}, 3).sample(list), /NaN or Infinity/);
   });
 
   it('leaves the logits as they were', () => {

@@ -187,14 +187,19 @@ cqil_activations read_activations(const Napi::Value& from) {
   mismatch("activations", "float32 or int8");
 }
 
-ForwardRequest read_forward_request(const Napi::Value& from) {
-  const Napi::Object object = read_object(from, "request");
+ForwardRequest read_tokens(const Napi::Object& object) {
   ForwardRequest request;
   const Napi::Value ids = object.Get("ids");
   if (!ids.IsTypedArray() || ids.As<Napi::TypedArray>().TypedArrayType() != napi_int32_array) mismatch("ids", "an Int32Array");
   const auto array = ids.As<Napi::Int32Array>();
   request.ids.assign(array.Data(), array.Data() + array.ElementLength());
   request.position = read_int(object, "position");
+  return request;
+}
+
+ForwardRequest read_forward_request(const Napi::Value& from) {
+  const Napi::Object object = read_object(from, "request");
+  ForwardRequest request = read_tokens(object);
   const std::string output = read_string(object, "output");
   if (output == "logits") request.output = CQIL_OUTPUT_LOGITS;
   else if (output == "scores") request.output = CQIL_OUTPUT_SCORES;

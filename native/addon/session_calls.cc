@@ -41,6 +41,31 @@ Napi::Value forward_call(const Napi::CallbackInfo& info) {
   });
 }
 
+Napi::Value shortlist_call(const Napi::CallbackInfo& info) {
+  const Napi::Env env = info.Env();
+  return call(env, [&] {
+    auto session = read_open<SessionHandle>(info[0]);
+    const Napi::Object object = read_object(info[1], "request");
+    auto request = std::make_shared<ForwardRequest>(read_tokens(object));
+    const int32_t count = read_int(object, "count");
+    session->arm();
+    return Task<cqil_shortlist>::start(
+        env, [session, request, count] { return session->shortlist(*request, count); },
+        [](Napi::Env env, const cqil_shortlist& list) -> Napi::Value {
+          const auto n = static_cast<size_t>(list.count);
+          Napi::Int32Array ids = Napi::Int32Array::New(env, n);
+          Napi::Float32Array logits = Napi::Float32Array::New(env, n);
+          std::memcpy(ids.Data(), list.ids, n * sizeof(int32_t));
+          std::memcpy(logits.Data(), list.logits, n * sizeof(float));
+          Napi::Object object = Napi::Object::New(env);
+          object.Set("ids", ids);
+          object.Set("logits", logits);
+          object.Set("logSumExp", list.log_sum_exp);
+          return object;
+        });
+  });
+}
+
 Napi::Value timeline_call(const Napi::CallbackInfo& info) {
   const Napi::Env env = info.Env();
   return call(env, [&] {

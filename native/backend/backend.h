@@ -9,7 +9,7 @@ extern "C" {
 #endif
 
 // Raised whenever anything in this file changes.
-#define CQIL_BACKEND_ABI 5
+#define CQIL_BACKEND_ABI 6
 
 // Tokens one forward takes at most: the height of activation buffers.
 #define CQIL_MAX_BATCH 256
@@ -19,6 +19,9 @@ extern "C" {
 
 // Of them, tokens at most when the logits of all are wanted.
 #define CQIL_MAX_LOGIT_ROWS 32
+
+// Most entries of a shortlist.
+#define CQIL_MAX_SHORTLIST 64
 
 typedef enum cqil_status {
   CQIL_OK = 0,
@@ -145,8 +148,20 @@ typedef enum cqil_output {
   CQIL_OUTPUT_LOGITS,
   CQIL_OUTPUT_SCORES,
   CQIL_OUTPUT_TRACE,
-  CQIL_OUTPUT_ALL_LOGITS
+  CQIL_OUTPUT_ALL_LOGITS,
+  CQIL_OUTPUT_SHORTLIST
 } cqil_output;
+
+// What is left of the logits after one id where a caller samples from the likeliest: the highest, in falling order, ties by lowest
+// id. log_sum_exp is of all logits: log(sum(exp(logit))), natural; NaN when a logit is NaN or plus infinity, and the entries then
+// mean nothing.
+typedef struct cqil_shortlist {
+  double log_sum_exp;
+  int32_t count;
+  int32_t reserved;
+  int32_t ids[CQIL_MAX_SHORTLIST];
+  float logits[CQIL_MAX_SHORTLIST];
+} cqil_shortlist;
 
 // When one thread computed its part of one phase, in nanoseconds since the call began, by a clock that never goes back.
 typedef struct cqil_span {
@@ -168,6 +183,8 @@ typedef struct cqil_forward {
   float* result;            // logits of the last id [vocab_size], or log-probabilities of the targets [n_scores], nats,
                             // or, of each layer, its input x, a_j and m_j [n_layers, 3, n_ids, dim],
                             // or the logits of every id [n_ids, vocab_size]
+  cqil_shortlist* shortlist;  // of the last id for CQIL_OUTPUT_SHORTLIST; its count, 1 .. CQIL_MAX_SHORTLIST, says how many
+                              // are wanted, and afterwards how many there are, fewer only in a smaller vocabulary
   volatile int32_t* cancel;  // polled between stages; non-zero ends the call with CQIL_ABORTED
   cqil_span* spans;          // [n_spans], phase -1 throughout, or null where no times are wanted, which then cost nothing.
   int32_t n_spans;           // At least threads * sum over phases of (n_lanes + 1); a backend that keeps no times writes none.

@@ -79,6 +79,7 @@ size_t result_size(cqil_output output, const cqil_shape& shape, size_t n, size_t
     case CQIL_OUTPUT_SCORES: return n_scores;
     case CQIL_OUTPUT_ALL_LOGITS: return n * vocab;
     case CQIL_OUTPUT_TRACE: return static_cast<size_t>(shape.n_layers) * 3 * n * static_cast<size_t>(shape.dim);
+    case CQIL_OUTPUT_SHORTLIST:
     case CQIL_OUTPUT_NONE: break;
   }
   return 0;
@@ -86,16 +87,24 @@ size_t result_size(cqil_output output, const cqil_shape& shape, size_t n, size_t
 
 }  // namespace
 
-std::vector<float> Session::forward(const ForwardRequest& request) {
-  std::vector<cqil_span> none;
-  return run(request, none);
+std::vector<float> Session::forward(const ForwardRequest& request) { return run(request, nullptr, nullptr); }
+
+cqil_shortlist Session::shortlist(const ForwardRequest& request, int32_t count) {
+  if (count < 1 || count > CQIL_MAX_SHORTLIST)
+    throw Error("INVALID_ARGUMENT", "A shortlist has 1 to " + std::to_string(CQIL_MAX_SHORTLIST) + " entries, not " + std::to_string(count) + ".");
+  cqil_shortlist list = {};
+  list.count = count;
+  ForwardRequest listed = request;
+  listed.output = CQIL_OUTPUT_SHORTLIST;
+  run(listed, nullptr, &list);
+  return list;
 }
 
 std::vector<cqil_span> Session::timeline(const ForwardRequest& request) {
   size_t per_thread = 0;
   for (const cqil_phase& phase : program_.phases) per_thread += static_cast<size_t>(phase.n_lanes) + 1;
   std::vector<cqil_span> spans(per_thread * static_cast<size_t>(model_->threads()), cqil_span{-1, 0, 0, 0, 0});
-  run(request, spans);
+  run(request, &spans, nullptr);
   spans.erase(std::remove_if(spans.begin(), spans.end(), [](const cqil_span& span) { return span.phase < 0; }), spans.end());
   if (spans.empty())
     throw Error("BACKEND_UNAVAILABLE",
@@ -103,8 +112,7 @@ std::vector<cqil_span> Session::timeline(const ForwardRequest& request) {
   return spans;
 }
 
-// spans: empty where no times are wanted.
-std::vector<float> Session::run(const ForwardRequest& request, std::vector<cqil_span>& spans) {
+std::vector<float> Session::run(const ForwardRequest& request, std::vector<cqil_span>* spans, cqil_shortlist* shortlist) {
   std::lock_guard<std::mutex> lock(model_->forward_mutex());
   check(request);
   const int32_t n = static_cast<int32_t>(request.ids.size());
@@ -123,9 +131,10 @@ std::vector<float> Session::run(const ForwardRequest& request, std::vector<cqil_
   call.targets = targets.data();
   call.n_scores = static_cast<int32_t>(targets.size());
   call.result = result.data();
+  call.shortlist = shortlist;
   call.cancel = &cancel_;
-  call.spans = spans.empty() ? nullptr : spans.data();
-  call.n_spans = static_cast<int32_t>(spans.size());
+  call.spans = spans ? spans->data() : nullptr;
+  call.n_spans = spans ? static_cast<int32_t>(spans->size()) : 0;
   const bool tune = execution_ == Execution::kAuto && n == 1 && request.output != CQIL_OUTPUT_TRACE;
   call.execution = tune ? tuner_.next() : chosen(execution_);
 
@@ -134,7 +143,7 @@ std::vector<float> Session::run(const ForwardRequest& request, std::vector<cqil_
   const auto start = std::chrono::steady_clock::now();
   const cqil_status status = model_->backend().forward(backend_session_, &call, &error);
   check_status(status, error);
-  if (tune && spans.empty()) tuner_.record(std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count());
+  if (tune && !spans) tuner_.record(std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count());
   filled_ = request.position + n;
   return result;
 }

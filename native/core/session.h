@@ -32,7 +32,10 @@ class Session {
   // trace, or nothing. Throws INVALID_ARGUMENT,
   // CONTEXT_OVERFLOW or ABORTED; after an error the positions before request.position are as they were.
   std::vector<float> forward(const ForwardRequest& request);
-  // The same, thrown away, and when each thread computed what: in order of threads, then of time. Throws also
+  // The same, but of the logits only the `count` highest after the last id; the request's output is ignored. Throws also
+  // INVALID_ARGUMENT for a count outside 1 .. CQIL_MAX_SHORTLIST.
+  cqil_shortlist shortlist(const ForwardRequest& request, int32_t count);
+  // What forward() does, thrown away, and when each thread computed what: in order of threads, then of time. Throws also
   // BACKEND_UNAVAILABLE when the backend keeps no times.
   std::vector<cqil_span> timeline(const ForwardRequest& request);
   // The forward in flight, or the one queued since arm(), ends with ABORTED at its next stage. From any thread.
@@ -46,7 +49,8 @@ class Session {
 
  private:
   void check(const ForwardRequest& request) const;
-  std::vector<float> run(const ForwardRequest& request, std::vector<cqil_span>& spans);
+  // Each of the two is filled where it is given; spans must then be as many as there may be.
+  std::vector<float> run(const ForwardRequest& request, std::vector<cqil_span>* spans, cqil_shortlist* shortlist);
 
   std::shared_ptr<Model> model_;
   Program program_;

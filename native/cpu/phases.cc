@@ -3,8 +3,10 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <limits>
 
 #include "../core/dtype.h"
+#include "shortlist.h"
 
 namespace cqil {
 namespace {
@@ -239,9 +241,16 @@ void Pass::record(const Crew& crew, int first_layer, int n_lanes) const {
   }
 }
 
+void Pass::shorten(const float* logits) const {
+  cqil_shortlist& list = *request.shortlist;
+  const bool finite = list_highest(logits, shape_.vocab_size, list);
+  list.log_sum_exp = finite ? kernels_.log_sum_exp(logits, shape_.vocab_size) : std::numeric_limits<double>::quiet_NaN();
+}
+
 void Pass::head(const Crew& crew, Claim* claimed) const {
   if (request.output == CQIL_OUTPUT_NONE || request.output == CQIL_OUTPUT_TRACE) return;
-  const bool scores = request.output == CQIL_OUTPUT_SCORES, last_only = request.output == CQIL_OUTPUT_LOGITS;
+  const bool scores = request.output == CQIL_OUTPUT_SCORES, listed = request.output == CQIL_OUTPUT_SHORTLIST;
+  const bool last_only = listed || request.output == CQIL_OUTPUT_LOGITS;
   const int64_t first_token = last_only ? tokens_ - 1 : 0, end = scores ? request.n_scores : tokens_;
   const int64_t vocab = shape_.vocab_size;
   for (int64_t t0 = first_token; t0 < end; t0 += kScoreRows) {
@@ -256,14 +265,15 @@ void Pass::head(const Crew& crew, Claim* claimed) const {
     claimed[crew.member].taken.store(0, std::memory_order_relaxed);
     crew.wait();
 
-    float* logits = scores ? session.logits.get() : request.result + (t0 - first_token) * vocab;
+    float* logits = scores || listed ? session.logits.get() : request.result + (t0 - first_token) * vocab;
     const int64_t rows = std::max<int64_t>(kPanelRows, vocab / (32 * crew.size) / 8 * 8), units = (vocab + rows - 1) / rows;
     share(crew, claimed, units, [&](int64_t unit) {
       const int64_t first = unit * rows, n = std::min(rows, vocab - first);
       product(weights_.output, first, n, {norm, session.dim_stride, rounded}, n_tokens, logits + first, vocab, *crew.scratch);
     });
-    if (last_only) return;
+    if (last_only && !listed) return;
     crew.wait();
+    if (listed && crew.member == 0) shorten(logits);
     if (!scores) continue;
 
     for (int64_t t = crew.member; t < n_tokens; t += crew.size) {

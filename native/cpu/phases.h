@@ -75,6 +75,8 @@ class Pass {
   Input input_of(const Crew& crew, const Floats& buffer, int64_t stride, int lane) const {
     return {lane_row(buffer, stride, lane, 0), stride, int8_row_of(crew, lane, 0)};
   }
+  // Fills the request's shortlist from a row of logits.
+  void shorten(const float* logits) const;
   void finish_head(const float* product, int64_t stride, const cqil_tensor& bias, const cqil_tensor& norm, bool rotate,
                    int64_t head, int64_t token, float* out) const;
   void rotate(float* head, int64_t position) const;

@@ -17,39 +17,48 @@ void send(const Session& session, size_t bytes) {
   check(cudaMemcpyAsync(session.device.position, session.inputs.get(), bytes, cudaMemcpyHostToDevice, session.stream.get()), kSending);
 }
 
-void receive(const Session& session, float* to, const float* from, int64_t count) {
-  const auto bytes = static_cast<size_t>(count) * sizeof(float);
+template <class T>
+void receive(const Session& session, T* to, const T* from, int64_t count) {
+  const auto bytes = static_cast<size_t>(count) * sizeof(T);
   check(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToHost, session.stream.get()), kReceiving);
 }
 
-// Sends a token, computes it, and with logits brings them to session.logits: what a graph of one token holds.
-void token(const Session& session, cqil_execution execution, bool with_logits) {
+// Sends a token, computes it, and brings its logits to session.logits or the `listed` highest of them to session.shortlist: what a
+// graph of one token holds.
+void token(const Session& session, cqil_execution execution, TokenOutput output, int32_t listed) {
   const Step step = session.step(1);
   static const volatile int32_t never = 0;  // the graph is captured whole; a replay is too short to be stopped
   send(session, offsetof(Inputs, ids) + sizeof(int32_t));
   if (execution == CQIL_PERSISTENT) {
-    const TokenRun run = {session.device_phases.get(), static_cast<int32_t>(session.phases.size()), 0, with_logits, false};
+    const TokenRun run = {session.device_phases.get(), static_cast<int32_t>(session.phases.size()), output == kShortlist ? listed : 0,
+                          output != kNothing, false};
     check(launch_token(step, run, session.stream.get()), kComputing);
   } else {
     if (execution == CQIL_LANES) walk_lanes(session, step, &never);
     else walk_wide(session, step, &never);
-    if (with_logits) check(launch_head(step, 0, 1, session.stream.get()), kComputing);
+    if (output != kNothing) check(launch_head(step, 0, 1, session.stream.get()), kComputing);
+    if (output == kShortlist) check(launch_select(step, listed, false, session.stream.get()), kComputing);
   }
-  if (with_logits) receive(session, session.logits.get(), session.device.logits, session.model.shape.vocab_size);
+  if (output == kLogits) receive(session, session.logits.get(), session.device.logits, session.model.shape.vocab_size);
+  if (output == kShortlist) receive(session, session.shortlist.get(), session.device.shortlist, 1);
 }
 
 void run_token(Session& session, const cqil_forward& request) {
-  const bool with_logits = request.output == CQIL_OUTPUT_LOGITS;
-  TokenGraph& graph = session.graphs[request.execution][with_logits];
+  const TokenOutput output = request.output == CQIL_OUTPUT_LOGITS ? kLogits : request.output == CQIL_OUTPUT_SHORTLIST ? kShortlist : kNothing;
+  const int32_t listed = output == kShortlist ? request.shortlist->count : 0;
+  TokenGraph& graph = session.graphs[request.execution][output];
+  if (graph.listed != listed) graph.exec = GraphExec();  // captured for a list of another length
+  graph.listed = listed;
   if (graph.warm) {
-    if (!graph.exec) graph.exec = capture(session.stream.get(), [&] { token(session, request.execution, with_logits); });
+    if (!graph.exec) graph.exec = capture(session.stream.get(), [&] { token(session, request.execution, output, listed); });
     check(cudaGraphLaunch(graph.exec.get(), session.stream.get()), kComputing);
   } else {
-    token(session, request.execution, with_logits);
+    token(session, request.execution, output, listed);
     graph.warm = true;
   }
   check(cudaStreamSynchronize(session.stream.get()), kComputing);
-  if (with_logits) std::memcpy(request.result, session.logits.get(), static_cast<size_t>(session.model.shape.vocab_size) * sizeof(float));
+  if (output == kLogits) std::memcpy(request.result, session.logits.get(), static_cast<size_t>(session.model.shape.vocab_size) * sizeof(float));
+  if (output == kShortlist) *request.shortlist = *session.shortlist.get();
 }
 
 // What follows the last stage, in as many rows of logits at a time as a session holds.
@@ -63,6 +72,10 @@ void head(const Session& session, const Step& step, const cqil_forward& request)
     case CQIL_OUTPUT_LOGITS:
       check(launch_head(step, request.n_ids - 1, 1, stream), kComputing);
       return receive(session, request.result, step.session.logits, vocab);
+    case CQIL_OUTPUT_SHORTLIST:
+      check(launch_head(step, request.n_ids - 1, 1, stream), kComputing);
+      check(launch_select(step, request.shortlist->count, false, stream), kComputing);
+      return receive(session, request.shortlist, step.session.shortlist, 1);
     case CQIL_OUTPUT_ALL_LOGITS:
       for (int32_t first = 0; first < request.n_ids; first += rows) {
         const int32_t n = std::min(rows, request.n_ids - first);
@@ -87,7 +100,7 @@ cqil_status compute(Session& session, const cqil_forward& request) {
   std::copy_n(request.ids, request.n_ids, inputs.ids);
   std::copy_n(request.targets, request.n_scores, inputs.targets);
 
-  const bool plain = request.output == CQIL_OUTPUT_NONE || request.output == CQIL_OUTPUT_LOGITS;
+  const bool plain = request.output == CQIL_OUTPUT_NONE || request.output == CQIL_OUTPUT_LOGITS || request.output == CQIL_OUTPUT_SHORTLIST;
   if (request.n_ids == 1 && plain) {
     run_token(session, request);
     return CQIL_OK;

@@ -51,6 +51,7 @@ Session::Session(Model& model, const cqil_program& compiled, const cqil_session_
 
   inputs = pinned_array<Inputs>(1);
   logits = pinned_array<float>(static_cast<size_t>(model.shape.vocab_size));
+  shortlist = pinned_array<cqil_shortlist>(1);
   forked = make_event();
   for (int32_t lane = 0; lane < program.max_lanes; lane++) {
     attended.push_back(make_event());

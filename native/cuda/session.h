@@ -17,8 +17,12 @@ struct Inputs {
 // from then on.
 struct TokenGraph {
   bool warm = false;
+  int32_t listed = 0;  // entries of the shortlist, where it gives one
   GraphExec exec;
 };
+
+// What a token's graph leaves on the host.
+enum TokenOutput { kNothing, kLogits, kShortlist, kTokenOutputs };
 
 class Session {
  public:
@@ -46,8 +50,9 @@ class Session {
   std::vector<Event> attended, done;  // [max_lanes] a_j is there; the lane is through
 
   PinnedArray<Inputs> inputs;
-  PinnedArray<float> logits;                   // [vocab_size]
-  TokenGraph graphs[CQIL_EXECUTION_COUNT][2];  // without logits and with
+  PinnedArray<float> logits;              // [vocab_size]
+  PinnedArray<cqil_shortlist> shortlist;  // [1]
+  TokenGraph graphs[CQIL_EXECUTION_COUNT][kTokenOutputs];
 
  private:
   DeviceArray<uint8_t> cache_, arena_;

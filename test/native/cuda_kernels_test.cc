@@ -2,6 +2,7 @@
 // Outputs are poisoned before each launch, so that an element that nobody wrote is not a number afterwards.
 #include "cpu/kernels/kernels.h"
 #include "cuda_kernels_bench.h"
+#include "shortlist.h"
 
 using namespace check;
 
@@ -227,29 +228,24 @@ void test_select(Bench& b, int count) {
   logits[static_cast<size_t>(b.random.below(vocab))] = -INFINITY;
   write(s.logits, logits);
   write(s.position, std::vector<int32_t>{b.c.position});
-  std::vector<int32_t> order(static_cast<size_t>(vocab));
-  double sum = 0;
-  for (int i = 0; i < vocab; i++) {
-    order[static_cast<size_t>(i)] = i;
-    sum += std::exp(static_cast<double>(logits[static_cast<size_t>(i)]));
-  }
-  std::stable_sort(order.begin(), order.end(), [&](int p, int q) { return logits[static_cast<size_t>(p)] > logits[static_cast<size_t>(q)]; });
   device_ok(launch_select(b.step, count, true, nullptr), "select");
-  const Selection found = read(s.selection, 1)[0];
-  const int expected = std::min(count, vocab);
-  that(found.count == expected, b.name + " select count");
-  bool same = true;
-  for (int i = 0; i < expected; i++)
-    same = same && found.ids[i] == order[static_cast<size_t>(i)] && found.logits[i] == logits[static_cast<size_t>(order[static_cast<size_t>(i)])];
-  that(same, b.name + " select order");
-  near(found.log_sum_exp, std::log(sum), 2e-6, b.name + " log-sum-exp");
-  that(read(s.ids, 1)[0] == order[0] && read(s.position, 1)[0] == b.c.position + b.n_tokens, b.name + " select goes on");
+  const cqil_shortlist found = read(s.shortlist, 1)[0];
+  check::expect_shortlist(found, logits, count, b.name + " select");
+  that(read(s.ids, 1)[0] == found.ids[0] && read(s.position, 1)[0] == b.c.position + b.n_tokens, b.name + " select goes on");
   write(s.position, std::vector<int32_t>{b.c.position});
 
   logits.assign(logits.size(), NAN);
   write(s.logits, logits);
   device_ok(launch_select(b.step, count, false, nullptr), "select");
-  that(read(s.selection, 1)[0].ids[0] == 0 && read(s.position, 1)[0] == b.c.position, b.name + " select of what is not a number");
+  that(read(s.shortlist, 1)[0].ids[0] == 0 && read(s.position, 1)[0] == b.c.position, b.name + " select of what is not a number");
+
+  for (float wrong : {NAN, INFINITY}) {
+    logits = b.random.vector(static_cast<size_t>(vocab), 8.0f);
+    logits[static_cast<size_t>(b.random.below(vocab))] = wrong;
+    write(s.logits, logits);
+    device_ok(launch_select(b.step, count, false, nullptr), "select");
+    that(std::isnan(read(s.shortlist, 1)[0].log_sum_exp), b.name + " select tells of a logit of " + std::to_string(wrong));
+  }
 }
 
 // One token: the kernels one by one, wide and lane by lane, and the persistent kernel give the same bits everywhere.
@@ -313,10 +309,10 @@ void test_executions(Bench& b) {
   bool finite = true;
   for (float v : wide.logits) finite = finite && std::isfinite(v);
   that(finite, b.name + " logits are numbers");
-  const Selection selection = read(s.selection, 1)[0];
+  const cqil_shortlist list = read(s.shortlist, 1)[0];
   const auto best = std::max_element(wide.logits.begin(), wide.logits.end());
-  that(selection.count == 3 && selection.ids[0] == best - wide.logits.begin() && selection.logits[0] == *best, b.name + " persistent selection");
-  that(read(s.ids, 1)[0] == selection.ids[0] && read(s.position, 1)[0] == b.c.position + 1, b.name + " persistent goes on");
+  that(list.count == 3 && list.ids[0] == best - wide.logits.begin() && list.logits[0] == *best, b.name + " persistent selection");
+  that(read(s.ids, 1)[0] == list.ids[0] && read(s.position, 1)[0] == b.c.position + 1, b.name + " persistent goes on");
   write(s.position, std::vector<int32_t>{b.c.position});
 
   device_ok(launch_barriers(b.step, 5, nullptr), "barriers");
@@ -349,7 +345,7 @@ void run_case(const Case& c, const std::vector<int>& token_counts, int multiproc
     test_head(b);
     if (n_tokens > 1) continue;
     test_cpu_twin(b);
-    test_select(b, 1 + random.below(kMaxShortlist));
+    test_select(b, 1 + random.below(CQIL_MAX_SHORTLIST));
     test_executions(b);
   }
 }

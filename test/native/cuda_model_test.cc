@@ -7,6 +7,7 @@
 #include "backend/registry.h"
 #include "check.h"
 #include "core/session.h"
+#include "shortlist.h"
 #include "small_model.h"
 
 #ifdef CQIL_CUDA_EMULATOR
@@ -138,6 +139,23 @@ void test_outputs(const Pair& models) {
     }
 }
 
+// A prompt's and then a token's, of lengths for which a graph is captured, replayed and captured anew: the highest of what the same
+// execution gives as logits.
+void test_shortlists(const Pair& models) {
+  const Plan plan = plan_of({{0, 2}}, 1);
+  for (Execution execution : kExecutions) {
+    Session listed(models.gpu, plan, execution, 64), whole(models.gpu, plan, execution, 64);
+    int32_t position = 0;
+    for (int32_t count : {40, 3, 3, 3, CQIL_MAX_SHORTLIST, 1}) {
+      const std::vector<int32_t> ids = some_ids(position == 0 ? 3 : 1, static_cast<uint64_t>(position));
+      const ForwardRequest request = request_of(ids, position, CQIL_OUTPUT_LOGITS);
+      check::expect_shortlist(listed.shortlist(request, count), whole.forward(request), count,
+                              "execution " + std::to_string(static_cast<int>(execution)) + " at " + std::to_string(position));
+      position += static_cast<int32_t>(ids.size());
+    }
+  }
+}
+
 // A graph is replayed for other tokens at other positions, also after going back.
 void test_replay(const Pair& models) {
   const Plan plan = plan_of({{0, 2}});
@@ -265,6 +283,7 @@ void test_models() {
   const Pair models(check::small_weights("F32", 5));
   test_plans(models);
   test_outputs(models);
+  test_shortlists(models);
   test_replay(models);
   test_refusals(models);
   test_variants();

@@ -4,6 +4,7 @@
 #include <algorithm>
 
 #include "check.h"
+#include "shortlist.h"
 #include "small_model.h"
 
 using namespace cqil;
@@ -170,6 +171,27 @@ void test_all_logits() {
   }
 }
 
+// The highest of the same logits, for any number of threads, and their log-sum-exp.
+void test_shortlist() {
+  const std::vector<int32_t> ids = some_ids(9);
+  for (int threads : {1, 3})
+    for (int32_t count : {1, 40, CQIL_MAX_SHORTLIST}) {
+      Session session(small_model(threads), mixed_plan(1, false), Execution::kAuto, 64);
+      const std::vector<float> logits = run(session, ids, {ids.size()});
+      ForwardRequest request;
+      request.ids = ids;
+      check::expect_shortlist(session.shortlist(request, count), logits, count, std::to_string(count) + " of the prompt's logits");
+      request.ids = {ids.back()};
+      request.position = static_cast<int32_t>(ids.size()) - 1;
+      check::expect_shortlist(session.shortlist(request, count), logits, count, std::to_string(count) + " of a token's logits");
+    }
+  Session session(small_model(1), Plan{}, Execution::kWide, 64);
+  ForwardRequest request;
+  request.ids = ids;
+  for (int32_t count : {-1, 0, CQIL_MAX_SHORTLIST + 1})
+    check::throws("INVALID_ARGUMENT", [&] { session.shortlist(request, count); }, "no such length");
+}
+
 // [n_layers][3][n][72]: each layer's x, a_j and m_j.
 void test_trace() {
   const std::vector<int32_t> ids = some_ids(CQIL_MAX_TRACE);
@@ -290,6 +312,7 @@ int main() {
   test_groups_of_one();
   test_scores();
   test_all_logits();
+  test_shortlist();
   test_trace();
   test_timeline();
   test_bad_requests();

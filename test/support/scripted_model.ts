@@ -1,6 +1,8 @@
 import { setImmediate } from 'node:timers/promises';
 import type { GenerationModel, GenerationSession } from '../../lib/generate.js';
 import { CqilError } from '../../lib/errors.js';
+import type { Shortlist } from '../../lib/shortlist.js';
+import { shortlistOf } from './shortlist_of.js';
 
 /** Pieces of the vocabulary by id: 0 begins a text, 1 ends it, 2 to 5 are the UTF-8 bytes of an emoji, then words. */
 export const PIECES = ['<s>', '</s>', 0xf0, 0x9f, 0x98, 0x80, 'Once', ' upon', ' a', ' time', ', there', ' was', '\n\n', 'User:', ' U'];
@@ -83,8 +85,8 @@ export class ScriptedSession implements GenerationSession {
     return logits;
   }
 
-  decode(id: number, options: { signal?: AbortSignal } = {}): Promise<Float32Array> {
-    return this.prefill([id], options);
+  async shortlist(ids: ArrayLike<number>, count: number, options: { signal?: AbortSignal } = {}): Promise<Shortlist> {
+    return shortlistOf(await this.prefill(ids, options), count);
   }
 
   close(): void {

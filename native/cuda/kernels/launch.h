@@ -49,18 +49,6 @@ struct DeviceModel {
   const float* output_norm;
 };
 
-// Most entries of a shortlist.
-constexpr int kMaxShortlist = 64;
-
-// What is left of a row of logits where the host samples. Ids are ordered by logit, highest first, ties by lowest id.
-struct Selection {
-  double log_sum_exp;  // log(sum(exp(logit))), natural
-  int32_t count;       // entries of the shortlist
-  int32_t reserved;
-  int32_t ids[kMaxShortlist];
-  float logits[kMaxShortlist];
-};
-
 // What session_layout() is asked for.
 struct SessionSize {
   int32_t context;          // positions of the KV cache
@@ -101,7 +89,7 @@ struct DeviceSession {
   float* mlp_out;          // [max_lanes, batch, dim_stride] m_j of launch_down_apart
   float* logits;           // [min(batch, CQIL_MAX_LOGIT_ROWS), vocab_size]
   float* scores;           // [CQIL_MAX_BATCH] of launch_scores, nats
-  Selection* selection;    // [1] of launch_select and launch_token
+  cqil_shortlist* shortlist;  // [1] of launch_select and launch_token
 
   // Scratch of the kernels: zero before the first use, left zero where that matters.
   float* attention_partials;
@@ -159,7 +147,7 @@ cudaError_t launch_join(const Step& step, int32_t n_lanes, cudaStream_t stream);
 cudaError_t launch_head(const Step& step, int32_t first_token, int32_t n_rows, cudaStream_t stream);
 // scores[first_token + i] = log-probability of targets[first_token + i] by logits row i. After launch_head of the same rows.
 cudaError_t launch_scores(const Step& step, int32_t first_token, int32_t n_rows, cudaStream_t stream);
-// selection = log-sum-exp and the `count` (1 … kMaxShortlist) highest of logits row 0. advance: then ids[0] = the highest and
+// shortlist = log-sum-exp and the `count` (1 … CQIL_MAX_SHORTLIST) highest of logits row 0. advance: then ids[0] = the highest and
 // position += n_tokens, for decoding without the host; the host must see to it that the context is not passed.
 cudaError_t launch_select(const Step& step, int32_t count, bool advance, cudaStream_t stream);
 

@@ -19,7 +19,7 @@ constexpr int kPartialHeader = 4;
 // Selection: most slices of a row of logits, the floats one leaves (maximum, sum, logits, ids), and its counter's place after
 // the grid's, on another cache line.
 constexpr int kSelectSlices = 128;
-constexpr int kSelectStride = 2 + 2 * kMaxShortlist;
+constexpr int kSelectStride = 2 + 2 * CQIL_MAX_SHORTLIST;
 constexpr int kSelectArrivals = 32;
 
 }  // namespace cqil::cuda

@@ -1,7 +1,7 @@
 // Of a row of logits: log-sum-exp and the highest few, by which the host samples or the device goes on.
 // Bytes: the row once. A block holds a slice in shared memory and gives its highest `count` by as many rounds of a maximum, as it
-// is small; the block that arrives last merges the sorted lists in the same way. Ties go to the lowest id; what is not a number
-// counts as minus infinity. The slices depend on the vocabulary alone, so that the result does not depend on the grid.
+// is small; the block that arrives last merges the sorted lists in the same way. Ties go to the lowest id. What is not a number makes
+// the log-sum-exp not a number too, and counts as minus infinity in the list. The slices depend on the vocabulary alone, so that the result does not depend on the grid.
 #pragma once
 #include "block.cuh"
 #include "launch.h"
@@ -41,12 +41,14 @@ __device__ __forceinline__ Candidate no_candidate() { return {-INFINITY, 0x7ffff
 // Maximum, sum of exponentials below it, and the best of logits[first, end) to `to`.
 __device__ __forceinline__ void select_slice(const float* logits, int first, int end, int count, float* to) {
   float* held = shared_floats();
+  float sum = 0;
   for (int i = first + static_cast<int>(threadIdx.x); i < end; i += kThreads) {
     const float logit = load_fresh(logits + i);
     held[i - first] = logit != logit ? -INFINITY : logit;
+    if (logit != logit) sum = logit;
   }
   sync_block();
-  float highest = 0, sum = 0;
+  float highest = 0;
   for (int round = 0; round < count && round < end - first; round++) {
     Candidate mine = no_candidate();
     for (int i = first + static_cast<int>(threadIdx.x); i < end; i += kThreads) {
@@ -61,7 +63,7 @@ __device__ __forceinline__ void select_slice(const float* logits, int first, int
     }
     if (threadIdx.x == 0) {
       to[2 + round] = best.logit;
-      reinterpret_cast<int*>(to)[2 + kMaxShortlist + round] = best.id;
+      reinterpret_cast<int*>(to)[2 + CQIL_MAX_SHORTLIST + round] = best.id;
     }
     // Only the thread that found it looks at it again.
     const int at = best.id - first;
@@ -74,7 +76,7 @@ __device__ __forceinline__ void select_slice(const float* logits, int first, int
 
 __device__ __forceinline__ void merge_slices(const Step& step, int slices, int length, int count, bool advance) {
   const DeviceSession& s = step.session;
-  Selection* out = s.selection;
+  cqil_shortlist* out = s.shortlist;
   // A thread has a slice, whose list is as long as the slice at most.
   const int slice = static_cast<int>(threadIdx.x), rest = step.model.vocab_size - slice * length;
   const int listed = min(count, min(length, rest));
@@ -82,7 +84,7 @@ __device__ __forceinline__ void merge_slices(const Step& step, int slices, int l
   int taken = 0;
   for (int round = 0; round < count; round++) {
     Candidate mine = no_candidate();
-    if (slice < slices && taken < listed) mine = {load_fresh(from + 2 + taken), load_fresh(reinterpret_cast<const int*>(from) + 2 + kMaxShortlist + taken)};
+    if (slice < slices && taken < listed) mine = {load_fresh(from + 2 + taken), load_fresh(reinterpret_cast<const int*>(from) + 2 + CQIL_MAX_SHORTLIST + taken)};
     const Candidate best = block_best(mine, round);
     if (mine.id == best.id) taken++;
     if (threadIdx.x == 0) out->logits[round] = best.logit, out->ids[round] = best.id;

@@ -43,7 +43,7 @@ DeviceSession lay_out(const cqil_shape& shape, const SessionSize& size, Arena& c
   s.ids = s.position + 1;
   s.targets = s.ids + CQIL_MAX_BATCH;
   s.scores = arena.take<float>(CQIL_MAX_BATCH);
-  s.selection = arena.take<Selection>(1);
+  s.shortlist = arena.take<cqil_shortlist>(1);
   s.rope_cos = arena.take<float>(static_cast<int64_t>(size.context) * (shape.head_dim / 2));
   s.rope_sin = arena.take<float>(static_cast<int64_t>(size.context) * (shape.head_dim / 2));
   s.x = arena.take<float>(rows * s.dim_stride);
