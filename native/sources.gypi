@@ -39,11 +39,14 @@
       "native/cpu/kernels/kernels_neon.cc"
     ],
     "cqil_cuda_sources": [
+      "native/backend/shared_library.cc",
       "native/cuda/backend.cc",
+      "native/cuda/cublas_lt.cc",
       "native/cuda/device.cc",
       "native/cuda/failure.cc",
       "native/cuda/forward.cc",
       "native/cuda/graph.cc",
+      "native/cuda/products.cc",
       "native/cuda/session.cc",
       "native/cuda/walk.cc",
       "native/cuda/weights.cc",

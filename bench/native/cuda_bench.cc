@@ -1,5 +1,6 @@
 // Milliseconds per token of known shapes on one GPU, for every plan and execution, against the floor: bytes that must be read over
-// the bandwidth measured here. Prints a table, writes JSON, judges nothing.
+// the bandwidth measured here. ms/token and device are greedy; beside them with a shortlist of 40 and with all logits. Prefill in tokens/s, by
+// cuBLASLt where the machine has it, and by the kernels alone. Prints a table, writes JSON, judges nothing.
 //   cuda_bench OUTPUT.json [shape ...]
 #include <sys/mman.h>
 #include <unistd.h>
@@ -149,10 +150,12 @@ struct Closer {
 using ModelPointer = std::unique_ptr<cqil_backend_model, Closer>;
 using SessionPointer = std::unique_ptr<cqil_backend_session, Closer>;
 
-ModelPointer make_model(const RandomModel& random) {
+// base: null, or a model of the same weights, which are then shared.
+ModelPointer make_model(const RandomModel& random, cqil_backend_model* base = nullptr) {
   cqil_backend_model* model = nullptr;
   cqil_error error = {};
-  const cqil_model_options options = {};
+  cqil_model_options options = {};
+  options.base = base;
   expect(cqil_backend_entry()->model_create(&random.weights, &options, &model, &error), error);
   return ModelPointer(model);
 }
@@ -168,15 +171,26 @@ SessionPointer make_session(cqil_backend_model* model, const Program& program) {
   return SessionPointer(session);
 }
 
-double forward_ms(cqil_backend_session* session, const std::vector<int32_t>& ids, int32_t position, cqil_execution execution, std::vector<float>& logits) {
+// What a token or prompt gives: all logits, or a shortlist of so many of them.
+struct Wanted {
+  std::vector<float>& logits;
+  int32_t listed;  // 0: all
+};
+const int32_t kListed[] = {1, 40, 0};  // greedy, the default of generate, and what session.decode gives
+constexpr int kOutputs = 3;
+
+double forward_ms(cqil_backend_session* session, const std::vector<int32_t>& ids, int32_t position, cqil_execution execution, const Wanted& wanted) {
   volatile int32_t cancel = 0;
   cqil_forward request = {};
   request.ids = ids.data();
   request.n_ids = static_cast<int32_t>(ids.size());
   request.position = position;
   request.execution = execution;
-  request.output = CQIL_OUTPUT_LOGITS;
-  request.result = logits.data();
+  cqil_shortlist list = {};
+  list.count = wanted.listed;
+  request.output = wanted.listed > 0 ? CQIL_OUTPUT_SHORTLIST : CQIL_OUTPUT_LOGITS;
+  request.result = wanted.logits.data();
+  request.shortlist = &list;
   request.cancel = &cancel;
   cqil_error error = {};
   const auto start = std::chrono::steady_clock::now();
@@ -188,10 +202,10 @@ struct Row {
   std::string plan;
   cqil_execution execution;
   int phases;
-  SessionPointer session;
-  std::vector<double> ms;  // one per round: the mean of its tokens, logits on the host
-  double device_ms;        // replays back to back, nothing on the host
-  double prefill_ms;       // of kContext tokens
+  SessionPointer session, by_kernels;  // the second without cuBLASLt
+  std::vector<double> ms[kOutputs];  // one per round: the mean of its tokens, what was wanted on the host
+  double device_ms;                  // greedy, replays back to back, nothing on the host
+  std::vector<double> prefill_ms[2];  // of kContext tokens: by cuBLASLt where it is there, and by the kernels
 };
 
 double median(std::vector<double> values) {
@@ -202,6 +216,9 @@ double median(std::vector<double> values) {
 void time_shape(const Shape& shape, double read_gbs, FILE* json, bool& first) {
   const RandomModel random(shape);
   const ModelPointer model = make_model(random);
+  setenv("CQIL_CUBLASLT", "", 1);
+  const ModelPointer by_kernels = make_model(random, model.get());
+  unsetenv("CQIL_CUBLASLT");
   std::vector<Row> rows;
   for (int32_t p : {1, 2, 4}) {
     Plan plan;
@@ -211,45 +228,54 @@ void time_shape(const Shape& shape, double read_gbs, FILE* json, bool& first) {
     for (cqil_execution execution : {CQIL_WIDE, CQIL_LANES, CQIL_PERSISTENT}) {
       if (execution == CQIL_LANES && p == 1) continue;
       if (!(cqil_backend_entry()->executions(model.get()) & 1u << execution)) continue;
-      rows.push_back({name, execution, static_cast<int>(program.phases.size()) - 2, make_session(model.get(), program), {}, 0, 0});
+      rows.push_back({name, execution, static_cast<int>(program.phases.size()) - 2, make_session(model.get(), program), make_session(by_kernels.get(), program), {}, 0, {}});
     }
   }
 
   std::vector<float> logits(static_cast<size_t>(shape.vocab));
   std::vector<int32_t> prompt;
   for (int32_t i = 0; i < kContext; i++) prompt.push_back((i * 7919 + 13) % shape.vocab);
-  for (Row& row : rows) {
-    forward_ms(row.session.get(), prompt, 0, row.execution, logits);
-    row.prefill_ms = forward_ms(row.session.get(), prompt, 0, row.execution, logits);
-    for (int i = 0; i < 3; i++) forward_ms(row.session.get(), {1}, kContext, row.execution, logits);
-  }
-  for (int round = 0; round < kRounds; round++)
+  // The first round is thrown away.
+  for (int round = -1; round < kRounds; round++)
     for (Row& row : rows) {
-      double sum = 0;
-      for (int32_t i = 0; i < kTokens; i++) sum += forward_ms(row.session.get(), {prompt[static_cast<size_t>(i)]}, kContext + i, row.execution, logits);
-      row.ms.push_back(sum / kTokens);
+      cqil_backend_session* const sessions[] = {row.session.get(), row.by_kernels.get()};
+      for (size_t i = 0; i < 2; i++) {
+        const double ms = forward_ms(sessions[i], prompt, 0, row.execution, {logits, 0});
+        if (round >= 0) row.prefill_ms[i].push_back(ms);
+      }
+      for (int output = 0; output < kOutputs; output++) {
+        const Wanted wanted = {logits, kListed[output]};
+        // Two tokens first: a list of another length is captured anew.
+        for (int i = 0; i < 2; i++) forward_ms(row.session.get(), {1}, kContext, row.execution, wanted);
+        double sum = 0;
+        for (int32_t i = 0; i < kTokens; i++) sum += forward_ms(row.session.get(), {prompt[static_cast<size_t>(i)]}, kContext + i, row.execution, wanted);
+        if (round >= 0) row.ms[output].push_back(sum / kTokens);
+      }
     }
   for (Row& row : rows) {
     auto& session = *reinterpret_cast<cuda::Session*>(row.session.get());
-    cudaGraphExec_t const graph = session.graphs[row.execution][1].exec.get();
+    for (int i = 0; i < 2; i++) forward_ms(row.session.get(), {1}, kContext, row.execution, {logits, 1});
+    cudaGraphExec_t const graph = session.graphs[row.execution][cuda::kShortlist].exec.get();
     row.device_ms = cuda::median_ms(session.stream.get(), kRounds, [&] {
       for (int32_t i = 0; i < kTokens; i++) cuda::check(cudaGraphLaunch(graph, session.stream.get()), "it was measured");
     }) / kTokens;
   }
 
   const double bytes = random.bytes_per_token(shape), floor_ms = bytes / read_gbs / 1e6;
-  const double sequential = median(rows.front().ms);
+  const double sequential = median(rows.front().ms[0]);
   for (const Row& row : rows) {
-    const double ms = median(row.ms);
-    std::printf("%-15s %-5s %-14s %-10s %6d %9.3f %9.3f %9.3f %7.0f%% %+7.1f%%\n", shape.name, dtype_info(shape.dtype).name, row.plan.c_str(),
-                kExecutionNames[row.execution], row.phases, ms, row.device_ms, floor_ms, 100 * floor_ms / ms, 100 * (ms / sequential - 1));
+    const double ms = median(row.ms[0]), top40 = median(row.ms[1]), whole = median(row.ms[2]);
+    const double prefill[] = {1000.0 * kContext / median(row.prefill_ms[0]), 1000.0 * kContext / median(row.prefill_ms[1])};
+    std::printf("%-15s %-5s %-14s %-10s %6d %9.3f %9.3f %9.3f %7.0f%% %+7.1f%% %9.3f %9.3f %8.0f %8.0f\n", shape.name, dtype_info(shape.dtype).name,
+                row.plan.c_str(), kExecutionNames[row.execution], row.phases, ms, row.device_ms, floor_ms, 100 * floor_ms / ms,
+                100 * (ms / sequential - 1), top40, whole, prefill[0], prefill[1]);
     std::fprintf(json,
                  "%s\n    {\"shape\": \"%s\", \"dtype\": \"%s\", \"plan\": \"%s\", \"execution\": \"%s\", \"phases\": %d, \"bytesPerToken\": %.0f, "
                  "\"floorMs\": %.6f, \"msPerToken\": {\"min\": %.6f, \"median\": %.6f, \"max\": %.6f}, \"deviceMsPerToken\": %.6f, "
-                 "\"prefillTokensPerSecond\": %.1f}",
+                 "\"top40MsPerToken\": %.6f, \"logitsMsPerToken\": %.6f, \"prefillTokensPerSecond\": %.1f, \"kernelsPrefillTokensPerSecond\": %.1f}",
                  first ? "" : ",", shape.name, dtype_info(shape.dtype).name, row.plan.c_str(), kExecutionNames[row.execution], row.phases, bytes,
-                 floor_ms, *std::min_element(row.ms.begin(), row.ms.end()), ms, *std::max_element(row.ms.begin(), row.ms.end()), row.device_ms,
-                 1000.0 * kContext / row.prefill_ms);
+                 floor_ms, *std::min_element(row.ms[0].begin(), row.ms[0].end()), ms, *std::max_element(row.ms[0].begin(), row.ms[0].end()),
+                 row.device_ms, top40, whole, prefill[0], prefill[1]);
     first = false;
   }
   std::fflush(stdout);
@@ -291,7 +317,8 @@ int run(int argc, char** argv) {
                p.fork_join_us[1], p.barrier_us, kContext, kTokens, kRounds);
   std::printf("%s: reads %.0f GB/s, copies %.0f GB/s; launch %.2f us, graph node %.2f us, fork and join of 2 %.2f us, of 4 %.2f us, grid barrier %.2f us\n",
               device.name, p.read_gbs, p.copy_gbs, p.launch_us, p.graph_node_us, p.fork_join_us[0], p.fork_join_us[1], p.barrier_us);
-  std::printf("%-15s %-5s %-14s %-10s %6s %9s %9s %9s %8s %8s\n", "shape", "dtype", "plan", "execution", "phases", "ms/token", "device", "floor", "of floor", "change");
+  std::printf("%-15s %-5s %-14s %-10s %6s %9s %9s %9s %8s %8s %9s %9s %8s %8s\n", "shape", "dtype", "plan", "execution", "phases", "ms/token", "device", "floor",
+              "of floor", "change", "top 40", "logits", "prefill", "kernels");
   bool first = true;
   for (const Shape& shape : kShapes) {
     if (argc > 2 && std::none_of(argv + 2, argv + argc, [&](const char* name) { return std::strcmp(name, shape.name) == 0; })) continue;

@@ -3,6 +3,7 @@
 #include <mutex>
 #include <string>
 
+#include "cublas_lt.h"
 #include "device.h"
 #include "weights.h"
 
@@ -10,11 +11,12 @@ namespace cqil::cuda {
 
 struct Model {
   Model(const cqil_weights& host, const Device& device, const Model* base)
-      : shape(host.shape), device(device), weights(host, base ? &base->weights : nullptr) {}
+      : shape(host.shape), device(device), weights(host, base ? &base->weights : nullptr), library(CublasLt::open()) {}
 
   const cqil_shape shape;  // rope_frequencies are the host's, which outlives this
   const Device device;
   const Weights weights;
+  const std::unique_ptr<CublasLt> library;  // null where there is none
 
   // Why the device is lost, once it is: every later call fails with this sentence.
   std::string lost() const {

@@ -46,6 +46,7 @@ Session::Session(Model& model, const cqil_program& compiled, const cqil_session_
   device = bind_session(model.shape, size, cache_.get(), arena_.get());
   if (device.ids != device.position + 1 || device.targets != device.ids + CQIL_MAX_BATCH)
     throw Failure(CQIL_INTERNAL, "The kernels lay out a session's inputs in another order than the host sends them.");
+  products.emplace(model.library.get(), model.weights, device, stream.get());
   device_phases = device_array<cqil_phase>(phases.size());
   check(cudaMemcpyAsync(device_phases.get(), phases.data(), phases.size() * sizeof(cqil_phase), cudaMemcpyHostToDevice, stream.get()), doing);
 

@@ -1,8 +1,10 @@
 // What one session holds on the device: KV cache, activations, the streams its lanes run on, and the graphs that replay a token.
 #pragma once
+#include <optional>
 #include <vector>
 
 #include "model.h"
+#include "products.h"
 
 namespace cqil::cuda {
 
@@ -43,6 +45,7 @@ class Session {
   const cqil_program program;  // its phases are the vector above
   DeviceSession device = {};
   DeviceArray<cqil_phase> device_phases;
+  std::optional<Products> products;
 
   Stream stream;                     // of lane 0 and of everything that is not a lane's
   std::vector<Stream> lane_streams;  // [max_lanes - 1] of lanes 1 …

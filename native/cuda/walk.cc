@@ -10,18 +10,18 @@ constexpr const char* kComputing = "it computed";
 void record(const Event& event, cudaStream_t stream) { check(cudaEventRecord(event.get(), stream), kComputing); }
 void wait(cudaStream_t stream, const Event& event) { check(cudaStreamWaitEvent(stream, event.get(), 0), kComputing); }
 
-void attend(const Step& step, const LaneRange& lanes, cudaStream_t stream) {
-  check(launch_qkv(step, lanes, stream), kComputing);
+void attend(const Session& session, const Step& step, const LaneRange& lanes, cudaStream_t stream) {
+  session.products->qkv(step, lanes, stream);
   check(launch_attention(step, lanes, stream), kComputing);
-  check(launch_attention_out(step, lanes, stream), kComputing);
+  session.products->attention_out(step, lanes, stream);
 }
 
 void stage_wide(const Session& session, const Step& step, const cqil_phase& phase) {
   const LaneRange lanes = {phase.first_layer, 0, phase.n_lanes};
   cudaStream_t const stream = session.stream.get();
-  attend(step, lanes, stream);
-  check(launch_gate_up(step, lanes, stream), kComputing);
-  check(launch_down(step, lanes, stream), kComputing);
+  attend(session, step, lanes, stream);
+  session.products->gate_up(step, lanes, stream);
+  session.products->down(step, lanes, stream);
 }
 
 // Fork to the lanes' streams and join again; lane 0 stays on the session's own. Between, lanes meet only at a bypass, where
@@ -34,15 +34,15 @@ void stage_in_lanes(const Session& session, const Step& step, const cqil_phase& 
   for (int32_t lane = 0; lane < phase.n_lanes; lane++) {
     cudaStream_t const stream = stream_of(lane);
     if (lane > 0) wait(stream, session.forked);
-    attend(step, {phase.first_layer, lane, 1}, stream);
+    attend(session, step, {phase.first_layer, lane, 1}, stream);
     if (session.program.bypass > 0) record(session.attended[static_cast<size_t>(lane)], stream);
   }
   for (int32_t lane = 0; lane < phase.n_lanes; lane++) {
     cudaStream_t const stream = stream_of(lane);
     for (int32_t before = std::max(0, lane - session.program.bypass); before < lane; before++)
       wait(stream, session.attended[static_cast<size_t>(before)]);
-    check(launch_gate_up(step, {phase.first_layer, lane, 1}, stream), kComputing);
-    check(launch_down_apart(step, {phase.first_layer, lane, 1}, stream), kComputing);
+    session.products->gate_up(step, {phase.first_layer, lane, 1}, stream);
+    session.products->down_apart(step, {phase.first_layer, lane, 1}, stream);
     if (lane > 0) record(session.done[static_cast<size_t>(lane)], stream);
   }
   for (int32_t lane = 1; lane < phase.n_lanes; lane++) wait(main, session.done[static_cast<size_t>(lane)]);
@@ -53,9 +53,9 @@ void stage_traced(const Session& session, const Step& step, const cqil_phase& ph
   const LaneRange lanes = {phase.first_layer, 0, phase.n_lanes};
   const DeviceSession& device = step.session;
   cudaStream_t const stream = session.stream.get();
-  attend(step, lanes, stream);
-  check(launch_gate_up(step, lanes, stream), kComputing);
-  check(launch_down_apart(step, lanes, stream), kComputing);
+  attend(session, step, lanes, stream);
+  session.products->gate_up(step, lanes, stream);
+  session.products->down_apart(step, lanes, stream);
   const size_t row = static_cast<size_t>(step.model.dim) * sizeof(float);
   const size_t stride = static_cast<size_t>(device.dim_stride) * sizeof(float);
   for (int32_t lane = 0; lane < phase.n_lanes; lane++) {

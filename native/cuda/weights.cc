@@ -83,7 +83,6 @@ Weights::Weights(const cqil_weights& host, const Weights* base) : base_(base) {
   device_.output = place(host.output, upload);
   device_.output_norm = place_vector(host.output_norm, upload);
 
-  std::vector<DeviceLayer> layers;
   for (int32_t i = 0; i < shape.n_layers; i++) {
     const cqil_layer& from = host.layers[i];
     DeviceLayer to = {};
@@ -102,10 +101,10 @@ Weights::Weights(const cqil_weights& host, const Weights* base) : base_(base) {
     to.w_gate = place(from.w_gate, upload);
     to.w_up = place(from.w_up, upload);
     to.w_down = place(from.w_down, upload);
-    layers.push_back(to);
+    host_layers_.push_back(to);
   }
-  layers_ = device_array<DeviceLayer>(layers.size());
-  upload.copy(layers_.get(), layers.data(), static_cast<int64_t>(layers.size() * sizeof(DeviceLayer)));
+  layers_ = device_array<DeviceLayer>(host_layers_.size());
+  upload.copy(layers_.get(), host_layers_.data(), static_cast<int64_t>(host_layers_.size() * sizeof(DeviceLayer)));
   check(cudaStreamSynchronize(upload.stream.get()), "weights were copied to it");
   device_.layers = layers_.get();
 }

@@ -16,6 +16,8 @@ class Weights {
   Weights(const Weights&) = delete;
 
   const DeviceModel& device() const { return device_; }
+  // What device().layers points to, on the host.
+  const DeviceLayer& layer(int32_t i) const { return host_layers_[static_cast<size_t>(i)]; }
 
  private:
   struct Placed {
@@ -32,6 +34,7 @@ class Weights {
   const Weights* base_;
   std::map<const void*, Placed> placed_;  // by the host's data
   DeviceArray<float> vectors_;            // all norms and biases
+  std::vector<DeviceLayer> host_layers_;
   DeviceArray<DeviceLayer> layers_;
   DeviceModel device_ = {};
 };

@@ -11,6 +11,8 @@
 #include "small_model.h"
 
 #ifdef CQIL_CUDA_EMULATOR
+#include <dlfcn.h>
+
 #include "cuda_emulated_runtime.h"
 extern "C" const cqil_backend* cqil_backend_entry();
 #endif
@@ -168,6 +170,39 @@ void test_replay(const Pair& models) {
   }
 }
 
+// Prompts long enough for cuBLASLt, where every product of a layer fits it; a few of them refused leave the rest to the kernels. The same
+// without it is what the other tests see.
+void test_library_products() {
+  WeightsSpec spec = check::small_weights("BF16", 3, true);
+  for (int32_t i = 0; i < 3; i++) spec.tensors.push_back({"bo", i, "F32", 1, spec.shape.dim, 0, 0});
+  const Pair models(spec);
+  const std::vector<int32_t> ids = some_ids(70);
+#ifdef CQIL_CUDA_EMULATOR
+  void* const library = dlopen(std::getenv("CQIL_CUBLASLT"), RTLD_NOW);
+  auto counter = [&](const char* name) -> int& { return *static_cast<int*>(dlsym(library, name)); };
+#endif
+  for (const auto& [plan, execution] : {std::pair{Plan{}, Execution::kWide}, {plan_of({{0, 2}}, 1, true), Execution::kWide}, {plan_of({{0, 3}}, 1), Execution::kLanes}}) {
+    Session on_cpu(models.cpu, plan, Execution::kWide, 96);
+    const std::vector<float> expected = run(on_cpu, ids, {70});
+    Session on_gpu(models.gpu, plan, execution, 96);
+    expect_close(run(on_gpu, ids, {70}), expected, kTolerance, "a prompt by cuBLASLt");
+    const ForwardRequest next = request_of({3}, 70, CQIL_OUTPUT_LOGITS);
+    expect_close(on_gpu.forward(next), on_cpu.forward(next), kTolerance, "a token after it");
+#ifdef CQIL_CUDA_EMULATOR
+    // Seven matrices of three layers, two parts each.
+    check::that(counter("emulated_products") == 7 * 3 * 2, "products by cuBLASLt: " + std::to_string(counter("emulated_products")));
+    counter("emulated_products") = 0;
+#endif
+  }
+#ifdef CQIL_CUDA_EMULATOR
+  counter("emulated_refusals") = 1;
+  const Pair fresh(spec);  // the library is asked once per shape
+  Session refused(fresh.gpu, plan_of({{0, 2}}), Execution::kWide, 96), on_cpu(fresh.cpu, plan_of({{0, 2}}), Execution::kWide, 96);
+  expect_close(run(refused, ids, {70}), run(on_cpu, ids, {70}), kTolerance, "a prompt of which cuBLASLt refuses products");
+  check::that(counter("emulated_products") > 0, "and takes others");
+#endif
+}
+
 void test_variants() {
   WeightsSpec window = check::small_weights("F32", 2);
   window.shape.sliding_window = 4;
@@ -297,7 +332,7 @@ void test_short() { test_logits(Pair(check::small_weights("BF16", 2)), plan_of({
 
 int main() {
   const char* const which = std::getenv("CQIL_CUDA_TEST");
-  const bool is_short = which && std::strcmp(which, "short") == 0;
+  const bool is_short = which && std::strcmp(which, "short") == 0, of_library = which && std::strcmp(which, "library") == 0;
 #ifdef CQIL_CUDA_EMULATOR
   test_reasons();
   test_no_memory();
@@ -308,10 +343,10 @@ int main() {
     return 77;
   }
 #endif
-  is_short ? test_short() : test_models();
+  is_short ? test_short() : of_library ? test_library_products() : test_models();
 #ifdef CQIL_CUDA_EMULATOR
   check::that(emulator::live_objects() == 0, "everything is freed: " + std::to_string(emulator::live_objects()));
-  test_lost_device();
+  if (!of_library) test_lost_device();
 #endif
   return check::report("cuda_model");
 }

@@ -8,14 +8,14 @@
 
 namespace check {
 
-inline cqil::WeightsSpec small_weights(const char* dtype = "F32", int32_t layers = 6) {
+// Quantized rows are whole blocks of 256; elsewhere the sizes are odd on purpose, unless they are to be round too.
+inline cqil::WeightsSpec small_weights(const char* dtype = "F32", int32_t layers = 6, bool round = false) {
   cqil::WeightsSpec spec = {};
-  // Quantized rows are whole blocks of 256; elsewhere the sizes are odd on purpose.
-  const bool quantized = dtype[0] == 'Q';
+  round = round || dtype[0] == 'Q';
   cqil_shape& s = spec.shape;
-  s.dim = quantized ? 256 : 72;
-  s.hidden_dim = quantized ? 512 : 123;
-  s.head_dim = quantized ? 64 : 18;
+  s.dim = round ? 256 : 72;
+  s.hidden_dim = round ? 512 : 123;
+  s.head_dim = round ? 64 : 18;
   s.n_heads = 4;
   s.n_kv_heads = 2;
   s.n_layers = layers;

@@ -3,6 +3,7 @@
 
 #include "matmul.h"
 #include "prefill_attention.h"
+#include "mlp.cuh"
 #include "qkv.cuh"
 
 namespace cqil::cuda {
@@ -74,7 +75,52 @@ __global__ void __launch_bounds__(kThreads) scores_kernel(const __grid_constant_
   }
 }
 
+// Eight values a thread. Bytes: four in and four out per value.
+__global__ void __launch_bounds__(kThreads) split_kernel(const float* x, uint16_t* high, uint16_t* low, int64_t n) {
+  const int64_t at = (static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x) * 8;
+  if (at >= n) return;
+  uint32_t highs[4], lows[4];
+  CQIL_UNROLL for (int i = 0; i < 4; i++) {
+    const float a = x[at + 2 * i], b = x[at + 2 * i + 1];
+    highs[i] = bf16_pair(a, b);
+    lows[i] = bf16_pair(a - float_from_bits(highs[i] << 16), b - float_from_bits(highs[i] & 0xffff0000u));
+  }
+  *reinterpret_cast<uint4*>(high + at) = make_uint4(highs[0], highs[1], highs[2], highs[3]);
+  *reinterpret_cast<uint4*>(low + at) = make_uint4(lows[0], lows[1], lows[2], lows[3]);
+}
+
+// Four values a thread. Bytes: eight in and four out per value.
+__global__ void __launch_bounds__(kThreads) silu_mul_kernel(float* gate, const float* up, int64_t n) {
+  const int64_t at = (static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x) * 4;
+  if (at >= n) return;
+  float4* to = reinterpret_cast<float4*>(gate + at);
+  const float4 g = *to, u = *reinterpret_cast<const float4*>(up + at);
+  *to = make_float4(silu_mul(g.x, u.x), silu_mul(g.y, u.y), silu_mul(g.z, u.z), silu_mul(g.w, u.w));
+}
+
+LaunchShape in_runs(int64_t n, int each) {
+  return {static_cast<uint32_t>((n / each + kThreads - 1) / kThreads), 1, 1, kThreads, 0, false};
+}
+
 }  // namespace
+
+cudaError_t launch_norms(const Step& step, const LaneRange& lanes, bool mlp, cudaStream_t stream) {
+  return norm_rows(step, lanes, mlp ? NormOf::kMlp : NormOf::kAttention, 0, step.n_tokens, stream);
+}
+
+cudaError_t launch_finish_heads(const Step& step, const LaneRange& lanes, cudaStream_t stream) {
+  const int64_t items = static_cast<int64_t>(lanes.n_lanes) * step.n_tokens * (step.model.n_heads + 2 * step.model.n_kv_heads);
+  const uint32_t bytes = static_cast<uint32_t>(kWarps * step.session.head_stride * 4);
+  return launch(finish_heads_kernel, {static_cast<uint32_t>((items + kWarps - 1) / kWarps), 1, 1, kThreads, bytes, false}, stream, step, lanes);
+}
+
+cudaError_t launch_split(const float* x, uint16_t* high, uint16_t* low, int64_t n, cudaStream_t stream) {
+  return launch(split_kernel, in_runs(n, 8), stream, x, high, low, n);
+}
+
+cudaError_t launch_silu_mul(float* gate, const float* up, int64_t n, cudaStream_t stream) {
+  return launch(silu_mul_kernel, in_runs(n, 4), stream, gate, up, n);
+}
 
 cudaError_t prepare_prefill() {
   cudaError_t status = prepare_matmul();
@@ -84,16 +130,13 @@ cudaError_t prepare_prefill() {
 }
 
 cudaError_t prefill_qkv(const Step& step, const LaneRange& lanes, cudaStream_t stream) {
-  cudaError_t status = norm_rows(step, lanes, NormOf::kAttention, 0, step.n_tokens, stream);
+  cudaError_t status = launch_norms(step, lanes, false, stream);
   if (status == cudaSuccess) status = matmul_qkv(step, lanes, stream);
-  if (status != cudaSuccess) return status;
-  const int64_t items = static_cast<int64_t>(lanes.n_lanes) * step.n_tokens * (step.model.n_heads + 2 * step.model.n_kv_heads);
-  const uint32_t bytes = static_cast<uint32_t>(kWarps * step.session.head_stride * 4);
-  return launch(finish_heads_kernel, {static_cast<uint32_t>((items + kWarps - 1) / kWarps), 1, 1, kThreads, bytes, false}, stream, step, lanes);
+  return status == cudaSuccess ? launch_finish_heads(step, lanes, stream) : status;
 }
 
 cudaError_t prefill_gate_up(const Step& step, const LaneRange& lanes, cudaStream_t stream) {
-  const cudaError_t status = norm_rows(step, lanes, NormOf::kMlp, 0, step.n_tokens, stream);
+  const cudaError_t status = launch_norms(step, lanes, true, stream);
   return status == cudaSuccess ? matmul_gate_up(step, lanes, stream) : status;
 }
 
