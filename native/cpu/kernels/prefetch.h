@@ -8,6 +8,9 @@ namespace CQIL_ISA {
 // How far ahead of the weights being read, at least, others are asked for: memory is about that far away.
 constexpr int64_t kPrefetchBytes = 12288;
 
+// The same where hardware prefetchers are at work too, and need no more than a start.
+constexpr int64_t kRunPrefetchBytes = 384;
+
 inline void prefetch(const uint8_t* at) {
 #if defined(__GNUC__) || defined(__clang__)
   __builtin_prefetch(at);

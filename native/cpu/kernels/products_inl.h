@@ -47,18 +47,26 @@ inline void each_run(const W& block, F f) {
   }
 }
 
+// Weights of which a product is memory's work alone: R runs of rows are read side by side, each in order, which is what hardware
+// prefetchers follow best, and more of them than one run would have at work.
+template <class W>
+constexpr bool kInRuns = W::kBlock == 16;
+
+// R rows, row_bytes apart.
 template <class W, int R>
 inline void dot_rows(const uint8_t* rows, int64_t row_bytes, int64_t cols, const float* x, float* y) {
   F32x16 sum[R];
   CQIL_UNROLL for (int r = 0; r < R; r++) sum[r] = zero();
   const int64_t blocks = cols / W::kBlock;
-  // The rows after these follow in memory, and are asked for as these are read: R interleaved streams are more than
+  // Neighbouring rows: those after them follow in memory, and are asked for as these are read, as R streams within a page are more than
   // hardware prefetchers follow. Short rows are asked for several turns ahead, for memory is about that far away.
   const int64_t distance = R * row_bytes > kPrefetchBytes ? R * row_bytes : kPrefetchBytes;
   for (int64_t b = 0; b < blocks; b++) {
     const float* xb = x + b * W::kBlock;
-    const uint8_t* ahead = rows + distance + b * R * W::kBytes;
-    prefetch_range(ahead, R * W::kBytes);
+    if constexpr (!kInRuns<W>)
+      prefetch_range(rows + distance + b * R * W::kBytes, R * W::kBytes);
+    else if (b % (64 / W::kBytes) == 0)
+      CQIL_UNROLL for (int r = 0; r < R; r++) prefetch(rows + r * row_bytes + b * W::kBytes + kRunPrefetchBytes);
     add_block<W>(rows + b * W::kBytes, row_bytes, xb, sum, std::make_integer_sequence<int, R>());
   }
   if constexpr (W::kBlock == 16) {
@@ -72,10 +80,18 @@ inline void dot_rows(const uint8_t* rows, int64_t row_bytes, int64_t cols, const
 
 template <class W>
 void matvec(const uint8_t* rows, int64_t row_bytes, int64_t n_rows, int64_t cols, const float* x, float* y) {
-  int64_t r = 0;
-  for (; r + CQIL_MATVEC_ROWS <= n_rows; r += CQIL_MATVEC_ROWS)
-    dot_rows<W, CQIL_MATVEC_ROWS>(rows + r * row_bytes, row_bytes, cols, x, y + r);
-  for (; r < n_rows; r++) dot_rows<W, 1>(rows + r * row_bytes, row_bytes, cols, x, y + r);
+  constexpr int R = CQIL_MATVEC_ROWS;
+  const int64_t run = n_rows / R;
+  if constexpr (kInRuns<W>) {
+    for (int64_t i = 0; i < run; i++) {
+      float sums[R];
+      dot_rows<W, R>(rows + i * row_bytes, run * row_bytes, cols, x, sums);
+      CQIL_UNROLL for (int r = 0; r < R; r++) y[r * run + i] = sums[r];
+    }
+  } else {
+    for (int64_t i = 0; i < run; i++) dot_rows<W, R>(rows + i * R * row_bytes, row_bytes, cols, x, y + i * R);
+  }
+  for (int64_t r = run * R; r < n_rows; r++) dot_rows<W, 1>(rows + r * row_bytes, row_bytes, cols, x, y + r);
 }
 
 template <class W>
