@@ -78,16 +78,17 @@ inline void each_block(const uint8_t* rows, int64_t row_bytes, int64_t n, int64_
 template <class W>
 void int8_matvec(const uint8_t* rows, int64_t row_bytes, int64_t n_rows, int64_t cols, const uint8_t* quantized, float* y) {
   const Int8Row x = int8_row(const_cast<uint8_t*>(quantized), cols);
-  // Beyond the rows side by side, the last of which would come late otherwise.
-  const int64_t ahead = kInt8Rows * row_bytes + kPrefetchBytes / 2;
+  // Beyond the rows side by side, the last of which would come late otherwise; with every group its share, as a block of 16 rows at once
+  // would be more than can be on its way, and nothing would be computed meanwhile.
+  const int64_t ahead = kInt8Rows * row_bytes + kPrefetchBytes / 2, share = kInt8Rows * W::kBytes * W::kGroup / W::kBlock;
   for (int64_t r = 0; r < n_rows; r += kInt8Rows) {
     const int64_t n = n_rows - r < kInt8Rows ? n_rows - r : kInt8Rows;
     const uint8_t* set = rows + r * row_bytes;
     F32x16 sum = zero();
     each_block<W>(set, row_bytes, n, cols, [&](int64_t b, const uint8_t* block, int64_t stride) {
-      prefetch_range(set + ahead + b * kInt8Rows * W::kBytes, kInt8Rows * W::kBytes);
       W::each_group(block, stride, [&](int i, const U32x16* w, F32x16 scale, F32x16 minimum) {
         const int64_t g = b * (W::kBlock / W::kGroup) + i;
+        prefetch_range(set + ahead + g * share, share);
         const int32_t less = less_of<W>(x, g);
         Dot4<W> dot = begin<W>(less);
         CQIL_UNROLL for (int k = 0; k < W::kGroup / 4; k++)

@@ -47,10 +47,10 @@ inline void each_run(const W& block, F f) {
   }
 }
 
-// Weights of which a product is memory's work alone: R runs of rows are read side by side, each in order, which is what hardware
-// prefetchers follow best, and more of them than one run would have at work.
+// Weights whose product waits for memory rather than for arithmetic: R runs of rows are read side by side, each in order, which is what
+// hardware prefetchers follow best, and more of them than one run would have at work.
 template <class W>
-constexpr bool kInRuns = W::kBlock == 16;
+constexpr bool kInRuns = W::kBytes >= W::kBlock;  // eight bits each or more
 
 // R rows, row_bytes apart.
 template <class W, int R>
@@ -65,7 +65,7 @@ inline void dot_rows(const uint8_t* rows, int64_t row_bytes, int64_t cols, const
     const float* xb = x + b * W::kBlock;
     if constexpr (!kInRuns<W>)
       prefetch_range(rows + distance + b * R * W::kBytes, R * W::kBytes);
-    else if (b % (64 / W::kBytes) == 0)
+    else if (W::kBytes > 32 || b % 2 == 0)  // once for every 64 bytes, or a little more often
       CQIL_UNROLL for (int r = 0; r < R; r++) prefetch(rows + r * row_bytes + b * W::kBytes + kRunPrefetchBytes);
     add_block<W>(rows + b * W::kBytes, row_bytes, xb, sum, std::make_integer_sequence<int, R>());
   }
