@@ -12,7 +12,7 @@ namespace cqil {
 
 double measure_read_bandwidth(int threads, uint64_t bytes_per_thread) {
   constexpr int kPasses = 5;
-  constexpr int64_t kCols = 4096;  // one 16 KB row at a time against one vector that stays in the first cache
+  constexpr int64_t kCols = 4096;  // rows of 16 KB, against one vector that stays in the first cache
   const int64_t rows = std::max<int64_t>(8, static_cast<int64_t>(bytes_per_thread / (kCols * sizeof(float))));
   const Kernels& kernels = best_kernels();
   Team team(threads);
