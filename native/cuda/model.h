@@ -3,20 +3,23 @@
 #include <mutex>
 #include <string>
 
-#include "cublas_lt.h"
 #include "device.h"
+#include "products.h"
 #include "weights.h"
 
 namespace cqil::cuda {
 
 struct Model {
   Model(const cqil_weights& host, const Device& device, const Model* base)
-      : shape(host.shape), device(device), weights(host, base ? &base->weights : nullptr), library(CublasLt::open()) {}
+      : shape(host.shape),
+        device(device),
+        weights(host, base ? &base->weights : nullptr),
+        library(Products::take_library(host) ? CublasLt::open() : nullptr) {}
 
   const cqil_shape shape;  // rope_frequencies are the host's, which outlives this
   const Device device;
   const Weights weights;
-  const std::unique_ptr<CublasLt> library;  // null where there is none
+  const std::unique_ptr<CublasLt> library;  // null where there is none, or no use for it
 
   // Why the device is lost, once it is: every later call fails with this sentence.
   std::string lost() const {

@@ -27,6 +27,10 @@ bool each_lane(const LaneRange& lanes, Body body) {
 
 }  // namespace
 
+bool Products::take_library(const cqil_weights& host) {
+  return host.layers[0].wq.dtype == CQIL_BF16 || host.layers[0].w_down.dtype == CQIL_BF16;
+}
+
 Products::Products(const CublasLt* library, const Weights& weights, const DeviceSession& session, cudaStream_t stream) : weights_(weights) {
   const DeviceLayer& layer = weights.layer(0);
   if (!library || (!fits(layer.wq) && !fits(layer.w_down))) return;

@@ -15,6 +15,9 @@ class Weights;
 
 class Products {
  public:
+  // Whether a model has weights for the library, which takes a second and half a gigabyte to load.
+  static bool take_library(const cqil_weights& host);
+
   // library: null, or what outlives this. Takes memory for it on the current device; where there is none, the kernels do all.
   Products(const CublasLt* library, const Weights& weights, const DeviceSession& session, cudaStream_t stream);
 
