@@ -4,7 +4,7 @@ import { expectOption, expectOptionNames, isCount, isSignal } from './options.js
 import type { PlanInput } from './plan.js';
 import { Sampler, type SamplingOptions, type TokenLogprob } from './sampler.js';
 import { toTokens, type CallOptions, type Session } from './session.js';
-import type { Shortlist } from './shortlist.js';
+import type { Shortlist } from './sampler/shortlist.js';
 import { StopMatcher } from './stop.js';
 import type { Tokenizer } from './tokenizer/index.js';
 

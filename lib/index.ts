@@ -10,6 +10,6 @@ export type { KvCache } from './kv_cache.js';
 export type { Execution, Phase, PhaseKind, Program } from './native.js';
 export type { SamplingOptions, TokenLogprob } from './sampler.js';
 export type { CallOptions, Session } from './session.js';
-export type { Shortlist } from './shortlist.js';
+export type { Shortlist } from './sampler/shortlist.js';
 export type { Timeline, TimelineSpan } from './timeline.js';
 export type { ChatMessage, ChatOptions, DecodeOptions, Detokenizer, DetokenizerOptions, EncodeOptions, Tokenizer } from './tokenizer/index.js';

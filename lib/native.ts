@@ -7,7 +7,7 @@ import type { Activations } from './activations.js';
 import type { DType, TensorRole } from './checkpoint/types.js';
 import { CqilError, type ErrorCode } from './errors.js';
 import type { KvCache } from './kv_cache.js';
-import type { Shortlist } from './shortlist.js';
+import type { Shortlist } from './sampler/shortlist.js';
 
 /** Everything that crosses into C++, mirrored by the table in native/addon/addon.cc. Options are validated before they get here. */
 export interface NativeAddon {
@@ -28,9 +28,7 @@ export interface NativeAddon {
   /** Allocates the KV cache (committed as it is used) and compiles the plan. */
   createSession(model: ModelHandle, options: SessionSpec): SessionHandle;
   /** Runs tokens at a position. At most MAX_BATCH ids a call; one call at a time per model. */
-  forward(session: SessionHandle, request: ForwardRequest): Promise<Float32Array | null>;
-  /** Runs tokens as `forward` does and gives the `count` highest logits, 1 to MAX_SHORTLIST, after the last; fewer in a smaller vocabulary. */
-  shortlist(session: SessionHandle, request: Pick<ForwardRequest, 'ids' | 'position'> & { count: number }): Promise<Shortlist>;
+  forward(session: SessionHandle, request: ForwardRequest): Promise<Float32Array | Shortlist | null>;
   /**
    * Runs one token as `forward` does and says when each thread computed what: [spans][5], a span being phase (an index into the program),
    * thread, lane (−1: all of them, or what joins them), begin and end in nanoseconds since the call began.
@@ -134,9 +132,11 @@ export interface ForwardRequest {
   /**
    * `logits`: [vocabSize] after the last id. `scores`: [ids.length − 1] log-probability (nats) of ids[i+1] after ids[i],
    * and one more, of `next` after the last id, when `next` is given. `trace`, of at most MAX_TRACE ids: [nLayers][3][ids.length][dim], see
-   * `Session.trace`. `all_logits`, of at most MAX_LOGIT_ROWS ids: [ids.length][vocabSize], a row after each. `none`: null.
+   * `Session.trace`. `all_logits`, of at most MAX_LOGIT_ROWS ids: [ids.length][vocabSize], a row after each. `shortlist`: a Shortlist, the `count`
+   * highest logits, 1 to MAX_SHORTLIST, after the last id. `none`: null. All others are a Float32Array.
    */
-  output: 'none' | 'logits' | 'scores' | 'trace' | 'all_logits';
+  output: 'none' | 'logits' | 'scores' | 'trace' | 'all_logits' | 'shortlist';
+  count?: number;
   next?: number;
 }
 
@@ -243,7 +243,6 @@ function withCodedErrors(raw: NativeAddon): NativeAddon {
     disposeModel: sync(raw.disposeModel),
     createSession: sync(raw.createSession),
     forward: async(raw.forward),
-    shortlist: async(raw.shortlist),
     timeline: async(raw.timeline),
     cancelSession: sync(raw.cancelSession),
     closeSession: sync(raw.closeSession),

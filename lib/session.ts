@@ -3,7 +3,7 @@ import { CqilError } from './errors.js';
 import { MAX_BATCH, MAX_LOGIT_ROWS, MAX_TRACE, type ForwardRequest, type NativeAddon, type Program, type SessionHandle } from './native.js';
 import { expectOption, expectOptionNames, isSignal } from './options.js';
 import type { Plan } from './plan.js';
-import { MAX_SHORTLIST, type Shortlist } from './shortlist.js';
+import { MAX_SHORTLIST, type Shortlist } from './sampler/shortlist.js';
 import { readTimeline, type Timeline } from './timeline.js';
 import { WorkQueue } from './work_queue.js';
 
@@ -12,7 +12,7 @@ export { MAX_TRACE } from './native.js';
 
 /** What a session needs of its model. */
 export interface SessionHost {
-  readonly native: Pick<NativeAddon, 'forward' | 'shortlist' | 'timeline' | 'cancelSession'>;
+  readonly native: Pick<NativeAddon, 'forward' | 'timeline' | 'cancelSession'>;
   /** One for all sessions of a model: one team of threads serves them. */
   readonly queue: WorkQueue;
   readonly vocabSize: number;
@@ -62,7 +62,7 @@ export class Session {
   /** Appends tokens, at least one; gives the logits after the last, Float32Array [vocabSize]. */
   async prefill(ids: ArrayLike<number>, options: CallOptions = {}): Promise<Float32Array> {
     const tokens = this.#expectTokens('prefill', ids, options);
-    return this.#appendFor(tokens, 'logits', options.signal);
+    return this.#append(tokens, { output: 'logits' }, options.signal);
   }
 
   /** Appends one token; gives the logits after it, Float32Array [vocabSize]. */
@@ -77,7 +77,7 @@ export class Session {
   async shortlist(ids: ArrayLike<number>, count: number, options: CallOptions = {}): Promise<Shortlist> {
     const tokens = this.#expectTokens('shortlist', ids, options);
     expectOption('The length of the shortlist', count, Number.isInteger(count) && count >= 1 && count <= MAX_SHORTLIST, `an integer from 1 to ${MAX_SHORTLIST}`);
-    return this.#append(tokens, (last) => this.#inEngine((native) => native.shortlist(this.#handle, { ...last, count }), options.signal), options.signal);
+    return this.#append<Shortlist>(tokens, { output: 'shortlist', count }, options.signal);
   }
 
   /**
@@ -107,14 +107,14 @@ export class Session {
   async trace(ids: ArrayLike<number>, options: CallOptions = {}): Promise<Float32Array> {
     const tokens = this.#expectTokens('trace', ids, options);
     expectOption('The number of tokens to trace', tokens.length, tokens.length <= MAX_TRACE, `at most ${MAX_TRACE}`);
-    return this.#appendFor(tokens, 'trace', options.signal);
+    return this.#append(tokens, { output: 'trace' }, options.signal);
   }
 
   /** Appends 1 to 32 (MAX_LOGIT_ROWS) tokens; gives the logits after each, Float32Array [ids.length][vocabSize]. */
   async logits(ids: ArrayLike<number>, options: CallOptions = {}): Promise<Float32Array> {
     const tokens = this.#expectTokens('logits', ids, options);
     expectOption('The number of tokens to give logits of', tokens.length, tokens.length <= MAX_LOGIT_ROWS, `at most ${MAX_LOGIT_ROWS}`);
-    return this.#appendFor(tokens, 'all_logits', options.signal);
+    return this.#append(tokens, { output: 'all_logits' }, options.signal);
   }
 
   /**
@@ -153,20 +153,15 @@ export class Session {
     this.close();
   }
 
-  #appendFor(tokens: Int32Array, output: ForwardRequest['output'], signal: AbortSignal | undefined): Promise<Float32Array> {
-    return this.#append(tokens, async (last) => (await this.#forward({ ...last, output }, signal))!, signal);
-  }
-
-  /** Appends the tokens and gives what `compute` makes of the last slice. */
-  #append<T>(tokens: Int32Array, compute: (last: Pick<ForwardRequest, 'ids' | 'position'>) => Promise<T>, signal: AbortSignal | undefined): Promise<T> {
+  /** Appends the tokens and gives what the last slice put out. */
+  #append<T = Float32Array>(tokens: Int32Array, wanted: Pick<ForwardRequest, 'output' | 'count'>, signal: AbortSignal | undefined): Promise<T> {
     return this.#calls.run(async () => {
-      let result: T;
+      let last: T | null = null;
       await this.#inSlices(tokens, signal, async (ids, from) => {
-        const slice = { ids, position: this.#position };
-        if (from + ids.length === tokens.length) result = await compute(slice);
-        else await this.#forward({ ...slice, output: 'none' }, signal);
+        const done = from + ids.length === tokens.length;
+        last = await this.#forward<T>({ ids, position: this.#position, ...(done ? wanted : { output: 'none' }) }, signal);
       });
-      return result!;
+      return last!;
     });
   }
 
@@ -183,8 +178,9 @@ export class Session {
     }
   }
 
-  #forward(request: ForwardRequest, signal: AbortSignal | undefined): Promise<Float32Array | null> {
-    return this.#inEngine((native) => native.forward(this.#handle, request), signal);
+  /** T is what the request's output is; null for `none`. */
+  #forward<T = Float32Array>(request: ForwardRequest, signal: AbortSignal | undefined): Promise<T | null> {
+    return this.#inEngine((native) => native.forward(this.#handle, request) as Promise<T | null>, signal);
   }
 
   async #inEngine<T>(call: (native: SessionHost['native']) => Promise<T>, signal: AbortSignal | undefined): Promise<T> {

@@ -8,9 +8,9 @@
       "native/core/random_weights.cc",
       "native/core/row_codec.cc",
       "native/core/session.cc",
+      "native/core/shared_library.cc",
       "native/core/weights.cc",
       "native/backend/registry.cc",
-      "native/backend/shared_library.cc",
       "native/cpu/bandwidth.cc",
       "native/cpu/cpu_backend.cc",
       "native/cpu/forward.cc",
@@ -39,7 +39,7 @@
       "native/cpu/kernels/kernels_neon.cc"
     ],
     "cqil_cuda_sources": [
-      "native/backend/shared_library.cc",
+      "native/core/shared_library.cc",
       "native/cuda/backend.cc",
       "native/cuda/cublas_lt.cc",
       "native/cuda/device.cc",

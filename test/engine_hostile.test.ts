@@ -97,9 +97,14 @@ describeUnless(engineMissing, 'native calls with input that TypeScript would hav
       { position: -1 },
       { output: 'everything' },
       { output: 'scores', next: 64 },
+      { output: 'shortlist' },
+      { output: 'shortlist', count: 0 },
+      { output: 'shortlist', count: 65 },
+      { output: 'shortlist', count: 1.5 },
     ];
     for (const bad of wrong) await expectRefused(() => native.forward(session, { ...request, ...bad } as ForwardRequest));
     expect(await native.forward(session, request)).toHaveLength(64);
+    await expectRefused(() => native.timeline(session, { ...request, output: 'shortlist', count: 5 }));
 
     native.closeSession(session);
     await expectRefused(() => native.forward(session, request));

@@ -55,9 +55,9 @@ describe('includes in C++', () => {
     const allowed: Record<string, RegExp> = {
       addon: /^native\/(addon|core|backend|cpu\/(bandwidth|kernels\/kernels)\.h)/,
       core: /^native\/(core|backend\/backend\.h)/,
-      backend: /^native\/(backend|core\/error\.h|cpu\/cpu_backend\.h)/,
+      backend: /^native\/(backend|core\/(error|shared_library)\.h|cpu\/cpu_backend\.h)/,
       cpu: /^native\/(cpu|backend\/backend\.h|core\/(dtype|half)\.h)/,
-      cuda: /^native\/(cuda|backend\/backend\.h|core\/(dtype|half)\.h)/,
+      cuda: /^native\/(cuda|backend\/backend\.h|core\/(dtype|half|shared_library)\.h)/,
     };
     const wrong: string[] = [];
     for (const file of files) {

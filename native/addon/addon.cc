@@ -18,7 +18,6 @@ static const Entry kTable[] = {
     {"disposeModel", dispose_model},
     {"createSession", create_session},
     {"forward", forward_call},
-    {"shortlist", shortlist_call},
     {"timeline", timeline_call},
     {"cancelSession", cancel_session},
     {"closeSession", close_session},

@@ -13,7 +13,6 @@ Napi::Value prefetch_model(const Napi::CallbackInfo& info);
 Napi::Value dispose_model(const Napi::CallbackInfo& info);
 Napi::Value create_session(const Napi::CallbackInfo& info);
 Napi::Value forward_call(const Napi::CallbackInfo& info);
-Napi::Value shortlist_call(const Napi::CallbackInfo& info);
 Napi::Value timeline_call(const Napi::CallbackInfo& info);
 Napi::Value cancel_session(const Napi::CallbackInfo& info);
 Napi::Value close_session(const Napi::CallbackInfo& info);

@@ -187,25 +187,22 @@ cqil_activations read_activations(const Napi::Value& from) {
   mismatch("activations", "float32 or int8");
 }
 
-ForwardRequest read_tokens(const Napi::Object& object) {
+ForwardRequest read_forward_request(const Napi::Value& from) {
+  const Napi::Object object = read_object(from, "request");
   ForwardRequest request;
   const Napi::Value ids = object.Get("ids");
   if (!ids.IsTypedArray() || ids.As<Napi::TypedArray>().TypedArrayType() != napi_int32_array) mismatch("ids", "an Int32Array");
   const auto array = ids.As<Napi::Int32Array>();
   request.ids.assign(array.Data(), array.Data() + array.ElementLength());
   request.position = read_int(object, "position");
-  return request;
-}
-
-ForwardRequest read_forward_request(const Napi::Value& from) {
-  const Napi::Object object = read_object(from, "request");
-  ForwardRequest request = read_tokens(object);
   const std::string output = read_string(object, "output");
   if (output == "logits") request.output = CQIL_OUTPUT_LOGITS;
   else if (output == "scores") request.output = CQIL_OUTPUT_SCORES;
   else if (output == "trace") request.output = CQIL_OUTPUT_TRACE;
   else if (output == "all_logits") request.output = CQIL_OUTPUT_ALL_LOGITS;
-  else if (output != "none") mismatch("output", "none, logits, scores, trace or all_logits");
+  else if (output == "shortlist") request.output = CQIL_OUTPUT_SHORTLIST;
+  else if (output != "none") mismatch("output", "none, logits, scores, trace, all_logits or shortlist");
+  if (request.output == CQIL_OUTPUT_SHORTLIST) request.count = read_int(object, "count");
   request.has_next = !object.Get("next").IsUndefined();
   if (request.has_next) request.next = read_int(object, "next");
   return request;

@@ -31,8 +31,6 @@ Execution read_execution(const Napi::Value& from);
 const char* execution_name(cqil_execution execution);
 cqil_dtype read_kv_dtype(const Napi::Value& from);
 cqil_activations read_activations(const Napi::Value& from);
-// ids and position alone.
-ForwardRequest read_tokens(const Napi::Object& from);
 ForwardRequest read_forward_request(const Napi::Value& from);
 int32_t read_int(const Napi::Object& from, const char* key);
 Napi::Object read_object(const Napi::Value& from, const char* what);

@@ -22,6 +22,23 @@ Napi::Value create_session(const Napi::CallbackInfo& info) {
   });
 }
 
+namespace {
+
+Napi::Value write_shortlist(Napi::Env env, const cqil_shortlist& list) {
+  const auto n = static_cast<size_t>(list.count);
+  Napi::Int32Array ids = Napi::Int32Array::New(env, n);
+  Napi::Float32Array logits = Napi::Float32Array::New(env, n);
+  std::memcpy(ids.Data(), list.ids, n * sizeof(int32_t));
+  std::memcpy(logits.Data(), list.logits, n * sizeof(float));
+  Napi::Object object = Napi::Object::New(env);
+  object.Set("ids", ids);
+  object.Set("logits", logits);
+  object.Set("logSumExp", list.log_sum_exp);
+  return object;
+}
+
+}  // namespace
+
 Napi::Value forward_call(const Napi::CallbackInfo& info) {
   const Napi::Env env = info.Env();
   return call(env, [&] {
@@ -29,6 +46,8 @@ Napi::Value forward_call(const Napi::CallbackInfo& info) {
     auto request = std::make_shared<ForwardRequest>(read_forward_request(info[1]));
     const bool wanted = request->output != CQIL_OUTPUT_NONE;
     session->arm();
+    if (request->output == CQIL_OUTPUT_SHORTLIST)
+      return Task<cqil_shortlist>::start(env, [session, request] { return session->shortlist(*request); }, write_shortlist);
     return Task<std::vector<float>>::start(
         env, [session, request] { return session->forward(*request); },
         [wanted](Napi::Env env, std::vector<float> values) -> Napi::Value {
@@ -37,31 +56,6 @@ Napi::Value forward_call(const Napi::CallbackInfo& info) {
           Napi::Float32Array array = Napi::Float32Array::New(env, values.size());
           if (!values.empty()) std::memcpy(array.Data(), values.data(), values.size() * sizeof(float));
           return array;
-        });
-  });
-}
-
-Napi::Value shortlist_call(const Napi::CallbackInfo& info) {
-  const Napi::Env env = info.Env();
-  return call(env, [&] {
-    auto session = read_open<SessionHandle>(info[0]);
-    const Napi::Object object = read_object(info[1], "request");
-    auto request = std::make_shared<ForwardRequest>(read_tokens(object));
-    const int32_t count = read_int(object, "count");
-    session->arm();
-    return Task<cqil_shortlist>::start(
-        env, [session, request, count] { return session->shortlist(*request, count); },
-        [](Napi::Env env, const cqil_shortlist& list) -> Napi::Value {
-          const auto n = static_cast<size_t>(list.count);
-          Napi::Int32Array ids = Napi::Int32Array::New(env, n);
-          Napi::Float32Array logits = Napi::Float32Array::New(env, n);
-          std::memcpy(ids.Data(), list.ids, n * sizeof(int32_t));
-          std::memcpy(logits.Data(), list.logits, n * sizeof(float));
-          Napi::Object object = Napi::Object::New(env);
-          object.Set("ids", ids);
-          object.Set("logits", logits);
-          object.Set("logSumExp", list.log_sum_exp);
-          return object;
         });
   });
 }

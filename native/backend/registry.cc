@@ -5,8 +5,8 @@
 #include <fstream>
 
 #include "../core/error.h"
+#include "../core/shared_library.h"
 #include "../cpu/cpu_backend.h"
-#include "shared_library.h"
 
 namespace cqil {
 namespace {

@@ -89,14 +89,13 @@ size_t result_size(cqil_output output, const cqil_shape& shape, size_t n, size_t
 
 std::vector<float> Session::forward(const ForwardRequest& request) { return run(request, nullptr, nullptr); }
 
-cqil_shortlist Session::shortlist(const ForwardRequest& request, int32_t count) {
-  if (count < 1 || count > CQIL_MAX_SHORTLIST)
-    throw Error("INVALID_ARGUMENT", "A shortlist has 1 to " + std::to_string(CQIL_MAX_SHORTLIST) + " entries, not " + std::to_string(count) + ".");
+cqil_shortlist Session::shortlist(const ForwardRequest& request) {
+  if (request.count < 1 || request.count > CQIL_MAX_SHORTLIST)
+    throw Error("INVALID_ARGUMENT",
+                "A shortlist has 1 to " + std::to_string(CQIL_MAX_SHORTLIST) + " entries, not " + std::to_string(request.count) + ".");
   cqil_shortlist list = {};
-  list.count = count;
-  ForwardRequest listed = request;
-  listed.output = CQIL_OUTPUT_SHORTLIST;
-  run(listed, nullptr, &list);
+  list.count = request.count;
+  run(request, nullptr, &list);
   return list;
 }
 
@@ -115,6 +114,8 @@ std::vector<cqil_span> Session::timeline(const ForwardRequest& request) {
 std::vector<float> Session::run(const ForwardRequest& request, std::vector<cqil_span>* spans, cqil_shortlist* shortlist) {
   std::lock_guard<std::mutex> lock(model_->forward_mutex());
   check(request);
+  if ((request.output == CQIL_OUTPUT_SHORTLIST) != (shortlist != nullptr))
+    throw Error("INVALID_ARGUMENT", "A shortlist was asked for where none is given, or the reverse.");
   const int32_t n = static_cast<int32_t>(request.ids.size());
   std::vector<int32_t> targets;
   if (request.output == CQIL_OUTPUT_SCORES) {

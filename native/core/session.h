@@ -17,7 +17,8 @@ struct ForwardRequest {
   int32_t position = 0;
   cqil_output output = CQIL_OUTPUT_NONE;
   bool has_next = false;
-  int32_t next = 0;  // the id after the last, when its score is wanted too
+  int32_t next = 0;   // the id after the last, when its score is wanted too
+  int32_t count = 0;  // entries wanted of a shortlist
 };
 
 class Session {
@@ -32,9 +33,9 @@ class Session {
   // trace, or nothing. Throws INVALID_ARGUMENT,
   // CONTEXT_OVERFLOW or ABORTED; after an error the positions before request.position are as they were.
   std::vector<float> forward(const ForwardRequest& request);
-  // The same, but of the logits only the `count` highest after the last id; the request's output is ignored. Throws also
-  // INVALID_ARGUMENT for a count outside 1 .. CQIL_MAX_SHORTLIST.
-  cqil_shortlist shortlist(const ForwardRequest& request, int32_t count);
+  // The same for a request of a shortlist: the highest request.count logits after the last id. Throws also INVALID_ARGUMENT for a count
+  // outside 1 .. CQIL_MAX_SHORTLIST.
+  cqil_shortlist shortlist(const ForwardRequest& request);
   // What forward() does, thrown away, and when each thread computed what: in order of threads, then of time. Throws also
   // BACKEND_UNAVAILABLE when the backend keeps no times.
   std::vector<cqil_span> timeline(const ForwardRequest& request);

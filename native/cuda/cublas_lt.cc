@@ -5,7 +5,7 @@
 #include <tuple>
 #include <vector>
 
-#include "../backend/shared_library.h"
+#include "../core/shared_library.h"
 #include "failure.h"
 
 namespace cqil::cuda {

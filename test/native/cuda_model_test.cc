@@ -151,7 +151,10 @@ void test_shortlists(const Pair& models) {
     for (int32_t count : {40, 3, 3, 3, CQIL_MAX_SHORTLIST, 1}) {
       const std::vector<int32_t> ids = some_ids(position == 0 ? 3 : 1, static_cast<uint64_t>(position));
       const ForwardRequest request = request_of(ids, position, CQIL_OUTPUT_LOGITS);
-      check::expect_shortlist(listed.shortlist(request, count), whole.forward(request), count,
+      ForwardRequest short_request = request;
+      short_request.output = CQIL_OUTPUT_SHORTLIST;
+      short_request.count = count;
+      check::expect_shortlist(listed.shortlist(short_request), whole.forward(request), count,
                               "execution " + std::to_string(static_cast<int>(execution)) + " at " + std::to_string(position));
       position += static_cast<int32_t>(ids.size());
     }

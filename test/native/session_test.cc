@@ -180,16 +180,21 @@ void test_shortlist() {
       const std::vector<float> logits = run(session, ids, {ids.size()});
       ForwardRequest request;
       request.ids = ids;
-      check::expect_shortlist(session.shortlist(request, count), logits, count, std::to_string(count) + " of the prompt's logits");
+      request.output = CQIL_OUTPUT_SHORTLIST;
+      request.count = count;
+      check::expect_shortlist(session.shortlist(request), logits, count, std::to_string(count) + " of the prompt's logits");
       request.ids = {ids.back()};
       request.position = static_cast<int32_t>(ids.size()) - 1;
-      check::expect_shortlist(session.shortlist(request, count), logits, count, std::to_string(count) + " of a token's logits");
+      check::expect_shortlist(session.shortlist(request), logits, count, std::to_string(count) + " of a token's logits");
     }
   Session session(small_model(1), Plan{}, Execution::kWide, 64);
   ForwardRequest request;
   request.ids = ids;
-  for (int32_t count : {-1, 0, CQIL_MAX_SHORTLIST + 1})
-    check::throws("INVALID_ARGUMENT", [&] { session.shortlist(request, count); }, "no such length");
+  request.output = CQIL_OUTPUT_SHORTLIST;
+  for (int32_t count : {-1, 0, CQIL_MAX_SHORTLIST + 1}) {
+    request.count = count;
+    check::throws("INVALID_ARGUMENT", [&] { session.shortlist(request); }, "no such length");
+  }
 }
 
 // [n_layers][3][n][72]: each layer's x, a_j and m_j.

@@ -1,7 +1,7 @@
 import { setImmediate } from 'node:timers/promises';
 import type { GenerationModel, GenerationSession } from '../../lib/generate.js';
 import { CqilError } from '../../lib/errors.js';
-import type { Shortlist } from '../../lib/shortlist.js';
+import type { Shortlist } from '../../lib/sampler/shortlist.js';
 import { shortlistOf } from './shortlist_of.js';
 
 /** Pieces of the vocabulary by id: 0 begins a text, 1 ends it, 2 to 5 are the UTF-8 bytes of an emoji, then words. */

@@ -1,4 +1,4 @@
-// The little of dlopen and LoadLibrary that the registry needs.
+// The little of dlopen and LoadLibrary that the registry and the CUDA backend need.
 #pragma once
 #include <string>
 
