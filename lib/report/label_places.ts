@@ -17,8 +17,8 @@ export interface Frame {
   bottom: number;
 }
 
-/** Of the font of labels. */
-const CHARACTER_WIDTH = 6.6;
+/** Of the font of labels: of capitals and digits, of which plans are made. */
+const CHARACTER_WIDTH = 7.6;
 const LINE_HEIGHT = 14;
 
 /**
