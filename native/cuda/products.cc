@@ -11,8 +11,11 @@ namespace {
 
 constexpr const char* kComputing = "it computed";
 
-// The library's fast kernels want 16 bytes at a time.
-bool fits(const Matrix& w) { return w.dtype == CQIL_BF16 && w.rows % 8 == 0 && w.cols % 8 == 0; }
+// Of a cqil_tensor or a Matrix. The library's fast kernels want 16 bytes at a time.
+template <class Weights>
+bool fits(const Weights& w) {
+  return w.dtype == CQIL_BF16 && w.rows % 8 == 0 && w.cols % 8 == 0;
+}
 
 // A lane's rows of a buffer [max_lanes, batch, stride].
 float* lane_rows(const DeviceSession& s, float* buffer, int64_t stride, int32_t lane) { return buffer + lane * s.size.batch * stride; }
@@ -28,12 +31,11 @@ bool each_lane(const LaneRange& lanes, Body body) {
 }  // namespace
 
 bool Products::take_library(const cqil_weights& host) {
-  return host.layers[0].wq.dtype == CQIL_BF16 || host.layers[0].w_down.dtype == CQIL_BF16;
+  return fits(host.layers[0].wq) || fits(host.layers[0].w_down);
 }
 
 Products::Products(const CublasLt* library, const Weights& weights, const DeviceSession& session, cudaStream_t stream) : weights_(weights) {
-  const DeviceLayer& layer = weights.layer(0);
-  if (!library || (!fits(layer.wq) && !fits(layer.w_down))) return;
+  if (!library) return;
   const auto lanes = static_cast<size_t>(session.size.max_lanes);
   part_stride_ = session.size.batch * static_cast<int64_t>(std::max({session.dim_stride, session.attention_stride, session.hidden_stride}));
   up_stride_ = session.size.batch * static_cast<int64_t>(session.hidden_stride);
@@ -49,12 +51,12 @@ Products::Products(const CublasLt* library, const Weights& weights, const Device
 }
 
 bool Products::takes(int32_t n_tokens, std::initializer_list<Matrix> weights) const {
-  return library_ && n_tokens >= kFewestTokens && std::all_of(weights.begin(), weights.end(), fits);
+  return library_ && n_tokens >= kFewestTokens && std::all_of(weights.begin(), weights.end(), fits<Matrix>);
 }
 
 void Products::split(const Rows& x, int32_t lane, cudaStream_t stream) const {
-  uint16_t* const high = parts_.get() + 2 * lane * part_stride_;
-  check(launch_split(x.first, high, high + part_stride_, x.count * x.stride, stream), kComputing);
+  auto* const parts = reinterpret_cast<uint32_t*>(parts_.get() + 2 * lane * part_stride_);
+  check(launch_split(x.first, parts, static_cast<int>(part_stride_ / 2), static_cast<int>(x.count * x.stride), stream), kComputing);
 }
 
 bool Products::multiply(const Matrix& w, const Rows& x, int32_t lane, const Rows& y, const float* bias, cudaStream_t stream) const {
@@ -92,15 +94,21 @@ bool Products::library_qkv(const Step& step, const LaneRange& lanes, cudaStream_
   return done;
 }
 
-bool Products::library_attention_out(const Step& step, const LaneRange& lanes, cudaStream_t stream) const {
-  const DeviceSession& s = step.session;
+bool Products::library_product(const Step& step, const LaneRange& lanes, Matrix DeviceLayer::* weights, const float* DeviceLayer::* bias,
+                               const Buffer& from, const Buffer& to, cudaStream_t stream) const {
   return each_lane(lanes, [&](int32_t lane) {
     const DeviceLayer& layer = weights_.layer(lanes.first_layer + lane);
-    if (!takes(step.n_tokens, {layer.wo})) return false;
-    const Rows x = {lane_rows(s, s.attention, s.attention_stride, lane), s.attention_stride, step.n_tokens};
+    if (!takes(step.n_tokens, {layer.*weights})) return false;
+    const Rows x = {lane_rows(step.session, from.first, from.stride, lane), from.stride, step.n_tokens};
+    const Rows y = {lane_rows(step.session, to.first, to.stride, lane), to.stride, step.n_tokens};
     split(x, lane, stream);
-    return multiply(layer.wo, x, lane, {lane_rows(s, s.attention_out, s.dim_stride, lane), s.dim_stride, step.n_tokens}, layer.bo, stream);
+    return multiply(layer.*weights, x, lane, y, bias ? layer.*bias : nullptr, stream);
   });
+}
+
+bool Products::library_attention_out(const Step& step, const LaneRange& lanes, cudaStream_t stream) const {
+  const DeviceSession& s = step.session;
+  return library_product(step, lanes, &DeviceLayer::wo, &DeviceLayer::bo, {s.attention, s.attention_stride}, {s.attention_out, s.dim_stride}, stream);
 }
 
 bool Products::library_gate_up(const Step& step, const LaneRange& lanes, cudaStream_t stream) const {
@@ -126,13 +134,7 @@ bool Products::library_gate_up(const Step& step, const LaneRange& lanes, cudaStr
 
 bool Products::library_down_apart(const Step& step, const LaneRange& lanes, cudaStream_t stream) const {
   const DeviceSession& s = step.session;
-  return each_lane(lanes, [&](int32_t lane) {
-    const DeviceLayer& layer = weights_.layer(lanes.first_layer + lane);
-    if (!takes(step.n_tokens, {layer.w_down})) return false;
-    const Rows x = {lane_rows(s, s.gate_up, s.hidden_stride, lane), s.hidden_stride, step.n_tokens};
-    split(x, lane, stream);
-    return multiply(layer.w_down, x, lane, {lane_rows(s, s.mlp_out, s.dim_stride, lane), s.dim_stride, step.n_tokens}, nullptr, stream);
-  });
+  return library_product(step, lanes, &DeviceLayer::w_down, nullptr, {s.gate_up, s.hidden_stride}, {s.mlp_out, s.dim_stride}, stream);
 }
 
 void Products::qkv(const Step& step, const LaneRange& lanes, cudaStream_t stream) const {

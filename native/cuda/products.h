@@ -36,12 +36,21 @@ class Products {
     int32_t count;
   };
 
+  // A buffer of the lanes, [max_lanes, batch, stride].
+  struct Buffer {
+    float* first;
+    int64_t stride;
+  };
+
   // By the library. False when it cannot: what was enqueued then has no effect but on buffers that the kernels write anew.
   bool library_qkv(const Step& step, const LaneRange& lanes, cudaStream_t stream) const;
   bool library_attention_out(const Step& step, const LaneRange& lanes, cudaStream_t stream) const;
   bool library_gate_up(const Step& step, const LaneRange& lanes, cudaStream_t stream) const;
   bool library_down_apart(const Step& step, const LaneRange& lanes, cudaStream_t stream) const;
 
+  // to = from . weights^T [+ bias] of every lane.
+  bool library_product(const Step& step, const LaneRange& lanes, Matrix DeviceLayer::* weights, const float* DeviceLayer::* bias,
+                       const Buffer& from, const Buffer& to, cudaStream_t stream) const;
   bool takes(int32_t n_tokens, std::initializer_list<Matrix> weights) const;
   // The parts of x, for the products of a lane that follow.
   void split(const Rows& x, int32_t lane, cudaStream_t stream) const;

@@ -58,15 +58,17 @@ inline void dot_rows(const uint8_t* rows, int64_t row_bytes, int64_t cols, const
   F32x16 sum[R];
   CQIL_UNROLL for (int r = 0; r < R; r++) sum[r] = zero();
   const int64_t blocks = cols / W::kBlock;
-  // Neighbouring rows: those after them follow in memory, and are asked for as these are read, as R streams within a page are more than
-  // hardware prefetchers follow. Short rows are asked for several turns ahead, for memory is about that far away.
-  const int64_t distance = R * row_bytes > kPrefetchBytes ? R * row_bytes : kPrefetchBytes;
   for (int64_t b = 0; b < blocks; b++) {
     const float* xb = x + b * W::kBlock;
-    if constexpr (!kInRuns<W>)
+    if constexpr (kInRuns<W>) {
+      if (W::kBytes > 32 || b % 2 == 0)  // once for every 64 bytes, or a little more often
+        CQIL_UNROLL for (int r = 0; r < R; r++) prefetch(rows + r * row_bytes + b * W::kBytes + kRunPrefetchBytes);
+    } else {
+      // Neighbouring rows: those after them follow in memory, and are asked for as these are read, as R streams within a page are more
+      // than hardware prefetchers follow. Short rows are asked for several turns ahead, for memory is about that far away.
+      const int64_t distance = R * row_bytes > kPrefetchBytes ? R * row_bytes : kPrefetchBytes;
       prefetch_range(rows + distance + b * R * W::kBytes, R * W::kBytes);
-    else if (W::kBytes > 32 || b % 2 == 0)  // once for every 64 bytes, or a little more often
-      CQIL_UNROLL for (int r = 0; r < R; r++) prefetch(rows + r * row_bytes + b * W::kBytes + kRunPrefetchBytes);
+    }
     add_block<W>(rows + b * W::kBytes, row_bytes, xb, sum, std::make_integer_sequence<int, R>());
   }
   if constexpr (W::kBlock == 16) {

@@ -12,6 +12,7 @@
 // weights and x is on its way to registers while tensor cores work on this one.
 #include "matmul.h"
 
+#include "bf16_parts.cuh"
 #include "dequantize.cuh"
 #include "mlp.cuh"
 #include "prefill.h"
@@ -88,20 +89,6 @@ __device__ __forceinline__ void store_product(const Step& step, const MatmulRun&
     const int at = row / m.head_dim * s.head_stride + row % m.head_dim, kv_width = m.n_kv_heads * s.head_stride;
     if (from.w == &layer.wq) lane_row(s, s.query, s.query_stride, lane, token)[at] = value;
     else lane_row(s, s.key_value, 2 * kv_width, lane, token)[(from.w == &layer.wv ? kv_width : 0) + at] = value;
-  }
-}
-
-// Eight values as kParts bf16 parts, to tile[part] at the same place; `part_stride` in words.
-template <int kParts>
-__device__ __forceinline__ void store_parts(uint32_t* tile, int part_stride, int at, float (&v)[8]) {
-  CQIL_UNROLL for (int part = 0; part < kParts; part++) {
-    uint32_t pairs[4];
-    CQIL_UNROLL for (int i = 0; i < 4; i++) {
-      pairs[i] = bf16_pair(v[2 * i], v[2 * i + 1]);
-      v[2 * i] -= float_from_bits(pairs[i] << 16);
-      v[2 * i + 1] -= float_from_bits(pairs[i] & 0xffff0000u);
-    }
-    *reinterpret_cast<uint4*>(tile + part * part_stride + at) = make_uint4(pairs[0], pairs[1], pairs[2], pairs[3]);
   }
 }
 

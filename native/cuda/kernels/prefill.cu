@@ -1,6 +1,7 @@
 // Several tokens: what goes before and after the matrix products. Rows of norms and heads are a warp's each.
 #include "prefill.h"
 
+#include "bf16_parts.cuh"
 #include "matmul.h"
 #include "prefill_attention.h"
 #include "mlp.cuh"
@@ -76,17 +77,12 @@ __global__ void __launch_bounds__(kThreads) scores_kernel(const __grid_constant_
 }
 
 // Eight values a thread. Bytes: four in and four out per value.
-__global__ void __launch_bounds__(kThreads) split_kernel(const float* x, uint16_t* high, uint16_t* low, int64_t n) {
-  const int64_t at = (static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x) * 8;
+__global__ void __launch_bounds__(kThreads) split_kernel(const float* x, uint32_t* parts, int part_stride, int n) {
+  const int at = (static_cast<int>(blockIdx.x) * kThreads + static_cast<int>(threadIdx.x)) * 8;
   if (at >= n) return;
-  uint32_t highs[4], lows[4];
-  CQIL_UNROLL for (int i = 0; i < 4; i++) {
-    const float a = x[at + 2 * i], b = x[at + 2 * i + 1];
-    highs[i] = bf16_pair(a, b);
-    lows[i] = bf16_pair(a - float_from_bits(highs[i] << 16), b - float_from_bits(highs[i] & 0xffff0000u));
-  }
-  *reinterpret_cast<uint4*>(high + at) = make_uint4(highs[0], highs[1], highs[2], highs[3]);
-  *reinterpret_cast<uint4*>(low + at) = make_uint4(lows[0], lows[1], lows[2], lows[3]);
+  float v[8];
+  CQIL_UNROLL for (int i = 0; i < 8; i++) v[i] = x[at + i];
+  store_parts<2>(parts, part_stride, at / 2, v);
 }
 
 // Four values a thread. Bytes: eight in and four out per value.
@@ -114,8 +110,8 @@ cudaError_t launch_finish_heads(const Step& step, const LaneRange& lanes, cudaSt
   return launch(finish_heads_kernel, {static_cast<uint32_t>((items + kWarps - 1) / kWarps), 1, 1, kThreads, bytes, false}, stream, step, lanes);
 }
 
-cudaError_t launch_split(const float* x, uint16_t* high, uint16_t* low, int64_t n, cudaStream_t stream) {
-  return launch(split_kernel, in_runs(n, 8), stream, x, high, low, n);
+cudaError_t launch_split(const float* x, uint32_t* parts, int part_stride, int n, cudaStream_t stream) {
+  return launch(split_kernel, in_runs(n, 8), stream, x, parts, part_stride, n);
 }
 
 cudaError_t launch_silu_mul(float* gate, const float* up, int64_t n, cudaStream_t stream) {

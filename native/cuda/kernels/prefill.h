@@ -19,8 +19,8 @@ cudaError_t prefill_head(const Step& step, int32_t first_token, int32_t n_rows, 
 cudaError_t launch_norms(const Step& step, const LaneRange& lanes, bool mlp, cudaStream_t stream);
 // Q, K and V without bias, norm and RoPE to where they belong: the end of qkv.
 cudaError_t launch_finish_heads(const Step& step, const LaneRange& lanes, cudaStream_t stream);
-// high = x as bf16, low = x - high as bf16. n is a multiple of 8, all at 16 bytes.
-cudaError_t launch_split(const float* x, uint16_t* high, uint16_t* low, int64_t n, cudaStream_t stream);
+// parts[0] = x as bf16, parts[1] = x - parts[0] as bf16, part_stride words of two values apart. n is a multiple of 8, all at 16 bytes.
+cudaError_t launch_split(const float* x, uint32_t* parts, int part_stride, int n, cudaStream_t stream);
 // gate = SiLU(gate) * up. n is a multiple of 4, both at 16 bytes.
 cudaError_t launch_silu_mul(float* gate, const float* up, int64_t n, cudaStream_t stream);
 
