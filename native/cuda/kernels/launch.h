@@ -9,7 +9,7 @@
 // waits for launch_attention_out of the lanes before it. Lanes share no scratch. `persistent` is launch_token. With one token
 // the three give the same bits: a value is summed in an order that depends on its length alone.
 //
-// With several tokens the matrix products run on tensor cores with each float32 operand split into bf16 parts (matmul.cuh).
+// With several tokens the matrix products run on tensor cores with each float32 operand split into bf16 parts (matmul.cu).
 // Relative to float64, in norm: one token 1e-5; several tokens 5e-5, and 1e-5 with F32 weights.
 #pragma once
 #include <stddef.h>
