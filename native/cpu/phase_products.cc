@@ -23,7 +23,10 @@ void Pass::product(const cqil_tensor& w, int64_t first_row, int64_t n_rows, cons
       int8_kernels_.pack[w.dtype](rows + r * bytes, bytes, n, w.cols, packed);
       int8_kernels_.matmul[w.dtype](packed, n, input.int8, session.int8_stride, n_tokens, w.cols, y + r, y_stride);
     } else {
-      kernels_.unpack[w.dtype](rows + r * bytes, bytes, n, w.cols, panel);
+      for (int64_t from = 0, to; from < w.cols; from = to) {
+        to = std::min(panel_chunk_end(from, padded(w.cols)), w.cols);
+        kernels_.unpack[w.dtype](rows + r * bytes + row_bytes(w.dtype, from), bytes, n, to - from, panel + n * from);
+      }
       kernels_.matmul(panel, n, input.x, input.stride, n_tokens, padded(w.cols), y + r, y_stride);
     }
   }

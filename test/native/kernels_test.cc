@@ -36,7 +36,7 @@ void test_products(const Kernels& k, cqil_dtype dtype, int64_t n_rows, int64_t c
   std::vector<uint8_t> rows(static_cast<size_t>(n_rows * bytes));
   fill_random(rows.data(), dtype, n_rows, cols, random.next());
   const std::vector<double> w = check::dequantize(rows.data(), dtype, n_rows * cols);
-  constexpr int64_t kTokens = 11;
+  constexpr int64_t kTokens = 53;  // whole blocks of every instruction set, whole tiles and a rest
   const int64_t stride = padded(cols);
   std::vector<float> x(static_cast<size_t>(kTokens * stride), 0.0f);
   for (int64_t t = 0; t < kTokens; t++)
@@ -53,8 +53,13 @@ void test_products(const Kernels& k, cqil_dtype dtype, int64_t n_rows, int64_t c
     }
   check::near(worst, 0, 1e-6, name + " unpack");
 
-  std::vector<float> tiled(static_cast<size_t>(kTokens * n_rows)), single(static_cast<size_t>(n_rows));
-  k.matmul(unpacked.data(), n_rows, x.data(), stride, kTokens, stride, tiled.data(), n_rows);
+  std::vector<float> panel(unpacked.size()), tiled(static_cast<size_t>(kTokens * n_rows)), single(static_cast<size_t>(n_rows));
+  float* to = panel.data();
+  for (int64_t from = 0, end; from < stride; from = end) {
+    end = panel_chunk_end(from, stride);
+    for (int64_t r = 0; r < n_rows; r++) to = std::copy(&unpacked[static_cast<size_t>(r * stride + from)], &unpacked[static_cast<size_t>(r * stride)] + end, to);
+  }
+  k.matmul(panel.data(), n_rows, x.data(), stride, kTokens, stride, tiled.data(), n_rows);
   bool bits = true;
   for (int64_t t = 0; t < kTokens; t++) {
     k.matvec[dtype](rows.data(), bytes, n_rows, cols, x.data() + t * stride, single.data());

@@ -9,6 +9,7 @@
 
 using namespace cqil;
 using check::small_model;
+using check::small_weights;
 
 namespace {
 
@@ -57,6 +58,16 @@ void test_same_bits(const char* dtype, const Plan& plan) {
         check::that(check::same_bits(run(session, ids, pieces), expected),
                     std::string(dtype) + " D=" + std::to_string(plan.bypass) + " threads " + std::to_string(threads));
       }
+}
+
+// Rows of more columns than one chunk of a panel has: a prompt, whose products go by panels, gives what its tokens give one by one.
+void test_long_rows() {
+  for (const char* dtype : {"F32", "BF16", "Q8_0", "Q4_0", "Q4_K", "Q5_K", "Q6_K"}) {
+    const auto model = std::make_shared<Model>(small_weights(dtype, 2, false, dtype[0] == 'Q' ? 1280 : 1115), *cpu_backend(), cqil_model_options{1, 0, nullptr});
+    Session whole(model, Plan{}, Execution::kWide, 64), single(model, Plan{}, Execution::kWide, 64);
+    const std::vector<int32_t> ids = some_ids(37);
+    check::that(check::same_bits(run(whole, ids, {37}), run(single, ids, {1})), std::string(dtype) + " in chunks and row by row");
+  }
 }
 
 // The same promise for every format of the KV cache, and rounding that is seen but small.
@@ -313,6 +324,7 @@ int main() {
   for (const char* dtype : {"F16", "BF16", "Q8_0", "Q4_0", "Q4_K", "Q5_K", "Q6_K"}) test_same_bits(dtype, mixed_plan(1, false));
   for (const char* dtype : {"F32", "Q8_0"}) test_kv_formats(dtype);
   for (const char* dtype : {"F32", "Q8_0", "Q4_0", "Q4_K", "Q5_K", "Q6_K"}) test_int8(dtype);
+  test_long_rows();
   test_cache_bytes();
   test_groups_of_one();
   test_scores();

@@ -9,12 +9,12 @@
 namespace check {
 
 // Quantized rows are whole blocks of 256; elsewhere the sizes are odd on purpose, unless they are to be round too.
-inline cqil::WeightsSpec small_weights(const char* dtype = "F32", int32_t layers = 6, bool round = false) {
+inline cqil::WeightsSpec small_weights(const char* dtype = "F32", int32_t layers = 6, bool round = false, int32_t hidden_dim = 0) {
   cqil::WeightsSpec spec = {};
   round = round || dtype[0] == 'Q';
   cqil_shape& s = spec.shape;
   s.dim = round ? 256 : 72;
-  s.hidden_dim = round ? 512 : 123;
+  s.hidden_dim = hidden_dim ? hidden_dim : round ? 512 : 123;
   s.head_dim = round ? 64 : 18;
   s.n_heads = 4;
   s.n_kv_heads = 2;

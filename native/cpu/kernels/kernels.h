@@ -16,6 +16,11 @@ constexpr int64_t padded(int64_t n) { return (n + kPad - 1) / kPad * kPad; }
 // Rows of packed weights unpacked at a time when there is more than one token.
 constexpr int64_t kPanelRows = 32;
 
+// A panel of n unpacked columns holds them in chunks, [n_rows, columns] one after another, so that a few rows of a chunk are neighbours and
+// stay in the first cache. Chunks have kPanelCols columns, but for the last, which takes a small rest with it.
+constexpr int64_t kPanelCols = 512;
+constexpr int64_t panel_chunk_end(int64_t from, int64_t n) { return n - from <= kPanelCols + kPanelCols / 4 ? n : from + kPanelCols; }
+
 // Queries one call of attend takes, so that each key and value is read once for them all: those of consecutive positions,
 // or of the heads that share a key/value head.
 constexpr int kAttendQueries = 4;
@@ -45,9 +50,8 @@ struct Kernels {
                                    float* y);
   // out[r, c] = the weights as float32, each row padded with zeros: out is [n_rows, padded(cols)].
   void (*unpack[CQIL_DTYPE_COUNT])(const uint8_t* rows, int64_t row_bytes, int64_t n_rows, int64_t cols, float* out);
-  // y[t * y_stride + r] = w row r . x row t; w is [n_rows, n] and x [n_tokens, x_stride], n a
-  // multiple of 16 and n_rows at most kPanelRows.
-  void (*matmul)(const float* w, int64_t n_rows, const float* x, int64_t x_stride, int64_t n_tokens, int64_t n, float* y,
+  // y[t * y_stride + r] = row r of the panel . x row t; x is [n_tokens, x_stride], n a multiple of 16.
+  void (*matmul)(const float* panel, int64_t n_rows, const float* x, int64_t x_stride, int64_t n_tokens, int64_t n, float* y,
                  int64_t y_stride);
 
   // out = x * weight / sqrt(mean(x^2) + eps); out's padding is left alone. out may be x.

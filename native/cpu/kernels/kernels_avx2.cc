@@ -5,7 +5,6 @@
 #define CQIL_MATVEC_ROWS 4
 #define CQIL_TILE_ROWS 4
 #define CQIL_TILE_TOKENS 3
-#define CQIL_TILE_COLS 512
 #define CQIL_ATTEND_SUMS 4
 #include "f32x16_avx2.h"
 #include "kernels_inl.h"

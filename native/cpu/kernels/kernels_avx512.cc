@@ -5,7 +5,6 @@
 #define CQIL_MATVEC_ROWS 4
 #define CQIL_TILE_ROWS 4
 #define CQIL_TILE_TOKENS 6
-#define CQIL_TILE_COLS 1024
 #define CQIL_ATTEND_SUMS 16
 #include "f32x16_avx512.h"
 #include "kernels_inl.h"

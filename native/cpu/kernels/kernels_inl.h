@@ -1,7 +1,7 @@
 // The kernels, written once over F32x16 and compiled once per instruction set by the file that includes this one.
 // That file defines CQIL_ISA (a namespace), CQIL_MATVEC_ROWS (rows whose sums run side by side, enough to hide the
-// latency of an addition), CQIL_TILE_ROWS and CQIL_TILE_TOKENS (the register tile of matmul), CQIL_TILE_COLS (columns whose part of a
-// tile's rows stays in the first cache) and CQIL_ATTEND_SUMS (vectors of sums that attention may keep in registers).
+// latency of an addition), CQIL_TILE_ROWS and CQIL_TILE_TOKENS (the register tile of matmul) and CQIL_ATTEND_SUMS (vectors of sums
+// that attention may keep in registers).
 #pragma once
 #include "attention_inl.h"
 #include "elementwise_inl.h"

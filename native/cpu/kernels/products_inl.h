@@ -1,5 +1,6 @@
 // Products of weight rows with activations: packed rows with one vector (decode), unpacked rows with several (prefill).
 #pragma once
+#include <type_traits>
 #include <utility>
 
 #include "kernels.h"
@@ -109,17 +110,18 @@ void unpack(const uint8_t* rows, int64_t row_bytes, int64_t n_rows, int64_t cols
   }
 }
 
-// ---- products of float32 rows --------------------------------------------------------------------------------------
+// ---- products of panels --------------------------------------------------------------------------------------------
 
-// Adds columns [from, to) to the sums of an R x T tile, for the lanes of one register from `lane` on: R x T sums of one register, R of
-// w and one of x fill the register file of AVX2, where whole vectors would spill. Sums begin at zero with column 0 and wait in carry.
+// Adds a chunk of n columns to the sums of an R x T tile, for the lanes of one register from `lane` on: R x T sums of one register, R of
+// w and one of x fill the register file of AVX2, where whole vectors would spill. Sums begin at zero with the first chunk, wait in carry
+// and go to y with the last, when the other lanes are there.
 template <int R, int T>
-CQIL_NOINLINE void tile_lanes(const float* w, const float* x, int64_t x_stride, int64_t from, int64_t to, int64_t n, int lane,
-                              float* carry, float* y, int64_t y_stride) {
+CQIL_NOINLINE void tile_lanes(const float* w, const float* x, int64_t x_stride, int64_t n, bool first, bool last, int lane, float* carry,
+                              float* y, int64_t y_stride) {
   Register sum[T][R];
   CQIL_UNROLL for (int t = 0; t < T; t++)
-    CQIL_UNROLL for (int r = 0; r < R; r++) sum[t][r] = from == 0 ? zero_register() : load_register(carry + 16 * (t * R + r) + lane);
-  for (int64_t k = from + lane; k < to; k += 16) {
+    CQIL_UNROLL for (int r = 0; r < R; r++) sum[t][r] = first ? zero_register() : load_register(carry + 16 * (t * R + r) + lane);
+  for (int64_t k = lane; k < n; k += 16) {
     Register wk[R];
     CQIL_UNROLL for (int r = 0; r < R; r++) wk[r] = load_register(w + r * n + k);
     CQIL_UNROLL for (int t = 0; t < T; t++) {
@@ -127,56 +129,53 @@ CQIL_NOINLINE void tile_lanes(const float* w, const float* x, int64_t x_stride, 
       CQIL_UNROLL for (int r = 0; r < R; r++) sum[t][r] = fma_register(wk[r], xk, sum[t][r]);
     }
   }
-  if constexpr (kRegisterLanes == 16) {  // whole sums need not wait for their other lanes
-    if (to == n) {
-      CQIL_UNROLL for (int t = 0; t < T; t++) store_sums<R>(sum[t], y + t * y_stride);
-      return;
+  if (last && lane + kRegisterLanes == 16) {
+    CQIL_UNROLL for (int t = 0; t < T; t++) {
+      F32x16 whole[R];
+      CQIL_UNROLL for (int r = 0; r < R; r++) whole[r] = with_last_register(carry + 16 * (t * R + r), sum[t][r]);
+      store_sums<R>(whole, y + t * y_stride);
     }
+    return;
   }
   CQIL_UNROLL for (int t = 0; t < T; t++)
     CQIL_UNROLL for (int r = 0; r < R; r++) store_register(carry + 16 * (t * R + r) + lane, sum[t][r]);
 }
 
-// Adds columns [from, to) to an R x T tile, and gives y its sums once the last column n is in.
-template <int R, int T>
-inline void tile(const float* w, const float* x, int64_t x_stride, int64_t from, int64_t to, int64_t n, float* carry, float* y,
-                 int64_t y_stride) {
-  for (int lane = 0; lane < 16; lane += kRegisterLanes) tile_lanes<R, T>(w, x, x_stride, from, to, n, lane, carry, y, y_stride);
-  if (to < n || kRegisterLanes == 16) return;
-  CQIL_UNROLL for (int t = 0; t < T; t++) {
-    F32x16 sum[R];
-    CQIL_UNROLL for (int r = 0; r < R; r++) sum[r] = load(carry + 16 * (t * R + r));
-    store_sums<R>(sum, y + t * y_stride);
-  }
-}
+// Rows that stay in the first cache, a chunk of their columns, while tokens pass; and the tokens that pass before the next chunk, whose
+// sums, like their own chunks, the second cache holds.
+constexpr int64_t kGroupRows = 2 * CQIL_TILE_ROWS, kBlockTokens = 8 * CQIL_TILE_TOKENS;
 
+// A chunk of n_rows <= kGroupRows rows and n_tokens <= T tokens.
 template <int T>
-inline void tile_column(const float* w, int64_t n_rows, const float* x, int64_t x_stride, int64_t n, float* carry, float* y,
-                        int64_t y_stride) {
-  for (int64_t from = 0; from < n; from += CQIL_TILE_COLS) {
-    const int64_t to = from + CQIL_TILE_COLS < n ? from + CQIL_TILE_COLS : n;
-    int64_t r = 0;
-    for (; r + CQIL_TILE_ROWS <= n_rows; r += CQIL_TILE_ROWS)
-      tile<CQIL_TILE_ROWS, T>(w + r * n, x, x_stride, from, to, n, carry + 16 * T * r, y + r, y_stride);
-    for (; r < n_rows; r++) tile<1, T>(w + r * n, x, x_stride, from, to, n, carry + 16 * T * r, y + r, y_stride);
-  }
+inline void tile_rows(const float* w, int64_t n_rows, const float* x, int64_t x_stride, int64_t n_tokens, int64_t n, bool first, bool last,
+                      float* carry, float* y, int64_t y_stride) {
+  if constexpr (T > 1)  // the last tokens, fewer than a tile's, together
+    if (n_tokens < T) return tile_rows<T - 1>(w, n_rows, x, x_stride, n_tokens, n, first, last, carry, y, y_stride);
+  auto tile = [&](auto rows, int64_t r) {
+    for (int lane = 0; lane < 16; lane += kRegisterLanes)
+      tile_lanes<rows.value, T>(w + r * n, x, x_stride, n, first, last, lane, carry + 16 * T * r, y + r, y_stride);
+  };
+  int64_t r = 0;
+  for (; r + CQIL_TILE_ROWS <= n_rows; r += CQIL_TILE_ROWS) tile(std::integral_constant<int, CQIL_TILE_ROWS>(), r);
+  for (; r < n_rows; r++) tile(std::integral_constant<int, 1>(), r);
 }
 
-// The last tokens, fewer than a tile's, together.
-template <int T>
-inline void rest_column(int64_t n_tokens, const float* w, int64_t n_rows, const float* x, int64_t x_stride, int64_t n,
-                        float* carry, float* y, int64_t y_stride) {
-  if (n_tokens == T) return tile_column<T>(w, n_rows, x, x_stride, n, carry, y, y_stride);
-  if constexpr (T > 1) rest_column<T - 1>(n_tokens, w, n_rows, x, x_stride, n, carry, y, y_stride);
-}
-
-inline void matmul(const float* w, int64_t n_rows, const float* x, int64_t x_stride, int64_t n_tokens, int64_t n, float* y,
+inline void matmul(const float* panel, int64_t n_rows, const float* x, int64_t x_stride, int64_t n_tokens, int64_t n, float* y,
                    int64_t y_stride) {
-  alignas(64) float carry[16 * CQIL_TILE_TOKENS * kPanelRows];
-  int64_t t = 0;
-  for (; t + CQIL_TILE_TOKENS <= n_tokens; t += CQIL_TILE_TOKENS)
-    tile_column<CQIL_TILE_TOKENS>(w, n_rows, x + t * x_stride, x_stride, n, carry, y + t * y_stride, y_stride);
-  rest_column<CQIL_TILE_TOKENS - 1>(n_tokens - t, w, n_rows, x + t * x_stride, x_stride, n, carry, y + t * y_stride, y_stride);
+  alignas(64) float carry[16 * kGroupRows * kBlockTokens];
+  for (int64_t r = 0; r < n_rows; r += kGroupRows) {
+    const int64_t rows = kGroupRows < n_rows - r ? kGroupRows : n_rows - r;
+    for (int64_t t0 = 0; t0 < n_tokens; t0 += kBlockTokens) {
+      const int64_t end = t0 + kBlockTokens < n_tokens ? t0 + kBlockTokens : n_tokens;
+      for (int64_t from = 0, to; from < n; from = to) {
+        to = panel_chunk_end(from, n);
+        const float* w = panel + n_rows * from + r * (to - from);
+        for (int64_t t = t0; t < end; t += CQIL_TILE_TOKENS)
+          tile_rows<CQIL_TILE_TOKENS>(w, rows, x + t * x_stride + from, x_stride, end - t, to - from, from == 0, to == n,
+                                      carry + 16 * kGroupRows * (t - t0), y + t * y_stride + r, y_stride);
+      }
+    }
+  }
 }
 
 }  // namespace CQIL_ISA
