@@ -36,9 +36,9 @@ void Pass::product(const cqil_tensor& w, int64_t first_row, int64_t n_rows, cons
 int64_t Pass::rows_per_unit(int64_t rows, int crew_size) const {
   if (tokens_ > 1) return kPanelRows;
   if (crew_size == 1) return rows;  // nobody to share with: the longer a run of rows, the better memory serves it
-  const int64_t eighth = rows / (8 * crew_size);
+  const int64_t quarter = rows / (4 * crew_size);
   const int64_t together = session.int8 ? kInt8Rows : 8;
-  return std::max<int64_t>(16, (eighth + together - 1) / together * together);
+  return std::max<int64_t>(16, (quarter + together - 1) / together * together);
 }
 
 // b_j: the attention outputs of up to D earlier lanes.

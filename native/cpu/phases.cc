@@ -73,41 +73,44 @@ void Pass::rotate(float* head, int64_t position) const {
   }
 }
 
-void Pass::finish_head(const float* product, int64_t stride, const cqil_tensor& bias, const cqil_tensor& norm, bool turn,
-                       int64_t head, int64_t token, float* out) const {
-  std::memcpy(out, product + token * stride, static_cast<size_t>(shape_.head_dim) * sizeof(float));
+void Pass::finish_head(const float* product, const cqil_tensor& bias, const cqil_tensor& norm, bool turn, int64_t head, int64_t token,
+                       float* out) const {
+  std::memcpy(out, product, static_cast<size_t>(shape_.head_dim) * sizeof(float));
   if (bias.data) kernels_.add(out, floats(bias) + head * shape_.head_dim, shape_.head_dim);
   if (norm.data) kernels_.rms_norm(out, floats(norm), shape_.head_dim, shape_.norm_eps, out);
   if (turn) rotate(out, request.position + token);
 }
 
+// Units are heads; when there is one token several of one matrix, as memory serves longer runs of rows better.
 void Pass::qkv(const Crew& crew, const Lanes& lanes) const {
   norm_all(crew, lanes, false);
   const int64_t hd = shape_.head_dim, q = shape_.n_heads, kv = shape_.n_kv_heads;
-  const int64_t units = q + 2 * kv;
+  const int64_t most = tokens_ > 1 ? 1 : crew.size == 1 ? q : std::max<int64_t>(1, q / (8 * crew.size));
+  const int64_t q_units = (q + most - 1) / most, kv_units = (kv + most - 1) / most, units = q_units + 2 * kv_units;
   int held_lane = -1;
   share(crew, lanes.claimed, lanes.n_lanes * units, [&](int64_t unit) {
     const int lane = lanes.first_lane + static_cast<int>(unit / units);
-    const int64_t layer = lanes.first_layer + lane, head = unit % units;
+    const int64_t layer = lanes.first_layer + lane, part = unit % units;
     const cqil_layer& l = weights_.layers[layer];
     const Input x = norm_of(crew, lanes, lane, false, held_lane);
+    const bool query = part < q_units, key = !query && part < q_units + kv_units;
+    const int64_t first = (query ? part : key ? part - q_units : part - q_units - kv_units) * most;
+    const int64_t heads = std::min(most, (query ? q : kv) - first), stride = heads * hd;
     float* tile = crew.scratch->tile.get();
-    const cqil_tensor& w = head < q ? l.wq : head < q + kv ? l.wk : l.wv;
-    const int64_t h = head < q ? head : (head - q) % kv;
-    product(w, h * hd, hd, x, tokens_, tile, hd, *crew.scratch);
-    for (int64_t t = 0; t < tokens_; t++) {
-      const int64_t position = request.position + t;
-      if (head < q) {
-        finish_head(tile, hd, l.bq, l.q_norm, true, h, t,
-                    lane_row(session.query, session.query_stride, lane, t) + h * session.head_stride);
-        continue;
+    product(query ? l.wq : key ? l.wk : l.wv, first * hd, stride, x, tokens_, tile, stride, *crew.scratch);
+    for (int64_t i = 0; i < heads; i++)
+      for (int64_t t = 0; t < tokens_; t++) {
+        const int64_t head = first + i;
+        const float* from = tile + t * stride + i * hd;
+        if (query) {
+          finish_head(from, l.bq, l.q_norm, true, head, t, lane_row(session.query, session.query_stride, lane, t) + head * session.head_stride);
+          continue;
+        }
+        float* row = crew.scratch->head.get();
+        finish_head(from, key ? l.bk : l.bv, key ? l.k_norm : cqil_tensor{}, key, head, t, row);
+        kernels_.store_kv[session.kv_dtype](row, session.head_stride,
+                                            cache_row(key ? session.keys : session.values, layer, head, request.position + t));
       }
-      const bool key = head < q + kv;
-      float* row = crew.scratch->head.get();
-      finish_head(tile, hd, key ? l.bk : l.bv, key ? l.k_norm : cqil_tensor{}, key, h, t, row);
-      kernels_.store_kv[session.kv_dtype](row, session.head_stride,
-                                          cache_row(key ? session.keys : session.values, layer, h, position));
-    }
   });
 }
 

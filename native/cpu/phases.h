@@ -77,8 +77,8 @@ class Pass {
   }
   // Fills the request's shortlist from a row of logits.
   void shorten(const float* logits) const;
-  void finish_head(const float* product, int64_t stride, const cqil_tensor& bias, const cqil_tensor& norm, bool rotate,
-                   int64_t head, int64_t token, float* out) const;
+  void finish_head(const float* product, const cqil_tensor& bias, const cqil_tensor& norm, bool turn, int64_t head, int64_t token,
+                   float* out) const;
   void rotate(float* head, int64_t position) const;
   int64_t rows_per_unit(int64_t rows, int crew_size) const;
 

@@ -2,8 +2,8 @@
 #include <math.h>
 
 #define CQIL_ISA isa_int8_avx2
-#define CQIL_INT8_SETS 1
-#define CQIL_INT8_TOKENS 2
+#define CQIL_INT8_SETS 2
+#define CQIL_INT8_TOKENS 3
 #include "lanes_avx2.h"
 #include "int8_products_inl.h"
 

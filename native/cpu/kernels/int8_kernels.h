@@ -23,7 +23,7 @@ namespace cqil {
 
 // Activations that share a scale.
 constexpr int64_t kInt8Block = 32;
-// Rows of weights that are multiplied side by side, one per lane.
+// A multiple of the rows of weights that any instruction set multiplies side by side, one per lane.
 constexpr int64_t kInt8Rows = 16;
 
 // One rounded row of n values, n a multiple of kInt8Block, in memory of int8_row_bytes(n) on a 64-byte boundary.
@@ -54,7 +54,7 @@ struct Int8Kernels {
   // y[r] = row r . x for n_rows rows.
   void (*matvec[CQIL_DTYPE_COUNT])(const uint8_t* rows, int64_t row_bytes, int64_t n_rows, int64_t cols, const uint8_t* x,
                                    float* y);
-  // Interleaves rows for matmul, kInt8Rows at a time: panel is [n_rows rounded up to whole kInt8Rows, panel_row_bytes].
+  // Interleaves rows for matmul, as many at a time as are multiplied side by side: panel is [n_rows rounded up to whole kInt8Rows, panel_row_bytes].
   void (*pack[CQIL_DTYPE_COUNT])(const uint8_t* rows, int64_t row_bytes, int64_t n_rows, int64_t cols, uint8_t* panel);
   // y[t * y_stride + r] = row r of the panel . row t of x, rows x_stride bytes apart; as matvec, to the bit.
   void (*matmul[CQIL_DTYPE_COUNT])(const uint8_t* panel, int64_t n_rows, const uint8_t* x, int64_t x_stride, int64_t n_tokens,

@@ -79,9 +79,11 @@ inline U32x16 begin(int32_t less) {
   else return shift_left<offset_bits>(splat(static_cast<uint32_t>(less)));
 }
 template <class W>
-inline void add_dot4(U32x16& sum, U32x16 w, U32x16 x) { sum.v = _mm512_dpbusd_epi32(sum.v, w.v, x.v); }
+inline void add_dot4(U32x16& sum, U32x16 w, U32x16 x, int) { sum.v = _mm512_dpbusd_epi32(sum.v, w.v, x.v); }
 template <class W>
 inline U32x16 total(U32x16 sum, int32_t) { return sum; }
 
 }  // namespace CQIL_ISA
 }  // namespace cqil
+
+#include "sixteen_lanes.h"

@@ -96,7 +96,7 @@ inline Dot4<W> begin(int32_t less) {
   return dot;
 }
 template <class W>
-inline void add_dot4(Dot4<W>& dot, const U32x16& w, const U32x16& x) {
+inline void add_dot4(Dot4<W>& dot, const U32x16& w, const U32x16& x, int) {
   CQIL_EACH_QUAD dot.sum[i] = vdotq_s32(dot.sum[i], as_bytes(w.q[i]), as_bytes(x.q[i]));
 }
 template <class W>
@@ -120,7 +120,7 @@ inline Dot4<W> begin(int32_t) {
   return dot;
 }
 template <class W>
-inline void add_dot4(Dot4<W>& dot, const U32x16& w, const U32x16& x) {
+inline void add_dot4(Dot4<W>& dot, const U32x16& w, const U32x16& x, int) {
   CQIL_EACH_QUAD {
     const int8x16_t a = as_bytes(w.q[i]), b = as_bytes(x.q[i]);
     dot.low[i] = vpadalq_s16(dot.low[i], vmull_s8(vget_low_s8(a), vget_low_s8(b)));
@@ -141,3 +141,5 @@ inline U32x16 total(const Dot4<W>& dot, int32_t less) {
 
 }  // namespace CQIL_ISA
 }  // namespace cqil
+
+#include "sixteen_lanes.h"

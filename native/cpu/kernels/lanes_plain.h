@@ -63,8 +63,8 @@ inline void load_columns(const uint8_t* at, int64_t stride, U32x16* column) {
 }
 
 // The exact sum of products of a group's weights, as W in int8_formats.h says they are, with 4 bytes of activations at a
-// time: Dot4 begins with minus the sum of the activations, `less`, takes Weights4 and the activations in every lane, and ends
-// with the total, less W's offset.
+// time: Dot4 begins with minus the sum of the activations, `less`, takes Weights4 k = 0, 1, 2, … and the activations in every lane, and
+// ends with the total, less W's offset.
 template <class W>
 using Weights4 = U32x16;
 template <class W>
@@ -77,7 +77,7 @@ inline U32x16 begin(int32_t less) {
   return splat(W::kOffsetBits ? static_cast<uint32_t>(less) << W::kOffsetBits : 0);
 }
 template <class W>
-inline void add_dot4(U32x16& sum, const U32x16& w, const U32x16& x) {
+inline void add_dot4(U32x16& sum, const U32x16& w, const U32x16& x, int) {
   CQIL_EACH_LANE for (int byte = 0; byte < 32; byte += 8) {
     const uint32_t bits = w.lane[i] >> byte & 0xff;
     const int weight = W::kSigned ? static_cast<int8_t>(bits) : static_cast<int>(bits);
@@ -91,3 +91,5 @@ inline const U32x16& total(const U32x16& sum, int32_t) { return sum; }
 
 }  // namespace CQIL_ISA
 }  // namespace cqil
+
+#include "sixteen_lanes.h"
