@@ -1,5 +1,5 @@
 import { throwIfAborted } from './abort.js';
-import { ACTIVATIONS, type Activations } from './activations.js';
+import { ACTIVATIONS_CHOICES, type ActivationsChoice } from './activations.js';
 import { CqilError } from './errors.js';
 import { KV_CACHES, type KvCache } from './kv_cache.js';
 import type { Execution } from './native.js';
@@ -27,12 +27,13 @@ export interface LoadOptions {
    */
   kvCache?: KvCache;
   /**
-   * What a vector is when weights are multiplied with it. `float32`, the default, keeps log-probabilities within 1e-4 of float64. `int8`
-   * rounds it in blocks of 32 where the weights are Q8_0, Q4_0, Q4_K or Q6_K, on the CPU: prefill is then two to three times as fast
-   * and decoding of 4- and 6-bit weights faster, at a KL divergence below 1e-3 from float32. The results have the same bits for any number of threads and any
-   * split of a prompt all the same. With `backend: 'auto'` it means the CPU.
+   * What a vector is when weights are multiplied with it. `float32` keeps log-probabilities within 1e-4 of float64. `int8` rounds it in
+   * blocks of 32 where the weights are Q8_0, Q4_0, Q4_K or Q6_K, on the CPU: prefill and decoding are then up to twice as fast and more, at
+   * a KL divergence below 1e-3 from float32. The results have the same bits for any number of threads and any split of a prompt all the
+   * same. With `backend: 'auto'` it means the CPU. `auto`, the default, is int8 on the CPU for weights most of which have 4 to 6 bits, and
+   * float32 otherwise; `model.activations` says which it is.
    */
-  activations?: Activations;
+  activations?: ActivationsChoice;
   /** Told how far the weights have been read. */
   onProgress?: (progress: LoadProgress) => void;
   /** Stops loading within 64 MB, or after the copy to a GPU; it then rejects with ABORTED. */
@@ -67,20 +68,20 @@ export interface Placement {
   execution: Execution;
   contextLength: number | undefined;
   kvCache: KvCache;
-  activations: Activations;
+  activations: ActivationsChoice;
 }
 
 /** Throws INVALID_ARGUMENT; BACKEND_UNAVAILABLE for what this version cannot do; ABORTED. */
 export function readOptions(options: LoadOptions): Placement {
   expectOptionNames('loadModel', options, LOAD_OPTIONS);
-  const { backend = 'auto', execution = 'auto', devices, threads, contextLength, kvCache = 'f32', activations = 'float32', onProgress, signal } = options;
+  const { backend = 'auto', execution = 'auto', devices, threads, contextLength, kvCache = 'f32', activations = 'auto', onProgress, signal } = options;
   expectOption('backend', backend, ['auto', 'cpu', 'cuda'].includes(backend), 'auto, cpu or cuda');
   expectOption('devices', devices, devices === undefined || (Array.isArray(devices) && devices.length > 0 && devices.every((device) => Number.isSafeInteger(device) && device >= 0)), 'an array of device indices');
   expectOption('threads', threads, threads === undefined || isCount(threads, MAX_THREADS), `an integer from 1 to ${MAX_THREADS}`);
   expectOption('contextLength', contextLength, contextLength === undefined || isCount(contextLength), 'an integer, 1 or more');
   expectKvCache(kvCache);
-  expectOption('activations', activations, ACTIVATIONS.some((known) => known === activations), 'float32 or int8');
-  if (backend === 'cuda') expectOption('activations', activations, activations === 'float32', 'float32 on the cuda backend');
+  expectOption('activations', activations, ACTIVATIONS_CHOICES.some((known) => known === activations), 'auto, float32 or int8');
+  if (backend === 'cuda') expectOption('activations', activations, activations !== 'int8', 'auto or float32 on the cuda backend');
   expectOption('onProgress', onProgress, onProgress === undefined || typeof onProgress === 'function', 'a function');
   expectOption('signal', signal, isSignal(signal), 'an AbortSignal');
   if (execution === 'devices' || (devices !== undefined && devices.length > 1)) {

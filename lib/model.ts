@@ -1,6 +1,6 @@
 import path from 'node:path';
 import { throwIfAborted } from './abort.js';
-import type { Activations } from './activations.js';
+import { chooseActivations, type Activations } from './activations.js';
 import { AdaptedWeights, randomWithAdapter } from './adapted_weights.js';
 import { openLora } from './checkpoint/lora.js';
 import { timingIdentity } from './cache_identity.js';
@@ -273,8 +273,9 @@ async function load(checkpoint: Checkpoint, placement: Placement, options: LoadO
       onProgress?.({ phase: 'read', loaded: to, total });
     }
     throwIfAborted(signal);
-    const choices = await ExecutionChoices.open(timingIdentity(native.describeMachine(), { backend, threads, kvCache: placement.kvCache, activations: placement.activations }, checkpoint));
-    const model = new Model({ handle, random: randomSeed !== undefined, config, plan, tokenizer: readTokenizer(checkpoint.tokenizer, config.vocabSize), threads, ...placement, backend, choices });
+    const activations = chooseActivations(placement.activations, backend, tensors);
+    const choices = await ExecutionChoices.open(timingIdentity(native.describeMachine(), { backend, threads, kvCache: placement.kvCache, activations }, checkpoint));
+    const model = new Model({ handle, random: randomSeed !== undefined, config, plan, tokenizer: readTokenizer(checkpoint.tokenizer, config.vocabSize), threads, ...placement, backend, activations, choices });
     await model.prepare();
     return model;
   } catch (error) {

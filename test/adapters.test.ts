@@ -44,7 +44,7 @@ describeUnless(engineMissing, 'a plan with an adapter', () => {
     const merged = { ...reference, weights: addUpdates(reference.weights, updates, checkpoint.config, model.dtype ?? 'F32') };
     const expected = referenceLogProbs(merged, ids, plan);
     const plain = referenceLogProbs(reference, ids);
-    await using loaded = await loadModel(file, { plan, threads: 2 });
+    await using loaded = await loadModel(file, { plan, threads: 2, activations: 'float32' });
     const rows = await engineLogProbs(loaded.createSession(), ids);
     const without = await engineLogProbs(loaded.createSession({ plan: 'sequential' }), ids);
     const worst = (a: Float64Array[], b: Float64Array[]): number => Math.max(...a.map((row, i) => maxDifference(row, b[i]!)));

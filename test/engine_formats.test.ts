@@ -28,7 +28,7 @@ describeUnless(engineMissing, 'the engine against the float64 reference', () => 
     const checkpoint = await openCheckpoint(file);
     const ids = someIds(count, checkpoint.config.vocabSize);
     const expected = referenceLogProbs(referenceModel(checkpoint), ids);
-    const model = await loadModel(file, { threads: 2 });
+    const model = await loadModel(file, { threads: 2, activations: 'float32' });
     const rows = await engineLogProbs(model.createSession(), ids);
     const prefilled = await model.createSession().score(ids);
     await model.dispose();

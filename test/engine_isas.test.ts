@@ -26,7 +26,7 @@ describeUnless(engineMissing, 'every instruction set this machine has', () => {
   async function logitsWith(isa: string, file: string): Promise<{ rows: Float32Array[]; last: Float32Array }> {
     process.env['CQIL_ISA'] = isa;
     expect(describeMachine().isa).toBe(isa);
-    const model = await loadModel(file, { threads: 2, plan: { ...plan } });
+    const model = await loadModel(file, { threads: 2, plan: { ...plan }, activations: 'float32' });
     const rows = await decodeAll(model.createSession(), ids);
     const last = await model.createSession().prefill(ids);
     await model.dispose();

@@ -1,6 +1,6 @@
 import path from 'node:path';
 import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
-import { int8Share, type Activations } from '../lib/activations.js';
+import { chooseActivations, int8Share, type Activations } from '../lib/activations.js';
 import { openCheckpoint } from '../lib/checkpoint/open.js';
 import type { DType } from '../lib/checkpoint/types.js';
 import { describeMachine, loadModel, type Model } from '../lib/model.js';
@@ -49,8 +49,12 @@ async function deviation(file: string, ids: number[], expected: Float64Array[]):
   await model.dispose();
   return {
     logProb: Math.max(...rows.map((row, i) => maxDifference(row, expected[i]!))),
-    kl: rows.reduce((sum, row, i) => sum + klDivergence(expected[i]!, row), 0) / rows.length,
+    kl: meanKl(expected, rows),
   };
+}
+
+function meanKl(expected: Float64Array[], rows: Float64Array[]): number {
+  return rows.reduce((sum, row, i) => sum + klDivergence(expected[i]!, row), 0) / rows.length;
 }
 
 function expectWithin(found: Deviation, bounds: Deviation, label: string): void {
@@ -106,8 +110,12 @@ describeShared('int8 activations of trained models', () => {
     const session = writer.createSession();
     for (let row = logSoftmax(await session.decode(1)); ids.length < 100; row = logSoftmax(await session.decode(ids.at(-1)!))) ids.push(pick(row, ids.length));
     await writer.dispose();
-    const found = await deviation(file, ids, referenceLogProbs(reference, ids));
+    const expected = referenceLogProbs(reference, ids);
+    const found = await deviation(file, ids, expected);
     expectWithin(found, COST, `${name} ${dtype}`);
+    // Why they are the default below 8 bits: next to what rounding the weights has cost, they cost nothing.
+    const unrounded = referenceLogProbs(referenceModel(source), ids);
+    if (dtype === 'Q4_0') expect(found.kl).toBeLessThan(meanKl(unrounded, expected) / 20);
   });
 });
 
@@ -127,14 +135,40 @@ describeUnless(engineMissing, 'the activations option', () => {
   });
   afterAll(() => model.dispose());
 
-  it('is float32 unless it is given, and decides what sessions compute', async () => {
-    const other = await loadModel(file, { threads: 1 });
+  it('decides what sessions compute', async () => {
+    const other = await loadModel(file, { threads: 1, activations: 'float32' });
     expect([other.activations, model.activations]).toEqual(['float32', 'int8']);
     const [exact, rounded] = [await other.createSession().prefill(ids), await model.createSession().prefill(ids)];
     const difference = maxDifference(exact, rounded);
     expect(difference).toBeGreaterThan(0);
     expect(difference).toBeLessThan(0.2);
     await other.dispose();
+  });
+
+  it.each<[DType, Activations]>([
+    ['F32', 'float32'],
+    ['F16', 'float32'],
+    ['Q8_0', 'float32'],
+    ['Q4_0', 'int8'],
+    ['Q4_K', 'int8'],
+    ['Q5_K', 'float32'],
+    ['Q6_K', 'int8'],
+  ])('is by default, for %s weights, %s', async (dtype, expected) => {
+    const one = writeRandomModel(path.join(folder, `default-${dtype}.gguf`), { format: 'gguf', dtype, shape, seed: 59 });
+    const [unsaid, said] = [await loadModel(one, { threads: 1 }), await loadModel(one, { threads: 1, activations: expected })];
+    expect(unsaid.activations).toBe(expected);
+    expectSameBits([await unsaid.createSession().prefill(ids)], [await said.createSession().prefill(ids)], dtype);
+    await unsaid.dispose();
+    await said.dispose();
+  });
+
+  it('goes by the larger part of the matrices, and is float32 on the cuda backend', () => {
+    const matrix = (dtype: DType, byteLength: number, rows = 8) => ({ dtype, rows, byteLength });
+    expect(chooseActivations('auto', 'cpu', [matrix('Q4_K', 51), matrix('F16', 49)])).toBe('int8');
+    expect(chooseActivations('auto', 'cpu', [matrix('Q4_K', 49), matrix('Q8_0', 51)])).toBe('float32');
+    expect(chooseActivations('auto', 'cpu', [matrix('Q6_K', 2), matrix('F32', 99, 1)])).toBe('int8');
+    expect(chooseActivations('auto', 'cuda', [matrix('Q4_K', 1)])).toBe('float32');
+    expect(chooseActivations('int8', 'cpu', [matrix('F16', 1)])).toBe('int8');
   });
 
   it('has the bits of a forward in pieces, with other threads and other executions', async () => {
@@ -160,11 +194,11 @@ describeUnless(engineMissing, 'the activations option', () => {
   });
 
   it.each(['INT8', 'f32', '', 8, null])('refuses %j', async (activations) => {
-    await expectRejection('INVALID_ARGUMENT', loadModel(file, { activations: activations as Activations }), /^activations is .*; expected float32 or int8\.$/);
+    await expectRejection('INVALID_ARGUMENT', loadModel(file, { activations: activations as Activations }), /^activations is .*; expected auto, float32 or int8\.$/);
   });
 
   it('is refused on the cuda backend', async () => {
-    await expectRejection('INVALID_ARGUMENT', loadModel(file, { activations: 'int8', backend: 'cuda' }), /^activations is 'int8'; expected float32 on the cuda backend\.$/);
+    await expectRejection('INVALID_ARGUMENT', loadModel(file, { activations: 'int8', backend: 'cuda' }), /^activations is 'int8'; expected auto or float32 on the cuda backend\.$/);
   });
 });
 

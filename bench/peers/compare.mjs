@@ -1,6 +1,6 @@
 // Decode and prefill speed of cqil and node-llama-cpp, side by side: the same random weights in the same GGUF file, the same threads,
 // the same token ids, one greedy token per step, each run in a fresh process, the engines in turn (A B C A B C …). cqil runs twice where
-// weights have products with int8 activations, which is what node-llama-cpp always uses for them: once with float32, once with int8.
+// weights have products with int8 activations, which is what node-llama-cpp always uses for them: first as it does unasked, then otherwise.
 //
 //   npm run build && node bench/peers/install.mjs && node bench/peers/compare.mjs [--shape smollm2-135m] [--dtypes F16,Q8_0,Q4_0,Q4_K,…]
 //     [--threads 1,2] [--prompt-tokens 512] [--tokens 64] [--rounds 3] [--name NAME]
@@ -21,11 +21,6 @@ import { DTYPES, writeRandomGguf } from './random_gguf.mjs';
 
 const here = path.dirname(fileURLToPath(import.meta.url));
 const PEER = 'node-llama-cpp';
-const ENGINES = {
-  cqil: { script: 'time_cqil.mjs' },
-  'cqil, int8': { script: 'time_cqil.mjs', options: { activations: 'int8' } },
-  [PEER]: { script: 'time_peer.mjs' },
-};
 
 const { values: options } = parseArgs({
   options: {
@@ -39,14 +34,19 @@ const { values: options } = parseArgs({
   },
 });
 
-function timeOne(engine, request) {
-  const { script, options: extra } = ENGINES[engine];
+/** By the name in the table. */
+function enginesFor(activations) {
+  const cqil = activations.map((format, i) => [activations.length === 1 ? 'cqil' : `cqil, ${format}${i === 0 ? ' (default)' : ''}`, { script: 'time_cqil.mjs', activations: format }]);
+  return { ...Object.fromEntries(cqil), [PEER]: { script: 'time_peer.mjs' } };
+}
+
+function timeOne(engine, { script, activations }, request) {
   return new Promise((resolve, reject) => {
     const child = execFile(process.execPath, [path.join(here, script)], { timeout: 600_000 }, (error, stdout, stderr) => {
       if (error) reject(new Error(`${engine}: ${stderr || error.message}`));
       else resolve(JSON.parse(stdout));
     });
-    child.stdin.end(JSON.stringify({ ...request, ...extra }));
+    child.stdin.end(JSON.stringify({ ...request, activations }));
   });
 }
 
@@ -54,10 +54,10 @@ async function compare(model, engines, threads) {
   const count = (name) => Number(options[name]);
   const ids = Array.from({ length: count('prompt-tokens') }, (_, i) => 300 + ((i * 7919) % 20000));
   const request = { model, threads, contextLength: ids.length + count('tokens') + 8, warmIds: ids.slice(0, 16), ids, tokens: count('tokens') };
-  const samples = Object.fromEntries(engines.map((engine) => [engine, { prefillMs: [], decodeMs: [] }]));
+  const samples = Object.fromEntries(Object.keys(engines).map((engine) => [engine, { prefillMs: [], decodeMs: [] }]));
   for (let round = 0; round < count('rounds'); round++) {
     for (const [engine, { prefillMs, decodeMs }] of Object.entries(samples)) {
-      const run = await timeOne(engine, request);
+      const run = await timeOne(engine, engines[engine], request);
       prefillMs.push(run.prefillMs);
       decodeMs.push(quantile(run.decodeMs, 0.5));
     }
@@ -91,8 +91,8 @@ const runs = [];
 try {
   for (const dtype of options.dtypes.split(',')) {
     const model = path.join(folder, `${dtype}.gguf`);
-    const { weightBytes, int8Share } = writeRandomGguf(model, options.shape, dtype);
-    const engines = Object.keys(ENGINES).filter((engine) => int8Share > 0 || !ENGINES[engine].options);
+    const { weightBytes, activations } = writeRandomGguf(model, options.shape, dtype);
+    const engines = enginesFor(activations);
     for (const threads of options.threads.split(',').map(Number)) {
       console.error(`${options.shape} ${dtype}, ${threads} threads`);
       // A shared machine reads faster at one time than at another: the floor is the better of two.

@@ -1,6 +1,6 @@
 import { randomFillSync } from 'node:crypto';
 import { closeSync, openSync, writeSync } from 'node:fs';
-import { int8Share } from '../../dist/activations.js';
+import { chooseActivations, int8Share } from '../../dist/activations.js';
 import { GGUF_NAMES, tensorName } from '../../dist/checkpoint/names.js';
 import { syntheticCheckpoint } from '../../dist/checkpoint/synthetic.js';
 import { array, f32, ggufHeader, pad, text, u32 } from '../../tools/gguf/gguf_writer.mjs';
@@ -24,8 +24,8 @@ export const DTYPES = Object.keys(FORMATS);
 
 /**
  * Writes a llama GGUF file of a published shape with random weights that keep activations finite; good for speed only.
- * Returns { config, weightBytes, int8Share }: bytes of weights that one decoded token reads, and what share of the matrices has products
- * with int8 activations.
+ * Returns { config, weightBytes, activations }: bytes of weights that one decoded token reads, and the activations that can be chosen, the
+ * default first.
  */
 export function writeRandomGguf(file, shapeName, dtype) {
   const { config, tensors } = syntheticCheckpoint(shapeName, dtype);
@@ -37,7 +37,9 @@ export function writeRandomGguf(file, shapeName, dtype) {
   for (const tensor of tensors) writeSync(fd, pad(randomWeights(tensor)));
   closeSync(fd);
   const read = tensors.filter(({ role }) => role !== 'token_embedding' || config.tiedEmbeddings);
-  return { config, weightBytes: read.reduce((total, { byteLength }) => total + byteLength, 0), int8Share: int8Share(tensors) };
+  const unsaid = chooseActivations('auto', 'cpu', tensors);
+  const activations = int8Share(tensors) === 0 ? [unsaid] : [unsaid, unsaid === 'int8' ? 'float32' : 'int8'];
+  return { config, weightBytes: read.reduce((total, { byteLength }) => total + byteLength, 0), activations };
 }
 
 /** Norms are 1; matrices get random bits under scales of about 1/√cols. */

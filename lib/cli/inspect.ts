@@ -1,5 +1,5 @@
 import type { Command } from 'commander';
-import { int8Share, type Activations } from '../activations.js';
+import { chooseActivations, int8Share, type ActivationsChoice } from '../activations.js';
 import { mergedBytes, openLora } from '../checkpoint/lora.js';
 import { openCheckpoint } from '../checkpoint/open.js';
 import type { TensorInfo } from '../checkpoint/types.js';
@@ -19,7 +19,7 @@ interface Options {
   plan?: string;
   context?: number;
   kvCache: KvCache;
-  activations: Activations;
+  activations: ActivationsChoice;
   json?: boolean;
 }
 
@@ -44,6 +44,7 @@ async function inspect(path: string, options: Options, io: Io): Promise<void> {
   const kvPerPositionByFormat = Object.fromEntries(KV_CACHES.map((format) => [format, kvBytesPerPosition(config, format)]));
   const adapter = plan.adapter === undefined ? 0 : mergedBytes(await openLora(plan.adapter, config), tensors);
   const memory = { weights: weightBytes(tensors), adapter, kvFormat: options.kvCache, kvPerPosition, kvPerPositionByFormat, context, kvCache: kvPerPosition * context };
+  const activations = { format: chooseActivations(options.activations, 'cpu', tensors), int8Share: int8Share(tensors) };
   if (options.json) {
     printJson(io, {
       path,
@@ -51,7 +52,7 @@ async function inspect(path: string, options: Options, io: Io): Promise<void> {
       config: { ...config, ropeFrequencies: [...config.ropeFrequencies] },
       tensors: tensors.map(({ name, role, layer, dtype, rows, cols, byteLength }) => ({ name, role, layer, dtype, rows, cols, bytes: byteLength })),
       memory,
-      activations: { format: options.activations, int8Share: int8Share(tensors) },
+      activations,
       plan: planForJson(plan),
       program: compiled,
     });
@@ -63,7 +64,7 @@ layers ${nLayers}, dim ${dim}, hidden dim ${hiddenDim}, heads ${nHeads} of ${hea
 
 ${formatTable(['weights', 'tensors', 'bytes'], weightRows(tensors))}
 memory: weights ${formatBytes(memory.weights)}, ${adapter > 0 ? `with the adapter merged in ${formatBytes(adapter)} more, ` : ''}KV cache ${options.kvCache} ${formatBytes(memory.kvCache)} for ${context} positions
-activations: ${options.activations}; int8 would apply to ${(int8Share(tensors) * 100).toFixed(0)} % of the matrices
+activations: ${activations.format} on the CPU; int8 ${activations.format === 'int8' ? 'applies' : 'would apply'} to ${(activations.int8Share * 100).toFixed(0)} % of the matrices
 
 ${formatTable(['KV cache', 'per position'], KV_CACHES.map((format) => [format, formatBytes(kvPerPositionByFormat[format]!)]))}
 ${describePlan(plan)}

@@ -1,5 +1,5 @@
 import { InvalidArgumentError, Option, type Command } from 'commander';
-import { ACTIVATIONS, type Activations } from '../activations.js';
+import { ACTIVATIONS_CHOICES, type ActivationsChoice } from '../activations.js';
 import { KV_CACHES, type KvCache } from '../kv_cache.js';
 import type { Execution } from '../native.js';
 
@@ -10,7 +10,7 @@ export interface BackendOptions {
   backend: 'auto' | 'cpu' | 'cuda';
   threads?: number;
   kvCache: KvCache;
-  activations: Activations;
+  activations: ActivationsChoice;
 }
 
 /** What computes, and how the layers of a group run. */
@@ -38,7 +38,7 @@ export function kvCacheOption(): Option {
 }
 
 export function activationsOption(): Option {
-  return new Option('--activations <format>', 'what vectors are rounded to before weights of 8 bits and less are multiplied with them').choices(ACTIVATIONS).default('float32');
+  return new Option('--activations <format>', 'what vectors are rounded to before weights of 8 bits and less are multiplied with them; auto: int8 for weights of 4 to 6 bits').choices(ACTIVATIONS_CHOICES).default('auto');
 }
 
 export function addPlacementOptions(command: Command): Command {
