@@ -15,6 +15,8 @@ void store_kv(const float* x, int64_t stride, uint8_t* row) {
 // How far ahead of the key or value in use the cache is asked for when one token is decoded: a head's rows follow each
 // other, and there are too few of them for hardware prefetchers to get going. Many tokens find them in the caches.
 constexpr int64_t kCachePrefetchBytes = 4096;
+// Values are asked for while keys are scored, so that memory is never without a request; no more of them than a second cache keeps.
+constexpr int64_t kValuesPrefetchBytes = 131072;
 
 // Sums of each of n_queries side by side: four hide the latency of an addition, but all of them must fit the registers.
 constexpr int sums_beside(int n_queries) { return CQIL_ATTEND_SUMS >= 4 * n_queries ? 4 : CQIL_ATTEND_SUMS >= 2 * n_queries ? 2 : 1; }
@@ -31,7 +33,10 @@ inline int64_t first_position(const AttendArgs& a, int t) {
 template <class Kv, int T, int R>
 inline void score_keys(const AttendArgs& a, int64_t p, int64_t origin) {
   const uint8_t* key = a.keys + p * Kv::bytes(a.stride);
-  if (a.step == 0) prefetch_range(key + kCachePrefetchBytes, R * Kv::bytes(a.stride));
+  if (a.step == 0) {
+    prefetch_range(key + kCachePrefetchBytes, R * Kv::bytes(a.stride));
+    if ((p - origin) * Kv::bytes(a.stride) < kValuesPrefetchBytes) prefetch_range(a.values + p * Kv::bytes(a.stride), R * Kv::bytes(a.stride));
+  }
   F32x16 sum[T][R];
   CQIL_UNROLL for (int t = 0; t < T; t++)
     CQIL_UNROLL for (int r = 0; r < R; r++) sum[t][r] = zero();
