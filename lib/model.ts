@@ -6,7 +6,7 @@ import { openLora } from './checkpoint/lora.js';
 import { timingIdentity } from './cache_identity.js';
 import { openCheckpoint } from './checkpoint/open.js';
 import { syntheticCheckpoint } from './checkpoint/synthetic.js';
-import type { Checkpoint, DType, ModelConfig, TokenizerSource } from './checkpoint/types.js';
+import type { Checkpoint, DType, ModelConfig, TensorInfo, TokenizerSource } from './checkpoint/types.js';
 import { CqilError } from './errors.js';
 import { ExecutionChoices } from './execution_choices.js';
 import { Generation, type GenerateOptions, type GenerationModel } from './generate.js';
@@ -186,7 +186,7 @@ export class Model {
     expectKvCache(kvCache);
     const plan = this.#resolve(options.plan);
     const weights = plan.adapter === undefined ? this.#handle : this.#adapted.handle(plan.adapter);
-    const handle = this.#native.createSession(weights, { plan: toNativePlan(plan), execution, settled: this.#choices.get(plan), contextLength, kvCache, activations: this.activations });
+    const handle = this.#native.createSession(weights, { plan: toNativePlan(plan), execution, settled: this.#choices.get(plan), contextLength, kvCache });
     const session = new Session(this.#host, handle, { contextLength, plan, program: () => this.program(plan) });
     this.#sessions.set(handle, { session: new WeakRef(session), plan });
     this.#dropped.register(session, handle);
@@ -262,18 +262,16 @@ async function load(checkpoint: Checkpoint, placement: Placement, options: LoadO
   onProgress?.({ phase: 'open', loaded: 0, total });
   throwIfAborted(signal);
   const spec = { shape: nativeShape(config), device: placement.device, threads, files, tensors, randomSeed };
-  const { handle, backend } = await loadOn(placement.backend, spec);
+  const { handle, backend, activations } = await loadOn(placement, spec);
   try {
     if (backend === 'cuda') onProgress?.({ phase: 'read', loaded: total, total });
-    const inPlace = randomSeed === undefined && backend === 'cpu';
-    for (let from = 0; from < total && inPlace; from += PREFETCH_BYTES) {
+    for (let from = 0; from < total && backend === 'cpu'; from += PREFETCH_BYTES) {
       throwIfAborted(signal);
       const to = Math.min(from + PREFETCH_BYTES, total);
       await native.prefetchModel(handle, from, to);
       onProgress?.({ phase: 'read', loaded: to, total });
     }
     throwIfAborted(signal);
-    const activations = chooseActivations(placement.activations, backend, tensors);
     const choices = await ExecutionChoices.open(timingIdentity(native.describeMachine(), { backend, threads, kvCache: placement.kvCache, activations }, checkpoint));
     const model = new Model({ handle, random: randomSeed !== undefined, config, plan, tokenizer: readTokenizer(checkpoint.tokenizer, config.vocabSize), threads, ...placement, backend, activations, choices });
     await model.prepare();
@@ -291,17 +289,21 @@ export function defaultThreads({ tensors }: Pick<Checkpoint, 'tensors'>): number
 }
 
 /** `auto` takes the GPU, unless there is none that can be used or it cannot hold or compute this model. */
-async function loadOn(backend: Placement['backend'], spec: Omit<ModelSpec, 'backend'>): Promise<{ handle: ModelHandle; backend: 'cpu' | 'cuda' }> {
+async function loadOn(wanted: Placement, spec: Omit<ModelSpec, 'backend' | 'activations'> & { tensors: TensorInfo[] }): Promise<{ handle: ModelHandle; backend: 'cpu' | 'cuda'; activations: Activations }> {
   const native = loadNative();
-  if (backend !== 'auto') return { handle: await native.loadModel({ ...spec, backend }), backend };
+  const on = async (backend: 'cpu' | 'cuda') => {
+    const activations = chooseActivations(wanted.activations, backend, spec.tensors);
+    return { handle: await native.loadModel({ ...spec, backend, activations }), backend, activations };
+  };
+  if (wanted.backend !== 'auto') return on(wanted.backend);
   if ((await native.describeCuda()).available) {
     try {
-      return { handle: await native.loadModel({ ...spec, backend: 'cuda' }), backend: 'cuda' };
+      return await on('cuda');
     } catch (error) {
       if (!(error instanceof CqilError) || !['OUT_OF_MEMORY', 'UNSUPPORTED_MODEL'].includes(error.code)) throw error;
     }
   }
-  return { handle: await native.loadModel({ ...spec, backend: 'cpu' }), backend: 'cpu' };
+  return on('cpu');
 }
 
 /** A model without a usable tokenizer still computes on token ids, so the reason is kept for whoever asks for text. */

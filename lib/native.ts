@@ -21,7 +21,10 @@ export interface NativeAddon {
   compileProgram(shape: NativeShape, plan: NativePlan): Program;
   /** Maps the files (or fills random weights) and checks every tensor against the shape. */
   loadModel(spec: ModelSpec | AdaptedSpec): Promise<ModelHandle>;
-  /** Reads the bytes [from, to) of the mapped weights, counted over all tensors, so that later calls do not wait for the disk. */
+  /**
+   * Brings bytes [from, to) of the weights, counted over all tensors, to where products read them, so that later calls do not wait for the
+   * disk: once for every byte, in order, of a model without an adapter.
+   */
   prefetchModel(model: ModelHandle, from: number, to: number): Promise<void>;
   /** Frees the weights; sessions of the model must be closed. */
   disposeModel(model: ModelHandle): void;
@@ -90,6 +93,8 @@ export interface ModelSpec {
   /** Index of the CUDA device. */
   device: number;
   threads: number;
+  /** `int8`: of the CPU backend. */
+  activations: Activations;
   files: string[];
   tensors: NativeTensor[];
   /** When set, `files` is empty and every tensor is filled with random weights from this seed. */
@@ -121,8 +126,6 @@ export interface SessionSpec {
   /** Positions the KV cache holds. */
   contextLength: number;
   kvCache: KvCache;
-  /** `int8`: of the CPU backend. */
-  activations: Activations;
 }
 
 export interface ForwardRequest {

@@ -4,7 +4,6 @@ import path from 'node:path';
 import { afterAll, beforeAll, expect, it } from 'vitest';
 import { openCheckpoint } from '../lib/checkpoint/open.js';
 import { CqilError } from '../lib/errors.js';
-import type { Activations } from '../lib/activations.js';
 import type { KvCache } from '../lib/kv_cache.js';
 import { loadNative, type ForwardRequest, type ModelHandle, type ModelSpec, type NativeAddon, type NativePlan, type SessionHandle, type SessionSpec } from '../lib/native.js';
 import { engineMissing, someIds } from './reference/engine.js';
@@ -15,7 +14,7 @@ import { describeUnless } from './support/shared_data.js';
 describeUnless(engineMissing, 'native calls with input that TypeScript would have refused', () => {
   const folder = mkdtempSync(path.join(tmpdir(), 'cqil-hostile-'));
   const sequential: NativePlan = { groups: [], bypass: 0, bypassMode: 'paper' };
-  const soundSession: SessionSpec = { plan: sequential, execution: 'auto', contextLength: 16, kvCache: 'f32', activations: 'float32' };
+  const soundSession: SessionSpec = { plan: sequential, execution: 'auto', contextLength: 16, kvCache: 'f32' };
   let native: NativeAddon;
   let sound: ModelSpec;
 
@@ -23,7 +22,7 @@ describeUnless(engineMissing, 'native calls with input that TypeScript would hav
     writeRandomModel(folder, { format: 'huggingface', seed: 17 });
     const { config, files, tensors } = await openCheckpoint(folder);
     native = loadNative();
-    sound = { shape: config, backend: 'cpu', device: 0, threads: 1, files, tensors };
+    sound = { shape: config, backend: 'cpu', device: 0, threads: 1, activations: 'float32', files, tensors };
   });
   afterAll(() => rmSync(folder, { recursive: true }));
 
@@ -64,6 +63,7 @@ describeUnless(engineMissing, 'native calls with input that TypeScript would hav
     ['too few rotary frequencies', () => ({ shape: { ...sound.shape, ropeFrequencies: new Float64Array(1) } })],
     ['no threads', () => ({ threads: 0 })],
     ['a million threads', () => ({ threads: 1e6 })],
+    ...['INT8', 'f16', 1, undefined].map((bad): [string, () => object] => [`activations ${bad}`, () => ({ activations: bad })]),
     ['a backend nobody wrote', () => ({ backend: 'abacus' })],
     ['no spec at all', () => ({ shape: undefined, tensors: undefined, files: undefined })],
   ])('loadModel refuses %s', async (_, change) => {
@@ -82,7 +82,6 @@ describeUnless(engineMissing, 'native calls with input that TypeScript would hav
     for (const bad of groups) await expectRefused(() => native.createSession(model, { ...soundSession, plan: { ...sequential, groups: bad } }));
     for (const bad of [0, -1, 2 ** 40, NaN]) await expectRefused(() => native.createSession(model, { ...soundSession, contextLength: bad }));
     for (const bad of ['q4_0', 'F32', 0, undefined]) await expectRefused(() => native.createSession(model, { ...soundSession, kvCache: bad as KvCache }));
-    for (const bad of ['INT8', 'f16', 1, undefined]) await expectRefused(() => native.createSession(model, { ...soundSession, activations: bad as Activations }));
 
     const session = native.createSession(model, soundSession);
     const request = { ids: Int32Array.of(1, 2), position: 0, output: 'logits' } satisfies ForwardRequest;

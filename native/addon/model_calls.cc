@@ -56,7 +56,7 @@ Napi::Value prefetch_model(const Napi::CallbackInfo& info) {
     return Task<bool>::start(
         env,
         [model, from, to] {
-          model->weights().prefetch(from, to);
+          model->prefetch(from, to);
           return true;
         },
         [](Napi::Env env, bool) { return env.Undefined(); });

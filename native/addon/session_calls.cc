@@ -14,7 +14,7 @@ Napi::Value create_session(const Napi::CallbackInfo& info) {
     auto handle = std::make_unique<SessionHandle>();
     handle->object = std::make_shared<Session>(std::move(model), read_plan(options.Get("plan")),
                                                read_execution(options.Get("execution")), read_int(options, "contextLength"),
-                                               read_kv_dtype(options.Get("kvCache")), read_activations(options.Get("activations")));
+                                               read_kv_dtype(options.Get("kvCache")));
     if (!options.Get("settled").IsUndefined()) handle->object->settle(read_execution(options.Get("settled")));
     handle->reported_bytes = static_cast<int64_t>(handle->object->cache_bytes());
     Napi::MemoryManagement::AdjustExternalMemory(env, handle->reported_bytes);

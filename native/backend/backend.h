@@ -9,7 +9,7 @@ extern "C" {
 #endif
 
 // Raised whenever anything in this file changes.
-#define CQIL_BACKEND_ABI 6
+#define CQIL_BACKEND_ABI 7
 
 // Tokens one forward takes at most: the height of activation buffers.
 #define CQIL_MAX_BATCH 256
@@ -87,7 +87,8 @@ typedef struct cqil_layer {
   cqil_tensor w_down;          // [dim, hidden_dim]
 } cqil_layer;
 
-// One-row tensors (norms, biases) are float32; matrices are any dtype. All must outlive the backend's model.
+// One-row tensors (norms, biases) are float32; matrices are any dtype. All must outlive the backend's model, but for what its prepare()
+// has moved.
 typedef struct cqil_weights {
   cqil_shape shape;
   cqil_tensor token_embedding;  // [vocab_size, dim]
@@ -132,7 +133,6 @@ typedef enum cqil_activations {
 typedef struct cqil_session_options {
   int32_t context_length;  // positions the KV cache holds, for every layer at the layer's own index
   cqil_dtype kv_dtype;     // of cached keys and values: CQIL_F32, CQIL_F16 or CQIL_Q8_0 (blocks along head_dim)
-  cqil_activations activations;
 } cqil_session_options;
 
 // How the lanes of a stage run; changes the time only.
@@ -202,7 +202,8 @@ typedef struct cqil_device {
 typedef struct cqil_model_options {
   int32_t threads;  // of the CPU backend
   int32_t device;   // an index into what list_devices gives; 0 on the CPU
-  // Null, or the model this is a variant of, with the same threads and device: it outlives this one, calls on sessions of both
+  cqil_activations activations;
+  // Null, or the model this is a variant of, with the same options otherwise: it outlives this one, calls on sessions of both
   // never overlap, and a tensor with the same data pointer is the same tensor, so that it need not be held twice.
   struct cqil_backend_model* base;
 } cqil_model_options;
@@ -219,6 +220,10 @@ typedef struct cqil_backend {
   cqil_status (*model_create)(const cqil_weights* weights, const cqil_model_options* options, cqil_backend_model** out,
                               cqil_error* error);
   void (*model_destroy)(cqil_backend_model* model);
+  // Null, or brings the matrix with this data, which is in memory by now, to where products read it; what is left when a session is
+  // made is brought there then. *moved is 1 where the data is not read again, but for rows of the token embedding. Calls do not overlap
+  // with others on this model, its base, or their sessions.
+  cqil_status (*prepare)(cqil_backend_model* model, const void* data, int32_t* moved, cqil_error* error);
   // Bit 1 << e is set when sessions of this model take the cqil_execution e.
   uint32_t (*executions)(const cqil_backend_model* model);
   // The program is copied. A token's own keys and values are read back from the cache like all others, so that rounding them

@@ -69,6 +69,17 @@ MergedWeights::MergedWeights(const Weights& base, const AdapterSpec& spec, int32
   for (const LoraPair& pair : spec.pairs) merge(pair, file, base.view().layers, threads);
 }
 
+std::vector<const void*> MergedWeights::matrices() const {
+  std::vector<const void*> data;
+  for (const auto& storage : owned_) data.push_back(storage.get());
+  return data;
+}
+
+void MergedWeights::release(const void* data) {
+  for (auto& storage : owned_)
+    if (storage.get() == data) storage.reset();
+}
+
 void MergedWeights::merge(const LoraPair& pair, const MappedFile& file, const cqil_layer* base_layers, int32_t threads) {
   const std::string name = "layer " + std::to_string(pair.layer) + " " + pair.role;
   cqil_tensor cqil_layer::*member = layer_slot(pair.role);

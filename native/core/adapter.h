@@ -44,6 +44,10 @@ class MergedWeights {
   const cqil_weights& view() const { return view_; }
   // Of the merged matrices.
   uint64_t bytes() const { return bytes_; }
+  // The data of each.
+  std::vector<const void*> matrices() const;
+  // Frees one that is not read again.
+  void release(const void* data);
 
  private:
   void merge(const LoraPair& pair, const MappedFile& file, const cqil_layer* base_layers, int32_t threads);

@@ -93,6 +93,10 @@ MappedFile::~MappedFile() {
 
 namespace {
 
+#ifdef __linux__
+uint64_t page_size() { return static_cast<uint64_t>(sysconf(_SC_PAGESIZE)); }
+#endif
+
 void touch(const uint8_t* data, uint64_t size) {
   constexpr uint64_t kPage = 4096;
   volatile uint8_t sink = 0;
@@ -104,8 +108,7 @@ void touch(const uint8_t* data, uint64_t size) {
 
 void populate(const uint8_t* data, uint64_t size) {
 #ifdef __linux__
-  const uint64_t page = static_cast<uint64_t>(sysconf(_SC_PAGESIZE));
-  const uint64_t skew = reinterpret_cast<uintptr_t>(data) % page;
+  const uint64_t skew = reinterpret_cast<uintptr_t>(data) % page_size();
   void* first = const_cast<uint8_t*>(data - skew);
 #ifndef MADV_POPULATE_READ
 #define MADV_POPULATE_READ 22  // Linux 5.14; older C libraries do not name it
@@ -115,6 +118,24 @@ void populate(const uint8_t* data, uint64_t size) {
   madvise(first, size + skew, MADV_WILLNEED);
 #endif
   touch(data, size);
+}
+
+void read_ahead(const uint8_t* data, uint64_t size) {
+#ifdef __linux__
+  const uint64_t skew = reinterpret_cast<uintptr_t>(data) % page_size();
+  madvise(const_cast<uint8_t*>(data - skew), size + skew, MADV_WILLNEED);
+#else
+  (void)data, (void)size;
+#endif
+}
+
+void unload(const uint8_t* data, uint64_t size) {
+#ifdef __linux__
+  const uint64_t page = page_size(), skew = (page - reinterpret_cast<uintptr_t>(data) % page) % page;
+  if (size >= skew + page) madvise(const_cast<uint8_t*>(data + skew), (size - skew) / page * page, MADV_DONTNEED);
+#else
+  (void)data, (void)size;
+#endif
 }
 
 }  // namespace cqil

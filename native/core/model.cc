@@ -36,6 +36,31 @@ Model::Model(std::shared_ptr<Model> base, const AdapterSpec& adapter)
       options_(variant_options(base_->options_, base_->backend_model_)) {
   cqil_error error = {};
   check_status(backend_.model_create(&merged_->view(), &options_, &backend_model_, &error), error);
+  try {
+    std::lock_guard<std::mutex> lock(forward_mutex());
+    for (const void* data : merged_->matrices())
+      if (prepare(data)) merged_->release(data);
+  } catch (...) {
+    backend_.model_destroy(backend_model_);
+    throw;
+  }
+}
+
+// Whether the data is not read again. To be called under forward_mutex().
+bool Model::prepare(const void* data) {
+  if (!backend_.prepare) return false;
+  cqil_error error = {};
+  int32_t moved = 0;
+  check_status(backend_.prepare(backend_model_, data, &moved, &error), error);
+  return moved != 0;
+}
+
+void Model::prefetch(uint64_t from, uint64_t to) {
+  if (base_) return;
+  std::lock_guard<std::mutex> lock(forward_mutex());
+  weights_->prefetch(from, to);
+  for (const void* data : weights_->ending_in(from, to))
+    if (prepare(data)) weights_->release(data);
 }
 
 Model::~Model() { backend_.model_destroy(backend_model_); }

@@ -24,6 +24,9 @@ class Model {
   const cqil_shape& shape() const { return weights().view().shape; }
   // As they are in the files.
   const Weights& weights() const { return base_ ? base_->weights() : *weights_; }
+  // Brings bytes [from, to) of the weights, counted over the tensors in the order they were given, to where products read them. For a
+  // model without an adapter, once for every byte and in order; what is left then costs the first session time.
+  void prefetch(uint64_t from, uint64_t to);
   // Of matrices with an adapter merged in.
   uint64_t merged_bytes() const { return merged_ ? merged_->bytes() : 0; }
   const cqil_backend& backend() const { return backend_; }
@@ -36,9 +39,11 @@ class Model {
   ExecutionTuner& tuner(const Program& program);
 
  private:
+  bool prepare(const void* data);
+
   const std::shared_ptr<Model> base_;  // with an adapter
-  const std::unique_ptr<const Weights> weights_;  // without
-  const std::unique_ptr<const MergedWeights> merged_;
+  const std::unique_ptr<Weights> weights_;  // without
+  const std::unique_ptr<MergedWeights> merged_;
   const cqil_backend& backend_;
   cqil_backend_model* backend_model_ = nullptr;
   const cqil_model_options options_;

@@ -16,8 +16,7 @@ cqil_execution chosen(Execution execution) {
 
 }  // namespace
 
-Session::Session(std::shared_ptr<Model> model, const Plan& plan, Execution execution, int32_t context_length, cqil_dtype kv_dtype,
-                 cqil_activations activations)
+Session::Session(std::shared_ptr<Model> model, const Plan& plan, Execution execution, int32_t context_length, cqil_dtype kv_dtype)
     : model_(std::move(model)),
       program_(compile_program(plan, model_->shape().n_layers)),
       execution_(execution),
@@ -29,7 +28,7 @@ Session::Session(std::shared_ptr<Model> model, const Plan& plan, Execution execu
     throw Error("BACKEND_UNAVAILABLE", std::string("The ") + model_->backend().name +
                                            " backend has no persistent execution; expected auto, wide or lanes.");
   const cqil_program program = program_.view();
-  const cqil_session_options options = {context_length, kv_dtype, activations};
+  const cqil_session_options options = {context_length, kv_dtype};
   cqil_error error = {};
   check_status(model_->backend().session_create(model_->backend_model(), &program, &options, &backend_session_, &error), error);
   const cqil_shape& shape = model_->shape();

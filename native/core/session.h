@@ -25,7 +25,7 @@ class Session {
  public:
   // Throws INVALID_PLAN, INVALID_ARGUMENT, OUT_OF_MEMORY, or BACKEND_UNAVAILABLE for an execution the backend does not have.
   Session(std::shared_ptr<Model> model, const Plan& plan, Execution execution, int32_t context_length,
-          cqil_dtype kv_dtype = CQIL_F32, cqil_activations activations = CQIL_ACTIVATIONS_F32);
+          cqil_dtype kv_dtype = CQIL_F32);
   ~Session();
   Session(const Session&) = delete;
 

@@ -181,9 +181,38 @@ void Weights::prefetch(uint64_t from, uint64_t to) const {
     const uint64_t end = begin + extent.second;
     const uint64_t first = from > begin ? from : begin;
     const uint64_t last = to < end ? to : end;
-    if (first < last) populate(extent.first + (first - begin), last - first);
+    if (first < last && extent.first) populate(extent.first + (first - begin), last - first);
     begin = end;
   }
+}
+
+std::vector<const void*> Weights::ending_in(uint64_t from, uint64_t to) const {
+  std::vector<const void*> data;
+  uint64_t end = 0;
+  for (const auto& extent : extents_) {
+    end += extent.second;
+    if (end > from && end <= to) data.push_back(extent.first);
+  }
+  return data;
+}
+
+void Weights::release(const void* data) {
+  if (!spec_.random) {
+    for (const auto& extent : extents_)
+      if (extent.first == data) unload(extent.first, extent.second);
+    return;
+  }
+  if (data == view_.token_embedding.data) return;
+  auto forget = [data](cqil_tensor& tensor) {
+    if (tensor.data == data) tensor.data = nullptr;
+  };
+  forget(view_.output);
+  for (cqil_layer& layer : layers_)
+    for (const LayerSlot& entry : kLayerSlots) forget(layer.*entry.member);
+  for (auto& extent : extents_)
+    if (extent.first == data) extent = {nullptr, extent.second};
+  for (std::unique_ptr<uint8_t[]>& storage : owned_)
+    if (storage.get() == data) storage.reset();
 }
 
 }  // namespace cqil

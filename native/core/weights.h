@@ -43,6 +43,11 @@ class Weights {
   uint64_t bytes() const { return bytes_; }
   // Touches the pages of bytes [from, to), counted over the tensors in the order they were given.
   void prefetch(uint64_t from, uint64_t to) const;
+  // The data of the tensors whose last byte is one of [from, to), counted so.
+  std::vector<const void*> ending_in(uint64_t from, uint64_t to) const;
+  // Gives up the memory of a tensor that is not read again, but for rows of the token embedding: mapped pages, which come back when they
+  // are touched, or random weights other than that, which do not.
+  void release(const void* data);
 
  private:
   cqil_tensor* slot(const TensorSpec& spec);

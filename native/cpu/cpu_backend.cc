@@ -29,6 +29,12 @@ cqil_status model_create(const cqil_weights* weights, const cqil_model_options* 
   }
 }
 
+cqil_status prepare(cqil_backend_model* model, const void* data, int32_t* moved, cqil_error*) {
+  CpuModel& cpu_model = *reinterpret_cast<CpuModel*>(model);
+  *moved = cpu_model.interleaved.take(data, &cpu_model.team) ? 1 : 0;
+  return CQIL_OK;
+}
+
 uint32_t executions(const cqil_backend_model*) { return 1u << CQIL_WIDE | 1u << CQIL_LANES; }
 
 void model_destroy(cqil_backend_model* model) { delete reinterpret_cast<CpuModel*>(model); }
@@ -41,6 +47,7 @@ cqil_status session_create(cqil_backend_model* model, const cqil_program* progra
     std::snprintf(error->text, sizeof error->text, "The KV cache cannot be kept in dtype %d; expected F32, F16 or Q8_0.", kv_dtype);
     return CQIL_INVALID_ARGUMENT;
   }
+  cpu_model.interleaved.take_rest();
   try {
     CpuSession* session = new CpuSession(cpu_model, *program, *options);
     *out = reinterpret_cast<cqil_backend_session*>(session);
@@ -60,7 +67,7 @@ void session_destroy(cqil_backend_session* session) { delete reinterpret_cast<Cp
 
 const cqil_backend* cpu_backend() {
   static const cqil_backend table = {
-      CQIL_BACKEND_ABI, "cpu", list_devices, model_create, model_destroy, executions, session_create, run_forward, session_destroy};
+      CQIL_BACKEND_ABI, "cpu", list_devices, model_create, model_destroy, prepare, executions, session_create, run_forward, session_destroy};
   return &table;
 }
 

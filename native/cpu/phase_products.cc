@@ -11,17 +11,17 @@ void Pass::product(const cqil_tensor& w, int64_t first_row, int64_t n_rows, cons
                    int64_t y_stride, const Scratch& scratch) const {
   const int64_t bytes = row_bytes(w.dtype, w.cols);
   const uint8_t* rows = static_cast<const uint8_t*>(w.data) + first_row * bytes;
-  const bool int8 = session.int8 && int8_kernels_.matvec[w.dtype];
-  if (n_tokens == 1 && int8) return int8_kernels_.matvec[w.dtype](rows, bytes, n_rows, w.cols, input.int8, y);
+  const bool int8 = session.model.int8 && int8_kernels_.matvec[w.dtype];
+  if (n_tokens == 1 && int8) return int8_kernels_.matvec[w.dtype](rows, n_rows, w.cols, input.int8, y);
   if (n_tokens == 1) return kernels_.matvec[w.dtype](rows, bytes, n_rows, w.cols, input.x, y);
   float* panel = scratch.panel.get();
   for (int64_t r = 0; r < n_rows; r += kPanelRows) {
     const int64_t n = std::min(kPanelRows, n_rows - r);
     if (int8) {
       // An int8 panel is less than half the size of one of floats.
-      uint8_t* packed = reinterpret_cast<uint8_t*>(panel);
-      int8_kernels_.pack[w.dtype](rows + r * bytes, bytes, n, w.cols, packed);
-      int8_kernels_.matmul[w.dtype](packed, n, input.int8, session.int8_stride, n_tokens, w.cols, y + r, y_stride);
+      uint8_t* unpacked = reinterpret_cast<uint8_t*>(panel);
+      int8_kernels_.unpack[w.dtype](rows + r * bytes, n, w.cols, unpacked);
+      int8_kernels_.matmul[w.dtype](unpacked, n, input.int8, session.int8_stride, n_tokens, w.cols, y + r, y_stride);
     } else {
       for (int64_t from = 0, to; from < w.cols; from = to) {
         to = std::min(panel_chunk_end(from, padded(w.cols)), w.cols);
@@ -37,8 +37,7 @@ int64_t Pass::rows_per_unit(int64_t rows, int crew_size) const {
   if (tokens_ > 1) return kPanelRows;
   if (crew_size == 1) return rows;  // nobody to share with: the longer a run of rows, the better memory serves it
   const int64_t quarter = rows / (4 * crew_size);
-  const int64_t together = session.int8 ? kInt8Rows : 8;
-  return std::max<int64_t>(16, (quarter + together - 1) / together * together);
+  return std::max(kInt8Rows, (quarter + kInt8Rows - 1) / kInt8Rows * kInt8Rows);
 }
 
 // b_j: the attention outputs of up to D earlier lanes.
@@ -82,11 +81,11 @@ Input Pass::norm_of(const Crew& crew, const Lanes& lanes, int lane, bool mlp, in
 
 // Weights of formats with int8 products have rows of whole blocks; where n is none, there are no such weights.
 void Pass::round_one(const float* x, int64_t n, uint8_t* row) const {
-  if (session.int8 && n % kInt8Block == 0) int8_kernels_.quantize(x, n, row);
+  if (session.model.int8 && n % kInt8Block == 0) int8_kernels_.quantize(x, n, row);
 }
 
 void Pass::round_all(const Crew& crew, const Lanes& lanes, const Floats& buffer, int64_t stride, int64_t n) const {
-  if (!session.int8) return;
+  if (!session.model.int8) return;
   const bool one = tokens_ == 1;
   for (int lane = lanes.first_lane; lane < lanes.first_lane + lanes.n_lanes; lane++)
     for (int64_t t = one ? 0 : crew.member; t < tokens_; t += one ? 1 : crew.size)

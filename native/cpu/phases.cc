@@ -81,11 +81,13 @@ void Pass::finish_head(const float* product, const cqil_tensor& bias, const cqil
   if (turn) rotate(out, request.position + token);
 }
 
-// Units are heads; when there is one token several of one matrix, as memory serves longer runs of rows better.
+// Units are heads; several of one matrix when there is one token, as memory serves longer runs of rows better, and where only several
+// make whole int8 rows.
 void Pass::qkv(const Crew& crew, const Lanes& lanes) const {
   norm_all(crew, lanes, false);
   const int64_t hd = shape_.head_dim, q = shape_.n_heads, kv = shape_.n_kv_heads;
-  const int64_t most = tokens_ > 1 ? 1 : crew.size == 1 ? q : std::max<int64_t>(1, q / (8 * crew.size));
+  const int64_t whole = heads_per_unit(session.model), wanted = tokens_ > 1 ? 1 : crew.size == 1 ? q : q / (8 * crew.size);
+  const int64_t most = std::max<int64_t>(1, (wanted + whole - 1) / whole) * whole;
   const int64_t q_units = (q + most - 1) / most, kv_units = (kv + most - 1) / most, units = q_units + 2 * kv_units;
   int held_lane = -1;
   share(crew, lanes.claimed, lanes.n_lanes * units, [&](int64_t unit) {
@@ -269,7 +271,7 @@ void Pass::head(const Crew& crew, Claim* claimed) const {
     crew.wait();
 
     float* logits = scores || listed ? session.logits.get() : request.result + (t0 - first_token) * vocab;
-    const int64_t rows = std::max<int64_t>(kPanelRows, vocab / (32 * crew.size) / 8 * 8), units = (vocab + rows - 1) / rows;
+    const int64_t rows = std::max<int64_t>(kPanelRows, vocab / (32 * crew.size) / kInt8Rows * kInt8Rows), units = (vocab + rows - 1) / rows;
     share(crew, claimed, units, [&](int64_t unit) {
       const int64_t first = unit * rows, n = std::min(rows, vocab - first);
       product(weights_.output, first, n, {norm, session.dim_stride, rounded}, n_tokens, logits + first, vocab, *crew.scratch);

@@ -1,8 +1,6 @@
 #include "session.h"
 
 #include <algorithm>
-#include <limits>
-#include <new>
 
 #include "../core/dtype.h"
 
@@ -17,23 +15,12 @@ int64_t whole_blocks(cqil_dtype kv_dtype, int64_t head_dim) {
 
 }  // namespace
 
-Zeroed::Zeroed(size_t count, size_t element_bytes) {
-  constexpr size_t kLine = 64;  // a vector that crosses a line costs two loads
-  if (count > std::numeric_limits<size_t>::max() / element_bytes - kLine) throw std::bad_alloc();
-  size_t space = count * element_bytes + kLine;
-  block_.reset(std::calloc(space, 1));  // unlike an aligned allocation, calloc gives pages that are not touched yet
-  if (!block_) throw std::bad_alloc();
-  void* at = block_.get();
-  aligned_ = std::align(kLine, count * element_bytes, at, space);
-}
-
 CpuSession::CpuSession(CpuModel& model, const cqil_program& compiled, const cqil_session_options& options)
     : model(model),
       phases(compiled.phases, compiled.phases + compiled.n_phases),
       program(compiled),
       context(options.context_length),
       kv_dtype(options.kv_dtype),
-      int8(options.activations == CQIL_ACTIVATIONS_INT8),
       batch(std::min<int64_t>(context, CQIL_MAX_BATCH)),
       dim_stride(padded(model.weights.shape.dim)),
       head_stride(whole_blocks(kv_dtype, model.weights.shape.head_dim)),
@@ -42,7 +29,7 @@ CpuSession::CpuSession(CpuModel& model, const cqil_program& compiled, const cqil
       hidden_stride(padded(model.weights.shape.hidden_dim)),
       scores_stride(padded(context)),
       kv_stride(row_bytes(kv_dtype, head_stride)),
-      int8_stride(int8 ? int8_row_bytes(std::max({dim_stride, attention_stride, hidden_stride})) : 0),
+      int8_stride(model.int8 ? int8_row_bytes(std::max({dim_stride, attention_stride, hidden_stride})) : 0),
       all(model.team.size()) {
   program.phases = phases.data();
   const cqil_shape& shape = model.weights.shape;
@@ -65,7 +52,7 @@ CpuSession::CpuSession(CpuModel& model, const cqil_program& compiled, const cqil
   rope_sin = Floats(rows(context, shape.head_dim / 2));
 
   const int64_t widest = std::max({dim_stride, attention_stride, hidden_stride});
-  const int64_t tile_rows = std::max<int64_t>(shape.head_dim, kPanelRows);
+  const int64_t tile_rows = std::max(heads_per_unit(model) * shape.head_dim, kPanelRows);
   scratch.resize(static_cast<size_t>(model.team.size()));
   for (Scratch& own : scratch) {
     own.panel = Floats(rows(kPanelRows, widest));

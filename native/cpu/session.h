@@ -1,55 +1,45 @@
 // What one session holds on the CPU: KV cache, activations, and scratch for each thread.
 #pragma once
 #include <atomic>
-#include <cstdlib>
 #include <memory>
+#include <numeric>
 #include <vector>
 
 #include "../backend/backend.h"
+#include "buffer.h"
+#include "interleaved.h"
 #include "kernels/int8_kernels.h"
 #include "kernels/kernels.h"
 #include "team.h"
 
 namespace cqil {
 
-// Zeroed storage on cache-line boundaries that the system commits only as it is touched. Throws std::bad_alloc.
-class Zeroed {
- public:
-  Zeroed() = default;
-  Zeroed(size_t count, size_t element_bytes);
-  void* get() const { return aligned_; }
-
- private:
-  struct Free {
-    void operator()(void* p) const { std::free(p); }
-  };
-  std::unique_ptr<void, Free> block_;
-  void* aligned_ = nullptr;
-};
-
-template <class T>
-class Buffer {
- public:
-  Buffer() = default;
-  explicit Buffer(size_t count) : storage_(count, sizeof(T)) {}
-  T* get() const { return static_cast<T*>(storage_.get()); }
-
- private:
-  Zeroed storage_;
-};
-using Floats = Buffer<float>;
-using Bytes = Buffer<uint8_t>;
-
 struct CpuModel {
-  CpuModel(const cqil_weights& weights, const cqil_model_options& options, const Isa& isa)
-      : weights(weights), kernels(*isa.kernels), int8_kernels(*isa.int8), own_team(options.base ? nullptr : new Team(options.threads)),
-        team(options.base ? reinterpret_cast<CpuModel*>(options.base)->team : *own_team) {}
-  const cqil_weights& weights;
+  CpuModel(const cqil_weights& given, const cqil_model_options& options, const Isa& isa)
+      : CpuModel(given, options, isa, reinterpret_cast<CpuModel*>(options.base)) {}
+  const bool int8;  // activations are rounded where there are products for that
+  InterleavedWeights interleaved;
+  const cqil_weights& weights;  // as products read them
   const Kernels& kernels;
   const Int8Kernels& int8_kernels;
   const std::unique_ptr<Team> own_team;
   Team& team;  // the base's, or its own
+
+ private:
+  CpuModel(const cqil_weights& given, const cqil_model_options& options, const Isa& isa, CpuModel* base)
+      : int8(options.activations == CQIL_ACTIVATIONS_INT8),
+        interleaved(given, int8 ? isa.int8 : nullptr, base ? &base->interleaved : nullptr),
+        weights(interleaved.view()),
+        kernels(*isa.kernels),
+        int8_kernels(*isa.int8),
+        own_team(base ? nullptr : new Team(options.threads)),
+        team(base ? base->team : *own_team) {}
 };
+
+// The fewest heads whose rows of a query, key or value projection can be multiplied by themselves.
+inline int64_t heads_per_unit(const CpuModel& model) {
+  return model.int8 ? kInt8Rows / std::gcd<int64_t>(kInt8Rows, model.weights.shape.head_dim) : 1;
+}
 
 // Positions whose logits are held at a time when scoring.
 constexpr int64_t kScoreRows = 8;
@@ -77,7 +67,6 @@ struct CpuSession {
   cqil_program program;  // its phases are the vector above
   const int64_t context;
   const cqil_dtype kv_dtype;
-  const bool int8;      // activations are rounded where there are products for that
   const int64_t batch;  // most tokens at once
 
   // Row strides, in floats.

@@ -75,6 +75,8 @@ cqil_status model_create(const cqil_weights* weights, const cqil_model_options* 
       throw Failure(CQIL_INVALID_ARGUMENT, "There is no CUDA device " + std::to_string(options->device) + "; expected 0 to " +
                                                std::to_string(devices.size() - 1) + ".");
     const Device& device = devices[static_cast<size_t>(options->device)];
+    if (options->activations != CQIL_ACTIVATIONS_F32)
+      throw Failure(CQIL_INVALID_ARGUMENT, "The cuda backend does not round activations to int8; expected float32.");
     const DeviceScope scope(device.ordinal);
     check(prepare_kernels(), "its kernels were loaded");
     const Model* base = options->base ? &model_of(options->base) : nullptr;
@@ -122,7 +124,7 @@ void session_destroy(cqil_backend_session* session) { destroy(&session_of(sessio
 
 extern "C" CQIL_EXPORT const cqil_backend* cqil_backend_entry() {
   using namespace cqil::cuda;
-  static const cqil_backend table = {CQIL_BACKEND_ABI, "cuda",         list_devices, model_create,   model_destroy,
-                                     executions,       session_create, run_forward,  session_destroy};
+  static const cqil_backend table = {CQIL_BACKEND_ABI, "cuda",         list_devices,   model_create, model_destroy,
+                                     nullptr,          executions, session_create, run_forward,  session_destroy};
   return &table;
 }

@@ -27,8 +27,6 @@ Session::Session(Model& model, const cqil_program& compiled, const cqil_session_
   if (options.kv_dtype != CQIL_F32 && options.kv_dtype != CQIL_F16 && options.kv_dtype != CQIL_Q8_0)
     throw Failure(CQIL_INVALID_ARGUMENT, "The KV cache cannot be kept in dtype " + std::to_string(static_cast<int>(options.kv_dtype)) +
                                              "; expected F32, F16 or Q8_0.");
-  if (options.activations != CQIL_ACTIVATIONS_F32)
-    throw Failure(CQIL_INVALID_ARGUMENT, "The cuda backend does not round activations to int8; expected float32.");
   const SessionSize size = size_of(compiled, options);
   const SessionLayout layout = session_layout(model.shape, size);
   const auto cache = static_cast<uint64_t>(layout.cache_bytes), arena = static_cast<uint64_t>(layout.arena_bytes);

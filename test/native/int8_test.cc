@@ -148,7 +148,8 @@ void test_products(const Int8Kernels& k, bool fused, cqil_dtype dtype, int64_t n
       std::fill(rows.begin() + static_cast<long>(b + first), rows.begin() + static_cast<long>(b + end), fill == Fill::kLowest ? lowest : highest);
   }
   const int64_t stride = int8_row_bytes(cols) + 64;
-  Row x(n_tokens * stride), panel((n_rows + kInt8Rows - 1) / kInt8Rows * kInt8Rows * int8_panel_row_bytes(cols));
+  const int64_t whole_rows = (n_rows + kInt8Rows - 1) / kInt8Rows * kInt8Rows;
+  Row x(n_tokens * stride), interleaved(whole_rows * bytes), panel(whole_rows * int8_panel_row_bytes(cols));
   std::vector<std::vector<float>> tokens;
   for (int64_t t = 0; t < n_tokens; t++) {
     tokens.push_back(random.vector(static_cast<size_t>(cols)));
@@ -159,15 +160,17 @@ void test_products(const Int8Kernels& k, bool fused, cqil_dtype dtype, int64_t n
 
   const size_t y_stride = static_cast<size_t>(n_rows) + 3;
   std::vector<float> tiled(static_cast<size_t>(n_tokens) * y_stride, 77.0f), single(static_cast<size_t>(n_rows) + 1, 77.0f);
-  k.pack[dtype](rows.data(), bytes, n_rows, cols, panel.data);
-  check::that(!panel.overrun(), name + ": pack wrote past its end");
+  k.interleave[dtype](rows.data(), bytes, n_rows, cols, interleaved.data);
+  check::that(!interleaved.overrun(), name + ": interleave wrote past its end");
+  k.unpack[dtype](interleaved.data, n_rows, cols, panel.data);
+  check::that(!panel.overrun(), name + ": unpack wrote past its end");
   k.matmul[dtype](panel.data, n_rows, x.data, stride, n_tokens, cols, tiled.data(), static_cast<int64_t>(y_stride));
 
   const std::vector<double> w = check::dequantize(rows.data(), dtype, n_rows * cols);
   bool defined = true, together = true, inside = true;
   for (int64_t t = 0; t < n_tokens; t++) {
     const Rounded rounded(tokens[static_cast<size_t>(t)]);
-    k.matvec[dtype](rows.data(), bytes, n_rows, cols, x.data + t * stride, single.data());
+    k.matvec[dtype](interleaved.data, n_rows, cols, x.data + t * stride, single.data());
     const float* tile = tiled.data() + static_cast<size_t>(t) * y_stride;
     together = together && std::memcmp(single.data(), tile, static_cast<size_t>(n_rows) * sizeof(float)) == 0;
     inside = inside && single.back() == 77.0f && tile[n_rows] == 77.0f && tile[n_rows + 2] == 77.0f;
@@ -204,7 +207,7 @@ int main() {
     test_quantize(k, random);
     for (cqil_dtype dtype : kDtypes) {
       const int64_t block = dtype_info(dtype).block_weights;
-      for (int64_t n_rows : {1, 15, 16, 17, 32, 47})
+      for (int64_t n_rows : {1, 15, 16, 17, 32, 47, 131})
         for (int64_t cols : {block, 3 * block, 768 + block})
           for (int64_t n_tokens : {1, 2, 5, 13}) test_products(k, fused, dtype, n_rows, cols, n_tokens, Fill::kRandom, random);
       for (Fill fill : {Fill::kLowest, Fill::kHighest}) test_products(k, fused, dtype, 17, 2 * block, 3, fill, random);
@@ -217,7 +220,9 @@ int main() {
     for (cqil_dtype dtype : kDtypes) {
       std::vector<uint8_t> rows(static_cast<size_t>(3 * row_bytes(dtype, 256)));
       fill_random(rows.data(), dtype, 3, 256, random.next());
-      k.matvec[dtype](rows.data(), row_bytes(dtype, 256), 3, 256, row.data, y.data());
+      Row interleaved(kInt8Rows * row_bytes(dtype, 256));
+      k.interleave[dtype](rows.data(), row_bytes(dtype, 256), 3, 256, interleaved.data);
+      k.matvec[dtype](interleaved.data, 3, 256, row.data, y.data());
       check::that(std::isnan(y[0]) && std::isnan(y[2]), std::string(k.name) + " NaN");
     }
   }

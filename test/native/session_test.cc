@@ -63,7 +63,7 @@ void test_same_bits(const char* dtype, const Plan& plan) {
 // Rows of more columns than one chunk of a panel has: a prompt, whose products go by panels, gives what its tokens give one by one.
 void test_long_rows() {
   for (const char* dtype : {"F32", "BF16", "Q8_0", "Q4_0", "Q4_K", "Q5_K", "Q6_K"}) {
-    const auto model = std::make_shared<Model>(small_weights(dtype, 2, false, dtype[0] == 'Q' ? 1280 : 1115), *cpu_backend(), cqil_model_options{1, 0, nullptr});
+    const auto model = std::make_shared<Model>(small_weights(dtype, 2, false, dtype[0] == 'Q' ? 1280 : 1115), *cpu_backend(), cqil_model_options{1, 0, CQIL_ACTIVATIONS_F32, nullptr});
     Session whole(model, Plan{}, Execution::kWide, 64), single(model, Plan{}, Execution::kWide, 64);
     const std::vector<int32_t> ids = some_ids(37);
     check::that(check::same_bits(run(whole, ids, {37}), run(single, ids, {1})), std::string(dtype) + " in chunks and row by row");
@@ -102,18 +102,55 @@ void test_int8(const char* dtype) {
   const Plan plan = mixed_plan(1, false);
   const std::string name = std::string(dtype) + " with int8 activations";
   Session exact(small_model(1, dtype), plan, Execution::kWide, 64);
-  Session first(small_model(1, dtype), plan, Execution::kWide, 64, CQIL_F32, CQIL_ACTIVATIONS_INT8);
+  Session first(small_model(1, dtype, CQIL_ACTIVATIONS_INT8), plan, Execution::kWide, 64);
   const std::vector<float> unrounded = run(exact, ids, {37}), expected = run(first, ids, {37});
   for (int threads : {1, 3})
     for (Execution execution : {Execution::kWide, Execution::kLanes})
       for (const auto& pieces : {std::vector<size_t>{37}, std::vector<size_t>{1}, std::vector<size_t>{20, 1, 3}}) {
-        Session session(small_model(threads, dtype), plan, execution, 64, CQIL_F32, CQIL_ACTIVATIONS_INT8);
+        Session session(small_model(threads, dtype, CQIL_ACTIVATIONS_INT8), plan, execution, 64);
         check::that(check::same_bits(run(session, ids, pieces), expected), name + ", threads " + std::to_string(threads));
       }
   double worst = 0;
   for (size_t i = 0; i < expected.size(); i++) worst = std::max<double>(worst, std::fabs(expected[i] - unrounded[i]));
   const bool rounds = std::strcmp(dtype, "F32") != 0 && std::strcmp(dtype, "Q5_K") != 0;
   check::that(rounds ? worst > 0 && worst < 0.2 : worst == 0, name + " is off by " + std::to_string(worst));
+}
+
+// Matrices stand interleaved where activations are int8: the same whether they were brought there piece by piece while a model
+// was loaded, by its threads, or with the first session; and as many heads at a time as make whole interleaved rows.
+void test_interleaved(const char* dtype) {
+  const std::vector<int32_t> ids = some_ids(37);
+  auto model = [&](int32_t threads, bool odd_heads) {
+    WeightsSpec spec = small_weights(dtype, 3);
+    if (odd_heads) {  // of 40 rows, two and a half times 16
+      spec.shape.n_heads = 8;
+      spec.shape.n_kv_heads = 4;
+      spec.shape.head_dim = 40;
+      spec.rope_frequencies.resize(20);
+      for (TensorSpec& tensor : spec.tensors) {
+        if (tensor.role == "wq") tensor.rows = 320;
+        if (tensor.role == "wk" || tensor.role == "wv") tensor.rows = 160;
+        if (tensor.role == "wo") tensor.cols = 320;
+        if (tensor.role == "bq") tensor.cols = 320;
+        if (tensor.role == "q_norm") tensor.cols = 40;
+      }
+    }
+    return std::make_shared<Model>(std::move(spec), *cpu_backend(), cqil_model_options{threads, 0, CQIL_ACTIVATIONS_INT8, nullptr});
+  };
+  for (bool odd_heads : {false, true}) {
+    if (odd_heads && dtype_info(dtype_from_name(dtype)).block_weights > 32) continue;
+    const std::string name = std::string(dtype) + (odd_heads ? " interleaved, odd heads" : " interleaved");
+    Session first(model(1, odd_heads), Plan{}, Execution::kWide, 64);
+    const std::vector<float> expected = run(first, ids, {1});
+    for (int threads : {1, 3})
+      for (uint64_t piece : {uint64_t{10007}, uint64_t{1} << 30}) {
+        const auto prepared = model(threads, odd_heads);
+        for (uint64_t from = 0; from < prepared->weights().bytes(); from += piece) prepared->prefetch(from, from + piece);
+        prepared->prefetch(0, prepared->weights().bytes());
+        Session session(prepared, Plan{}, Execution::kWide, 64);
+        check::that(check::same_bits(run(session, ids, {37}), expected), name + ", threads " + std::to_string(threads));
+      }
+  }
 }
 
 void test_cache_bytes() {
@@ -324,6 +361,7 @@ int main() {
   for (const char* dtype : {"F16", "BF16", "Q8_0", "Q4_0", "Q4_K", "Q5_K", "Q6_K"}) test_same_bits(dtype, mixed_plan(1, false));
   for (const char* dtype : {"F32", "Q8_0"}) test_kv_formats(dtype);
   for (const char* dtype : {"F32", "Q8_0", "Q4_0", "Q4_K", "Q5_K", "Q6_K"}) test_int8(dtype);
+  for (const char* dtype : {"F32", "Q8_0", "Q4_0", "Q4_K", "Q6_K"}) test_interleaved(dtype);
   test_long_rows();
   test_cache_bytes();
   test_groups_of_one();

@@ -47,8 +47,8 @@ inline cqil::WeightsSpec small_weights(const char* dtype = "F32", int32_t layers
   return spec;
 }
 
-inline std::shared_ptr<cqil::Model> small_model(int32_t threads, const char* dtype = "F32") {
-  return std::make_shared<cqil::Model>(small_weights(dtype), *cqil::cpu_backend(), cqil_model_options{threads, 0, nullptr});
+inline std::shared_ptr<cqil::Model> small_model(int32_t threads, const char* dtype = "F32", cqil_activations activations = CQIL_ACTIVATIONS_F32) {
+  return std::make_shared<cqil::Model>(small_weights(dtype), *cqil::cpu_backend(), cqil_model_options{threads, 0, activations, nullptr});
 }
 
 }  // namespace check

@@ -23,7 +23,8 @@ namespace cqil {
 
 // Activations that share a scale.
 constexpr int64_t kInt8Block = 32;
-// A multiple of the rows of weights that any instruction set multiplies side by side, one per lane.
+// Matrices are multiplied as interleaved rows, which take as many bytes as the rows did, in whole multiples of this many rows. How many are
+// interleaved depends on the instruction set, how in int8_formats.h.
 constexpr int64_t kInt8Rows = 16;
 
 // One rounded row of n values, n a multiple of kInt8Block, in memory of int8_row_bytes(n) on a 64-byte boundary.
@@ -50,12 +51,13 @@ struct Int8Kernels {
   // Rounds n values. A row with a value that is not finite has scales that are not a number, and so have its products.
   void (*quantize)(const float* x, int64_t n, uint8_t* row);
 
-  // By the dtype of the weights; null for formats without int8 products. cols is a multiple of the format's block.
+  // By the dtype of the weights; null for formats without int8 products. cols is a multiple of the format's block, and rows begin at a
+  // multiple of kInt8Rows: those from row r on stand r * row_bytes behind the first, interleaved or not.
+  void (*interleave[CQIL_DTYPE_COUNT])(const uint8_t* rows, int64_t row_bytes, int64_t n_rows, int64_t cols, uint8_t* interleaved);
   // y[r] = row r . x for n_rows rows.
-  void (*matvec[CQIL_DTYPE_COUNT])(const uint8_t* rows, int64_t row_bytes, int64_t n_rows, int64_t cols, const uint8_t* x,
-                                   float* y);
-  // Interleaves rows for matmul, as many at a time as are multiplied side by side: panel is [n_rows rounded up to whole kInt8Rows, panel_row_bytes].
-  void (*pack[CQIL_DTYPE_COUNT])(const uint8_t* rows, int64_t row_bytes, int64_t n_rows, int64_t cols, uint8_t* panel);
+  void (*matvec[CQIL_DTYPE_COUNT])(const uint8_t* interleaved, int64_t n_rows, int64_t cols, const uint8_t* x, float* y);
+  // What matmul reads: panel is [n_rows rounded up to whole kInt8Rows, int8_panel_row_bytes].
+  void (*unpack[CQIL_DTYPE_COUNT])(const uint8_t* interleaved, int64_t n_rows, int64_t cols, uint8_t* panel);
   // y[t * y_stride + r] = row r of the panel . row t of x, rows x_stride bytes apart; as matvec, to the bit.
   void (*matmul[CQIL_DTYPE_COUNT])(const uint8_t* panel, int64_t n_rows, const uint8_t* x, int64_t x_stride, int64_t n_tokens,
                                    int64_t cols, float* y, int64_t y_stride);

@@ -4,7 +4,6 @@
 #pragma once
 #include "int8_kernels.h"
 #include "int8_formats.h"
-#include "prefetch.h"
 #include "unroll.h"
 
 namespace cqil {
@@ -40,6 +39,25 @@ inline void int8_quantize(const float* x, int64_t n, uint8_t* to) {
   }
 }
 
+// ---- interleaving --------------------------------------------------------------------------------------------------
+
+template <class W>
+void int8_interleave(const uint8_t* rows, int64_t row_bytes, int64_t n_rows, int64_t cols, uint8_t* to) {
+  for (int64_t r = 0; r < n_rows; r += kLanes) {
+    const int64_t n = n_rows - r < kLanes ? n_rows - r : kLanes;
+    for (int64_t b = 0; b < cols / W::kBlock; b++) {
+      const uint8_t* block = rows + r * row_bytes + b * W::kBytes;
+      auto take = [&](const uint8_t* from, int bytes) {
+        for (int64_t i = 0; i < n; i++) memcpy(to + i * bytes, from + i * row_bytes, static_cast<size_t>(bytes));
+        memset(to + n * bytes, 0, static_cast<size_t>((kLanes - n) * bytes));
+        to += kLanes * bytes;
+      };
+      if constexpr (W::kHalfAt >= 0) take(block + W::kHalfAt, 2);
+      for (int k = 0; k < W::kBytes / 4; k++) take(block + W::word_at(k), 4);
+    }
+  }
+}
+
 // ---- products ------------------------------------------------------------------------------------------------------
 
 template <class W>
@@ -60,99 +78,76 @@ inline F32xN add_group(F32xN sum, const U32xN& total, int32_t less, float d, con
   return sum;
 }
 
-// Calls f(block index, address, stride) for each block of n <= kLanes rows. Fewer rows are copied to where the missing ones can be
-// zero.
+// Calls f(group, total, scale, minimum) for the groups of a block, the first of which is group `first` of the rows; total is the exact sum
+// of their products with x.
 template <class W, class F>
-inline void each_block(const uint8_t* rows, int64_t stride, int64_t n, int64_t cols, F f) {
-  if (n == kLanes) {
-    for (int64_t b = 0; b < cols / W::kBlock; b++) f(b, rows + b * W::kBytes, stride);
-    return;
-  }
-  uint8_t some[kLanes * W::kBytes] = {};
-  for (int64_t b = 0; b < cols / W::kBlock; b++) {
-    for (int64_t r = 0; r < n; r++) memcpy(some + r * W::kBytes, rows + r * stride + b * W::kBytes, W::kBytes);
-    f(b, some, static_cast<int64_t>(W::kBytes));
-  }
-}
-
-// Calls f(group, total, scale, minimum) for the groups of a block of kLanes rows, whose first is group `first` of the row; total is the
-// exact sum of their products with x.
-template <class W, class F>
-inline void each_total(const uint8_t* block, int64_t stride, const Int8Row& x, int64_t first, F f) {
-  if constexpr (kByRow<W>) {
-    f(first, total_by_row(W{}, block, stride, x.q + first * W::kGroup), W::scale(block, stride), broadcast_lanes(0));
-  } else {
-    W::each_group(block, stride, [&](int i, const U32xN* w, const F32xN& scale, const F32xN& minimum) {
-      const int64_t g = first + i;
-      const int32_t less = less_of<W>(x, g);
-      Dot4<W> dot = begin<W>(less);
-      CQIL_UNROLL for (int k = 0; k < W::kGroup / 4; k++) add_dot4<W>(dot, prepare<W>(w[k]), splat_bytes(x.q + g * W::kGroup + 4 * k), k);
-      f(g, total<W>(dot, less), scale, minimum);
-    });
-  }
-}
-
-// The products of n <= kLanes rows with x.
-template <class W>
-inline F32xN int8_dot_rows(const uint8_t* rows, int64_t stride, int64_t n, int64_t cols, const Int8Row& x) {
-  constexpr int64_t per_block = W::kBlock / W::kGroup, row_share = W::kBytes / per_block;  // of a row, to a group
-  constexpr int64_t share = kLanes * W::kBytes / per_block;
-  F32xN sum = broadcast_lanes(0);
-  each_block<W>(rows, stride, n, cols, [&](int64_t b, const uint8_t* block, int64_t apart) {
-    each_total<W>(block, apart, x, b * per_block, [&](int64_t g, const U32xN& total, const F32xN& scale, const F32xN& minimum) {
-      if constexpr (kLanesInRuns) {
-        const int64_t at = per_block == 1 ? b * W::kBytes : (g - b * per_block) * row_share;
-        if (static_cast<uint64_t>(at) % 64 < row_share)  // once for every 64 bytes, about
-          CQIL_UNROLL for (int r = 0; r < kLanes; r++) prefetch(rows + r * stride + g * row_share + kRunPrefetchBytes);
-      } else {
-        // Beyond the rows side by side, the last of which would come late otherwise; with every group its share, as a block of 16 rows at
-        // once would be more than can be on its way, and nothing would be computed meanwhile.
-        prefetch_range(rows + kLanes * stride + kPrefetchBytes / 2 + g * share, share);
-      }
-      sum = add_group<W>(sum, total, less_of<W>(x, g), scale_of<W>(x, g), scale, minimum);
-    });
+CQIL_INLINE void each_total(Block<W> block, const Int8Row& x, int64_t first, F f) {
+  W::each_group(block, [&](int i, const U32xN* w, const F32xN& scale, const F32xN& minimum) {
+    const int64_t g = first + i;
+    const int32_t less = less_of<W>(x, g);
+    Dot4<W> dot = begin<W>(less);
+    CQIL_UNROLL for (int k = 0; k < W::kGroup / 4; k++) add_dot4<W>(dot, prepare<W>(w[k]), splat_bytes(x.q + g * W::kGroup + 4 * k), k);
+    f(g, total<W>(dot, less), scale, minimum);
   });
-  return sum;
 }
 
+// The products with x of n <= kStreams sets of kLanes rows, apart bytes from one to the next, in sum.
 template <class W>
-void int8_matvec(const uint8_t* rows, int64_t row_bytes, int64_t n_rows, int64_t cols, const uint8_t* quantized, float* y) {
-  const Int8Row x = int8_row(const_cast<uint8_t*>(quantized), cols);
-  const int64_t run = n_rows / kLanes;
-  for (int64_t i = 0; i < run; i++) {
-    if constexpr (kLanesInRuns) {
-      float sums[kLanes];
-      store(sums, int8_dot_rows<W>(rows + i * row_bytes, run * row_bytes, kLanes, cols, x));
-      CQIL_UNROLL for (int r = 0; r < kLanes; r++) y[r * run + i] = sums[r];
-    } else {
-      store(y + i * kLanes, int8_dot_rows<W>(rows + i * kLanes * row_bytes, row_bytes, kLanes, cols, x));
+CQIL_NOINLINE void int8_dot_sets(const uint8_t* rows, int64_t apart, int n, int64_t cols, const Int8Row& row, F32xN* sum) {
+  constexpr int64_t per_block = W::kBlock / W::kGroup;
+  const Int8Row x = row;
+  for (int s = 0; s < n; s++) sum[s] = broadcast_lanes(0);
+  for (int64_t b = 0; b < cols / W::kBlock; b++) {
+    const uint8_t* at = rows + b * Block<W>::kBytes;
+    for (int s = 0; s < n; s++, at += apart) {
+      F32xN so_far = sum[s];
+      each_total<W>({at}, x, b * per_block, [&](int64_t g, const U32xN& total, const F32xN& scale, const F32xN& minimum) {
+        so_far = add_group<W>(so_far, total, less_of<W>(x, g), scale_of<W>(x, g), scale, minimum);
+      });
+      sum[s] = so_far;
     }
   }
-  const int64_t done = run * kLanes, rest = n_rows - done;
-  if (rest) store_partial(y + done, int8_dot_rows<W>(rows + done * row_bytes, row_bytes, rest, cols, x), static_cast<int>(rest));
+}
+
+// Sets are taken in kStreams runs side by side: one stream of memory alone does not get all of its bandwidth.
+template <class W>
+void int8_matvec(const uint8_t* interleaved, int64_t n_rows, int64_t cols, const uint8_t* quantized, float* y) {
+  const Int8Row x = int8_row(const_cast<uint8_t*>(quantized), cols);
+  const int64_t set_bytes = cols / W::kBlock * Block<W>::kBytes, sets = (n_rows + kLanes - 1) / kLanes;
+  auto keep = [&](int64_t set, const F32xN& sum) {
+    const int64_t r = set * kLanes;
+    if (n_rows - r >= kLanes) store(y + r, sum);
+    else store_partial(y + r, sum, static_cast<int>(n_rows - r));
+  };
+  F32xN sum[kStreams];
+  const int64_t run = sets / kStreams;
+  for (int64_t i = 0; i < run; i++) {
+    int8_dot_sets<W>(interleaved + i * set_bytes, run * set_bytes, kStreams, cols, x, sum);
+    for (int s = 0; s < kStreams; s++) keep(s * run + i, sum[s]);
+  }
+  const int64_t done = run * kStreams;
+  const int rest = static_cast<int>(sets - done);
+  int8_dot_sets<W>(interleaved + done * set_bytes, set_bytes, rest, cols, x, sum);
+  for (int s = 0; s < rest; s++) keep(done + s, sum[s]);
 }
 
 // ---- products of panels --------------------------------------------------------------------------------------------
 
 // A panel holds, for each set of kLanes rows, its groups one after another: w[kGroup / 4], scale, and minimum where there is one.
-constexpr int64_t kVectorBytes = 4 * kLanes;
 template <class W>
 constexpr int64_t kGroupBytes = kVectorBytes * (W::kGroup / 4 + (W::kHasMin ? 2 : 1));
 
 template <class W>
-void int8_pack(const uint8_t* rows, int64_t row_bytes, int64_t n_rows, int64_t cols, uint8_t* panel) {
-  for (int64_t r = 0; r < n_rows; r += kLanes) {
-    const int64_t n = n_rows - r < kLanes ? n_rows - r : kLanes;
-    each_block<W>(rows + r * row_bytes, row_bytes, n, cols, [&](int64_t, const uint8_t* block, int64_t stride) {
-      W::each_group(block, stride, [&](int, const U32xN* w, const F32xN& scale, const F32xN& minimum) {
-        CQIL_UNROLL for (int k = 0; k < W::kGroup / 4; k++) store_lanes(panel + k * kVectorBytes, w[k]);
-        float* scales = reinterpret_cast<float*>(panel + W::kGroup / 4 * kVectorBytes);
-        store(scales, scale);
-        if constexpr (W::kHasMin) store(scales + kLanes, minimum);
-        panel += kGroupBytes<W>;
-      });
+void int8_unpack(const uint8_t* interleaved, int64_t n_rows, int64_t cols, uint8_t* panel) {
+  const int64_t blocks = (n_rows + kLanes - 1) / kLanes * (cols / W::kBlock);
+  for (int64_t b = 0; b < blocks; b++)
+    W::each_group(Block<W>{interleaved + b * Block<W>::kBytes}, [&](int, const U32xN* w, const F32xN& scale, const F32xN& minimum) {
+      CQIL_UNROLL for (int k = 0; k < W::kGroup / 4; k++) store_lanes(panel + k * kVectorBytes, w[k]);
+      float* scales = reinterpret_cast<float*>(panel + W::kGroup / 4 * kVectorBytes);
+      store(scales, scale);
+      if constexpr (W::kHasMin) store(scales + kLanes, minimum);
+      panel += kGroupBytes<W>;
     });
-  }
 }
 
 // Adds groups [from, to) to the products y of S sets of rows with T tokens; those of group 0 begin at zero.
@@ -241,8 +236,9 @@ constexpr Int8Kernels make_int8_kernels(const char* name) {
   k.name = name;
   k.quantize = &int8_quantize;
 #define CQIL_INT8_FORMAT(dtype, W)     \
+  k.interleave[dtype] = &int8_interleave<W>; \
   k.matvec[dtype] = &int8_matvec<W>;   \
-  k.pack[dtype] = &int8_pack<W>;       \
+  k.unpack[dtype] = &int8_unpack<W>;   \
   k.matmul[dtype] = &int8_matmul<W>;
   CQIL_INT8_FORMAT(CQIL_Q8_0, Int8Q8_0)
   CQIL_INT8_FORMAT(CQIL_Q4_0, Int8Q4_0)

@@ -24,42 +24,6 @@ inline U32x16 shift_right_signed(U32x16 a) { return {_mm512_srai_epi32(a.v, N)};
 inline F32x16 to_float(U32x16 a) { return {_mm512_cvtepi32_ps(a.v)}; }
 inline F32x16 from_low_halves(U32x16 a) { return {_mm512_cvtph_ps(_mm512_cvtepi32_epi16(a.v))}; }
 
-inline __m128i bytes_at(const uint8_t* from) { return _mm_loadu_si128(reinterpret_cast<const __m128i*>(from)); }
-
-inline U32x16 load_column(const uint8_t* at, int64_t stride) {
-  auto word = [&](int r) {
-    int value;
-    memcpy(&value, at + r * stride, 4);
-    return value;
-  };
-  auto four = [&](int r) {
-    __m128i v = _mm_cvtsi32_si128(word(r));
-    v = _mm_insert_epi32(v, word(r + 1), 1);
-    v = _mm_insert_epi32(v, word(r + 2), 2);
-    return _mm_insert_epi32(v, word(r + 3), 3);
-  };
-  const __m256i low = _mm256_inserti128_si256(_mm256_castsi128_si256(four(0)), four(4), 1);
-  const __m256i high = _mm256_inserti128_si256(_mm256_castsi128_si256(four(8)), four(12), 1);
-  return {_mm512_inserti64x4(_mm512_castsi256_si512(low), high, 1)};
-}
-
-inline void load_columns(const uint8_t* at, int64_t stride, U32x16* column) {
-  // Register j takes rows j, 4 + j, 8 + j and 12 + j, so that transposing within quarters leaves lane r with row r.
-  auto rows = [&](int j) {
-    const uint8_t* row = at + j * stride;
-    const __m256i low = _mm256_inserti128_si256(_mm256_castsi128_si256(bytes_at(row)), bytes_at(row + 4 * stride), 1);
-    const __m256i high = _mm256_inserti128_si256(_mm256_castsi128_si256(bytes_at(row + 8 * stride)), bytes_at(row + 12 * stride), 1);
-    return _mm512_inserti64x4(_mm512_castsi256_si512(low), high, 1);
-  };
-  const __m512i a = rows(0), b = rows(1), c = rows(2), d = rows(3);
-  const __m512i ab_low = _mm512_unpacklo_epi32(a, b), ab_high = _mm512_unpackhi_epi32(a, b);
-  const __m512i cd_low = _mm512_unpacklo_epi32(c, d), cd_high = _mm512_unpackhi_epi32(c, d);
-  column[0].v = _mm512_unpacklo_epi64(ab_low, cd_low);
-  column[1].v = _mm512_unpackhi_epi64(ab_low, cd_low);
-  column[2].v = _mm512_unpacklo_epi64(ab_high, cd_high);
-  column[3].v = _mm512_unpackhi_epi64(ab_high, cd_high);
-}
-
 // VNNI multiplies unsigned with signed bytes. Signed weights are raised by 128, and all formats' offsets are taken off again by
 // beginning with minus the offset times the sum of the activations.
 template <class W>
@@ -82,6 +46,8 @@ template <class W>
 inline void add_dot4(U32x16& sum, U32x16 w, U32x16 x, int) { sum.v = _mm512_dpbusd_epi32(sum.v, w.v, x.v); }
 template <class W>
 inline U32x16 total(U32x16 sum, int32_t) { return sum; }
+
+constexpr int kStreams = 4;
 
 }  // namespace CQIL_ISA
 }  // namespace cqil

@@ -55,26 +55,6 @@ inline F32x16 from_low_halves(U32x16 a) {
   return r;
 }
 
-inline U32x16 load_column(const uint8_t* at, int64_t stride) {
-  uint32_t words[16];
-  for (int r = 0; r < 16; r++) memcpy(&words[r], at + r * stride, 4);
-  return load_lanes(reinterpret_cast<const uint8_t*>(words));
-}
-
-inline void load_columns(const uint8_t* at, int64_t stride, U32x16* column) {
-  CQIL_EACH_QUAD {
-    const uint8_t* row = at + 4 * i * stride;
-    auto words = [&](int r) { return vreinterpretq_u32_u8(vld1q_u8(row + r * stride)); };
-    auto pairs = [](uint32x4_t v) { return vreinterpretq_u64_u32(v); };
-    const uint32x4_t a = words(0), b = words(1), c = words(2), d = words(3);
-    const uint32x4_t ab_low = vzip1q_u32(a, b), ab_high = vzip2q_u32(a, b), cd_low = vzip1q_u32(c, d), cd_high = vzip2q_u32(c, d);
-    column[0].q[i] = vreinterpretq_u32_u64(vzip1q_u64(pairs(ab_low), pairs(cd_low)));
-    column[1].q[i] = vreinterpretq_u32_u64(vzip2q_u64(pairs(ab_low), pairs(cd_low)));
-    column[2].q[i] = vreinterpretq_u32_u64(vzip1q_u64(pairs(ab_high), pairs(cd_high)));
-    column[3].q[i] = vreinterpretq_u32_u64(vzip2q_u64(pairs(ab_high), pairs(cd_high)));
-  }
-}
-
 // All formats' bytes fit signed ones.
 template <class W>
 using Weights4 = U32x16;
@@ -138,6 +118,8 @@ inline U32x16 total(const Dot4<W>& dot, int32_t less) {
 #endif
 
 #undef CQIL_EACH_QUAD
+
+constexpr int kStreams = 2;
 
 }  // namespace CQIL_ISA
 }  // namespace cqil

@@ -51,17 +51,6 @@ inline F32x16 from_low_halves(const U32x16& a) {
   return r;
 }
 
-// Lane r: the four bytes at at + r * stride.
-inline U32x16 load_column(const uint8_t* at, int64_t stride) {
-  U32x16 r;
-  CQIL_EACH_LANE memcpy(&r.lane[i], at + i * stride, 4);
-  return r;
-}
-// column[k], k = 0 … 3: load_column(at + 4 k, stride).
-inline void load_columns(const uint8_t* at, int64_t stride, U32x16* column) {
-  for (int k = 0; k < 4; k++) column[k] = load_column(at + 4 * k, stride);
-}
-
 // The exact sum of products of a group's weights, as W in int8_formats.h says they are, with 4 bytes of activations at a
 // time: Dot4 begins with minus the sum of the activations, `less`, takes Weights4 k = 0, 1, 2, … and the activations in every lane, and
 // ends with the total, less W's offset.
@@ -88,6 +77,9 @@ template <class W>
 inline const U32x16& total(const U32x16& sum, int32_t) { return sum; }
 
 #undef CQIL_EACH_LANE
+
+// Sets of rows that a product reads at a time, each a stream of memory of its own.
+constexpr int kStreams = 1;
 
 }  // namespace CQIL_ISA
 }  // namespace cqil

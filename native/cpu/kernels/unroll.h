@@ -5,7 +5,9 @@
 #if defined(__GNUC__) || defined(__clang__)
 #define CQIL_UNROLL _Pragma("GCC unroll 8")
 #define CQIL_NOINLINE __attribute__((noinline))
+#define CQIL_INLINE inline __attribute__((always_inline))
 #else
 #define CQIL_UNROLL
 #define CQIL_NOINLINE
+#define CQIL_INLINE inline
 #endif

@@ -1,0 +1,41 @@
+// Memory of the CPU backend.
+#pragma once
+#include <cstddef>
+#include <cstdint>
+#include <cstdlib>
+#include <memory>
+
+namespace cqil {
+
+// Zeroed storage on cache-line boundaries that the system commits only as it is touched. Throws std::bad_alloc.
+class Zeroed {
+ public:
+  Zeroed() = default;
+  Zeroed(size_t count, size_t element_bytes);
+  void* get() const { return aligned_; }
+
+ private:
+  struct Free {
+    void operator()(void* p) const { std::free(p); }
+  };
+  std::unique_ptr<void, Free> block_;
+  void* aligned_ = nullptr;
+};
+
+template <class T>
+class Buffer {
+ public:
+  Buffer() = default;
+  explicit Buffer(size_t count) : storage_(count, sizeof(T)) {}
+  T* get() const { return static_cast<T*>(storage_.get()); }
+
+ private:
+  Zeroed storage_;
+};
+using Floats = Buffer<float>;
+using Bytes = Buffer<uint8_t>;
+
+// Says that all of this memory will be touched, so that the system may commit it in large pages, which takes less than half the time.
+void expect_full_use(void* data, size_t bytes);
+
+}  // namespace cqil

@@ -1,0 +1,43 @@
+// The matrices that int8 products read, with their rows interleaved (kernels/int8_formats.h), in memory of their own: as many bytes as
+// they have in the file.
+#pragma once
+#include <unordered_map>
+#include <vector>
+
+#include "../backend/backend.h"
+#include "buffer.h"
+#include "kernels/int8_kernels.h"
+#include "team.h"
+
+namespace cqil {
+
+class InterleavedWeights {
+ public:
+  // Of the formats that kernels has products for; of none where kernels is null. A matrix that base has, the same data, is held there.
+  // Both outlive this. Throws std::bad_alloc.
+  InterleavedWeights(const cqil_weights& weights, const Int8Kernels* kernels, InterleavedWeights* base);
+  InterleavedWeights(const InterleavedWeights&) = delete;
+
+  // The weights, with such matrices as they stand here: valid once take() or take_rest() has brought them here.
+  const cqil_weights& view() const { return view_; }
+  // Brings the matrix with this data here, by the whole team where there is one. False if it has no place here.
+  bool take(const void* data, Team* team);
+  // All that is left, those of the base included.
+  void take_rest();
+
+ private:
+  struct Move {
+    cqil_tensor from;
+    uint8_t* to;
+    bool done;
+  };
+
+  const Int8Kernels* const kernels_;
+  InterleavedWeights* const base_;
+  cqil_weights view_;
+  std::vector<cqil_layer> layers_;
+  Bytes storage_;
+  std::unordered_map<const void*, Move> moves_;  // by the data they are read from
+};
+
+}  // namespace cqil
