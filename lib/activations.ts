@@ -17,21 +17,16 @@ type Matrices = ReadonlyArray<Pick<TensorInfo, 'dtype' | 'rows' | 'byteLength'>>
 
 /** The share, 0 to 1, of the bytes of a model's matrices that int8 activations are multiplied with. */
 export function int8Share(tensors: Matrices): number {
-  return shareOf(INT8_DTYPES, tensors);
+  const matrices = tensors.filter(({ rows }) => rows > 1);
+  const bytes = (some: typeof matrices): number => some.reduce((sum, { byteLength }) => sum + byteLength, 0);
+  return bytes(matrices.filter(({ dtype }) => INT8_DTYPES.includes(dtype))) / bytes(matrices);
 }
 
 /**
- * `auto` is int8 on the CPU where most of a model's matrices, by bytes, have 4 to 6 bits: there float32 arithmetic takes longer than memory,
- * and the rounding of the weights is the larger one by far. Elsewhere it is float32.
+ * `auto` is int8 on the CPU where it applies to most of a model's matrices, by bytes: what it adds to the rounding of such weights is as small
+ * as that of Q8_0 itself, and llama.cpp rounds the same. Elsewhere it is float32.
  */
 export function chooseActivations(choice: ActivationsChoice, backend: 'cpu' | 'cuda', tensors: Matrices): Activations {
   if (choice !== 'auto') return choice;
-  const few = shareOf(INT8_DTYPES.filter((dtype) => dtype !== 'Q8_0'), tensors);
-  return backend === 'cpu' && few > 0.5 ? 'int8' : 'float32';
-}
-
-function shareOf(dtypes: readonly DType[], tensors: Matrices): number {
-  const matrices = tensors.filter(({ rows }) => rows > 1);
-  const bytes = (some: typeof matrices): number => some.reduce((sum, { byteLength }) => sum + byteLength, 0);
-  return bytes(matrices.filter(({ dtype }) => dtypes.includes(dtype))) / bytes(matrices);
+  return backend === 'cpu' && int8Share(tensors) > 0.5 ? 'int8' : 'float32';
 }

@@ -113,9 +113,9 @@ describeShared('int8 activations of trained models', () => {
     const expected = referenceLogProbs(reference, ids);
     const found = await deviation(file, ids, expected);
     expectWithin(found, COST, `${name} ${dtype}`);
-    // Why they are the default below 8 bits: next to what rounding the weights has cost, they cost nothing.
+    // Next to what rounding the weights to 4 bits has cost, they cost nothing; of 8 bits, no more than about as much again.
     const unrounded = referenceLogProbs(referenceModel(source), ids);
-    if (dtype === 'Q4_0') expect(found.kl).toBeLessThan(meanKl(unrounded, expected) / 20);
+    expect(found.kl).toBeLessThan(meanKl(unrounded, expected) * (dtype === 'Q4_0' ? 0.05 : 2));
   });
 });
 
@@ -148,7 +148,7 @@ describeUnless(engineMissing, 'the activations option', () => {
   it.each<[DType, Activations]>([
     ['F32', 'float32'],
     ['F16', 'float32'],
-    ['Q8_0', 'float32'],
+    ['Q8_0', 'int8'],
     ['Q4_0', 'int8'],
     ['Q4_K', 'int8'],
     ['Q5_K', 'float32'],
@@ -165,7 +165,7 @@ describeUnless(engineMissing, 'the activations option', () => {
   it('goes by the larger part of the matrices, and is float32 on the cuda backend', () => {
     const matrix = (dtype: DType, byteLength: number, rows = 8) => ({ dtype, rows, byteLength });
     expect(chooseActivations('auto', 'cpu', [matrix('Q4_K', 51), matrix('F16', 49)])).toBe('int8');
-    expect(chooseActivations('auto', 'cpu', [matrix('Q4_K', 49), matrix('Q8_0', 51)])).toBe('float32');
+    expect(chooseActivations('auto', 'cpu', [matrix('Q8_0', 49), matrix('Q5_K', 51)])).toBe('float32');
     expect(chooseActivations('auto', 'cpu', [matrix('Q6_K', 2), matrix('F32', 99, 1)])).toBe('int8');
     expect(chooseActivations('auto', 'cuda', [matrix('Q4_K', 1)])).toBe('float32');
     expect(chooseActivations('int8', 'cpu', [matrix('F16', 1)])).toBe('int8');

@@ -31,7 +31,7 @@ describeUnless(engineMissing, 'cqil perplexity on the model that ships', () => {
     }
     const file = path.join(folder, 'text.txt');
     writeFileSync(file, text);
-    const run = await cqil(['perplexity', '--file', file, '--window', String(WINDOW), '--plan', spec, '--json']);
+    const run = await cqil(['perplexity', '--file', file, '--window', String(WINDOW), '--plan', spec, '--activations', 'float32', '--json']);
     const measured = JSON.parse(run.stdout) as { tokens: number; nll: number };
     expect(measured.tokens).toBe(scores.length);
     expect(Math.abs(measured.nll + scores.reduce((a, b) => a + b) / scores.length)).toBeLessThan(1e-4);

@@ -33,7 +33,7 @@ describeUnless(engineMissing, 'the model that ships', () => {
   });
 
   it.each(readdirSync(plans))('%s: its adapter takes away half of what the plan costs', async (file) => {
-    await using model = await loadModel();
+    await using model = await loadModel(shippedModelPath(), { activations: 'float32' });
     const ids = model.tokenizer.encode(readFileSync(textBeside(shippedModelPath()), 'utf8')).slice(0, TOKENS);
     const adapted = await model.prepare(path.join(plans, file));
     const bare = resolvePlan({ ...adapted, adapter: undefined }, model.config.nLayers);

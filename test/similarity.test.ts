@@ -131,7 +131,7 @@ describeUnless(engineMissing, 'measureSimilarity', () => {
   });
 
   it('is what the float64 reference gives for the model that ships', async () => {
-    await using shipped = await loadModel();
+    await using shipped = await loadModel(shippedModelPath(), { activations: 'float32' });
     const ids = someIds(40, shipped.config.vocabSize);
     const layers = referenceTrace(referenceModel(await openCheckpoint(shippedModelPath())), ids);
     const steps = layers.map(({ x, a, m }) => ids.map((_, token) => ({ x: [...x[token]!], a: [...a[token]!], m: [...m[token]!] })));
