@@ -19,7 +19,8 @@ const card = path.join(folder, 'README.md');
 const planFolders = [path.join(folder, 'plans'), ...process.argv.slice(2).filter((argument) => !argument.startsWith('-'))];
 const text = readFileSync(path.join(folder, 'heldout.txt'), 'utf8');
 
-const model = await loadModel();
+const activations = 'float32'; // so that differences are the plan's alone
+const model = await loadModel(shippedModelPath(), { activations });
 const { nLayers } = model.config;
 const ranges = [[2, nLayers - 2], [nLayers / 4, nLayers - nLayers / 4], [nLayers / 2, nLayers]];
 const plansOf = (bypass) => [2, 4].flatMap((size) => ranges.map(([start, end]) => `P${size}-D${bypass}-S${start}-E${end}`));
@@ -29,7 +30,7 @@ const similarity = await measureSimilarity(model, model.tokenizer.encode(text));
 const temporary = mkdtempSync(path.join(os.tmpdir(), 'cqil-'));
 const control = path.join(temporary, 'untrained.gguf');
 await writeUntrained(shippedModelPath(), control, CONTROL_SEED);
-const untrainedModel = await loadModel(control);
+const untrainedModel = await loadModel(control, { activations });
 const untrained = await measured(untrainedModel);
 const untrainedSimilarity = await measureSimilarity(untrainedModel, untrainedModel.tokenizer.encode(text));
 const distilled = await adapted();
@@ -37,7 +38,7 @@ await Promise.all([model.dispose(), untrainedModel.dispose()]);
 rmSync(temporary, { recursive: true });
 
 const report = [
-  `Perplexity and KL from the sequential plan (mean and 99th percentile, nats per token) over the ${trained[0].tokens} scored tokens of \`heldout.txt\`, in windows of ${model.config.contextLength} without overlap (the GPTQ protocol); "same top" is the share of tokens with the same most likely next token.`,
+  `Perplexity and KL from the sequential plan (mean and 99th percentile, nats per token) over the ${trained[0].tokens} scored tokens of \`heldout.txt\`, in windows of ${model.config.contextLength} without overlap (the GPTQ protocol), with float32 activations; "same top" is the share of tokens with the same most likely next token.`,
   '### Plans', qualityTable(trained.filter(({ group }) => group === 'plans')),
   '### Bypass: paper against official', qualityTable(trained.filter(({ group }) => group === 'modes')),
   '### Distilled adapters', distilled.length === 0 ? 'None is beside the model.' : qualityTable(distilled),
