@@ -120,15 +120,6 @@ void populate(const uint8_t* data, uint64_t size) {
   touch(data, size);
 }
 
-void read_ahead(const uint8_t* data, uint64_t size) {
-#ifdef __linux__
-  const uint64_t skew = reinterpret_cast<uintptr_t>(data) % page_size();
-  madvise(const_cast<uint8_t*>(data - skew), size + skew, MADV_WILLNEED);
-#else
-  (void)data, (void)size;
-#endif
-}
-
 void unload(const uint8_t* data, uint64_t size) {
 #ifdef __linux__
   const uint64_t page = page_size(), skew = (page - reinterpret_cast<uintptr_t>(data) % page) % page;

@@ -3,11 +3,6 @@
 #include <limits>
 #include <new>
 
-#ifdef __linux__
-#include <sys/mman.h>
-#include <unistd.h>
-#endif
-
 namespace cqil {
 
 Zeroed::Zeroed(size_t count, size_t element_bytes) {
@@ -18,15 +13,6 @@ Zeroed::Zeroed(size_t count, size_t element_bytes) {
   if (!block_) throw std::bad_alloc();
   void* at = block_.get();
   aligned_ = std::align(kLine, count * element_bytes, at, space);
-}
-
-void expect_full_use(void* data, size_t bytes) {
-#ifdef __linux__
-  const size_t page = static_cast<size_t>(sysconf(_SC_PAGESIZE)), skew = (page - reinterpret_cast<uintptr_t>(data) % page) % page;
-  if (bytes > skew) madvise(static_cast<uint8_t*>(data) + skew, bytes - skew, MADV_HUGEPAGE);
-#else
-  (void)data, (void)bytes;
-#endif
 }
 
 }  // namespace cqil

@@ -35,7 +35,4 @@ class Buffer {
 using Floats = Buffer<float>;
 using Bytes = Buffer<uint8_t>;
 
-// Says that all of this memory will be touched, so that the system may commit it in large pages, which takes less than half the time.
-void expect_full_use(void* data, size_t bytes);
-
 }  // namespace cqil

@@ -35,7 +35,6 @@ InterleavedWeights::InterleavedWeights(const cqil_weights& weights, const Int8Ke
     bytes += static_cast<uint64_t>(whole_rows(matrix.rows) * row_bytes(matrix.dtype, matrix.cols));
   });
   storage_ = Bytes(bytes);
-  expect_full_use(storage_.get(), bytes);
   uint8_t* next = storage_.get();
   each_matrix([&](cqil_tensor& matrix) {
     const auto held = base ? base->moves_.find(matrix.data) : moves_.end();
