@@ -98,6 +98,25 @@ describeUnless(engineMissing, 'a plan with an adapter', () => {
     expect(moved).toBeGreaterThan(1e-2);
   });
 
+  it.each<DType>(['Q8_0', 'Q4_0', 'Q6_K'])('multiplies %s weights with int8 activations too, those it does not touch where the model has them', async (dtype) => {
+    const file = writeRandomModel(path.join(folder, `int8-${dtype}.gguf`), { format: 'gguf', dtype, shape: BLOCKS });
+    const { config } = await openCheckpoint(file);
+    writeRandomLora(path.join(folder, `int8-${dtype}-lora`), config, { roles: ['wq', 'w_down'], layers: [1, 4] });
+    const plan = adaptedPlan(path.join(folder, `int8-${dtype}-lora`));
+    const ids = someIds(13, config.vocabSize);
+    const rows = async (activations: 'float32' | 'int8', threads: number): Promise<Float32Array[][]> => {
+      await using loaded = await loadModel(file, { plan, threads, activations });
+      return [await decodeAll(loaded.createSession(), ids), await decodeAll(loaded.createSession({ plan: 'sequential' }), ids)];
+    };
+    const [exact, rounded, threaded] = [await rows('float32', 1), await rows('int8', 1), await rows('int8', 3)];
+    for (const plans of [0, 1]) {
+      const differences = exact[plans]!.map((row, i) => maxDifference(row, rounded[plans]![i]!));
+      expect(Math.min(...differences)).toBeGreaterThan(0);
+      expect(Math.max(...differences)).toBeLessThan(0.2);
+      expectSameBits(threaded[plans]!, rounded[plans]!, dtype);
+    }
+  });
+
   it('has the same bits in every execution, with any number of threads, and in any split of a prompt', async () => {
     const model = writeRandomModel(path.join(folder, 'bits'), { format: 'huggingface', dtype: 'BF16', shape: ODD });
     const { config } = await openCheckpoint(model);
