@@ -31,7 +31,8 @@ export interface LoadOptions {
    * blocks of 32 where the weights are Q8_0, Q4_0, Q4_K or Q6_K, on the CPU: prefill and decoding are then up to twice as fast and more, at
    * a KL divergence below 1e-3 from float32. The results have the same bits for any number of threads and any split of a prompt all the
    * same. With `backend: 'auto'` it means the CPU. `auto`, the default, is int8 on the CPU where it applies to most of the weights, and
-   * float32 otherwise; `model.activations` says which it is. With it the weights stand in memory of their own, not in the mapped file.
+   * float32 otherwise; `model.activations` says which it is. Weights that int8 applies to are copied into memory of their own while
+   * they are read.
    */
   activations?: ActivationsChoice;
   /** Told how far the weights have been read. */

@@ -29,27 +29,20 @@ InterleavedWeights::InterleavedWeights(const cqil_weights& weights, const Int8Ke
     f(view_.output);
   };
   uint64_t bytes = 0;
-  each_matrix([&](cqil_tensor& matrix) {
+  each_matrix([&](const cqil_tensor& matrix) {
     if (!kernels->matvec[matrix.dtype] || (base && base->moves_.count(matrix.data)) || moves_.count(matrix.data)) return;
-    moves_[matrix.data] = {matrix, nullptr, false};
+    moves_[matrix.data] = {matrix, bytes, false};
     bytes += static_cast<uint64_t>(whole_rows(matrix.rows) * row_bytes(matrix.dtype, matrix.cols));
   });
   storage_ = Bytes(bytes);
-  uint8_t* next = storage_.get();
   each_matrix([&](cqil_tensor& matrix) {
-    const auto held = base ? base->moves_.find(matrix.data) : moves_.end();
-    if (base && held != base->moves_.end()) {
-      matrix.data = held->second.to;
-      return;
-    }
-    const auto own = moves_.find(matrix.data);
-    if (own == moves_.end()) return;
-    if (!own->second.to) {
-      own->second.to = next;
-      next += whole_rows(matrix.rows) * row_bytes(matrix.dtype, matrix.cols);
-    }
-    matrix.data = own->second.to;
+    if (kernels->matvec[matrix.dtype]) matrix.data = place(matrix.data);
   });
+}
+
+uint8_t* InterleavedWeights::place(const void* data) const {
+  const auto own = moves_.find(data);
+  return own == moves_.end() ? base_->place(data) : storage_.get() + own->second.offset;
 }
 
 bool InterleavedWeights::take(const void* data, Team* team) {
@@ -58,13 +51,14 @@ bool InterleavedWeights::take(const void* data, Team* team) {
   Move& move = found->second;
   if (move.done) return true;
   const int64_t rows = move.from.rows;
+  uint8_t* const to = place(data);
   if (!team) {
-    interleave(*kernels_, move.from, move.to, 0, rows);
+    interleave(*kernels_, move.from, to, 0, rows);
   } else {
     const int64_t share = whole_rows((rows + team->size() - 1) / team->size());
     team->run([&](int member) {
       const int64_t first = std::min(rows, member * share), end = std::min(rows, first + share);
-      if (first < end) interleave(*kernels_, move.from, move.to, first, end);
+      if (first < end) interleave(*kernels_, move.from, to, first, end);
     });
   }
   move.done = true;

@@ -28,9 +28,11 @@ class InterleavedWeights {
  private:
   struct Move {
     cqil_tensor from;
-    uint8_t* to;
+    uint64_t offset;  // in the storage
     bool done;
   };
+  // Where a matrix of such a format stands, here or in the base.
+  uint8_t* place(const void* data) const;
 
   const Int8Kernels* const kernels_;
   InterleavedWeights* const base_;
