@@ -106,6 +106,15 @@ void touch(const uint8_t* data, uint64_t size) {
 
 }  // namespace
 
+void read_ahead(const uint8_t* data, uint64_t size) {
+#ifdef __linux__
+  const uint64_t skew = reinterpret_cast<uintptr_t>(data) % page_size();
+  madvise(const_cast<uint8_t*>(data - skew), size + skew, MADV_WILLNEED);
+#else
+  (void)data, (void)size;
+#endif
+}
+
 void populate(const uint8_t* data, uint64_t size) {
 #ifdef __linux__
   const uint64_t skew = reinterpret_cast<uintptr_t>(data) % page_size();
@@ -115,7 +124,7 @@ void populate(const uint8_t* data, uint64_t size) {
 #endif
   // One call reads ahead and fills the page table; a kernel that does not know it refuses.
   if (madvise(first, size + skew, MADV_POPULATE_READ) == 0) return;
-  madvise(first, size + skew, MADV_WILLNEED);
+  read_ahead(data, size);
 #endif
   touch(data, size);
 }

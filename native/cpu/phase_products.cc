@@ -25,7 +25,7 @@ void Pass::product(const cqil_tensor& w, int64_t first_row, int64_t n_rows, cons
     } else {
       for (int64_t from = 0, to; from < w.cols; from = to) {
         to = std::min(panel_chunk_end(from, padded(w.cols)), w.cols);
-        kernels_.unpack[w.dtype](rows + r * bytes + row_bytes(w.dtype, from), bytes, n, to - from, panel + n * from);
+        kernels_.unpack[w.dtype](rows + r * bytes, bytes, n, from, to, panel + n * from);
       }
       kernels_.matmul(panel, n, input.x, input.stride, n_tokens, padded(w.cols), y + r, y_stride);
     }

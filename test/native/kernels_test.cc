@@ -43,7 +43,7 @@ void test_products(const Kernels& k, cqil_dtype dtype, int64_t n_rows, int64_t c
     for (int64_t c = 0; c < cols; c++) x[static_cast<size_t>(t * stride + c)] = random.uniform();
 
   std::vector<float> unpacked(static_cast<size_t>(n_rows * stride), -1.0f);
-  k.unpack[dtype](rows.data(), bytes, n_rows, cols, unpacked.data());
+  k.unpack[dtype](rows.data(), bytes, n_rows, 0, cols, unpacked.data());
   double worst = 0;
   for (int64_t r = 0; r < n_rows; r++)
     for (int64_t c = 0; c < stride; c++) {
@@ -54,10 +54,9 @@ void test_products(const Kernels& k, cqil_dtype dtype, int64_t n_rows, int64_t c
   check::near(worst, 0, 1e-6, name + " unpack");
 
   std::vector<float> panel(unpacked.size()), tiled(static_cast<size_t>(kTokens * n_rows)), single(static_cast<size_t>(n_rows));
-  float* to = panel.data();
-  for (int64_t from = 0, end; from < stride; from = end) {
-    end = panel_chunk_end(from, stride);
-    for (int64_t r = 0; r < n_rows; r++) to = std::copy(&unpacked[static_cast<size_t>(r * stride + from)], &unpacked[static_cast<size_t>(r * stride)] + end, to);
+  for (int64_t from = 0, to; from < cols; from = to) {
+    to = std::min(panel_chunk_end(from, stride), cols);
+    k.unpack[dtype](rows.data(), bytes, n_rows, from, to, panel.data() + n_rows * from);
   }
   k.matmul(panel.data(), n_rows, x.data(), stride, kTokens, stride, tiled.data(), n_rows);
   bool bits = true;

@@ -17,9 +17,13 @@ constexpr int64_t padded(int64_t n) { return (n + kPad - 1) / kPad * kPad; }
 constexpr int64_t kPanelRows = 32;
 
 // A panel of n unpacked columns holds them in chunks, [n_rows, columns] one after another, so that a few rows of a chunk are neighbours and
-// stay in the first cache. Chunks have kPanelCols columns, but for the last, which takes a small rest with it.
-constexpr int64_t kPanelCols = 512;
-constexpr int64_t panel_chunk_end(int64_t from, int64_t n) { return n - from <= kPanelCols + kPanelCols / 4 ? n : from + kPanelCols; }
+// stay in the first cache. Chunks have kPanelCols columns, but for the last, which takes a small rest with it; not much more than a chunk
+// stays whole, which saves each tile a second turn.
+constexpr int64_t kPanelCols = 384;
+constexpr int64_t panel_chunk_end(int64_t from, int64_t n) {
+  const int64_t most = kPanelCols + kPanelCols / 4;
+  return n <= kPanelCols * 5 / 3 || n - from <= most ? n : from + kPanelCols;
+}
 
 // Queries one call of attend takes, so that each key and value is read once for them all: those of consecutive positions,
 // or of the heads that share a key/value head.
@@ -48,8 +52,9 @@ struct Kernels {
   // y[r] = row r . x for n_rows rows of cols weights; x is padded.
   void (*matvec[CQIL_DTYPE_COUNT])(const uint8_t* rows, int64_t row_bytes, int64_t n_rows, int64_t cols, const float* x,
                                    float* y);
-  // out[r, c] = the weights as float32, each row padded with zeros: out is [n_rows, padded(cols)].
-  void (*unpack[CQIL_DTYPE_COUNT])(const uint8_t* rows, int64_t row_bytes, int64_t n_rows, int64_t cols, float* out);
+  // out[r, c] = weight from + c of row r as float32, each row padded with zeros: out is [n_rows, padded(to - from)]. A panel's chunks begin at
+  // multiples of 32.
+  void (*unpack[CQIL_DTYPE_COUNT])(const uint8_t* rows, int64_t row_bytes, int64_t n_rows, int64_t from, int64_t to, float* out);
   // y[t * y_stride + r] = row r of the panel . x row t; x is [n_tokens, x_stride], n a multiple of 16.
   void (*matmul)(const float* panel, int64_t n_rows, const float* x, int64_t x_stride, int64_t n_tokens, int64_t n, float* y,
                  int64_t y_stride);

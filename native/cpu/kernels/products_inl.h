@@ -97,53 +97,65 @@ void matvec(const uint8_t* rows, int64_t row_bytes, int64_t n_rows, int64_t cols
   for (int64_t r = run * R; r < n_rows; r++) dot_rows<W, 1>(rows + r * row_bytes, row_bytes, cols, x, y + r);
 }
 
+// Columns from..to of n_rows rows; from is a multiple of 16, and to too where more follow. A chunk may begin or end within a block, which is
+// then unpacked for each of its two chunks.
 template <class W>
-void unpack(const uint8_t* rows, int64_t row_bytes, int64_t n_rows, int64_t cols, float* out) {
-  for (int64_t r = 0; r < n_rows; r++) {
+void unpack(const uint8_t* rows, int64_t row_bytes, int64_t n_rows, int64_t from, int64_t to, float* out) {
+  const int64_t stride = padded(to - from);
+  for (int64_t r = 0; r < n_rows; r++, out += stride) {
     const uint8_t* row = rows + r * row_bytes;
-    float* to = out + r * padded(cols);
-    const int64_t blocks = cols / W::kBlock;
-    for (int64_t b = 0; b < blocks; b++)
-      each_run(W{row + b * W::kBytes}, [&](int i, F32x16 w) { store(to + b * W::kBlock + 16 * i, w); });
-    if constexpr (W::kBlock == 16)
-      if (cols % 16) store(to + blocks * 16, W::partial(row + blocks * W::kBytes, static_cast<int>(cols % 16)));
+    if constexpr (W::kBlock == 16) {
+      int64_t c = from;
+      for (; c + 16 <= to; c += 16)
+        each_run(W{row + c / 16 * W::kBytes}, [&](int, F32x16 w) { store(out + c - from, w); });
+      if (c < to) store(out + c - from, W::partial(row + c / 16 * W::kBytes, static_cast<int>(to - c)));
+    } else {
+      for (int64_t c = from / W::kBlock * W::kBlock; c < to; c += W::kBlock)
+        each_run(W{row + c / W::kBlock * W::kBytes}, [&](int i, F32x16 w) {
+          const int64_t at = c + 16 * i;
+          if (W::kBlock <= 32 || (at >= from && at < to)) store(out + at - from, w);
+        });
+    }
   }
 }
 
 // ---- products of panels --------------------------------------------------------------------------------------------
 
-// Adds a chunk of n columns to the sums of an R x T tile, for the lanes of one register from `lane` on: R x T sums of one register, R of
-// w and one of x fill the register file of AVX2, where whole vectors would spill. Sums begin at zero with the first chunk, wait in carry
-// and go to y with the last, when the other lanes are there.
-template <int R, int T>
-CQIL_NOINLINE void tile_lanes(const float* w, const float* x, int64_t x_stride, int64_t n, bool first, bool last, int lane, float* carry,
-                              float* y, int64_t y_stride) {
-  Register sum[T][R];
-  CQIL_UNROLL for (int t = 0; t < T; t++)
-    CQIL_UNROLL for (int r = 0; r < R; r++) sum[t][r] = first ? zero_register() : load_register(carry + 16 * (t * R + r) + lane);
-  for (int64_t k = lane; k < n; k += 16) {
-    Register wk[R];
-    CQIL_UNROLL for (int r = 0; r < R; r++) wk[r] = load_register(w + r * n + k);
-    CQIL_UNROLL for (int t = 0; t < T; t++) {
-      const Register xk = load_register(x + t * x_stride + k);
-      CQIL_UNROLL for (int r = 0; r < R; r++) sum[t][r] = fma_register(wk[r], xk, sum[t][r]);
+// Adds a chunk of n columns to the sums of an R x T tile, the lanes of one register at a time: R x T sums of one register, R of w and one
+// of x fill the register file of AVX2, where whole vectors would spill. Sums begin at zero with the first chunk, wait in carry and go to y
+// with the last, when the other lanes are there. First and Last are known to the compiler, which saves a few branches per tile.
+template <int R, int T, bool First, bool Last>
+CQIL_NOINLINE void tile(const float* w, const float* x, int64_t x_stride, int64_t n, float* carry, float* y, int64_t y_stride) {
+  CQIL_UNROLL for (int lane = 0; lane < 16; lane += kRegisterLanes) {
+    const float *w_lane = w + lane, *x_lane = x + lane;
+    float* carry_lane = carry + lane;
+    Register sum[T][R];
+    CQIL_UNROLL for (int t = 0; t < T; t++)
+      CQIL_UNROLL for (int r = 0; r < R; r++) sum[t][r] = First ? zero_register() : load_register(carry_lane + 16 * (t * R + r));
+    for (int64_t k = 0; k < n; k += 16) {
+      Register wk[R];
+      CQIL_UNROLL for (int r = 0; r < R; r++) wk[r] = load_register(w_lane + r * n + k);
+      CQIL_UNROLL for (int t = 0; t < T; t++) {
+        const Register xk = load_register(x_lane + t * x_stride + k);
+        CQIL_UNROLL for (int r = 0; r < R; r++) sum[t][r] = fma_register(wk[r], xk, sum[t][r]);
+      }
     }
-  }
-  if (last && lane + kRegisterLanes == 16) {
+    const bool done = Last && lane + kRegisterLanes == 16;
     CQIL_UNROLL for (int t = 0; t < T; t++) {
       F32x16 whole[R];
-      CQIL_UNROLL for (int r = 0; r < R; r++) whole[r] = with_last_register(carry + 16 * (t * R + r), sum[t][r]);
-      store_sums<R>(whole, y + t * y_stride);
+      CQIL_UNROLL for (int r = 0; r < R; r++) {
+        if (done) whole[r] = with_last_register(carry + 16 * (t * R + r), sum[t][r]);
+        else store_register(carry_lane + 16 * (t * R + r), sum[t][r]);
+      }
+      if (done) store_sums<R>(whole, y + t * y_stride);
     }
-    return;
   }
-  CQIL_UNROLL for (int t = 0; t < T; t++)
-    CQIL_UNROLL for (int r = 0; r < R; r++) store_register(carry + 16 * (t * R + r) + lane, sum[t][r]);
 }
 
-// Rows that stay in the first cache, a chunk of their columns, while tokens pass; and the tokens that pass before the next chunk, whose
-// sums, like their own chunks, the second cache holds.
-constexpr int64_t kGroupRows = 2 * CQIL_TILE_ROWS, kBlockTokens = 8 * CQIL_TILE_TOKENS;
+// Rows that stay in the first cache, a chunk of their columns, while tokens pass: as many as 24 KiB hold, so that each token's chunk is
+// fetched for more of them. And the tokens that pass before the next chunk, whose sums, like their own chunks, the second cache holds.
+constexpr int64_t kGroupRows = 16, kBlockTokens = 8 * CQIL_TILE_TOKENS;
+constexpr int64_t group_rows(int64_t n) { return n > kPanelCols && panel_chunk_end(0, n) == n ? kGroupRows / 2 : kGroupRows; }
 
 // A chunk of n_rows <= kGroupRows rows and n_tokens <= T tokens.
 template <int T>
@@ -151,20 +163,23 @@ inline void tile_rows(const float* w, int64_t n_rows, const float* x, int64_t x_
                       float* carry, float* y, int64_t y_stride) {
   if constexpr (T > 1)  // the last tokens, fewer than a tile's, together
     if (n_tokens < T) return tile_rows<T - 1>(w, n_rows, x, x_stride, n_tokens, n, first, last, carry, y, y_stride);
-  auto tile = [&](auto rows, int64_t r) {
-    for (int lane = 0; lane < 16; lane += kRegisterLanes)
-      tile_lanes<rows.value, T>(w + r * n, x, x_stride, n, first, last, lane, carry + 16 * T * r, y + r, y_stride);
+  auto one = [&](auto rows, int64_t r) {
+    constexpr int R = rows.value;
+    const auto f = first ? last ? &tile<R, T, true, true> : &tile<R, T, true, false>
+                         : last ? &tile<R, T, false, true> : &tile<R, T, false, false>;
+    f(w + r * n, x, x_stride, n, carry + 16 * T * r, y + r, y_stride);
   };
   int64_t r = 0;
-  for (; r + CQIL_TILE_ROWS <= n_rows; r += CQIL_TILE_ROWS) tile(std::integral_constant<int, CQIL_TILE_ROWS>(), r);
-  for (; r < n_rows; r++) tile(std::integral_constant<int, 1>(), r);
+  for (; r + CQIL_TILE_ROWS <= n_rows; r += CQIL_TILE_ROWS) one(std::integral_constant<int, CQIL_TILE_ROWS>(), r);
+  for (; r < n_rows; r++) one(std::integral_constant<int, 1>(), r);
 }
 
 inline void matmul(const float* panel, int64_t n_rows, const float* x, int64_t x_stride, int64_t n_tokens, int64_t n, float* y,
                    int64_t y_stride) {
   alignas(64) float carry[16 * kGroupRows * kBlockTokens];
-  for (int64_t r = 0; r < n_rows; r += kGroupRows) {
-    const int64_t rows = kGroupRows < n_rows - r ? kGroupRows : n_rows - r;
+  const int64_t group = group_rows(n);
+  for (int64_t r = 0; r < n_rows; r += group) {
+    const int64_t rows = group < n_rows - r ? group : n_rows - r;
     for (int64_t t0 = 0; t0 < n_tokens; t0 += kBlockTokens) {
       const int64_t end = t0 + kBlockTokens < n_tokens ? t0 + kBlockTokens : n_tokens;
       for (int64_t from = 0, to; from < n; from = to) {
@@ -172,7 +187,7 @@ inline void matmul(const float* panel, int64_t n_rows, const float* x, int64_t x
         const float* w = panel + n_rows * from + r * (to - from);
         for (int64_t t = t0; t < end; t += CQIL_TILE_TOKENS)
           tile_rows<CQIL_TILE_TOKENS>(w, rows, x + t * x_stride + from, x_stride, end - t, to - from, from == 0, to == n,
-                                      carry + 16 * kGroupRows * (t - t0), y + t * y_stride + r, y_stride);
+                                      carry + 16 * group * (t - t0), y + t * y_stride + r, y_stride);
       }
     }
   }
