@@ -127,9 +127,9 @@ void report_weights(cqil_dtype dtype, int64_t working_set) {
 // The same with int8 activations: rows as they are interleaved, against one vector, and as panels against many.
 void report_int8(cqil_dtype dtype, int64_t working_set) {
   if (!best_isa().int8->matvec[dtype]) return;
-  const int64_t bytes = row_bytes(dtype, kCols), rows = working_set / bytes / kPanelRows * kPanelRows, stride = int8_row_bytes(kCols);
+  const int64_t bytes = row_bytes(dtype, kCols), rows = working_set / bytes / kUnitRows * kUnitRows, stride = int8_row_bytes(kCols);
   std::vector<uint8_t> weights(static_cast<size_t>(rows * bytes)), interleaved(weights.size()), x(static_cast<size_t>(kTokens * stride + 64));
-  std::vector<uint8_t> panel(static_cast<size_t>(kPanelRows * int8_panel_row_bytes(kCols) + 64));
+  std::vector<uint8_t> panel(static_cast<size_t>(kUnitRows * int8_panel_row_bytes(kCols) + 64));
   auto aligned = [](std::vector<uint8_t>& v) { return v.data() + (64 - reinterpret_cast<uintptr_t>(v.data()) % 64) % 64; };
   uint8_t *const input = aligned(x), *const unpacked = aligned(panel);
   fill_random(weights.data(), dtype, rows, kCols, 1);
@@ -145,9 +145,9 @@ void report_int8(cqil_dtype dtype, int64_t working_set) {
     print_row(interleave, k.name, [&] { k.interleave[dtype](weights.data(), bytes, rows, kCols, interleaved.data()); });
     print_row(matvec, k.name, [&] { k.matvec[dtype](interleaved.data(), rows, kCols, input, y.data()); });
     print_row(matmul, k.name, [&] {
-      for (int64_t r = 0; r < rows; r += kPanelRows) {
-        k.unpack[dtype](interleaved.data() + r * bytes, kPanelRows, kCols, unpacked);
-        k.matmul[dtype](unpacked, kPanelRows, input, stride, kTokens, kCols, y.data() + r, rows);
+      for (int64_t r = 0; r < rows; r += kUnitRows) {
+        k.unpack[dtype](interleaved.data() + r * bytes, kUnitRows, kCols, unpacked);
+        k.matmul[dtype](unpacked, kUnitRows, input, stride, kTokens, kCols, y.data() + r, rows);
       }
     });
   });

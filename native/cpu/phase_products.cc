@@ -15,10 +15,11 @@ void Pass::product(const cqil_tensor& w, int64_t first_row, int64_t n_rows, cons
   if (n_tokens == 1 && int8) return int8_kernels_.matvec[w.dtype](rows, n_rows, w.cols, input.int8, y);
   if (n_tokens == 1) return kernels_.matvec[w.dtype](rows, bytes, n_rows, w.cols, input.x, y);
   float* panel = scratch.panel.get();
-  for (int64_t r = 0; r < n_rows; r += kPanelRows) {
-    const int64_t n = std::min(kPanelRows, n_rows - r);
+  const int64_t panel_rows = int8 ? kUnitRows : kPanelRows;
+  for (int64_t r = 0; r < n_rows; r += panel_rows) {
+    const int64_t n = std::min(panel_rows, n_rows - r);
     if (int8) {
-      // An int8 panel is less than half the size of one of floats.
+      // An int8 panel is smaller than one of floats, though of twice as many rows.
       uint8_t* unpacked = reinterpret_cast<uint8_t*>(panel);
       int8_kernels_.unpack[w.dtype](rows + r * bytes, n, w.cols, unpacked);
       int8_kernels_.matmul[w.dtype](unpacked, n, input.int8, session.int8_stride, n_tokens, w.cols, y + r, y_stride);
@@ -32,9 +33,9 @@ void Pass::product(const cqil_tensor& w, int64_t first_row, int64_t n_rows, cons
   }
 }
 
-// One token: enough units that a slow member leaves little behind, each a few rows at least. Several: one panel.
+// One token: enough units that a slow member leaves little behind, each a few rows at least. Several: whole panels.
 int64_t Pass::rows_per_unit(int64_t rows, int crew_size) const {
-  if (tokens_ > 1) return kPanelRows;
+  if (tokens_ > 1) return kUnitRows;
   if (crew_size == 1) return rows;  // nobody to share with: the longer a run of rows, the better memory serves it
   const int64_t quarter = rows / (4 * crew_size);
   return std::max(kInt8Rows, (quarter + kInt8Rows - 1) / kInt8Rows * kInt8Rows);

@@ -271,7 +271,7 @@ void Pass::head(const Crew& crew, Claim* claimed) const {
     crew.wait();
 
     float* logits = scores || listed ? session.logits.get() : request.result + (t0 - first_token) * vocab;
-    const int64_t rows = std::max<int64_t>(kPanelRows, vocab / (32 * crew.size) / kInt8Rows * kInt8Rows), units = (vocab + rows - 1) / rows;
+    const int64_t rows = std::max<int64_t>(kUnitRows, vocab / (32 * crew.size) / kInt8Rows * kInt8Rows), units = (vocab + rows - 1) / rows;
     share(crew, claimed, units, [&](int64_t unit) {
       const int64_t first = unit * rows, n = std::min(rows, vocab - first);
       product(weights_.output, first, n, {norm, session.dim_stride, rounded}, n_tokens, logits + first, vocab, *crew.scratch);

@@ -52,7 +52,7 @@ CpuSession::CpuSession(CpuModel& model, const cqil_program& compiled, const cqil
   rope_sin = Floats(rows(context, shape.head_dim / 2));
 
   const int64_t widest = std::max({dim_stride, attention_stride, hidden_stride});
-  const int64_t tile_rows = std::max(heads_per_unit(model) * shape.head_dim, kPanelRows);
+  const int64_t tile_rows = std::max(heads_per_unit(model) * shape.head_dim, kUnitRows);
   scratch.resize(static_cast<size_t>(model.team.size()));
   for (Scratch& own : scratch) {
     own.panel = Floats(rows(kPanelRows, widest));

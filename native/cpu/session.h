@@ -52,7 +52,7 @@ struct alignas(64) Claim {
 // One thread's own.
 struct Scratch {
   Floats panel;   // [kPanelRows, widest padded row] unpacked weights
-  Floats tile;    // [batch, max(head_dim, kPanelRows)] products on their way to where they belong
+  Floats tile;    // [batch, max(head_dim, kUnitRows)] products on their way to where they belong
   Floats norm;    // [padded(dim)] the normalised input, when there is one token
   Floats scores;  // [kAttendQueries, scores_stride] of one head
   Floats head;    // [head_stride] a key or value on its way to the cache

@@ -13,8 +13,9 @@ namespace cqil {
 constexpr int64_t kPad = 16;
 constexpr int64_t padded(int64_t n) { return (n + kPad - 1) / kPad * kPad; }
 
-// Rows of packed weights unpacked at a time when there is more than one token.
-constexpr int64_t kPanelRows = 32;
+// Rows of weights unpacked to floats at a time when there is more than one token: what the second cache holds of a wide matrix. And rows that
+// a member takes at a time then, which is also what an int8 panel has.
+constexpr int64_t kPanelRows = 16, kUnitRows = 32;
 
 // A panel of n unpacked columns holds them in chunks, [n_rows, columns] one after another, so that a few rows of a chunk are neighbours and
 // stay in the first cache. Chunks have kPanelCols columns, but for the last, which takes a small rest with it; not much more than a chunk
