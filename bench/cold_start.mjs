@@ -1,9 +1,10 @@
-// From a cold process and a cold file to the first token: time against reading the file, and peak memory.
+// From a cold process and a cold file to the first token: time against reading what it reads, and peak memory.
 //
 //   npm run build && node bench/cold_start.mjs [--shape tinyllama-1.1b] [--dtype Q8_0] [--threads 2] [--rounds 5]
 //
-// Each round drops the file's pages from the system's cache (dd's nocache advice) and times, in turn, `cat FILE` and a process that loads
-// the model, gives one token and exits. Both read every page once, so their ratio is what loading adds to reading. Needs GNU dd.
+// Each round drops the file's pages from the system's cache (dd's nocache advice) before each of these, in turn: `cat FILE` to nowhere and
+// into memory, and a process that loads the model and gives one token, with float32 activations, which uses the file's pages where they are,
+// and with int8, which copies them. Ratios compare what touches as many pages: what loading adds to reading. Needs GNU dd and /dev/shm.
 // Writes bench/results/cold-start-SHAPE-DTYPE.json and .md.
 import { execFileSync } from 'node:child_process';
 import { mkdtempSync, rmSync, statSync, writeFileSync } from 'node:fs';
@@ -31,7 +32,9 @@ const { values: options } = parseArgs({
 const run = describeRun('node bench/cold_start.mjs', process.argv.slice(2));
 const folder = mkdtempSync(path.join(options.folder, 'cold-start-'));
 const file = path.join(folder, 'model.gguf');
-const samples = { readMs: [], firstTokenMs: [], peakBytes: [], nodeBytes: [] };
+const copy = path.join(mkdtempSync('/dev/shm/cold-start-'), 'copy');
+const READINGS = { float32: ['/dev/null', '`cat FILE > /dev/null`'], int8: [copy, '`cat FILE > /dev/shm/COPY`'] };
+const samples = Object.fromEntries(Object.keys(READINGS).map((activations) => [activations, { readMs: [], firstTokenMs: [], peakBytes: [] }]));
 let fileBytes;
 let kvBytes;
 try {
@@ -40,46 +43,48 @@ try {
   kvBytes = CONTEXT * kvBytesPerPosition(config, 'f32');
   execFileSync('sync');
   for (let round = 0; round < Number(options.rounds); round++) {
-    evict();
-    samples.readMs.push(timed('sh', ['-c', 'cat "$1" > /dev/null', 'sh', file]).ms);
-    evict();
-    const first = timed(process.execPath, [path.join(here, 'first_token.mjs'), file, options.threads, String(CONTEXT)]);
-    samples.firstTokenMs.push(first.ms);
-    samples.peakBytes.push(Number(first.stdout));
-    samples.nodeBytes.push(Number(timed(process.execPath, ['-p', 'process.resourceUsage().maxRSS * 1024']).stdout));
+    for (const [activations, [to]] of Object.entries(READINGS)) {
+      const { readMs, firstTokenMs, peakBytes } = samples[activations];
+      evict();
+      const begin = performance.now();
+      execFileSync('sh', ['-c', 'cat "$1" > "$2"', 'sh', file, to]);
+      readMs.push(performance.now() - begin);
+      rmSync(copy, { force: true });
+      evict();
+      const start = Date.now();
+      const first = JSON.parse(execFileSync(process.execPath, [path.join(here, 'first_token.mjs'), file, options.threads, String(CONTEXT), activations], { encoding: 'utf8' }));
+      firstTokenMs.push(first.at - start);
+      peakBytes.push(first.peakBytes);
+    }
   }
 } finally {
   rmSync(folder, { recursive: true });
+  rmSync(path.dirname(copy), { recursive: true });
 }
 
-const ratio = quantile(samples.firstTokenMs, 0.5) / quantile(samples.readMs, 0.5);
-const memory = quantile(samples.peakBytes, 0.5) / (fileBytes + kvBytes);
+const nodeBytes = Number(execFileSync(process.execPath, ['-p', 'process.resourceUsage().maxRSS * 1024'], { encoding: 'utf8' }));
+const rows = Object.entries(samples).map(([activations, { readMs, firstTokenMs, peakBytes }]) => {
+  const ratio = quantile(firstTokenMs, 0.5) / quantile(readMs, 0.5);
+  const peak = quantile(peakBytes, 0.5);
+  const rest = (peak - nodeBytes) / (fileBytes + kvBytes);
+  return `| ${activations} | ${spread(firstTokenMs, 0)} | ${spread(readMs, 0)}: ${READINGS[activations][1]} | ${ratio.toFixed(2)} | ${mb(peak)} | ${rest.toFixed(3)} |`;
+});
 const name = path.join(here, 'results', `cold-start-${options.shape}-${options.dtype}`);
 const text = `${runLine(run)}
 
-${options.shape} at ${options.dtype}, ${mb(fileBytes)} MB, ${options.threads} threads, ${CONTEXT} tokens of context; median (min–max) of ${options.rounds} rounds in turn, the file's pages
-dropped before each.
+${options.shape} at ${options.dtype}, ${mb(fileBytes)} MB, ${options.threads} threads, ${CONTEXT} tokens of context (${mb(kvBytes)} MB of keys and values); median (min–max) of
+${options.rounds} rounds in turn, the file's pages dropped before each. Node.js alone takes ${mb(nodeBytes)} MB.
 
-| | |
-|---|---|
-| \`cat FILE > /dev/null\` | ${spread(samples.readMs, 0)} ms |
-| \`node\` starts, loads, gives its first token, exits | ${spread(samples.firstTokenMs, 0)} ms |
-| the ratio of the two | ${ratio.toFixed(2)} |
-| peak resident memory | ${mb(quantile(samples.peakBytes, 0.5))} MB: ${memory.toFixed(3)} of weights and KV cache (${mb(fileBytes)} + ${mb(kvBytes)} MB); Node.js alone takes ${mb(quantile(samples.nodeBytes, 0.5))} MB |
+| activations | ms from the start of \`node\` to the first token | ms of reading alone | ratio | peak resident MB | less Node.js, of weights and KV cache |
+|---|---|---|---|---|---|
+${rows.join('\n')}
 `;
-writeFileSync(`${name}.json`, `${JSON.stringify({ ...run, options: { ...options, folder: undefined }, fileBytes, kvBytes, samples }, null, 1)}\n`);
+writeFileSync(`${name}.json`, `${JSON.stringify({ ...run, options: { ...options, folder: undefined }, fileBytes, kvBytes, nodeBytes, samples }, null, 1)}\n`);
 writeFileSync(`${name}.md`, text);
 console.log(text);
 
 function evict() {
   execFileSync('dd', [`if=${file}`, 'iflag=nocache', 'count=0'], { stdio: 'ignore' });
-}
-
-/** Milliseconds until a command has ended, and what it printed. */
-function timed(command, args) {
-  const start = performance.now();
-  const stdout = execFileSync(command, args, { encoding: 'utf8' });
-  return { ms: performance.now() - start, stdout };
 }
 
 function mb(bytes) {

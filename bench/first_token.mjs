@@ -1,10 +1,10 @@
-// One process of cold_start.mjs: node bench/first_token.mjs FILE THREADS CONTEXT loads the model, computes one token and prints the peak
-// of its resident memory in bytes.
+// One process of cold_start.mjs: node bench/first_token.mjs FILE THREADS CONTEXT ACTIVATIONS loads the model, computes one token and prints
+// the time it had it (ms since 1970) and the peak of its resident memory in bytes.
 import { loadModel } from '../dist/index.js';
 
-const [file, threads, contextLength] = process.argv.slice(2);
-const model = await loadModel(file, { backend: 'cpu', threads: Number(threads), contextLength: Number(contextLength) });
+const [file, threads, contextLength, activations] = process.argv.slice(2);
+const model = await loadModel(file, { backend: 'cpu', threads: Number(threads), contextLength: Number(contextLength), activations });
 const logits = await model.createSession().prefill([1]);
 if (!Number.isFinite(logits[0])) throw new Error('the first logit is not finite');
-console.log(process.resourceUsage().maxRSS * 1024);
+console.log(JSON.stringify({ at: Date.now(), peakBytes: process.resourceUsage().maxRSS * 1024 }));
 await model.dispose();
