@@ -265,21 +265,38 @@ async function load(checkpoint: Checkpoint, placement: Placement, options: LoadO
   const { handle, backend, activations } = await loadOn(placement, spec);
   try {
     if (backend === 'cuda') onProgress?.({ phase: 'read', loaded: total, total });
-    for (let from = 0; from < total && backend === 'cpu'; from += PREFETCH_BYTES) {
-      throwIfAborted(signal);
-      const to = Math.min(from + PREFETCH_BYTES, total);
-      await native.prefetchModel(handle, from, to);
-      onProgress?.({ phase: 'read', loaded: to, total });
-    }
+    const reading = backend === 'cpu' ? readWeights(handle, total, options) : Promise.resolve();
+    reading.catch(() => undefined); // waited for below, unless the tokenizer throws first
+    const tokenizer = readTokenizer(checkpoint.tokenizer, config.vocabSize);
+    await reading;
     throwIfAborted(signal);
     const choices = await ExecutionChoices.open(timingIdentity(native.describeMachine(), { backend, threads, kvCache: placement.kvCache, activations }, checkpoint));
-    const model = new Model({ handle, random: randomSeed !== undefined, config, plan, tokenizer: readTokenizer(checkpoint.tokenizer, config.vocabSize), threads, ...placement, backend, activations, choices });
+    const model = new Model({ handle, random: randomSeed !== undefined, config, plan, tokenizer, threads, ...placement, backend, activations, choices });
     await model.prepare();
     return model;
   } catch (error) {
     native.disposeModel(handle);
     throw error;
   }
+}
+
+/** Two slices at a time: one is brought from the disk while the other is prepared. */
+async function readWeights(handle: ModelHandle, total: number, { onProgress, signal }: LoadOptions): Promise<void> {
+  let asked = 0;
+  let loaded = 0;
+  const readSlices = async () => {
+    while (asked < total) {
+      throwIfAborted(signal);
+      const from = asked;
+      asked = Math.min(from + PREFETCH_BYTES, total);
+      const bytes = asked - from;
+      await loadNative().prefetchModel(handle, from, asked);
+      onProgress?.({ phase: 'read', loaded: (loaded += bytes), total });
+    }
+  };
+  // Both have ended when this has: nobody disposes of a model that is being read.
+  const ends = await Promise.allSettled([readSlices(), readSlices()]);
+  for (const end of ends) if (end.status === 'rejected') throw end.reason;
 }
 
 /** Threads of the CPU backend unless they are given. */

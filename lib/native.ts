@@ -23,7 +23,7 @@ export interface NativeAddon {
   loadModel(spec: ModelSpec | AdaptedSpec): Promise<ModelHandle>;
   /**
    * Brings bytes [from, to) of the weights, counted over all tensors, to where products read them, so that later calls do not wait for the
-   * disk: once for every byte, in order, of a model without an adapter.
+   * disk: once for every byte of a model without an adapter. Calls may overlap.
    */
   prefetchModel(model: ModelHandle, from: number, to: number): Promise<void>;
   /** Frees the weights; sessions of the model must be closed. */

@@ -57,8 +57,8 @@ bool Model::prepare(const void* data) {
 
 void Model::prefetch(uint64_t from, uint64_t to) {
   if (base_) return;
-  std::lock_guard<std::mutex> lock(forward_mutex());
   weights_->prefetch(from, to);
+  std::lock_guard<std::mutex> lock(forward_mutex());
   for (const void* data : weights_->ending_in(from, to))
     if (prepare(data)) weights_->release(data);
 }

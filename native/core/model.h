@@ -25,7 +25,8 @@ class Model {
   // As they are in the files.
   const Weights& weights() const { return base_ ? base_->weights() : *weights_; }
   // Brings bytes [from, to) of the weights, counted over the tensors in the order they were given, to where products read them. For a
-  // model without an adapter, once for every byte and in order; what is left then costs the first session time.
+  // model without an adapter, once for every byte; what is left then costs the first session time. Calls may overlap: one reads while another
+  // prepares what it has read.
   void prefetch(uint64_t from, uint64_t to);
   // Of matrices with an adapter merged in.
   uint64_t merged_bytes() const { return merged_ ? merged_->bytes() : 0; }

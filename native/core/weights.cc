@@ -188,6 +188,7 @@ void Weights::each_part(uint64_t from, uint64_t to, F f) const {
 }
 
 void Weights::prefetch(uint64_t from, uint64_t to) const {
+  if (spec_.random) return;
   each_part(from, to, populate);
   each_part(to, to + (to - from), read_ahead);
 }

@@ -42,7 +42,7 @@ class Weights {
   // Of all tensors.
   uint64_t bytes() const { return bytes_; }
   // Touches the pages of bytes [from, to), counted over the tensors in the order they were given, and asks for as many that follow, so that
-  // the disk is at work while these are prepared.
+  // the disk is at work while these are prepared. Random weights are there already.
   void prefetch(uint64_t from, uint64_t to) const;
   // The data of the tensors whose last byte is one of [from, to), counted so.
   std::vector<const void*> ending_in(uint64_t from, uint64_t to) const;
