@@ -117,7 +117,7 @@ void report_weights(cqil_dtype dtype, int64_t working_set) {
   const char* name = dtype_info(dtype).name;
   report({"matvec", name, read, 0, [&](const Kernels& k) { k.matvec[dtype](weights.data(), bytes, rows, kCols, x.data(), y.data()); }});
   report({"unpack", name, read, 0, [&](const Kernels& k) {
-            for (int64_t r = 0; r < rows; r += kPanelRows) k.unpack[dtype](weights.data() + r * bytes, bytes, kPanelRows, 0, kCols, panel.data());
+            for (int64_t r = 0; r < rows; r += kPanelRows) k.unpack[dtype](weights.data() + r * bytes, bytes, kPanelRows, kCols, panel.data());
           }});
   if (!best_kernels().attend[dtype]) return;
   report_attend("attend", weights, dtype, 1);

@@ -24,10 +24,7 @@ void Pass::product(const cqil_tensor& w, int64_t first_row, int64_t n_rows, cons
       int8_kernels_.unpack[w.dtype](rows + r * bytes, n, w.cols, unpacked);
       int8_kernels_.matmul[w.dtype](unpacked, n, input.int8, session.int8_stride, n_tokens, w.cols, y + r, y_stride);
     } else {
-      for (int64_t from = 0, to; from < w.cols; from = to) {
-        to = std::min(panel_chunk_end(from, padded(w.cols)), w.cols);
-        kernels_.unpack[w.dtype](rows + r * bytes, bytes, n, from, to, panel + n * from);
-      }
+      kernels_.unpack[w.dtype](rows + r * bytes, bytes, n, w.cols, panel);
       kernels_.matmul(panel, n, input.x, input.stride, n_tokens, padded(w.cols), y + r, y_stride);
     }
   }
@@ -35,7 +32,7 @@ void Pass::product(const cqil_tensor& w, int64_t first_row, int64_t n_rows, cons
 
 // One token: enough units that a slow member leaves little behind, each a few rows at least. Several: whole panels.
 int64_t Pass::rows_per_unit(int64_t rows, int crew_size) const {
-  if (tokens_ > 1) return kUnitRows;
+  if (tokens_ > 1) return session.model.int8 ? kUnitRows : kPanelRows;
   if (crew_size == 1) return rows;  // nobody to share with: the longer a run of rows, the better memory serves it
   const int64_t quarter = rows / (4 * crew_size);
   return std::max(kInt8Rows, (quarter + kInt8Rows - 1) / kInt8Rows * kInt8Rows);

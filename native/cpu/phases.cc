@@ -56,7 +56,7 @@ void Pass::embed(const Crew& crew) const {
   const int64_t bytes = row_bytes(table.dtype, table.cols);
   for (int64_t t = crew.member; t < tokens_; t += crew.size) {
     const uint8_t* row = static_cast<const uint8_t*>(table.data) + request.ids[t] * bytes;
-    kernels_.unpack[table.dtype](row, bytes, 1, 0, table.cols, session.x.get() + t * session.dim_stride);
+    kernels_.unpack[table.dtype](row, bytes, 1, table.cols, session.x.get() + t * session.dim_stride);
   }
 }
 

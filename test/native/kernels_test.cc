@@ -43,7 +43,7 @@ void test_products(const Kernels& k, cqil_dtype dtype, int64_t n_rows, int64_t c
     for (int64_t c = 0; c < cols; c++) x[static_cast<size_t>(t * stride + c)] = random.uniform();
 
   std::vector<float> unpacked(static_cast<size_t>(n_rows * stride), -1.0f);
-  k.unpack[dtype](rows.data(), bytes, n_rows, 0, cols, unpacked.data());
+  for (int64_t r = 0; r < n_rows; r++) k.unpack[dtype](rows.data() + r * bytes, bytes, 1, cols, unpacked.data() + r * stride);
   double worst = 0;
   for (int64_t r = 0; r < n_rows; r++)
     for (int64_t c = 0; c < stride; c++) {
@@ -54,10 +54,7 @@ void test_products(const Kernels& k, cqil_dtype dtype, int64_t n_rows, int64_t c
   check::near(worst, 0, 1e-6, name + " unpack");
 
   std::vector<float> panel(unpacked.size()), tiled(static_cast<size_t>(kTokens * n_rows)), single(static_cast<size_t>(n_rows));
-  for (int64_t from = 0, to; from < cols; from = to) {
-    to = std::min(panel_chunk_end(from, stride), cols);
-    k.unpack[dtype](rows.data(), bytes, n_rows, from, to, panel.data() + n_rows * from);
-  }
+  k.unpack[dtype](rows.data(), bytes, n_rows, cols, panel.data());
   k.matmul(panel.data(), n_rows, x.data(), stride, kTokens, stride, tiled.data(), n_rows);
   bool bits = true;
   for (int64_t t = 0; t < kTokens; t++) {

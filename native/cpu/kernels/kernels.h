@@ -53,9 +53,8 @@ struct Kernels {
   // y[r] = row r . x for n_rows rows of cols weights; x is padded.
   void (*matvec[CQIL_DTYPE_COUNT])(const uint8_t* rows, int64_t row_bytes, int64_t n_rows, int64_t cols, const float* x,
                                    float* y);
-  // out[r, c] = weight from + c of row r as float32, each row padded with zeros: out is [n_rows, padded(to - from)]. A panel's chunks begin at
-  // multiples of 32.
-  void (*unpack[CQIL_DTYPE_COUNT])(const uint8_t* rows, int64_t row_bytes, int64_t n_rows, int64_t from, int64_t to, float* out);
+  // The panel of n_rows rows as float32, each padded with zeros to padded(cols) columns; of one row, that row.
+  void (*unpack[CQIL_DTYPE_COUNT])(const uint8_t* rows, int64_t row_bytes, int64_t n_rows, int64_t cols, float* panel);
   // y[t * y_stride + r] = row r of the panel . x row t; x is [n_tokens, x_stride], n a multiple of 16.
   void (*matmul)(const float* panel, int64_t n_rows, const float* x, int64_t x_stride, int64_t n_tokens, int64_t n, float* y,
                  int64_t y_stride);
