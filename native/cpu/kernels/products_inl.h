@@ -102,7 +102,11 @@ template <class W>
 inline void unpack_columns(const uint8_t* row, int64_t from, int64_t to, float* out) {
   if constexpr (W::kBlock == 16) {
     int64_t c = from;
-    for (; c + 16 <= to; c += 16) each_run(W{row + c / 16 * W::kBytes}, [&](int, F32x16 w) { store(out + c - from, w); });
+    for (; c + 16 <= to; c += 16) {
+      const uint8_t* block = row + c / 16 * W::kBytes;
+      prefetch(block + kPanelPrefetchBytes);
+      each_run(W{block}, [&](int, F32x16 w) { store(out + c - from, w); });
+    }
     if (c < to) store(out + c - from, W::partial(row + c / 16 * W::kBytes, static_cast<int>(to - c)));
   } else {
     for (int64_t c = from / W::kBlock * W::kBlock; c < to; c += W::kBlock)
