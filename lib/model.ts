@@ -266,9 +266,12 @@ async function load(checkpoint: Checkpoint, placement: Placement, options: LoadO
   try {
     if (backend === 'cuda') onProgress?.({ phase: 'read', loaded: total, total });
     const reading = backend === 'cpu' ? readWeights(handle, total, options) : Promise.resolve();
-    reading.catch(() => undefined); // waited for below, unless the tokenizer throws first
-    const tokenizer = readTokenizer(checkpoint.tokenizer, config.vocabSize);
-    await reading;
+    let tokenizer: Tokenizer | CqilError;
+    try {
+      tokenizer = readTokenizer(checkpoint.tokenizer, config.vocabSize);
+    } finally {
+      await reading;
+    }
     throwIfAborted(signal);
     const choices = await ExecutionChoices.open(timingIdentity(native.describeMachine(), { backend, threads, kvCache: placement.kvCache, activations }, checkpoint));
     const model = new Model({ handle, random: randomSeed !== undefined, config, plan, tokenizer, threads, ...placement, backend, activations, choices });

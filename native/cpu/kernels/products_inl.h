@@ -97,35 +97,29 @@ void matvec(const uint8_t* rows, int64_t row_bytes, int64_t n_rows, int64_t cols
   for (int64_t r = run * R; r < n_rows; r++) dot_rows<W, 1>(rows + r * row_bytes, row_bytes, cols, x, y + r);
 }
 
-// Columns from..to of a row; from is a multiple of 16. A block that lies in two chunks is unpacked for each.
-template <class W>
-inline void unpack_columns(const uint8_t* row, int64_t from, int64_t to, float* out) {
-  if constexpr (W::kBlock == 16) {
-    int64_t c = from;
-    for (; c + 16 <= to; c += 16) {
-      const uint8_t* block = row + c / 16 * W::kBytes;
-      prefetch(block + kPanelPrefetchBytes);
-      each_run(W{block}, [&](int, F32x16 w) { store(out + c - from, w); });
-    }
-    if (c < to) store(out + c - from, W::partial(row + c / 16 * W::kBytes, static_cast<int>(to - c)));
-  } else {
-    for (int64_t c = from / W::kBlock * W::kBlock; c < to; c += W::kBlock)
-      each_run(W{row + c / W::kBlock * W::kBytes}, [&](int i, F32x16 w) {
-        const int64_t at = c + 16 * i;
-        if (W::kBlock <= 32 || (at >= from && at < to)) store(out + at - from, w);
-      });
-  }
-}
-
-// Row by row, as they follow in memory.
+// Row by row, as they follow in memory. A block's runs come in order, and those of one block may lie in two chunks.
 template <class W>
 void unpack(const uint8_t* rows, int64_t row_bytes, int64_t n_rows, int64_t cols, float* panel) {
-  const int64_t n = padded(cols);
-  for (int64_t r = 0; r < n_rows; r++)
-    for (int64_t from = 0, to; from < n; from = to) {
-      to = panel_chunk_end(from, n);
-      unpack_columns<W>(rows + r * row_bytes, from, to < cols ? to : cols, panel + n_rows * from + r * (to - from));
+  const int64_t n = padded(cols), blocks = cols / W::kBlock;
+  for (int64_t r = 0; r < n_rows; r++) {
+    const uint8_t* row = rows + r * row_bytes;
+    int64_t end = panel_chunk_end(0, n);
+    float* to = panel + r * end;
+    auto put = [&](int64_t c, F32x16 w) {
+      if (c == end) {
+        end = panel_chunk_end(c, n);
+        to = panel + n_rows * c + r * (end - c);
+      }
+      store(to, w);
+      to += 16;
+    };
+    for (int64_t b = 0; b < blocks; b++) {
+      prefetch(row + b * W::kBytes + kPanelPrefetchBytes);
+      each_run(W{row + b * W::kBytes}, [&](int i, F32x16 w) { put(b * W::kBlock + 16 * i, w); });
     }
+    if constexpr (W::kBlock == 16)
+      if (cols % 16) put(blocks * 16, W::partial(row + blocks * W::kBytes, static_cast<int>(cols % 16)));
+  }
 }
 
 // ---- products of panels --------------------------------------------------------------------------------------------
