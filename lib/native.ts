@@ -93,7 +93,7 @@ export interface ModelSpec {
   /** Index of the CUDA device. */
   device: number;
   threads: number;
-  /** `int8`: of the CPU backend. */
+  /** `bf16` and `int8`: of the CPU backend. */
   activations: Activations;
   files: string[];
   tensors: NativeTensor[];
@@ -171,6 +171,8 @@ export interface MachineInfo {
   /** Instruction sets compiled in, best last, and the one dispatch picked. */
   isas: Array<{ name: string; supported: boolean }>;
   isa: string;
+  /** Whether that one multiplies bf16: then activations rounded to bf16 are faster than float32. */
+  bf16Products: boolean;
   memoryBytes: number;
   /** Tells this build of the addon from others: its size and when it was made. */
   build: string;

@@ -32,6 +32,7 @@
       "native/cpu/kernels/kernels_avx2.cc"
     ],
     "cqil_avx512_sources": [
+      "native/cpu/kernels/bf16_avx512bf16.cc",
       "native/cpu/kernels/int8_avx512vnni.cc",
       "native/cpu/kernels/kernels_avx512.cc"
     ],

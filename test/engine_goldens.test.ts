@@ -13,7 +13,7 @@ for (const name of goldenModels()) {
     const golden = readGolden(name);
     let model: Model;
     beforeAll(async () => {
-      model = await loadModel(goldenFolder(name), { threads: 2 });
+      model = await loadModel(goldenFolder(name), { threads: 2, activations: 'float32' });
     });
     afterAll(() => model.dispose());
 

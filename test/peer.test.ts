@@ -3,6 +3,7 @@ import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { afterAll, beforeAll, expect, it } from 'vitest';
 import { openCheckpoint } from '../lib/checkpoint/open.js';
+import type { LoadOptions } from '../lib/load_options.js';
 import { loadModel, shippedModelPath } from '../lib/model.js';
 import { engineLogProbs, engineMissing, someIds } from './reference/engine.js';
 import { klDivergence, maxDifference } from './reference/measure.js';
@@ -18,8 +19,8 @@ afterAll(() => rmSync(folder, { recursive: true }));
 /** Both engines compute in float32 on F32 weights and an F32 KV cache; either is within 3e-5 of float64. */
 const TOLERANCE = 1e-4;
 
-async function ourLogProbs(model: string, ids: readonly number[]): Promise<Float64Array[]> {
-  const loaded = await loadModel(model, { threads: 1 });
+async function ourLogProbs(model: string, ids: readonly number[], options: LoadOptions = {}): Promise<Float64Array[]> {
+  const loaded = await loadModel(model, { threads: 1, ...options });
   const rows = await engineLogProbs(loaded.createSession(), ids);
   await loaded.dispose();
   return rows;
@@ -40,7 +41,7 @@ async function ourTokens(model: string, text: string): Promise<number[]> {
 }
 
 async function expectSameLogProbs(model: string, ids: readonly number[], theirs: number[][]): Promise<void> {
-  const ours = await ourLogProbs(model, ids);
+  const ours = await ourLogProbs(model, ids, { activations: 'float32' });
   ours.forEach((row, i) => expect(maxDifference(row, theirs[i]!), `position ${i}`).toBeLessThan(TOLERANCE));
 }
 

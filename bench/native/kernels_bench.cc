@@ -127,27 +127,27 @@ void report_weights(cqil_dtype dtype, int64_t working_set) {
 // The same with int8 activations: rows as they are interleaved, against one vector, and as panels against many.
 void report_int8(cqil_dtype dtype, int64_t working_set) {
   if (!best_isa().int8->matvec[dtype]) return;
-  const int64_t bytes = row_bytes(dtype, kCols), rows = working_set / bytes / kUnitRows * kUnitRows, stride = int8_row_bytes(kCols);
+  const int64_t bytes = row_bytes(dtype, kCols), rows = working_set / bytes / kMostPanelRows * kMostPanelRows, stride = int8_row_bytes(kCols);
   std::vector<uint8_t> weights(static_cast<size_t>(rows * bytes)), interleaved(weights.size()), x(static_cast<size_t>(kTokens * stride + 64));
-  std::vector<uint8_t> panel(static_cast<size_t>(kUnitRows * int8_panel_row_bytes(kCols) + 64));
+  std::vector<uint8_t> panel(static_cast<size_t>(kMostPanelRows * int8_panel_row_bytes(kCols) + 64));
   auto aligned = [](std::vector<uint8_t>& v) { return v.data() + (64 - reinterpret_cast<uintptr_t>(v.data()) % 64) % 64; };
   uint8_t *const input = aligned(x), *const unpacked = aligned(panel);
   fill_random(weights.data(), dtype, rows, kCols, 1);
   const std::vector<float> values(kCols, 0.5f);
   std::vector<float> y(static_cast<size_t>(kTokens * rows));
-  for (int64_t t = 0; t < kTokens; t++) best_isa().int8->quantize(values.data(), kCols, input + t * stride);
+  for (int64_t t = 0; t < kTokens; t++) best_isa().int8->round(values.data(), kCols, input + t * stride);
   const double read = static_cast<double>(weights.size());
   const char* name = dtype_info(dtype).name;
   const Subject interleave = {"interleave, int8", name, read, 0, nullptr};
   const Subject matvec = {"matvec, int8", name, read, 0, nullptr};
   const Subject matmul = {"unpack and matmul, int8", name, read, 2.0 * static_cast<double>(rows * kCols * kTokens), nullptr};
-  each_table<Int8Kernels>(&Isa::int8, [&](const Int8Kernels& k) {
+  each_table<RoundedKernels>(&Isa::int8, [&](const RoundedKernels& k) {
     print_row(interleave, k.name, [&] { k.interleave[dtype](weights.data(), bytes, rows, kCols, interleaved.data()); });
     print_row(matvec, k.name, [&] { k.matvec[dtype](interleaved.data(), rows, kCols, input, y.data()); });
     print_row(matmul, k.name, [&] {
-      for (int64_t r = 0; r < rows; r += kUnitRows) {
-        k.unpack[dtype](interleaved.data() + r * bytes, kUnitRows, kCols, unpacked);
-        k.matmul[dtype](unpacked, kUnitRows, input, stride, kTokens, kCols, y.data() + r, rows);
+      for (int64_t r = 0; r < rows; r += kMostPanelRows) {
+        k.unpack[dtype](interleaved.data() + r * bytes, kMostPanelRows, kCols, unpacked);
+        k.matmul[dtype](unpacked, kMostPanelRows, input, stride, kTokens, kCols, y.data() + r, rows);
       }
     });
   });

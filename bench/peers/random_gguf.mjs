@@ -1,7 +1,8 @@
 import { randomFillSync } from 'node:crypto';
 import { closeSync, openSync, writeSync } from 'node:fs';
-import { chooseActivations, int8Share } from '../../dist/activations.js';
+import { chooseActivations, roundedShare } from '../../dist/activations.js';
 import { GGUF_NAMES, tensorName } from '../../dist/checkpoint/names.js';
+import { describeMachine } from '../../dist/model.js';
 import { syntheticCheckpoint } from '../../dist/checkpoint/synthetic.js';
 import { array, f32, ggufHeader, pad, text, u32 } from '../../tools/gguf/gguf_writer.mjs';
 
@@ -37,8 +38,9 @@ export function writeRandomGguf(file, shapeName, dtype) {
   for (const tensor of tensors) writeSync(fd, pad(randomWeights(tensor)));
   closeSync(fd);
   const read = tensors.filter(({ role }) => role !== 'token_embedding' || config.tiedEmbeddings);
-  const unsaid = chooseActivations('auto', 'cpu', tensors);
-  const activations = int8Share(tensors) === 0 ? [unsaid] : [unsaid, unsaid === 'int8' ? 'float32' : 'int8'];
+  const unsaid = chooseActivations('auto', 'cpu', tensors, describeMachine());
+  const applicable = ['float32', ...['bf16', 'int8'].filter((format) => roundedShare(format, tensors) > 0)];
+  const activations = [unsaid, ...applicable.filter((format) => format !== unsaid)];
   return { config, weightBytes: read.reduce((total, { byteLength }) => total + byteLength, 0), activations };
 }
 

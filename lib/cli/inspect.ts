@@ -1,10 +1,10 @@
 import type { Command } from 'commander';
-import { chooseActivations, int8Share, type ActivationsChoice } from '../activations.js';
+import { chooseActivations, roundedShare, type ActivationsChoice } from '../activations.js';
 import { mergedBytes, openLora } from '../checkpoint/lora.js';
 import { openCheckpoint } from '../checkpoint/open.js';
 import type { TensorInfo } from '../checkpoint/types.js';
 import { KV_CACHES, kvBytesPerPosition, type KvCache } from '../kv_cache.js';
-import { compilePlan, shippedModelPath } from '../model.js';
+import { compilePlan, describeMachine, shippedModelPath } from '../model.js';
 import type { Program } from '../native.js';
 import { resolvePlan } from '../plan.js';
 import { describePlan } from '../plan_diagram.js';
@@ -44,7 +44,7 @@ async function inspect(path: string, options: Options, io: Io): Promise<void> {
   const kvPerPositionByFormat = Object.fromEntries(KV_CACHES.map((format) => [format, kvBytesPerPosition(config, format)]));
   const adapter = plan.adapter === undefined ? 0 : mergedBytes(await openLora(plan.adapter, config), tensors);
   const memory = { weights: weightBytes(tensors), adapter, kvFormat: options.kvCache, kvPerPosition, kvPerPositionByFormat, context, kvCache: kvPerPosition * context };
-  const activations = { format: chooseActivations(options.activations, 'cpu', tensors), int8Share: int8Share(tensors) };
+  const activations = { format: chooseActivations(options.activations, 'cpu', tensors, describeMachine()), bf16Share: roundedShare('bf16', tensors), int8Share: roundedShare('int8', tensors) };
   if (options.json) {
     printJson(io, {
       path,
@@ -64,12 +64,16 @@ layers ${nLayers}, dim ${dim}, hidden dim ${hiddenDim}, heads ${nHeads} of ${hea
 
 ${formatTable(['weights', 'tensors', 'bytes'], weightRows(tensors))}
 memory: weights ${formatBytes(memory.weights)}, ${adapter > 0 ? `with the adapter merged in ${formatBytes(adapter)} more, ` : ''}KV cache ${options.kvCache} ${formatBytes(memory.kvCache)} for ${context} positions
-activations: ${activations.format} on the CPU; int8 ${activations.format === 'int8' ? 'applies' : 'would apply'} to ${(activations.int8Share * 100).toFixed(0)} % of the matrices
+activations: ${activations.format} on the CPU; int8 applies to ${percent(activations.int8Share)} of the matrices, bf16 to ${percent(activations.bf16Share)}
 
 ${formatTable(['KV cache', 'per position'], KV_CACHES.map((format) => [format, formatBytes(kvPerPositionByFormat[format]!)]))}
 ${describePlan(plan)}
 
 ${formatTable(['phase', 'stage', 'layers'], phaseRows(compiled))}`);
+}
+
+function percent(share: number): string {
+  return `${(share * 100).toFixed(0)} %`;
 }
 
 /** One row per dtype, in the order of the file. */

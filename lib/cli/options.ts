@@ -38,7 +38,7 @@ export function kvCacheOption(): Option {
 }
 
 export function activationsOption(): Option {
-  return new Option('--activations <format>', 'what vectors are rounded to before weights of 8 bits and less are multiplied with them; auto: int8 where it applies to most weights').choices(ACTIVATIONS_CHOICES).default('auto');
+  return new Option('--activations <format>', 'what vectors are rounded to before weights are multiplied with them; auto: what applies to most weights and is faster').choices(ACTIVATIONS_CHOICES).default('auto');
 }
 
 export function addPlacementOptions(command: Command): Command {

@@ -3,7 +3,7 @@ import type { Checkpoint } from '../checkpoint/types.js';
 import { CqilError } from '../errors.js';
 import { findCalibration, typicalToken } from '../latency/calibration.js';
 import type { Prediction } from '../latency/latency_model.js';
-import { compilePlan, defaultThreads } from '../model.js';
+import { compilePlan, defaultThreads, describeMachine } from '../model.js';
 import { resolvePlan, type Plan } from '../plan.js';
 import type { BackendOptions } from './options.js';
 import { formatTable } from './table.js';
@@ -35,7 +35,7 @@ async function predict(plan: Plan, checkpoint: Checkpoint, { backend, threads = 
   const { config } = checkpoint;
   const token = typicalToken(config);
   for (const candidate of backend === 'auto' ? (['cuda', 'cpu'] as const) : [backend]) {
-    const found = await findCalibration(checkpoint, { backend: candidate, threads, kvCache, activations: chooseActivations(activations, candidate, checkpoint.tensors) });
+    const found = await findCalibration(checkpoint, { backend: candidate, threads, kvCache, activations: chooseActivations(activations, candidate, checkpoint.tensors, describeMachine()) });
     if (!found) continue;
     const price = (of: Plan): Prediction => found.latency.predict(compilePlan(config, of), 'auto', token);
     return { plan: price(plan), sequential: price(resolvePlan('sequential', config.nLayers)), position: token.position, backend: candidate, threads, calibrated: found.measured };

@@ -184,8 +184,9 @@ cqil_dtype read_kv_dtype(const Napi::Value& from) {
 cqil_activations read_activations(const Napi::Value& from) {
   const std::string name = from.IsString() ? from.As<Napi::String>().Utf8Value() : "";
   if (name == "float32") return CQIL_ACTIVATIONS_F32;
+  if (name == "bf16") return CQIL_ACTIVATIONS_BF16;
   if (name == "int8") return CQIL_ACTIVATIONS_INT8;
-  mismatch("activations", "float32 or int8");
+  mismatch("activations", "float32, bf16 or int8");
 }
 
 ForwardRequest read_forward_request(const Napi::Value& from) {

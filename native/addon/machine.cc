@@ -69,6 +69,7 @@ Napi::Value describe_machine(const Napi::CallbackInfo& info) {
     }
     machine.Set("isas", isas);
     machine.Set("isa", best_isa().name);
+    machine.Set("bf16Products", multiplies_bf16(best_isa()));
     return machine;
   });
 }

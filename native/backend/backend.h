@@ -127,7 +127,9 @@ typedef struct cqil_program {
 // What a vector is when weights are multiplied with it. The sum over a product is float32 either way.
 typedef enum cqil_activations {
   CQIL_ACTIVATIONS_F32 = 0,
-  CQIL_ACTIVATIONS_INT8,  // rounded to int8 in blocks of 32, where the backend has such products for the weights' dtype
+  // Rounded, where the backend has such products for the weights' dtype:
+  CQIL_ACTIVATIONS_INT8,  // to int8 in blocks of 32
+  CQIL_ACTIVATIONS_BF16,
 } cqil_activations;
 
 typedef struct cqil_session_options {

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "../core/dtype.h"
+#include "kernels/int8_kernels.h"
 
 namespace cqil {
 namespace {
@@ -12,14 +13,14 @@ constexpr cqil_tensor cqil_layer::*kMatrices[] = {&cqil_layer::wq,     &cqil_lay
 
 int64_t whole_rows(int64_t rows) { return (rows + kInt8Rows - 1) / kInt8Rows * kInt8Rows; }
 
-void interleave(const Int8Kernels& kernels, const cqil_tensor& matrix, uint8_t* to, int64_t first, int64_t end) {
+void interleave(const RoundedKernels& kernels, const cqil_tensor& matrix, uint8_t* to, int64_t first, int64_t end) {
   const int64_t bytes = row_bytes(matrix.dtype, matrix.cols);
   kernels.interleave[matrix.dtype](static_cast<const uint8_t*>(matrix.data) + first * bytes, bytes, end - first, matrix.cols, to + first * bytes);
 }
 
 }  // namespace
 
-InterleavedWeights::InterleavedWeights(const cqil_weights& weights, const Int8Kernels* kernels, InterleavedWeights* base)
+InterleavedWeights::InterleavedWeights(const cqil_weights& weights, const RoundedKernels* kernels, InterleavedWeights* base)
     : kernels_(kernels), base_(base), view_(weights), layers_(weights.layers, weights.layers + weights.shape.n_layers) {
   view_.layers = layers_.data();
   if (!kernels) return;
@@ -30,13 +31,13 @@ InterleavedWeights::InterleavedWeights(const cqil_weights& weights, const Int8Ke
   };
   uint64_t bytes = 0;
   each_matrix([&](const cqil_tensor& matrix) {
-    if (!kernels->matvec[matrix.dtype] || (base && base->moves_.count(matrix.data)) || moves_.count(matrix.data)) return;
+    if (!kernels->interleave[matrix.dtype] || (base && base->moves_.count(matrix.data)) || moves_.count(matrix.data)) return;
     moves_[matrix.data] = {matrix, bytes, false};
     bytes += static_cast<uint64_t>(whole_rows(matrix.rows) * row_bytes(matrix.dtype, matrix.cols));
   });
   storage_ = Bytes(bytes);
   each_matrix([&](cqil_tensor& matrix) {
-    if (kernels->matvec[matrix.dtype]) matrix.data = place(matrix.data);
+    if (kernels->interleave[matrix.dtype]) matrix.data = place(matrix.data);
   });
 }
 

@@ -6,16 +6,16 @@
 
 #include "../backend/backend.h"
 #include "buffer.h"
-#include "kernels/int8_kernels.h"
+#include "kernels/rounded_kernels.h"
 #include "team.h"
 
 namespace cqil {
 
 class InterleavedWeights {
  public:
-  // Of the formats that kernels has products for; of none where kernels is null. A matrix that base has, the same data, is held there.
+  // Of the formats whose rows kernels interleaves; of none where kernels is null. A matrix that base has, the same data, is held there.
   // Both outlive this. Throws std::bad_alloc.
-  InterleavedWeights(const cqil_weights& weights, const Int8Kernels* kernels, InterleavedWeights* base);
+  InterleavedWeights(const cqil_weights& weights, const RoundedKernels* kernels, InterleavedWeights* base);
   InterleavedWeights(const InterleavedWeights&) = delete;
 
   // The weights, with such matrices as they stand here: valid once take() or take_rest() has brought them here.
@@ -34,7 +34,7 @@ class InterleavedWeights {
   // Where a matrix of such a format stands, here or in the base.
   uint8_t* place(const void* data) const;
 
-  const Int8Kernels* const kernels_;
+  const RoundedKernels* const kernels_;
   InterleavedWeights* const base_;
   cqil_weights view_;
   std::vector<cqil_layer> layers_;

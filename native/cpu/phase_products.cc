@@ -1,4 +1,4 @@
-// A matrix times what it is given: the norm of its input, rounded where products are int8.
+// A matrix times what it is given: the norm of its input, rounded where activations are.
 #include <algorithm>
 #include <cstring>
 
@@ -11,18 +11,17 @@ void Pass::product(const cqil_tensor& w, int64_t first_row, int64_t n_rows, cons
                    int64_t y_stride, const Scratch& scratch) const {
   const int64_t bytes = row_bytes(w.dtype, w.cols);
   const uint8_t* rows = static_cast<const uint8_t*>(w.data) + first_row * bytes;
-  const bool int8 = session.model.int8 && int8_kernels_.matvec[w.dtype];
-  if (n_tokens == 1 && int8) return int8_kernels_.matvec[w.dtype](rows, n_rows, w.cols, input.int8, y);
+  const RoundedKernels* rounded = rounded_ && rounded_->matvec[w.dtype] ? rounded_ : nullptr;
+  if (n_tokens == 1 && rounded) return rounded->matvec[w.dtype](rows, n_rows, w.cols, input.rounded, y);
   if (n_tokens == 1) return kernels_.matvec[w.dtype](rows, bytes, n_rows, w.cols, input.x, y);
   float* panel = scratch.panel.get();
-  const int64_t panel_rows = int8 ? kUnitRows : kPanelRows;
+  const int64_t panel_rows = rounded ? rounded->panel_rows : kPanelRows;
   for (int64_t r = 0; r < n_rows; r += panel_rows) {
     const int64_t n = std::min(panel_rows, n_rows - r);
-    if (int8) {
-      // An int8 panel is smaller than one of floats, though of twice as many rows.
+    if (rounded) {
       uint8_t* unpacked = reinterpret_cast<uint8_t*>(panel);
-      int8_kernels_.unpack[w.dtype](rows + r * bytes, n, w.cols, unpacked);
-      int8_kernels_.matmul[w.dtype](unpacked, n, input.int8, session.int8_stride, n_tokens, w.cols, y + r, y_stride);
+      rounded->unpack[w.dtype](rows + r * bytes, n, w.cols, unpacked);
+      rounded->matmul[w.dtype](unpacked, n, input.rounded, session.rounded_stride, n_tokens, w.cols, y + r, y_stride);
     } else {
       kernels_.unpack[w.dtype](rows + r * bytes, bytes, n, w.cols, panel);
       kernels_.matmul(panel, n, input.x, input.stride, n_tokens, padded(w.cols), y + r, y_stride);
@@ -32,10 +31,10 @@ void Pass::product(const cqil_tensor& w, int64_t first_row, int64_t n_rows, cons
 
 // One token: enough units that a slow member leaves little behind, each a few rows at least. Several: whole panels.
 int64_t Pass::rows_per_unit(int64_t rows, int crew_size) const {
-  if (tokens_ > 1) return session.model.int8 ? kUnitRows : kPanelRows;
+  if (tokens_ > 1) return rounded_ ? rounded_->panel_rows : kPanelRows;
   if (crew_size == 1) return rows;  // nobody to share with: the longer a run of rows, the better memory serves it
   const int64_t quarter = rows / (4 * crew_size);
-  return std::max(kInt8Rows, (quarter + kInt8Rows - 1) / kInt8Rows * kInt8Rows);
+  return std::max(kPanelRows, (quarter + kPanelRows - 1) / kPanelRows * kPanelRows);
 }
 
 // b_j: the attention outputs of up to D earlier lanes.
@@ -60,7 +59,7 @@ void Pass::norm_all(const Crew& crew, const Lanes& lanes, bool mlp) const {
     for (int64_t t = crew.member; t < tokens_; t += crew.size) {
       float* row = lane_row(session.norm, session.dim_stride, lane, t);
       norm_one(lanes.first_layer + lane, lane, t, mlp, row);
-      round_one(row, dim_, int8_row_of(crew, lane, t));
+      round_one(row, dim_, rounded_row_of(crew, lane, t));
     }
   crew.wait();
 }
@@ -71,23 +70,23 @@ Input Pass::norm_of(const Crew& crew, const Lanes& lanes, int lane, bool mlp, in
   float* row = crew.scratch->norm.get();
   if (held_lane != lane) {
     norm_one(lanes.first_layer + lane, lane, 0, mlp, row);
-    round_one(row, dim_, int8_row_of(crew, lane, 0));
+    round_one(row, dim_, rounded_row_of(crew, lane, 0));
   }
   held_lane = lane;
-  return {row, session.dim_stride, int8_row_of(crew, lane, 0)};
+  return {row, session.dim_stride, rounded_row_of(crew, lane, 0)};
 }
 
-// Weights of formats with int8 products have rows of whole blocks; where n is none, there are no such weights.
+// Weights of formats with such products have rows of whole blocks; where n is none, there are no such weights.
 void Pass::round_one(const float* x, int64_t n, uint8_t* row) const {
-  if (session.model.int8 && n % kInt8Block == 0) int8_kernels_.quantize(x, n, row);
+  if (rounded_ && n % rounded_->block == 0) rounded_->round(x, n, row);
 }
 
 void Pass::round_all(const Crew& crew, const Lanes& lanes, const Floats& buffer, int64_t stride, int64_t n) const {
-  if (!session.model.int8) return;
+  if (!rounded_) return;
   const bool one = tokens_ == 1;
   for (int lane = lanes.first_lane; lane < lanes.first_lane + lanes.n_lanes; lane++)
     for (int64_t t = one ? 0 : crew.member; t < tokens_; t += one ? 1 : crew.size)
-      round_one(lane_row(buffer, stride, lane, t), n, int8_row_of(crew, lane, t));
+      round_one(lane_row(buffer, stride, lane, t), n, rounded_row_of(crew, lane, t));
   if (!one) crew.wait();
 }
 

@@ -36,7 +36,7 @@ Pass::Pass(CpuSession& session, const cqil_forward& request)
       weights_(session.model.weights),
       shape_(weights_.shape),
       kernels_(session.model.kernels),
-      int8_kernels_(session.model.int8_kernels),
+      rounded_(session.model.rounded),
       tokens_(request.n_ids),
       dim_(shape_.dim) {
   // Angles in double: position times frequency in float32 is off by position * 2^-24 radians.
@@ -82,7 +82,7 @@ void Pass::finish_head(const float* product, const cqil_tensor& bias, const cqil
 }
 
 // Units are heads; several of one matrix when there is one token, as memory serves longer runs of rows better, and where only several
-// make whole int8 rows.
+// make the rows that products can begin at.
 void Pass::qkv(const Crew& crew, const Lanes& lanes) const {
   norm_all(crew, lanes, false);
   const int64_t hd = shape_.head_dim, q = shape_.n_heads, kv = shape_.n_kv_heads;
@@ -261,17 +261,17 @@ void Pass::head(const Crew& crew, Claim* claimed) const {
   for (int64_t t0 = first_token; t0 < end; t0 += kScoreRows) {
     const int64_t n_tokens = std::min(kScoreRows, end - t0);
     float* norm = session.norm.get();
-    uint8_t* rounded = session.int8_rows.get();
+    uint8_t* rounded = session.rounded.get();
     for (int64_t t = crew.member; t < n_tokens; t += crew.size) {
       kernels_.rms_norm(session.x.get() + (t0 + t) * session.dim_stride, floats(weights_.output_norm), dim_, shape_.norm_eps,
                         norm + t * session.dim_stride);
-      round_one(norm + t * session.dim_stride, dim_, rounded + t * session.int8_stride);
+      round_one(norm + t * session.dim_stride, dim_, rounded + t * session.rounded_stride);
     }
     claimed[crew.member].taken.store(0, std::memory_order_relaxed);
     crew.wait();
 
     float* logits = scores || listed ? session.logits.get() : request.result + (t0 - first_token) * vocab;
-    const int64_t rows = std::max<int64_t>(kUnitRows, vocab / (32 * crew.size) / kInt8Rows * kInt8Rows), units = (vocab + rows - 1) / rows;
+    const int64_t rows = std::max<int64_t>(kMostPanelRows, vocab / (32 * crew.size) / kPanelRows * kPanelRows), units = (vocab + rows - 1) / rows;
     share(crew, claimed, units, [&](int64_t unit) {
       const int64_t first = unit * rows, n = std::min(rows, vocab - first);
       product(weights_.output, first, n, {norm, session.dim_stride, rounded}, n_tokens, logits + first, vocab, *crew.scratch);

@@ -25,11 +25,11 @@ struct Lanes {
   Claim* claimed;  // [crew size] units taken of each member's run
 };
 
-// What a product multiplies weights with: rows of tokens, and, where activations are int8, the same rounded.
+// What a product multiplies weights with: rows of tokens, and, where activations are rounded, the same rounded.
 struct Input {
-  const float* x;       // [n_tokens, stride]
+  const float* x;          // [n_tokens, stride]
   int64_t stride;
-  const uint8_t* int8;  // [n_tokens, the session's int8_stride]
+  const uint8_t* rounded;  // [n_tokens, the session's rounded_stride]
 };
 
 inline const float* floats(const cqil_tensor& vector) { return static_cast<const float*>(vector.data); }
@@ -68,12 +68,12 @@ class Pass {
   void norm_one(int layer, int lane, int64_t token, bool mlp, float* out) const;
   // A lane's normalised input, computed into own scratch when there is one token.
   Input norm_of(const Crew& crew, const Lanes& lanes, int lane, bool mlp, int& held_lane) const;
-  // Rounds the first n values of the lanes' rows where activations are int8: with one token every member for itself, with several
+  // Rounds the first n values of the lanes' rows where activations are rounded: with one token every member for itself, with several
   // the whole crew, for which it waits.
   void round_all(const Crew& crew, const Lanes& lanes, const Floats& buffer, int64_t stride, int64_t n) const;
   void round_one(const float* x, int64_t n, uint8_t* row) const;
   Input input_of(const Crew& crew, const Floats& buffer, int64_t stride, int lane) const {
-    return {lane_row(buffer, stride, lane, 0), stride, int8_row_of(crew, lane, 0)};
+    return {lane_row(buffer, stride, lane, 0), stride, rounded_row_of(crew, lane, 0)};
   }
   // Fills the request's shortlist from a row of logits.
   void shorten(const float* logits) const;
@@ -85,9 +85,9 @@ class Pass {
   float* lane_row(const Floats& buffer, int64_t stride, int lane, int64_t token) const {
     return buffer.get() + (lane * session.batch + token) * stride;
   }
-  uint8_t* int8_row_of(const Crew& crew, int lane, int64_t token) const {
-    if (tokens_ == 1) return crew.scratch->int8.get() + lane * session.int8_stride;
-    return session.int8_rows.get() + (lane * session.batch + token) * session.int8_stride;
+  uint8_t* rounded_row_of(const Crew& crew, int lane, int64_t token) const {
+    if (tokens_ == 1) return crew.scratch->rounded.get() + lane * session.rounded_stride;
+    return session.rounded.get() + (lane * session.batch + token) * session.rounded_stride;
   }
   uint8_t* cache_row(const Bytes& cache, int64_t layer, int64_t head, int64_t position) const {
     return cache.get() + ((layer * shape_.n_kv_heads + head) * session.context + position) * session.kv_stride;
@@ -96,7 +96,7 @@ class Pass {
   const cqil_weights& weights_;
   const cqil_shape& shape_;
   const Kernels& kernels_;
-  const Int8Kernels& int8_kernels_;
+  const RoundedKernels* const rounded_;
   const int64_t tokens_;
   const int64_t dim_;
 };

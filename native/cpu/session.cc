@@ -29,7 +29,7 @@ CpuSession::CpuSession(CpuModel& model, const cqil_program& compiled, const cqil
       hidden_stride(padded(model.weights.shape.hidden_dim)),
       scores_stride(padded(context)),
       kv_stride(row_bytes(kv_dtype, head_stride)),
-      int8_stride(model.int8 ? int8_row_bytes(std::max({dim_stride, attention_stride, hidden_stride})) : 0),
+      rounded_stride(model.rounded ? model.rounded->row_bytes(std::max({dim_stride, attention_stride, hidden_stride})) : 0),
       all(model.team.size()) {
   program.phases = phases.data();
   const cqil_shape& shape = model.weights.shape;
@@ -46,21 +46,21 @@ CpuSession::CpuSession(CpuModel& model, const cqil_program& compiled, const cqil
   attention_out = Floats(lanes * rows(batch, dim_stride));
   gate_up = Floats(lanes * rows(batch, hidden_stride));
   mlp_out = Floats(lanes * rows(batch, dim_stride));
-  int8_rows = Bytes(lanes * rows(batch, int8_stride));
+  rounded = Bytes(lanes * rows(batch, rounded_stride));
   logits = Floats(rows(kScoreRows, shape.vocab_size));
   rope_cos = Floats(rows(context, shape.head_dim / 2));
   rope_sin = Floats(rows(context, shape.head_dim / 2));
 
   const int64_t widest = std::max({dim_stride, attention_stride, hidden_stride});
-  const int64_t tile_rows = std::max(heads_per_unit(model) * shape.head_dim, kUnitRows);
+  const int64_t tile_rows = std::max(heads_per_unit(model) * shape.head_dim, kMostPanelRows);
   scratch.resize(static_cast<size_t>(model.team.size()));
   for (Scratch& own : scratch) {
-    own.panel = Floats(rows(kPanelRows, widest));
+    own.panel = Floats(rows(kPanelRows, (widest + 31) / 32 * 32));
     own.tile = Floats(std::max(rows(batch, tile_rows), rows(1, widest)));
     own.norm = Floats(rows(1, dim_stride));
     own.scores = Floats(rows(kAttendQueries, scores_stride));
     own.head = Floats(static_cast<size_t>(head_stride));
-    own.int8 = Bytes(lanes * rows(1, int8_stride));
+    own.rounded = Bytes(lanes * rows(1, rounded_stride));
   }
 
   claimed.reset(new Claim[phases.size() * lanes * static_cast<size_t>(model.team.size())]);

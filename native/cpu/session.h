@@ -8,8 +8,8 @@
 #include "../backend/backend.h"
 #include "buffer.h"
 #include "interleaved.h"
-#include "kernels/int8_kernels.h"
 #include "kernels/kernels.h"
+#include "kernels/rounded_kernels.h"
 #include "team.h"
 
 namespace cqil {
@@ -17,28 +17,29 @@ namespace cqil {
 struct CpuModel {
   CpuModel(const cqil_weights& given, const cqil_model_options& options, const Isa& isa)
       : CpuModel(given, options, isa, reinterpret_cast<CpuModel*>(options.base)) {}
-  const bool int8;  // activations are rounded where there are products for that
+  const RoundedKernels* const rounded;  // products with rounded activations, where there are such; null: float32
   InterleavedWeights interleaved;
   const cqil_weights& weights;  // as products read them
   const Kernels& kernels;
-  const Int8Kernels& int8_kernels;
   const std::unique_ptr<Team> own_team;
   Team& team;  // the base's, or its own
 
  private:
   CpuModel(const cqil_weights& given, const cqil_model_options& options, const Isa& isa, CpuModel* base)
-      : int8(options.activations == CQIL_ACTIVATIONS_INT8),
-        interleaved(given, int8 ? isa.int8 : nullptr, base ? &base->interleaved : nullptr),
+      : rounded(options.activations == CQIL_ACTIVATIONS_INT8   ? isa.int8
+                : options.activations == CQIL_ACTIVATIONS_BF16 ? isa.bf16
+                                                               : nullptr),
+        interleaved(given, rounded, base ? &base->interleaved : nullptr),
         weights(interleaved.view()),
         kernels(*isa.kernels),
-        int8_kernels(*isa.int8),
         own_team(base ? nullptr : new Team(options.threads)),
         team(base ? base->team : *own_team) {}
 };
 
 // The fewest heads whose rows of a query, key or value projection can be multiplied by themselves.
 inline int64_t heads_per_unit(const CpuModel& model) {
-  return model.int8 ? kInt8Rows / std::gcd<int64_t>(kInt8Rows, model.weights.shape.head_dim) : 1;
+  const int64_t multiple = model.rounded ? model.rounded->row_multiple : 1;
+  return multiple / std::gcd<int64_t>(multiple, model.weights.shape.head_dim);
 }
 
 // Positions whose logits are held at a time when scoring.
@@ -51,12 +52,12 @@ struct alignas(64) Claim {
 
 // One thread's own.
 struct Scratch {
-  Floats panel;   // [kPanelRows, widest padded row] unpacked weights
-  Floats tile;    // [batch, max(head_dim, kUnitRows)] products on their way to where they belong
+  Floats panel;   // [kPanelRows, widest row padded to 32] unpacked weights
+  Floats tile;    // [batch, max(head_dim, kMostPanelRows)] products on their way to where they belong
   Floats norm;    // [padded(dim)] the normalised input, when there is one token
   Floats scores;  // [kAttendQueries, scores_stride] of one head
   Floats head;    // [head_stride] a key or value on its way to the cache
-  Bytes int8;     // [lanes, int8_stride] inputs of products rounded to int8, when there is one token
+  Bytes rounded;  // [lanes, rounded_stride] inputs of products, rounded, when there is one token
 };
 
 struct CpuSession {
@@ -71,8 +72,8 @@ struct CpuSession {
 
   // Row strides, in floats.
   const int64_t dim_stride, head_stride, query_stride, attention_stride, hidden_stride, scores_stride;
-  const int64_t kv_stride;    // of the cache, in bytes: head_stride values
-  const int64_t int8_stride;  // of rounded rows, in bytes; 0 without them
+  const int64_t kv_stride;       // of the cache, in bytes: head_stride values
+  const int64_t rounded_stride;  // of rounded rows, in bytes; 0 without them
 
   Bytes keys, values;       // [n_layers, n_kv_heads, context, kv_stride]
   Floats x;                 // [batch, dim_stride] the residual stream
@@ -82,7 +83,7 @@ struct CpuSession {
   Floats attention_out;     // [lanes, batch, dim_stride] a_j
   Floats gate_up;           // [lanes, batch, hidden_stride]
   Floats mlp_out;           // [lanes, batch, dim_stride] m_j, where lanes run apart
-  Bytes int8_rows;          // [lanes, batch, int8_stride] inputs of products rounded to int8, when there are several tokens
+  Bytes rounded;            // [lanes, batch, rounded_stride] inputs of products, rounded, when there are several tokens
   Floats logits;            // [kScoreRows, vocab]
   Floats rope_cos, rope_sin;  // [context, head_dim / 2]
   int64_t rope_filled = 0;    // positions computed

@@ -76,7 +76,7 @@ cqil_status model_create(const cqil_weights* weights, const cqil_model_options* 
                                                std::to_string(devices.size() - 1) + ".");
     const Device& device = devices[static_cast<size_t>(options->device)];
     if (options->activations != CQIL_ACTIVATIONS_F32)
-      throw Failure(CQIL_INVALID_ARGUMENT, "The cuda backend does not round activations to int8; expected float32.");
+      throw Failure(CQIL_INVALID_ARGUMENT, "The cuda backend does not round activations; expected float32.");
     const DeviceScope scope(device.ordinal);
     check(prepare_kernels(), "its kernels were loaded");
     const Model* base = options->base ? &model_of(options->base) : nullptr;

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <limits>
 
+#include "aligned_row.h"
 #include "check.h"
 #include "core/half.h"
 #include "core/random_weights.h"
@@ -12,22 +13,11 @@
 #include "dequantize.h"
 
 using namespace cqil;
+using check::Row;
 
 namespace {
 
 constexpr cqil_dtype kDtypes[] = {CQIL_Q8_0, CQIL_Q4_0, CQIL_Q4_K, CQIL_Q6_K};
-
-// Memory on a 64-byte boundary, with a marked byte behind it.
-struct Row {
-  explicit Row(int64_t bytes) : size(static_cast<size_t>(bytes)), storage(size + 128, 0x5a) {
-    const uintptr_t at = reinterpret_cast<uintptr_t>(storage.data());
-    data = storage.data() + (64 - at % 64) % 64;
-  }
-  bool overrun() const { return data[size] != 0x5a; }
-  size_t size;
-  std::vector<uint8_t> storage;
-  uint8_t* data;
-};
 
 // The definition of rounding, in int8_kernels.h's words.
 struct Rounded {
@@ -44,12 +34,12 @@ struct Rounded {
   }
 };
 
-void test_quantize(const Int8Kernels& k, check::Random& random) {
-  const std::string name = std::string(k.name) + " quantize";
+void test_round(const RoundedKernels& k, check::Random& random) {
+  const std::string name = std::string(k.name) + " round";
   auto rounds = [&](const std::vector<float>& x, const char* what) {
     const int64_t n = static_cast<int64_t>(x.size());
     Row row(int8_row_bytes(n));
-    k.quantize(x.data(), n, row.data);
+    k.round(x.data(), n, row.data);
     check::that(!row.overrun(), name + " wrote past its end: " + what);
     const Int8Row found = int8_row(row.data, n);
     const Rounded expected(x);
@@ -78,7 +68,7 @@ void test_quantize(const Int8Kernels& k, check::Random& random) {
     std::vector<float> x = random.vector(128);
     x[77] = odd;
     Row row(int8_row_bytes(128));
-    k.quantize(x.data(), 128, row.data);
+    k.round(x.data(), 128, row.data);
     const float* scale = int8_row(row.data, 128).scale;
     check::that(std::all_of(scale, scale + 4, [](float d) { return std::isnan(d); }), name + ": what is not finite is not hidden");
   }
@@ -131,7 +121,7 @@ float defined_product(const uint8_t* row, cqil_dtype dtype, const Rounded& x, bo
 // All bytes of the weights at random, or all at an end of their range, where narrow sums would overflow.
 enum class Fill { kRandom, kLowest, kHighest };
 
-void test_products(const Int8Kernels& k, bool fused, cqil_dtype dtype, int64_t n_rows, int64_t cols, int64_t n_tokens, Fill fill,
+void test_products(const RoundedKernels& k, bool fused, cqil_dtype dtype, int64_t n_rows, int64_t cols, int64_t n_tokens, Fill fill,
                    check::Random& random) {
   const std::string name = std::string(k.name) + " " + dtype_info(dtype).name + " " + std::to_string(n_rows) + "x" + std::to_string(cols) +
                            ", " + std::to_string(n_tokens) + " tokens";
@@ -155,7 +145,7 @@ void test_products(const Int8Kernels& k, bool fused, cqil_dtype dtype, int64_t n
     tokens.push_back(random.vector(static_cast<size_t>(cols)));
     if (fill != Fill::kRandom)
       for (float& v : tokens.back()) v = t % 2 ? -1.0f : 1.0f;
-    k.quantize(tokens.back().data(), cols, x.data + t * stride);
+    k.round(tokens.back().data(), cols, x.data + t * stride);
   }
 
   const size_t y_stride = static_cast<size_t>(n_rows) + 3;
@@ -202,9 +192,9 @@ int main() {
       std::printf("skipped: %s: this machine does not run it\n", isa.name);
       continue;
     }
-    const Int8Kernels& k = *isa.int8;
+    const RoundedKernels& k = *isa.int8;
     const bool fused = std::strcmp(k.name, "plain") != 0;
-    test_quantize(k, random);
+    test_round(k, random);
     for (cqil_dtype dtype : kDtypes) {
       const int64_t block = dtype_info(dtype).block_weights;
       for (int64_t n_rows : {1, 15, 16, 17, 32, 47, 131})
@@ -216,7 +206,7 @@ int main() {
     std::vector<float> x = random.vector(256), y(3, 0.0f);
     x[200] = std::numeric_limits<float>::quiet_NaN();
     Row row(int8_row_bytes(256));
-    k.quantize(x.data(), 256, row.data);
+    k.round(x.data(), 256, row.data);
     for (cqil_dtype dtype : kDtypes) {
       std::vector<uint8_t> rows(static_cast<size_t>(3 * row_bytes(dtype, 256)));
       fill_random(rows.data(), dtype, 3, 256, random.next());

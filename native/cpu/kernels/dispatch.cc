@@ -2,6 +2,7 @@
 #include <cstdlib>
 #include <cstring>
 
+#include "bf16_kernels.h"
 #include "int8_kernels.h"
 #include "kernels.h"
 
@@ -66,6 +67,9 @@ bool has_avx512() {
   return has_avx2() && f && dq && bw && vl && (saved_registers() & 0xe6) == 0xe6;
 }
 bool has_avx512_vnni() { return has_avx512() && bit(cpu_id(7).ecx, 11); }
+#if CQIL_HAS_AVX512BF16
+bool has_avx512_bf16() { return has_avx512_vnni() && bit(cpu_id(7, 1).eax, 5); }
+#endif
 #if CQIL_HAS_AVXVNNI
 bool has_avx_vnni() { return has_avx2() && bit(cpu_id(7, 1).eax, 4); }
 #endif
@@ -88,22 +92,26 @@ bool has_dot_product() {
 
 IsaList isa_list() {
 #if CQIL_X64
-  static const Isa items[] = {{"plain", &kernels_plain, &int8_plain, true},
-                              {"avx2", &kernels_avx2, &int8_avx2, has_avx2()},
+  static const Isa items[] = {{"plain", &kernels_plain, &bf16_plain, &int8_plain, true},
+                              {"avx2", &kernels_avx2, &bf16_avx2, &int8_avx2, has_avx2()},
 #if CQIL_HAS_AVXVNNI
-                              {"avxvnni", &kernels_avx2, &int8_avxvnni, has_avx_vnni()},
+                              {"avxvnni", &kernels_avx2, &bf16_avx2, &int8_avxvnni, has_avx_vnni()},
 #endif
-                              {"avx512", &kernels_avx512, &int8_avx2, has_avx512()},
-                              {"avx512vnni", &kernels_avx512, &int8_avx512vnni, has_avx512_vnni()}};
+                              {"avx512", &kernels_avx512, &bf16_avx512, &int8_avx2, has_avx512()},
+                              {"avx512vnni", &kernels_avx512, &bf16_avx512, &int8_avx512vnni, has_avx512_vnni()},
+#if CQIL_HAS_AVX512BF16
+                              {"avx512bf16", &kernels_avx512, &bf16_avx512bf16, &int8_avx512vnni, has_avx512_bf16()},
+#endif
+  };
 #elif CQIL_ARM64
-  static const Isa items[] = {{"plain", &kernels_plain, &int8_plain, true},
-                              {"neon", &kernels_neon, &int8_neon, true},
+  static const Isa items[] = {{"plain", &kernels_plain, &bf16_plain, &int8_plain, true},
+                              {"neon", &kernels_neon, &bf16_neon, &int8_neon, true},
 #if CQIL_HAS_DOTPROD
-                              {"dotprod", &kernels_neon, &int8_dotprod, has_dot_product()},
+                              {"dotprod", &kernels_neon, &bf16_neon, &int8_dotprod, has_dot_product()},
 #endif
   };
 #else
-  static const Isa items[] = {{"plain", &kernels_plain, &int8_plain, true}};
+  static const Isa items[] = {{"plain", &kernels_plain, &bf16_plain, &int8_plain, true}};
 #endif
   return {items, static_cast<int>(sizeof items / sizeof items[0])};
 }
@@ -119,5 +127,7 @@ const Isa& best_isa() {
   }
   return *best;
 }
+
+bool multiplies_bf16(const Isa& isa) { return isa.bf16->direct; }
 
 }  // namespace cqil

@@ -9,6 +9,6 @@
 
 namespace cqil {
 
-constexpr Int8Kernels int8_avx2 = CQIL_ISA::make_int8_kernels("avx2");
+constexpr RoundedKernels int8_avx2 = CQIL_ISA::make_int8_kernels("avx2");
 
 }  // namespace cqil

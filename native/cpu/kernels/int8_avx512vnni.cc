@@ -14,7 +14,7 @@
 
 namespace cqil {
 
-constexpr Int8Kernels int8_avx512vnni = CQIL_ISA::make_int8_kernels("avx512vnni");
+constexpr RoundedKernels int8_avx512vnni = CQIL_ISA::make_int8_kernels("avx512vnni");
 
 }  // namespace cqil
 #ifdef __clang__

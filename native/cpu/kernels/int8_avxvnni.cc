@@ -19,7 +19,7 @@
 
 namespace cqil {
 
-constexpr Int8Kernels int8_avxvnni = CQIL_ISA::make_int8_kernels("avxvnni");
+constexpr RoundedKernels int8_avxvnni = CQIL_ISA::make_int8_kernels("avxvnni");
 
 }  // namespace cqil
 #ifdef __clang__

@@ -19,7 +19,7 @@
 
 namespace cqil {
 
-constexpr Int8Kernels int8_dotprod = CQIL_ISA::make_int8_kernels("dotprod");
+constexpr RoundedKernels int8_dotprod = CQIL_ISA::make_int8_kernels("dotprod");
 
 }  // namespace cqil
 #ifdef __clang__

@@ -1,5 +1,4 @@
-// Products with activations rounded to int8, as one table of single-threaded functions per instruction set; a session uses
-// them when its activations are int8, for the weight formats that have them.
+// Products with activations rounded to int8.
 //
 // A row x is rounded in blocks of 32: q = x * (1 / d) to the nearest integer, ties to even, d = max|x| / 127. A product is
 //   y = sum over groups g of scale_g * (d * (sum of w q) - offset_g' ...) in ascending order
@@ -9,15 +8,7 @@
 #pragma once
 #include <stdint.h>
 
-#include "../../backend/backend.h"
-
-// Extensions that some compilers of C++17 do not know, or only when all of the code may use them.
-#if defined(__clang__) ? __clang_major__ >= 12 : defined(__GNUC__) ? __GNUC__ >= 11 : defined(_MSC_VER) && _MSC_VER >= 1930
-#define CQIL_HAS_AVXVNNI 1
-#endif
-#if defined(__clang__) ? __clang_major__ >= 16 || defined(__ARM_FEATURE_DOTPROD) : defined(__GNUC__)
-#define CQIL_HAS_DOTPROD 1
-#endif
+#include "rounded_kernels.h"
 
 namespace cqil {
 
@@ -45,27 +36,9 @@ inline Int8Row int8_row(uint8_t* at, int64_t n) {
           reinterpret_cast<int32_t*>(at + by_16)};
 }
 
-struct Int8Kernels {
-  const char* name;
-
-  // Rounds n values. A row with a value that is not finite has scales that are not a number, and so have its products.
-  void (*quantize)(const float* x, int64_t n, uint8_t* row);
-
-  // By the dtype of the weights; null for formats without int8 products. cols is a multiple of the format's block, and rows begin at a
-  // multiple of kInt8Rows: those from row r on stand r * row_bytes behind the first, interleaved or not.
-  void (*interleave[CQIL_DTYPE_COUNT])(const uint8_t* rows, int64_t row_bytes, int64_t n_rows, int64_t cols, uint8_t* interleaved);
-  // y[r] = row r . x for n_rows rows.
-  void (*matvec[CQIL_DTYPE_COUNT])(const uint8_t* interleaved, int64_t n_rows, int64_t cols, const uint8_t* x, float* y);
-  // What matmul reads: panel is [n_rows rounded up to whole kInt8Rows, int8_panel_row_bytes].
-  void (*unpack[CQIL_DTYPE_COUNT])(const uint8_t* interleaved, int64_t n_rows, int64_t cols, uint8_t* panel);
-  // y[t * y_stride + r] = row r of the panel . row t of x, rows x_stride bytes apart; as matvec, to the bit.
-  void (*matmul[CQIL_DTYPE_COUNT])(const uint8_t* panel, int64_t n_rows, const uint8_t* x, int64_t x_stride, int64_t n_tokens,
-                                   int64_t cols, float* y, int64_t y_stride);
-};
-
 // Bytes of a panel per row of cols weights: at most this, whatever the format.
 constexpr int64_t int8_panel_row_bytes(int64_t cols) { return cols + cols / 16 * 4; }
 
-extern const Int8Kernels int8_plain, int8_avx2, int8_avxvnni, int8_avx512vnni, int8_neon, int8_dotprod;
+extern const RoundedKernels int8_plain, int8_avx2, int8_avxvnni, int8_avx512vnni, int8_neon, int8_dotprod;
 
 }  // namespace cqil

@@ -9,6 +9,6 @@
 
 namespace cqil {
 
-constexpr Int8Kernels int8_neon = CQIL_ISA::make_int8_kernels("neon");
+constexpr RoundedKernels int8_neon = CQIL_ISA::make_int8_kernels("neon");
 
 }  // namespace cqil

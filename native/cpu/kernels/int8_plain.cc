@@ -9,6 +9,6 @@
 
 namespace cqil {
 
-constexpr Int8Kernels int8_plain = CQIL_ISA::make_int8_kernels("plain");
+constexpr RoundedKernels int8_plain = CQIL_ISA::make_int8_kernels("plain");
 
 }  // namespace cqil

@@ -4,6 +4,7 @@
 #pragma once
 #include "int8_kernels.h"
 #include "int8_formats.h"
+#include "kernels.h"
 #include "unroll.h"
 
 namespace cqil {
@@ -19,7 +20,7 @@ inline bool all_finite(const float* x, int64_t n) {
   return reduce_add(sum) == 0.0f;
 }
 
-inline void int8_quantize(const float* x, int64_t n, uint8_t* to) {
+inline void int8_round(const float* x, int64_t n, uint8_t* to) {
   const Int8Row row = int8_row(to, n);
   const bool finite = all_finite(x, n);
   for (int64_t b = 0; b < n / kInt8Block; b++) {
@@ -231,10 +232,15 @@ void int8_matmul(const uint8_t* panel, int64_t n_rows, const uint8_t* x, int64_t
 }
 
 // constexpr, so that no instruction of this set runs before dispatch has asked for it.
-constexpr Int8Kernels make_int8_kernels(const char* name) {
-  Int8Kernels k = {};
+constexpr RoundedKernels make_int8_kernels(const char* name) {
+  RoundedKernels k = {};
   k.name = name;
-  k.quantize = &int8_quantize;
+  k.direct = true;
+  k.block = kInt8Block;
+  k.row_multiple = kInt8Rows;
+  k.panel_rows = kMostPanelRows;
+  k.row_bytes = &int8_row_bytes;
+  k.round = &int8_round;
 #define CQIL_INT8_FORMAT(dtype, W)     \
   k.interleave[dtype] = &int8_interleave<W>; \
   k.matvec[dtype] = &int8_matvec<W>;   \

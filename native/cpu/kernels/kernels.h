@@ -13,17 +13,17 @@ namespace cqil {
 constexpr int64_t kPad = 16;
 constexpr int64_t padded(int64_t n) { return (n + kPad - 1) / kPad * kPad; }
 
-// Rows of weights unpacked to floats at a time when there is more than one token: what the second cache holds of a wide matrix. And rows that
-// a member takes at a time then, which is also what an int8 panel has.
-constexpr int64_t kPanelRows = 16, kUnitRows = 32;
+// Rows of weights unpacked to floats at a time when there is more than one token: what the second cache holds of a wide matrix. Panels of
+// narrower values have more rows, up to kMostPanelRows. What a member of a crew takes begins at a multiple of kPanelRows.
+constexpr int64_t kPanelRows = 16, kMostPanelRows = 32;
 
 // A panel of n unpacked columns holds them in chunks, [n_rows, columns] one after another, so that a few rows of a chunk are neighbours and
 // stay in the first cache. Chunks have kPanelCols columns, but for the last, which takes a small rest with it; not much more than a chunk
 // stays whole, which saves each tile a second turn.
 constexpr int64_t kPanelCols = 384;
-constexpr int64_t panel_chunk_end(int64_t from, int64_t n) {
-  const int64_t most = kPanelCols + kPanelCols / 4;
-  return n <= kPanelCols * 5 / 3 || n - from <= most ? n : from + kPanelCols;
+constexpr int64_t panel_chunk_end(int64_t from, int64_t n, int64_t cols = kPanelCols) {
+  const int64_t most = cols + cols / 4;
+  return n <= cols * 5 / 3 || n - from <= most ? n : from + cols;
 }
 
 // Queries one call of attend takes, so that each key and value is read once for them all: those of consecutive positions,
@@ -77,13 +77,14 @@ struct Kernels {
 // One table per instruction set; which of them are in this build, dispatch.cc knows.
 extern const Kernels kernels_plain, kernels_avx2, kernels_avx512, kernels_neon;
 
-struct Int8Kernels;  // int8_kernels.h
+struct RoundedKernels;  // rounded_kernels.h
 
-// The instruction sets of this build, best last; supported says whether this machine runs them. Some differ in int8 products alone.
+// The instruction sets of this build, best last; supported says whether this machine runs them. Some differ in products with rounded
+// activations alone.
 struct Isa {
   const char* name;
   const Kernels* kernels;
-  const Int8Kernels* int8;
+  const RoundedKernels *bf16, *int8;
   bool supported;
 };
 struct IsaList {
@@ -94,6 +95,8 @@ IsaList isa_list();
 
 // The best supported one, unless the environment variable CQIL_ISA names another supported one.
 const Isa& best_isa();
+// Whether the processor multiplies bf16, so that activations rounded to it are faster than floats.
+bool multiplies_bf16(const Isa& isa);
 inline const Kernels& best_kernels() { return *best_isa().kernels; }
 
 }  // namespace cqil

@@ -8,9 +8,12 @@
 #define CQIL_ATTEND_SUMS 4
 #include "f32x16_avx2.h"
 #include "kernels_inl.h"
+#include "bf16_as_floats_inl.h"
+#include "bf16_table.h"
 
 namespace cqil {
 
 constexpr Kernels kernels_avx2 = CQIL_ISA::make_kernels("avx2");
+constexpr RoundedKernels bf16_avx2 = CQIL_ISA::make_bf16_kernels("avx2", false);
 
 }  // namespace cqil

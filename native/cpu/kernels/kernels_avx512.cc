@@ -8,9 +8,12 @@
 #define CQIL_ATTEND_SUMS 16
 #include "f32x16_avx512.h"
 #include "kernels_inl.h"
+#include "bf16_as_floats_inl.h"
+#include "bf16_table.h"
 
 namespace cqil {
 
 constexpr Kernels kernels_avx512 = CQIL_ISA::make_kernels("avx512");
+constexpr RoundedKernels bf16_avx512 = CQIL_ISA::make_bf16_kernels("avx512", false);
 
 }  // namespace cqil

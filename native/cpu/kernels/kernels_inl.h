@@ -5,6 +5,7 @@
 #pragma once
 #include "attention_inl.h"
 #include "elementwise_inl.h"
+#include "panels_inl.h"
 #include "products_inl.h"
 
 namespace cqil {

@@ -8,9 +8,12 @@
 #define CQIL_ATTEND_SUMS 4
 #include "f32x16_neon.h"
 #include "kernels_inl.h"
+#include "bf16_as_floats_inl.h"
+#include "bf16_table.h"
 
 namespace cqil {
 
 constexpr Kernels kernels_neon = CQIL_ISA::make_kernels("neon");
+constexpr RoundedKernels bf16_neon = CQIL_ISA::make_bf16_kernels("neon", false);
 
 }  // namespace cqil

@@ -8,9 +8,12 @@
 #define CQIL_ATTEND_SUMS 4
 #include "f32x16_plain.h"
 #include "kernels_inl.h"
+#include "bf16_as_floats_inl.h"
+#include "bf16_table.h"
 
 namespace cqil {
 
 constexpr Kernels kernels_plain = CQIL_ISA::make_kernels("plain");
+constexpr RoundedKernels bf16_plain = CQIL_ISA::make_bf16_kernels("plain", false);
 
 }  // namespace cqil

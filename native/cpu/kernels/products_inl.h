@@ -1,26 +1,16 @@
-// Products of weight rows with activations: packed rows with one vector (decode), unpacked rows with several (prefill).
+// Products of packed weight rows with one vector (decode), and rows unpacked to the panels that several are multiplied with (prefill).
 #pragma once
-#include <type_traits>
 #include <utility>
 
 #include "kernels.h"
+#include "matvec_runs.h"
 #include "prefetch.h"
+#include "sums.h"
 #include "unroll.h"
 #include "weight_formats.h"
 
 namespace cqil {
 namespace CQIL_ISA {
-
-// y[r] = the sum of sum[r]'s lanes.
-template <int R>
-inline void store_sums(const F32x16* sum, float* y) {
-  if constexpr (R % 4 == 0)
-    CQIL_UNROLL for (int r = 0; r < R; r += 4) reduce_add4(sum + r, y + r);
-  else
-    CQIL_UNROLL for (int r = 0; r < R; r++) y[r] = reduce_add(sum[r]);
-}
-
-// ---- products with packed weights ----------------------------------------------------------------------------------
 
 // Adds part C of each row's block, and the parts after it. Rows take turns so that their sums, each a chain of dependent
 // additions, run side by side.
@@ -48,8 +38,7 @@ inline void each_run(const W& block, F f) {
   }
 }
 
-// Weights whose product waits for memory rather than for arithmetic: R runs of rows are read side by side, each in order, which is what
-// hardware prefetchers follow best, and more of them than one run would have at work.
+// Weights whose product waits for memory rather than for arithmetic, and that are read as matvec_runs.h says.
 template <class W>
 constexpr bool kInRuns = W::kBytes >= W::kBlock;  // eight bits each or more
 
@@ -84,17 +73,15 @@ inline void dot_rows(const uint8_t* rows, int64_t row_bytes, int64_t cols, const
 template <class W>
 void matvec(const uint8_t* rows, int64_t row_bytes, int64_t n_rows, int64_t cols, const float* x, float* y) {
   constexpr int R = CQIL_MATVEC_ROWS;
-  const int64_t run = n_rows / R;
   if constexpr (kInRuns<W>) {
-    for (int64_t i = 0; i < run; i++) {
-      float sums[R];
-      dot_rows<W, R>(rows + i * row_bytes, run * row_bytes, cols, x, sums);
-      CQIL_UNROLL for (int r = 0; r < R; r++) y[r * run + i] = sums[r];
-    }
+    matvec_runs<R>(rows, row_bytes, n_rows, y, [&](auto n, const uint8_t* first, int64_t apart, float* sums) {
+      dot_rows<W, decltype(n)::value>(first, apart, cols, x, sums);
+    });
   } else {
-    for (int64_t i = 0; i < run; i++) dot_rows<W, R>(rows + i * R * row_bytes, row_bytes, cols, x, y + i * R);
+    int64_t r = 0;
+    for (; r + R <= n_rows; r += R) dot_rows<W, R>(rows + r * row_bytes, row_bytes, cols, x, y + r);
+    for (; r < n_rows; r++) dot_rows<W, 1>(rows + r * row_bytes, row_bytes, cols, x, y + r);
   }
-  for (int64_t r = run * R; r < n_rows; r++) dot_rows<W, 1>(rows + r * row_bytes, row_bytes, cols, x, y + r);
 }
 
 // Row by row, as they follow in memory. A block's runs come in order, and those of one block may lie in two chunks.
@@ -119,80 +106,6 @@ void unpack(const uint8_t* rows, int64_t row_bytes, int64_t n_rows, int64_t cols
     }
     if constexpr (W::kBlock == 16)
       if (cols % 16) put(blocks * 16, W::partial(row + blocks * W::kBytes, static_cast<int>(cols % 16)));
-  }
-}
-
-// ---- products of panels --------------------------------------------------------------------------------------------
-
-// Adds a chunk of n columns to the sums of an R x T tile, the lanes of one register at a time: R x T sums of one register, R of w and one
-// of x fill the register file of AVX2, where whole vectors would spill. Sums begin at zero with the first chunk, wait in carry and go to y
-// with the last, when the other lanes are there. First and Last are known to the compiler, which saves a few branches per tile.
-template <int R, int T, bool First, bool Last>
-CQIL_NOINLINE void tile(const float* w, const float* x, int64_t x_stride, int64_t n, float* carry, float* y, int64_t y_stride) {
-  CQIL_UNROLL for (int lane = 0; lane < 16; lane += kRegisterLanes) {
-    const float *w_lane = w + lane, *x_lane = x + lane;
-    float* carry_lane = carry + lane;
-    Register sum[T][R];
-    CQIL_UNROLL for (int t = 0; t < T; t++)
-      CQIL_UNROLL for (int r = 0; r < R; r++) sum[t][r] = First ? zero_register() : load_register(carry_lane + 16 * (t * R + r));
-    for (int64_t k = 0; k < n; k += 16) {
-      Register wk[R];
-      CQIL_UNROLL for (int r = 0; r < R; r++) wk[r] = load_register(w_lane + r * n + k);
-      CQIL_UNROLL for (int t = 0; t < T; t++) {
-        const Register xk = load_register(x_lane + t * x_stride + k);
-        CQIL_UNROLL for (int r = 0; r < R; r++) sum[t][r] = fma_register(wk[r], xk, sum[t][r]);
-      }
-    }
-    const bool done = Last && lane + kRegisterLanes == 16;
-    CQIL_UNROLL for (int t = 0; t < T; t++) {
-      F32x16 whole[R];
-      CQIL_UNROLL for (int r = 0; r < R; r++) {
-        if (done) whole[r] = with_last_register(carry + 16 * (t * R + r), sum[t][r]);
-        else store_register(carry_lane + 16 * (t * R + r), sum[t][r]);
-      }
-      if (done) store_sums<R>(whole, y + t * y_stride);
-    }
-  }
-}
-
-// Rows that stay in the first cache, a chunk of their columns, while tokens pass: as many as 24 KiB hold, so that each token's chunk is
-// fetched for more of them. And the tokens that pass before the next chunk, whose sums, like their own chunks, the second cache holds.
-constexpr int64_t kGroupRows = 16, kBlockTokens = 8 * CQIL_TILE_TOKENS;
-constexpr int64_t group_rows(int64_t n) { return n > kPanelCols && panel_chunk_end(0, n) == n ? kGroupRows / 2 : kGroupRows; }
-
-// A chunk of n_rows <= kGroupRows rows and n_tokens <= T tokens.
-template <int T>
-inline void tile_rows(const float* w, int64_t n_rows, const float* x, int64_t x_stride, int64_t n_tokens, int64_t n, bool first, bool last,
-                      float* carry, float* y, int64_t y_stride) {
-  if constexpr (T > 1)  // the last tokens, fewer than a tile's, together
-    if (n_tokens < T) return tile_rows<T - 1>(w, n_rows, x, x_stride, n_tokens, n, first, last, carry, y, y_stride);
-  auto one = [&](auto rows, int64_t r) {
-    constexpr int R = rows.value;
-    const auto f = first ? last ? &tile<R, T, true, true> : &tile<R, T, true, false>
-                         : last ? &tile<R, T, false, true> : &tile<R, T, false, false>;
-    f(w + r * n, x, x_stride, n, carry + 16 * T * r, y + r, y_stride);
-  };
-  int64_t r = 0;
-  for (; r + CQIL_TILE_ROWS <= n_rows; r += CQIL_TILE_ROWS) one(std::integral_constant<int, CQIL_TILE_ROWS>(), r);
-  for (; r < n_rows; r++) one(std::integral_constant<int, 1>(), r);
-}
-
-inline void matmul(const float* panel, int64_t n_rows, const float* x, int64_t x_stride, int64_t n_tokens, int64_t n, float* y,
-                   int64_t y_stride) {
-  alignas(64) float carry[16 * kGroupRows * kBlockTokens];
-  const int64_t group = group_rows(n);
-  for (int64_t r = 0; r < n_rows; r += group) {
-    const int64_t rows = group < n_rows - r ? group : n_rows - r;
-    for (int64_t t0 = 0; t0 < n_tokens; t0 += kBlockTokens) {
-      const int64_t end = t0 + kBlockTokens < n_tokens ? t0 + kBlockTokens : n_tokens;
-      for (int64_t from = 0, to; from < n; from = to) {
-        to = panel_chunk_end(from, n);
-        const float* w = panel + n_rows * from + r * (to - from);
-        for (int64_t t = t0; t < end; t += CQIL_TILE_TOKENS)
-          tile_rows<CQIL_TILE_TOKENS>(w, rows, x + t * x_stride + from, x_stride, end - t, to - from, from == 0, to == n,
-                                      carry + 16 * group * (t - t0), y + t * y_stride + r, y_stride);
-      }
-    }
   }
 }
 
