@@ -11,6 +11,9 @@ constexpr int64_t kPrefetchBytes = 12288;
 // The same where hardware prefetchers are at work too, and need no more than a start.
 constexpr int64_t kRunPrefetchBytes = 384;
 
+// The same in each of several runs of large blocks.
+constexpr int64_t kBlockPrefetchBytes = 3072;
+
 // The same for panels, which are short, so that hardware prefetchers begin anew with each.
 constexpr int64_t kPanelPrefetchBytes = 2048;
 
