@@ -86,7 +86,7 @@ void Pass::finish_head(const float* product, const cqil_tensor& bias, const cqil
 void Pass::qkv(const Crew& crew, const Lanes& lanes) const {
   norm_all(crew, lanes, false);
   const int64_t hd = shape_.head_dim, q = shape_.n_heads, kv = shape_.n_kv_heads;
-  const int64_t whole = heads_per_unit(session.model), wanted = tokens_ > 1 ? 1 : crew.size == 1 ? q : q / (8 * crew.size);
+  const int64_t whole = heads_per_unit(session.model), wanted = tokens_ > 1 ? 1 : crew.size == 1 ? q : q / (2 * crew.size);
   const int64_t most = std::max<int64_t>(1, (wanted + whole - 1) / whole) * whole;
   const int64_t q_units = (q + most - 1) / most, kv_units = (kv + most - 1) / most, units = q_units + 2 * kv_units;
   int held_lane = -1;
