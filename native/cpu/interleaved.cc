@@ -36,6 +36,7 @@ InterleavedWeights::InterleavedWeights(const cqil_weights& weights, const Rounde
     bytes += static_cast<uint64_t>(whole_rows(matrix.rows) * row_bytes(matrix.dtype, matrix.cols));
   });
   storage_ = Bytes(bytes);
+  prefer_large_pages(storage_.get(), bytes);
   each_matrix([&](cqil_tensor& matrix) {
     if (kernels->interleave[matrix.dtype]) matrix.data = place(matrix.data);
   });
