@@ -2,6 +2,7 @@
 #include <math.h>
 
 #define CQIL_ISA isa_int8_avx2
+#define CQIL_INT8_ASKS false
 #define CQIL_INT8_SETS 2
 #define CQIL_INT8_TOKENS 3
 #include "lanes_avx2.h"

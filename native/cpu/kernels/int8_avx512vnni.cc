@@ -7,6 +7,7 @@
 #include <math.h>
 
 #define CQIL_ISA isa_int8_avx512vnni
+#define CQIL_INT8_ASKS true
 #define CQIL_INT8_SETS 2
 #define CQIL_INT8_TOKENS 6
 #include "lanes_avx512vnni.h"

@@ -12,6 +12,7 @@
 
 #define CQIL_ISA isa_int8_avxvnni
 #define CQIL_AVXVNNI
+#define CQIL_INT8_ASKS true
 #define CQIL_INT8_SETS 2
 #define CQIL_INT8_TOKENS 3
 #include "lanes_avx2.h"

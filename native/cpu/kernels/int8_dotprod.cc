@@ -12,6 +12,7 @@
 
 #define CQIL_ISA isa_int8_dotprod
 #define CQIL_DOTPROD
+#define CQIL_INT8_ASKS false
 #define CQIL_INT8_SETS 1
 #define CQIL_INT8_TOKENS 3
 #include "lanes_neon.h"

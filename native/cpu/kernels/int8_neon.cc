@@ -2,6 +2,7 @@
 #include <math.h>
 
 #define CQIL_ISA isa_int8_neon
+#define CQIL_INT8_ASKS false
 #define CQIL_INT8_SETS 1
 #define CQIL_INT8_TOKENS 2
 #include "lanes_neon.h"

@@ -2,6 +2,7 @@
 #include <math.h>
 
 #define CQIL_ISA isa_int8_plain
+#define CQIL_INT8_ASKS false
 #define CQIL_INT8_SETS 1
 #define CQIL_INT8_TOKENS 1
 #include "lanes_plain.h"

@@ -1,6 +1,6 @@
 // Products of weight rows with activations rounded to int8, written once over U32xN and F32xN, kLanes rows side by side, and compiled
-// once per instruction set by the file that includes this one. That file defines CQIL_ISA (a namespace) and CQIL_INT8_SETS and
-// CQIL_INT8_TOKENS (sets of kLanes rows, and tokens, of the register tile of matmul).
+// once per instruction set by the file that includes this one. That file defines CQIL_ISA (a namespace), CQIL_INT8_SETS and
+// CQIL_INT8_TOKENS (sets of kLanes rows, and tokens, of the register tile of matmul), and CQIL_INT8_ASKS (see kAskedFor).
 #pragma once
 #include "int8_kernels.h"
 #include "int8_formats.h"
@@ -80,10 +80,10 @@ inline F32xN add_group(F32xN sum, const U32xN& total, int32_t less, float d, con
   return sum;
 }
 
-// Large blocks, whose words are read in an order that hardware prefetchers do not follow: those after them are asked for, some with each
-// group. On Zen 5 that takes a quarter off a token at Q4_K and Q6_K, and nothing off one of small blocks.
+// Whether blocks further on are asked for, some bytes with each group: on Zen 5, where hardware prefetchers do not follow the words of large
+// blocks, that takes a quarter off a token at Q4_K and Q6_K. They do follow small blocks, and on Zen 3 all of them.
 template <class W>
-constexpr bool kAskedFor = W::kBlock > 32;
+constexpr bool kAskedFor = CQIL_INT8_ASKS && W::kBlock > 32;
 
 // Calls f(group, total, scale, minimum) for the groups of a block, the first of which is group `first` of the rows; total is the exact sum
 // of their products with x.
