@@ -6,8 +6,8 @@
 #pragma once
 #include "rounded_kernels.h"
 
-// Compilers that know AVX512_BF16.
-#if defined(__clang__) ? __clang_major__ >= 9 : defined(__GNUC__) ? __GNUC__ >= 10 : defined(_MSC_VER) && _MSC_VER >= 1930
+// Compilers that know AVX512_BF16, and let its vectors be seen as vectors of integers.
+#if defined(__clang__) ? __clang_major__ >= 9 : defined(__GNUC__) && __GNUC__ >= 10
 #define CQIL_HAS_AVX512BF16 1
 #endif
 
