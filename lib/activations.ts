@@ -27,9 +27,9 @@ export function roundedShare(format: keyof typeof ROUNDED_DTYPES, tensors: Matri
  * rounding of such weights as that of Q8_0 itself; to bf16 where the processor multiplies bf16, which costs a fraction of that. llama.cpp
  * rounds the same. Elsewhere it is float32.
  */
-export function chooseActivations(choice: ActivationsChoice, backend: 'cpu' | 'cuda', tensors: Matrices, { bf16Products }: { bf16Products: boolean }): Activations {
+export function chooseActivations(choice: ActivationsChoice, backend: 'cpu' | 'cuda', tensors: Matrices, describeMachine: () => { bf16Products: boolean }): Activations {
   if (choice !== 'auto') return choice;
   if (backend !== 'cpu') return 'float32';
   if (roundedShare('int8', tensors) > 0.5) return 'int8';
-  return bf16Products && roundedShare('bf16', tensors) > 0.5 ? 'bf16' : 'float32';
+  return roundedShare('bf16', tensors) > 0.5 && describeMachine().bf16Products ? 'bf16' : 'float32';
 }

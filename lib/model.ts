@@ -312,7 +312,7 @@ export function defaultThreads({ tensors }: Pick<Checkpoint, 'tensors'>): number
 async function loadOn(wanted: Placement, spec: Omit<ModelSpec, 'backend' | 'activations'> & { tensors: TensorInfo[] }): Promise<{ handle: ModelHandle; backend: 'cpu' | 'cuda'; activations: Activations }> {
   const native = loadNative();
   const on = async (backend: 'cpu' | 'cuda') => {
-    const activations = chooseActivations(wanted.activations, backend, spec.tensors, native.describeMachine());
+    const activations = chooseActivations(wanted.activations, backend, spec.tensors, describeMachine);
     return { handle: await native.loadModel({ ...spec, backend, activations }), backend, activations };
   };
   if (wanted.backend !== 'auto') return on(wanted.backend);

@@ -242,7 +242,7 @@ describeUnless(engineMissing, 'the activations option', () => {
 
   it('goes by the larger part of the matrices, and is float32 on the cuda backend', () => {
     const matrix = (dtype: DType, byteLength: number, rows = 8) => ({ dtype, rows, byteLength });
-    const choose = (choice: ActivationsChoice, backend: 'cpu' | 'cuda', matrices: Array<ReturnType<typeof matrix>>, bf16Products = true) => chooseActivations(choice, backend, matrices, { bf16Products });
+    const choose = (choice: ActivationsChoice, backend: 'cpu' | 'cuda', matrices: Array<ReturnType<typeof matrix>>, bf16Products = true) => chooseActivations(choice, backend, matrices, () => ({ bf16Products }));
     expect(choose('auto', 'cpu', [matrix('Q4_K', 51), matrix('F16', 49)])).toBe('int8');
     expect(choose('auto', 'cpu', [matrix('Q8_0', 49), matrix('Q5_K', 51)])).toBe('float32');
     expect(choose('auto', 'cpu', [matrix('Q6_K', 2), matrix('F32', 99, 1)])).toBe('int8');

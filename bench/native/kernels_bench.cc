@@ -8,13 +8,14 @@
 #include <cstdlib>
 #include <cstring>
 #include <functional>
+#include <string>
 #include <vector>
 
 #include "core/dtype.h"
 #include "core/random_weights.h"
 #include "cpu/bandwidth.h"
-#include "cpu/kernels/int8_kernels.h"
 #include "cpu/kernels/kernels.h"
+#include "cpu/kernels/rounded_kernels.h"
 
 using namespace cqil;
 
@@ -124,30 +125,33 @@ void report_weights(cqil_dtype dtype, int64_t working_set) {
   report_attend("attend, queries together", weights, dtype, kAttendQueries);
 }
 
-// The same with int8 activations: rows as they are interleaved, against one vector, and as panels against many.
-void report_int8(cqil_dtype dtype, int64_t working_set) {
-  if (!best_isa().int8->matvec[dtype]) return;
-  const int64_t bytes = row_bytes(dtype, kCols), rows = working_set / bytes / kMostPanelRows * kMostPanelRows, stride = int8_row_bytes(kCols);
-  std::vector<uint8_t> weights(static_cast<size_t>(rows * bytes)), interleaved(weights.size()), x(static_cast<size_t>(kTokens * stride + 64));
-  std::vector<uint8_t> panel(static_cast<size_t>(kMostPanelRows * int8_panel_row_bytes(kCols) + 64));
+// The same with rounded activations: rows as they stand, or are interleaved, against one vector, and as panels against many.
+void report_rounded(const RoundedKernels* Isa::*table, const char* rounding, cqil_dtype dtype, int64_t working_set) {
+  if (!(best_isa().*table)->matvec[dtype]) return;
+  const int64_t bytes = row_bytes(dtype, kCols), rows = working_set / bytes / kMostPanelRows * kMostPanelRows;
+  std::vector<uint8_t> weights(static_cast<size_t>(rows * bytes)), interleaved(weights.size()), x, panel(kPanelRows * kCols * sizeof(float) + 64);
   auto aligned = [](std::vector<uint8_t>& v) { return v.data() + (64 - reinterpret_cast<uintptr_t>(v.data()) % 64) % 64; };
-  uint8_t *const input = aligned(x), *const unpacked = aligned(panel);
   fill_random(weights.data(), dtype, rows, kCols, 1);
   const std::vector<float> values(kCols, 0.5f);
   std::vector<float> y(static_cast<size_t>(kTokens * rows));
-  for (int64_t t = 0; t < kTokens; t++) best_isa().int8->round(values.data(), kCols, input + t * stride);
   const double read = static_cast<double>(weights.size());
   const char* name = dtype_info(dtype).name;
-  const Subject interleave = {"interleave, int8", name, read, 0, nullptr};
-  const Subject matvec = {"matvec, int8", name, read, 0, nullptr};
-  const Subject matmul = {"unpack and matmul, int8", name, read, 2.0 * static_cast<double>(rows * kCols * kTokens), nullptr};
-  each_table<RoundedKernels>(&Isa::int8, [&](const RoundedKernels& k) {
-    print_row(interleave, k.name, [&] { k.interleave[dtype](weights.data(), bytes, rows, kCols, interleaved.data()); });
-    print_row(matvec, k.name, [&] { k.matvec[dtype](interleaved.data(), rows, kCols, input, y.data()); });
-    print_row(matmul, k.name, [&] {
-      for (int64_t r = 0; r < rows; r += kMostPanelRows) {
-        k.unpack[dtype](interleaved.data() + r * bytes, kMostPanelRows, kCols, unpacked);
-        k.matmul[dtype](unpacked, kMostPanelRows, input, stride, kTokens, kCols, y.data() + r, rows);
+  auto subject = [&](const std::string& kernel, double flops, const RoundedKernels& k, const std::function<void()>& pass) {
+    print_row({(kernel + ", " + rounding).c_str(), name, read, flops, nullptr}, k.name, pass);
+  };
+  each_table<RoundedKernels>(table, [&](const RoundedKernels& k) {
+    const int64_t stride = k.row_bytes(kCols);
+    x.assign(static_cast<size_t>(kTokens * stride + 64), 0);
+    uint8_t *const input = aligned(x), *const unpacked = aligned(panel);
+    for (int64_t t = 0; t < kTokens; t++) k.round(values.data(), kCols, input + t * stride);
+    if (k.interleave[dtype])
+      subject("interleave", 0, k, [&] { k.interleave[dtype](weights.data(), bytes, rows, kCols, interleaved.data()); });
+    const uint8_t* from = k.interleave[dtype] ? interleaved.data() : weights.data();
+    subject("matvec", 0, k, [&] { k.matvec[dtype](from, rows, kCols, input, y.data()); });
+    subject("unpack and matmul", 2.0 * static_cast<double>(rows * kCols * kTokens), k, [&] {
+      for (int64_t r = 0; r < rows; r += k.panel_rows) {
+        k.unpack[dtype](from + r * bytes, k.panel_rows, kCols, unpacked);
+        k.matmul[dtype](unpacked, k.panel_rows, input, stride, kTokens, kCols, y.data() + r, rows);
       }
     });
   });
@@ -198,7 +202,8 @@ int main(int argc, char** argv) {
   for (int i = 0; i < CQIL_DTYPE_COUNT; i++) {
     bandwidth = std::max(bandwidth, measure_read_bandwidth(1, static_cast<uint64_t>(working_set)));
     report_weights(static_cast<cqil_dtype>(i), working_set);
-    report_int8(static_cast<cqil_dtype>(i), working_set);
+    report_rounded(&Isa::bf16, "bf16", static_cast<cqil_dtype>(i), working_set);
+    report_rounded(&Isa::int8, "int8", static_cast<cqil_dtype>(i), working_set);
   }
   report_floats(working_set);
   std::printf("\n], \"bandwidthGBs\": %.3f}\n", bandwidth);

@@ -38,7 +38,7 @@ export function writeRandomGguf(file, shapeName, dtype) {
   for (const tensor of tensors) writeSync(fd, pad(randomWeights(tensor)));
   closeSync(fd);
   const read = tensors.filter(({ role }) => role !== 'token_embedding' || config.tiedEmbeddings);
-  const unsaid = chooseActivations('auto', 'cpu', tensors, describeMachine());
+  const unsaid = chooseActivations('auto', 'cpu', tensors, describeMachine);
   const applicable = ['float32', ...['bf16', 'int8'].filter((format) => roundedShare(format, tensors) > 0)];
   const activations = [unsaid, ...applicable.filter((format) => format !== unsaid)];
   return { config, weightBytes: read.reduce((total, { byteLength }) => total + byteLength, 0), activations };

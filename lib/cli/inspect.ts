@@ -44,7 +44,7 @@ async function inspect(path: string, options: Options, io: Io): Promise<void> {
   const kvPerPositionByFormat = Object.fromEntries(KV_CACHES.map((format) => [format, kvBytesPerPosition(config, format)]));
   const adapter = plan.adapter === undefined ? 0 : mergedBytes(await openLora(plan.adapter, config), tensors);
   const memory = { weights: weightBytes(tensors), adapter, kvFormat: options.kvCache, kvPerPosition, kvPerPositionByFormat, context, kvCache: kvPerPosition * context };
-  const activations = { format: chooseActivations(options.activations, 'cpu', tensors, describeMachine()), bf16Share: roundedShare('bf16', tensors), int8Share: roundedShare('int8', tensors) };
+  const activations = { format: chooseActivations(options.activations, 'cpu', tensors, describeMachine), bf16Share: roundedShare('bf16', tensors), int8Share: roundedShare('int8', tensors) };
   if (options.json) {
     printJson(io, {
       path,

@@ -35,7 +35,7 @@ async function predict(plan: Plan, checkpoint: Checkpoint, { backend, threads = 
   const { config } = checkpoint;
   const token = typicalToken(config);
   for (const candidate of backend === 'auto' ? (['cuda', 'cpu'] as const) : [backend]) {
-    const found = await findCalibration(checkpoint, { backend: candidate, threads, kvCache, activations: chooseActivations(activations, candidate, checkpoint.tensors, describeMachine()) });
+    const found = await findCalibration(checkpoint, { backend: candidate, threads, kvCache, activations: chooseActivations(activations, candidate, checkpoint.tensors, describeMachine) });
     if (!found) continue;
     const price = (of: Plan): Prediction => found.latency.predict(compilePlan(config, of), 'auto', token);
     return { plan: price(plan), sequential: price(resolvePlan('sequential', config.nLayers)), position: token.position, backend: candidate, threads, calibrated: found.measured };
