@@ -215,6 +215,20 @@ describe('tokenizer', () => {
     expect(encode({ split: false }, 'é a', { type: 'Sequence', decoders })).toEqual([['▁', '<0xC3>', '<0xA9>', '▁a'], 'é a']);
   });
 
+  it('merges in the order of the list, by what is joined and where, the last place of a merge that stands twice', () => {
+    const vocab = { a: 30, b: 31, c: 32, ab: 33, bc: 34, abc: 35, ' ': 36, 'a ': 37, ' b': 38, 'a b': 39 };
+    const encode = (merges: unknown[], text: string): Array<string | undefined> => {
+      const tokenizer = tinyTokenizer({ model: { type: 'BPE', vocab, merges }, pre_tokenizer: null });
+      return tokenizer.encode(text).map((id) => tokenizer.idToToken(id));
+    };
+    expect(encode(['a b', 'b c', 'a bc'], 'abc')).toEqual(['ab', 'c']);
+    expect(encode(['a b', 'b c', 'a bc', 'ab c'], 'abc')).toEqual(['abc']);
+    expect(encode(['b c', 'a b', 'a bc'], 'abc')).toEqual(['abc']);
+    expect(encode(['a b', 'b c', 'a b'], 'abc')).toEqual(['a', 'bc']);
+    expect(encode([['a', ' '], [' ', 'b'], ['a ', 'b']], 'a b')).toEqual(['a b']);
+    expect(encode([[' ', 'b'], ['a', ' '], ['a ', 'b']], 'a b')).toEqual(['a', ' b']);
+  });
+
   it('joins runs of unknown characters where the model says so, even in long words', () => {
     const vocab = { '<unk>': 0, a: 1 };
     const parts = { model: { type: 'BPE', vocab, merges: [], unk_token: '<unk>', fuse_unk: true }, pre_tokenizer: null };

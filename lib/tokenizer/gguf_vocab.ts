@@ -1,16 +1,13 @@
 import type { GgufValue } from '../checkpoint/types.js';
 import { preTokenizerRule } from './gguf_pre_tokenizers.js';
 import { invalidTokenizer, quote } from './invalid.js';
-import type { MergeRanks, TokenizerParts } from './parts.js';
+import type { MergeRank, TokenizerParts } from './parts.js';
 import { MAX_VOCAB_SIZE } from './tokenizer_json.js';
 
 type Metadata = ReadonlyMap<string, GgufValue>;
 
 /** llama.cpp's token types, as `tokenizer.ggml.token_type` holds them. */
 const TYPE = { normal: 1, unknown: 2, control: 3, userDefined: 4, unused: 5, byte: 6 };
-
-// Longer than any piece of a SentencePiece vocabulary: every split of a piece is looked up, so its length must be bounded.
-const MAX_PIECE_LENGTH = 256;
 
 /**
  * Converts the vocabulary of a GGUF file to the parts of a Hugging Face tokenizer that gives llama.cpp's ids.
@@ -54,7 +51,7 @@ function convertSentencePiece(metadata: Metadata, pieces: string[], types: Array
     },
     ...surroundings(metadata, pieces, true),
     pieces,
-    ranks: ranksFromScores(pieces, types, scores),
+    mergeRank: mergeRankFromScores(pieces, types, scores),
   };
 }
 
@@ -62,31 +59,16 @@ function convertSentencePiece(metadata: Metadata, pieces: string[], types: Array
  * SentencePiece merges the two neighbours whose joint piece has the best score, the leftmost of equals: so a pair's rank is
  * the place of its joint piece's score among all distinct scores. Text never merges into control tokens or byte tokens.
  */
-function ranksFromScores(pieces: string[], types: ArrayLike<number>, scores: ArrayLike<number>): MergeRanks {
-  const mergeable = new Map<string, number>();
-  for (const [id, piece] of pieces.entries()) {
+function mergeRankFromScores(pieces: string[], types: ArrayLike<number>, scores: ArrayLike<number>): MergeRank {
+  const descending = Float64Array.from(scores).sort().reverse();
+  const rankOf = new Map<number, number>();
+  for (const score of descending) if (!rankOf.has(score)) rankOf.set(score, rankOf.size);
+  const ranks = new Map<string, number>();
+  pieces.forEach((piece, id) => {
     const type = types[id];
-    if (type === TYPE.unknown || type === TYPE.control || type === TYPE.byte) continue;
-    if (piece.length > MAX_PIECE_LENGTH) {
-      throw invalidTokenizer(`Token ${id} is ${piece.length} characters long; expected at most ${MAX_PIECE_LENGTH}.`);
-    }
-    mergeable.set(piece, id);
-  }
-  const scoreOf = (id: number): number => scores[id]!;
-  const descending = Float64Array.from(new Set(Array.from(mergeable.values(), scoreOf))).sort().reverse();
-  const rankOf = new Map(Array.from(descending, (score, rank) => [score, rank]));
-
-  const ranks: MergeRanks = new Map();
-  for (const [piece, id] of mergeable) {
-    const rank = rankOf.get(scoreOf(id))!;
-    for (let cut = 1; cut < piece.length; cut++) {
-      const left = piece.slice(0, cut);
-      if (!mergeable.has(left)) continue;
-      const right = piece.slice(cut);
-      if (mergeable.has(right)) ranks.set(JSON.stringify([left, right]), rank);
-    }
-  }
-  return ranks;
+    if (type !== TYPE.unknown && type !== TYPE.control && type !== TYPE.byte) ranks.set(piece, rankOf.get(scores[id]!)!);
+  });
+  return (left, right) => ranks.get(left + right);
 }
 
 function convertByteLevel(metadata: Metadata, pieces: string[], types: ArrayLike<number>): TokenizerParts {
@@ -137,15 +119,17 @@ function surroundings(metadata: Metadata, pieces: string[], addBos: boolean): Pi
 /** Tokens that stand apart from the merges: control tokens, and those the vocabulary's makers defined. */
 function addedTokens(pieces: string[], types: ArrayLike<number>): unknown[] {
   const tokens: unknown[] = [];
-  for (const [id, content] of pieces.entries()) {
+  pieces.forEach((content, id) => {
     const special = types[id] === TYPE.control || types[id] === TYPE.unknown;
     if (special || types[id] === TYPE.userDefined) tokens.push({ id, content, special, normalized: false });
-  }
+  });
   return tokens;
 }
 
-function vocabularyOf(pieces: string[]): Record<string, number> {
-  return Object.fromEntries(pieces.map((piece, id) => [piece, id]));
+function vocabularyOf(pieces: string[]): Map<string, number> {
+  const ids = new Map<string, number>();
+  pieces.forEach((piece, id) => ids.set(piece, id));
+  return ids;
 }
 
 function readPieces(metadata: Metadata): string[] {

@@ -6,10 +6,9 @@ import type { BpeModel, Component } from './tokenizer_json.js';
 
 /** The library's byte-pair encoder. */
 export interface LibraryBpe {
-  tokens_to_ids: Map<string, number>;
+  tokens_to_ids: ReadonlyMap<string, number>;
   /** By `JSON.stringify([left, right])`. */
-  bpe_ranks: Map<string, number>;
-  unk_token_id: number | undefined;
+  bpe_ranks: { get(pair: string): number | undefined };
   /** The pieces of words, each word encoded by itself. */
   encode(words: string[]): string[];
 }
@@ -22,12 +21,12 @@ interface LibraryTokenizer {
 interface Library {
   Tokenizer: new (
     json: {
-      added_tokens: [];
+      added_tokens: readonly [];
       normalizer: Component | null;
       pre_tokenizer: null;
       post_processor: null;
       decoder: null;
-      model: BpeModel;
+      model: Omit<BpeModel, 'vocab'> & { vocab: object; merges: [] };
     },
     config: object,
   ) => LibraryTokenizer;

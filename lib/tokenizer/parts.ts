@@ -1,9 +1,9 @@
-/** Rank of each merge by `JSON.stringify([left, right])`; the lowest merges first, the leftmost of equals. */
-export type MergeRanks = Map<string, number>;
+/** The rank at which two neighbouring pieces merge, undefined where they do not; the lowest merges first, the leftmost of equals. */
+export type MergeRank = (left: string, right: string) => number | undefined;
 
 /** What a tokenizer is built from, whatever file it came from. */
 export interface TokenizerParts {
-  /** As in tokenizer.json. */
+  /** As in tokenizer.json; the model's vocabulary may be a Map. */
   json: unknown;
   /** As in tokenizer_config.json. */
   config: Record<string, unknown>;
@@ -11,6 +11,6 @@ export interface TokenizerParts {
   generationConfig: Record<string, unknown>;
   /** Pieces by id where several ids may share one; else those of `json`. */
   pieces?: readonly string[];
-  /** Ranks of merges where several share one; else those of `json`. */
-  ranks?: MergeRanks;
+  /** What merges where no list says it; else the merges of `json`. */
+  mergeRank?: MergeRank;
 }

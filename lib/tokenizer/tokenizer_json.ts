@@ -1,4 +1,5 @@
 import { invalidTokenizer, isObject, quote } from './invalid.js';
+import type { MergeRank } from './parts.js';
 
 /** A token that is found in the text before anything else looks at it. */
 export interface AddedToken {
@@ -26,9 +27,9 @@ export interface Component {
 export interface BpeModel {
   type: 'BPE';
   /** Piece → id. */
-  vocab: Record<string, number>;
-  /** Pairs of pieces, the one to merge first at the front. */
-  merges: Array<[string, string]>;
+  vocab: Map<string, number>;
+  /** The place of two pieces in the list of merges. */
+  mergeRank: MergeRank;
   unk_token: string | null;
   /** One unknown token stands for a run of them. */
   fuse_unk: boolean;
@@ -69,7 +70,7 @@ export function parseTokenizerJson(json: unknown): TokenizerJson {
   };
   if (parsed.normalizer) checkNormalizer(parsed.normalizer);
   const { unk_token: unknown, vocab } = parsed.model;
-  if (unknown !== null && !Object.hasOwn(vocab, unknown)) {
+  if (unknown !== null && !vocab.has(unknown)) {
     throw invalidTokenizer(`The unknown token ${quote(unknown)} is not in the vocabulary.`);
   }
   return parsed;
@@ -151,7 +152,7 @@ function parseModel(model: unknown): BpeModel {
   return {
     type,
     vocab,
-    merges: parseMerges(model.merges, vocab),
+    mergeRank: parseMerges(model.merges, vocab),
     unk_token: model.unk_token ?? null,
     fuse_unk: model.fuse_unk === true,
     byte_fallback: model.byte_fallback === true,
@@ -159,29 +160,55 @@ function parseModel(model: unknown): BpeModel {
   };
 }
 
-function parseVocab(vocab: unknown): Record<string, number> {
+function parseVocab(vocab: unknown): Map<string, number> {
   if (!isObject(vocab)) throw invalidTokenizer(`The vocabulary is ${quote(vocab)}; expected an object of pieces and ids.`);
+  if (vocab instanceof Map) return vocab as Map<string, number>;
+  const ids = new Map<string, number>();
   for (const piece in vocab) {
-    if (!isTokenId(vocab[piece])) {
-      throw invalidTokenizer(`The piece ${quote(piece)} has the id ${quote(vocab[piece])}; expected an integer below ${MAX_VOCAB_SIZE}.`);
+    const id = vocab[piece];
+    if (!isTokenId(id)) {
+      throw invalidTokenizer(`The piece ${quote(piece)} has the id ${quote(id)}; expected an integer below ${MAX_VOCAB_SIZE}.`);
     }
+    ids.set(piece, id);
   }
-  return vocab as Record<string, number>;
+  return ids;
 }
 
-function parseMerges(merges: unknown, vocab: Record<string, number>): Array<[string, string]> {
+/**
+ * A merge is known by the id of the piece it makes and by where that is cut, so merges are kept in arrays, chained by id, the last of them
+ * first: a map of pairs of strings would take most of a second to build for the 280,000 merges of LLaMA 3.
+ */
+function parseMerges(merges: unknown, vocab: ReadonlyMap<string, number>): MergeRank {
   if (!Array.isArray(merges)) throw invalidTokenizer(`The merges are ${quote(merges)}; expected an array.`);
-  return merges.map((merge: unknown, index) => {
-    const pair: unknown[] = typeof merge === 'string' ? merge.split(' ') : Array.isArray(merge) ? merge : [];
-    const [left, right] = pair;
-    if (pair.length !== 2 || typeof left !== 'string' || typeof right !== 'string') {
+  let idLimit = 0;
+  for (const id of vocab.values()) idLimit = Math.max(idLimit, id + 1);
+  const lastOf = new Int32Array(idLimit).fill(-1);
+  const previous = new Int32Array(merges.length);
+  const cuts = new Int32Array(merges.length);
+  for (let index = 0; index < merges.length; index++) {
+    const merge: unknown = merges[index];
+    const [left, right, ...rest]: unknown[] = typeof merge === 'string' ? halves(merge) : Array.isArray(merge) ? merge : [];
+    if (typeof left !== 'string' || typeof right !== 'string' || rest.length > 0) {
       throw invalidTokenizer(`Merge ${index} is ${quote(merge)}; expected two pieces.`);
     }
-    if (!Object.hasOwn(vocab, left + right)) {
-      throw invalidTokenizer(`Merge ${index} gives ${quote(left + right)}, which is not in the vocabulary.`);
-    }
-    return [left, right];
-  });
+    const id = vocab.get(left + right);
+    if (id === undefined) throw invalidTokenizer(`Merge ${index} gives ${quote(left + right)}, which is not in the vocabulary.`);
+    cuts[index] = left.length;
+    previous[index] = lastOf[id]!;
+    lastOf[id] = index;
+  }
+  return (left, right) => {
+    const id = vocab.get(left + right);
+    if (id === undefined) return undefined;
+    let index = lastOf[id]!;
+    while (index >= 0 && cuts[index] !== left.length) index = previous[index]!;
+    return index < 0 ? undefined : index;
+  };
+}
+
+function halves(merge: string): string[] {
+  const space = merge.indexOf(' ');
+  return space < 0 || merge.indexOf(' ', space + 1) >= 0 ? [] : [merge.slice(0, space), merge.slice(space + 1)];
 }
 
 export function isTokenId(value: unknown): value is number {

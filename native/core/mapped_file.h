@@ -27,8 +27,6 @@ class MappedFile {
 
 // Brings the pages of mapped memory in, so that reading them does not wait for the disk.
 void populate(const uint8_t* data, uint64_t size);
-// Asks for them without waiting, on systems that can.
-void read_ahead(const uint8_t* data, uint64_t size);
 // Gives up those that lie in it as a whole, on systems that would not take them when memory is short; they come back when they are touched.
 void unload(const uint8_t* data, uint64_t size);
 

@@ -1,5 +1,6 @@
 #include "weights.h"
 
+#include <algorithm>
 #include <cstddef>
 #include <cstring>
 #include <new>
@@ -175,22 +176,14 @@ void Weights::check_complete() {
   }
 }
 
-template <class F>
-void Weights::each_part(uint64_t from, uint64_t to, F f) const {
-  uint64_t begin = 0;
-  for (const auto& extent : extents_) {
-    const uint64_t end = begin + extent.second;
-    const uint64_t first = from > begin ? from : begin;
-    const uint64_t last = to < end ? to : end;
-    if (first < last && extent.first) f(extent.first + (first - begin), last - first);
-    begin = end;
-  }
-}
-
 void Weights::prefetch(uint64_t from, uint64_t to) const {
   if (spec_.random) return;
-  each_part(from, to, populate);
-  each_part(to, to + (to - from), read_ahead);
+  uint64_t begin = 0;
+  for (const auto& extent : extents_) {
+    const uint64_t end = begin + extent.second, first = std::max(from, begin), last = std::min(to, end);
+    if (first < last) populate(extent.first + (first - begin), last - first);
+    begin = end;
+  }
 }
 
 std::vector<const void*> Weights::ending_in(uint64_t from, uint64_t to) const {

@@ -41,8 +41,7 @@ class Weights {
   const cqil_weights& view() const { return view_; }
   // Of all tensors.
   uint64_t bytes() const { return bytes_; }
-  // Touches the pages of bytes [from, to), counted over the tensors in the order they were given, and asks for as many that follow, so that
-  // the disk is at work while these are prepared. Random weights are there already.
+  // Brings in bytes [from, to), counted over the tensors in the order they were given. Random weights are there already.
   void prefetch(uint64_t from, uint64_t to) const;
   // The data of the tensors whose last byte is one of [from, to), counted so.
   std::vector<const void*> ending_in(uint64_t from, uint64_t to) const;
@@ -56,8 +55,6 @@ class Weights {
   const float* as_float32(const cqil_tensor& vector);
   void check_shape(const std::string& name, const cqil_tensor& tensor, int64_t rows, int64_t cols, bool required);
   void check_complete();
-  template <class F>
-  void each_part(uint64_t from, uint64_t to, F f) const;
 
   WeightsSpec spec_;
   std::vector<MappedFile> files_;
