@@ -283,7 +283,7 @@ async function load(checkpoint: Checkpoint, placement: Placement, options: LoadO
   }
 }
 
-/** Two slices at a time: one is brought from the disk while the other is prepared. */
+/** Three slices at a time: one is prepared, others are brought from the disk, and some are left to it while the tokenizer is read. */
 async function readWeights(handle: ModelHandle, total: number, { onProgress, signal }: LoadOptions): Promise<void> {
   let asked = 0;
   let loaded = 0;
@@ -298,7 +298,7 @@ async function readWeights(handle: ModelHandle, total: number, { onProgress, sig
     }
   };
   // Both have ended when this has: nobody disposes of a model that is being read.
-  const ends = await Promise.allSettled([readSlices(), readSlices()]);
+  const ends = await Promise.allSettled([readSlices(), readSlices(), readSlices()]);
   for (const end of ends) if (end.status === 'rejected') throw end.reason;
 }
 

@@ -179,14 +179,19 @@ class HeaderParser {
 
   private numbers(type: number, data: DataView, length: number, key: string): GgufArray {
     const from = <T>(read: (index: number) => T): T[] => Array.from({ length }, (_, i) => read(i));
+    // A vocabulary has arrays of these, as long as itself.
+    const into = <T extends Uint32Array | Int32Array | Float32Array>(values: T, read: (index: number) => number): T => {
+      for (let i = 0; i < length; i++) values[i] = read(i);
+      return values;
+    };
     switch (type) {
       case ValueType.Uint8: return from((i) => data.getUint8(i));
       case ValueType.Int8: return from((i) => data.getInt8(i));
       case ValueType.Uint16: return from((i) => data.getUint16(2 * i, true));
       case ValueType.Int16: return from((i) => data.getInt16(2 * i, true));
-      case ValueType.Uint32: return Uint32Array.from(from((i) => data.getUint32(4 * i, true)));
-      case ValueType.Int32: return Int32Array.from(from((i) => data.getInt32(4 * i, true)));
-      case ValueType.Float32: return Float32Array.from(from((i) => data.getFloat32(4 * i, true)));
+      case ValueType.Uint32: return into(new Uint32Array(length), (i) => data.getUint32(4 * i, true));
+      case ValueType.Int32: return into(new Int32Array(length), (i) => data.getInt32(4 * i, true));
+      case ValueType.Float32: return into(new Float32Array(length), (i) => data.getFloat32(4 * i, true));
       case ValueType.Bool: return from((i) => this.bool(data.getUint8(i), key));
       case ValueType.Uint64: return from((i) => data.getBigUint64(8 * i, true));
       case ValueType.Int64: return from((i) => data.getBigInt64(8 * i, true));
