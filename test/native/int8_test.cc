@@ -200,6 +200,7 @@ int main() {
       for (int64_t n_rows : {1, 15, 16, 17, 32, 47, 131})
         for (int64_t cols : {block, 3 * block, 768 + block})
           for (int64_t n_tokens : {1, 2, 5, 13}) test_products(k, fused, dtype, n_rows, cols, n_tokens, Fill::kRandom, random);
+      test_products(k, fused, dtype, 1003, 768 + 256, 1, Fill::kRandom, random);  // long enough for several streams of memory
       for (Fill fill : {Fill::kLowest, Fill::kHighest}) test_products(k, fused, dtype, 17, 2 * block, 3, fill, random);
     }
     // A value that is not finite makes every product with it not a number, as in float32.

@@ -81,7 +81,7 @@ inline F32xN add_group(F32xN sum, const U32xN& total, int32_t less, float d, con
 }
 
 // Whether blocks further on are asked for, some bytes with each group: on Zen 5, where hardware prefetchers do not follow the words of large
-// blocks, that takes a quarter off a token at Q4_K and Q6_K. They do follow small blocks, and on Zen 3 all of them.
+// blocks, that takes a third off a token at Q4_K and Q6_K. They do follow small blocks, and on Zen 3 all of them.
 template <class W>
 constexpr bool kAskedFor = CQIL_INT8_ASKS && W::kBlock > 32;
 
@@ -93,7 +93,8 @@ CQIL_INLINE void each_total(Block<W> block, const Int8Row& x, int64_t first, F f
     const int64_t g = first + i;
     if constexpr (kAskedFor<W>) {
       constexpr int lines = Block<W>::kBytes / 64, groups = W::kBlock / W::kGroup;
-      for (int line = lines * i / groups; line < lines * (i + 1) / groups; line++) prefetch(block.at + kBlockPrefetchBytes + 64 * line);
+      constexpr int64_t ahead = kStreams<W> == 1 ? kBlockPrefetchBytes : kBlocksPrefetchBytes;
+      for (int line = lines * i / groups; line < lines * (i + 1) / groups; line++) prefetch(block.at + ahead + 64 * line);
     }
     const int32_t less = less_of<W>(x, g);
     Dot4<W> dot = begin<W>(less);
@@ -102,15 +103,15 @@ CQIL_INLINE void each_total(Block<W> block, const Int8Row& x, int64_t first, F f
   });
 }
 
-// The products with x of n <= kStreams sets of kLanes rows, apart bytes from one to the next, in sum.
-template <class W>
-CQIL_NOINLINE void int8_dot_sets(const uint8_t* rows, int64_t apart, int n, int64_t cols, const Int8Row& row, F32xN* sum) {
+// The products with x of N sets of kLanes rows, apart bytes from one to the next, in sum.
+template <class W, int N>
+CQIL_NOINLINE void int8_dot_sets(const uint8_t* rows, int64_t apart, int64_t cols, const Int8Row& row, F32xN* sum) {
   constexpr int64_t per_block = W::kBlock / W::kGroup;
   const Int8Row x = row;
-  for (int s = 0; s < n; s++) sum[s] = broadcast_lanes(0);
+  for (int s = 0; s < N; s++) sum[s] = broadcast_lanes(0);
   for (int64_t b = 0; b < cols / W::kBlock; b++) {
     const uint8_t* at = rows + b * Block<W>::kBytes;
-    for (int s = 0; s < n; s++, at += apart) {
+    for (int s = 0; s < N; s++, at += apart) {
       F32xN so_far = sum[s];
       each_total<W>({at}, x, b * per_block, [&](int64_t g, const U32xN& total, const F32xN& scale, const F32xN& minimum) {
         so_far = add_group<W>(so_far, total, less_of<W>(x, g), scale_of<W>(x, g), scale, minimum);
@@ -120,26 +121,34 @@ CQIL_NOINLINE void int8_dot_sets(const uint8_t* rows, int64_t apart, int n, int6
   }
 }
 
-// Sets are taken in kStreams runs side by side: one stream of memory alone does not get all of its bandwidth.
+// Takes sets in N runs side by side, and those that are left one at a time, and calls keep(set, sum) for each.
+template <class W, int N, class Keep>
+inline void int8_dot_runs(const uint8_t* interleaved, int64_t sets, int64_t cols, const Int8Row& x, Keep keep) {
+  const int64_t set_bytes = cols / W::kBlock * Block<W>::kBytes, run = sets / N;
+  F32xN sum[N];
+  for (int64_t i = 0; i < run; i++) {
+    int8_dot_sets<W, N>(interleaved + i * set_bytes, run * set_bytes, cols, x, sum);
+    for (int s = 0; s < N; s++) keep(s * run + i, sum[s]);
+  }
+  for (int64_t set = run * N; set < sets; set++) {
+    int8_dot_sets<W, 1>(interleaved + set * set_bytes, set_bytes, cols, x, sum);
+    keep(set, sum[0]);
+  }
+}
+
 template <class W>
 void int8_matvec(const uint8_t* interleaved, int64_t n_rows, int64_t cols, const uint8_t* quantized, float* y) {
   const Int8Row x = int8_row(const_cast<uint8_t*>(quantized), cols);
-  const int64_t set_bytes = cols / W::kBlock * Block<W>::kBytes, sets = (n_rows + kLanes - 1) / kLanes;
+  const int64_t sets = (n_rows + kLanes - 1) / kLanes;
   auto keep = [&](int64_t set, const F32xN& sum) {
     const int64_t r = set * kLanes;
     if (n_rows - r >= kLanes) store(y + r, sum);
     else store_partial(y + r, sum, static_cast<int>(n_rows - r));
   };
-  F32xN sum[kStreams];
-  const int64_t run = sets / kStreams;
-  for (int64_t i = 0; i < run; i++) {
-    int8_dot_sets<W>(interleaved + i * set_bytes, run * set_bytes, kStreams, cols, x, sum);
-    for (int s = 0; s < kStreams; s++) keep(s * run + i, sum[s]);
-  }
-  const int64_t done = run * kStreams;
-  const int rest = static_cast<int>(sets - done);
-  int8_dot_sets<W>(interleaved + done * set_bytes, set_bytes, rest, cols, x, sum);
-  for (int s = 0; s < rest; s++) keep(done + s, sum[s]);
+  // As many streams of memory as get most of its bandwidth, if each is long enough to be worth its start.
+  const bool is_long = sets * (cols / W::kBlock) * Block<W>::kBytes >= kStreams<W> * kStreamBytes;
+  if (is_long) int8_dot_runs<W, kStreams<W>>(interleaved, sets, cols, x, keep);
+  else int8_dot_runs<W, 1>(interleaved, sets, cols, x, keep);
 }
 
 // ---- products of panels --------------------------------------------------------------------------------------------

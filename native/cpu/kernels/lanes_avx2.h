@@ -14,7 +14,9 @@ struct U32xN {
 struct F32xN {
   __m256 v;
 };
+template <class W>
 constexpr int kStreams = 4;
+constexpr int64_t kStreamBytes = 0;
 
 inline F32xN broadcast_lanes(float value) { return {_mm256_set1_ps(value)}; }
 inline F32xN load_floats(const float* from) { return {_mm256_loadu_ps(from)}; }

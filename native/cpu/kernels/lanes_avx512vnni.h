@@ -47,7 +47,10 @@ inline void add_dot4(U32x16& sum, U32x16 w, U32x16 x, int) { sum.v = _mm512_dpbu
 template <class W>
 inline U32x16 total(U32x16 sum, int32_t) { return sum; }
 
-constexpr int kStreams = 4;
+// As measured on Zen 5.
+template <class W>
+constexpr int kStreams = W::kBlock > 32 ? 1 : W::kBytes > 32 ? 2 : 4;
+constexpr int64_t kStreamBytes = 128 << 10;
 
 }  // namespace CQIL_ISA
 }  // namespace cqil

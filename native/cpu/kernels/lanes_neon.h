@@ -119,7 +119,9 @@ inline U32x16 total(const Dot4<W>& dot, int32_t less) {
 
 #undef CQIL_EACH_QUAD
 
+template <class W>
 constexpr int kStreams = 2;
+constexpr int64_t kStreamBytes = 0;
 
 }  // namespace CQIL_ISA
 }  // namespace cqil

@@ -78,8 +78,10 @@ inline const U32x16& total(const U32x16& sum, int32_t) { return sum; }
 
 #undef CQIL_EACH_LANE
 
-// Sets of rows that a product reads at a time, each a stream of memory of its own.
+// Sets of rows that a product reads at a time, each a stream of memory of its own: at most, and of as many bytes at least.
+template <class W>
 constexpr int kStreams = 1;
+constexpr int64_t kStreamBytes = 0;
 
 }  // namespace CQIL_ISA
 }  // namespace cqil
