@@ -1,6 +1,5 @@
 import { invalidTokenizer } from './invalid.js';
 import { Tokenizer as LibraryTokenizer, type LibraryBpe } from './library.js';
-import type { MergeRank } from './parts.js';
 import type { TokenizerJson } from './tokenizer_json.js';
 
 /** Turns raw text into the text that the vocabulary was learned on. */
@@ -20,13 +19,14 @@ export class BpeEncoder {
   private readonly unknownId: number | undefined;
   private neighbours: Set<number> | undefined;
 
-  /** `mergeRank` replaces that of `json.model`. Throws INVALID_TOKENIZER. */
-  constructor(private readonly json: TokenizerJson, mergeRank: MergeRank = json.model.mergeRank) {
+  /** Throws INVALID_TOKENIZER. */
+  constructor(private readonly json: TokenizerJson) {
     const { normalizer, model } = build(json);
     this.model = model;
-    this.model.tokens_to_ids = json.model.vocab;
+    const { vocab, mergeRank, unk_token: unknown } = json.model;
+    this.model.tokens_to_ids = vocab;
     this.model.bpe_ranks = { get: (pair) => mergeRank(...(JSON.parse(pair) as [string, string])) };
-    this.unknownId = json.model.unk_token === null ? undefined : this.ids.get(json.model.unk_token);
+    this.unknownId = unknown === null ? undefined : vocab.get(unknown);
     this.normalize = normalizer ?? ((text) => text);
   }
 

@@ -47,11 +47,10 @@ function convertSentencePiece(metadata: Metadata, pieces: string[], types: Array
       pre_tokenizer: null,
       post_processor: null,
       decoder: { type: 'Sequence', decoders },
-      model: { type: 'BPE', vocab: vocabularyOf(pieces), merges: [], unk_token: pieces[unknownId], fuse_unk: false, byte_fallback: true },
+      model: { type: 'BPE', vocab: vocabularyOf(pieces), merges: mergeRankFromScores(pieces, types, scores), unk_token: pieces[unknownId], fuse_unk: false, byte_fallback: true },
     },
     ...surroundings(metadata, pieces, true),
     pieces,
-    mergeRank: mergeRankFromScores(pieces, types, scores),
   };
 }
 

@@ -3,7 +3,7 @@ export type MergeRank = (left: string, right: string) => number | undefined;
 
 /** What a tokenizer is built from, whatever file it came from. */
 export interface TokenizerParts {
-  /** As in tokenizer.json; the model's vocabulary may be a Map. */
+  /** As in tokenizer.json; the model's vocabulary may be a Map, and its merges a MergeRank. */
   json: unknown;
   /** As in tokenizer_config.json. */
   config: Record<string, unknown>;
@@ -11,6 +11,4 @@ export interface TokenizerParts {
   generationConfig: Record<string, unknown>;
   /** Pieces by id where several ids may share one; else those of `json`. */
   pieces?: readonly string[];
-  /** What merges where no list says it; else the merges of `json`. */
-  mergeRank?: MergeRank;
 }

@@ -97,7 +97,7 @@ class BpeTokenizer implements Tokenizer {
 
   constructor(parts: TokenizerParts, modelVocabSize: number) {
     const json = parseTokenizerJson(parts.json);
-    this.bpe = new BpeEncoder(json, parts.mergeRank);
+    this.bpe = new BpeEncoder(json);
     this.pieces = parts.pieces ? [...parts.pieces] : [];
     for (const [piece, id] of this.bpe.ids) this.pieces[id] = piece;
     for (const token of json.added_tokens) {

@@ -28,7 +28,7 @@ export interface BpeModel {
   type: 'BPE';
   /** Piece → id. */
   vocab: Map<string, number>;
-  /** The place of two pieces in the list of merges. */
+  /** The place of two pieces in the list of merges, where there is one. */
   mergeRank: MergeRank;
   unk_token: string | null;
   /** One unknown token stands for a run of them. */
@@ -179,6 +179,7 @@ function parseVocab(vocab: unknown): Map<string, number> {
  * first: a map of pairs of strings would take most of a second to build for the 280,000 merges of LLaMA 3.
  */
 function parseMerges(merges: unknown, vocab: ReadonlyMap<string, number>): MergeRank {
+  if (typeof merges === 'function') return merges as MergeRank;
   if (!Array.isArray(merges)) throw invalidTokenizer(`The merges are ${quote(merges)}; expected an array.`);
   let idLimit = 0;
   for (const id of vocab.values()) idLimit = Math.max(idLimit, id + 1);

@@ -93,7 +93,7 @@ CQIL_INLINE void each_total(Block<W> block, const Int8Row& x, int64_t first, F f
     const int64_t g = first + i;
     if constexpr (kAskedFor<W>) {
       constexpr int lines = Block<W>::kBytes / 64, groups = W::kBlock / W::kGroup;
-      constexpr int64_t ahead = kStreams<W> == 1 ? kBlockPrefetchBytes : kBlocksPrefetchBytes;
+      constexpr int64_t ahead = kStreams<W> == 1 ? kLoneBlockPrefetchBytes : kBlockPrefetchBytes;
       for (int line = lines * i / groups; line < lines * (i + 1) / groups; line++) prefetch(block.at + ahead + 64 * line);
     }
     const int32_t less = less_of<W>(x, g);

@@ -15,8 +15,8 @@ constexpr int64_t kRunPrefetchBytes = 1024;
 constexpr int64_t kRunPrefetchBytes = 384;
 #endif
 
-// The same for large blocks, of one run of them and of each of several.
-constexpr int64_t kBlockPrefetchBytes = 6144, kBlocksPrefetchBytes = 3072;
+// The same for large blocks: in each of several runs of them, and in one alone.
+constexpr int64_t kBlockPrefetchBytes = 3072, kLoneBlockPrefetchBytes = 6144;
 
 // The same for panels, which are short, so that hardware prefetchers begin anew with each.
 constexpr int64_t kPanelPrefetchBytes = 2048;
