@@ -38,7 +38,7 @@ export interface LoadOptions {
   activations?: ActivationsChoice;
   /** Told how far the weights have been read. */
   onProgress?: (progress: LoadProgress) => void;
-  /** Stops loading within 64 MB, or after the copy to a GPU; it then rejects with ABORTED. */
+  /** Stops loading within a hundred megabytes, or after the copy to a GPU; it then rejects with ABORTED. */
   signal?: AbortSignal;
 }
 

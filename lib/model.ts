@@ -20,8 +20,6 @@ import { loadTokenizer, type Tokenizer } from './tokenizer/index.js';
 import { WorkQueue } from './work_queue.js';
 
 const DEFAULT_SESSION_LENGTH = 4096;
-/** Between two slices of this size, progress is reported and the signal heard. */
-const PREFETCH_BYTES = 64 * 2 ** 20;
 /** Below this, joining threads after every phase costs more than they save. */
 const ONE_THREAD_BYTES = 4 * 2 ** 20;
 
@@ -283,23 +281,34 @@ async function load(checkpoint: Checkpoint, placement: Placement, options: LoadO
   }
 }
 
-/** Three slices at a time: one is prepared, others are brought from the disk, and some are left to it while the tokenizer is read. */
+/** Reads all of the weights, on other threads; JavaScript goes on meanwhile. */
 async function readWeights(handle: ModelHandle, total: number, { onProgress, signal }: LoadOptions): Promise<void> {
-  let asked = 0;
-  let loaded = 0;
-  const readSlices = async () => {
-    while (asked < total) {
-      throwIfAborted(signal);
-      const from = asked;
-      asked = Math.min(from + PREFETCH_BYTES, total);
-      const bytes = asked - from;
-      await loadNative().prefetchModel(handle, from, asked);
-      onProgress?.({ phase: 'read', loaded: (loaded += bytes), total });
+  const native = loadNative();
+  const stop = () => native.cancel(handle);
+  let told = 0;
+  let failure: { error: unknown } | undefined;
+  const tell = (loaded: number) => {
+    // What the threads say may come out of turn, and after they have ended.
+    if (loaded <= told || failure) return;
+    told = loaded;
+    try {
+      onProgress?.({ phase: 'read', loaded, total });
+    } catch (error) {
+      failure = { error };
+      stop();
     }
   };
-  // Both have ended when this has: nobody disposes of a model that is being read.
-  const ends = await Promise.allSettled([readSlices(), readSlices(), readSlices()]);
-  for (const end of ends) if (end.status === 'rejected') throw end.reason;
+  signal?.addEventListener('abort', stop);
+  try {
+    await native.readModel(handle, tell);
+    tell(total);
+  } catch (error) {
+    failure ??= { error };
+  } finally {
+    signal?.removeEventListener('abort', stop);
+  }
+  throwIfAborted(signal);
+  if (failure) throw failure.error;
 }
 
 /** Threads of the CPU backend unless they are given. */

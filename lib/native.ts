@@ -22,10 +22,10 @@ export interface NativeAddon {
   /** Maps the files (or fills random weights) and checks every tensor against the shape. */
   loadModel(spec: ModelSpec | AdaptedSpec): Promise<ModelHandle>;
   /**
-   * Brings bytes [from, to) of the weights, counted over all tensors, to where products read them, so that later calls do not wait for the
-   * disk: once for every byte of a model without an adapter. Calls may overlap.
+   * Brings the weights to where products read them, so that later calls do not wait for the disk; once, and without an adapter. `onProgress`
+   * is told how many bytes are there, perhaps out of turn, or after the promise has settled; it must not throw.
    */
-  prefetchModel(model: ModelHandle, from: number, to: number): Promise<void>;
+  readModel(model: ModelHandle, onProgress: (loaded: number) => void): Promise<void>;
   /** Frees the weights; sessions of the model must be closed. */
   disposeModel(model: ModelHandle): void;
   /** Allocates the KV cache (committed as it is used) and compiles the plan. */
@@ -37,8 +37,8 @@ export interface NativeAddon {
    * thread, lane (−1: all of them, or what joins them), begin and end in nanoseconds since the call began.
    */
   timeline(session: SessionHandle, request: ForwardRequest): Promise<Float64Array>;
-  /** Makes the forward in flight, if any, reject with ABORTED at the next stage. */
-  cancelSession(session: SessionHandle): void;
+  /** Makes what is in flight, if anything, reject with ABORTED: a forward at the next stage, reading after the pieces it is at. */
+  cancel(work: SessionHandle | ModelHandle): void;
   /** Gives what `auto` has found to be the fastest execution of the session's program, or was told; null while it has not. */
   closeSession(session: SessionHandle): SettledExecution | null;
 }
@@ -244,12 +244,12 @@ function withCodedErrors(raw: NativeAddon): NativeAddon {
     measureBandwidth: async(raw.measureBandwidth),
     compileProgram: sync(raw.compileProgram),
     loadModel: async(raw.loadModel),
-    prefetchModel: async(raw.prefetchModel),
+    readModel: async(raw.readModel),
     disposeModel: sync(raw.disposeModel),
     createSession: sync(raw.createSession),
     forward: async(raw.forward),
     timeline: async(raw.timeline),
-    cancelSession: sync(raw.cancelSession),
+    cancel: sync(raw.cancel),
     closeSession: sync(raw.closeSession),
   };
 }

@@ -12,7 +12,7 @@ export { MAX_TRACE } from './native.js';
 
 /** What a session needs of its model. */
 export interface SessionHost {
-  readonly native: Pick<NativeAddon, 'forward' | 'timeline' | 'cancelSession'>;
+  readonly native: Pick<NativeAddon, 'forward' | 'timeline' | 'cancel'>;
   /** One for all sessions of a model: one team of threads serves them. */
   readonly queue: WorkQueue;
   readonly vocabSize: number;
@@ -145,7 +145,7 @@ export class Session {
     if (this.#closed) return;
     this.#closed = true;
     // A forward in flight still uses the cache: it is stopped, and frees it when it has.
-    if (this.#inFlight) this.#host.native.cancelSession(this.#handle);
+    if (this.#inFlight) this.#host.native.cancel(this.#handle);
     else this.#host.release(this.#handle);
   }
 
@@ -185,7 +185,7 @@ export class Session {
 
   async #inEngine<T>(call: (native: SessionHost['native']) => Promise<T>, signal: AbortSignal | undefined): Promise<T> {
     this.#expectOpen();
-    const cancel = (): void => this.#host.native.cancelSession(this.#handle);
+    const cancel = (): void => this.#host.native.cancel(this.#handle);
     signal?.addEventListener('abort', cancel, { once: true });
     this.#inFlight = true;
     try {

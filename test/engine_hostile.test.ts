@@ -116,7 +116,11 @@ describeUnless(engineMissing, 'native calls with input that TypeScript would hav
     const session = native.createSession(model, soundSession);
     for (const none of [{}, null, undefined, 1, 'model', session]) {
       await expectRefused(() => native.createSession(none as unknown as ModelHandle, soundSession));
-      await expectRefused(() => native.prefetchModel(none as unknown as ModelHandle, 0, 1));
+      await expectRefused(() => native.readModel(none as unknown as ModelHandle, () => undefined));
+    }
+    for (const none of [{}, null, undefined, 1, 'model']) {
+      await expectRefused(() => native.cancel(none as unknown as ModelHandle));
+      await expectRefused(() => native.readModel(model, none as unknown as () => void));
     }
     for (const none of [{}, null, undefined, 1, model]) {
       await expectRefused(() => native.forward(none as unknown as SessionHandle, { ids: Int32Array.of(1), position: 0, output: 'logits' }));

@@ -14,12 +14,12 @@ static const Entry kTable[] = {
     {"measureBandwidth", measure_bandwidth},
     {"compileProgram", compile_program_call},
     {"loadModel", load_model},
-    {"prefetchModel", prefetch_model},
+    {"readModel", read_model},
     {"disposeModel", dispose_model},
     {"createSession", create_session},
     {"forward", forward_call},
     {"timeline", timeline_call},
-    {"cancelSession", cancel_session},
+    {"cancel", cancel_call},
     {"closeSession", close_session},
 };
 

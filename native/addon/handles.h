@@ -34,8 +34,13 @@ Napi::Value make_handle(Napi::Env env, std::unique_ptr<Handle> handle) {
 }
 
 template <class Handle>
+bool is_handle(const Napi::Value& value) {
+  return value.IsExternal() && value.As<Napi::External<Handle>>().CheckTypeTag(&Handle::kTag);
+}
+
+template <class Handle>
 Handle& read_handle(const Napi::Value& value) {
-  if (!value.IsExternal() || !value.As<Napi::External<Handle>>().CheckTypeTag(&Handle::kTag))
+  if (!is_handle<Handle>(value))
     throw Error("INVALID_ARGUMENT", std::string("Expected a native ") + Handle::kName + ".");
   return *value.As<Napi::External<Handle>>().Data();
 }

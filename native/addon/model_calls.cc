@@ -1,3 +1,5 @@
+#include <atomic>
+
 #include "../backend/registry.h"
 #include "call.h"
 #include "calls.h"
@@ -47,16 +49,38 @@ Napi::Value load_model(const Napi::CallbackInfo& info) {
   });
 }
 
-Napi::Value prefetch_model(const Napi::CallbackInfo& info) {
+namespace {
+
+// Tells a JavaScript function, from any thread, how many bytes have been read so far. The function must not throw.
+class Progress {
+ public:
+  explicit Progress(const Napi::Function& listener)
+      : listener_(Napi::ThreadSafeFunction::New(listener.Env(), listener, "cqil", 0, 1)) {}
+  ~Progress() { listener_.Release(); }
+  Progress(const Progress&) = delete;
+
+  void add(uint64_t bytes) {
+    const auto loaded = static_cast<double>(loaded_ += bytes);
+    listener_.NonBlockingCall([loaded](Napi::Env env, Napi::Function listener) { listener.Call({Napi::Number::New(env, loaded)}); });
+  }
+
+ private:
+  Napi::ThreadSafeFunction listener_;
+  std::atomic<uint64_t> loaded_{0};
+};
+
+}  // namespace
+
+Napi::Value read_model(const Napi::CallbackInfo& info) {
   const Napi::Env env = info.Env();
   return call(env, [&] {
     auto model = read_open<ModelHandle>(info[0]);
-    const auto from = static_cast<uint64_t>(std::max<int64_t>(0, info[1].ToNumber().Int64Value()));
-    const auto to = static_cast<uint64_t>(std::max<int64_t>(0, info[2].ToNumber().Int64Value()));
+    if (!info[1].IsFunction()) throw Error("INVALID_ARGUMENT", "Expected a function to tell how far reading is.");
+    auto progress = std::make_shared<Progress>(info[1].As<Napi::Function>());
     return Task<bool>::start(
         env,
-        [model, from, to] {
-          model->prefetch(from, to);
+        [model, progress] {
+          model->read([&](uint64_t bytes) { progress->add(bytes); });
           return true;
         },
         [](Napi::Env env, bool) { return env.Undefined(); });

@@ -82,11 +82,14 @@ Napi::Value timeline_call(const Napi::CallbackInfo& info) {
   });
 }
 
-Napi::Value cancel_session(const Napi::CallbackInfo& info) {
+Napi::Value cancel_call(const Napi::CallbackInfo& info) {
   const Napi::Env env = info.Env();
   return call(env, [&] {
-    const auto& session = read_handle<SessionHandle>(info[0]).object;
-    if (session) session->cancel();
+    if (is_handle<ModelHandle>(info[0])) {
+      if (const auto& model = read_handle<ModelHandle>(info[0]).object) model->stop_reading();
+    } else if (const auto& session = read_handle<SessionHandle>(info[0]).object) {
+      session->cancel();
+    }
     return env.Undefined();
   });
 }

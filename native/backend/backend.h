@@ -9,7 +9,7 @@ extern "C" {
 #endif
 
 // Raised whenever anything in this file changes.
-#define CQIL_BACKEND_ABI 7
+#define CQIL_BACKEND_ABI 8
 
 // Tokens one forward takes at most: the height of activation buffers.
 #define CQIL_MAX_BATCH 256
@@ -22,6 +22,9 @@ extern "C" {
 
 // Most entries of a shortlist.
 #define CQIL_MAX_SHORTLIST 64
+
+// Rows of a matrix that are prepared together begin at a multiple of this.
+#define CQIL_PREPARED_ROWS 64
 
 typedef enum cqil_status {
   CQIL_OK = 0,
@@ -222,10 +225,11 @@ typedef struct cqil_backend {
   cqil_status (*model_create)(const cqil_weights* weights, const cqil_model_options* options, cqil_backend_model** out,
                               cqil_error* error);
   void (*model_destroy)(cqil_backend_model* model);
-  // Null, or brings the matrix with this data, which is in memory by now, to where products read it; what is left when a session is
-  // made is brought there then. *moved is 1 where the data is not read again, but for rows of the token embedding. Calls do not overlap
-  // with others on this model, its base, or their sessions.
-  cqil_status (*prepare)(cqil_backend_model* model, const void* data, int32_t* moved, cqil_error* error);
+  // Null, or brings rows of the matrix with this data, which are in memory by now, to where products read them: n_rows from first_row on,
+  // a multiple of CQIL_PREPARED_ROWS, or those that there are. A matrix of which not all are there when a session is made is brought there
+  // then. *moved is 1 where these rows are not read again, but as token embeddings. Calls for rows of one model may overlap, where each is
+  // given once; they do not overlap with calls on its own sessions.
+  cqil_status (*prepare)(cqil_backend_model* model, const void* data, int64_t first_row, int64_t n_rows, int32_t* moved, cqil_error* error);
   // Bit 1 << e is set when sessions of this model take the cqil_execution e.
   uint32_t (*executions)(const cqil_backend_model* model);
   // The program is copied. A token's own keys and values are read back from the cache like all others, so that rounding them

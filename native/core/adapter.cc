@@ -3,11 +3,10 @@
 #include <algorithm>
 #include <atomic>
 #include <new>
-#include <system_error>
-#include <thread>
 
 #include "dtype.h"
 #include "error.h"
+#include "in_parts.h"
 #include "row_codec.h"
 
 namespace cqil {
@@ -37,23 +36,6 @@ StoredMatrix locate(const MappedFile& file, const AdapterMatrix& matrix, int64_t
 int64_t row_before_interleaving(int64_t row, int64_t head_dim) {
   const int64_t i = row % head_dim;
   return row - i + i % 2 * (head_dim / 2) + i / 2;
-}
-
-// Calls work(part, first, end) for parts of [0, n), each on a thread of its own where the system gives one. work must not throw.
-template <class Work>
-void in_parts(int64_t n, int parts, Work work) {
-  std::vector<std::thread> threads;
-  threads.reserve(static_cast<size_t>(parts));
-  int own = parts - 1;  // of the parts from here on, this thread does all
-  for (int part = 0; part < own; part++) {
-    try {
-      threads.emplace_back(work, part, n * part / parts, n * (part + 1) / parts);
-    } catch (const std::system_error&) {
-      own = part;
-    }
-  }
-  for (int part = own; part < parts; part++) work(part, n * part / parts, n * (part + 1) / parts);
-  for (std::thread& thread : threads) thread.join();
 }
 
 }  // namespace

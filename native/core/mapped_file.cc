@@ -111,7 +111,7 @@ void touch(const uint8_t* data, uint64_t size) {
 
 }  // namespace
 
-void populate(const uint8_t* data, uint64_t size) {
+bool populate(const uint8_t* data, uint64_t size) {
 #ifdef __linux__
   const uint64_t skew = reinterpret_cast<uintptr_t>(data) % page_size();
   void* first = const_cast<uint8_t*>(data - skew);
@@ -120,10 +120,12 @@ void populate(const uint8_t* data, uint64_t size) {
 #endif
   // One call reads and fills the page table; a kernel that does not know it refuses. To ask for pages ahead of it (MADV_WILLNEED) is no help:
   // they come in the smallest size.
-  if (madvise(first, size + skew, MADV_POPULATE_READ) == 0) return;
+  if (madvise(first, size + skew, MADV_POPULATE_READ) == 0) return true;
+  if (errno == EFAULT) return false;  // where touching a page would be a SIGBUS
   madvise(first, size + skew, MADV_WILLNEED);
 #endif
   touch(data, size);
+  return true;
 }
 
 void unload(const uint8_t* data, uint64_t size) {

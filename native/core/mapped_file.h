@@ -25,8 +25,9 @@ class MappedFile {
   uint64_t size_ = 0;
 };
 
-// Brings the pages of mapped memory in, so that reading them does not wait for the disk.
-void populate(const uint8_t* data, uint64_t size);
+// Brings the pages of mapped memory in, so that reading them does not wait for the disk. False where the system says that it cannot, as the
+// file has been shortened or its disk fails; one that does not say so ends the process.
+bool populate(const uint8_t* data, uint64_t size);
 // Gives up those that lie in it as a whole, on systems that would not take them when memory is short; they come back when they are touched.
 void unload(const uint8_t* data, uint64_t size);
 

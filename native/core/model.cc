@@ -1,6 +1,10 @@
 #include "model.h"
 
+#include <exception>
+#include <limits>
+
 #include "error.h"
+#include "in_parts.h"
 
 namespace cqil {
 
@@ -37,30 +41,59 @@ Model::Model(std::shared_ptr<Model> base, const AdapterSpec& adapter)
   cqil_error error = {};
   check_status(backend_.model_create(&merged_->view(), &options_, &backend_model_, &error), error);
   try {
-    std::lock_guard<std::mutex> lock(forward_mutex());
     for (const void* data : merged_->matrices())
-      if (prepare(data)) merged_->release(data);
+      if (prepare(data, 0, std::numeric_limits<int64_t>::max())) merged_->release(data);
   } catch (...) {
     backend_.model_destroy(backend_model_);
     throw;
   }
 }
 
-// Whether the data is not read again. To be called under forward_mutex().
-bool Model::prepare(const void* data) {
+// Whether the rows are not read again.
+bool Model::prepare(const void* data, int64_t first_row, int64_t n_rows) {
   if (!backend_.prepare) return false;
   cqil_error error = {};
   int32_t moved = 0;
-  check_status(backend_.prepare(backend_model_, data, &moved, &error), error);
+  check_status(backend_.prepare(backend_model_, data, first_row, n_rows, &moved, &error), error);
   return moved != 0;
 }
 
-void Model::prefetch(uint64_t from, uint64_t to) {
+void Model::read_piece(const std::vector<Weights::Rows>& piece) {
+  for (const Weights::Rows& rows : piece) weights_->bring_in(rows);
+  std::vector<Weights::Rows> released;
+  bool moved = false;
+  for (const Weights::Rows& rows : piece) {
+    const bool vector = rows.first == 0 && rows.count == 1;  // between matrices, and copied when the file was opened
+    if (!vector && !prepare(rows.tensor, rows.first, rows.count)) continue;
+    released.push_back(rows);
+    moved |= !vector;
+  }
+  if (moved) weights_->release(released);
+}
+
+void Model::read(const std::function<void(uint64_t)>& progressed, uint64_t piece_bytes) {
   if (base_) return;
-  weights_->prefetch(from, to);
-  std::lock_guard<std::mutex> lock(forward_mutex());
-  for (const void* data : weights_->ending_in(from, to))
-    if (prepare(data)) weights_->release(data);
+  constexpr int kReaders = 3;
+  const std::vector<std::vector<Weights::Rows>> pieces = weights_->pieces(piece_bytes);
+  std::atomic<size_t> next{0};
+  std::mutex failing;
+  std::exception_ptr failure;
+  in_parts(kReaders, kReaders, [&](int, int64_t, int64_t) {
+    try {
+      for (size_t piece; !stop_reading_ && (piece = next++) < pieces.size();) {
+        read_piece(pieces[piece]);
+        uint64_t bytes = 0;
+        for (const Weights::Rows& rows : pieces[piece]) bytes += rows.bytes();
+        progressed(bytes);
+      }
+    } catch (...) {
+      std::lock_guard<std::mutex> lock(failing);
+      failure = std::current_exception();
+      next = pieces.size();
+    }
+  });
+  if (failure) std::rethrow_exception(failure);
+  if (stop_reading_) throw Error("ABORTED", "Reading the weights was stopped.");
 }
 
 Model::~Model() { backend_.model_destroy(backend_model_); }

@@ -1,5 +1,7 @@
 // A loaded model: weights, and the backend's own side of them. Sessions share it and keep it alive.
 #pragma once
+#include <atomic>
+#include <functional>
 #include <map>
 #include <mutex>
 #include <vector>
@@ -24,10 +26,12 @@ class Model {
   const cqil_shape& shape() const { return weights().view().shape; }
   // As they are in the files.
   const Weights& weights() const { return base_ ? base_->weights() : *weights_; }
-  // Brings bytes [from, to) of the weights, counted over the tensors in the order they were given, to where products read them. For a
-  // model without an adapter, once for every byte; what is left then costs the first session time. Calls may overlap: one reads while another
-  // prepares what it has read.
-  void prefetch(uint64_t from, uint64_t to);
+  // Brings the weights to where products read them, in pieces of about piece_bytes, by a few threads: some wait for the disk while others
+  // prepare what they have read. Any of them says how many bytes there are more. Once, and without an adapter; what is not read so costs the
+  // first session time. Throws ABORTED after stop_reading(), FILE_NOT_FOUND, and what the backend throws.
+  void read(const std::function<void(uint64_t)>& progressed, uint64_t piece_bytes = 32 << 20);
+  // From any thread.
+  void stop_reading() { stop_reading_ = true; }
   // Of matrices with an adapter merged in.
   uint64_t merged_bytes() const { return merged_ ? merged_->bytes() : 0; }
   const cqil_backend& backend() const { return backend_; }
@@ -40,7 +44,8 @@ class Model {
   ExecutionTuner& tuner(const Program& program);
 
  private:
-  bool prepare(const void* data);
+  void read_piece(const std::vector<Weights::Rows>& piece);
+  bool prepare(const void* data, int64_t first_row, int64_t n_rows);
 
   const std::shared_ptr<Model> base_;  // with an adapter
   const std::unique_ptr<Weights> weights_;  // without
@@ -48,6 +53,7 @@ class Model {
   const cqil_backend& backend_;
   cqil_backend_model* backend_model_ = nullptr;
   const cqil_model_options options_;
+  std::atomic<bool> stop_reading_{false};
   std::mutex forward_mutex_;
   std::mutex tuners_mutex_;  // not forward_mutex_: sessions are made on the JavaScript thread, which waits for nothing long
   std::map<std::vector<int32_t>, ExecutionTuner> tuners_;  // by the first layer of every stage

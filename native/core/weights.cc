@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstddef>
 #include <cstring>
+#include <functional>
 #include <new>
 
 #include "dtype.h"
@@ -82,9 +83,10 @@ Weights::Weights(WeightsSpec spec) : spec_(std::move(spec)) {
               "] cannot be stored as " + tensor.dtype + ".");
     cqil_tensor* at = slot(tensor);
     if (at->data) invalid(name_of(tensor) + " was given twice.");
-    const uint64_t size = static_cast<uint64_t>(tensor.rows) * static_cast<uint64_t>(row_bytes(dtype, tensor.cols));
+    const auto per_row = static_cast<uint64_t>(row_bytes(dtype, tensor.cols));
+    const uint64_t size = static_cast<uint64_t>(tensor.rows) * per_row;
     *at = {locate(tensor, dtype, size), dtype, tensor.rows, tensor.cols};
-    extents_.emplace_back(static_cast<const uint8_t*>(at->data), size);
+    stored_.push_back({static_cast<const uint8_t*>(at->data), 0, tensor.rows, per_row});
     bytes_ += size;
     if (tensor.rows == 1) *at = {as_float32(*at), CQIL_F32, 1, tensor.cols};
   }
@@ -108,7 +110,7 @@ const void* Weights::locate(const TensorSpec& spec, cqil_dtype dtype, uint64_t s
   if (spec_.random) {
     std::unique_ptr<uint8_t[]> storage(new (std::nothrow) uint8_t[size]);
     if (!storage) throw Error("OUT_OF_MEMORY", "No memory for " + std::to_string(size) + " bytes of " + name_of(spec) + ".");
-    fill_random(storage.get(), dtype, spec.rows, spec.cols, spec_.random_seed * 1000003 + extents_.size());
+    fill_random(storage.get(), dtype, spec.rows, spec.cols, spec_.random_seed * 1000003 + stored_.size());
     owned_.push_back(std::move(storage));
     return owned_.back().get();
   }
@@ -176,43 +178,57 @@ void Weights::check_complete() {
   }
 }
 
-void Weights::prefetch(uint64_t from, uint64_t to) const {
-  if (spec_.random) return;
-  uint64_t begin = 0;
-  for (const auto& extent : extents_) {
-    const uint64_t end = begin + extent.second, first = std::max(from, begin), last = std::min(to, end);
-    if (first < last) populate(extent.first + (first - begin), last - first);
-    begin = end;
-  }
+std::vector<std::vector<Weights::Rows>> Weights::pieces(uint64_t bytes) const {
+  std::vector<Rows> in_order = stored_;
+  if (!spec_.random) std::sort(in_order.begin(), in_order.end(), [](const Rows& a, const Rows& b) { return std::less<>()(a.tensor, b.tensor); });
+  std::vector<std::vector<Rows>> pieces;
+  uint64_t wanted = 0;  // by the last piece
+  for (const Rows& tensor : in_order)
+    for (int64_t first = 0; first < tensor.count;) {
+      if (wanted == 0) {
+        pieces.emplace_back();
+        wanted = bytes;
+      }
+      const int64_t step = CQIL_PREPARED_ROWS, steps = static_cast<int64_t>(wanted / (tensor.row_bytes * step)) + 1;
+      const int64_t count = spec_.random ? tensor.count : std::min(tensor.count - first, steps * step);
+      pieces.back().push_back({tensor.tensor, first, count, tensor.row_bytes});
+      first += count;
+      wanted -= std::min(wanted, pieces.back().back().bytes());
+    }
+  return pieces;
 }
 
-std::vector<const void*> Weights::ending_in(uint64_t from, uint64_t to) const {
-  std::vector<const void*> data;
-  uint64_t end = 0;
-  for (const auto& extent : extents_) {
-    end += extent.second;
-    if (end > from && end <= to) data.push_back(extent.first);
-  }
-  return data;
+void Weights::bring_in(const Rows& rows) const {
+  if (spec_.random || populate(rows.data(), rows.bytes())) return;
+  for (const MappedFile& file : files_)
+    if (rows.data() - file.data() < static_cast<int64_t>(file.size()) && rows.data() >= file.data())
+      throw Error("FILE_NOT_FOUND", file.path() + " cannot be read any more: it has been shortened, or its disk fails.");
 }
 
-void Weights::release(const void* data) {
+void Weights::release(const std::vector<Rows>& rows) {
   if (!spec_.random) {
-    for (const auto& extent : extents_)
-      if (extent.first == data) unload(extent.first, extent.second);
+    // Rows that stand together are given up together: a page on the border of two would stay.
+    constexpr uint64_t kGap = 4096;  // more than tensors are apart for the sake of alignment
+    for (size_t i = 0; i < rows.size();) {
+      const uint8_t* const begin = rows[i].data();
+      const uint8_t* end = begin;
+      for (; i < rows.size() && rows[i].data() >= end && static_cast<uint64_t>(rows[i].data() - end) < kGap; i++) end = rows[i].data() + rows[i].bytes();
+      unload(begin, static_cast<uint64_t>(end - begin));
+    }
     return;
   }
-  if (data == view_.token_embedding.data) return;
-  auto forget = [data](cqil_tensor& tensor) {
-    if (tensor.data == data) tensor.data = nullptr;
-  };
-  forget(view_.output);
-  for (cqil_layer& layer : layers_)
-    for (const LayerSlot& entry : kLayerSlots) forget(layer.*entry.member);
-  for (auto& extent : extents_)
-    if (extent.first == data) extent = {nullptr, extent.second};
-  for (std::unique_ptr<uint8_t[]>& storage : owned_)
-    if (storage.get() == data) storage.reset();
+  std::lock_guard<std::mutex> lock(releasing_);
+  for (const Rows& tensor : rows) {
+    if (tensor.tensor == view_.token_embedding.data) continue;
+    auto forget = [&](cqil_tensor& at) {
+      if (at.data == tensor.tensor) at.data = nullptr;
+    };
+    forget(view_.output);
+    for (cqil_layer& layer : layers_)
+      for (const LayerSlot& entry : kLayerSlots) forget(layer.*entry.member);
+    for (std::unique_ptr<uint8_t[]>& storage : owned_)
+      if (storage.get() == tensor.tensor) storage.reset();
+  }
 }
 
 }  // namespace cqil

@@ -1,6 +1,7 @@
 // The model's tensors: mapped files used in place, checked against the shape; or random weights of that shape.
 #pragma once
 #include <memory>
+#include <mutex>
 #include <string>
 #include <vector>
 
@@ -41,13 +42,24 @@ class Weights {
   const cqil_weights& view() const { return view_; }
   // Of all tensors.
   uint64_t bytes() const { return bytes_; }
-  // Brings in bytes [from, to), counted over the tensors in the order they were given. Random weights are there already.
-  void prefetch(uint64_t from, uint64_t to) const;
-  // The data of the tensors whose last byte is one of [from, to), counted so.
-  std::vector<const void*> ending_in(uint64_t from, uint64_t to) const;
-  // Gives up the memory of a tensor that is not read again, but for rows of the token embedding: mapped pages, which come back when they
-  // are touched, or random weights other than that, which do not.
-  void release(const void* data);
+
+  // Rows of a tensor as it is in its file, of row_bytes each.
+  struct Rows {
+    const uint8_t* tensor;  // its data
+    int64_t first;
+    int64_t count;
+    uint64_t row_bytes;
+    const uint8_t* data() const { return tensor + static_cast<uint64_t>(first) * row_bytes; }
+    uint64_t bytes() const { return static_cast<uint64_t>(count) * row_bytes; }
+  };
+  // Every row once, in the order of the files, in pieces of at least so many bytes where there are as many: of whole random tensors, of the
+  // others cut at multiples of CQIL_PREPARED_ROWS.
+  std::vector<std::vector<Rows>> pieces(uint64_t bytes) const;
+  // Brings rows into memory; random ones are there already. Throws FILE_NOT_FOUND where the system cannot read them any more.
+  void bring_in(const Rows& rows) const;
+  // Gives up the memory of rows that are not read again, but as token embeddings: mapped pages, which come back when they are touched, or
+  // random tensors other than that, which do not. Calls for other rows may overlap.
+  void release(const std::vector<Rows>& rows);
 
  private:
   cqil_tensor* slot(const TensorSpec& spec);
@@ -61,7 +73,8 @@ class Weights {
   std::vector<std::unique_ptr<uint8_t[]>> owned_;  // random tensors, and vectors converted to float32
   std::vector<cqil_layer> layers_;
   cqil_weights view_{};
-  std::vector<std::pair<const uint8_t*, uint64_t>> extents_;  // data and bytes of each tensor, as given
+  std::vector<Rows> stored_;  // each tensor, as given
+  std::mutex releasing_;
   uint64_t bytes_ = 0;
 };
 

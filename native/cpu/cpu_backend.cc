@@ -29,9 +29,8 @@ cqil_status model_create(const cqil_weights* weights, const cqil_model_options* 
   }
 }
 
-cqil_status prepare(cqil_backend_model* model, const void* data, int32_t* moved, cqil_error*) {
-  CpuModel& cpu_model = *reinterpret_cast<CpuModel*>(model);
-  *moved = cpu_model.interleaved.take(data, &cpu_model.team) ? 1 : 0;
+cqil_status prepare(cqil_backend_model* model, const void* data, int64_t first_row, int64_t n_rows, int32_t* moved, cqil_error*) {
+  *moved = reinterpret_cast<CpuModel*>(model)->interleaved.take(data, first_row, n_rows) ? 1 : 0;
   return CQIL_OK;
 }
 

@@ -32,7 +32,10 @@ InterleavedWeights::InterleavedWeights(const cqil_weights& weights, const Rounde
   uint64_t bytes = 0;
   each_matrix([&](const cqil_tensor& matrix) {
     if (!kernels->interleave[matrix.dtype] || (base && base->moves_.count(matrix.data)) || moves_.count(matrix.data)) return;
-    moves_[matrix.data] = {matrix, bytes, false};
+    Move& move = moves_[matrix.data];
+    move.from = matrix;
+    move.offset = bytes;
+    move.rows_left = matrix.rows;
     bytes += static_cast<uint64_t>(whole_rows(matrix.rows) * row_bytes(matrix.dtype, matrix.cols));
   });
   storage_ = Bytes(bytes);
@@ -47,29 +50,25 @@ uint8_t* InterleavedWeights::place(const void* data) const {
   return own == moves_.end() ? base_->place(data) : storage_.get() + own->second.offset;
 }
 
-bool InterleavedWeights::take(const void* data, Team* team) {
+bool InterleavedWeights::take(const void* data, int64_t first_row, int64_t n_rows) {
   const auto found = moves_.find(data);
   if (found == moves_.end()) return false;
   Move& move = found->second;
-  if (move.done) return true;
-  const int64_t rows = move.from.rows;
-  uint8_t* const to = place(data);
-  if (!team) {
-    interleave(*kernels_, move.from, to, 0, rows);
-  } else {
-    const int64_t share = whole_rows((rows + team->size() - 1) / team->size());
-    team->run([&](int member) {
-      const int64_t first = std::min(rows, member * share), end = std::min(rows, first + share);
-      if (first < end) interleave(*kernels_, move.from, to, first, end);
-    });
+  const int64_t end = first_row + std::min(n_rows, move.from.rows - first_row);
+  if (move.rows_left > 0 && first_row < end) {
+    interleave(*kernels_, move.from, storage_.get() + move.offset, first_row, end);
+    move.rows_left -= end - first_row;
   }
-  move.done = true;
   return true;
 }
 
 void InterleavedWeights::take_rest() {
   if (base_) base_->take_rest();
-  for (auto& move : moves_) take(move.first, nullptr);
+  for (auto& move : moves_)
+    if (move.second.rows_left > 0) {
+      take(move.first, 0, move.second.from.rows);
+      move.second.rows_left = 0;
+    }
 }
 
 }  // namespace cqil

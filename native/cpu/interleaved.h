@@ -1,13 +1,13 @@
 // The matrices that int8 products read, with their rows interleaved (kernels/int8_formats.h), in memory of their own: as many bytes as
 // they have in the file.
 #pragma once
+#include <atomic>
 #include <unordered_map>
 #include <vector>
 
 #include "../backend/backend.h"
 #include "buffer.h"
 #include "kernels/rounded_kernels.h"
-#include "team.h"
 
 namespace cqil {
 
@@ -20,8 +20,9 @@ class InterleavedWeights {
 
   // The weights, with such matrices as they stand here: valid once take() or take_rest() has brought them here.
   const cqil_weights& view() const { return view_; }
-  // Brings the matrix with this data here, by the whole team where there is one. False if it has no place here.
-  bool take(const void* data, Team* team);
+  // Brings rows of the matrix with this data here, n_rows or as many as there are, from one that is a multiple of CQIL_PREPARED_ROWS. False
+  // if it has no place here. Calls for other rows may overlap.
+  bool take(const void* data, int64_t first_row, int64_t n_rows);
   // All that is left, those of the base included.
   void take_rest();
 
@@ -29,7 +30,7 @@ class InterleavedWeights {
   struct Move {
     cqil_tensor from;
     uint64_t offset;  // in the storage
-    bool done;
+    std::atomic<int64_t> rows_left;
   };
   // Where a matrix of such a format stands, here or in the base.
   uint8_t* place(const void* data) const;

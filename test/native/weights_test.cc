@@ -56,8 +56,6 @@ void test_truncated_file() {
 int main() {
   Weights sound(check::small_weights());
   check::that(sound.bytes() > 0 && sound.view().output.data == sound.view().token_embedding.data, "tied output");
-  sound.prefetch(0, sound.bytes());
-  sound.prefetch(~uint64_t{0} - 1, ~uint64_t{0});
   refuse("INVALID_CHECKPOINT", [](WeightsSpec& s) { s.tensors.pop_back(); }, "a tensor is missing");
   refuse("INVALID_CHECKPOINT", [](WeightsSpec& s) { s.tensors.push_back(s.tensors[0]); }, "a tensor twice");
   refuse("INVALID_CHECKPOINT", [](WeightsSpec& s) { s.tensors[3].rows++; }, "wrong rows");
