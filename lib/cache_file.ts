@@ -1,7 +1,7 @@
-import { createHash } from 'node:crypto';
 import { mkdir, open, readFile, rename, rm, stat } from 'node:fs/promises';
 import os from 'node:os';
 import path from 'node:path';
+import { digest } from './digest.js';
 
 /** What a cached value depends on; compared as JSON. */
 export type CacheIdentity = Readonly<Record<string, unknown>>;
@@ -24,8 +24,7 @@ export function cacheFolder(env: NodeJS.ProcessEnv = process.env, platform: Node
 
 /** The file of a kind of value, one for each identity. */
 export function cacheFile(kind: string, identity: CacheIdentity): string {
-  const digest = createHash('sha256').update(JSON.stringify(identity)).digest('hex').slice(0, 16);
-  return path.join(cacheFolder(), `${kind}-${digest}.json`);
+  return path.join(cacheFolder(), `${kind}-${digest(identity)}.json`);
 }
 
 /** What was written for this identity; undefined when there is none, or a file that is damaged or of something else. */

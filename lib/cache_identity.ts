@@ -1,7 +1,7 @@
-import { createHash } from 'node:crypto';
 import type { Activations } from './activations.js';
 import type { CacheIdentity } from './cache_file.js';
 import type { Checkpoint } from './checkpoint/types.js';
+import { digest } from './digest.js';
 import type { KvCache } from './kv_cache.js';
 import type { MachineInfo } from './native.js';
 
@@ -21,10 +21,10 @@ export function timingIdentity({ arch, cpu, cores, isa, build }: MachineInfo, { 
   return { version: 1, arch, cpu, cores, isa, build, backend, threads, kvCache, activations, model: shapeDigest(checkpoint) };
 }
 
-/** 16 hexadecimal digits that are the same for models of the same shape in the same formats. */
+/** The same for models of the same shape in the same formats. */
 function shapeDigest({ config, tensors }: Pick<Checkpoint, 'config' | 'tensors'>): string {
   const { dim, hiddenDim, headDim, nHeads, nKvHeads, nLayers, vocabSize, slidingWindow, tiedEmbeddings } = config;
   const formats = tensors.map(({ role, layer, dtype }) => `${layer} ${role} ${dtype}`).sort();
   const shape = { dim, hiddenDim, headDim, nHeads, nKvHeads, nLayers, vocabSize, slidingWindow, tiedEmbeddings, formats };
-  return createHash('sha256').update(JSON.stringify(shape)).digest('hex').slice(0, 16);
+  return digest(shape);
 }

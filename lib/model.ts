@@ -263,15 +263,16 @@ async function load(checkpoint: Checkpoint, placement: Placement, options: LoadO
   const { handle, backend, activations } = await loadOn(placement, spec);
   try {
     if (backend === 'cuda') onProgress?.({ phase: 'read', loaded: total, total });
-    const reading = backend === 'cpu' ? readWeights(handle, total, options) : Promise.resolve();
-    let tokenizer: Tokenizer | CqilError;
-    try {
-      tokenizer = readTokenizer(checkpoint.tokenizer, config.vocabSize);
-    } finally {
-      await reading;
-    }
+    const readTheRest = async () => ({
+      tokenizer: readTokenizer(checkpoint.tokenizer, config.vocabSize),
+      choices: await ExecutionChoices.open(timingIdentity(native.describeMachine(), { backend, threads, kvCache: placement.kvCache, activations }, checkpoint)),
+    });
+    // Both have ended when this has: nobody disposes of a model that is being read.
+    const [weights, rest] = await Promise.allSettled([backend === 'cpu' ? readWeights(handle, total, options) : undefined, readTheRest()]);
+    if (weights.status === 'rejected') throw weights.reason;
+    if (rest.status === 'rejected') throw rest.reason;
     throwIfAborted(signal);
-    const choices = await ExecutionChoices.open(timingIdentity(native.describeMachine(), { backend, threads, kvCache: placement.kvCache, activations }, checkpoint));
+    const { tokenizer, choices } = rest.value;
     const model = new Model({ handle, random: randomSeed !== undefined, config, plan, tokenizer, threads, ...placement, backend, activations, choices });
     await model.prepare();
     return model;

@@ -2,6 +2,7 @@ import { describe, expect, it } from 'vitest';
 import { parseConfigJson, shapeFromConfigJson } from '../lib/checkpoint/config.js';
 import { ggufConfig } from '../lib/checkpoint/gguf_config.js';
 import type { GgufValue } from '../lib/checkpoint/types.js';
+import { ggufStrings } from './support/gguf_strings.js';
 
 const base = { model_type: 'llama', hidden_size: 64, intermediate_size: 128, num_attention_heads: 4, num_key_value_heads: 2, num_hidden_layers: 2, vocab_size: 100, max_position_embeddings: 512 };
 const parse = (extra: object = {}) => parseConfigJson({ ...base, ...extra }, 'config.json');
@@ -102,7 +103,7 @@ describe('GGUF metadata', () => {
     [{ 'llama.logit_scale': 2 }, 'UNSUPPORTED_MODEL', 'logit_scale'],
     [{ 'llama.embedding_length': 2n ** 60n }, 'INVALID_CHECKPOINT', 'embedding_length'],
     [{ 'llama.block_count': 'two' }, 'INVALID_CHECKPOINT', '"two"'],
-    [{ 'tokenizer.ggml.tokens': ['a', 'b'] }, 'INVALID_CHECKPOINT', '2 tokens'],
+    [{ 'tokenizer.ggml.tokens': ggufStrings(['a', 'b']) }, 'INVALID_CHECKPOINT', '2 tokens'],
   ])('refuses %o as %s', (extra, code, says) => {
     expect(() => shape(extra)).toThrow(refusal(code, says));
   });

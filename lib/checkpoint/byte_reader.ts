@@ -1,5 +1,6 @@
 import type { FileHandle } from 'node:fs/promises';
 import { CqilError } from '../errors.js';
+import { EncodedStrings } from './encoded_strings.js';
 import { openFile, readError } from './read_file.js';
 
 const WINDOW_BYTES = 2 ** 20;
@@ -64,23 +65,36 @@ export class ByteReader {
     return this.text(length);
   }
 
-  /** `length` strings in a row. Those in the window are read without awaiting, which is what makes large vocabularies quick. */
-  async strings(length: number, what: string): Promise<string[]> {
-    const strings: string[] = [];
-    while (strings.length < length) {
-      const whole = this.stringInWindow();
-      strings.push(whole ?? (await this.string(this.limit, `an element of ${what}`)));
+  /** `length` strings in a row, which are not decoded. Those in the window are passed without awaiting: a vocabulary has 100,000 and more. */
+  async strings(length: number, what: string): Promise<EncodedStrings> {
+    const parts: Buffer[] = [];
+    let start = this.cursor;
+    for (let i = 0; i < length; i++) {
+      if (this.skipStringInWindow()) continue;
+      parts.push(this.window.subarray(start, this.cursor));
+      const element = `an element of ${what}`;
+      await this.fill(8, element);
+      const bytes = this.stringBytes();
+      if (bytes > this.limit) throw this.invalid(`gives ${element} a length of ${bytes} bytes, more than ${this.limit}`);
+      await this.fill(8 + Number(bytes), element);
+      start = this.cursor;
+      this.cursor += 8 + Number(bytes);
     }
-    return strings;
+    parts.push(this.window.subarray(start, this.cursor));
+    return new EncodedStrings(length, parts);
   }
 
-  private stringInWindow(): string | undefined {
+  private skipStringInWindow(): boolean {
     const available = this.window.length - this.cursor;
-    if (available < 8 || this.view.getUint32(this.cursor + 4, true) !== 0) return undefined;
-    const length = this.view.getUint32(this.cursor, true);
-    if (available - 8 < length) return undefined;
-    this.cursor += 8;
-    return this.text(length);
+    if (available < 8 || this.view.getUint32(this.cursor + 4, true) !== 0) return false;
+    const bytes = this.view.getUint32(this.cursor, true);
+    if (available - 8 < bytes) return false;
+    this.cursor += 8 + bytes;
+    return true;
+  }
+
+  private stringBytes(): bigint {
+    return this.view.getBigUint64(this.cursor, true);
   }
 
   private text(length: number): string {

@@ -179,19 +179,16 @@ class HeaderParser {
 
   private numbers(type: number, data: DataView, length: number, key: string): GgufArray {
     const from = <T>(read: (index: number) => T): T[] => Array.from({ length }, (_, i) => read(i));
-    // A vocabulary has arrays of these, as long as itself.
-    const into = <T extends Uint32Array | Int32Array | Float32Array>(values: T, read: (index: number) => number): T => {
-      for (let i = 0; i < length; i++) values[i] = read(i);
-      return values;
-    };
+    // A vocabulary has arrays of these, as long as itself: copied whole, as all that the engine runs on is little-endian too.
+    const copied = () => new Uint8Array(data.buffer, data.byteOffset, data.byteLength).slice().buffer;
     switch (type) {
       case ValueType.Uint8: return from((i) => data.getUint8(i));
       case ValueType.Int8: return from((i) => data.getInt8(i));
       case ValueType.Uint16: return from((i) => data.getUint16(2 * i, true));
       case ValueType.Int16: return from((i) => data.getInt16(2 * i, true));
-      case ValueType.Uint32: return into(new Uint32Array(length), (i) => data.getUint32(4 * i, true));
-      case ValueType.Int32: return into(new Int32Array(length), (i) => data.getInt32(4 * i, true));
-      case ValueType.Float32: return into(new Float32Array(length), (i) => data.getFloat32(4 * i, true));
+      case ValueType.Uint32: return new Uint32Array(copied());
+      case ValueType.Int32: return new Int32Array(copied());
+      case ValueType.Float32: return new Float32Array(copied());
       case ValueType.Bool: return from((i) => this.bool(data.getUint8(i), key));
       case ValueType.Uint64: return from((i) => data.getBigUint64(8 * i, true));
       case ValueType.Int64: return from((i) => data.getBigInt64(8 * i, true));

@@ -115,7 +115,7 @@ function readVocabSize(general: Fields, metadata: ReadonlyMap<string, GgufValue>
   if (embedding?.length !== 2) throw general.invalid('has no matrix "token_embd.weight"');
   const vocabSize = new Fields(() => embedding[0], 'token_embd.weight').integer('rows', LIMITS.vocabSize);
   const tokens = metadata.get('tokenizer.ggml.tokens');
-  if (Array.isArray(tokens) && tokens.length !== vocabSize) {
+  if (typeof tokens === 'object' && tokens.length !== vocabSize) {
     throw general.invalid(`has ${tokens.length} tokens in its vocabulary but embeddings for ${vocabSize}`);
   }
   return vocabSize;

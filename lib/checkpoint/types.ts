@@ -95,7 +95,13 @@ export type TokenizerSource =
   | { kind: 'none'; reason: string };
 
 export type GgufValue = number | bigint | boolean | string | GgufArray;
-export type GgufArray = string[] | number[] | bigint[] | boolean[] | Float32Array | Int32Array | Uint32Array | GgufArray[];
+export type GgufArray = GgufStrings | number[] | bigint[] | boolean[] | Float32Array | Int32Array | Uint32Array | GgufArray[];
+
+/** Strings of a GGUF file, which are decoded whenever they are asked for. */
+export interface GgufStrings {
+  readonly length: number;
+  decode(): string[];
+}
 
 /** A model on disk: its shape, where each tensor lies, and what its tokenizer is built from. No weight is read. */
 export interface Checkpoint {

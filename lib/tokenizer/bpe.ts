@@ -1,5 +1,5 @@
 import { invalidTokenizer } from './invalid.js';
-import { Tokenizer as LibraryTokenizer, type LibraryBpe } from './library.js';
+import { library, type LibraryBpe } from './library.js';
 import type { TokenizerJson } from './tokenizer_json.js';
 
 /** Turns raw text into the text that the vocabulary was learned on. */
@@ -73,7 +73,7 @@ export class BpeEncoder {
 function build({ normalizer, model }: TokenizerJson) {
   const components = { added_tokens: [], normalizer, pre_tokenizer: null, post_processor: null, decoder: null } as const;
   try {
-    return new LibraryTokenizer({ ...components, model: { ...model, vocab: {}, merges: [] } }, {});
+    return new (library().Tokenizer)({ ...components, model: { ...model, vocab: {}, merges: [] } }, {});
   } catch (cause) {
     throw invalidTokenizer(`The tokenizer cannot be built: ${(cause as Error).message}.`, cause);
   }

@@ -1,4 +1,4 @@
-import { Template } from '@huggingface/jinja';
+import type { Template } from '@huggingface/jinja';
 import { CqilError } from '../errors.js';
 import { invalidTokenizer, isObject } from './invalid.js';
 
@@ -47,8 +47,10 @@ export class ChatTemplate {
   }
 
   private parse(): Template {
+    // Loaded with the first template: most who load a model want its first token soon, and not all of them chat.
+    const jinja = require('@huggingface/jinja') as typeof import('@huggingface/jinja');
     try {
-      return (this.template ??= new Template(this.source));
+      return (this.template ??= new jinja.Template(this.source));
     } catch (cause) {
       throw invalidTokenizer(`The chat template cannot be parsed: ${(cause as Error).message}`, cause);
     }

@@ -1,4 +1,4 @@
-import type { GgufValue } from '../checkpoint/types.js';
+import type { GgufStrings, GgufValue } from '../checkpoint/types.js';
 import { preTokenizerRule } from './gguf_pre_tokenizers.js';
 import { invalidTokenizer, quote } from './invalid.js';
 import type { MergeRank, TokenizerParts } from './parts.js';
@@ -84,7 +84,7 @@ function convertByteLevel(metadata: Metadata, pieces: string[], types: ArrayLike
       model: {
         type: 'BPE',
         vocab: vocabularyOf(pieces),
-        merges: metadata.get('tokenizer.ggml.merges'),
+        merges: readMerges(metadata),
         unk_token: null,
         ignore_merges: rule.ignoreMerges === true,
       },
@@ -133,11 +133,20 @@ function vocabularyOf(pieces: string[]): Map<string, number> {
 
 function readPieces(metadata: Metadata): string[] {
   const pieces = metadata.get('tokenizer.ggml.tokens');
-  const valid = Array.isArray(pieces) && pieces.length > 0 && pieces.length <= MAX_VOCAB_SIZE;
-  if (!valid || !pieces.every((piece): piece is string => typeof piece === 'string')) {
-    throw invalidTokenizer(`tokenizer.ggml.tokens is ${quote(pieces)}; expected an array of strings.`);
+  if (!isStrings(pieces)) throw invalidTokenizer(`tokenizer.ggml.tokens is ${quote(pieces)}; expected an array of strings.`);
+  if (pieces.length === 0 || pieces.length > MAX_VOCAB_SIZE) {
+    throw invalidTokenizer(`tokenizer.ggml.tokens has ${pieces.length} strings; expected 1 to ${MAX_VOCAB_SIZE}.`);
   }
-  return pieces as string[];
+  return pieces.decode();
+}
+
+function readMerges(metadata: Metadata): unknown {
+  const merges = metadata.get('tokenizer.ggml.merges');
+  return isStrings(merges) ? merges.decode() : merges;
+}
+
+function isStrings(value: GgufValue | undefined): value is GgufStrings {
+  return typeof value === 'object' && 'decode' in value;
 }
 
 function readNumbers(metadata: Metadata, name: string, length: number): ArrayLike<number> | undefined {

@@ -1,4 +1,3 @@
-import * as library from '@huggingface/tokenizers';
 import type { BpeModel, Component } from './tokenizer_json.js';
 
 // The library's own declarations import without file extensions, which a Node-style resolution cannot follow: what cqil
@@ -34,4 +33,7 @@ interface Library {
   SplitPreTokenizer: new (config: { type: 'Split'; pattern: unknown; behavior: 'Isolated'; invert: true }) => { pattern: RegExp | null };
 }
 
-export const { Tokenizer, SplitPreTokenizer } = library as unknown as Library;
+/** Loaded with the first tokenizer: a model's weights are being read by then. */
+export function library(): Library {
+  return require('@huggingface/tokenizers') as unknown as Library;
+}

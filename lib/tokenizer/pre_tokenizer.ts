@@ -1,6 +1,6 @@
 import { toByteLevel } from './byte_level.js';
 import { invalidTokenizer, isObject, quote } from './invalid.js';
-import { SplitPreTokenizer } from './library.js';
+import { library } from './library.js';
 import { flattenSequence, type Component } from './tokenizer_json.js';
 
 /** Cuts text into the words that are encoded each by itself. `atStart`: the text begins where the whole text begins. */
@@ -62,7 +62,7 @@ function splitStage(config: Component): PreTokenizer {
 function compile(pattern: Record<string, unknown>): RegExp {
   let compiled: RegExp | null;
   try {
-    compiled = new SplitPreTokenizer({ type: 'Split', pattern, behavior: 'Isolated', invert: true }).pattern;
+    compiled = new (library().SplitPreTokenizer)({ type: 'Split', pattern, behavior: 'Isolated', invert: true }).pattern;
   } catch (cause) {
     throw invalidTokenizer(`A pre-tokenizer's pattern ${quote(pattern)} cannot be compiled: ${(cause as Error).message}`, cause);
   }

@@ -1,0 +1,6 @@
+import type { GgufStrings } from '../../lib/checkpoint/types.js';
+
+/** Strings as a GGUF file's metadata has them. */
+export function ggufStrings(strings: string[]): GgufStrings {
+  return { length: strings.length, decode: () => strings };
+}
