@@ -91,7 +91,7 @@ typedef struct cqil_layer {
 } cqil_layer;
 
 // One-row tensors (norms, biases) are float32; matrices are any dtype. All must outlive the backend's model, but for what its prepare()
-// has moved.
+// has moved. One with a prepare() reads none of them before a session is made.
 typedef struct cqil_weights {
   cqil_shape shape;
   cqil_tensor token_embedding;  // [vocab_size, dim]

@@ -24,6 +24,7 @@ void check_status(cqil_status status, const cqil_error& error) {
 
 Model::Model(WeightsSpec spec, const cqil_backend& backend, const cqil_model_options& options)
     : weights_(std::make_unique<Weights>(std::move(spec))), backend_(backend), options_(options) {
+  if (!backend_.prepare) weights_->bring_in_vectors();
   cqil_error error = {};
   check_status(backend_.model_create(&weights_->view(), &options_, &backend_model_, &error), error);
 }
@@ -58,12 +59,14 @@ bool Model::prepare(const void* data, int64_t first_row, int64_t n_rows) {
   return moved != 0;
 }
 
+void Model::bring_in_vectors() { base_ ? base_->bring_in_vectors() : weights_->bring_in_vectors(); }
+
 void Model::read_piece(const std::vector<Weights::Rows>& piece) {
   for (const Weights::Rows& rows : piece) weights_->bring_in(rows);
   std::vector<Weights::Rows> released;
   bool moved = false;
   for (const Weights::Rows& rows : piece) {
-    const bool vector = rows.first == 0 && rows.count == 1;  // between matrices, and copied when the file was opened
+    const bool vector = rows.first == 0 && rows.count == 1;  // between matrices, and copied
     if (!vector && !prepare(rows.tensor, rows.first, rows.count)) continue;
     released.push_back(rows);
     moved |= !vector;

@@ -30,6 +30,8 @@ class Model {
   // prepare what they have read. Any of them says how many bytes there are more. Once, and without an adapter; what is not read so costs the
   // first session time. Throws ABORTED after stop_reading(), FILE_NOT_FOUND, and what the backend throws.
   void read(const std::function<void(uint64_t)>& progressed, uint64_t piece_bytes = 32 << 20);
+  // What sessions need to have been read.
+  void bring_in_vectors();
   // From any thread.
   void stop_reading() { stop_reading_ = true; }
   // Of matrices with an adapter merged in.

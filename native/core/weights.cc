@@ -88,10 +88,14 @@ Weights::Weights(WeightsSpec spec) : spec_(std::move(spec)) {
     *at = {locate(tensor, dtype, size), dtype, tensor.rows, tensor.cols};
     stored_.push_back({static_cast<const uint8_t*>(at->data), 0, tensor.rows, per_row});
     bytes_ += size;
-    if (tensor.rows == 1) *at = {as_float32(*at), CQIL_F32, 1, tensor.cols};
+    if (tensor.rows == 1) {
+      vectors_.push_back({*at, float_storage(*at), false});
+      *at = {vectors_.back().values, CQIL_F32, 1, tensor.cols};
+    }
   }
   if (!view_.output.data) view_.output = view_.token_embedding;
   check_complete();
+  if (spec_.random) bring_in_vectors();
 }
 
 cqil_tensor* Weights::slot(const TensorSpec& spec) {
@@ -123,21 +127,25 @@ const void* Weights::locate(const TensorSpec& spec, cqil_dtype dtype, uint64_t s
   return file.data() + spec.offset;
 }
 
-const float* Weights::as_float32(const cqil_tensor& vector) {
+float* Weights::float_storage(const cqil_tensor& vector) {
   if (dtype_info(vector.dtype).block_weights != 1)
     throw Error("UNSUPPORTED_MODEL", std::string("A norm or bias is stored as ") + dtype_info(vector.dtype).name +
                                          "; expected F32, F16 or BF16.");
-  const size_t count = static_cast<size_t>(vector.cols);
-  owned_.emplace_back(new uint8_t[count * sizeof(float)]);
-  float* values = reinterpret_cast<float*>(owned_.back().get());
-  const uint8_t* source = static_cast<const uint8_t*>(vector.data);
-  if (vector.dtype == CQIL_F32) std::memcpy(values, source, count * sizeof(float));  // aligned now
+  owned_.emplace_back(new uint8_t[static_cast<size_t>(vector.cols) * sizeof(float)]());
+  return reinterpret_cast<float*>(owned_.back().get());
+}
+
+void Weights::convert(Vector& vector) {
+  if (vector.converted) return;
+  const size_t count = static_cast<size_t>(vector.stored.cols);
+  const uint8_t* source = static_cast<const uint8_t*>(vector.stored.data);
+  if (vector.stored.dtype == CQIL_F32) std::memcpy(vector.values, source, count * sizeof(float));  // aligned now
   else for (size_t i = 0; i < count; i++) {
     uint16_t half;
     std::memcpy(&half, source + i * 2, sizeof half);
-    values[i] = vector.dtype == CQIL_F16 ? float_from_f16(half) : float_from_bf16(half);
+    vector.values[i] = vector.stored.dtype == CQIL_F16 ? float_from_f16(half) : float_from_bf16(half);
   }
-  return values;
+  vector.converted = true;
 }
 
 void Weights::check_shape(const std::string& name, const cqil_tensor& tensor, int64_t rows, int64_t cols, bool required) {
@@ -198,11 +206,17 @@ std::vector<std::vector<Weights::Rows>> Weights::pieces(uint64_t bytes) const {
   return pieces;
 }
 
-void Weights::bring_in(const Rows& rows) const {
-  if (spec_.random || populate(rows.data(), rows.bytes())) return;
-  for (const MappedFile& file : files_)
-    if (rows.data() - file.data() < static_cast<int64_t>(file.size()) && rows.data() >= file.data())
-      throw Error("FILE_NOT_FOUND", file.path() + " cannot be read any more: it has been shortened, or its disk fails.");
+void Weights::bring_in(const Rows& rows) {
+  if (!spec_.random && !populate(rows.data(), rows.bytes()))
+    for (const MappedFile& file : files_)
+      if (rows.data() - file.data() < static_cast<int64_t>(file.size()) && rows.data() >= file.data())
+        throw Error("FILE_NOT_FOUND", file.path() + " cannot be read any more: it has been shortened, or its disk fails.");
+  for (Vector& vector : vectors_)
+    if (vector.stored.data == rows.tensor) convert(vector);
+}
+
+void Weights::bring_in_vectors() {
+  for (Vector& vector : vectors_) convert(vector);
 }
 
 void Weights::release(const std::vector<Rows>& rows) {

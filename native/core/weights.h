@@ -55,16 +55,27 @@ class Weights {
   // Every row once, in the order of the files, in pieces of at least so many bytes where there are as many: of whole random tensors, of the
   // others cut at multiples of CQIL_PREPARED_ROWS.
   std::vector<std::vector<Rows>> pieces(uint64_t bytes) const;
-  // Brings rows into memory; random ones are there already. Throws FILE_NOT_FOUND where the system cannot read them any more.
-  void bring_in(const Rows& rows) const;
+  // Brings rows into memory; random ones are there already. Throws FILE_NOT_FOUND where the system cannot read them any more. Calls for other
+  // rows may overlap.
+  void bring_in(const Rows& rows);
+  // Norms and biases, which are zero in the view until they are brought in: they lie all over the file, and the disk would be waited for at
+  // each of them when it is opened.
+  void bring_in_vectors();
   // Gives up the memory of rows that are not read again, but as token embeddings: mapped pages, which come back when they are touched, or
   // random tensors other than that, which do not. Calls for other rows may overlap.
   void release(const std::vector<Rows>& rows);
 
  private:
+  struct Vector {
+    cqil_tensor stored;
+    float* values;
+    bool converted;
+  };
+
   cqil_tensor* slot(const TensorSpec& spec);
+  void convert(Vector& vector);
   const void* locate(const TensorSpec& spec, cqil_dtype dtype, uint64_t size);
-  const float* as_float32(const cqil_tensor& vector);
+  float* float_storage(const cqil_tensor& vector);
   void check_shape(const std::string& name, const cqil_tensor& tensor, int64_t rows, int64_t cols, bool required);
   void check_complete();
 
@@ -73,7 +84,8 @@ class Weights {
   std::vector<std::unique_ptr<uint8_t[]>> owned_;  // random tensors, and vectors converted to float32
   std::vector<cqil_layer> layers_;
   cqil_weights view_{};
-  std::vector<Rows> stored_;  // each tensor, as given
+  std::vector<Rows> stored_;      // each tensor, as given
+  std::vector<Vector> vectors_;  // those of one row
   std::mutex releasing_;
   uint64_t bytes_ = 0;
 };
