@@ -1,13 +1,14 @@
 // From a cold process and a cold file to the first token: time against reading what it reads, and peak memory.
 //
-//   npm run build && node bench/cold_start.mjs [--shape tinyllama-1.1b] [--dtype Q8_0] [--threads 2] [--rounds 5]
+//   npm run build && node bench/cold_start.mjs [--shape tinyllama-1.1b] [--dtype Q8_0] [--threads 2] [--rounds 5] [--name NAME] [--disk TEXT]
 //
 // Each round drops the file's pages from the system's cache (dd's nocache advice) before each of these, in turn: `cat FILE` to nowhere and
 // into memory, and a process that loads the model and gives one token, with float32 activations, which uses the file's pages where they are,
 // and with int8, which copies them. Ratios compare what touches as many pages: what loading adds to reading. The same process runs once more
 // on the file that is cached then. Each time, as much memory as the larger of them takes is written and freed first: a virtual machine may not
 // have it from its host yet, which gives it ten times as slowly as a disk gives the file. Needs GNU dd and /dev/shm.
-// Writes bench/results/cold-start-SHAPE-DTYPE.json and .md.
+// A system that can limit the disk of a process shows how the ratio depends on it; --disk then says so in the table.
+// Writes bench/results/NAME.json and .md; NAME is cold-start-SHAPE-DTYPE unless it is given.
 import { execFileSync } from 'node:child_process';
 import { mkdtempSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
@@ -31,6 +32,8 @@ const { values: options } = parseArgs({
     dtype: { type: 'string', default: 'Q8_0' },
     threads: { type: 'string', default: '2' },
     rounds: { type: 'string', default: '5' },
+    name: { type: 'string' },
+    disk: { type: 'string' }, // what the table is to say of it
     folder: { type: 'string', default: here }, // where the file lies: on a disk, not in memory
   },
 });
@@ -87,12 +90,12 @@ const rows = Object.entries(samples).map(([activations, { readMs, firstTokenMs, 
   const rest = peak / (fileBytes + kvBytes + FIXED_BYTES);
   return `| ${activations} | ${spread(firstTokenMs, 0)} | ${spread(readMs, 0)}: ${READINGS[activations][1]} | ${ratio.toFixed(2)} | ${spread(cachedMs, 0)} | ${mb(peak)} | ${rest.toFixed(3)} |`;
 });
-const name = path.join(here, 'results', `cold-start-${options.shape}-${options.dtype}`);
+const name = path.join(here, 'results', options.name ?? `cold-start-${options.shape}-${options.dtype}`);
 const text = `${runLine(run)}
 
 ${options.shape} at ${options.dtype}, ${mb(fileBytes)} MB, ${options.threads} threads, ${CONTEXT} tokens of context (${mb(kvBytes)} MB of keys and values); median (min–max) of
 ${options.rounds} rounds in turn, the file's pages dropped and memory taken from the host before each. 
-Node.js alone takes ${mb(nodeBytes)} MB, and ${spread(nodeMs, 0)} ms to its first line.
+${options.disk === undefined ? '' : `The disk: ${options.disk}. `}Node.js alone takes ${mb(nodeBytes)} MB, and ${spread(nodeMs, 0)} ms to its first line.
 
 | activations | ms from the start of \`node\` to the first token | ms of reading alone | ratio | ms from a cached file | peak resident MB | of weights, KV cache and ${mb(FIXED_BYTES)} MB |
 |---|---|---|---|---|---|---|
