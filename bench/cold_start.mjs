@@ -50,7 +50,7 @@ let kvBytes;
 try {
   const { config } = writeRandomGguf(file, options.shape, options.dtype);
   fileBytes = statSync(file).size;
-  kvBytes = CONTEXT * kvBytesPerPosition(config, 'f32');
+  kvBytes = CONTEXT * kvBytesPerPosition(config, 'f16');
   execFileSync('sync');
   for (let round = 0; round < Number(options.rounds); round++) {
     const begin = Date.now();

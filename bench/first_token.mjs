@@ -4,7 +4,7 @@ import { readFileSync } from 'node:fs';
 import { loadModel } from '../dist/index.js';
 
 const [file, threads, contextLength, activations] = process.argv.slice(2);
-const model = await loadModel(file, { backend: 'cpu', threads: Number(threads), contextLength: Number(contextLength), activations });
+const model = await loadModel(file, { backend: 'cpu', threads: Number(threads), contextLength: Number(contextLength), kvCache: 'f16', activations });
 const logits = await model.createSession().prefill([1]);
 if (!Number.isFinite(logits[0])) throw new Error('the first logit is not finite');
 const at = Date.now();

@@ -13,7 +13,7 @@ export type ActivationsChoice = (typeof ACTIVATIONS_CHOICES)[number];
 /** Formats of weights whose products are made with rounded activations where those are asked for; the others' stay in float32. */
 const ROUNDED_DTYPES: Readonly<Record<Exclude<Activations, 'float32'>, readonly DType[]>> = { bf16: ['BF16'], int8: ['Q8_0', 'Q4_0', 'Q4_K', 'Q6_K'] };
 
-type Matrices = ReadonlyArray<Pick<TensorInfo, 'dtype' | 'rows' | 'byteLength'>>;
+export type Matrices = ReadonlyArray<Pick<TensorInfo, 'dtype' | 'rows' | 'byteLength'>>;
 
 /** The share, 0 to 1, of the bytes of a model's matrices that activations of this format are multiplied with. */
 export function roundedShare(format: keyof typeof ROUNDED_DTYPES, tensors: Matrices): number {

@@ -6,7 +6,7 @@ export { formatPlan, resolvePlan, type Plan, type PlanInput } from './plan.js';
 export type { Architecture, ModelConfig } from './checkpoint/types.js';
 export type { GenerateOptions, Generation, GenerationChunk, GenerationResult, GenerationTimings } from './generate.js';
 export type { Activations, ActivationsChoice } from './activations.js';
-export type { KvCache } from './kv_cache.js';
+export type { KvCache, KvCacheChoice } from './kv_cache.js';
 export type { Execution, Phase, PhaseKind, Program } from './native.js';
 export type { SamplingOptions, TokenLogprob } from './sampler.js';
 export type { CallOptions, Session } from './session.js';

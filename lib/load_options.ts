@@ -1,7 +1,7 @@
 import { throwIfAborted } from './abort.js';
 import { ACTIVATIONS_CHOICES, type ActivationsChoice } from './activations.js';
 import { CqilError } from './errors.js';
-import { KV_CACHES, type KvCache } from './kv_cache.js';
+import { KV_CACHE_CHOICES, KV_CACHES, type KvCache, type KvCacheChoice } from './kv_cache.js';
 import type { Execution } from './native.js';
 import { expectOption, expectOptionNames, isCount, isSignal } from './options.js';
 import type { PlanInput } from './plan.js';
@@ -20,12 +20,12 @@ export interface LoadOptions {
   /** Positions of sessions that do not say, and the most a generation takes. Default: the model's own, up to 4096 for sessions. */
   contextLength?: number;
   /**
-   * How sessions that do not say keep keys and values. `f32`, the default, keeps log-probabilities within 1e-4 of float64. The others
-   * save memory, and time once the cache is larger than the processor's: `f16` takes half of it and moves log-probabilities by up to
-   * 2e-2; `q8_0` takes 27 % and moves those of unlikely tokens by tenths, at a KL divergence below 1e-2. Keys or values beyond 65504
-   * become infinite in `f16`.
+   * How sessions that do not say keep keys and values. `f32` keeps log-probabilities within 1e-4 of float64. The others save memory and
+   * time: `f16` takes half of it and moves log-probabilities by up to 2e-2, at a KL divergence below 1e-5; `q8_0` takes 27 % and moves
+   * those of unlikely tokens by tenths, at a KL divergence below 1e-2. Keys or values beyond 65504 become infinite in `f16`. `auto`, the
+   * default, is f16 where activations are rounded, and f32 otherwise; `model.kvCache` says which it is.
    */
-  kvCache?: KvCache;
+  kvCache?: KvCacheChoice;
   /**
    * What a vector is when weights are multiplied with it. `float32` keeps log-probabilities within 1e-4 of float64. `int8` rounds it in
    * blocks of 32 where the weights are Q8_0, Q4_0, Q4_K or Q6_K, on the CPU: prefill and decoding are then up to twice as fast and more, at
@@ -69,19 +69,19 @@ export interface Placement {
   device: number;
   execution: Execution;
   contextLength: number | undefined;
-  kvCache: KvCache;
+  kvCache: KvCacheChoice;
   activations: ActivationsChoice;
 }
 
 /** Throws INVALID_ARGUMENT; BACKEND_UNAVAILABLE for what this version cannot do; ABORTED. */
 export function readOptions(options: LoadOptions): Placement {
   expectOptionNames('loadModel', options, LOAD_OPTIONS);
-  const { backend = 'auto', execution = 'auto', devices, threads, contextLength, kvCache = 'f32', activations = 'auto', onProgress, signal } = options;
+  const { backend = 'auto', execution = 'auto', devices, threads, contextLength, kvCache = 'auto', activations = 'auto', onProgress, signal } = options;
   expectOption('backend', backend, ['auto', 'cpu', 'cuda'].includes(backend), 'auto, cpu or cuda');
   expectOption('devices', devices, devices === undefined || (Array.isArray(devices) && devices.length > 0 && devices.every((device) => Number.isSafeInteger(device) && device >= 0)), 'an array of device indices');
   expectOption('threads', threads, threads === undefined || isCount(threads, MAX_THREADS), `an integer from 1 to ${MAX_THREADS}`);
   expectOption('contextLength', contextLength, contextLength === undefined || isCount(contextLength), 'an integer, 1 or more');
-  expectKvCache(kvCache);
+  expectOption('kvCache', kvCache, KV_CACHE_CHOICES.some((known) => known === kvCache), 'auto, f32, f16 or q8_0');
   expectOption('activations', activations, ACTIVATIONS_CHOICES.some((known) => known === activations), 'auto, float32, bf16 or int8');
   const rounded = activations === 'bf16' || activations === 'int8';
   if (backend === 'cuda') expectOption('activations', activations, !rounded, 'auto or float32 on the cuda backend');

@@ -10,7 +10,7 @@ import type { Checkpoint, DType, ModelConfig, TensorInfo, TokenizerSource } from
 import { CqilError } from './errors.js';
 import { ExecutionChoices } from './execution_choices.js';
 import { Generation, type GenerateOptions, type GenerationModel } from './generate.js';
-import type { KvCache } from './kv_cache.js';
+import { chooseKvCache, type KvCache } from './kv_cache.js';
 import { expectContextLength, expectExecution, expectKvCache, MAX_THREADS, readOptions, type LoadOptions, type Placement, type SessionOptions } from './load_options.js';
 import { loadNative, unpacked, type CudaInfo, type Execution, type MachineInfo, type ModelHandle, type ModelSpec, type NativeShape, type Program, type SessionHandle, type SettledExecution } from './native.js';
 import { expectOption, expectOptionNames } from './options.js';
@@ -261,11 +261,12 @@ async function load(checkpoint: Checkpoint, placement: Placement, options: LoadO
   throwIfAborted(signal);
   const spec = { shape: nativeShape(config), device: placement.device, threads, files, tensors, randomSeed };
   const { handle, backend, activations } = await loadOn(placement, spec);
+  const kvCache = chooseKvCache(placement.kvCache, activations, tensors);
   try {
     if (backend === 'cuda') onProgress?.({ phase: 'read', loaded: total, total });
     const readTheRest = async () => ({
       tokenizer: readTokenizer(checkpoint.tokenizer, config.vocabSize),
-      choices: await ExecutionChoices.open(timingIdentity(native.describeMachine(), { backend, threads, kvCache: placement.kvCache, activations }, checkpoint)),
+      choices: await ExecutionChoices.open(timingIdentity(native.describeMachine(), { backend, threads, kvCache, activations }, checkpoint)),
     });
     // Both have ended when this has: nobody disposes of a model that is being read.
     const [weights, rest] = await Promise.allSettled([backend === 'cpu' ? readWeights(handle, total, options) : undefined, readTheRest()]);
@@ -273,7 +274,7 @@ async function load(checkpoint: Checkpoint, placement: Placement, options: LoadO
     if (rest.status === 'rejected') throw rest.reason;
     throwIfAborted(signal);
     const { tokenizer, choices } = rest.value;
-    const model = new Model({ handle, random: randomSeed !== undefined, config, plan, tokenizer, threads, ...placement, backend, activations, choices });
+    const model = new Model({ handle, random: randomSeed !== undefined, config, plan, tokenizer, threads, ...placement, backend, kvCache, activations, choices });
     await model.prepare();
     return model;
   } catch (error) {

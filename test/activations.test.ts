@@ -55,7 +55,7 @@ function roundToBf16(vector: Float64Array): Float64Array {
 }
 
 async function deviation(activations: Activations, file: string, ids: number[], expected: Float64Array[]): Promise<Deviation> {
-  const model = await loadModel(file, { threads: 2, activations });
+  const model = await loadModel(file, { threads: 2, kvCache: 'f32', activations });
   const rows = await engineLogProbs(model.createSession(), ids);
   await model.dispose();
   return {
@@ -93,7 +93,7 @@ describeUnless(engineMissing, 'int8 activations', () => {
     for (const { name, supported } of describeMachine().isas) {
       if (!supported) continue;
       process.env['CQIL_ISA'] = name;
-      const model = await loadModel(file, { threads: 2, activations: 'int8' });
+      const model = await loadModel(file, { threads: 2, kvCache: 'f32', activations: 'int8' });
       const rows = await decodeAll(model.createSession(), ids);
       expectSameBits([await model.createSession().prefill(ids)], rows.slice(-1), `${name} in one piece`);
       await model.dispose();
@@ -119,7 +119,7 @@ describeUnless(engineMissing, 'bf16 activations', () => {
       const found = await deviation('bf16', file, ids, expected);
       expectWithin(found, ERROR, isa.name);
       expect((await deviation('bf16', file, ids, unrounded)).kl, isa.name).toBeGreaterThan(2 * found.kl);
-      const model = await loadModel(file, { threads: 2, activations: 'bf16' });
+      const model = await loadModel(file, { threads: 2, kvCache: 'f32', activations: 'bf16' });
       const rows = await decodeAll(model.createSession(), ids);
       expectSameBits([await model.createSession().prefill(ids)], rows.slice(-1), isa.name);
       await model.dispose();
@@ -128,7 +128,7 @@ describeUnless(engineMissing, 'bf16 activations', () => {
 
   it('has the bits of a forward in pieces, with other threads and other executions', async () => {
     const file = writeRandomModel(path.join(folder, 'bf16-pieces.gguf'), { format: 'gguf', dtype: 'BF16', shape, seed: 67 });
-    const model = await loadModel(file, { threads: 1, activations: 'bf16' });
+    const model = await loadModel(file, { threads: 1, kvCache: 'f32', activations: 'bf16' });
     const rows = await decodeAll(model.createSession({ plan: 'P2-D1-S0-E2' }), ids);
     await model.dispose();
     await expectSameInPieces(file, 'bf16', ids, rows);
@@ -179,7 +179,7 @@ describeShared('int8 activations of trained models', () => {
 /** What the model itself goes on with: text, not noise. */
 async function someText(file: string): Promise<number[]> {
   const ids = [1];
-  const writer = await loadModel(file);
+  const writer = await loadModel(file, { kvCache: 'f32' });
   const session = writer.createSession();
   for (let row = logSoftmax(await session.decode(1)); ids.length < 100; row = logSoftmax(await session.decode(ids.at(-1)!))) ids.push(pick(row, ids.length));
   await writer.dispose();
@@ -189,7 +189,7 @@ async function someText(file: string): Promise<number[]> {
 /** Asks for the bits of `rows` under the plan P2-D1-S0-E2, whatever the threads, the execution and the split of the prompt. */
 async function expectSameInPieces(file: string, activations: Activations, ids: number[], rows: Float32Array[]): Promise<void> {
   for (const execution of ['wide', 'lanes'] as const) {
-    const threaded = await loadModel(file, { threads: 3, activations, plan: 'P2-D1-S0-E2', execution });
+    const threaded = await loadModel(file, { threads: 3, kvCache: 'f32', activations, plan: 'P2-D1-S0-E2', execution });
     const session = threaded.createSession();
     await session.prefill(ids.slice(0, 7));
     expectSameBits([await session.prefill(ids.slice(7))], rows.slice(-1), execution);
@@ -209,12 +209,12 @@ describeUnless(engineMissing, 'the activations option', () => {
   let model: Model;
   beforeAll(async () => {
     file = writeRandomModel(path.join(folder, 'option.gguf'), { format: 'gguf', dtype: 'Q8_0', shape, seed: 47 });
-    model = await loadModel(file, { threads: 1, activations: 'int8' });
+    model = await loadModel(file, { threads: 1, kvCache: 'f32', activations: 'int8' });
   });
   afterAll(() => model.dispose());
 
   it('decides what sessions compute', async () => {
-    const other = await loadModel(file, { threads: 1, activations: 'float32' });
+    const other = await loadModel(file, { threads: 1, kvCache: 'f32', activations: 'float32' });
     expect([other.activations, model.activations]).toEqual(['float32', 'int8']);
     const [exact, rounded] = [await other.createSession().prefill(ids), await model.createSession().prefill(ids)];
     const difference = maxDifference(exact, rounded);

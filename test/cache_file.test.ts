@@ -157,7 +157,7 @@ describeUnless(engineMissing, 'with the engine', () => {
 
   it('a calibration is kept, and made anew when it is asked for, damaged, or of another placement', async () => {
     const checkpoint = syntheticCheckpoint('smollm2-135m', 'Q4_0');
-    const placement = { backend: 'cpu', threads: 2, kvCache: 'f32', activations: 'int8' } as const; // what Q4_0 weights are multiplied with
+    const placement = { backend: 'cpu', threads: 2, kvCache: 'f16', activations: 'int8' } as const; // what goes with Q4_0 weights
     expect(await findCalibration(checkpoint, placement)).toBeUndefined();
     await using model = await loadSyntheticModel('smollm2-135m', { dtype: 'Q4_0', threads: 2, backend: 'cpu' });
     const first = await calibration(model, checkpoint, { seconds: 0.1 });

@@ -141,7 +141,7 @@ describeShared('perplexity', () => {
 describeShared('inspect', () => {
   it('counts bytes and phases', async () => {
     const json = await document<{ config: { nLayers: number; ropeFrequencies: number[] }; tensors: Array<{ bytes: number }>; memory: Record<string, number>; program: { phases: unknown[]; layerPhases: number } }>([
-      'inspect', MODEL, '--plan', 'P2-S4-E12', '--context', '100',
+      'inspect', MODEL, '--plan', 'P2-S4-E12', '--context', '100', '--activations', 'float32',
     ]);
     expect(json.config).toMatchObject({ nLayers: 16 });
     expect(json.config.ropeFrequencies).toHaveLength(16);
@@ -152,6 +152,8 @@ describeShared('inspect', () => {
   });
 
   it('counts the KV cache in the format it would have', async () => {
+    const rounded = await document<{ memory: Record<string, unknown> }>(['inspect', MODEL, '--context', '100', '--activations', 'bf16']);
+    expect(rounded.memory).toMatchObject({ kvFormat: 'f16', kvPerPosition: 4096, kvCache: 409_600 });
     const json = await document<{ memory: Record<string, unknown> }>(['inspect', MODEL, '--context', '100', '--kv-cache', 'q8_0']);
     // 64 vectors a position: a scale of two bytes and 32 bytes each.
     expect(json.memory).toMatchObject({ kvFormat: 'q8_0', kvPerPosition: 2176, kvCache: 217_600, kvPerPositionByFormat: { f32: 8192, f16: 4096, q8_0: 2176 } });
@@ -176,7 +178,7 @@ describeShared('plan with a model', () => {
 describeShared('bench', () => {
   it('times every plan in every mode', async () => {
     const { rows, machine } = await document<{ rows: Array<Record<string, number> & { plan: string; execution: string; msPerToken: { min: number; median: number; max: number } }>; machine: Record<string, unknown> }>([
-      'bench', MODEL, '--plan', 'sequential', '--plan', 'P2-S4-E12', '--execution', 'wide', '--execution', 'lanes', '--prompt-tokens', '16', '--tokens', '4', '--repeat', '2',
+      'bench', MODEL, '--plan', 'sequential', '--plan', 'P2-S4-E12', '--execution', 'wide', '--execution', 'lanes', '--prompt-tokens', '16', '--tokens', '4', '--repeat', '2', '--activations', 'float32',
     ]);
     expect(rows.map(({ plan, execution, phases }) => [plan, execution, phases])).toEqual([
       ['sequential', 'wide', 80],

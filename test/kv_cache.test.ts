@@ -1,7 +1,7 @@
 import path from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { openCheckpoint } from '../lib/checkpoint/open.js';
-import { KV_CACHES, kvBytesPerPosition, type KvCache } from '../lib/kv_cache.js';
+import { chooseKvCache, KV_CACHES, kvBytesPerPosition, type KvCache } from '../lib/kv_cache.js';
 import { loadModel, type Model } from '../lib/model.js';
 import { decodeAll, engineLogProbs, engineMissing, expectSameBits, someIds } from './reference/engine.js';
 import { dequantize } from './reference/dequantize.js';
@@ -143,11 +143,23 @@ describeUnless(engineMissing, 'the kvCache option', () => {
     expectSameBits([await session.prefill(ids.slice(11))], rows.slice(-1), 'again from 7, in two pieces');
   });
 
+  it('is f16 by default where most weights are multiplied with rounded activations', async () => {
+    const rounded = writeRandomModel(path.join(folder, 'rounded.gguf'), { format: 'gguf', dtype: 'Q8_0', seed: 31 });
+    for (const [options, expected] of [[{}, 'f16'], [{ activations: 'float32' }, 'f32'], [{ kvCache: 'q8_0' }, 'q8_0']] as const) {
+      const one = await loadModel(rounded, { threads: 1, ...options });
+      expect(one.kvCache).toBe(expected);
+      await one.dispose();
+    }
+    const matrix = { rows: 2, byteLength: 64 };
+    expect(chooseKvCache('auto', 'int8', [{ dtype: 'F16', ...matrix }])).toBe('f32');
+    expect(chooseKvCache('auto', 'bf16', [{ dtype: 'BF16', ...matrix }])).toBe('f16');
+    expect(chooseKvCache('f32', 'int8', [{ dtype: 'Q8_0', ...matrix }])).toBe('f32');
+  });
+
   it.each(['F16', 'q4_0', '', 16, null])('refuses %j', async (kvCache) => {
     const options = { kvCache: kvCache as KvCache };
-    const message = /^kvCache is .*; expected f32, f16 or q8_0\.$/;
-    await expectRejection('INVALID_ARGUMENT', loadModel(file, options), message);
-    expectCode('INVALID_ARGUMENT', () => model.createSession(options), message);
+    await expectRejection('INVALID_ARGUMENT', loadModel(file, options), /^kvCache is .*; expected auto, f32, f16 or q8_0\.$/);
+    expectCode('INVALID_ARGUMENT', () => model.createSession(options), /^kvCache is .*; expected f32, f16 or q8_0\.$/);
   });
 });
 

@@ -61,14 +61,14 @@ async function bench(path: string | undefined, options: Options, io: Io): Promis
     progress.stop();
   }
   // A decoded token reads on average the keys and values of the prompt and half of what is decoded.
-  const bytesPerToken = weightBytesPerToken(checkpoint) + kvBytesPerPosition(config, options.kvCache) * (options.promptTokens + options.tokens / 2);
+  const bytesPerToken = weightBytesPerToken(checkpoint) + kvBytesPerPosition(config, model.kvCache) * (options.promptTokens + options.tokens / 2);
   const rows = contenders.map(({ plan, execution }, i) => {
     const timing = timings[i]!;
     const bandwidthGBs = bytesPerToken / timing.msPerToken.median / 1e6;
     const program = model.program(plan);
     // Until it has settled, `auto` uses each execution in turn, and there is no one number of barriers.
     const settled = execution === 'auto' ? model.settledExecution(plan) ?? (plan.groups.length === 0 ? 'wide' : null) : execution;
-    const barriers = settled === 'wide' || settled === 'lanes' ? barriersPerToken(modelBytes(checkpoint, options.kvCache), program, settled, model) : null;
+    const barriers = settled === 'wide' || settled === 'lanes' ? barriersPerToken(modelBytes(checkpoint, model.kvCache), program, settled, model) : null;
     return { plan, execution, settledExecution: settled, phases: program.layerPhases, barriersPerToken: barriers, ...timing, bytesPerToken, bandwidthGBs, fractionOfMeasuredBandwidth: bandwidthGBs / measuredGBs };
   });
   const { cpu, cores, isa, memoryBytes } = describeMachine();

@@ -3,7 +3,7 @@ import { chooseActivations, roundedShare, type ActivationsChoice } from '../acti
 import { mergedBytes, openLora } from '../checkpoint/lora.js';
 import { openCheckpoint } from '../checkpoint/open.js';
 import type { TensorInfo } from '../checkpoint/types.js';
-import { KV_CACHES, kvBytesPerPosition, type KvCache } from '../kv_cache.js';
+import { chooseKvCache, KV_CACHES, kvBytesPerPosition, type KvCacheChoice } from '../kv_cache.js';
 import { compilePlan, describeMachine, shippedModelPath } from '../model.js';
 import type { Program } from '../native.js';
 import { resolvePlan } from '../plan.js';
@@ -18,7 +18,7 @@ import { formatBytes, formatTable } from './table.js';
 interface Options {
   plan?: string;
   context?: number;
-  kvCache: KvCache;
+  kvCache: KvCacheChoice;
   activations: ActivationsChoice;
   json?: boolean;
 }
@@ -40,11 +40,12 @@ async function inspect(path: string, options: Options, io: Io): Promise<void> {
   const plan = resolvePlan(options.plan, config.nLayers);
   const compiled = compilePlan(config, plan);
   const context = options.context ?? config.contextLength;
-  const kvPerPosition = kvBytesPerPosition(config, options.kvCache);
+  const activations = { format: chooseActivations(options.activations, 'cpu', tensors, describeMachine), bf16Share: roundedShare('bf16', tensors), int8Share: roundedShare('int8', tensors) };
+  const kvFormat = chooseKvCache(options.kvCache, activations.format, tensors);
+  const kvPerPosition = kvBytesPerPosition(config, kvFormat);
   const kvPerPositionByFormat = Object.fromEntries(KV_CACHES.map((format) => [format, kvBytesPerPosition(config, format)]));
   const adapter = plan.adapter === undefined ? 0 : mergedBytes(await openLora(plan.adapter, config), tensors);
-  const memory = { weights: weightBytes(tensors), adapter, kvFormat: options.kvCache, kvPerPosition, kvPerPositionByFormat, context, kvCache: kvPerPosition * context };
-  const activations = { format: chooseActivations(options.activations, 'cpu', tensors, describeMachine), bf16Share: roundedShare('bf16', tensors), int8Share: roundedShare('int8', tensors) };
+  const memory = { weights: weightBytes(tensors), adapter, kvFormat, kvPerPosition, kvPerPositionByFormat, context, kvCache: kvPerPosition * context };
   if (options.json) {
     printJson(io, {
       path,
@@ -63,7 +64,7 @@ async function inspect(path: string, options: Options, io: Io): Promise<void> {
 layers ${nLayers}, dim ${dim}, hidden dim ${hiddenDim}, heads ${nHeads} of ${headDim}, KV heads ${nKvHeads}, vocabulary ${vocabSize}, context ${contextLength}
 
 ${formatTable(['weights', 'tensors', 'bytes'], weightRows(tensors))}
-memory: weights ${formatBytes(memory.weights)}, ${adapter > 0 ? `with the adapter merged in ${formatBytes(adapter)} more, ` : ''}KV cache ${options.kvCache} ${formatBytes(memory.kvCache)} for ${context} positions
+memory: weights ${formatBytes(memory.weights)}, ${adapter > 0 ? `with the adapter merged in ${formatBytes(adapter)} more, ` : ''}KV cache ${kvFormat} ${formatBytes(memory.kvCache)} for ${context} positions
 activations: ${activations.format} on the CPU; int8 applies to ${percent(activations.int8Share)} of the matrices, bf16 to ${percent(activations.bf16Share)}
 
 ${formatTable(['KV cache', 'per position'], KV_CACHES.map((format) => [format, formatBytes(kvPerPositionByFormat[format]!)]))}

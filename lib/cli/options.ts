@@ -1,6 +1,6 @@
 import { InvalidArgumentError, Option, type Command } from 'commander';
 import { ACTIVATIONS_CHOICES, type ActivationsChoice } from '../activations.js';
-import { KV_CACHES, type KvCache } from '../kv_cache.js';
+import { KV_CACHE_CHOICES, type KvCacheChoice } from '../kv_cache.js';
 import type { Execution } from '../native.js';
 
 export const EXECUTIONS: readonly Execution[] = ['auto', 'wide', 'lanes', 'persistent'];
@@ -9,7 +9,7 @@ export const EXECUTIONS: readonly Execution[] = ['auto', 'wide', 'lanes', 'persi
 export interface BackendOptions {
   backend: 'auto' | 'cpu' | 'cuda';
   threads?: number;
-  kvCache: KvCache;
+  kvCache: KvCacheChoice;
   activations: ActivationsChoice;
 }
 
@@ -34,7 +34,7 @@ export function addBackendOptions(command: Command): Command {
 }
 
 export function kvCacheOption(): Option {
-  return new Option('--kv-cache <format>', 'how keys and values are kept').choices(KV_CACHES).default('f32');
+  return new Option('--kv-cache <format>', 'how keys and values are kept; auto: f16 where activations are rounded, f32 otherwise').choices(KV_CACHE_CHOICES).default('auto');
 }
 
 export function activationsOption(): Option {

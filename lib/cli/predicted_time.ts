@@ -1,6 +1,7 @@
 import { chooseActivations } from '../activations.js';
 import type { Checkpoint } from '../checkpoint/types.js';
 import { CqilError } from '../errors.js';
+import { chooseKvCache } from '../kv_cache.js';
 import { findCalibration, typicalToken } from '../latency/calibration.js';
 import type { Prediction } from '../latency/latency_model.js';
 import { compilePlan, defaultThreads, describeMachine } from '../model.js';
@@ -35,7 +36,8 @@ async function predict(plan: Plan, checkpoint: Checkpoint, { backend, threads = 
   const { config } = checkpoint;
   const token = typicalToken(config);
   for (const candidate of backend === 'auto' ? (['cuda', 'cpu'] as const) : [backend]) {
-    const found = await findCalibration(checkpoint, { backend: candidate, threads, kvCache, activations: chooseActivations(activations, candidate, checkpoint.tensors, describeMachine) });
+    const chosen = chooseActivations(activations, candidate, checkpoint.tensors, describeMachine);
+    const found = await findCalibration(checkpoint, { backend: candidate, threads, kvCache: chooseKvCache(kvCache, chosen, checkpoint.tensors), activations: chosen });
     if (!found) continue;
     const price = (of: Plan): Prediction => found.latency.predict(compilePlan(config, of), 'auto', token);
     return { plan: price(plan), sequential: price(resolvePlan('sequential', config.nLayers)), position: token.position, backend: candidate, threads, calibrated: found.measured };
