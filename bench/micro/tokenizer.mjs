@@ -1,6 +1,7 @@
 import { existsSync, readFileSync } from 'node:fs';
 import path from 'node:path';
 import { fileURLToPath } from 'node:url';
+import { openCheckpoint } from '../../dist/checkpoint/open.js';
 import { shippedModelPath } from '../../dist/model.js';
 import { StopMatcher } from '../../dist/stop.js';
 import { loadTokenizer } from '../../dist/tokenizer/index.js';
@@ -10,20 +11,21 @@ const SHARED = path.join(path.dirname(fileURLToPath(import.meta.url)), '../../..
 const CHUNK = 16_384;
 
 export async function tokenizerTasks() {
-  const shipped = shippedModelPath();
   const llama2 = path.join(SHARED, 'tokenizers/llama-1-2');
   const text = path.join(SHARED, 'corpora/wikitext-2/wiki.test.raw.txt');
-  const tasks = tasksOf('shipped', shipped, path.join(shipped, 'heldout.txt'));
+  const shipped = await openCheckpoint(shippedModelPath());
+  const tasks = tasksOf('shipped', shipped.tokenizer, shipped.config.vocabSize, path.join(path.dirname(shipped.path), 'heldout.txt'));
   const missing = [llama2, text].some((file) => !existsSync(file));
-  if (!missing) tasks.push(...tasksOf('LLaMA-2', llama2, text));
+  if (!missing) {
+    const [json, config] = ['tokenizer.json', 'tokenizer_config.json'].map((part) => JSON.parse(readFileSync(path.join(llama2, part), 'utf8')));
+    tasks.push(...tasksOf('LLaMA-2', { kind: 'huggingface', json, config, generationConfig: undefined }, undefined, text));
+  }
   return { tasks, skipped: missing ? ['LLaMA-2 tokenizer: the shared test data is not beside this checkout'] : [] };
 }
 
 /** A long text is taken a chunk at a time, so that words keep changing as they do for a user. */
-function tasksOf(name, folder, file) {
-  const read = (part) => JSON.parse(readFileSync(path.join(folder, part), 'utf8'));
-  const json = read('tokenizer.json');
-  const tokenizer = loadTokenizer({ kind: 'huggingface', json, config: read('tokenizer_config.json'), generationConfig: undefined });
+function tasksOf(name, source, vocabSize, file) {
+  const tokenizer = loadTokenizer(source, vocabSize);
   const text = readFileSync(file, 'utf8');
   const chunks = Array.from({ length: Math.max(1, Math.floor(text.length / CHUNK)) }, (_, i) => text.slice(i * CHUNK, (i + 1) * CHUNK));
   const ids = chunks.map((chunk) => tokenizer.encode(chunk));
@@ -56,6 +58,6 @@ function tasksOf(name, folder, file) {
         for (const piece of pieces[i]) stops.push(piece);
       }),
     },
-    { name: `load, ${name}`, run: () => loadTokenizer({ kind: 'huggingface', json, config: {}, generationConfig: undefined }) },
+    { name: `load, ${name}`, run: () => loadTokenizer(source, vocabSize) },
   ];
 }
