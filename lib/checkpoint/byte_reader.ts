@@ -74,7 +74,7 @@ export class ByteReader {
       parts.push(this.window.subarray(start, this.cursor));
       const element = `an element of ${what}`;
       await this.fill(8, element);
-      const bytes = this.stringBytes();
+      const bytes = this.view.getBigUint64(this.cursor, true);
       if (bytes > this.limit) throw this.invalid(`gives ${element} a length of ${bytes} bytes, more than ${this.limit}`);
       await this.fill(8 + Number(bytes), element);
       start = this.cursor;
@@ -91,10 +91,6 @@ export class ByteReader {
     if (available - 8 < bytes) return false;
     this.cursor += 8 + bytes;
     return true;
-  }
-
-  private stringBytes(): bigint {
-    return this.view.getBigUint64(this.cursor, true);
   }
 
   private text(length: number): string {
