@@ -71,6 +71,7 @@ try {
           cachedMs.push(firstToken(activations).ms);
         },
       ];
+      // Either goes first as often, for what one leaves behind for the other.
       for (const step of round % 2 ? steps.reverse() : steps) {
         evict();
         takeMemory(2 * fileBytes + MORE_BYTES);
@@ -94,7 +95,7 @@ const name = path.join(here, 'results', options.name ?? `cold-start-${options.sh
 const text = `${runLine(run)}
 
 ${options.shape} at ${options.dtype}, ${mb(fileBytes)} MB, ${options.threads} threads, ${CONTEXT} tokens of context (${mb(kvBytes)} MB of keys and values); median (min–max) of
-${options.rounds} rounds in turn, the file's pages dropped and memory taken from the host before each. 
+${options.rounds} rounds in turn, the file's pages dropped and memory taken from the host before each.
 ${options.disk === undefined ? '' : `The disk: ${options.disk}. `}Node.js alone takes ${mb(nodeBytes)} MB, and ${spread(nodeMs, 0)} ms to its first line.
 
 | activations | ms from the start of \`node\` to the first token | ms of reading alone | ratio | ms from a cached file | peak resident MB | of weights, KV cache and ${mb(FIXED_BYTES)} MB |
