@@ -1,5 +1,6 @@
 #include "model.h"
 
+#include <algorithm>
 #include <exception>
 #include <limits>
 
@@ -76,12 +77,13 @@ void Model::read_piece(const std::vector<Weights::Rows>& piece) {
 
 void Model::read(const std::function<void(uint64_t)>& progressed, uint64_t piece_bytes) {
   if (base_) return;
-  constexpr int kReaders = 3;
+  constexpr size_t kReaders = 3;
   const std::vector<std::vector<Weights::Rows>> pieces = weights_->pieces(piece_bytes);
+  const int readers = static_cast<int>(std::clamp<size_t>(pieces.size(), 1, kReaders));  // a small model needs no thread but this one
   std::atomic<size_t> next{0};
   std::mutex failing;
   std::exception_ptr failure;
-  in_parts(kReaders, kReaders, [&](int, int64_t, int64_t) {
+  in_parts(readers, readers, [&](int, int64_t, int64_t) {
     try {
       for (size_t piece; !stop_reading_ && (piece = next++) < pieces.size();) {
         read_piece(pieces[piece]);

@@ -2,12 +2,12 @@
 #pragma once
 #include <cstddef>
 #include <cstdint>
-#include <cstdlib>
 #include <memory>
 
 namespace cqil {
 
-// Zeroed storage on cache-line boundaries that the system commits only as it is touched. Throws std::bad_alloc.
+// Zeroed storage on cache-line boundaries that the system commits only as it is touched, and has back at once when it is freed. Throws
+// std::bad_alloc.
 class Zeroed {
  public:
   Zeroed() = default;
@@ -16,7 +16,8 @@ class Zeroed {
 
  private:
   struct Free {
-    void operator()(void* p) const { std::free(p); }
+    size_t mapped;  // bytes, if they were mapped; 0: allocated
+    void operator()(void* p) const;
   };
   std::unique_ptr<void, Free> block_;
   void* aligned_ = nullptr;
