@@ -78,7 +78,10 @@ cqil_status model_create(const cqil_weights* weights, const cqil_model_options* 
     if (options->activations != CQIL_ACTIVATIONS_F32)
       throw Failure(CQIL_INVALID_ARGUMENT, "The cuda backend does not round activations; expected float32.");
     const DeviceScope scope(device.ordinal);
-    check(prepare_kernels(), "its kernels were loaded");
+    if (shared_plan(weights->shape, 1, device.shared_bytes).stage_floats == 0)
+      throw Failure(CQIL_UNSUPPORTED_MODEL, "A vector of this model, of " + std::to_string(weights->shape.dim) + " values, does not fit the " +
+                                                std::to_string(device.shared_bytes) + " bytes of shared memory of " + device.name + ".");
+    check(prepare_kernels(device.shared_bytes), "its kernels were loaded");
     const Model* base = options->base ? &model_of(options->base) : nullptr;
     *out = reinterpret_cast<cqil_backend_model*>(new Model(*weights, device, base));
     return CQIL_OK;

@@ -22,6 +22,7 @@ Device describe(int ordinal) {
   device.capability_minor = properties.minor;
   device.multiprocessors = properties.multiProcessorCount;
   device.memory_bytes = properties.totalGlobalMem;
+  device.shared_bytes = static_cast<int32_t>(properties.sharedMemPerBlockOptin);
   device.cooperative = attribute(cudaDevAttrCooperativeLaunch, ordinal) != 0;
   return device;
 }

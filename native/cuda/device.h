@@ -13,6 +13,7 @@ struct Device {
   int capability_major = 0, capability_minor = 0;
   int multiprocessors = 0;
   uint64_t memory_bytes = 0;
+  int32_t shared_bytes = 0;  // that a block may have
   bool cooperative = false;  // may launch a grid that waits for itself
 };
 

@@ -26,7 +26,8 @@ void receive(const Session& session, T* to, const T* from, int64_t count) {
 // Sends a token, computes it, and brings its logits to session.logits or the `listed` highest of them to session.shortlist: what a
 // graph of one token holds.
 void token(const Session& session, cqil_execution execution, TokenOutput output, int32_t listed) {
-  const Step step = session.step(1);
+  Step step = session.step(1);
+  step.overlaps = true;
   static const volatile int32_t never = 0;  // the graph is captured whole; a replay is too short to be stopped
   send(session, offsetof(Inputs, ids) + sizeof(int32_t));
   if (execution == CQIL_PERSISTENT) {

@@ -23,7 +23,8 @@ Session::Session(Model& model, const cqil_program& compiled, const cqil_session_
         cqil_program copy = compiled;
         copy.phases = phases.data();
         return copy;
-      }()) {
+      }()),
+      shared(shared_plan(model.shape, compiled.max_lanes, model.device.shared_bytes)) {
   if (options.kv_dtype != CQIL_F32 && options.kv_dtype != CQIL_F16 && options.kv_dtype != CQIL_Q8_0)
     throw Failure(CQIL_INVALID_ARGUMENT, "The KV cache cannot be kept in dtype " + std::to_string(static_cast<int>(options.kv_dtype)) +
                                              "; expected F32, F16 or Q8_0.");

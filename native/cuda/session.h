@@ -33,8 +33,10 @@ class Session {
   ~Session();
   Session(const Session&) = delete;
 
-  // A forward's view of this session.
-  Step step(int32_t n_tokens) const { return {model.weights.device(), device, n_tokens, model.device.multiprocessors}; }
+  // A forward's view of this session; launches of one token may overlap, where the caller lets them.
+  Step step(int32_t n_tokens) const {
+    return {model.weights.device(), device, n_tokens, model.device.multiprocessors, shared.stage_floats, shared.ring_bytes, shared.token_ring_bytes, model.weights.device().plain_formats && device.size.kv_dtype != CQIL_Q8_0, false};
+  }
   // Waits for all that is in flight, whatever came of it.
   void drain() const;
   // Angles of positions 0 … end - 1, computed as a session first gets there.
@@ -43,6 +45,7 @@ class Session {
   Model& model;
   const std::vector<cqil_phase> phases;
   const cqil_program program;  // its phases are the vector above
+  const SharedPlan shared;
   DeviceSession device = {};
   DeviceArray<cqil_phase> device_phases;
   std::optional<Products> products;

@@ -10,8 +10,14 @@ constexpr const char* kComputing = "it computed";
 void record(const Event& event, cudaStream_t stream) { check(cudaEventRecord(event.get(), stream), kComputing); }
 void wait(cudaStream_t stream, const Event& event) { check(cudaStreamWaitEvent(stream, event.get(), 0), kComputing); }
 
-void attend(const Session& session, const Step& step, const LaneRange& lanes, cudaStream_t stream) {
-  session.products->qkv(step, lanes, stream);
+// As launched after waiting for another stream: that launch begins when all it waits for has ended.
+Step after_wait(Step step) {
+  step.overlaps = false;
+  return step;
+}
+
+void attend(const Session& session, const Step& step, const LaneRange& lanes, cudaStream_t stream, bool waited = false) {
+  session.products->qkv(waited ? after_wait(step) : step, lanes, stream);
   check(launch_attention(step, lanes, stream), kComputing);
   session.products->attention_out(step, lanes, stream);
 }
@@ -34,19 +40,20 @@ void stage_in_lanes(const Session& session, const Step& step, const cqil_phase& 
   for (int32_t lane = 0; lane < phase.n_lanes; lane++) {
     cudaStream_t const stream = stream_of(lane);
     if (lane > 0) wait(stream, session.forked);
-    attend(session, step, {phase.first_layer, lane, 1}, stream);
+    attend(session, step, {phase.first_layer, lane, 1}, stream, lane > 0);
     if (session.program.bypass > 0) record(session.attended[static_cast<size_t>(lane)], stream);
   }
   for (int32_t lane = 0; lane < phase.n_lanes; lane++) {
     cudaStream_t const stream = stream_of(lane);
     for (int32_t before = std::max(0, lane - session.program.bypass); before < lane; before++)
       wait(stream, session.attended[static_cast<size_t>(before)]);
-    session.products->gate_up(step, {phase.first_layer, lane, 1}, stream);
+    const bool waited = lane > 0 && session.program.bypass > 0;
+    session.products->gate_up(waited ? after_wait(step) : step, {phase.first_layer, lane, 1}, stream);
     session.products->down_apart(step, {phase.first_layer, lane, 1}, stream);
     if (lane > 0) record(session.done[static_cast<size_t>(lane)], stream);
   }
   for (int32_t lane = 1; lane < phase.n_lanes; lane++) wait(main, session.done[static_cast<size_t>(lane)]);
-  check(launch_join(step, phase.n_lanes, main), kComputing);
+  check(launch_join(after_wait(step), phase.n_lanes, main), kComputing);
 }
 
 void stage_traced(const Session& session, const Step& step, const cqil_phase& phase, float* trace) {

@@ -78,11 +78,12 @@ Weights::Weights(const cqil_weights& host, const Weights* base) : base_(base) {
 
   device_ = {shape.dim,        shape.hidden_dim, shape.head_dim,         shape.n_heads,        shape.n_kv_heads, shape.n_layers,
              shape.vocab_size, shape.norm_eps,   shape.rope_interleaved, shape.sliding_window, nullptr,          {},
-             {},               nullptr};
+             {},               true,             1,                       nullptr};
   device_.token_embedding = place(host.token_embedding, upload);
   device_.output = place(host.output, upload);
   device_.output_norm = place_vector(host.output_norm, upload);
 
+  device_.plain_formats = host.output.dtype <= CQIL_Q4_0;
   for (int32_t i = 0; i < shape.n_layers; i++) {
     const cqil_layer& from = host.layers[i];
     DeviceLayer to = {};
@@ -102,6 +103,9 @@ Weights::Weights(const cqil_weights& host, const Weights* base) : base_(base) {
     to.w_up = place(from.w_up, upload);
     to.w_down = place(from.w_down, upload);
     host_layers_.push_back(to);
+    if (to.w_gate.dtype != to.w_up.dtype) device_.gate_up_runs = 2;
+    for (const auto member : kMatrices) device_.plain_formats = device_.plain_formats && (from.*member).dtype <= CQIL_Q4_0;
+    device_.plain_formats = device_.plain_formats && device_.gate_up_runs == 1 && !to.q_norm && !to.k_norm;
   }
   layers_ = device_array<DeviceLayer>(host_layers_.size());
   upload.copy(layers_.get(), host_layers_.data(), static_cast<int64_t>(host_layers_.size() * sizeof(DeviceLayer)));

@@ -192,7 +192,7 @@ cudaError_t cudaGetDevice(int* device) {
 cudaError_t cudaSetDevice(int device) { return device < state.machine.devices ? state.failed : cudaErrorInvalidDevice; }
 
 cudaError_t cudaGetDeviceProperties(cudaDeviceProp* properties, int) {
-  *properties = {"Emulated GPU", state.machine.major, state.machine.minor, state.machine.multiprocessors, state.machine.memory_bytes};
+  *properties = {"Emulated GPU", state.machine.major, state.machine.minor, state.machine.multiprocessors, state.machine.memory_bytes, 232448};
   return cudaSuccess;
 }
 

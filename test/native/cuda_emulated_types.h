@@ -60,6 +60,7 @@ struct cudaDeviceProp {
   int major, minor;
   int multiProcessorCount;
   size_t totalGlobalMem;
+  size_t sharedMemPerBlockOptin;
 };
 
 cudaError_t cudaDriverGetVersion(int* version);

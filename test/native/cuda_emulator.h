@@ -30,6 +30,7 @@
 #define __launch_bounds__(...)
 #define __grid_constant__
 #define CQIL_UNROLL
+#define CQIL_NO_UNROLL
 
 struct uint2 {
   uint32_t x, y;
@@ -84,8 +85,18 @@ struct Block {
   uint8_t* shared = nullptr;
 };
 
+// Bytes on their way to shared memory, of a thread's so-manieth group.
+struct Copy {
+  void* to;
+  const void* from;
+  size_t bytes;
+  uint64_t group;
+};
+
 struct Fiber {
   Block* block = nullptr;
+  std::vector<Copy> copies;
+  uint64_t groups = 0;  // that are closed
   Warp* warp = nullptr;
   uint32_t thread = 0, exchanges = 0;
   bool started = false, finished = false;
@@ -139,6 +150,7 @@ inline void leave(Barrier& barrier) {
 inline void fiber_main() {
   (*scheduler.kernel)();
   Fiber& self = running();
+  if (!self.copies.empty()) fail("ended with copies to shared memory on their way");
   self.finished = true;
   scheduler.progress++;
   leave(self.warp->barrier);
@@ -261,6 +273,29 @@ T load_fresh(const T* at) {
 inline uint4 load_weights(const uint8_t* at) { return load_fresh(reinterpret_cast<const uint4*>(at)); }
 inline uint2 load_weights8(const uint8_t* at) { return load_fresh(reinterpret_cast<const uint2*>(at)); }
 inline uint16_t load_u16(const uint16_t* at) { return load_fresh(at); }
+
+// A copy is made when it is waited for, and no earlier: who reads before sees what was there.
+template <size_t kBytes>
+void copy_bytes(void* to, const void* from) {
+  emulator::check_aligned(to, kBytes);
+  emulator::check_aligned(from, kBytes);
+  emulator::running().copies.push_back({to, from, kBytes, emulator::running().groups});
+}
+inline void copy_async(void* to, const void* from) { copy_bytes<16>(to, from); }
+inline void copy_async8(void* to, const void* from) { copy_bytes<8>(to, from); }
+inline void commit_copies() { emulator::running().groups++; }
+template <int kGroups>
+void wait_copies() {
+  emulator::Fiber& self = emulator::running();
+  size_t left = 0;
+  for (const emulator::Copy& copy : self.copies) {
+    if (copy.group + kGroups < self.groups) std::memcpy(copy.to, copy.from, copy.bytes);
+    else self.copies[left++] = copy;
+  }
+  self.copies.resize(left);
+}
+inline void wait_for_launch() {}
+inline void allow_next_launch() {}
 inline void prefetch_to_l2(const void* at) { static_cast<void>(*static_cast<const volatile uint8_t*>(at)); }
 
 using cqil::bits_from_float;
@@ -318,7 +353,6 @@ inline uint32_t arrive(uint32_t* counter, uint32_t amount) {
 inline uint32_t load_acquire(const uint32_t* counter) { return *counter; }
 inline void pause() { emulator::yield(); }
 inline void fence() {}
-inline void keep_order() {}
 
 template <class... Parameters, class... Arguments>
 cudaError_t launch(void (*kernel)(Parameters...), const LaunchShape& shape, cudaStream_t stream, Arguments&&... arguments) {

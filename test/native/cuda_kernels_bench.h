@@ -34,6 +34,13 @@ class Bench {
     step.session = bind_session(shape, size, cache_, arena);
     step.n_tokens = n_tokens;
     step.multiprocessors = multiprocessors;
+    // As on devices that give a block 99, 163 and 227 KB of shared memory.
+    constexpr int64_t kSizes[] = {101376, 166912, 232448};
+    const SharedPlan plan = shared_plan(shape, c.lanes, kSizes[random.below(3)]);
+    that(plan.stage_floats > 0, name + " fits shared memory");
+    step.stage_floats = plan.stage_floats, step.ring_bytes = plan.ring_bytes, step.token_ring_bytes = plan.token_ring_bytes;
+    step.plain = step.model.plain_formats && c.kv_dtype != CQIL_Q8_0;
+    step.overlaps = n_tokens == 1;
     lanes = {0, 0, c.lanes};
     fill_cache();
     fill_rope();

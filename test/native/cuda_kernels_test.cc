@@ -375,7 +375,7 @@ int main() {
   }
   cudaDeviceProp properties;
   device_ok(cudaGetDeviceProperties(&properties, 0), "properties");
-  device_ok(prepare_kernels(), "prepare");
+  device_ok(prepare_kernels(static_cast<int32_t>(properties.sharedMemPerBlockOptin)), "prepare");
   const int multiprocessors = properties.multiProcessorCount;
   Random random(20240406);
   for (const Case& c : kCases) run_case(c, {1, 3}, multiprocessors, random);

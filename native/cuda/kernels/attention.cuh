@@ -3,15 +3,16 @@
 // Bytes: keys and values of the positions attended to, once per kHeads heads that share them. FLOPs: 4 per value and head.
 // A block takes one split of one key/value head for up to four of the query heads that share it. In a warp, a group of threads
 // with eight values each holds a position's key; four positions per group are in flight, so 96 positions of 128 values are one
-// round trip to memory; 128 are the shortest split. The block that arrives last at a head's counter combines the splits in
-// ascending order: nothing is added by atomics, and the order of sums depends on the number of positions alone.
+// round trip to L2, which was asked for them while the phase before still ran; 256 are the shortest split, as a second one costs a
+// meeting of blocks. The block that arrives last at a head's counter combines the splits in ascending order: nothing is added by
+// atomics, and the order of sums depends on the number of positions alone.
 #pragma once
 #include "kv_cache.cuh"
 #include "stage.cuh"
 
 namespace cqil::cuda {
 
-constexpr int kSplitUnit = 128;
+constexpr int kSplitUnit = 256;
 constexpr float kLowest = -1e30f;  // below every score, and finite: exp(kLowest - kLowest) is a number
 
 __device__ __forceinline__ int split_length(int positions) {
@@ -43,7 +44,7 @@ struct AttendState {
 template <int D, int kHeads>
 __device__ __forceinline__ void attend_positions(const DeviceModel& m, const DeviceSession& s, const AttendItem& item, const float* q, int group_size,
                                                  AttendState<kHeads>& state) {
-  constexpr int kInFlight = D == CQIL_F32 ? 2 : 4;
+  constexpr int kInFlight = D == CQIL_F32 ? 3 : 4;
   const int groups = kWarpSize / group_size, column = lane_id() % group_size * 8;
   const bool active = column < s.head_stride;
   const uint8_t* keys = s.keys + cache_offset(m, s, item.layer, item.kv_head, 0);
@@ -133,7 +134,7 @@ __device__ __forceinline__ void attend(const Step& step, const AttendItem& item)
   const DeviceModel& m = step.model;
   const DeviceSession& s = step.session;
   const int stride = s.head_stride + kPartialHeader;
-  float* q = shared_floats();                     // [kHeads, head_stride]
+  float* q = scratch_floats();                    // [kHeads, head_stride]
   float* states = q + kHeads * s.head_stride;     // [kHeads, kWarps, stride]
   const float* query = lane_row(s, s.query, s.query_stride, item.lane, 0) + item.first_head * s.head_stride;
   sync_block();  // shared memory may still be read by the item before
@@ -198,7 +199,9 @@ __device__ __forceinline__ void attend_heads(const Step& step, const AttendItem&
   else attend<D, 4>(step, item);
 }
 
-__device__ __forceinline__ void attention_phase(const Step& step, const LaneRange& lanes) {
+// wait() returns when the phase before has ended. Only the newest position is that phase's.
+template <class Wait>
+__device__ __forceinline__ void attention_phase(const Step& step, const LaneRange& lanes, Wait wait) {
   const DeviceModel& m = step.model;
   const DeviceSession& s = step.session;
   const int position = load_fresh(s.position);
@@ -206,7 +209,7 @@ __device__ __forceinline__ void attention_phase(const Step& step, const LaneRang
   const int length = split_length(position + 1 - first), n_splits = (position + 1 - first + length - 1) / length;
   const int sharing = m.n_heads / m.n_kv_heads, heads_at_once = sharing < 3 ? sharing : 4;
   const int parts = (sharing + heads_at_once - 1) / heads_at_once, per_lane = m.n_kv_heads * parts * n_splits;
-  for (int i = static_cast<int>(blockIdx.x); i < lanes.n_lanes * per_lane; i += static_cast<int>(gridDim.x)) {
+  auto item_at = [&](int i) {
     AttendItem item;
     item.lane = lanes.first_lane + i / per_lane;
     item.layer = lanes.first_layer + item.lane;
@@ -219,6 +222,18 @@ __device__ __forceinline__ void attention_phase(const Step& step, const LaneRang
     item.first = first + item.split * length;
     item.end = item.first + length < position + 1 ? item.first + length : position + 1;
     item.counter = item.lane * m.n_heads + item.first_head;
+    return item;
+  };
+  const int items = lanes.n_lanes * per_lane, block = static_cast<int>(blockIdx.x);
+  if (block < items) {
+    const AttendItem item = item_at(block);
+    const int64_t at = cache_offset(m, s, item.layer, item.kv_head, item.first), bytes = static_cast<int64_t>(item.end - item.first) * s.kv_row_bytes;
+    prefetch(s.keys + at, bytes, static_cast<int>(threadIdx.x), kThreads);
+    prefetch(s.values + at, bytes, static_cast<int>(threadIdx.x), kThreads);
+  }
+  wait();
+  for (int i = block; i < items; i += static_cast<int>(gridDim.x)) {
+    const AttendItem item = item_at(i);
     switch (s.size.kv_dtype) {
       case CQIL_F32: attend_heads<CQIL_F32>(step, item, heads_at_once); break;
       case CQIL_F16: attend_heads<CQIL_F16>(step, item, heads_at_once); break;

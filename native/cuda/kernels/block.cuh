@@ -6,9 +6,6 @@
 
 namespace cqil::cuda {
 
-constexpr int kThreads = 384;  // of which each then has 168 registers
-constexpr int kWarps = kThreads / kWarpSize;
-
 __device__ __forceinline__ int warp_id() { return static_cast<int>(threadIdx.x) / kWarpSize; }
 __device__ __forceinline__ int lane_id() { return static_cast<int>(threadIdx.x) % kWarpSize; }
 
@@ -16,7 +13,9 @@ __device__ __forceinline__ int lane_id() { return static_cast<int>(threadIdx.x) 
 __device__ __forceinline__ int grid_warp() { return warp_id() * static_cast<int>(gridDim.x) + static_cast<int>(blockIdx.x); }
 __device__ __forceinline__ int grid_warps() { return kWarps * static_cast<int>(gridDim.x); }
 
-__device__ __forceinline__ float* reduce_floats() { return shared_floats() + kStageFloats; }
+__device__ __forceinline__ float* reduce_floats() { return shared_floats(); }
+// What follows: staged vectors, or whatever else a kernel keeps.
+__device__ __forceinline__ float* scratch_floats() { return shared_floats() + kReduceFloats; }
 
 __device__ __forceinline__ float warp_sum(float value) {
   CQIL_UNROLL for (int mask = kWarpSize / 2; mask > 0; mask /= 2) value += shuffle_xor(value, mask);

@@ -12,6 +12,7 @@
 #include <utility>
 
 #define CQIL_UNROLL _Pragma("unroll")
+#define CQIL_NO_UNROLL _Pragma("unroll 1")
 
 namespace cqil::cuda {
 
@@ -21,7 +22,36 @@ extern __shared__ uint4 shared_arena[];
 // The block's dynamic shared memory.
 __device__ __forceinline__ float* shared_floats() { return reinterpret_cast<float*>(shared_arena); }
 
-// Weights: read once, so they pass by L1. Volatile, so that they are asked for where the source asks for them.
+// Sixteen bytes, or eight, on their way to shared memory by L2 alone; both addresses are multiples of that. They are there once
+// wait_copies says so to the thread that asked, and a barrier to others.
+__device__ __forceinline__ void copy_async(void* to, const void* from) {
+  asm volatile("cp.async.cg.shared.global.L2::128B [%0], [%1], 16;" ::"r"(static_cast<uint32_t>(__cvta_generic_to_shared(to))), "l"(from) : "memory");
+}
+__device__ __forceinline__ void copy_async8(void* to, const void* from) {
+  asm volatile("cp.async.ca.shared.global [%0], [%1], 8;" ::"r"(static_cast<uint32_t>(__cvta_generic_to_shared(to))), "l"(from) : "memory");
+}
+// Ends a group of copies, which may be empty.
+__device__ __forceinline__ void commit_copies() { asm volatile("cp.async.commit_group;" ::: "memory"); }
+// Until at most kGroups of this thread's latest groups are on their way.
+template <int kGroups>
+__device__ __forceinline__ void wait_copies() {
+  asm volatile("cp.async.wait_group %0;" ::"n"(kGroups) : "memory");
+}
+
+// Until the launch before this one in its stream has ended and what it wrote can be seen; and from when on the launch after
+// this one may begin, as far as its own wait. Hopper and later: elsewhere launches follow each other whole.
+__device__ __forceinline__ void wait_for_launch() {
+#if __CUDA_ARCH__ >= 900
+  asm volatile("griddepcontrol.wait;" ::: "memory");
+#endif
+}
+__device__ __forceinline__ void allow_next_launch() {
+#if __CUDA_ARCH__ >= 900
+  asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
+#endif
+}
+
+// Weights: read once, so they pass by L1.
 __device__ __forceinline__ uint4 load_weights(const uint8_t* at) {
   uint4 v;
   asm volatile("ld.global.nc.L1::no_allocate.v4.u32 {%0, %1, %2, %3}, [%4];" : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w) : "l"(at));
@@ -92,21 +122,19 @@ __device__ __forceinline__ uint32_t load_acquire(const uint32_t* counter) {
 __device__ __forceinline__ void pause() {}
 __device__ __forceinline__ void fence() { __threadfence(); }
 
-// The compiler moves no memory access across: what comes after does not take registers before.
-__device__ __forceinline__ void keep_order() { asm volatile("" ::: "memory"); }
-
 template <class... Parameters, class... Arguments>
 cudaError_t launch(void (*kernel)(Parameters...), const LaunchShape& shape, cudaStream_t stream, Arguments&&... arguments) {
   cudaLaunchAttribute attribute = {};
-  attribute.id = cudaLaunchAttributeCooperative;
-  attribute.val.cooperative = 1;
+  attribute.id = shape.cooperative ? cudaLaunchAttributeCooperative : cudaLaunchAttributeProgrammaticStreamSerialization;
+  if (shape.cooperative) attribute.val.cooperative = 1;
+  else attribute.val.programmaticStreamSerializationAllowed = 1;
   cudaLaunchConfig_t config = {};
   config.gridDim = dim3(shape.grid_x, shape.grid_y, shape.grid_z);
   config.blockDim = dim3(shape.threads);
   config.dynamicSmemBytes = shape.shared_bytes;
   config.stream = stream;
   config.attrs = &attribute;
-  config.numAttrs = shape.cooperative ? 1 : 0;
+  config.numAttrs = shape.cooperative || shape.overlaps ? 1 : 0;
   return cudaLaunchKernelEx(&config, kernel, std::forward<Arguments>(arguments)...);
 }
 

@@ -46,6 +46,8 @@ struct DeviceModel {
   int32_t sliding_window;
   const DeviceLayer* layers;  // device memory, [n_layers]
   Matrix token_embedding, output;
+  bool plain_formats;    // what Step::plain says of matrices and norms
+  int32_t gate_up_runs;  // 1; 2 where w_gate and w_up of some layer have different formats, and so go one by one
   const float* output_norm;
 };
 
@@ -112,17 +114,34 @@ struct Step {
   DeviceSession session;
   int32_t n_tokens;         // 1 … session.size.batch; known to the host, the same at every replay of a graph
   int32_t multiprocessors;  // of the device: one block each where a launch walks its work
+
+  // Of shared memory, as shared_plan() gives it: what vectors are staged in, and the bytes of weights on their way to a warp,
+  // of a launch of one phase and of launch_token.
+  int32_t stage_floats, ring_bytes, token_ring_bytes;
+  // All matrices of the layers and of the head are F32, F16, BF16, Q8_0 or Q4_0, w_gate and w_up of a layer alike, and heads need not be
+  // whole to be stored: kernels of fewer registers, of which two launches fit beside each other.
+  bool plain;
+  // Launches of one token may begin before the one before them in their stream has ended: it must be a launch of one token too.
+  bool overlaps;
 };
+
+// How the shared memory of a block is divided, for sessions of so many lanes on a device that gives a block `most_bytes` of it.
+// stage_floats 0: it is too little for the shape.
+struct SharedPlan {
+  int32_t stage_floats, ring_bytes, token_ring_bytes;
+};
+SharedPlan shared_plan(const cqil_shape& shape, int32_t max_lanes, int64_t most_bytes);
+// Of a block of a launch of this step.
+uint32_t shared_bytes(const Step& step);
 
 // Layers first_layer + lane for lanes first_lane … first_lane + n_lanes - 1 of one stage; first_layer is lane 0's.
 struct LaneRange {
   int32_t first_layer, first_lane, n_lanes;
 };
 
-// Raises the kernels' shared memory limits on the current device; once per device, before anything else.
-// cudaErrorInvalidValue when the device has less than shared_memory_bytes() per block (opt-in).
-cudaError_t prepare_kernels();
-int32_t shared_memory_bytes();
+// Raises the kernels' shared memory limits on the current device to all that it gives a block (opt-in); once per device, before
+// anything else.
+cudaError_t prepare_kernels(int32_t shared_bytes);
 
 // True when the kernels can run this shape: even head_dim of 2 … 256, n_heads a multiple of n_kv_heads.
 bool shape_supported(const cqil_shape& shape);

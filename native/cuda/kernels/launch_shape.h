@@ -9,6 +9,7 @@ struct LaunchShape {
   uint32_t threads;
   uint32_t shared_bytes;
   bool cooperative;
+  bool overlaps;  // may begin before the launch before it has ended: it waits for that by itself (wait_for_launch)
 };
 
 }  // namespace cqil::cuda

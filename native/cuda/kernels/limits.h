@@ -4,13 +4,19 @@
 
 namespace cqil::cuda {
 
-// Shared memory of the one-token kernels: the staged vectors, then room for reductions. These 96 KiB fit every GPU from compute
-// capability 8.0 on.
-constexpr int kStageFloats = 24 * 1024;
+// Threads of a block of the one-token kernels.
+constexpr int kThreads = 384;
+constexpr int kWarps = kThreads / 32;
+
+// Shared memory of the one-token kernels, in this order: room for reductions; staged vectors; and for each warp a ring of weights
+// on their way. How large the last two are is in Step.
 constexpr int kReduceFloats = 64;
-constexpr int kSharedBytes = (kStageFloats + kReduceFloats) * 4;
-// The longest vector that must be staged in one piece, beside one head.
-constexpr int kMaxStaged = kStageFloats - 256;
+// Floats that a staged vector of n floats, a multiple of 32, takes with its sums (shared_vector.cuh).
+CQIL_HOST_DEVICE constexpr int staged_floats(int n) { return n + (n / 16 + 31) / 32 * 32 + (n / 128 + 32) / 32 * 32; }
+// The pieces of a vector that is not staged whole: a multiple of 1024, so that the scales of every format begin at 8 bytes.
+constexpr int kPieceFloats = 8 * 1024;
+// A ring of every weight format fits the shortest (weights.cuh); longer ones than the longest gain nothing.
+constexpr int kLeastRing = 4224, kMostRing = 16 * 1024;
 
 // Attention: most splits of a context, and the floats before a split's values: maximum and sum.
 constexpr int kMaxSplits = 64;

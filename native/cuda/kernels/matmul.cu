@@ -190,7 +190,7 @@ uint32_t tiles(int64_t n, int64_t tile) { return static_cast<uint32_t>((n + tile
 cudaError_t run_matmul(const Step& step, const MatmulRun& run, uint32_t row_tiles, int n_lanes, cudaStream_t stream) {
   const bool few = run.n_tokens <= kFewTokens;
   const int tokens = few ? kFewTokens : kManyTokens;
-  const LaunchShape shape = {row_tiles, tiles(run.n_tokens, tokens), static_cast<uint32_t>(n_lanes), kMatmulThreads, static_cast<uint32_t>(tile_bytes(tokens)), false};
+  const LaunchShape shape = {row_tiles, tiles(run.n_tokens, tokens), static_cast<uint32_t>(n_lanes), kMatmulThreads, static_cast<uint32_t>(tile_bytes(tokens)), false, false};
   return few ? launch(matmul_kernel<kFewTokens>, shape, stream, step, run) : launch(matmul_kernel<kManyTokens>, shape, stream, step, run);
 }
 

@@ -6,22 +6,24 @@
 
 namespace cqil::cuda {
 
-__device__ __forceinline__ void attention_out_phase(const Step& step, const LaneRange& lanes) {
+// In every phase wait() returns when the phase before has ended.
+template <bool kPlain, class Wait>
+__device__ __forceinline__ void attention_out_phase(const Step& step, const LaneRange& lanes, Wait wait) {
   const DeviceModel& m = step.model;
   const DeviceSession& s = step.session;
-  for_lanes(
-      lanes, s.attention_stride, (m.dim + 1) / 2,
-      [&](int first, int n, const SharedVector& x) {
-        for (int l = 0; l < n; l++)
-          stage_plain({x.first + l * (s.attention_stride / 4)}, lane_row(s, s.attention, s.attention_stride, first + l, 0), m.n_heads * m.head_dim);
+  for_lanes<kPlain>(
+      step, lanes, s.attention_stride, (m.dim + 1) / 2, 1,
+      [&](int lane, int item, int) { return run_of(m.layers[lanes.first_layer + lane].wo, 2 * item, 2 * item + 1); }, wait,
+      [&](int first, int n) {
+        stage_plain(n, m.n_heads * m.head_dim, [&](int l) { return lane_row(s, s.attention, s.attention_stride, first + l, 0); });
       },
-      [&](int lane, int item, const SharedVector& x) {
-        const DeviceLayer& layer = m.layers[lanes.first_layer + lane];
-        const RowSums sums = dot_two(layer.wo, 2 * item, 2 * item + 1, 0, layer.wo.cols, x);
+      [&](int lane, int item, auto& stream, const SharedVector& x) {
+        const float* bias = m.layers[lanes.first_layer + lane].bo;
+        const RowSums sums = stream.next(x);
         const int row = 2 * item + lane_id();
         if (lane_id() < 2 && row < m.dim) {
           const float value = lane_id() ? sums.of[1] : sums.of[0];
-          lane_row(s, s.attention_out, s.dim_stride, lane, 0)[row] = layer.bo ? value + layer.bo[row] : value;
+          lane_row(s, s.attention_out, s.dim_stride, lane, 0)[row] = bias ? value + bias[row] : value;
         }
       });
 }
@@ -29,24 +31,27 @@ __device__ __forceinline__ void attention_out_phase(const Step& step, const Lane
 // SiLU(g) = g / (1 + exp(-g)) (Hendrycks and Gimpel 2016, arXiv 1606.08415), in the gated MLP of Shazeer 2020, arXiv 2002.05202.
 __device__ __forceinline__ float silu_mul(float gate, float up) { return divide(gate, 1.0f + expf(-gate)) * up; }
 
-__device__ __forceinline__ void gate_up_phase(const Step& step, const LaneRange& lanes) {
+template <bool kPlain, class Wait>
+__device__ __forceinline__ void gate_up_phase(const Step& step, const LaneRange& lanes, Wait wait) {
   const DeviceModel& m = step.model;
   const DeviceSession& s = step.session;
-  for_lanes(
-      lanes, s.dim_stride, m.hidden_dim,
-      [&](int first, int n, const SharedVector& x) { stage_lane_norms(x, m, s, lanes.first_layer, first, n, true); },
-      [&](int lane, int row, const SharedVector& x) {
+  prefetch_norms(m, lanes, true);
+  const int runs = kPlain ? 1 : m.gate_up_runs;
+  for_lanes<kPlain>(
+      step, lanes, s.dim_stride, m.hidden_dim, runs,
+      [&](int lane, int row, int i) {
         const DeviceLayer& layer = m.layers[lanes.first_layer + lane];
-        const Row gate_row = row_of(layer.w_gate, row), up_row = row_of(layer.w_up, row);
-        // Where the formats differ, each row goes with itself.
-        const bool alike = layer.w_gate.dtype == layer.w_up.dtype;
-        RowSums sums = {};
-        for (int turn = 0; turn < (alike ? 1 : 2); turn++) {
-          const RowSums found = dot_rows(turn ? layer.w_up.dtype : layer.w_gate.dtype, turn ? up_row : gate_row, alike || turn ? up_row : gate_row, 0, m.dim, x.first);
-          if (turn == 0) sums.of[0] = found.of[0];
-          if (turn == 1 || alike) sums.of[1] = found.of[1];
-        }
-        if (lane_id() == 0) lane_row(s, s.gate_up, s.hidden_stride, lane, 0)[row] = silu_mul(sums.of[0], sums.of[1]);
+        if (runs == 2) return run_of(i ? layer.w_up : layer.w_gate, row, row);
+        Run run = run_of(layer.w_gate, row, row);
+        run.b = row_of(layer.w_up, row);
+        return run;
+      },
+      wait, [&](int first, int n) { stage_lane_norms(m, s, lanes.first_layer, first, n, true); },
+      [&](int lane, int row, auto& stream, const SharedVector& x) {
+        RowSums sums = stream.next(x);
+        if (runs == 2) sums.of[1] = stream.next(x).of[0];
+        const float factor = norm_factor(m, x);
+        if (lane_id() == 0) lane_row(s, s.gate_up, s.hidden_stride, lane, 0)[row] = silu_mul(factor * sums.of[0], factor * sums.of[1]);
       });
 }
 
@@ -64,33 +69,43 @@ __device__ __forceinline__ float residual(const DeviceSession& s, int n_lanes, i
 // One product over the hidden vectors of all lanes, each lane's sum finished before it is added, so that lanes that run apart
 // add up to the same bits. Vectors that do not fit shared memory at once come piece by piece, for every round of rows anew.
 // apart: a lane's sum is kept for join_phase instead.
-__device__ __forceinline__ void down_phase(const Step& step, const LaneRange& lanes, bool apart) {
+template <bool kPlain, class Wait>
+__device__ __forceinline__ void down_phase(const Step& step, const LaneRange& lanes, bool apart, Wait wait) {
   const DeviceModel& m = step.model;
   const DeviceSession& s = step.session;
-  const int piece = s.hidden_stride <= kStageFloats ? s.hidden_stride : kStageFloats;
-  const int pieces = (m.hidden_dim + piece - 1) / piece, all = pieces * lanes.n_lanes, at_once = kStageFloats / piece;
+  const int piece = staged_floats(s.hidden_stride) <= step.stage_floats ? s.hidden_stride : kPieceFloats;
+  const int pieces = (m.hidden_dim + piece - 1) / piece, all = pieces * lanes.n_lanes, at_once = step.stage_floats / staged_floats(piece);
   const int items = (m.dim + 1) / 2, rounds = (items + grid_warps() - 1) / grid_warps();
+  const int mine = grid_warp() < items ? (items - grid_warp() + grid_warps() - 1) / grid_warps() : 0;
+  auto length_of = [&](int i) { return min(piece, m.hidden_dim - i % pieces * piece); };
+  auto run_at = [&](int k) {
+    const int item = k / all * grid_warps() + grid_warp(), i = k % all;
+    return run_of(m.layers[lanes.first_layer + lanes.first_lane + i / pieces].w_down, 2 * item, 2 * item + 1, i % pieces * piece, length_of(i));
+  };
+  RowStream<kPlain, decltype(run_at)> stream(step, run_at, mine * all);
+  stream.begin();
+  wait();
   for (int round = 0; round < rounds; round++) {
     const int item = round * grid_warps() + grid_warp(), row = 2 * item + (lane_id() & 1);
-    const bool mine = item < items, stored = mine && lane_id() < 2 && row < m.dim;
+    const bool stored = round < mine && lane_id() < 2 && row < m.dim;
     float value = stored && !apart ? residual(s, lanes.n_lanes, 0, row) : 0.0f, sum = 0;
     for (int first = 0; first < all; first += at_once) {
-      const int end = first + at_once < all ? first + at_once : all;
+      const int end = min(first + at_once, all);
       if (round == 0 || all > at_once) {
-        sync_block();
-        for (int i = first; i < end; i++) {
-          const int from = i % pieces * piece, rest = m.hidden_dim - from;
-          stage_plain({(i - first) * (piece / 4)}, lane_row(s, s.gate_up, s.hidden_stride, lanes.first_lane + i / pieces, 0) + from, rest < piece ? rest : piece);
-        }
+        if (round > 0 || first > 0) sync_block();
+        stage_vectors<false>(end - first, piece, [&](int l, int quad) {
+          const int i = first + l;
+          const float* from = lane_row(s, s.gate_up, s.hidden_stride, lanes.first_lane + i / pieces, 0) + i % pieces * piece;
+          return Weighted{4 * quad < length_of(i) ? quad_of(from, quad) : make_float4(0, 0, 0, 0), make_float4(1, 1, 1, 1)};
+        });
         sync_block();
       }
-      if (!mine) continue;
+      if (round >= mine) continue;
       for (int i = first; i < end; i++) {
-        const int lane = lanes.first_lane + i / pieces, from = i % pieces * piece, rest = m.hidden_dim - from;
-        const RowSums sums = dot_two(m.layers[lanes.first_layer + lane].w_down, 2 * item, 2 * item + 1, from, rest < piece ? rest : piece, {(i - first) * (piece / 4)});
+        const RowSums sums = stream.next(staged_at(i - first, piece));
         sum += lane_id() & 1 ? sums.of[1] : sums.of[0];
         if (i % pieces < pieces - 1) continue;
-        if (apart && stored) lane_row(s, s.mlp_out, s.dim_stride, lane, 0)[row] = sum;
+        if (apart && stored) lane_row(s, s.mlp_out, s.dim_stride, lanes.first_lane + i / pieces, 0)[row] = sum;
         value += sum;
         sum = 0;
       }
@@ -99,31 +114,30 @@ __device__ __forceinline__ void down_phase(const Step& step, const LaneRange& la
   }
 }
 
-// The rows of an item that is two neighbouring ones.
-__device__ __forceinline__ void prefetch_rows(const Matrix& w, int item) {
-  prefetch_row(w, 2 * item);
-  if (2 * item + 1 < w.rows) prefetch_row(w, 2 * item + 1);
-}
-__device__ __forceinline__ void prefetch_gate_up(const Step& step, const LaneRange& lanes) {
-  const int row = grid_warp() % step.model.hidden_dim, lane = grid_warp() / step.model.hidden_dim;
-  if (lane >= lanes.n_lanes) return;
-  const DeviceLayer& layer = step.model.layers[lanes.first_layer + lanes.first_lane + lane];
-  prefetch_row(layer.w_gate, row);
-  prefetch_row(layer.w_up, row);
-}
-
 // Row `logits_row` of the logits from token `token`'s x.
-__device__ __forceinline__ void head_phase(const Step& step, int token, int logits_row) {
+template <bool kPlain, class Wait>
+__device__ __forceinline__ void head_phase(const Step& step, int token, int logits_row, Wait wait) {
   const DeviceModel& m = step.model;
   const DeviceSession& s = step.session;
-  const SharedVector x{0};
-  stage_norm(x, m, s.x + static_cast<int64_t>(token) * s.dim_stride, m.output_norm);
+  prefetch(m.output_norm, int64_t{4} * m.dim, static_cast<int>(threadIdx.x), kThreads);
+  const int items = (m.vocab_size + 1) / 2;
+  auto run_at = [&](int k) {
+    const int item = k * grid_warps() + grid_warp();
+    return run_of(m.output, 2 * item, 2 * item + 1);
+  };
+  RowStream<kPlain, decltype(run_at)> stream(step, run_at, grid_warp() < items ? (items - grid_warp() + grid_warps() - 1) / grid_warps() : 0);
+  stream.begin();
+  wait();
+  stage_norms(
+      m, s, 1, [&](int, int i) { return quad_of(s.x + static_cast<int64_t>(token) * s.dim_stride, i); }, [&](int) { return m.output_norm; });
   sync_block();
+  const SharedVector x = staged_at(0, s.dim_stride);
+  const float factor = norm_factor(m, x);
   float* logits = s.logits + static_cast<int64_t>(logits_row) * m.vocab_size;
-  for (int item = grid_warp(); item < (m.vocab_size + 1) / 2; item += grid_warps()) {
-    const RowSums sums = dot_two(m.output, 2 * item, 2 * item + 1, 0, m.dim, x);
+  for (int item = grid_warp(); item < items; item += grid_warps()) {
+    const RowSums sums = stream.next(x);
     const int row = 2 * item + lane_id();
-    if (lane_id() < 2 && row < m.vocab_size) logits[row] = lane_id() ? sums.of[1] : sums.of[0];
+    if (lane_id() < 2 && row < m.vocab_size) logits[row] = factor * (lane_id() ? sums.of[1] : sums.of[0]);
   }
 }
 

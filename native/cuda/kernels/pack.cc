@@ -32,7 +32,7 @@ PackedLayout packed_layout(cqil_dtype dtype, int64_t rows, int64_t cols) {
   } else {
     const int64_t blocks = cols / dtype_info(dtype).block_weights;
     layout.row_bytes = blocks * planes.quants;
-    layout.scale_row_bytes = blocks * 2;
+    layout.scale_row_bytes = whole(blocks * 2, 16);
   }
   layout.scales_offset = whole(rows * layout.row_bytes, 256);
   layout.bytes = layout.scales_offset + whole(rows * layout.scale_row_bytes, 256);
@@ -51,10 +51,13 @@ void pack_rows(cqil_dtype dtype, int64_t cols, const void* rows, int64_t n_rows,
     return;
   }
   const DtypeInfo& info = dtype_info(dtype);
-  const int64_t blocks = n_rows * (cols / info.block_weights);
-  for (int64_t b = 0; b < blocks; b++, from += info.block_bytes) {
-    std::memcpy(data + b * planes.quants, from + planes.quants_at, static_cast<size_t>(planes.quants));
-    std::memcpy(scales + b * 2, from + planes.scale_at, 2);
+  const int64_t blocks = cols / info.block_weights, stride = whole(blocks * 2, 16);
+  for (int64_t r = 0; r < n_rows; r++, scales += stride) {
+    std::memset(scales + blocks * 2, 0, static_cast<size_t>(stride - blocks * 2));
+    for (int64_t b = 0; b < blocks; b++, from += info.block_bytes, data += planes.quants) {
+      std::memcpy(data, from + planes.quants_at, static_cast<size_t>(planes.quants));
+      std::memcpy(scales + b * 2, from + planes.scale_at, 2);
+    }
   }
 }
 

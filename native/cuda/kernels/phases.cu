@@ -1,6 +1,6 @@
 // The phases of one token as kernels of their own, for graphs of launches. Their bodies are those of the persistent kernel.
-// Grids: one block per multiprocessor at most, fewer where there are fewer items than warps; 384 threads a block: as many
-// warps as leave each thread the 168 registers that its loads in flight need (gemv.cuh).
+// Grids: one block per multiprocessor at most, fewer where there are fewer items than warps. A launch begins while the one before it
+// still runs, where a multiprocessor has room for blocks of both, and fills its rings with weights before it waits.
 #include "attention.cuh"
 #include "dequantize.cuh"
 #include "mlp.cuh"
@@ -10,27 +10,57 @@
 
 namespace cqil::cuda {
 
-cudaError_t prepare_persistent();
+cudaError_t prepare_persistent(int32_t shared_bytes);
 
 namespace {
 
-__global__ void __launch_bounds__(kThreads, 1) embed_kernel(const __grid_constant__ Step step) { embed_phase(step, step.n_tokens); }
-__global__ void __launch_bounds__(kThreads, 1) qkv_kernel(const __grid_constant__ Step step, LaneRange lanes) { qkv_phase(step, lanes); }
-__global__ void __launch_bounds__(kThreads, 1) attention_kernel(const __grid_constant__ Step step, LaneRange lanes) { attention_phase(step, lanes); }
-__global__ void __launch_bounds__(kThreads, 1) attention_out_kernel(const __grid_constant__ Step step, LaneRange lanes) {
-  attention_out_phase(step, lanes);
+// Of the launch before this one in its stream. Every kernel waits for it, so that what waits for this one waits for both.
+struct LaunchBefore {
+  __device__ __forceinline__ void operator()() const { wait_for_launch(); }
+};
+
+__global__ void __launch_bounds__(kThreads, 2) embed_kernel(const __grid_constant__ Step step) {
+  allow_next_launch();
+  wait_for_launch();
+  embed_phase(step, step.n_tokens);
 }
-__global__ void __launch_bounds__(kThreads, 1) gate_up_kernel(const __grid_constant__ Step step, LaneRange lanes) { gate_up_phase(step, lanes); }
-__global__ void __launch_bounds__(kThreads, 1) down_kernel(const __grid_constant__ Step step, LaneRange lanes, bool apart) {
-  down_phase(step, lanes, apart);
+template <bool kPlain>
+__global__ void __launch_bounds__(kThreads, kPlain ? 2 : 1) qkv_kernel(const __grid_constant__ Step step, LaneRange lanes) {
+  allow_next_launch();
+  qkv_phase<kPlain>(step, lanes, LaunchBefore{});
 }
-__global__ void __launch_bounds__(kThreads, 1) head_kernel(const __grid_constant__ Step step, int token) { head_phase(step, token, 0); }
+__global__ void __launch_bounds__(kThreads, 1) attention_kernel(const __grid_constant__ Step step, LaneRange lanes) {
+  allow_next_launch();
+  attention_phase(step, lanes, LaunchBefore{});
+}
+template <bool kPlain>
+__global__ void __launch_bounds__(kThreads, kPlain ? 2 : 1) attention_out_kernel(const __grid_constant__ Step step, LaneRange lanes) {
+  allow_next_launch();
+  attention_out_phase<kPlain>(step, lanes, LaunchBefore{});
+}
+template <bool kPlain>
+__global__ void __launch_bounds__(kThreads, kPlain ? 2 : 1) gate_up_kernel(const __grid_constant__ Step step, LaneRange lanes) {
+  allow_next_launch();
+  gate_up_phase<kPlain>(step, lanes, LaunchBefore{});
+}
+template <bool kPlain>
+__global__ void __launch_bounds__(kThreads, kPlain ? 2 : 1) down_kernel(const __grid_constant__ Step step, LaneRange lanes, bool apart) {
+  allow_next_launch();
+  down_phase<kPlain>(step, lanes, apart, LaunchBefore{});
+}
+template <bool kPlain>
+__global__ void __launch_bounds__(kThreads, kPlain ? 2 : 1) head_kernel(const __grid_constant__ Step step, int token) {
+  allow_next_launch();
+  head_phase<kPlain>(step, token, 0, LaunchBefore{});
+}
 __global__ void __launch_bounds__(kThreads, 1) select_kernel(const __grid_constant__ Step step, int count, bool advance) {
-  select_phase(step, count, advance);
+  select_phase(step, count, advance, LaunchBefore{});
 }
 
 // x += the lanes' a_j [+ b_j] and then m_j, in the order of down_phase. Bytes: x twice, the lanes' vectors once.
-__global__ void __launch_bounds__(kThreads, 1) join_kernel(const __grid_constant__ Step step, int n_lanes) {
+__global__ void __launch_bounds__(kThreads, 2) join_kernel(const __grid_constant__ Step step, int n_lanes) {
+  allow_next_launch();
+  wait_for_launch();
   const DeviceSession& s = step.session;
   const int dim = step.model.dim, n = dim * step.n_tokens;
   for (int at = static_cast<int>(blockIdx.x) * kThreads + static_cast<int>(threadIdx.x); at < n; at += static_cast<int>(gridDim.x) * kThreads) {
@@ -42,66 +72,72 @@ __global__ void __launch_bounds__(kThreads, 1) join_kernel(const __grid_constant
 }
 
 // A grid for `items` items of `each` per block.
-LaunchShape walk(const Step& step, int64_t items, int each, int shared_bytes) {
+LaunchShape walk(const Step& step, int64_t items, int each, uint32_t bytes) {
   const int64_t blocks = (items + each - 1) / each;
   const int64_t most = step.multiprocessors;
-  return {static_cast<uint32_t>(blocks < most ? blocks : most), 1, 1, kThreads, static_cast<uint32_t>(shared_bytes), false};
+  return {static_cast<uint32_t>(blocks < most ? blocks : most), 1, 1, kThreads, bytes, false, step.overlaps};
 }
-LaunchShape walk_rows(const Step& step, int64_t warp_items) { return walk(step, warp_items, kWarps, kSharedBytes); }
+LaunchShape walk_rows(const Step& step, int64_t warp_items) { return walk(step, warp_items, kWarps, shared_bytes(step)); }
 int64_t half(int64_t n) { return (n + 1) / 2; }
 
 }  // namespace
 
-cudaError_t prepare_kernels() {
-  cudaError_t status = prepare_persistent();
+cudaError_t prepare_kernels(int32_t shared_bytes) {
+  cudaError_t status = prepare_persistent(shared_bytes);
   if (status == cudaSuccess) status = prepare_prefill();
-  if (status == cudaSuccess) status = allow_shared_bytes(qkv_kernel, kSharedBytes);
-  if (status == cudaSuccess) status = allow_shared_bytes(attention_kernel, kSharedBytes);
-  if (status == cudaSuccess) status = allow_shared_bytes(attention_out_kernel, kSharedBytes);
-  if (status == cudaSuccess) status = allow_shared_bytes(gate_up_kernel, kSharedBytes);
-  if (status == cudaSuccess) status = allow_shared_bytes(down_kernel, kSharedBytes);
-  if (status == cudaSuccess) status = allow_shared_bytes(head_kernel, kSharedBytes);
-  if (status == cudaSuccess) status = allow_shared_bytes(select_kernel, kSharedBytes);
+  if (status == cudaSuccess) status = allow_shared_bytes(qkv_kernel<true>, shared_bytes);
+  if (status == cudaSuccess) status = allow_shared_bytes(qkv_kernel<false>, shared_bytes);
+  if (status == cudaSuccess) status = allow_shared_bytes(attention_kernel, shared_bytes);
+  if (status == cudaSuccess) status = allow_shared_bytes(attention_out_kernel<true>, shared_bytes);
+  if (status == cudaSuccess) status = allow_shared_bytes(attention_out_kernel<false>, shared_bytes);
+  if (status == cudaSuccess) status = allow_shared_bytes(gate_up_kernel<true>, shared_bytes);
+  if (status == cudaSuccess) status = allow_shared_bytes(gate_up_kernel<false>, shared_bytes);
+  if (status == cudaSuccess) status = allow_shared_bytes(down_kernel<true>, shared_bytes);
+  if (status == cudaSuccess) status = allow_shared_bytes(down_kernel<false>, shared_bytes);
+  if (status == cudaSuccess) status = allow_shared_bytes(head_kernel<true>, shared_bytes);
+  if (status == cudaSuccess) status = allow_shared_bytes(head_kernel<false>, shared_bytes);
+  if (status == cudaSuccess) status = allow_shared_bytes(select_kernel, shared_bytes);
   return status;
 }
 
-int32_t shared_memory_bytes() { return kSharedBytes > prefill_shared_bytes() ? kSharedBytes : prefill_shared_bytes(); }
-
 cudaError_t launch_embed(const Step& step, cudaStream_t stream) {
-  return launch(embed_kernel, walk(step, static_cast<int64_t>(step.n_tokens) * ((step.model.dim + 7) / 8), kThreads, 0), stream, step);
+  // It follows the copy of the tokens, not a launch.
+  LaunchShape shape = walk(step, static_cast<int64_t>(step.n_tokens) * ((step.model.dim + 7) / 8), kThreads, 0);
+  shape.overlaps = false;
+  return launch(embed_kernel, shape, stream, step);
 }
 
 cudaError_t launch_qkv(const Step& step, const LaneRange& lanes, cudaStream_t stream) {
   if (step.n_tokens > 1) return prefill_qkv(step, lanes, stream);
   const DeviceModel& m = step.model;
-  return launch(qkv_kernel, walk_rows(step, static_cast<int64_t>(lanes.n_lanes) * (m.n_heads + 2 * m.n_kv_heads) * (m.head_dim / 2)), stream, step, lanes);
+  return launch(step.plain ? qkv_kernel<true> : qkv_kernel<false>, walk_rows(step, static_cast<int64_t>(lanes.n_lanes) * (m.n_heads + 2 * m.n_kv_heads) * (m.head_dim / 2)), stream, step, lanes);
 }
 
 cudaError_t launch_attention(const Step& step, const LaneRange& lanes, cudaStream_t stream) {
   if (step.n_tokens > 1) return prefill_attention(step, lanes, stream);
   // How many splits there are is known on the device only, so there are as many blocks as there can be work for.
-  return launch(attention_kernel, walk(step, static_cast<int64_t>(lanes.n_lanes) * step.model.n_heads * kMaxSplits, 1, kSharedBytes), stream, step, lanes);
+  return launch(attention_kernel, walk(step, static_cast<int64_t>(lanes.n_lanes) * step.model.n_heads * kMaxSplits, 1, shared_bytes(step)), stream, step, lanes);
 }
 
 cudaError_t launch_attention_out(const Step& step, const LaneRange& lanes, cudaStream_t stream) {
   if (step.n_tokens > 1) return prefill_attention_out(step, lanes, stream);
-  return launch(attention_out_kernel, walk_rows(step, lanes.n_lanes * half(step.model.dim)), stream, step, lanes);
+  return launch(step.plain ? attention_out_kernel<true> : attention_out_kernel<false>, walk_rows(step, lanes.n_lanes * half(step.model.dim)), stream, step, lanes);
 }
 
 cudaError_t launch_gate_up(const Step& step, const LaneRange& lanes, cudaStream_t stream) {
   if (step.n_tokens > 1) return prefill_gate_up(step, lanes, stream);
-  return launch(gate_up_kernel, walk_rows(step, static_cast<int64_t>(lanes.n_lanes) * step.model.hidden_dim), stream, step, lanes);
+  return launch(step.plain ? gate_up_kernel<true> : gate_up_kernel<false>, walk_rows(step, static_cast<int64_t>(lanes.n_lanes) * step.model.hidden_dim), stream, step, lanes);
 }
 
 cudaError_t launch_down(const Step& step, const LaneRange& lanes, cudaStream_t stream) {
-  if (step.n_tokens == 1) return launch(down_kernel, walk_rows(step, half(step.model.dim)), stream, step, lanes, false);
+  if (step.n_tokens == 1) return launch(step.plain ? down_kernel<true> : down_kernel<false>, walk_rows(step, half(step.model.dim)), stream, step, lanes, false);
   const cudaError_t status = prefill_down_apart(step, lanes, stream);
   return status == cudaSuccess ? launch_join(step, lanes.n_lanes, stream) : status;
 }
 
 cudaError_t launch_down_apart(const Step& step, const LaneRange& lanes, cudaStream_t stream) {
   if (step.n_tokens > 1) return prefill_down_apart(step, lanes, stream);
-  return launch(down_kernel, walk_rows(step, half(step.model.dim)), stream, step, lanes, true);
+  return launch(step.plain ? down_kernel<true> : down_kernel<false>, walk_rows(step, half(step.model.dim)), stream, step, lanes, true);
 }
 
 cudaError_t launch_join(const Step& step, int32_t n_lanes, cudaStream_t stream) {
@@ -110,11 +146,11 @@ cudaError_t launch_join(const Step& step, int32_t n_lanes, cudaStream_t stream) 
 
 cudaError_t launch_head(const Step& step, int32_t first_token, int32_t n_rows, cudaStream_t stream) {
   if (n_rows > 1) return prefill_head(step, first_token, n_rows, stream);
-  return launch(head_kernel, walk_rows(step, half(step.model.vocab_size)), stream, step, first_token);
+  return launch(step.plain ? head_kernel<true> : head_kernel<false>, walk_rows(step, half(step.model.vocab_size)), stream, step, first_token);
 }
 
 cudaError_t launch_select(const Step& step, int32_t count, bool advance, cudaStream_t stream) {
-  return launch(select_kernel, walk(step, kSelectSlices, 1, kSharedBytes), stream, step, count, advance);
+  return launch(select_kernel, walk(step, kSelectSlices, 1, shared_bytes(step)), stream, step, count, advance);
 }
 
 }  // namespace cqil::cuda

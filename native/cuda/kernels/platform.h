@@ -5,3 +5,10 @@
 #else
 #include <cuda_runtime_api.h>
 #endif
+
+// A function that nvcc compiles for both.
+#ifdef __CUDACC__
+#define CQIL_HOST_DEVICE __host__ __device__
+#else
+#define CQIL_HOST_DEVICE
+#endif

@@ -26,12 +26,15 @@ __global__ void __launch_bounds__(kThreads) norm_kernel(const __grid_constant__ 
   const float* weight = m.output_norm;
   if (of != NormOf::kHead) weight = mlp ? m.layers[lanes.first_layer + lane].mlp_norm : m.layers[lanes.first_layer + lane].attention_norm;
   float4* out = reinterpret_cast<float4*>(lane_row(s, s.norm, s.dim_stride, lane, token));
-  for (int i = lane_id(); i < quads; i += kWarpSize) out[i] = scaled(layer_input(s, lane, token, mlp, i), scale, norm_weight(weight, i, m.dim));
+  for (int i = lane_id(); i < quads; i += kWarpSize) {
+    const float4 v = product({layer_input(s, lane, token, mlp, i), norm_weight(weight, i, m.dim)});
+    out[i] = make_float4(v.x * scale, v.y * scale, v.z * scale, v.w * scale);
+  }
 }
 
 cudaError_t norm_rows(const Step& step, const LaneRange& lanes, NormOf of, int first_token, int n_tokens, cudaStream_t stream) {
   const uint32_t blocks = static_cast<uint32_t>((lanes.n_lanes * n_tokens + kWarps - 1) / kWarps);
-  return launch(norm_kernel, {blocks, 1, 1, kThreads, 0, false}, stream, step, lanes, of, first_token, n_tokens);
+  return launch(norm_kernel, {blocks, 1, 1, kThreads, 0, false, false}, stream, step, lanes, of, first_token, n_tokens);
 }
 
 // Bias, norm, RoPE and cache append of every head of every token. Bytes: the heads in and out.
@@ -64,7 +67,7 @@ __global__ void __launch_bounds__(kThreads) scores_kernel(const __grid_constant_
   float highest = -INFINITY, sum = 0;
   for (int i = static_cast<int>(threadIdx.x); i < vocab; i += kThreads) highest = fmaxf(highest, logits[i]);
   highest = warp_max(highest);
-  float* of_warps = shared_floats();
+  float* of_warps = scratch_floats();
   if (lane_id() == 0) of_warps[warp_id()] = highest;
   sync_block();
   for (int i = 0; i < kWarps; i++) highest = fmaxf(highest, of_warps[i]);
@@ -95,7 +98,7 @@ __global__ void __launch_bounds__(kThreads) silu_mul_kernel(float* gate, const f
 }
 
 LaunchShape in_runs(int64_t n, int each) {
-  return {static_cast<uint32_t>((n / each + kThreads - 1) / kThreads), 1, 1, kThreads, 0, false};
+  return {static_cast<uint32_t>((n / each + kThreads - 1) / kThreads), 1, 1, kThreads, 0, false, false};
 }
 
 }  // namespace
@@ -107,7 +110,7 @@ cudaError_t launch_norms(const Step& step, const LaneRange& lanes, bool mlp, cud
 cudaError_t launch_finish_heads(const Step& step, const LaneRange& lanes, cudaStream_t stream) {
   const int64_t items = static_cast<int64_t>(lanes.n_lanes) * step.n_tokens * (step.model.n_heads + 2 * step.model.n_kv_heads);
   const uint32_t bytes = static_cast<uint32_t>(kWarps * step.session.head_stride * 4);
-  return launch(finish_heads_kernel, {static_cast<uint32_t>((items + kWarps - 1) / kWarps), 1, 1, kThreads, bytes, false}, stream, step, lanes);
+  return launch(finish_heads_kernel, {static_cast<uint32_t>((items + kWarps - 1) / kWarps), 1, 1, kThreads, bytes, false, false}, stream, step, lanes);
 }
 
 cudaError_t launch_split(const float* x, uint32_t* parts, int part_stride, int n, cudaStream_t stream) {
@@ -120,9 +123,7 @@ cudaError_t launch_silu_mul(float* gate, const float* up, int64_t n, cudaStream_
 
 cudaError_t prepare_prefill() {
   cudaError_t status = prepare_matmul();
-  if (status == cudaSuccess) status = prepare_prefill_attention();
-  if (status == cudaSuccess) status = allow_shared_bytes(scores_kernel, kSharedBytes);
-  return status;
+  return status == cudaSuccess ? prepare_prefill_attention() : status;
 }
 
 cudaError_t prefill_qkv(const Step& step, const LaneRange& lanes, cudaStream_t stream) {
@@ -142,7 +143,8 @@ cudaError_t prefill_head(const Step& step, int32_t first_token, int32_t n_rows, 
 }
 
 cudaError_t launch_scores(const Step& step, int32_t first_token, int32_t n_rows, cudaStream_t stream) {
-  return launch(scores_kernel, {static_cast<uint32_t>(n_rows), 1, 1, kThreads, kSharedBytes, false}, stream, step, first_token);
+  constexpr uint32_t kBytes = (kReduceFloats + kWarps) * sizeof(float);
+  return launch(scores_kernel, {static_cast<uint32_t>(n_rows), 1, 1, kThreads, kBytes, false, false}, stream, step, first_token);
 }
 
 }  // namespace cqil::cuda

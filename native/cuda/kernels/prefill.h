@@ -5,7 +5,6 @@
 namespace cqil::cuda {
 
 cudaError_t prepare_prefill();
-int32_t prefill_shared_bytes();
 cudaError_t prefill_qkv(const Step& step, const LaneRange& lanes, cudaStream_t stream);
 cudaError_t prefill_attention(const Step& step, const LaneRange& lanes, cudaStream_t stream);
 cudaError_t prefill_attention_out(const Step& step, const LaneRange& lanes, cudaStream_t stream);

@@ -127,7 +127,7 @@ cudaError_t run(const Step& step, const LaneRange& lanes, cudaStream_t stream) {
   const DeviceModel& m = step.model;
   const int queries = m.n_heads / m.n_kv_heads * step.n_tokens;
   const LaunchShape shape = {static_cast<uint32_t>((queries + kQueries - 1) / kQueries), static_cast<uint32_t>(m.n_kv_heads), static_cast<uint32_t>(lanes.n_lanes), kThreads,
-                             static_cast<uint32_t>(prefill_attention_bytes(step.session.head_stride)), false};
+                             static_cast<uint32_t>(prefill_attention_bytes(step.session.head_stride)), false, false};
   return launch(prefill_attention_kernel<D>, shape, stream, step, lanes);
 }
 
@@ -135,13 +135,12 @@ cudaError_t run(const Step& step, const LaneRange& lanes, cudaStream_t stream) {
 
 int32_t prefill_attention_bytes(int32_t head_stride) { return (kQueries * head_stride + kPositions * (head_stride + kTilePad)) * 4; }
 
-int32_t prefill_shared_bytes() { return prefill_attention_bytes(kColumns * kWarpSize); }
-
 cudaError_t prepare_prefill_attention() {
-  cudaError_t status = allow_shared_bytes(prefill_attention_kernel<CQIL_F32>, prefill_shared_bytes());
-  if (status == cudaSuccess) status = allow_shared_bytes(prefill_attention_kernel<CQIL_F16>, prefill_shared_bytes());
-  if (status == cudaSuccess) status = allow_shared_bytes(prefill_attention_kernel<CQIL_BF16>, prefill_shared_bytes());
-  if (status == cudaSuccess) status = allow_shared_bytes(prefill_attention_kernel<CQIL_Q8_0>, prefill_shared_bytes());
+  const int32_t most = prefill_attention_bytes(kColumns * kWarpSize);
+  cudaError_t status = allow_shared_bytes(prefill_attention_kernel<CQIL_F32>, most);
+  if (status == cudaSuccess) status = allow_shared_bytes(prefill_attention_kernel<CQIL_F16>, most);
+  if (status == cudaSuccess) status = allow_shared_bytes(prefill_attention_kernel<CQIL_BF16>, most);
+  if (status == cudaSuccess) status = allow_shared_bytes(prefill_attention_kernel<CQIL_Q8_0>, most);
   return status;
 }
 

@@ -11,6 +11,8 @@
 
 namespace cqil::cuda {
 
+constexpr int kLayersAhead = 8;
+
 // One head of Q, K or V.
 struct HeadOf {
   const Matrix* w;
@@ -39,7 +41,7 @@ __device__ __forceinline__ void finish_head(const DeviceModel& m, const DeviceSe
   if (h.norm) {
     float squares = 0;
     for (int i = lane_id(); i < m.head_dim; i += kWarpSize) squares += values[i] * values[i];
-    const float scale = inverse_root(warp_sum(squares) / static_cast<float>(m.head_dim) + m.norm_eps);
+    const float scale = inverse_root(divide(warp_sum(squares), static_cast<float>(m.head_dim)) + m.norm_eps);
     for (int i = lane_id(); i < m.head_dim; i += kWarpSize) values[i] = values[i] * scale * h.norm[i];
     sync_warp();
   }
@@ -55,29 +57,39 @@ __device__ __forceinline__ void finish_head(const DeviceModel& m, const DeviceSe
   else store_row(h.cache, s.size.kv_dtype, values, s.head_stride);
 }
 
-__device__ __forceinline__ RowSums head_rows(const DeviceModel& m, const HeadOf& h, const Pair& p, const SharedVector& x) {
+__device__ __forceinline__ Run head_run(const DeviceModel& m, const HeadOf& h, int pair) {
+  const Pair p = rope_pair(m, pair);
+  return run_of(*h.w, h.head * m.head_dim + p.first, h.head * m.head_dim + p.second);
+}
+
+// The two rows of a pair after the norm's factor and the bias.
+__device__ __forceinline__ void finish_pair(const DeviceModel& m, const HeadOf& h, const Pair& p, float factor, RowSums& sums) {
   const int row = h.head * m.head_dim;
-  RowSums sums = dot_two(*h.w, row + p.first, row + p.second, 0, m.dim, x);
+  sums.of[0] *= factor;
+  sums.of[1] *= factor;
   if (h.bias) {
     sums.of[0] += h.bias[row + p.first];
     sums.of[1] += h.bias[row + p.second];
   }
-  return sums;
 }
 
-__device__ __forceinline__ void qkv_by_pairs(const Step& step, const LaneRange& lanes, int position) {
+template <bool kPlain, class Wait>
+__device__ __forceinline__ void qkv_by_pairs(const Step& step, const LaneRange& lanes, int position, Wait wait) {
   const DeviceModel& m = step.model;
   const DeviceSession& s = step.session;
   const int pairs = m.head_dim / 2, heads = m.n_heads + 2 * m.n_kv_heads;
-  for_lanes(
-      lanes, s.dim_stride, heads * pairs,
-      [&](int first, int n, const SharedVector& x) { stage_lane_norms(x, m, s, lanes.first_layer, first, n, false); },
-      [&](int lane, int item, const SharedVector& x) {
+  for_lanes<kPlain>(
+      step, lanes, s.dim_stride, heads * pairs, 1,
+      [&](int lane, int item, int) { return head_run(m, head_of(m, s, lanes.first_layer + lane, item / pairs, position), item % pairs); }, wait,
+      [&](int first, int n) { stage_lane_norms(m, s, lanes.first_layer, first, n, false); },
+      [&](int lane, int item, auto& stream, const SharedVector& x) {
+        RowSums sums = stream.next(x);
         const HeadOf h = head_of(m, s, lanes.first_layer + lane, item / pairs, position);
         const int i = item % pairs;
         const Pair p = rope_pair(m, i);
-        RowSums sums = head_rows(m, h, p, x);
+        const float factor = norm_factor(m, x);
         if (lane_id() != 0) return;
+        finish_pair(m, h, p, factor, sums);
         if (h.turned) rotate(m, s, position, i, sums.of[0], sums.of[1]);
         if (h.query) {
           float* query = lane_row(s, s.query, s.query_stride, lane, 0) + h.head * s.head_stride;
@@ -90,49 +102,60 @@ __device__ __forceinline__ void qkv_by_pairs(const Step& step, const LaneRange& 
       });
 }
 
-__device__ __forceinline__ void qkv_by_heads(const Step& step, const LaneRange& lanes, int position) {
+template <class Wait>
+__device__ __forceinline__ void qkv_by_heads(const Step& step, const LaneRange& lanes, int position, Wait wait) {
   const DeviceModel& m = step.model;
   const DeviceSession& s = step.session;
-  const int heads = m.n_heads + 2 * m.n_kv_heads;
-  const SharedVector x{0};
-  float* values = shared_floats() + s.dim_stride;
+  const int heads = m.n_heads + 2 * m.n_kv_heads, block = static_cast<int>(blockIdx.x), blocks = static_cast<int>(gridDim.x);
+  // Of this warp in a head, and of this block in a lane.
+  const int pairs = warp_id() < m.head_dim / 2 ? (m.head_dim / 2 - warp_id() + kWarps - 1) / kWarps : 0;
+  const int mine = block < heads ? (heads - block + blocks - 1) / blocks : 0;
+  auto run_at = [&](int k) {
+    const int head = block + k / pairs % mine * blocks, lane = lanes.first_lane + k / (pairs * mine);
+    return head_run(m, head_of(m, s, lanes.first_layer + lane, head, position), warp_id() + k % pairs * kWarps);
+  };
+  RowStream<false, decltype(run_at)> stream(step, run_at, pairs * mine * lanes.n_lanes);
+  stream.begin();
+  wait();
+  const SharedVector x = staged_at(0, s.dim_stride);
+  float* values = scratch_floats() + staged_floats(s.dim_stride);
   for (int lane = lanes.first_lane; lane < lanes.first_lane + lanes.n_lanes; lane++) {
     sync_block();
-    stage_lane_norms(x, m, s, lanes.first_layer, lane, 1, false);
-    for (int head = static_cast<int>(blockIdx.x); head < heads; head += static_cast<int>(gridDim.x)) {
-      sync_block();
-      const HeadOf h = head_of(m, s, lanes.first_layer + lane, head, position);
+    stage_lane_norms(m, s, lanes.first_layer, lane, 1, false);
+    sync_block();
+    CQIL_NO_UNROLL for (int head = block; head < heads; head += blocks) {
       for (int i = m.head_dim + static_cast<int>(threadIdx.x); i < s.head_stride; i += kThreads) values[i] = 0;
-      for (int i = warp_id(); i < m.head_dim / 2; i += kWarps) {
+      CQIL_NO_UNROLL for (int i = warp_id(); i < m.head_dim / 2; i += kWarps) {
+        RowSums sums = stream.next(x);
         const Pair p = rope_pair(m, i);
-        const RowSums sums = head_rows(m, h, p, x);
+        finish_pair(m, head_of(m, s, lanes.first_layer + lane, head, position), p, norm_factor(m, x), sums);
         if (lane_id() == 0) {
           values[p.first] = sums.of[0];
           values[p.second] = sums.of[1];
         }
       }
       sync_block();
+      const HeadOf h = head_of(m, s, lanes.first_layer + lane, head, position);
       if (warp_id() == 0) finish_head(m, s, h, position, values, lane_row(s, s.query, s.query_stride, lane, 0) + h.head * s.head_stride);
+      sync_block();
     }
   }
 }
 
-__device__ __forceinline__ void qkv_phase(const Step& step, const LaneRange& lanes) {
-  const int position = load_fresh(step.session.position);
-  if (heads_must_be_whole(step.model, step.session, lanes.first_layer + lanes.first_lane)) qkv_by_heads(step, lanes, position);
-  else qkv_by_pairs(step, lanes, position);
-}
-
-// The rows this warp will start with.
-__device__ __forceinline__ void prefetch_qkv(const Step& step, const LaneRange& lanes) {
+// wait() returns when the phase before has ended.
+template <bool kPlain, class Wait>
+__device__ __forceinline__ void qkv_phase(const Step& step, const LaneRange& lanes, Wait wait) {
   const DeviceModel& m = step.model;
-  const int pairs = m.head_dim / 2, items = (m.n_heads + 2 * m.n_kv_heads) * pairs, item = grid_warp();
-  if (item >= items * lanes.n_lanes) return;
-  const int in_lane = item % items;
-  const HeadOf h = head_of(m, step.session, lanes.first_layer + lanes.first_lane + item / items, in_lane / pairs, 0);
-  const Pair p = rope_pair(m, in_lane % pairs);
-  prefetch_row(*h.w, h.head * m.head_dim + p.first);
-  prefetch_row(*h.w, h.head * m.head_dim + p.second);
+  const int position = load_fresh(step.session.position);  // no phase of a token writes it
+  prefetch_norms(m, lanes, false);
+  // The descriptions of the next layers, which every phase there asks for first.
+  const int next = lanes.first_layer + lanes.first_lane + lanes.n_lanes;
+  if (blockIdx.x == 0 && next < m.n_layers)
+    prefetch(m.layers + next, static_cast<int64_t>(sizeof(DeviceLayer)) * min(m.n_layers - next, kLayersAhead), static_cast<int>(threadIdx.x), kThreads);
+  if constexpr (!kPlain) {
+    if (heads_must_be_whole(m, step.session, lanes.first_layer + lanes.first_lane)) return qkv_by_heads(step, lanes, position, wait);
+  }
+  qkv_by_pairs<kPlain>(step, lanes, position, wait);
 }
 
 }  // namespace cqil::cuda

@@ -41,7 +41,7 @@ __device__ __forceinline__ Candidate no_candidate() { return {-INFINITY, 0x7ffff
 
 // Maximum, sum of exponentials below it, and the best of logits[first, end) to `to`.
 __device__ __forceinline__ void select_slice(const float* logits, int first, int end, int count, float* to) {
-  float* held = shared_floats();
+  float* held = scratch_floats();
   float sum = 0;
   for (int i = first + static_cast<int>(threadIdx.x); i < end; i += kThreads) {
     const float logit = load_fresh(logits + i);
@@ -106,8 +106,10 @@ __device__ __forceinline__ void merge_slices(const Step& step, int slices, int l
   }
 }
 
-// Row 0 of the logits. count >= 1.
-__device__ __forceinline__ void select_phase(const Step& step, int count, bool advance) {
+// Row 0 of the logits. count >= 1. wait() returns when they are there.
+template <class Wait>
+__device__ __forceinline__ void select_phase(const Step& step, int count, bool advance, Wait wait) {
+  wait();
   const DeviceSession& s = step.session;
   const int vocab = step.model.vocab_size;
   if (count > vocab) count = vocab;
@@ -122,7 +124,7 @@ __device__ __forceinline__ void select_phase(const Step& step, int count, bool a
   }
   fence();
   sync_block();
-  uint32_t* last = reinterpret_cast<uint32_t*>(shared_floats());
+  uint32_t* last = reinterpret_cast<uint32_t*>(scratch_floats());
   if (threadIdx.x == 0) {
     *last = arrive(s.grid_arrivals + kSelectArrivals, 1) == static_cast<uint32_t>(blocks - 1);
     if (*last) s.grid_arrivals[kSelectArrivals] = 0;

@@ -1,3 +1,5 @@
+#include <algorithm>
+
 #include "../../core/dtype.h"
 #include "launch.h"
 #include "limits.h"
@@ -79,8 +81,30 @@ DeviceSession bind_session(const cqil_shape& shape, const SessionSize& size, voi
 
 bool shape_supported(const cqil_shape& shape) {
   return shape.head_dim >= 2 && shape.head_dim <= 256 && shape.head_dim % 2 == 0 && shape.n_kv_heads > 0 &&
-         shape.n_heads % shape.n_kv_heads == 0 && shape.dim > 0 && shape.dim <= kMaxStaged &&
-         static_cast<int64_t>(shape.n_heads) * shape.head_dim <= kMaxStaged;
+         shape.n_heads % shape.n_kv_heads == 0 && shape.dim > 0;
 }
+
+SharedPlan shared_plan(const cqil_shape& shape, int32_t max_lanes, int64_t most_bytes) {
+  constexpr int64_t kFixed = kReduceFloats * 4 + kWarps * int64_t{kLeastRing};
+  // Half of a large memory, so that a block of one launch and one of the next fit side by side; each is charged a kilobyte more.
+  constexpr int64_t kLarge = 200 * 1024, kCharged = 1024;
+  const int32_t dim = staged_floats(whole(shape.dim, 32)), hidden = staged_floats(whole(shape.hidden_dim, 32));
+  const int32_t attention = staged_floats(whole(static_cast<int64_t>(shape.n_heads) * shape.head_dim, 32));
+  const int32_t least = std::max({staged_floats(kPieceFloats), dim + whole(shape.head_dim, 32), attention});
+  for (const int64_t budget : {most_bytes >= kLarge ? most_bytes / 2 - kCharged : most_bytes, most_bytes}) {
+    const int64_t room = (budget - kFixed) / 4;
+    if (room < least) continue;
+    // As many lanes' vectors as fit, and the rest for the rings.
+    const int64_t each = std::max({dim, attention, hidden <= room ? hidden : 0});
+    const int64_t stage = std::max<int64_t>(least, std::min<int64_t>(max_lanes, room / each) * each);
+    auto ring = [&](int64_t bytes) {
+      return static_cast<int32_t>(std::min<int64_t>(kMostRing, (bytes - kReduceFloats * 4 - stage * 4) / kWarps / 16 * 16));
+    };
+    return {static_cast<int32_t>(stage), ring(budget), ring(most_bytes)};
+  }
+  return {};
+}
+
+uint32_t shared_bytes(const Step& step) { return static_cast<uint32_t>((kReduceFloats + step.stage_floats) * 4 + kWarps * step.ring_bytes); }
 
 }  // namespace cqil::cuda

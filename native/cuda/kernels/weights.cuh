@@ -1,15 +1,17 @@
 // How each weight format is read by a product of one token: a row is a run of chunks of about 16 bytes, one for each thread of a
-// warp in turn. Every format is a struct with
+// warp in turn. 32 chunks of two rows are a part, which lies in shared memory as the rows do: kRowBytes of each row, then
+// kScaleBytes of the scales of each, where they have a plane of their own. Every format is a struct with
 //   kWeights        weights per chunk
-//   kUnroll         chunks of a row a thread has in flight at a time
-//   Chunk           its registers
-//   load(row, scales, chunk)
+//   kRowBytes, kScaleBytes
+//   kSlots          how many stages a ring of weights has, of one part each or more
+//   Chunk           a chunk's registers
+//   load(row, scales, chunk)          of a part; chunk 0 ... 31
 //   add_dot(chunks, index, x, sums)   sums[r] += chunk r . x for kRows rows that share x; index is the chunk's place in the row
 //
 // Nibbles become floats without a conversion instruction, which runs at an eighth of the rate of the rest: a value q of b <= 7
 // bits put under the exponent of 1.0 is v = 1 + q / 2^b, one byte permutation for each weight. Then
 //   sum q x = 2^b (sum v x - sum x),
-// and sum x is shared by all rows. Block layouts are those of GGUF as repacked by pack.h.
+// and sum x was taken when x was staged. Block layouts are those of GGUF as repacked by pack.h.
 #pragma once
 #include "intrinsics.cuh"
 #include "launch.h"
@@ -24,9 +26,9 @@ constexpr int kRows = 2;
 __device__ __forceinline__ float unit_float(uint32_t t, int i) {
   return float_from_bits(select_bytes(t, 0x3f000000u, 0x7044u | static_cast<uint32_t>(i) << 8));
 }
-// Byte i of t, exact.
-__device__ __forceinline__ float byte_float(uint32_t t, int i) {
-  return float_from_bits(select_bytes(t, 0x4b000000u, 0x7440u | static_cast<uint32_t>(i))) - 8388608.0f;
+// Byte i of t less `offset`, exact.
+__device__ __forceinline__ float byte_float(uint32_t t, int i, float offset = 0.0f) {
+  return float_from_bits(select_bytes(t, 0x4b000000u, 0x7440u | static_cast<uint32_t>(i))) - (8388608.0f + offset);
 }
 __device__ __forceinline__ float add_dot4(float sum, float a, float b, float c, float d, const float4& x) {
   sum = fmaf(a, x.x, sum);
@@ -37,17 +39,30 @@ __device__ __forceinline__ float add_dot4(float sum, float a, float b, float c, 
 __device__ __forceinline__ float add_units(float sum, uint32_t t, const float4& x) {
   return add_dot4(sum, unit_float(t, 0), unit_float(t, 1), unit_float(t, 2), unit_float(t, 3), x);
 }
-__device__ __forceinline__ float sum4(const float4& x) { return (x.x + x.y) + (x.z + x.w); }
+__device__ __forceinline__ uint4 shared_words(const uint8_t* at) { return *reinterpret_cast<const uint4*>(at); }
 __device__ __forceinline__ uint32_t word(const uint4& v, int i) { return i == 0 ? v.x : i == 1 ? v.y : i == 2 ? v.z : v.w; }
 
 template <int D>
 struct Format;
 
-template <>
-struct Format<CQIL_F32> {
-  static constexpr int kWeights = 4, kUnroll = 4;
+// Formats whose chunks are the 16 bytes of a row in turn.
+struct PlainChunks {
+  static constexpr int kRowBytes = 32 * 16, kScaleBytes = 0, kSlots = 4;
+  // Of both planes, in a row of so many chunks.
+  __device__ static __forceinline__ int row_bytes(int chunks) { return 16 * chunks; }
+  __device__ static __forceinline__ int scale_bytes(int) { return 0; }
   using Chunk = uint4;
-  __device__ static __forceinline__ Chunk load(const uint8_t* row, const uint16_t*, int chunk) { return load_weights(row + 16 * chunk); }
+  __device__ static __forceinline__ Chunk load(const uint8_t* row, const uint16_t*, int chunk) { return shared_words(row + 16 * chunk); }
+};
+// Sixteen bytes of quants, and the scale of their block.
+struct ScaledChunk {
+  uint4 q;
+  uint16_t d;
+};
+
+template <>
+struct Format<CQIL_F32> : PlainChunks {
+  static constexpr int kWeights = 4;
   __device__ static __forceinline__ void add_dot(const Chunk (&c)[kRows], int index, const SharedVector& x, float (&sums)[kRows]) {
     const float4 v = x.quad(index);
     CQIL_UNROLL for (int r = 0; r < kRows; r++)
@@ -57,10 +72,8 @@ struct Format<CQIL_F32> {
 
 // Both 16-bit formats: eight weights; Halves gives the float of the low and of the high half of a word.
 template <class Halves>
-struct Format16 {
-  static constexpr int kWeights = 8, kUnroll = 4;
-  using Chunk = uint4;
-  __device__ static __forceinline__ Chunk load(const uint8_t* row, const uint16_t*, int chunk) { return load_weights(row + 16 * chunk); }
+struct Format16 : PlainChunks {
+  static constexpr int kWeights = 8;
   __device__ static __forceinline__ void add_dot(const Chunk (&c)[kRows], int index, const SharedVector& x, float (&sums)[kRows]) {
     const float4 a = x.quad(2 * index), b = x.quad(2 * index + 1);
     CQIL_UNROLL for (int r = 0; r < kRows; r++) {
@@ -84,14 +97,12 @@ struct Format<CQIL_BF16> : Format16<HalvesBF16> {};
 
 // Half a block: 16 x int8 q, w = d q.
 template <>
-struct Format<CQIL_Q8_0> {
-  static constexpr int kWeights = 16, kUnroll = 3;
-  struct Chunk {
-    uint4 q;
-    uint16_t d;
-  };
+struct Format<CQIL_Q8_0> : PlainChunks {
+  static constexpr int kWeights = 16, kScaleBytes = 32, kSlots = 3;
+  __device__ static __forceinline__ int scale_bytes(int chunks) { return chunks; }
+  using Chunk = ScaledChunk;
   __device__ static __forceinline__ Chunk load(const uint8_t* row, const uint16_t* scales, int chunk) {
-    return {load_weights(row + 16 * chunk), load_u16(scales + chunk / 2)};
+    return {shared_words(row + 16 * chunk), scales[chunk / 2]};
   }
   __device__ static __forceinline__ void add_dot(const Chunk (&c)[kRows], int index, const SharedVector& x, float (&sums)[kRows]) {
     float dot[kRows] = {};
@@ -99,7 +110,7 @@ struct Format<CQIL_Q8_0> {
       const float4 v = x.quad(4 * index + i);
       CQIL_UNROLL for (int r = 0; r < kRows; r++) {
         const uint32_t t = word(c[r].q, i) ^ 0x80808080u;  // q + 128
-        dot[r] = add_dot4(dot[r], byte_float(t, 0) - 128.0f, byte_float(t, 1) - 128.0f, byte_float(t, 2) - 128.0f, byte_float(t, 3) - 128.0f, v);
+        dot[r] = add_dot4(dot[r], byte_float(t, 0, 128.0f), byte_float(t, 1, 128.0f), byte_float(t, 2, 128.0f), byte_float(t, 3, 128.0f), v);
       }
     }
     CQIL_UNROLL for (int r = 0; r < kRows; r++) sums[r] = fmaf(float_from_half(c[r].d), dot[r], sums[r]);
@@ -108,20 +119,18 @@ struct Format<CQIL_Q8_0> {
 
 // A block: weight i in the low nibble of byte i, weight 16 + i in its high nibble, w = d (q - 8).
 template <>
-struct Format<CQIL_Q4_0> {
-  static constexpr int kWeights = 32, kUnroll = 3;
-  struct Chunk {
-    uint4 q;
-    uint16_t d;
-  };
+struct Format<CQIL_Q4_0> : PlainChunks {
+  static constexpr int kWeights = 32, kScaleBytes = 64, kSlots = 3;
+  __device__ static __forceinline__ int scale_bytes(int chunks) { return 2 * chunks; }
+  using Chunk = ScaledChunk;
   __device__ static __forceinline__ Chunk load(const uint8_t* row, const uint16_t* scales, int chunk) {
-    return {load_weights(row + 16 * chunk), load_u16(scales + chunk)};
+    return {shared_words(row + 16 * chunk), scales[chunk]};
   }
   __device__ static __forceinline__ void add_dot(const Chunk (&c)[kRows], int index, const SharedVector& x, float (&sums)[kRows]) {
-    float dot[kRows] = {}, total = 0;
+    float dot[kRows] = {};
+    const float total = x.sum16(2 * index) + x.sum16(2 * index + 1);
     CQIL_UNROLL for (int i = 0; i < 4; i++) {
       const float4 low = x.quad(8 * index + i), high = x.quad(8 * index + 4 + i);
-      total += sum4(low) + sum4(high);
       CQIL_UNROLL for (int r = 0; r < kRows; r++) {
         const uint32_t w = word(c[r].q, i);
         dot[r] = add_units(dot[r], (w << 3 & 0x78787878u) | 0x80808080u, low);
@@ -145,19 +154,21 @@ __device__ __forceinline__ uint32_t k_scale_and_min(const uint4& header, int j) 
 // and the high nibbles of quant bytes 16 e …, which are weights 64 (e / 2) + 16 (e % 2) … and those 32 further on.
 template <int kBits>
 struct FormatK45 {
-  static constexpr int kWeights = 32, kUnroll = 2;
   static constexpr int kBlockBytes = kBits == 4 ? 144 : 176;
+  static constexpr int kWeights = 32, kRowBytes = 4 * kBlockBytes, kScaleBytes = 0, kSlots = 3;
+  __device__ static __forceinline__ int row_bytes(int chunks) { return chunks / 8 * kBlockBytes; }
+  __device__ static __forceinline__ int scale_bytes(int) { return 0; }
   struct Chunk {
     uint4 header, q;
     uint4 fifth;  // of Q5_K
   };
   __device__ static __forceinline__ Chunk load(const uint8_t* row, const uint16_t*, int chunk) {
-    const uint8_t* block = row + static_cast<int64_t>(chunk / 8) * kBlockBytes;
+    const uint8_t* block = row + chunk / 8 * kBlockBytes;
     const int e = chunk % 8;
     Chunk c;
-    c.header = load_weights(block);
-    c.q = load_weights(block + (kBits == 4 ? 16 : 48) + 16 * e);
-    c.fifth = kBits == 4 ? c.q : load_weights(block + 16 + 16 * (e % 2));
+    c.header = shared_words(block);
+    c.q = shared_words(block + (kBits == 4 ? 16 : 48) + 16 * e);
+    c.fifth = kBits == 4 ? c.q : shared_words(block + 16 + 16 * (e % 2));
     return c;
   }
   // Byte-wise q << (7 - kBits) | 0x80.
@@ -168,11 +179,10 @@ struct FormatK45 {
   __device__ static __forceinline__ void add_dot(const Chunk (&c)[kRows], int index, const SharedVector& x, float (&sums)[kRows]) {
     const int e = index % 8, pair = e / 2;
     const int quad = index / 8 * 64 + pair * 16 + e % 2 * 4;
-    float low_dot[kRows] = {}, high_dot[kRows] = {}, low_total = 0, high_total = 0;
+    float low_dot[kRows] = {}, high_dot[kRows] = {};
+    const float low_total = x.sum16(quad / 4), high_total = x.sum16(quad / 4 + 2);
     CQIL_UNROLL for (int i = 0; i < 4; i++) {
       const float4 low = x.quad(quad + i), high = x.quad(quad + 8 + i);
-      low_total += sum4(low);
-      high_total += sum4(high);
       CQIL_UNROLL for (int r = 0; r < kRows; r++) {
         const uint32_t w = word(c[r].q, i), fifth = word(c[r].fifth, i);
         low_dot[r] = add_units(low_dot[r], units(w & 0x0f0f0f0fu, fifth, 2 * pair), low);
@@ -200,26 +210,27 @@ struct Format<CQIL_Q5_K> : FormatK45<5> {};
 // 128 half + 32 group + 16 (e % 2) … and their high nibbles those 64 further on.
 template <>
 struct Format<CQIL_Q6_K> {
-  static constexpr int kWeights = 32, kUnroll = 2;
+  static constexpr int kWeights = 32, kRowBytes = 4 * 208, kScaleBytes = 8, kSlots = 2;
+  __device__ static __forceinline__ int row_bytes(int chunks) { return chunks / 8 * 208; }
+  __device__ static __forceinline__ int scale_bytes(int chunks) { return chunks / 8 * 2; }
   struct Chunk {
     uint4 q, top;
     uint16_t d;
     uint8_t low_scale, high_scale;
   };
   __device__ static __forceinline__ Chunk load(const uint8_t* row, const uint16_t* scales, int chunk) {
-    const uint8_t* block = row + static_cast<int64_t>(chunk / 8) * 208;
+    const uint8_t* block = row + chunk / 8 * 208;
     const int e = chunk % 8, half = e / 4, run = 8 * half + e % 4;
-    return {load_weights(block + 16 * e), load_weights(block + 128 + 32 * half + 16 * (e % 2)), load_u16(scales + chunk / 8),
-            block[192 + run], block[196 + run]};
+    return {shared_words(block + 16 * e), shared_words(block + 128 + 32 * half + 16 * (e % 2)), scales[chunk / 8], block[192 + run],
+            block[196 + run]};
   }
   __device__ static __forceinline__ void add_dot(const Chunk (&c)[kRows], int index, const SharedVector& x, float (&sums)[kRows]) {
     const int e = index % 8, group = e / 2 % 2;
     const int quad = index / 8 * 64 + e / 4 * 32 + group * 8 + e % 2 * 4;
-    float low_dot[kRows] = {}, high_dot[kRows] = {}, low_total = 0, high_total = 0;
+    float low_dot[kRows] = {}, high_dot[kRows] = {};
+    const float low_total = x.sum16(quad / 4), high_total = x.sum16(quad / 4 + 4);
     CQIL_UNROLL for (int i = 0; i < 4; i++) {
       const float4 low = x.quad(quad + i), high = x.quad(quad + 16 + i);
-      low_total += sum4(low);
-      high_total += sum4(high);
       CQIL_UNROLL for (int r = 0; r < kRows; r++) {
         const uint32_t w = word(c[r].q, i), top = word(c[r].top, i) >> (2 * group);
         low_dot[r] = add_units(low_dot[r], (w << 1 & 0x1e1e1e1eu) | (top << 5 & 0x60606060u) | 0x80808080u, low);
