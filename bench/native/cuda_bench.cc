@@ -27,7 +27,7 @@ using namespace cqil;
 
 constexpr int32_t kContext = 128;  // tokens before the first that is timed
 constexpr int32_t kTokens = 32;    // timed per round
-constexpr int kRounds = 7;
+constexpr int kRounds = 5;
 
 struct Shape {
   const char* name;

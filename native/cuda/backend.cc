@@ -89,8 +89,9 @@ cqil_status model_create(const cqil_weights* weights, const cqil_model_options* 
 }
 
 uint32_t executions(const cqil_backend_model* model) {
-  const bool cooperative = reinterpret_cast<const Model*>(model)->device.cooperative;
-  return 1u << CQIL_WIDE | 1u << CQIL_LANES | (cooperative ? 1u << CQIL_PERSISTENT : 0u);
+  const Model& on = *reinterpret_cast<const Model*>(model);
+  const bool persistent = on.device.cooperative && token_supported(on.weights.device());
+  return 1u << CQIL_WIDE | 1u << CQIL_LANES | (persistent ? 1u << CQIL_PERSISTENT : 0u);
 }
 
 // Memory is freed on the device it belongs to; where that is lost, freeing fails and says nothing.

@@ -35,7 +35,7 @@ class Session {
 
   // A forward's view of this session; launches of one token may overlap, where the caller lets them.
   Step step(int32_t n_tokens) const {
-    return {model.weights.device(), device, n_tokens, model.device.multiprocessors, shared.stage_floats, shared.ring_bytes, shared.token_ring_bytes, model.weights.device().plain_formats && device.size.kv_dtype != CQIL_Q8_0, false};
+    return {model.weights.device(), device, n_tokens, model.device.multiprocessors, shared.stage_floats, shared.ring_bytes, false};
   }
   // Waits for all that is in flight, whatever came of it.
   void drain() const;

@@ -76,14 +76,18 @@ Weights::Weights(const cqil_weights& host, const Weights* base) : base_(base) {
   vectors_ = device_array<float>(all_vector_floats(host));
   upload.vectors = vectors_.get();
 
-  device_ = {shape.dim,        shape.hidden_dim, shape.head_dim,         shape.n_heads,        shape.n_kv_heads, shape.n_layers,
-             shape.vocab_size, shape.norm_eps,   shape.rope_interleaved, shape.sliding_window, nullptr,          {},
-             {},               true,             1,                       nullptr};
+  device_.dim = shape.dim, device_.hidden_dim = shape.hidden_dim, device_.head_dim = shape.head_dim;
+  device_.n_heads = shape.n_heads, device_.n_kv_heads = shape.n_kv_heads, device_.n_layers = shape.n_layers, device_.vocab_size = shape.vocab_size;
+  device_.norm_eps = shape.norm_eps, device_.rope_interleaved = shape.rope_interleaved, device_.sliding_window = shape.sliding_window;
+  const auto pairs = static_cast<uint64_t>(shape.head_dim / 2);
+  device_.pairs_inverse = static_cast<uint32_t>(((uint64_t{1} << 32) + pairs - 1) / pairs);
+  device_.format = host.layers[0].wq.dtype;
+  device_.gate_up_runs = 1;
+  device_.heads_per_kv = shape.n_heads / shape.n_kv_heads;
   device_.token_embedding = place(host.token_embedding, upload);
   device_.output = place(host.output, upload);
   device_.output_norm = place_vector(host.output_norm, upload);
 
-  device_.plain_formats = host.output.dtype <= CQIL_Q4_0;
   for (int32_t i = 0; i < shape.n_layers; i++) {
     const cqil_layer& from = host.layers[i];
     DeviceLayer to = {};
@@ -104,8 +108,8 @@ Weights::Weights(const cqil_weights& host, const Weights* base) : base_(base) {
     to.w_down = place(from.w_down, upload);
     host_layers_.push_back(to);
     if (to.w_gate.dtype != to.w_up.dtype) device_.gate_up_runs = 2;
-    for (const auto member : kMatrices) device_.plain_formats = device_.plain_formats && (from.*member).dtype <= CQIL_Q4_0;
-    device_.plain_formats = device_.plain_formats && device_.gate_up_runs == 1 && !to.q_norm && !to.k_norm;
+    for (const auto member : kMatrices)
+      if ((from.*member).dtype != device_.format) device_.format = -1;
   }
   layers_ = device_array<DeviceLayer>(host_layers_.size());
   upload.copy(layers_.get(), host_layers_.data(), static_cast<int64_t>(host_layers_.size() * sizeof(DeviceLayer)));

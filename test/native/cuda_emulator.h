@@ -305,6 +305,7 @@ inline uint16_t half_from_float(float value) { return f16_from_float(value); }
 inline uint32_t bf16_pair(float low, float high) {
   return static_cast<uint32_t>(cqil::bf16_from_float(low)) | static_cast<uint32_t>(cqil::bf16_from_float(high)) << 16;
 }
+inline uint32_t multiply_high(uint32_t a, uint32_t b) { return static_cast<uint32_t>(uint64_t{a} * b >> 32); }
 inline float divide(float a, float b) { return a / b; }
 inline float inverse_root(float value) { return 1.0f / std::sqrt(value); }
 

@@ -38,8 +38,7 @@ class Bench {
     constexpr int64_t kSizes[] = {101376, 166912, 232448};
     const SharedPlan plan = shared_plan(shape, c.lanes, kSizes[random.below(3)]);
     that(plan.stage_floats > 0, name + " fits shared memory");
-    step.stage_floats = plan.stage_floats, step.ring_bytes = plan.ring_bytes, step.token_ring_bytes = plan.token_ring_bytes;
-    step.plain = step.model.plain_formats && c.kv_dtype != CQIL_Q8_0;
+    step.stage_floats = plan.stage_floats, step.ring_bytes = plan.ring_bytes;
     step.overlaps = n_tokens == 1;
     lanes = {0, 0, c.lanes};
     fill_cache();

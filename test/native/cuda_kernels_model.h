@@ -103,7 +103,9 @@ class RandomModel {
     device.dim = c.dim, device.hidden_dim = c.hidden_dim, device.head_dim = c.head_dim;
     device.n_heads = c.n_heads, device.n_kv_heads = c.n_kv_heads, device.n_layers = c.lanes, device.vocab_size = c.vocab_size;
     device.norm_eps = 1e-5f, device.rope_interleaved = c.interleaved, device.sliding_window = c.window;
-    device.plain_formats = c.dtype <= CQIL_Q4_0 && c.v_down_dtype <= CQIL_Q4_0 && c.up_dtype == c.dtype && !c.head_norms;
+    device.format = c.v_down_dtype == c.dtype && c.up_dtype == c.dtype ? c.dtype : -1;
+    device.heads_per_kv = c.n_heads / c.n_kv_heads;
+    device.pairs_inverse = static_cast<uint32_t>(((uint64_t{1} << 32) + static_cast<uint64_t>(c.head_dim / 2) - 1) / static_cast<uint64_t>(c.head_dim / 2));
     device.gate_up_runs = c.up_dtype == c.dtype ? 1 : 2;
     device.layers = keep(to_device(device_layers));
     device.token_embedding = matrix(embedding, c.dtype, c.vocab_size, c.dim);

@@ -192,31 +192,42 @@ __device__ __forceinline__ void attend(const Step& step, const AttendItem& item)
   }
 }
 
-template <int D>
+template <int D, int kMostHeads>
 __device__ __forceinline__ void attend_heads(const Step& step, const AttendItem& item, int heads_at_once) {
-  if (heads_at_once == 1) attend<D, 1>(step, item);
-  else if (heads_at_once == 2) attend<D, 2>(step, item);
-  else attend<D, 4>(step, item);
+  if (heads_at_once == 1) return attend<D, 1>(step, item);
+  if constexpr (kMostHeads == 4) {
+    if (heads_at_once == 4) return attend<D, 4>(step, item);
+  }
+  attend<D, 2>(step, item);
 }
 
-// wait() returns when the phase before has ended. Only the newest position is that phase's.
-template <class Wait>
+// wait() returns when the phase before has ended. Only the newest position is that phase's. kMostHeads: that are taken together.
+template <int kMostHeads, class Wait>
 __device__ __forceinline__ void attention_phase(const Step& step, const LaneRange& lanes, Wait wait) {
   const DeviceModel& m = step.model;
   const DeviceSession& s = step.session;
   const int position = load_fresh(s.position);
   const int first = m.sliding_window > 0 && position + 1 > m.sliding_window ? position + 1 - m.sliding_window : 0;
-  const int length = split_length(position + 1 - first), n_splits = (position + 1 - first + length - 1) / length;
-  const int sharing = m.n_heads / m.n_kv_heads, heads_at_once = sharing < 3 ? sharing : 4;
-  const int parts = (sharing + heads_at_once - 1) / heads_at_once, per_lane = m.n_kv_heads * parts * n_splits;
+  const int length = split_length(position + 1 - first);
+  const int n_splits = position + 1 - first <= length ? 1 : (position + 1 - first + length - 1) / length;
+  const int sharing = m.heads_per_kv;
+  // Heads that share keys are taken together where there are blocks enough for that: it changes no bit.
+  int heads_at_once = sharing < 3 ? sharing : kMostHeads, parts = sharing < 3 ? 1 : (sharing + kMostHeads - 1) / kMostHeads;
+  while (heads_at_once > 1 && lanes.n_lanes * m.n_kv_heads * parts * n_splits < static_cast<int>(gridDim.x)) {
+    heads_at_once /= 2;
+    parts = heads_at_once == 2 ? (sharing + 1) / 2 : sharing;
+  }
+  const int per_lane = m.n_kv_heads * parts * n_splits;
   auto item_at = [&](int i) {
     AttendItem item;
-    item.lane = lanes.first_lane + i / per_lane;
+    item.lane = lanes.first_lane;
+    for (; i >= per_lane; i -= per_lane) item.lane++;
     item.layer = lanes.first_layer + item.lane;
-    item.split = i % n_splits;
     item.n_splits = n_splits;
-    const int part = i / n_splits % parts;
-    item.kv_head = i % per_lane / (n_splits * parts);
+    item.split = n_splits == 1 ? 0 : i % n_splits;
+    const int group = n_splits == 1 ? i : i / n_splits;
+    item.kv_head = parts == 1 ? group : group / parts;
+    const int part = group - item.kv_head * parts;
     item.first_head = item.kv_head * sharing + part * heads_at_once;
     item.n_heads = sharing - part * heads_at_once < heads_at_once ? sharing - part * heads_at_once : heads_at_once;
     item.first = first + item.split * length;
@@ -235,10 +246,10 @@ __device__ __forceinline__ void attention_phase(const Step& step, const LaneRang
   for (int i = block; i < items; i += static_cast<int>(gridDim.x)) {
     const AttendItem item = item_at(i);
     switch (s.size.kv_dtype) {
-      case CQIL_F32: attend_heads<CQIL_F32>(step, item, heads_at_once); break;
-      case CQIL_F16: attend_heads<CQIL_F16>(step, item, heads_at_once); break;
-      case CQIL_BF16: attend_heads<CQIL_BF16>(step, item, heads_at_once); break;
-      default: attend_heads<CQIL_Q8_0>(step, item, heads_at_once);
+      case CQIL_F32: attend_heads<CQIL_F32, kMostHeads>(step, item, heads_at_once); break;
+      case CQIL_F16: attend_heads<CQIL_F16, kMostHeads>(step, item, heads_at_once); break;
+      case CQIL_BF16: attend_heads<CQIL_BF16, kMostHeads>(step, item, heads_at_once); break;
+      default: attend_heads<CQIL_Q8_0, kMostHeads>(step, item, heads_at_once);
     }
   }
 }

@@ -30,25 +30,30 @@ struct Run {
   int dtype, chunks;
 };
 
-// work(an integral constant of this format). kPlain: it is none of 256 weights a block (DeviceModel::plain).
+// Kernels are compiled for one weight format each, and once for any: code that is run once is fetched once, and a phase of one token
+// waits for that longer than for anything else when it is a few thousand instructions long.
+constexpr int kAnyFormat = -1;
+
+// work(an integral constant of this format).
 template <int D>
 struct FormatTag {
   static constexpr int value = D;
 };
-template <bool kPlain, class Work>
+template <int kFormat, class Work>
 __device__ __forceinline__ void with_format(int dtype, Work work) {
-  switch (dtype) {
-    case CQIL_F32: return work(FormatTag<CQIL_F32>{});
-    case CQIL_F16: return work(FormatTag<CQIL_F16>{});
-    case CQIL_BF16: return work(FormatTag<CQIL_BF16>{});
-    case CQIL_Q8_0: return work(FormatTag<CQIL_Q8_0>{});
-    case CQIL_Q4_0: return work(FormatTag<CQIL_Q4_0>{});
-    default: break;
-  }
-  if constexpr (!kPlain) {
-    if (dtype == CQIL_Q4_K) work(FormatTag<CQIL_Q4_K>{});
-    else if (dtype == CQIL_Q5_K) work(FormatTag<CQIL_Q5_K>{});
-    else work(FormatTag<CQIL_Q6_K>{});
+  if constexpr (kFormat != kAnyFormat) {
+    work(FormatTag<kFormat>{});
+  } else {
+    switch (dtype) {
+      case CQIL_F32: return work(FormatTag<CQIL_F32>{});
+      case CQIL_F16: return work(FormatTag<CQIL_F16>{});
+      case CQIL_BF16: return work(FormatTag<CQIL_BF16>{});
+      case CQIL_Q8_0: return work(FormatTag<CQIL_Q8_0>{});
+      case CQIL_Q4_0: return work(FormatTag<CQIL_Q4_0>{});
+      case CQIL_Q4_K: return work(FormatTag<CQIL_Q4_K>{});
+      case CQIL_Q5_K: return work(FormatTag<CQIL_Q5_K>{});
+      default: return work(FormatTag<CQIL_Q6_K>{});
+    }
   }
 }
 
@@ -77,43 +82,53 @@ struct RowSums {
   float of[kRows];
 };
 
-// `bytes` of a row in pieces of kPiece to `to`, as far as it reaches; by the threads from kFirst on of the warp, for both rows.
+// Of both rows kPieces pieces of kPiece bytes from byte `from` on, as far as they reach, to `to` one row behind the other.
 template <int kPieces, int kPiece>
 __device__ __forceinline__ void copy_pieces(uint8_t* to, const uint8_t* a, const uint8_t* b, int from, int bytes) {
-  CQIL_UNROLL for (int j = 0; j < (2 * kPieces + kWarpSize - 1) / kWarpSize; j++) {
-    const int q = lane_id() + kWarpSize * j;
-    const bool second = q >= kPieces;
-    const int at = from + kPiece * (second ? q - kPieces : q);
-    if (q >= 2 * kPieces || at >= bytes) continue;
-    if (kPiece == 16) copy_async(to + kPiece * q, (second ? b : a) + at);
-    else copy_async8(to + kPiece * q, (second ? b : a) + at);
+  auto copy = [&](int q, const uint8_t* row, int at) {
+    if (at >= bytes) return;
+    if (kPiece == 16) copy_async(to + kPiece * q, row + at);
+    else copy_async8(to + kPiece * q, row + at);
+  };
+  if constexpr (kPieces % kWarpSize == 0) {
+    CQIL_UNROLL for (int j = 0; j < kPieces / kWarpSize; j++) {
+      const int q = lane_id() + kWarpSize * j;
+      copy(q, a, from + kPiece * q);
+      copy(q + kPieces, b, from + kPiece * q);
+    }
+  } else {
+    CQIL_UNROLL for (int j = 0; j < (2 * kPieces + kWarpSize - 1) / kWarpSize; j++) {
+      const int q = lane_id() + kWarpSize * j;
+      const bool second = q >= kPieces;
+      if (q < 2 * kPieces) copy(q, second ? b : a, from + kPiece * (second ? q - kPieces : q));
+    }
   }
 }
 
-// The runs that one warp multiplies, in their order: runs(i) for 0 <= i < n.
-template <bool kPlain, class Runs>
+// The runs that one warp multiplies, in the order of a Cursor: there() says whether it is at one, run() which, and next() goes on.
+template <int kFormat, class Cursor>
 class RowStream {
  public:
-  // ring: bytes of this warp.
-  __device__ __forceinline__ RowStream(const Step& step, Runs runs, int n)
-      : runs_(runs), n_(n), ring_bytes_(step.ring_bytes),
+  __device__ __forceinline__ RowStream(const Step& step, const Cursor& cursor)
+      : cursor_(cursor), ring_bytes_(step.ring_bytes),
         ring_(reinterpret_cast<uint8_t*>(scratch_floats() + step.stage_floats) + warp_id() * step.ring_bytes) {}
 
   // Asks for as much of the first runs as the ring holds. Needs nothing that the phase before wrote.
   __device__ __forceinline__ void begin() {
-    if (n_ == 0) return;
-    ahead_ = runs_(0);
-    with_format<kPlain>(ahead_.dtype, [&](auto format) { fill<decltype(format)::value>(); });
+    if (!cursor_.there()) return;
+    ahead_ = cursor_.run();
+    with_format<kFormat>(ahead_.dtype, [&](auto format) { fill<decltype(format)::value>(); });
   }
 
-  // The next run times x, which begins at the run's first weight. In every thread of the warp.
-  __device__ __forceinline__ RowSums next(const SharedVector& x) {
-    const Run run = runs_(taken_++);
+  // The next run, which is of this format and of `count` weights, times x, which begins at its first weight. In every thread of the warp.
+  __device__ __forceinline__ RowSums next(int dtype, int count, const SharedVector& x) {
     RowSums sums = {};
-    with_format<kPlain>(run.dtype, [&](auto format) {
-      constexpr int kFormat = decltype(format)::value;
-      if (filled_ != kFormat) fill<kFormat>();  // the copies stop where the format changes
-      sums = take<kFormat>(run.chunks, x);
+    with_format<kFormat>(dtype, [&](auto format) {
+      constexpr int D = decltype(format)::value;
+      if constexpr (kFormat == kAnyFormat) {
+        if (filled_ != D) fill<D>();  // the copies stop where the format changes
+      }
+      sums = take<D>((count + Format<D>::kWeights - 1) / Format<D>::kWeights, x);
     });
     return sums;
   }
@@ -140,7 +155,7 @@ class RowStream {
   // The stage after the last that was asked for, or nothing.
   template <int D>
   __device__ __forceinline__ void copy_stage(uint8_t* slot) {
-    if (asked_ < n_ && ahead_.dtype == D) {
+    if (ahead_.dtype == D) {
       const int row_bytes = F<D>::row_bytes(ahead_.chunks), scale_bytes = F<D>::scale_bytes(ahead_.chunks);
       CQIL_NO_UNROLL for (int i = 0; i < depth<D>(); i++, slot += kPartBytes<D>, part_++) {
         copy_pieces<F<D>::kRowBytes / 16, 16>(slot, ahead_.a.data, ahead_.b.data, part_ * F<D>::kRowBytes, row_bytes);
@@ -151,7 +166,9 @@ class RowStream {
       }
       if (part_ * kWarpSize >= ahead_.chunks) {
         part_ = 0;
-        if (++asked_ < n_) ahead_ = runs_(asked_);
+        cursor_.next();
+        if (cursor_.there()) ahead_ = cursor_.run();
+        else ahead_.dtype = kAnyFormat;
       }
     }
     commit_copies();
@@ -159,19 +176,23 @@ class RowStream {
 
   template <int D>
   __device__ __forceinline__ RowSums take(int chunks, const SharedVector& x) {
+    // Where the permutation of x repeats from part to part, a thread's places in it are the same in all of them.
+    constexpr int kQuads = kWarpSize * F<D>::kWeights / 4;
+    constexpr bool kRepeats = kQuads % 64 == 0;
     float sums[kRows] = {};
     CQIL_NO_UNROLL for (int base = 0; base < chunks; base += depth<D>() * kWarpSize) {
       wait_copies<F<D>::kSlots - 1>();
       sync_warp();
       uint8_t* const slot = ring_ + slot_ * depth<D>() * kPartBytes<D>;
       const uint8_t* part = slot;
-      CQIL_NO_UNROLL for (int i = 0; i < depth<D>(); i++, part += kPartBytes<D>) {
-        const int index = base + kWarpSize * i + lane_id();
-        if (index >= chunks) break;
+      CQIL_NO_UNROLL for (int at = base; at < base + depth<D>() * kWarpSize; at += kWarpSize, part += kPartBytes<D>) {
+        if (at + lane_id() >= chunks) break;
         const uint16_t* scales = reinterpret_cast<const uint16_t*>(part + kRows * F<D>::kRowBytes);
+        const SharedVector from = kRepeats ? x.from(at / kWarpSize * (kQuads / 64)) : x;
+        const int index = kRepeats ? lane_id() : at + lane_id();
         const typename F<D>::Chunk chunk[kRows] = {F<D>::load(part, scales, lane_id()),
                                                    F<D>::load(part + F<D>::kRowBytes, scales + F<D>::kScaleBytes / 2, lane_id())};
-        F<D>::add_dot(chunk, index, x, sums);
+        F<D>::add_dot(chunk, index, from, sums);
       }
       sync_warp();
       copy_stage<D>(slot);
@@ -180,15 +201,13 @@ class RowStream {
     return {{warp_sum(sums[0]), warp_sum(sums[1])}};
   }
 
-  Runs runs_;
-  int n_, ring_bytes_;
+  Cursor cursor_;          // at the run of which the next stage is asked for
+  int ring_bytes_;
   uint8_t* ring_;
-  Run ahead_ = {};      // of which the next stage is asked for
-  int asked_ = 0;       // its index
-  int part_ = 0;        // its parts that were asked for
-  int taken_ = 0;       // runs
-  int slot_ = 0;        // that holds the next stage
-  int filled_ = -1;     // the format of what is in the ring
+  Run ahead_ = {};         // that run; of kAnyFormat behind the last
+  int part_ = 0;           // its parts that were asked for
+  int slot_ = 0;           // that holds the next stage
+  int filled_ = kAnyFormat;  // the format of what is in the ring
 };
 
 }  // namespace cqil::cuda

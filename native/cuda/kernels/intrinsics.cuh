@@ -79,6 +79,9 @@ __device__ __forceinline__ uint32_t bf16_pair(float low, float high) {
   return pair;
 }
 
+// The upper half of the product.
+__device__ __forceinline__ uint32_t multiply_high(uint32_t a, uint32_t b) { return __umulhi(a, b); }
+
 // To two units in the last place, without the subroutines of exact division and roots.
 __device__ __forceinline__ float divide(float a, float b) { return __fdividef(a, b); }
 __device__ __forceinline__ float inverse_root(float value) { return rsqrtf(value); }

@@ -46,8 +46,10 @@ struct DeviceModel {
   int32_t sliding_window;
   const DeviceLayer* layers;  // device memory, [n_layers]
   Matrix token_embedding, output;
-  bool plain_formats;    // what Step::plain says of matrices and norms
-  int32_t gate_up_runs;  // 1; 2 where w_gate and w_up of some layer have different formats, and so go one by one
+  int32_t heads_per_kv;    // n_heads / n_kv_heads
+  uint32_t pairs_inverse;  // 2^32 / (head_dim / 2), rounded up
+  int32_t format;          // the cqil_dtype of all matrices of the layers where it is one, -1 elsewhere: there are kernels for each
+  int32_t gate_up_runs;    // 1; 2 where w_gate and w_up of some layer have different formats, and so go one by one
   const float* output_norm;
 };
 
@@ -115,12 +117,8 @@ struct Step {
   int32_t n_tokens;         // 1 … session.size.batch; known to the host, the same at every replay of a graph
   int32_t multiprocessors;  // of the device: one block each where a launch walks its work
 
-  // Of shared memory, as shared_plan() gives it: what vectors are staged in, and the bytes of weights on their way to a warp,
-  // of a launch of one phase and of launch_token.
-  int32_t stage_floats, ring_bytes, token_ring_bytes;
-  // All matrices of the layers and of the head are F32, F16, BF16, Q8_0 or Q4_0, w_gate and w_up of a layer alike, and heads need not be
-  // whole to be stored: kernels of fewer registers, of which two launches fit beside each other.
-  bool plain;
+  // Of shared memory, as shared_plan() gives it: what vectors are staged in, and the bytes of weights on their way to a warp.
+  int32_t stage_floats, ring_bytes;
   // Launches of one token may begin before the one before them in their stream has ended: it must be a launch of one token too.
   bool overlaps;
 };
@@ -128,7 +126,7 @@ struct Step {
 // How the shared memory of a block is divided, for sessions of so many lanes on a device that gives a block `most_bytes` of it.
 // stage_floats 0: it is too little for the shape.
 struct SharedPlan {
-  int32_t stage_floats, ring_bytes, token_ring_bytes;
+  int32_t stage_floats, ring_bytes;
 };
 SharedPlan shared_plan(const cqil_shape& shape, int32_t max_lanes, int64_t most_bytes);
 // Of a block of a launch of this step.
@@ -181,6 +179,8 @@ struct TokenRun {
   bool with_logits;
   bool advance;
 };
+// Whether there is a kernel for it: where DeviceModel::format is F32, F16, BF16, Q8_0 or Q4_0, and the output's too.
+bool token_supported(const DeviceModel& model);
 cudaError_t launch_token(const Step& step, const TokenRun& run, cudaStream_t stream);
 // n barriers of the grid and nothing else, to measure what one costs.
 cudaError_t launch_barriers(const Step& step, int32_t n, cudaStream_t stream);

@@ -7,19 +7,20 @@
 namespace cqil::cuda {
 
 // In every phase wait() returns when the phase before has ended.
-template <bool kPlain, class Wait>
+template <int kFormat, class Wait>
 __device__ __forceinline__ void attention_out_phase(const Step& step, const LaneRange& lanes, Wait wait) {
   const DeviceModel& m = step.model;
   const DeviceSession& s = step.session;
-  for_lanes<kPlain>(
+  for_lanes<kFormat>(
       step, lanes, s.attention_stride, (m.dim + 1) / 2, 1,
       [&](int lane, int item, int) { return run_of(m.layers[lanes.first_layer + lane].wo, 2 * item, 2 * item + 1); }, wait,
       [&](int first, int n) {
-        stage_plain(n, m.n_heads * m.head_dim, [&](int l) { return lane_row(s, s.attention, s.attention_stride, first + l, 0); });
+        stage_plain(n, m.n_heads * m.head_dim, s.attention_stride, [&](int l) { return lane_row(s, s.attention, s.attention_stride, first + l, 0); });
       },
       [&](int lane, int item, auto& stream, const SharedVector& x) {
-        const float* bias = m.layers[lanes.first_layer + lane].bo;
-        const RowSums sums = stream.next(x);
+        const DeviceLayer& layer = m.layers[lanes.first_layer + lane];
+        const float* bias = layer.bo;
+        const RowSums sums = stream.next(layer.wo.dtype, layer.wo.cols, x);
         const int row = 2 * item + lane_id();
         if (lane_id() < 2 && row < m.dim) {
           const float value = lane_id() ? sums.of[1] : sums.of[0];
@@ -31,13 +32,13 @@ __device__ __forceinline__ void attention_out_phase(const Step& step, const Lane
 // SiLU(g) = g / (1 + exp(-g)) (Hendrycks and Gimpel 2016, arXiv 1606.08415), in the gated MLP of Shazeer 2020, arXiv 2002.05202.
 __device__ __forceinline__ float silu_mul(float gate, float up) { return divide(gate, 1.0f + expf(-gate)) * up; }
 
-template <bool kPlain, class Wait>
+template <int kFormat, class Wait>
 __device__ __forceinline__ void gate_up_phase(const Step& step, const LaneRange& lanes, Wait wait) {
   const DeviceModel& m = step.model;
   const DeviceSession& s = step.session;
   prefetch_norms(m, lanes, true);
-  const int runs = kPlain ? 1 : m.gate_up_runs;
-  for_lanes<kPlain>(
+  const int runs = kFormat != kAnyFormat ? 1 : m.gate_up_runs;
+  for_lanes<kFormat>(
       step, lanes, s.dim_stride, m.hidden_dim, runs,
       [&](int lane, int row, int i) {
         const DeviceLayer& layer = m.layers[lanes.first_layer + lane];
@@ -48,9 +49,10 @@ __device__ __forceinline__ void gate_up_phase(const Step& step, const LaneRange&
       },
       wait, [&](int first, int n) { stage_lane_norms(m, s, lanes.first_layer, first, n, true); },
       [&](int lane, int row, auto& stream, const SharedVector& x) {
-        RowSums sums = stream.next(x);
-        if (runs == 2) sums.of[1] = stream.next(x).of[0];
-        const float factor = norm_factor(m, x);
+        const DeviceLayer& layer = m.layers[lanes.first_layer + lane];
+        const float factor = norm_factor(m, s, x);
+        RowSums sums = stream.next(layer.w_gate.dtype, m.dim, x);
+        if (runs == 2) sums.of[1] = stream.next(layer.w_up.dtype, m.dim, x).of[0];
         if (lane_id() == 0) lane_row(s, s.gate_up, s.hidden_stride, lane, 0)[row] = silu_mul(factor * sums.of[0], factor * sums.of[1]);
       });
 }
@@ -66,76 +68,94 @@ __device__ __forceinline__ float residual(const DeviceSession& s, int n_lanes, i
   return value;
 }
 
+// The pieces of the hidden vectors of a range of lanes, lane by lane, for one item of two rows after the other.
+struct DownCursor {
+  const Step* step;
+  LaneRange lanes;
+  int items, piece;
+  int item, lane, first = 0;  // first: of the piece
+
+  __device__ __forceinline__ DownCursor(const Step& step, const LaneRange& lanes, int items, int piece)
+      : step(&step), lanes(lanes), items(items), piece(piece), item(grid_warp()), lane(lanes.first_lane) {}
+  __device__ __forceinline__ bool there() const { return item < items; }
+  __device__ __forceinline__ Run run() const {
+    return run_of(step->model.layers[lanes.first_layer + lane].w_down, 2 * item, 2 * item + 1, first, min(piece, step->model.hidden_dim - first));
+  }
+  __device__ __forceinline__ void next() {
+    first += piece;
+    if (first < step->model.hidden_dim) return;
+    first = 0;
+    if (++lane < lanes.first_lane + lanes.n_lanes) return;
+    lane = lanes.first_lane;
+    item += grid_warps();
+  }
+};
+
 // One product over the hidden vectors of all lanes, each lane's sum finished before it is added, so that lanes that run apart
-// add up to the same bits. Vectors that do not fit shared memory at once come piece by piece, for every round of rows anew.
-// apart: a lane's sum is kept for join_phase instead.
-template <bool kPlain, class Wait>
+// add up to the same bits. Vectors that do not fit shared memory at once come one after the other, and one that does not fit at all
+// piece by piece, for every round of rows anew. apart: a lane's sum is kept for join_phase instead.
+template <int kFormat, class Wait>
 __device__ __forceinline__ void down_phase(const Step& step, const LaneRange& lanes, bool apart, Wait wait) {
   const DeviceModel& m = step.model;
   const DeviceSession& s = step.session;
-  const int piece = staged_floats(s.hidden_stride) <= step.stage_floats ? s.hidden_stride : kPieceFloats;
-  const int pieces = (m.hidden_dim + piece - 1) / piece, all = pieces * lanes.n_lanes, at_once = step.stage_floats / staged_floats(piece);
-  const int items = (m.dim + 1) / 2, rounds = (items + grid_warps() - 1) / grid_warps();
-  const int mine = grid_warp() < items ? (items - grid_warp() + grid_warps() - 1) / grid_warps() : 0;
-  auto length_of = [&](int i) { return min(piece, m.hidden_dim - i % pieces * piece); };
-  auto run_at = [&](int k) {
-    const int item = k / all * grid_warps() + grid_warp(), i = k % all;
-    return run_of(m.layers[lanes.first_layer + lanes.first_lane + i / pieces].w_down, 2 * item, 2 * item + 1, i % pieces * piece, length_of(i));
-  };
-  RowStream<kPlain, decltype(run_at)> stream(step, run_at, mine * all);
+  const int vector = staged_floats(s.hidden_stride), end = lanes.first_lane + lanes.n_lanes, items = (m.dim + 1) / 2;
+  const int piece = vector <= step.stage_floats ? s.hidden_stride : kPieceFloats;
+  const bool at_once = lanes.n_lanes * vector <= step.stage_floats;
+  RowStream<kFormat, DownCursor> stream(step, DownCursor(step, lanes, items, piece));
   stream.begin();
   wait();
-  for (int round = 0; round < rounds; round++) {
-    const int item = round * grid_warps() + grid_warp(), row = 2 * item + (lane_id() & 1);
-    const bool stored = round < mine && lane_id() < 2 && row < m.dim;
-    float value = stored && !apart ? residual(s, lanes.n_lanes, 0, row) : 0.0f, sum = 0;
-    for (int first = 0; first < all; first += at_once) {
-      const int end = min(first + at_once, all);
-      if (round == 0 || all > at_once) {
-        if (round > 0 || first > 0) sync_block();
-        stage_vectors<false>(end - first, piece, [&](int l, int quad) {
-          const int i = first + l;
-          const float* from = lane_row(s, s.gate_up, s.hidden_stride, lanes.first_lane + i / pieces, 0) + i % pieces * piece;
-          return Weighted{4 * quad < length_of(i) ? quad_of(from, quad) : make_float4(0, 0, 0, 0), make_float4(1, 1, 1, 1)};
-        });
-        sync_block();
-      }
-      if (round >= mine) continue;
-      for (int i = first; i < end; i++) {
-        const RowSums sums = stream.next(staged_at(i - first, piece));
+  for (int base = 0; base < items; base += grid_warps()) {
+    const int item = base + grid_warp(), row = 2 * item + (lane_id() & 1);
+    const bool stored = item < items && lane_id() < 2 && row < m.dim;
+    float value = stored && !apart ? residual(s, lanes.n_lanes, 0, row) : 0.0f;
+    for (int lane = lanes.first_lane; lane < end; lane++) {
+      float sum = 0;
+      for (int first = 0; first < m.hidden_dim; first += piece) {
+        const int count = min(piece, m.hidden_dim - first);
+        if (!at_once || (base == 0 && lane == lanes.first_lane)) {
+          if (base > 0 || lane > lanes.first_lane || first > 0) sync_block();
+          stage_plain(at_once ? lanes.n_lanes : 1, count, piece, [&](int l) { return lane_row(s, s.gate_up, s.hidden_stride, lane + l, 0) + first; });
+          sync_block();
+        }
+        if (item >= items) continue;
+        const RowSums sums = stream.next(m.layers[lanes.first_layer + lane].w_down.dtype, count, staged_at(at_once ? lane - lanes.first_lane : 0, piece));
         sum += lane_id() & 1 ? sums.of[1] : sums.of[0];
-        if (i % pieces < pieces - 1) continue;
-        if (apart && stored) lane_row(s, s.mlp_out, s.dim_stride, lanes.first_lane + i / pieces, 0)[row] = sum;
-        value += sum;
-        sum = 0;
       }
+      if (apart && stored) lane_row(s, s.mlp_out, s.dim_stride, lane, 0)[row] = sum;
+      value += sum;
     }
     if (stored && !apart) s.x[row] = value;
   }
 }
 
+// The rows of the head, two at a time.
+struct HeadRowsCursor {
+  const Matrix* w;
+  int item, items;
+
+  __device__ __forceinline__ bool there() const { return item < items; }
+  __device__ __forceinline__ Run run() const { return run_of(*w, 2 * item, 2 * item + 1); }
+  __device__ __forceinline__ void next() { item += grid_warps(); }
+};
+
 // Row `logits_row` of the logits from token `token`'s x.
-template <bool kPlain, class Wait>
+template <int kFormat, class Wait>
 __device__ __forceinline__ void head_phase(const Step& step, int token, int logits_row, Wait wait) {
   const DeviceModel& m = step.model;
   const DeviceSession& s = step.session;
   prefetch(m.output_norm, int64_t{4} * m.dim, static_cast<int>(threadIdx.x), kThreads);
   const int items = (m.vocab_size + 1) / 2;
-  auto run_at = [&](int k) {
-    const int item = k * grid_warps() + grid_warp();
-    return run_of(m.output, 2 * item, 2 * item + 1);
-  };
-  RowStream<kPlain, decltype(run_at)> stream(step, run_at, grid_warp() < items ? (items - grid_warp() + grid_warps() - 1) / grid_warps() : 0);
+  RowStream<kFormat, HeadRowsCursor> stream(step, HeadRowsCursor{&m.output, grid_warp(), items});
   stream.begin();
   wait();
   stage_norms(
       m, s, 1, [&](int, int i) { return quad_of(s.x + static_cast<int64_t>(token) * s.dim_stride, i); }, [&](int) { return m.output_norm; });
   sync_block();
   const SharedVector x = staged_at(0, s.dim_stride);
-  const float factor = norm_factor(m, x);
+  const float factor = norm_factor(m, s, x);
   float* logits = s.logits + static_cast<int64_t>(logits_row) * m.vocab_size;
   for (int item = grid_warp(); item < items; item += grid_warps()) {
-    const RowSums sums = stream.next(x);
+    const RowSums sums = stream.next(m.output.dtype, m.dim, x);
     const int row = 2 * item + lane_id();
     if (lane_id() < 2 && row < m.vocab_size) logits[row] = factor * (lane_id() ? sums.of[1] : sums.of[0]);
   }

@@ -12,21 +12,21 @@
 namespace cqil::cuda {
 namespace {
 
-template <bool kPlain, class Wait>
+template <int kFormat, class Wait>
 __device__ __forceinline__ void run_phase(const Step& step, const cqil_phase& phase, Wait wait) {
   const LaneRange lanes = {phase.first_layer, 0, phase.n_lanes};
   switch (phase.kind) {
     case CQIL_EMBED: return embed_phase(step, 1);
-    case CQIL_QKV: return qkv_phase<kPlain>(step, lanes, wait);
-    case CQIL_ATTENTION: return attention_phase(step, lanes, wait);
-    case CQIL_ATTENTION_OUT: return attention_out_phase<kPlain>(step, lanes, wait);
-    case CQIL_GATE_UP: return gate_up_phase<kPlain>(step, lanes, wait);
-    case CQIL_DOWN: return down_phase<kPlain>(step, lanes, false, wait);
-    case CQIL_HEAD: return head_phase<kPlain>(step, 0, 0, wait);
+    case CQIL_QKV: return qkv_phase<kFormat>(step, lanes, wait);
+    case CQIL_ATTENTION: return attention_phase<2>(step, lanes, wait);
+    case CQIL_ATTENTION_OUT: return attention_out_phase<kFormat>(step, lanes, wait);
+    case CQIL_GATE_UP: return gate_up_phase<kFormat>(step, lanes, wait);
+    case CQIL_DOWN: return down_phase<kFormat>(step, lanes, false, wait);
+    case CQIL_HEAD: return head_phase<kFormat>(step, 0, 0, wait);
   }
 }
 
-template <bool kPlain>
+template <int kFormat>
 __global__ void __launch_bounds__(kThreads, 1) token_kernel(const __grid_constant__ Step step, const __grid_constant__ TokenRun run) {
   GridBarrier barrier(step.session.grid_arrivals);
   auto wait = [&] { barrier.wait(); };
@@ -35,7 +35,7 @@ __global__ void __launch_bounds__(kThreads, 1) token_kernel(const __grid_constan
     const cqil_phase phase = run.phases[i];
     if (phase.kind == CQIL_HEAD && !run.with_logits) break;
     if (i > 0) barrier.arrive();
-    run_phase<kPlain>(step, phase, wait);
+    run_phase<kFormat>(step, phase, wait);
   }
   if (run.select_count == 0) return;
   barrier.arrive();
@@ -50,19 +50,32 @@ __global__ void __launch_bounds__(kThreads, 1) barriers_kernel(uint32_t* counter
   }
 }
 
+// One for each format but those whose registers, beside what a whole token needs, are too many.
+void (*token_kernel_of(int format))(Step, TokenRun) {
+  switch (format) {
+    case CQIL_F32: return token_kernel<CQIL_F32>;
+    case CQIL_F16: return token_kernel<CQIL_F16>;
+    case CQIL_BF16: return token_kernel<CQIL_BF16>;
+    case CQIL_Q8_0: return token_kernel<CQIL_Q8_0>;
+    case CQIL_Q4_0: return token_kernel<CQIL_Q4_0>;
+    default: return nullptr;
+  }
+}
+
 }  // namespace
 
 cudaError_t prepare_persistent(int32_t shared_bytes) {
-  cudaError_t status = allow_shared_bytes(token_kernel<true>, shared_bytes);
-  if (status == cudaSuccess) status = allow_shared_bytes(token_kernel<false>, shared_bytes);
-  return status == cudaSuccess ? allow_shared_bytes(barriers_kernel, shared_bytes) : status;
+  cudaError_t status = allow_shared_bytes(barriers_kernel, shared_bytes);
+  for (int format = 0; format < CQIL_DTYPE_COUNT; format++)
+    if (status == cudaSuccess && token_kernel_of(format)) status = allow_shared_bytes(token_kernel_of(format), shared_bytes);
+  return status;
 }
 
+bool token_supported(const DeviceModel& model) { return token_kernel_of(model.format) != nullptr && model.output.dtype == model.format; }
+
 cudaError_t launch_token(const Step& step, const TokenRun& run, cudaStream_t stream) {
-  Step whole = step;
-  whole.ring_bytes = step.token_ring_bytes;
-  const LaunchShape shape = {static_cast<uint32_t>(step.multiprocessors), 1, 1, kThreads, shared_bytes(whole), true, false};
-  return launch(step.plain ? token_kernel<true> : token_kernel<false>, shape, stream, whole, run);
+  const LaunchShape shape = {static_cast<uint32_t>(step.multiprocessors), 1, 1, kThreads, shared_bytes(step), true, false};
+  return launch(token_kernel_of(step.model.format), shape, stream, step, run);
 }
 
 cudaError_t launch_barriers(const Step& step, int32_t n, cudaStream_t stream) {

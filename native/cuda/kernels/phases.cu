@@ -1,6 +1,6 @@
 // The phases of one token as kernels of their own, for graphs of launches. Their bodies are those of the persistent kernel.
-// Grids: one block per multiprocessor at most, fewer where there are fewer items than warps. A launch begins while the one before it
-// still runs, where a multiprocessor has room for blocks of both, and fills its rings with weights before it waits.
+// Grids: one block per multiprocessor at most, fewer where there are fewer items than warps. A block of a launch begins when the
+// multiprocessor's block of the one before has ended, and fills its rings with weights before it waits for the others.
 #include "attention.cuh"
 #include "dequantize.cuh"
 #include "mlp.cuh"
@@ -19,46 +19,46 @@ struct LaunchBefore {
   __device__ __forceinline__ void operator()() const { wait_for_launch(); }
 };
 
-__global__ void __launch_bounds__(kThreads, 2) embed_kernel(const __grid_constant__ Step step) {
+__global__ void __launch_bounds__(kThreads, 1) embed_kernel(const __grid_constant__ Step step) {
   allow_next_launch();
   wait_for_launch();
   embed_phase(step, step.n_tokens);
 }
-template <bool kPlain>
-__global__ void __launch_bounds__(kThreads, kPlain ? 2 : 1) qkv_kernel(const __grid_constant__ Step step, LaneRange lanes) {
+template <int kFormat>
+__global__ void __launch_bounds__(kThreads, 1) qkv_kernel(const __grid_constant__ Step step, LaneRange lanes) {
   allow_next_launch();
-  qkv_phase<kPlain>(step, lanes, LaunchBefore{});
+  qkv_phase<kFormat>(step, lanes, LaunchBefore{});
 }
 __global__ void __launch_bounds__(kThreads, 1) attention_kernel(const __grid_constant__ Step step, LaneRange lanes) {
   allow_next_launch();
-  attention_phase(step, lanes, LaunchBefore{});
+  attention_phase<4>(step, lanes, LaunchBefore{});
 }
-template <bool kPlain>
-__global__ void __launch_bounds__(kThreads, kPlain ? 2 : 1) attention_out_kernel(const __grid_constant__ Step step, LaneRange lanes) {
+template <int kFormat>
+__global__ void __launch_bounds__(kThreads, 1) attention_out_kernel(const __grid_constant__ Step step, LaneRange lanes) {
   allow_next_launch();
-  attention_out_phase<kPlain>(step, lanes, LaunchBefore{});
+  attention_out_phase<kFormat>(step, lanes, LaunchBefore{});
 }
-template <bool kPlain>
-__global__ void __launch_bounds__(kThreads, kPlain ? 2 : 1) gate_up_kernel(const __grid_constant__ Step step, LaneRange lanes) {
+template <int kFormat>
+__global__ void __launch_bounds__(kThreads, 1) gate_up_kernel(const __grid_constant__ Step step, LaneRange lanes) {
   allow_next_launch();
-  gate_up_phase<kPlain>(step, lanes, LaunchBefore{});
+  gate_up_phase<kFormat>(step, lanes, LaunchBefore{});
 }
-template <bool kPlain>
-__global__ void __launch_bounds__(kThreads, kPlain ? 2 : 1) down_kernel(const __grid_constant__ Step step, LaneRange lanes, bool apart) {
+template <int kFormat>
+__global__ void __launch_bounds__(kThreads, 1) down_kernel(const __grid_constant__ Step step, LaneRange lanes, bool apart) {
   allow_next_launch();
-  down_phase<kPlain>(step, lanes, apart, LaunchBefore{});
+  down_phase<kFormat>(step, lanes, apart, LaunchBefore{});
 }
-template <bool kPlain>
-__global__ void __launch_bounds__(kThreads, kPlain ? 2 : 1) head_kernel(const __grid_constant__ Step step, int token) {
+template <int kFormat>
+__global__ void __launch_bounds__(kThreads, 1) head_kernel(const __grid_constant__ Step step, int token) {
   allow_next_launch();
-  head_phase<kPlain>(step, token, 0, LaunchBefore{});
+  head_phase<kFormat>(step, token, 0, LaunchBefore{});
 }
 __global__ void __launch_bounds__(kThreads, 1) select_kernel(const __grid_constant__ Step step, int count, bool advance) {
   select_phase(step, count, advance, LaunchBefore{});
 }
 
 // x += the lanes' a_j [+ b_j] and then m_j, in the order of down_phase. Bytes: x twice, the lanes' vectors once.
-__global__ void __launch_bounds__(kThreads, 2) join_kernel(const __grid_constant__ Step step, int n_lanes) {
+__global__ void __launch_bounds__(kThreads, 1) join_kernel(const __grid_constant__ Step step, int n_lanes) {
   allow_next_launch();
   wait_for_launch();
   const DeviceSession& s = step.session;
@@ -68,6 +68,32 @@ __global__ void __launch_bounds__(kThreads, 2) join_kernel(const __grid_constant
     float value = residual(s, n_lanes, token, i);
     for (int lane = 0; lane < n_lanes; lane++) value += load_fresh(lane_row(s, s.mlp_out, s.dim_stride, lane, token) + i);
     s.x[static_cast<int64_t>(token) * s.dim_stride + i] = value;
+  }
+}
+
+// The kernels of one weight format, or of any.
+struct PhaseKernels {
+  void (*qkv)(Step, LaneRange);
+  void (*attention_out)(Step, LaneRange);
+  void (*gate_up)(Step, LaneRange);
+  void (*down)(Step, LaneRange, bool);
+  void (*head)(Step, int);
+};
+template <int kFormat>
+constexpr PhaseKernels kPhaseKernels = {qkv_kernel<kFormat>, attention_out_kernel<kFormat>, gate_up_kernel<kFormat>, down_kernel<kFormat>,
+                                        head_kernel<kFormat>};
+
+PhaseKernels kernels_of(int format) {
+  switch (format) {
+    case CQIL_F32: return kPhaseKernels<CQIL_F32>;
+    case CQIL_F16: return kPhaseKernels<CQIL_F16>;
+    case CQIL_BF16: return kPhaseKernels<CQIL_BF16>;
+    case CQIL_Q8_0: return kPhaseKernels<CQIL_Q8_0>;
+    case CQIL_Q4_0: return kPhaseKernels<CQIL_Q4_0>;
+    case CQIL_Q4_K: return kPhaseKernels<CQIL_Q4_K>;
+    case CQIL_Q5_K: return kPhaseKernels<CQIL_Q5_K>;
+    case CQIL_Q6_K: return kPhaseKernels<CQIL_Q6_K>;
+    default: return kPhaseKernels<kAnyFormat>;
   }
 }
 
@@ -85,17 +111,15 @@ int64_t half(int64_t n) { return (n + 1) / 2; }
 cudaError_t prepare_kernels(int32_t shared_bytes) {
   cudaError_t status = prepare_persistent(shared_bytes);
   if (status == cudaSuccess) status = prepare_prefill();
-  if (status == cudaSuccess) status = allow_shared_bytes(qkv_kernel<true>, shared_bytes);
-  if (status == cudaSuccess) status = allow_shared_bytes(qkv_kernel<false>, shared_bytes);
+  for (int format = kAnyFormat; format < CQIL_DTYPE_COUNT; format++) {
+    const PhaseKernels kernels = kernels_of(format);
+    if (status == cudaSuccess) status = allow_shared_bytes(kernels.qkv, shared_bytes);
+    if (status == cudaSuccess) status = allow_shared_bytes(kernels.attention_out, shared_bytes);
+    if (status == cudaSuccess) status = allow_shared_bytes(kernels.gate_up, shared_bytes);
+    if (status == cudaSuccess) status = allow_shared_bytes(kernels.down, shared_bytes);
+    if (status == cudaSuccess) status = allow_shared_bytes(kernels.head, shared_bytes);
+  }
   if (status == cudaSuccess) status = allow_shared_bytes(attention_kernel, shared_bytes);
-  if (status == cudaSuccess) status = allow_shared_bytes(attention_out_kernel<true>, shared_bytes);
-  if (status == cudaSuccess) status = allow_shared_bytes(attention_out_kernel<false>, shared_bytes);
-  if (status == cudaSuccess) status = allow_shared_bytes(gate_up_kernel<true>, shared_bytes);
-  if (status == cudaSuccess) status = allow_shared_bytes(gate_up_kernel<false>, shared_bytes);
-  if (status == cudaSuccess) status = allow_shared_bytes(down_kernel<true>, shared_bytes);
-  if (status == cudaSuccess) status = allow_shared_bytes(down_kernel<false>, shared_bytes);
-  if (status == cudaSuccess) status = allow_shared_bytes(head_kernel<true>, shared_bytes);
-  if (status == cudaSuccess) status = allow_shared_bytes(head_kernel<false>, shared_bytes);
   if (status == cudaSuccess) status = allow_shared_bytes(select_kernel, shared_bytes);
   return status;
 }
@@ -110,7 +134,7 @@ cudaError_t launch_embed(const Step& step, cudaStream_t stream) {
 cudaError_t launch_qkv(const Step& step, const LaneRange& lanes, cudaStream_t stream) {
   if (step.n_tokens > 1) return prefill_qkv(step, lanes, stream);
   const DeviceModel& m = step.model;
-  return launch(step.plain ? qkv_kernel<true> : qkv_kernel<false>, walk_rows(step, static_cast<int64_t>(lanes.n_lanes) * (m.n_heads + 2 * m.n_kv_heads) * (m.head_dim / 2)), stream, step, lanes);
+  return launch(kernels_of(step.model.format).qkv, walk_rows(step, static_cast<int64_t>(lanes.n_lanes) * (m.n_heads + 2 * m.n_kv_heads) * (m.head_dim / 2)), stream, step, lanes);
 }
 
 cudaError_t launch_attention(const Step& step, const LaneRange& lanes, cudaStream_t stream) {
@@ -121,23 +145,23 @@ cudaError_t launch_attention(const Step& step, const LaneRange& lanes, cudaStrea
 
 cudaError_t launch_attention_out(const Step& step, const LaneRange& lanes, cudaStream_t stream) {
   if (step.n_tokens > 1) return prefill_attention_out(step, lanes, stream);
-  return launch(step.plain ? attention_out_kernel<true> : attention_out_kernel<false>, walk_rows(step, lanes.n_lanes * half(step.model.dim)), stream, step, lanes);
+  return launch(kernels_of(step.model.format).attention_out, walk_rows(step, lanes.n_lanes * half(step.model.dim)), stream, step, lanes);
 }
 
 cudaError_t launch_gate_up(const Step& step, const LaneRange& lanes, cudaStream_t stream) {
   if (step.n_tokens > 1) return prefill_gate_up(step, lanes, stream);
-  return launch(step.plain ? gate_up_kernel<true> : gate_up_kernel<false>, walk_rows(step, static_cast<int64_t>(lanes.n_lanes) * step.model.hidden_dim), stream, step, lanes);
+  return launch(kernels_of(step.model.format).gate_up, walk_rows(step, static_cast<int64_t>(lanes.n_lanes) * step.model.hidden_dim), stream, step, lanes);
 }
 
 cudaError_t launch_down(const Step& step, const LaneRange& lanes, cudaStream_t stream) {
-  if (step.n_tokens == 1) return launch(step.plain ? down_kernel<true> : down_kernel<false>, walk_rows(step, half(step.model.dim)), stream, step, lanes, false);
+  if (step.n_tokens == 1) return launch(kernels_of(step.model.format).down, walk_rows(step, half(step.model.dim)), stream, step, lanes, false);
   const cudaError_t status = prefill_down_apart(step, lanes, stream);
   return status == cudaSuccess ? launch_join(step, lanes.n_lanes, stream) : status;
 }
 
 cudaError_t launch_down_apart(const Step& step, const LaneRange& lanes, cudaStream_t stream) {
   if (step.n_tokens > 1) return prefill_down_apart(step, lanes, stream);
-  return launch(step.plain ? down_kernel<true> : down_kernel<false>, walk_rows(step, half(step.model.dim)), stream, step, lanes, true);
+  return launch(kernels_of(step.model.format).down, walk_rows(step, half(step.model.dim)), stream, step, lanes, true);
 }
 
 cudaError_t launch_join(const Step& step, int32_t n_lanes, cudaStream_t stream) {
@@ -146,7 +170,7 @@ cudaError_t launch_join(const Step& step, int32_t n_lanes, cudaStream_t stream) 
 
 cudaError_t launch_head(const Step& step, int32_t first_token, int32_t n_rows, cudaStream_t stream) {
   if (n_rows > 1) return prefill_head(step, first_token, n_rows, stream);
-  return launch(step.plain ? head_kernel<true> : head_kernel<false>, walk_rows(step, half(step.model.vocab_size)), stream, step, first_token);
+  return launch(kernels_of(step.model.output.dtype).head, walk_rows(step, half(step.model.vocab_size)), stream, step, first_token);
 }
 
 cudaError_t launch_select(const Step& step, int32_t count, bool advance, cudaStream_t stream) {

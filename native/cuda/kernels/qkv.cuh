@@ -25,7 +25,7 @@ struct HeadOf {
 __device__ __forceinline__ HeadOf head_of(const DeviceModel& m, const DeviceSession& s, int layer_index, int head, int position) {
   const DeviceLayer& layer = m.layers[layer_index];
   if (head < m.n_heads) return {&layer.wq, layer.bq, layer.q_norm, head, true, true, nullptr};
-  const int kv = (head - m.n_heads) % m.n_kv_heads;
+  const int kv = head - m.n_heads < m.n_kv_heads ? head - m.n_heads : head - m.n_heads - m.n_kv_heads;
   const int64_t at = cache_offset(m, s, layer_index, kv, position);
   if (head < m.n_heads + m.n_kv_heads) return {&layer.wk, layer.bk, layer.k_norm, kv, false, true, s.keys + at};
   return {&layer.wv, layer.bv, nullptr, kv, false, false, s.values + at};
@@ -73,21 +73,26 @@ __device__ __forceinline__ void finish_pair(const DeviceModel& m, const HeadOf& 
   }
 }
 
-template <bool kPlain, class Wait>
+template <int kFormat, class Wait>
 __device__ __forceinline__ void qkv_by_pairs(const Step& step, const LaneRange& lanes, int position, Wait wait) {
   const DeviceModel& m = step.model;
   const DeviceSession& s = step.session;
   const int pairs = m.head_dim / 2, heads = m.n_heads + 2 * m.n_kv_heads;
-  for_lanes<kPlain>(
+  // item / pairs, by the rounded up 2^32 / pairs: exact, as item * pairs is far below 2^32.
+  auto head_at = [&](int item) { return pairs == 1 ? item : static_cast<int>(multiply_high(static_cast<uint32_t>(item), m.pairs_inverse)); };
+  for_lanes<kFormat>(
       step, lanes, s.dim_stride, heads * pairs, 1,
-      [&](int lane, int item, int) { return head_run(m, head_of(m, s, lanes.first_layer + lane, item / pairs, position), item % pairs); }, wait,
-      [&](int first, int n) { stage_lane_norms(m, s, lanes.first_layer, first, n, false); },
+      [&](int lane, int item, int) {
+        const int head = head_at(item);
+        return head_run(m, head_of(m, s, lanes.first_layer + lane, head, position), item - head * pairs);
+      },
+      wait, [&](int first, int n) { stage_lane_norms(m, s, lanes.first_layer, first, n, false); },
       [&](int lane, int item, auto& stream, const SharedVector& x) {
-        RowSums sums = stream.next(x);
-        const HeadOf h = head_of(m, s, lanes.first_layer + lane, item / pairs, position);
-        const int i = item % pairs;
+        const int head = head_at(item), i = item - head * pairs;
+        const HeadOf h = head_of(m, s, lanes.first_layer + lane, head, position);
         const Pair p = rope_pair(m, i);
-        const float factor = norm_factor(m, x);
+        const float factor = norm_factor(m, s, x);
+        RowSums sums = stream.next(h.w->dtype, m.dim, x);
         if (lane_id() != 0) return;
         finish_pair(m, h, p, factor, sums);
         if (h.turned) rotate(m, s, position, i, sums.of[0], sums.of[1]);
@@ -102,19 +107,39 @@ __device__ __forceinline__ void qkv_by_pairs(const Step& step, const LaneRange& 
       });
 }
 
-template <class Wait>
+// The pairs of a warp in the heads of its block, lane by lane.
+struct HeadCursor {
+  const Step* step;
+  LaneRange lanes;
+  int position, lane, head, pair;
+
+  __device__ __forceinline__ HeadCursor(const Step& step, const LaneRange& lanes, int position)
+      : step(&step), lanes(lanes), position(position), lane(lanes.first_lane), head(static_cast<int>(blockIdx.x)), pair(warp_id()) {
+    settle();
+  }
+  __device__ __forceinline__ bool there() const { return lane < lanes.first_lane + lanes.n_lanes; }
+  __device__ __forceinline__ Run run() const {
+    return head_run(step->model, head_of(step->model, step->session, lanes.first_layer + lane, head, position), pair);
+  }
+  __device__ __forceinline__ void next() {
+    pair += kWarps;
+    settle();
+  }
+  __device__ __forceinline__ void settle() {
+    const DeviceModel& m = step->model;
+    const int heads = m.n_heads + 2 * m.n_kv_heads;
+    // A warp or block that has nothing to do there is behind the end at once.
+    if (warp_id() >= m.head_dim / 2 || static_cast<int>(blockIdx.x) >= heads) lane = lanes.first_lane + lanes.n_lanes;
+    if (pair >= m.head_dim / 2) pair = warp_id(), head += static_cast<int>(gridDim.x);
+    if (head >= heads) head = static_cast<int>(blockIdx.x), lane++;
+  }
+};
+
+template <int kFormat, class Wait>
 __device__ __forceinline__ void qkv_by_heads(const Step& step, const LaneRange& lanes, int position, Wait wait) {
   const DeviceModel& m = step.model;
   const DeviceSession& s = step.session;
-  const int heads = m.n_heads + 2 * m.n_kv_heads, block = static_cast<int>(blockIdx.x), blocks = static_cast<int>(gridDim.x);
-  // Of this warp in a head, and of this block in a lane.
-  const int pairs = warp_id() < m.head_dim / 2 ? (m.head_dim / 2 - warp_id() + kWarps - 1) / kWarps : 0;
-  const int mine = block < heads ? (heads - block + blocks - 1) / blocks : 0;
-  auto run_at = [&](int k) {
-    const int head = block + k / pairs % mine * blocks, lane = lanes.first_lane + k / (pairs * mine);
-    return head_run(m, head_of(m, s, lanes.first_layer + lane, head, position), warp_id() + k % pairs * kWarps);
-  };
-  RowStream<false, decltype(run_at)> stream(step, run_at, pairs * mine * lanes.n_lanes);
+  RowStream<kFormat, HeadCursor> stream(step, HeadCursor(step, lanes, position));
   stream.begin();
   wait();
   const SharedVector x = staged_at(0, s.dim_stride);
@@ -123,19 +148,20 @@ __device__ __forceinline__ void qkv_by_heads(const Step& step, const LaneRange& 
     sync_block();
     stage_lane_norms(m, s, lanes.first_layer, lane, 1, false);
     sync_block();
-    CQIL_NO_UNROLL for (int head = block; head < heads; head += blocks) {
+    const float factor = norm_factor(m, s, x);
+    for (int head = static_cast<int>(blockIdx.x); head < m.n_heads + 2 * m.n_kv_heads; head += static_cast<int>(gridDim.x)) {
+      const HeadOf h = head_of(m, s, lanes.first_layer + lane, head, position);
       for (int i = m.head_dim + static_cast<int>(threadIdx.x); i < s.head_stride; i += kThreads) values[i] = 0;
-      CQIL_NO_UNROLL for (int i = warp_id(); i < m.head_dim / 2; i += kWarps) {
-        RowSums sums = stream.next(x);
+      for (int i = warp_id(); i < m.head_dim / 2; i += kWarps) {
         const Pair p = rope_pair(m, i);
-        finish_pair(m, head_of(m, s, lanes.first_layer + lane, head, position), p, norm_factor(m, x), sums);
+        RowSums sums = stream.next(h.w->dtype, m.dim, x);
+        finish_pair(m, h, p, factor, sums);
         if (lane_id() == 0) {
           values[p.first] = sums.of[0];
           values[p.second] = sums.of[1];
         }
       }
       sync_block();
-      const HeadOf h = head_of(m, s, lanes.first_layer + lane, head, position);
       if (warp_id() == 0) finish_head(m, s, h, position, values, lane_row(s, s.query, s.query_stride, lane, 0) + h.head * s.head_stride);
       sync_block();
     }
@@ -143,7 +169,7 @@ __device__ __forceinline__ void qkv_by_heads(const Step& step, const LaneRange& 
 }
 
 // wait() returns when the phase before has ended.
-template <bool kPlain, class Wait>
+template <int kFormat, class Wait>
 __device__ __forceinline__ void qkv_phase(const Step& step, const LaneRange& lanes, Wait wait) {
   const DeviceModel& m = step.model;
   const int position = load_fresh(step.session.position);  // no phase of a token writes it
@@ -152,10 +178,8 @@ __device__ __forceinline__ void qkv_phase(const Step& step, const LaneRange& lan
   const int next = lanes.first_layer + lanes.first_lane + lanes.n_lanes;
   if (blockIdx.x == 0 && next < m.n_layers)
     prefetch(m.layers + next, static_cast<int64_t>(sizeof(DeviceLayer)) * min(m.n_layers - next, kLayersAhead), static_cast<int>(threadIdx.x), kThreads);
-  if constexpr (!kPlain) {
-    if (heads_must_be_whole(m, step.session, lanes.first_layer + lanes.first_lane)) return qkv_by_heads(step, lanes, position, wait);
-  }
-  qkv_by_pairs<kPlain>(step, lanes, position, wait);
+  if (heads_must_be_whole(m, step.session, lanes.first_layer + lanes.first_lane)) qkv_by_heads<kFormat>(step, lanes, position, wait);
+  else qkv_by_pairs<kFormat>(step, lanes, position, wait);
 }
 
 }  // namespace cqil::cuda

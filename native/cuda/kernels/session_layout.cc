@@ -85,24 +85,16 @@ bool shape_supported(const cqil_shape& shape) {
 }
 
 SharedPlan shared_plan(const cqil_shape& shape, int32_t max_lanes, int64_t most_bytes) {
-  constexpr int64_t kFixed = kReduceFloats * 4 + kWarps * int64_t{kLeastRing};
-  // Half of a large memory, so that a block of one launch and one of the next fit side by side; each is charged a kilobyte more.
-  constexpr int64_t kLarge = 200 * 1024, kCharged = 1024;
+  const int64_t room = (most_bytes - kReduceFloats * 4 - kWarps * int64_t{kLeastRing}) / 4;
   const int32_t dim = staged_floats(whole(shape.dim, 32)), hidden = staged_floats(whole(shape.hidden_dim, 32));
   const int32_t attention = staged_floats(whole(static_cast<int64_t>(shape.n_heads) * shape.head_dim, 32));
   const int32_t least = std::max({staged_floats(kPieceFloats), dim + whole(shape.head_dim, 32), attention});
-  for (const int64_t budget : {most_bytes >= kLarge ? most_bytes / 2 - kCharged : most_bytes, most_bytes}) {
-    const int64_t room = (budget - kFixed) / 4;
-    if (room < least) continue;
-    // As many lanes' vectors as fit, and the rest for the rings.
-    const int64_t each = std::max({dim, attention, hidden <= room ? hidden : 0});
-    const int64_t stage = std::max<int64_t>(least, std::min<int64_t>(max_lanes, room / each) * each);
-    auto ring = [&](int64_t bytes) {
-      return static_cast<int32_t>(std::min<int64_t>(kMostRing, (bytes - kReduceFloats * 4 - stage * 4) / kWarps / 16 * 16));
-    };
-    return {static_cast<int32_t>(stage), ring(budget), ring(most_bytes)};
-  }
-  return {};
+  if (room < least) return {};
+  // As many lanes' vectors as fit, and the rest for the rings.
+  const int64_t each = std::max({dim, attention, hidden <= room ? hidden : 0});
+  const int64_t stage = std::max<int64_t>(least, std::min<int64_t>(max_lanes, room / each) * each);
+  const int64_t ring = (most_bytes - kReduceFloats * 4 - stage * 4) / kWarps / 16 * 16;
+  return {static_cast<int32_t>(stage), static_cast<int32_t>(std::min<int64_t>(kMostRing, ring))};
 }
 
 uint32_t shared_bytes(const Step& step) { return static_cast<uint32_t>((kReduceFloats + step.stage_floats) * 4 + kWarps * step.ring_bytes); }

@@ -34,7 +34,12 @@ __device__ __forceinline__ float4 norm_weight(const float* weight, int i, int n)
   return make_float4(4 * i < n ? weight[4 * i] : 0.0f, 4 * i + 1 < n ? weight[4 * i + 1] : 0.0f, 4 * i + 2 < n ? weight[4 * i + 2] : 0.0f, 0.0f);
 }
 // The l-th of several vectors of n floats that are staged one behind the other; n is a multiple of 32.
-__device__ __forceinline__ SharedVector staged_at(int l, int n) { return {(kReduceFloats + l * staged_floats(n)) / 4, n}; }
+__device__ __forceinline__ SharedVector staged_at(int l, int n) {
+  const int first = kReduceFloats + l * staged_floats(n);
+  return {first / 4, first + n};
+}
+// The sums of squares of each kSquaresUnit floats of x before its norm.
+__device__ __forceinline__ float* squares_of(const SharedVector& x, int n) { return shared_floats() + x.sums + (n / 16 + 31) / 32 * 32; }
 
 struct Weighted {
   float4 value, weight;
@@ -45,46 +50,58 @@ __device__ __forceinline__ float4 product(const Weighted& v) {
 
 // Stages `vectors` vectors of n floats, by all threads of the block: of each quad value times weight as load(vector, quad) gives
 // them, the sums of each 16 of these, and with kSquares of each 128 values the sum of their squares, which the norm needs: its
-// factor comes to the product's result, not to the vector, which so needs no second look. Four units of a warp are on their way at
-// a time, as the vectors come from L2 one dependent load after the other otherwise.
+// factor comes to the product's result, not to the vector, which so needs no second look.
 template <bool kSquares, class Load>
 __device__ __forceinline__ void stage_vectors(int vectors, int n, Load load) {
-  constexpr int kAtOnce = 2;
-  const int quads = n / 4, units = (quads + kWarpSize - 1) / kWarpSize, all = vectors * units;
-  for (int first = warp_id(); first < all; first += kAtOnce * kWarps) {
+  constexpr int kAtOnce = kSquares ? 2 : 3;  // as many as the registers allow
+  const int quads = n / 4, units = (quads + kWarpSize - 1) / kWarpSize;
+  // Unit `unit` of vector `l`, kWarps units on from one to the next.
+  int l = 0, unit = warp_id();
+  auto settle = [&] {
+    while (unit >= units && l < vectors) unit -= units, l++;
+  };
+  settle();
+  CQIL_NO_UNROLL while (l < vectors) {
     Weighted v[kAtOnce];
+    int at_l[kAtOnce], at_unit[kAtOnce];
     CQIL_UNROLL for (int k = 0; k < kAtOnce; k++) {
-      const int unit = min(first + k * kWarps, all - 1), quad = unit % units * kWarpSize + lane_id();
-      v[k] = load(unit / units, min(quad, quads - 1));
+      at_l[k] = l, at_unit[k] = unit;
+      const int quad = min(unit * kWarpSize + lane_id(), quads - 1);
+      if (l < vectors) v[k] = load(l, quad);
+      unit += kWarps;
+      settle();
     }
     CQIL_UNROLL for (int k = 0; k < kAtOnce; k++) {
-      const int unit = first + k * kWarps, in_vector = unit % units, quad = in_vector * kWarpSize + lane_id();
-      if (unit >= all) break;
-      const SharedVector to = staged_at(unit / units, n);
+      if (at_l[k] >= vectors) break;
+      const SharedVector to = staged_at(at_l[k], n);
+      const int quad = at_unit[k] * kWarpSize + lane_id();
       const bool there = quad < quads;
       if (kSquares) {
         const float squares = warp_sum(there ? square_sum(v[k].value) : 0.0f);
-        if (lane_id() == 0) *to.squares_at(in_vector) = squares;
+        if (lane_id() == 0) squares_of(to, n)[at_unit[k]] = squares;
       }
       const float4 staged = product(v[k]);
       float sum = (staged.x + staged.y) + (staged.z + staged.w);
       sum += shuffle_xor(sum, 1);
       sum += shuffle_xor(sum, 2);
       if (there) *to.at(quad) = staged;
-      if (there && lane_id() % 4 == 0) *to.sum16_at(quad / 4) = sum;
+      if (there && lane_id() % 4 == 0) shared_floats()[to.sums + quad / 4] = sum;
     }
   }
 }
-// Plain vectors: n floats each at from(vector), padded with zeros to 32.
+// Plain vectors: `count` floats each at from(vector), padded there with zeros to 32, in places for n.
 template <class From>
-__device__ __forceinline__ void stage_plain(int vectors, int n, From from) {
-  stage_vectors<false>(vectors, padded(n), [&](int l, int i) { return Weighted{quad_of(from(l), i), make_float4(1, 1, 1, 1)}; });
+__device__ __forceinline__ void stage_plain(int vectors, int count, int n, From from) {
+  stage_vectors<false>(vectors, n, [&](int l, int i) {
+    return Weighted{4 * i < padded(count) ? quad_of(from(l), i) : make_float4(0, 0, 0, 0), make_float4(1, 1, 1, 1)};
+  });
 }
 
 // 1 / sqrt(mean(x^2) + eps) of the dim floats that x was staged from.
-__device__ __forceinline__ float norm_factor(const DeviceModel& m, const SharedVector& x) {
+__device__ __forceinline__ float norm_factor(const DeviceModel& m, const DeviceSession& s, const SharedVector& x) {
+  const float* squares = squares_of(x, s.dim_stride);
   float sum = 0;
-  for (int unit = lane_id(); unit * kSquaresUnit < x.n; unit += kWarpSize) sum += *x.squares_at(unit);
+  for (int unit = lane_id(); unit * kSquaresUnit < s.dim_stride; unit += kWarpSize) sum += squares[unit];
   return inverse_root(divide(warp_sum(sum), static_cast<float>(m.dim)) + m.norm_eps);
 }
 
@@ -116,28 +133,54 @@ __device__ __forceinline__ void prefetch_norms(const DeviceModel& m, const LaneR
   }
 }
 
-// Runs work(lane, item, stream, x) for `items` items of each lane of a range, an item to a warp; stream is at its first run, and
-// x is the lane's vector of n floats, which stage(first lane, lanes) has staged. runs_of(lane, item, i) is run i of runs_per_item.
+// The items of a warp in the lanes of a range, `items` each, and of each item its runs: run_of(lane, item, run).
+template <class RunOf>
+struct LaneCursor {
+  RunOf run_of;
+  int lane, end, items, runs;
+  int item, turn = 0;
+
+  __device__ __forceinline__ LaneCursor(RunOf run_of, const LaneRange& lanes, int items, int runs)
+      : run_of(run_of), lane(lanes.first_lane), end(lanes.first_lane + lanes.n_lanes), items(items), runs(runs), item(grid_warp()) {
+    settle();
+  }
+  __device__ __forceinline__ bool there() const { return lane < end; }
+  __device__ __forceinline__ Run run() const { return run_of(lane, item, turn); }
+  __device__ __forceinline__ void next() {
+    if (++turn < runs) return;
+    turn = 0;
+    item += grid_warps();
+    settle();
+  }
+  // Without a division, which takes longer than these few steps.
+  __device__ __forceinline__ void settle() {
+    while (item >= items && lane < end) item -= items, lane++;
+  }
+};
+
+// Runs work(lane, item, stream, x) for `items` items of each lane of a range, an item to a warp; stream is at the item's first run,
+// and x is the lane's vector of n floats, which stage(first lane, lanes) has staged. run_of(lane, item, i) is run i of `runs`.
 // As many lanes as fit are staged at a time. wait() returns when the phase before has ended.
-template <bool kPlain, class RunsOf, class Wait, class Stage, class Work>
-__device__ __forceinline__ void for_lanes(const Step& step, const LaneRange& lanes, int n, int items, int runs_per_item, RunsOf runs_of, Wait wait,
-                                          Stage stage, Work work) {
-  const int all = lanes.n_lanes * items, mine = grid_warp() < all ? (all - grid_warp() + grid_warps() - 1) / grid_warps() : 0;
-  auto run_at = [&](int k) {
-    const int i = grid_warp() + k / runs_per_item * grid_warps();
-    return runs_of(lanes.first_lane + i / items, i % items, k % runs_per_item);
-  };
-  RowStream<kPlain, decltype(run_at)> stream(step, run_at, mine * runs_per_item);
+template <int kFormat, class RunOf, class Wait, class Stage, class Work>
+__device__ __forceinline__ void for_lanes(const Step& step, const LaneRange& lanes, int n, int items, int runs, RunOf run_of, Wait wait, Stage stage,
+                                          Work work) {
+  const LaneCursor<RunOf> start(run_of, lanes, items, runs);
+  RowStream<kFormat, LaneCursor<RunOf>> stream(step, start);
   stream.begin();
   wait();
-  const int at_once = step.stage_floats / staged_floats(n);
-  int i = grid_warp();
-  for (int first = 0; first < lanes.n_lanes; first += at_once) {
-    const int count = min(lanes.n_lanes - first, at_once);
-    if (first > 0) sync_block();
-    stage(lanes.first_lane + first, count);
+  int at_once = 1;
+  while (at_once < lanes.n_lanes && (at_once + 1) * staged_floats(n) <= step.stage_floats) at_once++;
+  int lane = start.lane, item = start.item;
+  for (int first = lanes.first_lane; first < start.end; first += at_once) {
+    const int count = min(start.end - first, at_once);
+    if (first > lanes.first_lane) sync_block();
+    stage(first, count);
     sync_block();
-    for (; i < (first + count) * items; i += grid_warps()) work(lanes.first_lane + i / items, i % items, stream, staged_at(i / items - first, n));
+    while (lane < first + count) {
+      work(lane, item, stream, staged_at(lane - first, n));
+      item += grid_warps();
+      while (item >= items && lane < start.end) item -= items, lane++;
+    }
   }
 }
 

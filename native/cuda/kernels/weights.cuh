@@ -6,7 +6,7 @@
 //   kSlots          how many stages a ring of weights has, of one part each or more
 //   Chunk           a chunk's registers
 //   load(row, scales, chunk)          of a part; chunk 0 ... 31
-//   add_dot(chunks, index, x, sums)   sums[r] += chunk r . x for kRows rows that share x; index is the chunk's place in the row
+//   add_dot(chunks, index, x, sums)   sums[r] += chunk r . x for kRows rows that share x; index is the chunk's place after x's first
 //
 // Nibbles become floats without a conversion instruction, which runs at an eighth of the rate of the rest: a value q of b <= 7
 // bits put under the exponent of 1.0 is v = 1 + q / 2^b, one byte permutation for each weight. Then
@@ -127,17 +127,18 @@ struct Format<CQIL_Q4_0> : PlainChunks {
     return {shared_words(row + 16 * chunk), scales[chunk]};
   }
   __device__ static __forceinline__ void add_dot(const Chunk (&c)[kRows], int index, const SharedVector& x, float (&sums)[kRows]) {
-    float dot[kRows] = {};
+    float low_dot[kRows] = {}, high_dot[kRows] = {};
     const float total = x.sum16(2 * index) + x.sum16(2 * index + 1);
     CQIL_UNROLL for (int i = 0; i < 4; i++) {
       const float4 low = x.quad(8 * index + i), high = x.quad(8 * index + 4 + i);
       CQIL_UNROLL for (int r = 0; r < kRows; r++) {
         const uint32_t w = word(c[r].q, i);
-        dot[r] = add_units(dot[r], (w << 3 & 0x78787878u) | 0x80808080u, low);
-        dot[r] = add_units(dot[r], (w >> 1 & 0x78787878u) | 0x80808080u, high);
+        low_dot[r] = add_units(low_dot[r], (w << 3 & 0x78787878u) | 0x80808080u, low);
+        high_dot[r] = add_units(high_dot[r], (w >> 1 & 0x78787878u) | 0x80808080u, high);
       }
     }
-    CQIL_UNROLL for (int r = 0; r < kRows; r++) sums[r] = fmaf(16.0f * float_from_half(c[r].d), fmaf(-1.5f, total, dot[r]), sums[r]);
+    CQIL_UNROLL for (int r = 0; r < kRows; r++)
+      sums[r] = fmaf(16.0f * float_from_half(c[r].d), fmaf(-1.5f, total, low_dot[r] + high_dot[r]), sums[r]);
   }
 };
 
