@@ -58,20 +58,20 @@ def time_tokens(model, step):
 
 
 def main(output, *names):
-    rows = []
+    result = {"gpu": torch.cuda.get_device_name(), "torch": torch.__version__, "transformers": transformers.__version__, "rows": []}
     for name in names or SHAPES:
         model = make_model(SHAPES[name])
         for mode in ("eager", "compile"):
             step = model.forward if mode == "eager" else torch.compile(model.forward, mode="reduce-overhead", fullgraph=True)
             try:
-                rows.append({"shape": name, "mode": mode, "msPerToken": time_tokens(model, step)})
+                row = {"shape": name, "mode": mode, "msPerToken": time_tokens(model, step)}
             except Exception as error:  # a version of torch that cannot compile this says so, and the rest goes on
-                rows.append({"shape": name, "mode": mode, "error": f"{type(error).__name__}: {error}"[:200]})
+                row = {"shape": name, "mode": mode, "error": f"{type(error).__name__}: {error}"[:200]}
+            result["rows"].append(row)
+            with open(output, "w") as file:  # whoever stops this has what there is
+                json.dump(result, file, indent=1)
         del model
         torch.cuda.empty_cache()
-    result = {"gpu": torch.cuda.get_device_name(), "torch": torch.__version__, "transformers": transformers.__version__, "rows": rows}
-    with open(output, "w") as file:
-        json.dump(result, file, indent=1)
 
 
 if __name__ == "__main__":
