@@ -50,7 +50,7 @@ describe.skipIf(!existsSync(addon))('the CUDA library as the command line sees i
 
   it('--execution persistent is for CUDA', () => {
     const { code, stderr } = cqil('/nowhere', 'generate', '--token-ids', '1,2', '-n', '1', '--execution', 'persistent');
-    expect({ code, stderr }).toMatchObject({ code: 1, stderr: expect.stringContaining('The cpu backend has no persistent execution; expected auto, wide or lanes.') as unknown });
+    expect({ code, stderr }).toMatchObject({ code: 1, stderr: expect.stringContaining('The cpu backend has no persistent execution of this model; expected auto, wide or lanes.') as unknown });
   });
 
   it('a library that is built loads, and says why no GPU is used or which are', ({ skip }) => {

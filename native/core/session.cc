@@ -26,7 +26,7 @@ Session::Session(std::shared_ptr<Model> model, const Plan& plan, Execution execu
     throw Error("INVALID_ARGUMENT", "contextLength is " + std::to_string(context_length) + "; expected 1 to 16777216.");
   if (!(model_->backend().executions(model_->backend_model()) & 1u << chosen(execution)))
     throw Error("BACKEND_UNAVAILABLE", std::string("The ") + model_->backend().name +
-                                           " backend has no persistent execution; expected auto, wide or lanes.");
+                                           " backend has no persistent execution of this model; expected auto, wide or lanes.");
   model_->bring_in_vectors();
   const cqil_program program = program_.view();
   const cqil_session_options options = {context_length, kv_dtype};

@@ -24,7 +24,7 @@ namespace cqil::cuda {
 // a plane of their own. pack.h brings a tensor of the file into this form.
 struct Matrix {
   const uint8_t* data;     // [rows, row_bytes], 16-byte aligned
-  const uint16_t* scales;  // f16 [rows, cols / 32] for Q8_0 and Q4_0, [rows, cols / 256] for Q6_K; null for the others
+  const uint16_t* scales;  // f16 [rows, cols / 32] for Q8_0 and Q4_0, [rows, cols / 256] for Q6_K, rows padded to 16 bytes; null for the others
   int64_t row_bytes;       // packed_layout().row_bytes
   int32_t rows, cols;
   int32_t dtype;           // cqil_dtype

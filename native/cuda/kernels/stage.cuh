@@ -89,6 +89,7 @@ __device__ __forceinline__ void stage_vectors(int vectors, int n, Load load) {
     }
   }
 }
+
 // Plain vectors: `count` floats each at from(vector), padded there with zeros to 32, in places for n.
 template <class From>
 __device__ __forceinline__ void stage_plain(int vectors, int count, int n, From from) {
