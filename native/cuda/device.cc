@@ -23,6 +23,7 @@ Device describe(int ordinal) {
   device.multiprocessors = properties.multiProcessorCount;
   device.memory_bytes = properties.totalGlobalMem;
   device.shared_bytes = static_cast<int32_t>(properties.sharedMemPerBlockOptin);
+  device.overlaps = properties.major >= 9;
   device.cooperative = attribute(cudaDevAttrCooperativeLaunch, ordinal) != 0;
   return device;
 }

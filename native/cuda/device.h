@@ -15,6 +15,7 @@ struct Device {
   uint64_t memory_bytes = 0;
   int32_t shared_bytes = 0;  // that a block may have
   bool cooperative = false;  // may launch a grid that waits for itself
+  bool overlaps = false;     // may begin a launch before the one before it has ended: Hopper and later
 };
 
 // The devices new enough for this library, in the runtime's order. Throws BACKEND_UNAVAILABLE with the reason when there is none;

@@ -27,7 +27,7 @@ void receive(const Session& session, T* to, const T* from, int64_t count) {
 // graph of one token holds.
 void token(const Session& session, cqil_execution execution, TokenOutput output, int32_t listed) {
   Step step = session.step(1);
-  step.overlaps = true;
+  step.overlaps = session.model.device.overlaps;
   static const volatile int32_t never = 0;  // the graph is captured whole; a replay is too short to be stopped
   send(session, offsetof(Inputs, ids) + sizeof(int32_t));
   if (execution == CQIL_PERSISTENT) {

@@ -335,9 +335,9 @@ void test_cpu_twin(Bench& b) {
   close(found, expected, 1e-5, b.name + " beside the CPU");
 }
 
-void run_case(const Case& c, const std::vector<int>& token_counts, int multiprocessors, Random& random) {
+void run_case(const Case& c, const std::vector<int>& token_counts, const cudaDeviceProp& on, Random& random) {
   for (int n_tokens : token_counts) {
-    Bench b(c, n_tokens, multiprocessors, random);
+    Bench b(c, n_tokens, on, random);
     test_embed(b);
     test_qkv(b);
     test_attention(b);
@@ -375,20 +375,19 @@ int main() {
     std::printf("skipped: no CUDA device (error %d)\n", static_cast<int>(code));
     return 77;
   }
-  cudaDeviceProp properties;
-  device_ok(cudaGetDeviceProperties(&properties, 0), "properties");
-  device_ok(prepare_kernels(static_cast<int32_t>(properties.sharedMemPerBlockOptin)), "prepare");
-  const int multiprocessors = properties.multiProcessorCount;
+  cudaDeviceProp on;
+  device_ok(cudaGetDeviceProperties(&on, 0), "properties");
+  device_ok(prepare_kernels(static_cast<int32_t>(on.sharedMemPerBlockOptin)), "prepare");
   Random random(20240406);
-  for (const Case& c : kCases) run_case(c, {1, 3}, multiprocessors, random);
+  for (const Case& c : kCases) run_case(c, {1, 3}, on, random);
   // Several tiles of few tokens, and of many.
-  for (int i : {0, 2, 3, 5}) run_case(kCases[i], {35}, multiprocessors, random);
-  run_case(kCases[1], {131}, multiprocessors, random);
+  for (int i : {0, 2, 3, 5}) run_case(kCases[i], {35}, on, random);
+  run_case(kCases[1], {131}, on, random);
   // Vectors of several lanes that do not fit shared memory at once, and one that does not fit at all.
   const Case large = {"large", 40, 25000, 8, 1, 1, 11, CQIL_BF16, CQIL_BF16, CQIL_BF16, CQIL_F16, 2, 0, 0, false, false, false, 0, 2};
   const Case large_blocks = {"large Q6_K", 256, 16640, 8, 1, 1, 11, CQIL_BF16, CQIL_Q6_K, CQIL_BF16, CQIL_F16, 1, 0, 0, false, false, false, 0, 2};
   for (const Case& c : {large, large_blocks}) {
-    Bench b(c, 1, multiprocessors, random);
+    Bench b(c, 1, on, random);
     test_gate_up(b);
     test_down(b);
   }

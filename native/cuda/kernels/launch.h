@@ -119,7 +119,8 @@ struct Step {
 
   // Of shared memory, as shared_plan() gives it: what vectors are staged in, and the bytes of weights on their way to a warp.
   int32_t stage_floats, ring_bytes;
-  // Launches of one token may begin before the one before them in their stream has ended: it must be a launch of one token too.
+  // Launches of one token may begin before the one before them in their stream has ended: it must be a launch of one token too, and
+  // the device of compute capability 9.0 or newer.
   bool overlaps;
 };
 
