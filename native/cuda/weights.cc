@@ -76,14 +76,9 @@ Weights::Weights(const cqil_weights& host, const Weights* base) : base_(base) {
   vectors_ = device_array<float>(all_vector_floats(host));
   upload.vectors = vectors_.get();
 
-  device_.dim = shape.dim, device_.hidden_dim = shape.hidden_dim, device_.head_dim = shape.head_dim;
-  device_.n_heads = shape.n_heads, device_.n_kv_heads = shape.n_kv_heads, device_.n_layers = shape.n_layers, device_.vocab_size = shape.vocab_size;
-  device_.norm_eps = shape.norm_eps, device_.rope_interleaved = shape.rope_interleaved, device_.sliding_window = shape.sliding_window;
-  const auto pairs = static_cast<uint64_t>(shape.head_dim / 2);
-  device_.pairs_inverse = static_cast<uint32_t>(((uint64_t{1} << 32) + pairs - 1) / pairs);
+  device_ = device_model(shape);
   device_.format = host.layers[0].wq.dtype;
   device_.gate_up_runs = 1;
-  device_.heads_per_kv = shape.n_heads / shape.n_kv_heads;
   device_.token_embedding = place(host.token_embedding, upload);
   device_.output = place(host.output, upload);
   device_.output_norm = place_vector(host.output_norm, upload);

@@ -100,12 +100,8 @@ class RandomModel {
         d.k_norm = vector(l.k_norm, c.head_dim);
       }
     }
-    device.dim = c.dim, device.hidden_dim = c.hidden_dim, device.head_dim = c.head_dim;
-    device.n_heads = c.n_heads, device.n_kv_heads = c.n_kv_heads, device.n_layers = c.lanes, device.vocab_size = c.vocab_size;
-    device.norm_eps = 1e-5f, device.rope_interleaved = c.interleaved, device.sliding_window = c.window;
+    device = device_model(shape());
     device.format = c.v_down_dtype == c.dtype && c.up_dtype == c.dtype ? c.dtype : -1;
-    device.heads_per_kv = c.n_heads / c.n_kv_heads;
-    device.pairs_inverse = static_cast<uint32_t>(((uint64_t{1} << 32) + static_cast<uint64_t>(c.head_dim / 2) - 1) / static_cast<uint64_t>(c.head_dim / 2));
     device.gate_up_runs = c.up_dtype == c.dtype ? 1 : 2;
     device.layers = keep(to_device(device_layers));
     device.token_embedding = matrix(embedding, c.dtype, c.vocab_size, c.dim);
@@ -128,6 +124,7 @@ class RandomModel {
     cqil_shape s = {};
     s.dim = spec.dim, s.hidden_dim = spec.hidden_dim, s.head_dim = spec.head_dim, s.n_heads = spec.n_heads;
     s.n_kv_heads = spec.n_kv_heads, s.n_layers = spec.lanes, s.vocab_size = spec.vocab_size;
+    s.norm_eps = 1e-5f, s.rope_interleaved = spec.interleaved, s.sliding_window = spec.window;
     return s;
   }
 

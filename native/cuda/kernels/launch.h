@@ -144,6 +144,8 @@ cudaError_t prepare_kernels(int32_t shared_bytes);
 
 // True when the kernels can run this shape: even head_dim of 2 … 256, n_heads a multiple of n_kv_heads.
 bool shape_supported(const cqil_shape& shape);
+// What of a model follows from its shape, which is supported; its weights and their formats are left to be filled in.
+DeviceModel device_model(const cqil_shape& shape);
 
 // x = rows `ids` of the token embedding.
 cudaError_t launch_embed(const Step& step, cudaStream_t stream);

@@ -84,6 +84,17 @@ bool shape_supported(const cqil_shape& shape) {
          shape.n_heads % shape.n_kv_heads == 0 && shape.dim > 0;
 }
 
+DeviceModel device_model(const cqil_shape& shape) {
+  DeviceModel m = {};
+  m.dim = shape.dim, m.hidden_dim = shape.hidden_dim, m.head_dim = shape.head_dim;
+  m.n_heads = shape.n_heads, m.n_kv_heads = shape.n_kv_heads, m.n_layers = shape.n_layers, m.vocab_size = shape.vocab_size;
+  m.norm_eps = shape.norm_eps, m.rope_interleaved = shape.rope_interleaved, m.sliding_window = shape.sliding_window;
+  const auto pairs = static_cast<uint64_t>(shape.head_dim / 2);
+  m.heads_per_kv = shape.n_heads / shape.n_kv_heads;
+  m.pairs_inverse = static_cast<uint32_t>(((uint64_t{1} << 32) + pairs - 1) / pairs);
+  return m;
+}
+
 SharedPlan shared_plan(const cqil_shape& shape, int32_t max_lanes, int64_t most_bytes) {
   const int64_t room = (most_bytes - kReduceFloats * 4 - kWarps * int64_t{kLeastRing}) / 4;
   const int32_t dim = staged_floats(whole(shape.dim, 32)), hidden = staged_floats(whole(shape.hidden_dim, 32));
