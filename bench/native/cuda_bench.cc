@@ -93,7 +93,7 @@ class RandomModel {
 
   // Read for one token: every matrix but the embedding, of which it is one row.
   double bytes_per_token(const Shape& shape) const {
-    const double kv = 2.0 * shape.layers * shape.kv_heads * (shape.dim / shape.heads) * sizeof(float) * (kContext + kTokens / 2);
+    const double kv = 2.0 * shape.layers * shape.kv_heads * (shape.dim / shape.heads) * sizeof(uint16_t) * (kContext + kTokens / 2);
     return static_cast<double>(shape.layers) * static_cast<double>(layer_bytes(shape)) +
            static_cast<double>(shape.vocab * row_bytes(shape.dtype, shape.dim)) + kv;
   }
@@ -166,7 +166,7 @@ SessionPointer make_session(cqil_backend_model* model, const Program& program) {
   const cqil_program view = program.view();
   cqil_session_options options = {};
   options.context_length = 2 * kContext;
-  options.kv_dtype = CQIL_F32;
+  options.kv_dtype = CQIL_F16;
   expect(cqil_backend_entry()->session_create(model, &view, &options, &session, &error), error);
   return SessionPointer(session);
 }

@@ -102,6 +102,7 @@ Weights::Weights(const cqil_weights& host, const Weights* base) : base_(base) {
     to.w_up = place(from.w_up, upload);
     to.w_down = place(from.w_down, upload);
     host_layers_.push_back(to);
+    if (to.q_norm || to.k_norm) device_.head_norms = 1;
     if (to.w_gate.dtype != to.w_up.dtype) device_.gate_up_runs = 2;
     for (const auto member : kMatrices)
       if ((from.*member).dtype != device_.format) device_.format = -1;

@@ -42,6 +42,7 @@ struct alignas(16) float4 {
   float x, y, z, w;
 };
 inline int min(int a, int b) { return a < b ? a : b; }
+inline int max(int a, int b) { return a > b ? a : b; }
 inline uint2 make_uint2(uint32_t x, uint32_t y) { return {x, y}; }
 inline uint4 make_uint4(uint32_t x, uint32_t y, uint32_t z, uint32_t w) { return {x, y, z, w}; }
 inline float4 make_float4(float x, float y, float z, float w) { return {x, y, z, w}; }
@@ -314,6 +315,13 @@ inline uint32_t select_bytes(uint32_t a, uint32_t b, uint32_t selector) {
   uint32_t result = 0;
   for (int k = 0; k < 4; k++) result |= static_cast<uint32_t>(bytes >> (8 * (selector >> (4 * k) & 7u)) & 0xffu) << (8 * k);
   return result;
+}
+
+inline float rounded_product(float a, float b) { return a * b; }
+inline float rounded_sum(float a, float b) { return a + b; }
+inline int32_t dot_bytes(uint32_t a, uint32_t b, int32_t sum) {
+  for (int k = 0; k < 4; k++) sum += static_cast<int8_t>(a >> (8 * k) & 0xffu) * static_cast<int8_t>(b >> (8 * k) & 0xffu);
+  return sum;
 }
 
 template <class T>

@@ -20,7 +20,8 @@ inline void close(const FloatVector& found, const Doubles& expected, double tole
 // A session of a random model with a cache already filled up to the case's position, and the launches of one stage.
 class Bench {
  public:
-  Bench(const Case& c, int n_tokens, const cudaDeviceProp& on, Random& random)
+  // shared_bytes: that the device gives a block; 0: as one of three kinds of device does.
+  Bench(const Case& c, int n_tokens, const cudaDeviceProp& on, Random& random, int64_t shared_bytes = 0)
       : c(c), random(random), model(c, random), n_tokens(n_tokens), name(std::string(c.name) + " x" + std::to_string(n_tokens)) {
     SessionSize size = {};
     size.context = c.position + n_tokens + 3, size.kv_dtype = c.kv_dtype, size.batch = n_tokens + 1;
@@ -37,7 +38,7 @@ class Bench {
     step.overlaps = n_tokens == 1 && on.major >= 9;
     // As on devices that give a block 99, 163 and 227 KB of shared memory.
     constexpr int64_t kSizes[] = {101376, 166912, 232448};
-    const SharedPlan plan = shared_plan(shape, c.lanes, kSizes[random.below(3)]);
+    const SharedPlan plan = shared_plan(shape, c.lanes, shared_bytes ? shared_bytes : kSizes[random.below(3)]);
     that(plan.stage_floats > 0, name + " fits shared memory");
     step.stage_floats = plan.stage_floats, step.ring_bytes = plan.ring_bytes;
     lanes = {0, 0, c.lanes};

@@ -102,6 +102,7 @@ class RandomModel {
     }
     device = device_model(shape());
     device.format = c.v_down_dtype == c.dtype && c.up_dtype == c.dtype ? c.dtype : -1;
+    device.head_norms = c.head_norms;
     device.gate_up_runs = c.up_dtype == c.dtype ? 1 : 2;
     device.layers = keep(to_device(device_layers));
     device.token_embedding = matrix(embedding, c.dtype, c.vocab_size, c.dim);

@@ -391,5 +391,36 @@ int main() {
     test_gate_up(b);
     test_down(b);
   }
+  // Rows of more than one part of a ring, of each format.
+  const Case longer[] = {
+      {"long rows Q8_0", 1120, 1312, 32, 4, 2, 40, CQIL_Q8_0, CQIL_Q8_0, CQIL_Q8_0, CQIL_F16, 2, 0, 0, false, false, false, 0, 2},
+      {"long rows Q4_0", 2208, 1312, 32, 4, 2, 40, CQIL_Q4_0, CQIL_Q4_0, CQIL_Q4_0, CQIL_F16, 1, 0, 0, false, false, false, 0, 2},
+      {"long rows Q4_K", 2304, 1280, 64, 4, 2, 40, CQIL_Q4_K, CQIL_Q6_K, CQIL_Q5_K, CQIL_F16, 1, 0, 0, false, false, false, 0, 2},
+      {"long rows BF16", 1096, 2100, 32, 4, 2, 40, CQIL_BF16, CQIL_BF16, CQIL_BF16, CQIL_F16, 1, 0, 0, false, false, false, 0, 2},
+  };
+  for (const Case& c : longer) {
+    Bench b(c, 1, on, random);
+    test_qkv(b);
+    test_attention_out(b);
+    test_gate_up(b);
+    test_down(b);
+    test_head(b);
+  }
+  // Rows that are cut: enough of them, in one round and several, of vectors that are staged at once, one by one, and in pieces.
+  // The least shared memory that is enough for a vector in pieces.
+  constexpr int64_t kLittleShared = 91 * 1024;
+  const Case many[] = {
+      {"many rows BF16", 3100, 1090, 34, 31, 1, 11, CQIL_BF16, CQIL_BF16, CQIL_BF16, CQIL_F16, 3, 1, 1, true, false, false, 0, 2},
+      {"many rows F32", 3090, 300, 30, 30, 1, 11, CQIL_F32, CQIL_F32, CQIL_F32, CQIL_F16, 1, 0, 0, false, false, false, 0, 2},
+      {"many rows Q8_0", 3104, 8704, 32, 8, 1, 11, CQIL_Q8_0, CQIL_Q8_0, CQIL_Q8_0, CQIL_F16, 1, 0, 0, false, false, false, 0, 2},
+      {"many rows Q4_0", 3104, 3232, 32, 40, 1, 11, CQIL_Q4_0, CQIL_Q4_0, CQIL_Q4_0, CQIL_F16, 2, 0, 0, false, false, false, 0, 2},
+      {"many rows Q4_K", 3328, 3328, 64, 4, 1, 11, CQIL_Q4_K, CQIL_Q6_K, CQIL_Q5_K, CQIL_F16, 1, 0, 0, false, false, false, 0, 2},
+      {"many rows Q6_K", 3328, 2048, 64, 4, 1, 11, CQIL_Q6_K, CQIL_Q6_K, CQIL_Q6_K, CQIL_F16, 1, 0, 0, false, false, false, 0, 2},
+  };
+  for (const Case& c : many) {
+    Bench b(c, 1, on, random, kLittleShared);
+    test_attention_out(b);
+    test_down(b);
+  }
   return report("cuda_kernels");
 }

@@ -51,7 +51,7 @@ __device__ __forceinline__ void attend_positions(const DeviceModel& m, const Dev
   const uint8_t* values = s.values + cache_offset(m, s, item.layer, item.kv_head, 0);
   const float scale = inverse_root(static_cast<float>(m.head_dim));
   const int step = kWarps * groups;
-  for (int base = item.first + warp_id() * groups; base < item.end; base += step * kInFlight) {
+  CQIL_NO_UNROLL for (int base = item.first + warp_id() * groups; base < item.end; base += step * kInFlight) {
     KvRun<D> key[kInFlight], value[kInFlight];
     bool there[kInFlight];
     CQIL_UNROLL for (int b = 0; b < kInFlight; b++) {
@@ -71,10 +71,10 @@ __device__ __forceinline__ void attend_positions(const DeviceModel& m, const Dev
         if (active) {
           const float4* query = reinterpret_cast<const float4*>(q + h * s.head_stride + column);
           const float4 low = query[0], high = query[1];
-          dot = k[0] * low.x + k[1] * low.y + k[2] * low.z + k[3] * low.w + k[4] * high.x + k[5] * high.y + k[6] * high.z + k[7] * high.w;
+          dot = add_dot4(add_dot4(0.0f, k[0], k[1], k[2], k[3], low), k[4], k[5], k[6], k[7], high);
         }
-        for (int mask = group_size / 2; mask > 0; mask /= 2) dot += shuffle_xor(dot, mask);
-        score[b][h] = there[b] ? dot * scale : kLowest;
+        CQIL_NO_UNROLL for (int mask = group_size / 2; mask > 0; mask /= 2) dot += shuffle_xor(dot, mask);
+        score[b][h] = there[b] ? rounded_product(dot, scale) : kLowest;
       }
     }
     CQIL_UNROLL for (int h = 0; h < kHeads; h++) {
@@ -82,12 +82,13 @@ __device__ __forceinline__ void attend_positions(const DeviceModel& m, const Dev
       CQIL_UNROLL for (int b = 0; b < kInFlight; b++) highest = fmaxf(highest, score[b][h]);
       const float shrink = expf(state.highest[h] - highest);
       state.highest[h] = highest;
-      state.sum[h] *= shrink;
+      float sum = 0;
       CQIL_UNROLL for (int i = 0; i < 8; i++) state.values[h][i] *= shrink;
       CQIL_UNROLL for (int b = 0; b < kInFlight; b++) {
         score[b][h] = there[b] ? expf(score[b][h] - highest) : 0.0f;
-        state.sum[h] += score[b][h];
+        sum += score[b][h];
       }
+      state.sum[h] = fmaf(state.sum[h], shrink, sum);
     }
     CQIL_UNROLL for (int b = 0; b < kInFlight; b++) {
       float v[8];
@@ -101,13 +102,13 @@ __device__ __forceinline__ void attend_positions(const DeviceModel& m, const Dev
 // The groups of a warp become one: afterwards the first holds the sums of all.
 template <int kHeads>
 __device__ __forceinline__ void join_groups(AttendState<kHeads>& state, int group_size) {
-  for (int mask = group_size; mask < kWarpSize; mask *= 2) {
+  CQIL_NO_UNROLL for (int mask = group_size; mask < kWarpSize; mask *= 2) {
     CQIL_UNROLL for (int h = 0; h < kHeads; h++) {
       const float other = shuffle_xor(state.highest[h], mask), highest = fmaxf(state.highest[h], other);
       const float mine = expf(state.highest[h] - highest), theirs = expf(other - highest);
       state.highest[h] = highest;
-      state.sum[h] = state.sum[h] * mine + shuffle_xor(state.sum[h], mask) * theirs;
-      CQIL_UNROLL for (int i = 0; i < 8; i++) state.values[h][i] = state.values[h][i] * mine + shuffle_xor(state.values[h][i], mask) * theirs;
+      state.sum[h] = fmaf(state.sum[h], mine, shuffle_xor(state.sum[h], mask) * theirs);
+      CQIL_UNROLL for (int i = 0; i < 8; i++) state.values[h][i] = fmaf(state.values[h][i], mine, shuffle_xor(state.values[h][i], mask) * theirs);
     }
   }
 }
@@ -123,8 +124,8 @@ __device__ __forceinline__ Joined join_states(const float* states, int n, int st
   for (int j = 0; j < n; j++) all.highest = fmaxf(all.highest, load(states + j * stride));
   for (int j = 0; j < n; j++) {
     const float weight = expf(load(states + j * stride) - all.highest);
-    all.sum += weight * load(states + j * stride + 1);
-    all.value += weight * load(states + j * stride + kPartialHeader + i);
+    all.sum = fmaf(weight, load(states + j * stride + 1), all.sum);
+    all.value = fmaf(weight, load(states + j * stride + kPartialHeader + i), all.value);
   }
   return all;
 }
@@ -192,17 +193,8 @@ __device__ __forceinline__ void attend(const Step& step, const AttendItem& item)
   }
 }
 
-template <int D, int kMostHeads>
-__device__ __forceinline__ void attend_heads(const Step& step, const AttendItem& item, int heads_at_once) {
-  if (heads_at_once == 1) return attend<D, 1>(step, item);
-  if constexpr (kMostHeads == 4) {
-    if (heads_at_once == 4) return attend<D, 4>(step, item);
-  }
-  attend<D, 2>(step, item);
-}
-
 // wait() returns when the phase before has ended. Only the newest position is that phase's. kMostHeads: that are taken together.
-template <int kMostHeads, class Wait>
+template <int D, class Wait>
 __device__ __forceinline__ void attention_phase(const Step& step, const LaneRange& lanes, Wait wait) {
   const DeviceModel& m = step.model;
   const DeviceSession& s = step.session;
@@ -212,11 +204,8 @@ __device__ __forceinline__ void attention_phase(const Step& step, const LaneRang
   const int n_splits = position + 1 - first <= length ? 1 : (position + 1 - first + length - 1) / length;
   const int sharing = m.heads_per_kv;
   // Heads that share keys are taken together where there are blocks enough for that: it changes no bit.
-  int heads_at_once = sharing < 3 ? sharing : kMostHeads, parts = sharing < 3 ? 1 : (sharing + kMostHeads - 1) / kMostHeads;
-  while (heads_at_once > 1 && lanes.n_lanes * m.n_kv_heads * parts * n_splits < static_cast<int>(gridDim.x)) {
-    heads_at_once /= 2;
-    parts = heads_at_once == 2 ? (sharing + 1) / 2 : sharing;
-  }
+  const bool pairs = sharing > 1 && lanes.n_lanes * m.n_kv_heads * ((sharing + 1) / 2) * n_splits >= static_cast<int>(gridDim.x);
+  const int heads_at_once = pairs ? 2 : 1, parts = pairs ? (sharing + 1) / 2 : sharing;
   const int per_lane = m.n_kv_heads * parts * n_splits;
   auto item_at = [&](int i) {
     AttendItem item;
@@ -245,12 +234,8 @@ __device__ __forceinline__ void attention_phase(const Step& step, const LaneRang
   wait();
   for (int i = block; i < items; i += static_cast<int>(gridDim.x)) {
     const AttendItem item = item_at(i);
-    switch (s.size.kv_dtype) {
-      case CQIL_F32: attend_heads<CQIL_F32, kMostHeads>(step, item, heads_at_once); break;
-      case CQIL_F16: attend_heads<CQIL_F16, kMostHeads>(step, item, heads_at_once); break;
-      case CQIL_BF16: attend_heads<CQIL_BF16, kMostHeads>(step, item, heads_at_once); break;
-      default: attend_heads<CQIL_Q8_0, kMostHeads>(step, item, heads_at_once);
-    }
+    if (pairs) attend<D, 2>(step, item);
+    else attend<D, 1>(step, item);
   }
 }
 

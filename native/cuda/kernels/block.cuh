@@ -14,6 +14,7 @@ __device__ __forceinline__ int grid_warp() { return warp_id() * static_cast<int>
 __device__ __forceinline__ int grid_warps() { return kWarps * static_cast<int>(gridDim.x); }
 
 __device__ __forceinline__ float* reduce_floats() { return shared_floats(); }
+__device__ __forceinline__ float* partial_sums() { return shared_floats() + kPartialsAt; }
 // What follows: staged vectors, or whatever else a kernel keeps.
 __device__ __forceinline__ float* scratch_floats() { return shared_floats() + kReduceFloats; }
 

@@ -12,7 +12,7 @@ __device__ __forceinline__ uint32_t byte_of(const uint2& v, int i) { return (i <
 
 // Weights first … first + 7, first a multiple of 8; zero from the row's end on.
 __device__ __forceinline__ void eight_weights(const Matrix& w, int row, int first, float (&out)[8]) {
-  const Row r = row_of(w, row);
+  const Row r = row_of<kAnyFormat>(w, row);
   const int block = first / 256, in_block = first % 256;
   CQIL_UNROLL for (int i = 0; i < 8; i++) out[i] = 0;
   if (first >= w.cols) return;

@@ -17,12 +17,9 @@ struct Row {
   const uint16_t* scales;
 };
 
-// f16 scales of one row in their plane, padded to 16 bytes.
-__device__ __forceinline__ int scale_stride(const Matrix& w) { return (w.cols / (w.dtype == CQIL_Q6_K ? 256 : 32) + 7) / 8 * 8; }
-
-__device__ __forceinline__ Row row_of(const Matrix& w, int row) {
-  return {w.data + row * w.row_bytes, w.scales ? w.scales + static_cast<int64_t>(row) * scale_stride(w) : nullptr};
-}
+// f16 scales of one row of `cols` weights in their plane, padded to 16 bytes.
+__device__ __forceinline__ int scale_stride(int dtype, int cols) { return (cols / (dtype == CQIL_Q6_K ? 256 : 32) + 7) / 8 * 8; }
+__device__ __forceinline__ bool has_scales(int dtype) { return dtype == CQIL_Q8_0 || dtype == CQIL_Q4_0 || dtype == CQIL_Q6_K; }
 
 // Rows a and b of one format from the same weight on, in chunks.
 struct Run {
@@ -57,26 +54,53 @@ __device__ __forceinline__ void with_format(int dtype, Work work) {
   }
 }
 
+// How the kernels of a format stage vectors.
+template <int kFormat>
+struct StagedFor {
+  using Vector = typename Format<kFormat>::Staged;
+};
+template <>
+struct StagedFor<kAnyFormat> {
+  using Vector = StagedFixed;
+};
+template <int kFormat>
+using Staged = typename StagedFor<kFormat>::Vector;
+
 __device__ __forceinline__ int chunk_weights(int dtype) {
   return dtype == CQIL_F32 ? 4 : dtype == CQIL_F16 || dtype == CQIL_BF16 ? 8 : dtype == CQIL_Q8_0 ? 16 : 32;
 }
+// A matrix's format, known to the compiler where the kernel is one format's: no division then remains below.
+template <int kFormat>
+__device__ __forceinline__ int format_of(const Matrix& w) {
+  return kFormat == kAnyFormat ? w.dtype : kFormat;
+}
+
+template <int kFormat>
+__device__ __forceinline__ Row row_of(const Matrix& w, int row) {
+  const int dtype = format_of<kFormat>(w);
+  return {w.data + row * w.row_bytes, has_scales(dtype) ? w.scales + static_cast<int64_t>(row) * scale_stride(dtype, w.cols) : nullptr};
+}
 
 // Rows r0 and r1 of w, weights first ... first + count - 1; first is a multiple of 1024. r1 may lie beyond the end and is then r0.
+template <int kFormat>
 __device__ __forceinline__ Run run_of(const Matrix& w, int r0, int r1, int first, int count) {
-  const int each = chunk_weights(w.dtype);
-  Run run = {row_of(w, r0), row_of(w, r1 < w.rows ? r1 : r0), w.dtype, (count + each - 1) / each};
+  const int dtype = format_of<kFormat>(w), each = chunk_weights(dtype);
+  Run run = {row_of<kFormat>(w, r0), row_of<kFormat>(w, r1 < w.rows ? r1 : r0), dtype, (count + each - 1) / each};
   if (first > 0) {
-    const int chunk = first / each, block = w.dtype == CQIL_Q4_K ? 144 : w.dtype == CQIL_Q5_K ? 176 : 208;
-    const int bytes = w.dtype >= CQIL_Q4_K ? chunk / 8 * block : 16 * chunk;
+    const int chunk = first / each, block = dtype == CQIL_Q4_K ? 144 : dtype == CQIL_Q5_K ? 176 : 208;
+    const int bytes = dtype >= CQIL_Q4_K ? chunk / 8 * block : 16 * chunk;
     run.a.data += bytes, run.b.data += bytes;
-    if (w.scales) {
-      const int scales = first / (w.dtype == CQIL_Q6_K ? 256 : 32);
+    if (has_scales(dtype)) {
+      const int scales = first / (dtype == CQIL_Q6_K ? 256 : 32);
       run.a.scales += scales, run.b.scales += scales;
     }
   }
   return run;
 }
-__device__ __forceinline__ Run run_of(const Matrix& w, int r0, int r1) { return run_of(w, r0, r1, 0, w.cols); }
+template <int kFormat>
+__device__ __forceinline__ Run run_of(const Matrix& w, int r0, int r1) {
+  return run_of<kFormat>(w, r0, r1, 0, w.cols);
+}
 
 struct RowSums {
   float of[kRows];
@@ -121,7 +145,7 @@ class RowStream {
   }
 
   // The next run, which is of this format and of `count` weights, times x, which begins at its first weight. In every thread of the warp.
-  __device__ __forceinline__ RowSums next(int dtype, int count, const SharedVector& x) {
+  __device__ __forceinline__ RowSums next(int dtype, int count, const Staged<kFormat>& x) {
     RowSums sums = {};
     with_format<kFormat>(dtype, [&](auto format) {
       constexpr int D = decltype(format)::value;
@@ -175,24 +199,43 @@ class RowStream {
   }
 
   template <int D>
-  __device__ __forceinline__ RowSums take(int chunks, const SharedVector& x) {
-    // Where the permutation of x repeats from part to part, a thread's places in it are the same in all of them.
+  __device__ __forceinline__ RowSums take(int chunks, const Staged<kFormat>& x) {
+    // Where the layout of x repeats from part to part, a thread's places in it are the same in all of them.
     constexpr int kQuads = kWarpSize * F<D>::kWeights / 4;
-    constexpr bool kRepeats = kQuads % 64 == 0;
+    constexpr bool kRepeats = kQuads % Staged<kFormat>::kPeriod == 0;
     float sums[kRows] = {};
+    // A part of the ring, the one from this chunk of the run on: what is loaded of it, and what that adds to the sums.
+    using Chunk = typename F<D>::Chunk;
+    auto load = [&](const uint8_t* part, Chunk (&chunk)[kRows]) {
+      const uint16_t* scales = reinterpret_cast<const uint16_t*>(part + kRows * F<D>::kRowBytes);
+      chunk[0] = F<D>::load(part, scales, lane_id());
+      chunk[1] = F<D>::load(part + F<D>::kRowBytes, scales + F<D>::kScaleBytes / 2, lane_id());
+    };
+    auto add = [&](const Chunk (&chunk)[kRows], int at) {
+      const Staged<kFormat> from = kRepeats ? x.from(at / kWarpSize * kQuads) : x;
+      F<D>::add_dot(chunk, kRepeats ? lane_id() : at + lane_id(), from, sums);
+    };
     CQIL_NO_UNROLL for (int base = 0; base < chunks; base += depth<D>() * kWarpSize) {
       wait_copies<F<D>::kSlots - 1>();
       sync_warp();
       uint8_t* const slot = ring_ + slot_ * depth<D>() * kPartBytes<D>;
       const uint8_t* part = slot;
-      CQIL_NO_UNROLL for (int at = base; at < base + depth<D>() * kWarpSize; at += kWarpSize, part += kPartBytes<D>) {
-        if (at + lane_id() >= chunks) break;
-        const uint16_t* scales = reinterpret_cast<const uint16_t*>(part + kRows * F<D>::kRowBytes);
-        const SharedVector from = kRepeats ? x.from(at / kWarpSize * (kQuads / 64)) : x;
-        const int index = kRepeats ? lane_id() : at + lane_id();
-        const typename F<D>::Chunk chunk[kRows] = {F<D>::load(part, scales, lane_id()),
-                                                   F<D>::load(part + F<D>::kRowBytes, scales + F<D>::kScaleBytes / 2, lane_id())};
-        F<D>::add_dot(chunk, index, from, sums);
+      const int end = min(base + depth<D>() * kWarpSize, chunks);
+      int at = base;
+      // Two parts at a time, so that there is always something to do while loads are on their way.
+      if constexpr (kFormat != kAnyFormat) {
+        CQIL_NO_UNROLL for (; at + 2 * kWarpSize <= end; at += 2 * kWarpSize, part += 2 * kPartBytes<D>) {
+          Chunk first[kRows], second[kRows];
+          load(part, first);
+          load(part + kPartBytes<D>, second);
+          add(first, at);
+          add(second, at + kWarpSize);
+        }
+      }
+      CQIL_NO_UNROLL for (; at + lane_id() < end; at += kWarpSize, part += kPartBytes<D>) {
+        Chunk chunk[kRows];
+        load(part, chunk);
+        add(chunk, at);
       }
       sync_warp();
       copy_stage<D>(slot);

@@ -82,12 +82,19 @@ __device__ __forceinline__ uint32_t bf16_pair(float low, float high) {
 // The upper half of the product.
 __device__ __forceinline__ uint32_t multiply_high(uint32_t a, uint32_t b) { return __umulhi(a, b); }
 
+// Rounded each by itself: never made one operation with what follows, which compilers decide differently from place to place. Where
+// kernels must agree to the bit, a sum of products is written with fmaf or with these.
+__device__ __forceinline__ float rounded_product(float a, float b) { return __fmul_rn(a, b); }
+__device__ __forceinline__ float rounded_sum(float a, float b) { return __fadd_rn(a, b); }
 // To two units in the last place, without the subroutines of exact division and roots.
 __device__ __forceinline__ float divide(float a, float b) { return __fdividef(a, b); }
 __device__ __forceinline__ float inverse_root(float value) { return rsqrtf(value); }
 
 // Byte k of the result is byte (selector >> 4 k & 7) of the eight bytes b:a, a lowest.
 __device__ __forceinline__ uint32_t select_bytes(uint32_t a, uint32_t b, uint32_t selector) { return __byte_perm(a, b, selector); }
+
+// sum + the products of the four signed bytes of a with those of b.
+__device__ __forceinline__ int32_t dot_bytes(uint32_t a, uint32_t b, int32_t sum) { return __dp4a(static_cast<int>(a), static_cast<int>(b), sum); }
 
 template <class T>
 __device__ __forceinline__ T shuffle_xor(T value, int mask) {
@@ -143,6 +150,9 @@ cudaError_t launch(void (*kernel)(Parameters...), const LaunchShape& shape, cuda
 
 template <class Kernel>
 cudaError_t allow_shared_bytes(Kernel* kernel, int32_t bytes) {
+  // The same division of L1 for all kernels: a multiprocessor changes it only when it is empty.
+  const cudaError_t status = cudaFuncSetAttribute(kernel, cudaFuncAttributePreferredSharedMemoryCarveout, cudaSharedmemCarveoutMaxShared);
+  if (status != cudaSuccess) return status;
   return cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes);
 }
 

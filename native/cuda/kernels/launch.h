@@ -49,6 +49,7 @@ struct DeviceModel {
   int32_t heads_per_kv;    // n_heads / n_kv_heads
   uint32_t pairs_inverse;  // 2^32 / (head_dim / 2), rounded up
   int32_t format;          // the cqil_dtype of all matrices of the layers where it is one, -1 elsewhere: there are kernels for each
+  int32_t head_norms;      // 1 where layers have q_norm or k_norm, else 0
   int32_t gate_up_runs;    // 1; 2 where w_gate and w_up of some layer have different formats, and so go one by one
   const float* output_norm;
 };

@@ -8,9 +8,11 @@ namespace cqil::cuda {
 constexpr int kThreads = 384;
 constexpr int kWarps = kThreads / 32;
 
-// Shared memory of the one-token kernels, in this order: room for reductions; staged vectors; and for each warp a ring of weights
-// on their way. How large the last two are is in Step.
-constexpr int kReduceFloats = 64;
+// Shared memory of the one-token kernels, in this order: room for reductions, of which the second part is for sums of pairs of row
+// segments; staged vectors; and for each warp a ring of weights on their way. How large the last two are is in Step.
+constexpr int kPartialSums = 512;
+constexpr int kPartialsAt = 64;
+constexpr int kReduceFloats = kPartialsAt + 2 * kPartialSums;
 // Floats that a staged vector of n floats, a multiple of 32, takes with its sums (shared_vector.cuh).
 CQIL_HOST_DEVICE constexpr int staged_floats(int n) { return n + (n / 16 + 31) / 32 * 32 + (n / 128 + 32) / 32 * 32; }
 // The pieces of a vector that is not staged whole: a multiple of 1024, so that the scales of every format begin at 8 bytes.

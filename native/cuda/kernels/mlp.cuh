@@ -1,8 +1,7 @@
 // The phases of one token that are a product and little more: attention_out, gate_up, down, join, head.
 // Bytes: their weights once; the input vector from L2 per block. FLOPs: 2 per weight.
 #pragma once
-#include "gemv.cuh"
-#include "stage.cuh"
+#include "split.cuh"
 
 namespace cqil::cuda {
 
@@ -11,20 +10,15 @@ template <int kFormat, class Wait>
 __device__ __forceinline__ void attention_out_phase(const Step& step, const LaneRange& lanes, Wait wait) {
   const DeviceModel& m = step.model;
   const DeviceSession& s = step.session;
-  for_lanes<kFormat>(
-      step, lanes, s.attention_stride, (m.dim + 1) / 2, 1,
-      [&](int lane, int item, int) { return run_of(m.layers[lanes.first_layer + lane].wo, 2 * item, 2 * item + 1); }, wait,
-      [&](int first, int n) {
-        stage_plain(n, m.n_heads * m.head_dim, s.attention_stride, [&](int l) { return lane_row(s, s.attention, s.attention_stride, first + l, 0); });
-      },
-      [&](int lane, int item, auto& stream, const SharedVector& x) {
-        const DeviceLayer& layer = m.layers[lanes.first_layer + lane];
-        const float* bias = layer.bo;
-        const RowSums sums = stream.next(layer.wo.dtype, layer.wo.cols, x);
-        const int row = 2 * item + lane_id();
-        if (lane_id() < 2 && row < m.dim) {
-          const float value = lane_id() ? sums.of[1] : sums.of[0];
-          lane_row(s, s.attention_out, s.dim_stride, lane, 0)[row] = bias ? value + bias[row] : value;
+  split_products<kFormat>(
+      step, lanes, m.dim, m.n_heads * m.head_dim, s.attention_stride,
+      [&](int lane, int row, int first, int count) { return run_of<kFormat>(m.layers[lanes.first_layer + lane].wo, row, row + 1, first, count); },
+      [&](int lane) { return m.layers[lanes.first_layer + lane].wo.dtype; },
+      [&](int lane) { return lane_row(s, s.attention, s.attention_stride, lane, 0); }, wait, [](int) { return 0.0f; },
+      [&](int row, float, auto sum_of) {
+        for (int lane = lanes.first_lane; lane < lanes.first_lane + lanes.n_lanes; lane++) {
+          const float* bias = m.layers[lanes.first_layer + lane].bo;
+          lane_row(s, s.attention_out, s.dim_stride, lane, 0)[row] = bias ? sum_of(lane) + bias[row] : sum_of(lane);
         }
       });
 }
@@ -42,15 +36,15 @@ __device__ __forceinline__ void gate_up_phase(const Step& step, const LaneRange&
       step, lanes, s.dim_stride, m.hidden_dim, runs,
       [&](int lane, int row, int i) {
         const DeviceLayer& layer = m.layers[lanes.first_layer + lane];
-        if (runs == 2) return run_of(i ? layer.w_up : layer.w_gate, row, row);
-        Run run = run_of(layer.w_gate, row, row);
-        run.b = row_of(layer.w_up, row);
+        if (runs == 2) return run_of<kFormat>(i ? layer.w_up : layer.w_gate, row, row);
+        Run run = run_of<kFormat>(layer.w_gate, row, row);
+        run.b = row_of<kFormat>(layer.w_up, row);
         return run;
       },
-      wait, [&](int first, int n) { stage_lane_norms(m, s, lanes.first_layer, first, n, true); },
-      [&](int lane, int row, auto& stream, const SharedVector& x) {
+      wait, [&](int first, int n) { stage_lane_norms<kFormat>(m, s, lanes.first_layer, first, n, true); },
+      [&](const Staged<kFormat>& x) { return norm_factor(m, s, x); },
+      [&](int lane, int row, auto& stream, const Staged<kFormat>& x, float factor) {
         const DeviceLayer& layer = m.layers[lanes.first_layer + lane];
-        const float factor = norm_factor(m, s, x);
         RowSums sums = stream.next(layer.w_gate.dtype, m.dim, x);
         if (runs == 2) sums.of[1] = stream.next(layer.w_up.dtype, m.dim, x).of[0];
         if (lane_id() == 0) lane_row(s, s.gate_up, s.hidden_stride, lane, 0)[row] = silu_mul(factor * sums.of[0], factor * sums.of[1]);
@@ -68,73 +62,36 @@ __device__ __forceinline__ float residual(const DeviceSession& s, int n_lanes, i
   return value;
 }
 
-// The pieces of the hidden vectors of a range of lanes, lane by lane, for one item of two rows after the other.
-struct DownCursor {
-  const Step* step;
-  LaneRange lanes;
-  int items, piece;
-  int item, lane, first = 0;  // first: of the piece
-
-  __device__ __forceinline__ DownCursor(const Step& step, const LaneRange& lanes, int items, int piece)
-      : step(&step), lanes(lanes), items(items), piece(piece), item(grid_warp()), lane(lanes.first_lane) {}
-  __device__ __forceinline__ bool there() const { return item < items; }
-  __device__ __forceinline__ Run run() const {
-    return run_of(step->model.layers[lanes.first_layer + lane].w_down, 2 * item, 2 * item + 1, first, min(piece, step->model.hidden_dim - first));
-  }
-  __device__ __forceinline__ void next() {
-    first += piece;
-    if (first < step->model.hidden_dim) return;
-    first = 0;
-    if (++lane < lanes.first_lane + lanes.n_lanes) return;
-    lane = lanes.first_lane;
-    item += grid_warps();
-  }
-};
-
 // One product over the hidden vectors of all lanes, each lane's sum finished before it is added, so that lanes that run apart
-// add up to the same bits. Vectors that do not fit shared memory at once come one after the other, and one that does not fit at all
-// piece by piece, for every round of rows anew. apart: a lane's sum is kept for join_phase instead.
+// add up to the same bits. apart: a lane's sum is kept for join_phase instead.
 template <int kFormat, class Wait>
 __device__ __forceinline__ void down_phase(const Step& step, const LaneRange& lanes, bool apart, Wait wait) {
   const DeviceModel& m = step.model;
   const DeviceSession& s = step.session;
-  const int vector = staged_floats(s.hidden_stride), end = lanes.first_lane + lanes.n_lanes, items = (m.dim + 1) / 2;
-  const int piece = vector <= step.stage_floats ? s.hidden_stride : kPieceFloats;
-  const bool at_once = lanes.n_lanes * vector <= step.stage_floats;
-  RowStream<kFormat, DownCursor> stream(step, DownCursor(step, lanes, items, piece));
-  stream.begin();
-  wait();
-  for (int base = 0; base < items; base += grid_warps()) {
-    const int item = base + grid_warp(), row = 2 * item + (lane_id() & 1);
-    const bool stored = item < items && lane_id() < 2 && row < m.dim;
-    float value = stored && !apart ? residual(s, lanes.n_lanes, 0, row) : 0.0f;
-    for (int lane = lanes.first_lane; lane < end; lane++) {
-      float sum = 0;
-      for (int first = 0; first < m.hidden_dim; first += piece) {
-        const int count = min(piece, m.hidden_dim - first);
-        if (!at_once || (base == 0 && lane == lanes.first_lane)) {
-          if (base > 0 || lane > lanes.first_lane || first > 0) sync_block();
-          stage_plain(at_once ? lanes.n_lanes : 1, count, piece, [&](int l) { return lane_row(s, s.gate_up, s.hidden_stride, lane + l, 0) + first; });
-          sync_block();
+  split_products<kFormat>(
+      step, lanes, m.dim, m.hidden_dim, s.hidden_stride,
+      [&](int lane, int row, int first, int count) { return run_of<kFormat>(m.layers[lanes.first_layer + lane].w_down, row, row + 1, first, count); },
+      [&](int lane) { return m.layers[lanes.first_layer + lane].w_down.dtype; },
+      [&](int lane) { return lane_row(s, s.gate_up, s.hidden_stride, lane, 0); }, wait,
+      [&](int row) { return apart ? 0.0f : residual(s, lanes.n_lanes, 0, row); },
+      [&](int row, float value, auto sum_of) {
+        for (int lane = lanes.first_lane; lane < lanes.first_lane + lanes.n_lanes; lane++) {
+          const float sum = sum_of(lane);
+          if (apart) lane_row(s, s.mlp_out, s.dim_stride, lane, 0)[row] = sum;
+          value += sum;
         }
-        if (item >= items) continue;
-        const RowSums sums = stream.next(m.layers[lanes.first_layer + lane].w_down.dtype, count, staged_at(at_once ? lane - lanes.first_lane : 0, piece));
-        sum += lane_id() & 1 ? sums.of[1] : sums.of[0];
-      }
-      if (apart && stored) lane_row(s, s.mlp_out, s.dim_stride, lane, 0)[row] = sum;
-      value += sum;
-    }
-    if (stored && !apart) s.x[row] = value;
-  }
+        if (!apart) s.x[row] = value;
+      });
 }
 
 // The rows of the head, two at a time.
+template <int kFormat>
 struct HeadRowsCursor {
   const Matrix* w;
   int item, items;
 
   __device__ __forceinline__ bool there() const { return item < items; }
-  __device__ __forceinline__ Run run() const { return run_of(*w, 2 * item, 2 * item + 1); }
+  __device__ __forceinline__ Run run() const { return run_of<kFormat>(*w, 2 * item, 2 * item + 1); }
   __device__ __forceinline__ void next() { item += grid_warps(); }
 };
 
@@ -145,13 +102,13 @@ __device__ __forceinline__ void head_phase(const Step& step, int token, int logi
   const DeviceSession& s = step.session;
   prefetch(m.output_norm, int64_t{4} * m.dim, static_cast<int>(threadIdx.x), kThreads);
   const int items = (m.vocab_size + 1) / 2;
-  RowStream<kFormat, HeadRowsCursor> stream(step, HeadRowsCursor{&m.output, grid_warp(), items});
+  RowStream<kFormat, HeadRowsCursor<kFormat>> stream(step, HeadRowsCursor<kFormat>{&m.output, grid_warp(), items});
   stream.begin();
   wait();
-  stage_norms(
+  stage_norms<kFormat>(
       m, s, 1, [&](int, int i) { return quad_of(s.x + static_cast<int64_t>(token) * s.dim_stride, i); }, [&](int) { return m.output_norm; });
   sync_block();
-  const SharedVector x = staged_at(0, s.dim_stride);
+  const Staged<kFormat> x = staged_at<kFormat>(0, s.dim_stride);
   const float factor = norm_factor(m, s, x);
   float* logits = s.logits + static_cast<int64_t>(logits_row) * m.vocab_size;
   for (int item = grid_warp(); item < items; item += grid_warps()) {

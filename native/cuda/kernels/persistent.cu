@@ -17,8 +17,16 @@ __device__ __forceinline__ void run_phase(const Step& step, const cqil_phase& ph
   const LaneRange lanes = {phase.first_layer, 0, phase.n_lanes};
   switch (phase.kind) {
     case CQIL_EMBED: return embed_phase(step, 1);
-    case CQIL_QKV: return qkv_phase<kFormat>(step, lanes, wait);
-    case CQIL_ATTENTION: return attention_phase<2>(step, lanes, wait);
+    case CQIL_QKV:
+      if (heads_must_be_whole(step.model, step.session)) return qkv_phase<kFormat, true>(step, lanes, wait);
+      return qkv_phase<kFormat, false>(step, lanes, wait);
+    case CQIL_ATTENTION:
+      switch (step.session.size.kv_dtype) {
+        case CQIL_F32: return attention_phase<CQIL_F32>(step, lanes, wait);
+        case CQIL_F16: return attention_phase<CQIL_F16>(step, lanes, wait);
+        case CQIL_BF16: return attention_phase<CQIL_BF16>(step, lanes, wait);
+        default: return attention_phase<CQIL_Q8_0>(step, lanes, wait);
+      }
     case CQIL_ATTENTION_OUT: return attention_out_phase<kFormat>(step, lanes, wait);
     case CQIL_GATE_UP: return gate_up_phase<kFormat>(step, lanes, wait);
     case CQIL_DOWN: return down_phase<kFormat>(step, lanes, false, wait);

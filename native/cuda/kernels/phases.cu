@@ -27,11 +27,17 @@ __global__ void __launch_bounds__(kThreads, 1) embed_kernel(const __grid_constan
 template <int kFormat>
 __global__ void __launch_bounds__(kThreads, 1) qkv_kernel(const __grid_constant__ Step step, LaneRange lanes) {
   allow_next_launch();
-  qkv_phase<kFormat>(step, lanes, LaunchBefore{});
+  qkv_phase<kFormat, false>(step, lanes, LaunchBefore{});
 }
+template <int kFormat>
+__global__ void __launch_bounds__(kThreads, 1) qkv_heads_kernel(const __grid_constant__ Step step, LaneRange lanes) {
+  allow_next_launch();
+  qkv_phase<kFormat, true>(step, lanes, LaunchBefore{});
+}
+template <int kCache>
 __global__ void __launch_bounds__(kThreads, 1) attention_kernel(const __grid_constant__ Step step, LaneRange lanes) {
   allow_next_launch();
-  attention_phase<4>(step, lanes, LaunchBefore{});
+  attention_phase<kCache>(step, lanes, LaunchBefore{});
 }
 template <int kFormat>
 __global__ void __launch_bounds__(kThreads, 1) attention_out_kernel(const __grid_constant__ Step step, LaneRange lanes) {
@@ -74,14 +80,25 @@ __global__ void __launch_bounds__(kThreads, 1) join_kernel(const __grid_constant
 // The kernels of one weight format, or of any.
 struct PhaseKernels {
   void (*qkv)(Step, LaneRange);
+  void (*qkv_heads)(Step, LaneRange);
   void (*attention_out)(Step, LaneRange);
   void (*gate_up)(Step, LaneRange);
   void (*down)(Step, LaneRange, bool);
   void (*head)(Step, int);
 };
 template <int kFormat>
-constexpr PhaseKernels kPhaseKernels = {qkv_kernel<kFormat>, attention_out_kernel<kFormat>, gate_up_kernel<kFormat>, down_kernel<kFormat>,
-                                        head_kernel<kFormat>};
+constexpr PhaseKernels kPhaseKernels = {qkv_kernel<kFormat>,     qkv_heads_kernel<kFormat>, attention_out_kernel<kFormat>,
+                                        gate_up_kernel<kFormat>, down_kernel<kFormat>,      head_kernel<kFormat>};
+
+using LanesKernel = void (*)(Step, LaneRange);
+LanesKernel attention_kernel_of(int kv_dtype) {
+  switch (kv_dtype) {
+    case CQIL_F32: return attention_kernel<CQIL_F32>;
+    case CQIL_F16: return attention_kernel<CQIL_F16>;
+    case CQIL_BF16: return attention_kernel<CQIL_BF16>;
+    default: return attention_kernel<CQIL_Q8_0>;
+  }
+}
 
 PhaseKernels kernels_of(int format) {
   switch (format) {
@@ -105,6 +122,10 @@ LaunchShape walk(const Step& step, int64_t items, int each, uint32_t bytes) {
 }
 LaunchShape walk_rows(const Step& step, int64_t warp_items) { return walk(step, warp_items, kWarps, shared_bytes(step)); }
 int64_t half(int64_t n) { return (n + 1) / 2; }
+// Of split_products: a block for as many pairs of rows as have a segment for each of its warps.
+LaunchShape walk_split(const Step& step, const LaneRange& lanes, int rows, int cols) {
+  return walk(step, half(rows) * segments_of(step.model.format, rows, cols) * lanes.n_lanes, kWarps, shared_bytes(step));
+}
 
 }  // namespace
 
@@ -114,12 +135,14 @@ cudaError_t prepare_kernels(int32_t shared_bytes) {
   for (int format = kAnyFormat; format < CQIL_DTYPE_COUNT; format++) {
     const PhaseKernels kernels = kernels_of(format);
     if (status == cudaSuccess) status = allow_shared_bytes(kernels.qkv, shared_bytes);
+    if (status == cudaSuccess) status = allow_shared_bytes(kernels.qkv_heads, shared_bytes);
     if (status == cudaSuccess) status = allow_shared_bytes(kernels.attention_out, shared_bytes);
     if (status == cudaSuccess) status = allow_shared_bytes(kernels.gate_up, shared_bytes);
     if (status == cudaSuccess) status = allow_shared_bytes(kernels.down, shared_bytes);
     if (status == cudaSuccess) status = allow_shared_bytes(kernels.head, shared_bytes);
   }
-  if (status == cudaSuccess) status = allow_shared_bytes(attention_kernel, shared_bytes);
+  for (int kv_dtype : {CQIL_F32, CQIL_F16, CQIL_BF16, CQIL_Q8_0})
+    if (status == cudaSuccess) status = allow_shared_bytes(attention_kernel_of(kv_dtype), shared_bytes);
   if (status == cudaSuccess) status = allow_shared_bytes(select_kernel, shared_bytes);
   return status;
 }
@@ -134,18 +157,21 @@ cudaError_t launch_embed(const Step& step, cudaStream_t stream) {
 cudaError_t launch_qkv(const Step& step, const LaneRange& lanes, cudaStream_t stream) {
   if (step.n_tokens > 1) return prefill_qkv(step, lanes, stream);
   const DeviceModel& m = step.model;
-  return launch(kernels_of(step.model.format).qkv, walk_rows(step, static_cast<int64_t>(lanes.n_lanes) * (m.n_heads + 2 * m.n_kv_heads) * (m.head_dim / 2)), stream, step, lanes);
+  const PhaseKernels kernels = kernels_of(m.format);
+  const int64_t heads = m.n_heads + 2 * m.n_kv_heads;
+  if (heads_must_be_whole(m, step.session)) return launch(kernels.qkv_heads, walk(step, heads, 1, shared_bytes(step)), stream, step, lanes);
+  return launch(kernels.qkv, walk_rows(step, lanes.n_lanes * heads * (m.head_dim / 2)), stream, step, lanes);
 }
 
 cudaError_t launch_attention(const Step& step, const LaneRange& lanes, cudaStream_t stream) {
   if (step.n_tokens > 1) return prefill_attention(step, lanes, stream);
   // How many splits there are is known on the device only, so there are as many blocks as there can be work for.
-  return launch(attention_kernel, walk(step, static_cast<int64_t>(lanes.n_lanes) * step.model.n_heads * kMaxSplits, 1, shared_bytes(step)), stream, step, lanes);
+  return launch(attention_kernel_of(step.session.size.kv_dtype), walk(step, static_cast<int64_t>(lanes.n_lanes) * step.model.n_heads * kMaxSplits, 1, shared_bytes(step)), stream, step, lanes);
 }
 
 cudaError_t launch_attention_out(const Step& step, const LaneRange& lanes, cudaStream_t stream) {
   if (step.n_tokens > 1) return prefill_attention_out(step, lanes, stream);
-  return launch(kernels_of(step.model.format).attention_out, walk_rows(step, lanes.n_lanes * half(step.model.dim)), stream, step, lanes);
+  return launch(kernels_of(step.model.format).attention_out, walk_split(step, lanes, step.model.dim, step.model.n_heads * step.model.head_dim), stream, step, lanes);
 }
 
 cudaError_t launch_gate_up(const Step& step, const LaneRange& lanes, cudaStream_t stream) {
@@ -154,14 +180,14 @@ cudaError_t launch_gate_up(const Step& step, const LaneRange& lanes, cudaStream_
 }
 
 cudaError_t launch_down(const Step& step, const LaneRange& lanes, cudaStream_t stream) {
-  if (step.n_tokens == 1) return launch(kernels_of(step.model.format).down, walk_rows(step, half(step.model.dim)), stream, step, lanes, false);
+  if (step.n_tokens == 1) return launch(kernels_of(step.model.format).down, walk_split(step, lanes, step.model.dim, step.model.hidden_dim), stream, step, lanes, false);
   const cudaError_t status = prefill_down_apart(step, lanes, stream);
   return status == cudaSuccess ? launch_join(step, lanes.n_lanes, stream) : status;
 }
 
 cudaError_t launch_down_apart(const Step& step, const LaneRange& lanes, cudaStream_t stream) {
   if (step.n_tokens > 1) return prefill_down_apart(step, lanes, stream);
-  return launch(kernels_of(step.model.format).down, walk_rows(step, half(step.model.dim)), stream, step, lanes, true);
+  return launch(kernels_of(step.model.format).down, walk_split(step, lanes, step.model.dim, step.model.hidden_dim), stream, step, lanes, true);
 }
 
 cudaError_t launch_join(const Step& step, int32_t n_lanes, cudaStream_t stream) {

@@ -31,17 +31,15 @@ __device__ __forceinline__ HeadOf head_of(const DeviceModel& m, const DeviceSess
   return {&layer.wv, layer.bv, nullptr, kv, false, false, s.values + at};
 }
 
-__device__ __forceinline__ bool heads_must_be_whole(const DeviceModel& m, const DeviceSession& s, int layer) {
-  return s.size.kv_dtype == CQIL_Q8_0 || m.layers[layer].q_norm || m.layers[layer].k_norm;
-}
+CQIL_HOST_DEVICE inline bool heads_must_be_whole(const DeviceModel& m, const DeviceSession& s) { return s.size.kv_dtype == CQIL_Q8_0 || m.head_norms != 0; }
 
 // Norm, RoPE and the way to its place of a head of head_stride floats, by one warp; padding is zero.
 __device__ __forceinline__ void finish_head(const DeviceModel& m, const DeviceSession& s, const HeadOf& h, int position, float* values,
                                             float* query) {
   if (h.norm) {
     float squares = 0;
-    for (int i = lane_id(); i < m.head_dim; i += kWarpSize) squares += values[i] * values[i];
-    const float scale = inverse_root(divide(warp_sum(squares), static_cast<float>(m.head_dim)) + m.norm_eps);
+    for (int i = lane_id(); i < m.head_dim; i += kWarpSize) squares = fmaf(values[i], values[i], squares);
+    const float scale = inverse_root(rounded_sum(divide(warp_sum(squares), static_cast<float>(m.head_dim)), m.norm_eps));
     for (int i = lane_id(); i < m.head_dim; i += kWarpSize) values[i] = values[i] * scale * h.norm[i];
     sync_warp();
   }
@@ -57,20 +55,17 @@ __device__ __forceinline__ void finish_head(const DeviceModel& m, const DeviceSe
   else store_row(h.cache, s.size.kv_dtype, values, s.head_stride);
 }
 
+template <int kFormat>
 __device__ __forceinline__ Run head_run(const DeviceModel& m, const HeadOf& h, int pair) {
   const Pair p = rope_pair(m, pair);
-  return run_of(*h.w, h.head * m.head_dim + p.first, h.head * m.head_dim + p.second);
+  return run_of<kFormat>(*h.w, h.head * m.head_dim + p.first, h.head * m.head_dim + p.second);
 }
 
 // The two rows of a pair after the norm's factor and the bias.
 __device__ __forceinline__ void finish_pair(const DeviceModel& m, const HeadOf& h, const Pair& p, float factor, RowSums& sums) {
   const int row = h.head * m.head_dim;
-  sums.of[0] *= factor;
-  sums.of[1] *= factor;
-  if (h.bias) {
-    sums.of[0] += h.bias[row + p.first];
-    sums.of[1] += h.bias[row + p.second];
-  }
+  sums.of[0] = fmaf(sums.of[0], factor, h.bias ? h.bias[row + p.first] : 0.0f);
+  sums.of[1] = fmaf(sums.of[1], factor, h.bias ? h.bias[row + p.second] : 0.0f);
 }
 
 template <int kFormat, class Wait>
@@ -84,14 +79,14 @@ __device__ __forceinline__ void qkv_by_pairs(const Step& step, const LaneRange& 
       step, lanes, s.dim_stride, heads * pairs, 1,
       [&](int lane, int item, int) {
         const int head = head_at(item);
-        return head_run(m, head_of(m, s, lanes.first_layer + lane, head, position), item - head * pairs);
+        return head_run<kFormat>(m, head_of(m, s, lanes.first_layer + lane, head, position), item - head * pairs);
       },
-      wait, [&](int first, int n) { stage_lane_norms(m, s, lanes.first_layer, first, n, false); },
-      [&](int lane, int item, auto& stream, const SharedVector& x) {
+      wait, [&](int first, int n) { stage_lane_norms<kFormat>(m, s, lanes.first_layer, first, n, false); },
+      [&](const Staged<kFormat>& x) { return norm_factor(m, s, x); },
+      [&](int lane, int item, auto& stream, const Staged<kFormat>& x, float factor) {
         const int head = head_at(item), i = item - head * pairs;
         const HeadOf h = head_of(m, s, lanes.first_layer + lane, head, position);
         const Pair p = rope_pair(m, i);
-        const float factor = norm_factor(m, s, x);
         RowSums sums = stream.next(h.w->dtype, m.dim, x);
         if (lane_id() != 0) return;
         finish_pair(m, h, p, factor, sums);
@@ -108,6 +103,7 @@ __device__ __forceinline__ void qkv_by_pairs(const Step& step, const LaneRange& 
 }
 
 // The pairs of a warp in the heads of its block, lane by lane.
+template <int kFormat>
 struct HeadCursor {
   const Step* step;
   LaneRange lanes;
@@ -119,7 +115,7 @@ struct HeadCursor {
   }
   __device__ __forceinline__ bool there() const { return lane < lanes.first_lane + lanes.n_lanes; }
   __device__ __forceinline__ Run run() const {
-    return head_run(step->model, head_of(step->model, step->session, lanes.first_layer + lane, head, position), pair);
+    return head_run<kFormat>(step->model, head_of(step->model, step->session, lanes.first_layer + lane, head, position), pair);
   }
   __device__ __forceinline__ void next() {
     pair += kWarps;
@@ -139,14 +135,14 @@ template <int kFormat, class Wait>
 __device__ __forceinline__ void qkv_by_heads(const Step& step, const LaneRange& lanes, int position, Wait wait) {
   const DeviceModel& m = step.model;
   const DeviceSession& s = step.session;
-  RowStream<kFormat, HeadCursor> stream(step, HeadCursor(step, lanes, position));
+  RowStream<kFormat, HeadCursor<kFormat>> stream(step, HeadCursor<kFormat>(step, lanes, position));
   stream.begin();
   wait();
-  const SharedVector x = staged_at(0, s.dim_stride);
+  const Staged<kFormat> x = staged_at<kFormat>(0, s.dim_stride);
   float* values = scratch_floats() + staged_floats(s.dim_stride);
   for (int lane = lanes.first_lane; lane < lanes.first_lane + lanes.n_lanes; lane++) {
     sync_block();
-    stage_lane_norms(m, s, lanes.first_layer, lane, 1, false);
+    stage_lane_norms<kFormat>(m, s, lanes.first_layer, lane, 1, false);
     sync_block();
     const float factor = norm_factor(m, s, x);
     for (int head = static_cast<int>(blockIdx.x); head < m.n_heads + 2 * m.n_kv_heads; head += static_cast<int>(gridDim.x)) {
@@ -169,7 +165,8 @@ __device__ __forceinline__ void qkv_by_heads(const Step& step, const LaneRange& 
 }
 
 // wait() returns when the phase before has ended.
-template <int kFormat, class Wait>
+// kHeads: heads_must_be_whole().
+template <int kFormat, bool kHeads, class Wait>
 __device__ __forceinline__ void qkv_phase(const Step& step, const LaneRange& lanes, Wait wait) {
   const DeviceModel& m = step.model;
   const int position = load_fresh(step.session.position);  // no phase of a token writes it
@@ -178,7 +175,7 @@ __device__ __forceinline__ void qkv_phase(const Step& step, const LaneRange& lan
   const int next = lanes.first_layer + lanes.first_lane + lanes.n_lanes;
   if (blockIdx.x == 0 && next < m.n_layers)
     prefetch(m.layers + next, static_cast<int64_t>(sizeof(DeviceLayer)) * min(m.n_layers - next, kLayersAhead), static_cast<int>(threadIdx.x), kThreads);
-  if (heads_must_be_whole(m, step.session, lanes.first_layer + lanes.first_lane)) qkv_by_heads<kFormat>(step, lanes, position, wait);
+  if constexpr (kHeads) qkv_by_heads<kFormat>(step, lanes, position, wait);
   else qkv_by_pairs<kFormat>(step, lanes, position, wait);
 }
 

@@ -16,8 +16,8 @@ __device__ __forceinline__ Pair rope_pair(const DeviceModel& m, int i) {
 __device__ __forceinline__ void rotate(const DeviceModel& m, const DeviceSession& s, int position, int i, float& a, float& b) {
   const int64_t at = static_cast<int64_t>(position) * (m.head_dim / 2) + i;
   const float cos = s.rope_cos[at], sin = s.rope_sin[at];
-  const float turned = a * cos - b * sin;
-  b = a * sin + b * cos;
+  const float turned = fmaf(a, cos, -b * sin);
+  b = fmaf(a, sin, b * cos);
   a = turned;
 }
 

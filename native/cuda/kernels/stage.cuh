@@ -7,7 +7,7 @@ namespace cqil::cuda {
 
 __device__ __forceinline__ float4 quad_of(const float* from, int i) { return load_fresh(reinterpret_cast<const float4*>(from) + i); }
 __device__ __forceinline__ float4 add(const float4& a, const float4& b) { return make_float4(a.x + b.x, a.y + b.y, a.z + b.z, a.w + b.w); }
-__device__ __forceinline__ float square_sum(const float4& v) { return (v.x * v.x + v.y * v.y) + (v.z * v.z + v.w * v.w); }
+__device__ __forceinline__ float square_sum(const float4& v) { return fmaf(v.x, v.x, v.y * v.y) + fmaf(v.z, v.z, v.w * v.w); }
 
 __device__ __forceinline__ int padded(int n) { return (n + 31) / 32 * 32; }
 
@@ -34,12 +34,14 @@ __device__ __forceinline__ float4 norm_weight(const float* weight, int i, int n)
   return make_float4(4 * i < n ? weight[4 * i] : 0.0f, 4 * i + 1 < n ? weight[4 * i + 1] : 0.0f, 4 * i + 2 < n ? weight[4 * i + 2] : 0.0f, 0.0f);
 }
 // The l-th of several vectors of n floats that are staged one behind the other; n is a multiple of 32.
-__device__ __forceinline__ SharedVector staged_at(int l, int n) {
+template <int kFormat>
+__device__ __forceinline__ Staged<kFormat> staged_at(int l, int n) {
   const int first = kReduceFloats + l * staged_floats(n);
-  return {first / 4, first + n};
+  return {Staged<kFormat>::kUnit == 16 ? first / 4 : 4 * first};
 }
-// The sums of squares of each kSquaresUnit floats of x before its norm.
-__device__ __forceinline__ float* squares_of(const SharedVector& x, int n) { return shared_floats() + x.sums + (n / 16 + 31) / 32 * 32; }
+// Behind it, the sums of squares of each kSquaresUnit floats of x before its norm.
+template <class Vector>
+__device__ __forceinline__ float* squares_of(const Vector& x, int n) { return static_cast<float*>(x.end(n)); }
 
 struct Weighted {
   float4 value, weight;
@@ -48,10 +50,28 @@ __device__ __forceinline__ float4 product(const Weighted& v) {
   return make_float4(v.value.x * v.weight.x, v.value.y * v.weight.y, v.value.z * v.weight.z, v.value.w * v.weight.w);
 }
 
+// A quad of a vector to its place, by each thread of a warp that has one: the warp's quads follow each other from a multiple of 32 on.
+__device__ __forceinline__ void store_quad(const StagedFloats& to, int quad, bool there, const float4& value) {
+  if (there) *to.at(quad) = value;
+}
+__device__ __forceinline__ void store_quad(const StagedFixed& to, int quad, bool there, const float4& value) {
+  // The largest magnitude of the block, by bits, so that what is not a number is the largest.
+  auto magnitude = [](float v) { return static_cast<int>(bits_from_float(v) & 0x7fffffffu); };
+  int largest = max(max(magnitude(value.x), magnitude(value.y)), max(magnitude(value.z), magnitude(value.w)));
+  CQIL_UNROLL for (int mask = 1; mask < 8; mask *= 2) largest = max(largest, shuffle_xor(largest, mask));
+  const FixedScale scale = fixed_scale(static_cast<uint32_t>(largest));
+  uint8_t* block = to.block(quad / 8);
+  int32_t sum = there ? store_fixed(block, quad % 8, value, scale.inverse) : 0;
+  sum += shuffle_xor(sum, 1);
+  sum += shuffle_xor(sum, 2);
+  if (there && quad % 4 == 0) StagedFixed::scale(block).sums[quad / 4 % 2] = sum;
+  if (there && quad % 8 == 0) StagedFixed::scale(block).scale = scale.scale;
+}
+
 // Stages `vectors` vectors of n floats, by all threads of the block: of each quad value times weight as load(vector, quad) gives
-// them, the sums of each 16 of these, and with kSquares of each 128 values the sum of their squares, which the norm needs: its
-// factor comes to the product's result, not to the vector, which so needs no second look.
-template <bool kSquares, class Load>
+// them, and with kSquares of each 128 values the sum of their squares, which the norm needs: its factor comes to the product's
+// result, not to the vector, which so needs no second look.
+template <int kFormat, bool kSquares, class Load>
 __device__ __forceinline__ void stage_vectors(int vectors, int n, Load load) {
   constexpr int kAtOnce = kSquares ? 2 : 3;  // as many as the registers allow
   const int quads = n / 4, units = (quads + kWarpSize - 1) / kWarpSize;
@@ -73,48 +93,45 @@ __device__ __forceinline__ void stage_vectors(int vectors, int n, Load load) {
     }
     CQIL_UNROLL for (int k = 0; k < kAtOnce; k++) {
       if (at_l[k] >= vectors) break;
-      const SharedVector to = staged_at(at_l[k], n);
+      const Staged<kFormat> to = staged_at<kFormat>(at_l[k], n);
       const int quad = at_unit[k] * kWarpSize + lane_id();
       const bool there = quad < quads;
       if (kSquares) {
         const float squares = warp_sum(there ? square_sum(v[k].value) : 0.0f);
         if (lane_id() == 0) squares_of(to, n)[at_unit[k]] = squares;
       }
-      const float4 staged = product(v[k]);
-      float sum = (staged.x + staged.y) + (staged.z + staged.w);
-      sum += shuffle_xor(sum, 1);
-      sum += shuffle_xor(sum, 2);
-      if (there) *to.at(quad) = staged;
-      if (there && lane_id() % 4 == 0) shared_floats()[to.sums + quad / 4] = sum;
+      store_quad(to, quad, there, product(v[k]));
     }
   }
 }
 
 // Plain vectors: `count` floats each at from(vector), padded there with zeros to 32, in places for n.
-template <class From>
+template <int kFormat, class From>
 __device__ __forceinline__ void stage_plain(int vectors, int count, int n, From from) {
-  stage_vectors<false>(vectors, n, [&](int l, int i) {
+  stage_vectors<kFormat, false>(vectors, n, [&](int l, int i) {
     return Weighted{4 * i < padded(count) ? quad_of(from(l), i) : make_float4(0, 0, 0, 0), make_float4(1, 1, 1, 1)};
   });
 }
 
 // 1 / sqrt(mean(x^2) + eps) of the dim floats that x was staged from.
-__device__ __forceinline__ float norm_factor(const DeviceModel& m, const DeviceSession& s, const SharedVector& x) {
+template <class Vector>
+__device__ __forceinline__ float norm_factor(const DeviceModel& m, const DeviceSession& s, const Vector& x) {
   const float* squares = squares_of(x, s.dim_stride);
   float sum = 0;
   for (int unit = lane_id(); unit * kSquaresUnit < s.dim_stride; unit += kWarpSize) sum += squares[unit];
-  return inverse_root(divide(warp_sum(sum), static_cast<float>(m.dim)) + m.norm_eps);
+  return inverse_root(rounded_sum(divide(warp_sum(sum), static_cast<float>(m.dim)), m.norm_eps));
 }
 
 // What the norms of `vectors` vectors are made of; `weight(l)` has dim floats.
-template <class Input, class Weight>
+template <int kFormat, class Input, class Weight>
 __device__ __forceinline__ void stage_norms(const DeviceModel& m, const DeviceSession& s, int vectors, Input input, Weight weight) {
-  stage_vectors<true>(vectors, s.dim_stride, [&](int l, int i) { return Weighted{input(l, i), norm_weight(weight(l), i, m.dim)}; });
+  stage_vectors<kFormat, true>(vectors, s.dim_stride, [&](int l, int i) { return Weighted{input(l, i), norm_weight(weight(l), i, m.dim)}; });
 }
 
 // Of lanes first ... of a stage at layer first_layer, from token 0's input of their attention or MLP.
+template <int kFormat>
 __device__ __forceinline__ void stage_lane_norms(const DeviceModel& m, const DeviceSession& s, int first_layer, int first, int n, bool mlp) {
-  stage_norms(
+  stage_norms<kFormat>(
       m, s, n, [&](int l, int i) { return layer_input(s, first + l, 0, mlp, i); },
       [&](int l) {
         const DeviceLayer& layer = m.layers[first_layer + first + l];
@@ -159,12 +176,12 @@ struct LaneCursor {
   }
 };
 
-// Runs work(lane, item, stream, x) for `items` items of each lane of a range, an item to a warp; stream is at the item's first run,
-// and x is the lane's vector of n floats, which stage(first lane, lanes) has staged. run_of(lane, item, i) is run i of `runs`.
-// As many lanes as fit are staged at a time. wait() returns when the phase before has ended.
-template <int kFormat, class RunOf, class Wait, class Stage, class Work>
+// Runs work(lane, item, stream, x, factor) for `items` items of each lane of a range, an item to a warp; stream is at the item's first
+// run, x is the lane's vector of n floats, which stage(first lane, lanes) has staged, and factor is factor_of(x).
+// run_of(lane, item, i) is run i of `runs`. As many lanes as fit are staged at a time. wait() returns when the phase before has ended.
+template <int kFormat, class RunOf, class Wait, class Stage, class FactorOf, class Work>
 __device__ __forceinline__ void for_lanes(const Step& step, const LaneRange& lanes, int n, int items, int runs, RunOf run_of, Wait wait, Stage stage,
-                                          Work work) {
+                                          FactorOf factor_of, Work work) {
   const LaneCursor<RunOf> start(run_of, lanes, items, runs);
   RowStream<kFormat, LaneCursor<RunOf>> stream(step, start);
   stream.begin();
@@ -178,8 +195,9 @@ __device__ __forceinline__ void for_lanes(const Step& step, const LaneRange& lan
     stage(first, count);
     sync_block();
     while (lane < first + count) {
-      work(lane, item, stream, staged_at(lane - first, n));
-      item += grid_warps();
+      const Staged<kFormat> x = staged_at<kFormat>(lane - first, n);
+      const float factor = factor_of(x);
+      for (; item < items; item += grid_warps()) work(lane, item, stream, x, factor);
       while (item >= items && lane < start.end) item -= items, lane++;
     }
   }

@@ -6,12 +6,12 @@
 //   kSlots          how many stages a ring of weights has, of one part each or more
 //   Chunk           a chunk's registers
 //   load(row, scales, chunk)          of a part; chunk 0 ... 31
+//   Staged         how x lies in shared memory: StagedFloats, or StagedFixed for quantized weights
 //   add_dot(chunks, index, x, sums)   sums[r] += chunk r . x for kRows rows that share x; index is the chunk's place after x's first
 //
-// Nibbles become floats without a conversion instruction, which runs at an eighth of the rate of the rest: a value q of b <= 7
-// bits put under the exponent of 1.0 is v = 1 + q / 2^b, one byte permutation for each weight. Then
-//   sum q x = 2^b (sum v x - sum x),
-// and sum x was taken when x was staged. Block layouts are those of GGUF as repacked by pack.h.
+// A quantized chunk's sum is one of integers, exact: of each digit plane of x with the quants, four at a time, and then
+// low + 2^8 middle + 2^16 high, which no format's largest quants bring to 2^31. Block layouts are those of GGUF as repacked by
+// pack.h.
 #pragma once
 #include "intrinsics.cuh"
 #include "launch.h"
@@ -22,13 +22,9 @@ namespace cqil::cuda {
 // Rows that one warp multiplies at a time: two, so that x is read from shared memory half as often.
 constexpr int kRows = 2;
 
-// 1 + byte i of t's low seven bits / 128; its top bit must be set.
-__device__ __forceinline__ float unit_float(uint32_t t, int i) {
-  return float_from_bits(select_bytes(t, 0x3f000000u, 0x7044u | static_cast<uint32_t>(i) << 8));
-}
-// Byte i of t less `offset`, exact.
-__device__ __forceinline__ float byte_float(uint32_t t, int i, float offset = 0.0f) {
-  return float_from_bits(select_bytes(t, 0x4b000000u, 0x7440u | static_cast<uint32_t>(i))) - (8388608.0f + offset);
+// Byte i of t, exact.
+__device__ __forceinline__ float byte_float(uint32_t t, int i) {
+  return float_from_bits(select_bytes(t, 0x4b000000u, 0x7440u | static_cast<uint32_t>(i))) - 8388608.0f;
 }
 __device__ __forceinline__ float add_dot4(float sum, float a, float b, float c, float d, const float4& x) {
   sum = fmaf(a, x.x, sum);
@@ -36,11 +32,29 @@ __device__ __forceinline__ float add_dot4(float sum, float a, float b, float c, 
   sum = fmaf(c, x.z, sum);
   return fmaf(d, x.w, sum);
 }
-__device__ __forceinline__ float add_units(float sum, uint32_t t, const float4& x) {
-  return add_dot4(sum, unit_float(t, 0), unit_float(t, 1), unit_float(t, 2), unit_float(t, 3), x);
-}
 __device__ __forceinline__ uint4 shared_words(const uint8_t* at) { return *reinterpret_cast<const uint4*>(at); }
 __device__ __forceinline__ uint32_t word(const uint4& v, int i) { return i == 0 ? v.x : i == 1 ? v.y : i == 2 ? v.z : v.w; }
+
+// Sums of products of quants with the digits of x.
+struct DigitSums {
+  int32_t of[3] = {0, 0, 0};
+  // Four signed quants in a word, and four digits of each plane.
+  __device__ __forceinline__ void add(uint32_t quants, uint32_t low, uint32_t middle, uint32_t high) {
+    of[0] = dot_bytes(quants, low, of[0]);
+    of[1] = dot_bytes(quants, middle, of[1]);
+    of[2] = dot_bytes(quants, high, of[2]);
+  }
+  __device__ __forceinline__ float total() const { return static_cast<float>(of[0] + of[1] * 256 + of[2] * 65536); }
+};
+// Half a block's digits.
+struct Digits {
+  uint4 plane[3];
+  __device__ __forceinline__ Digits(const uint8_t* block, int half)
+      : plane{StagedFixed::plane(block, 0, half), StagedFixed::plane(block, 1, half), StagedFixed::plane(block, 2, half)} {}
+  __device__ __forceinline__ void add_to(DigitSums& sums, uint32_t quants, int i) const {
+    sums.add(quants, word(plane[0], i), word(plane[1], i), word(plane[2], i));
+  }
+};
 
 template <int D>
 struct Format;
@@ -51,6 +65,7 @@ struct PlainChunks {
   // Of both planes, in a row of so many chunks.
   __device__ static __forceinline__ int row_bytes(int chunks) { return 16 * chunks; }
   __device__ static __forceinline__ int scale_bytes(int) { return 0; }
+  using Staged = StagedFloats;
   using Chunk = uint4;
   __device__ static __forceinline__ Chunk load(const uint8_t* row, const uint16_t*, int chunk) { return shared_words(row + 16 * chunk); }
 };
@@ -63,7 +78,8 @@ struct ScaledChunk {
 template <>
 struct Format<CQIL_F32> : PlainChunks {
   static constexpr int kWeights = 4;
-  __device__ static __forceinline__ void add_dot(const Chunk (&c)[kRows], int index, const SharedVector& x, float (&sums)[kRows]) {
+  template <class X>
+  __device__ static __forceinline__ void add_dot(const Chunk (&c)[kRows], int index, const X& x, float (&sums)[kRows]) {
     const float4 v = x.quad(index);
     CQIL_UNROLL for (int r = 0; r < kRows; r++)
       sums[r] = add_dot4(sums[r], float_from_bits(c[r].x), float_from_bits(c[r].y), float_from_bits(c[r].z), float_from_bits(c[r].w), v);
@@ -74,7 +90,8 @@ struct Format<CQIL_F32> : PlainChunks {
 template <class Halves>
 struct Format16 : PlainChunks {
   static constexpr int kWeights = 8;
-  __device__ static __forceinline__ void add_dot(const Chunk (&c)[kRows], int index, const SharedVector& x, float (&sums)[kRows]) {
+  template <class X>
+  __device__ static __forceinline__ void add_dot(const Chunk (&c)[kRows], int index, const X& x, float (&sums)[kRows]) {
     const float4 a = x.quad(2 * index), b = x.quad(2 * index + 1);
     CQIL_UNROLL for (int r = 0; r < kRows; r++) {
       sums[r] = add_dot4(sums[r], Halves::low(c[r].x), Halves::high(c[r].x), Halves::low(c[r].y), Halves::high(c[r].y), a);
@@ -98,47 +115,51 @@ struct Format<CQIL_BF16> : Format16<HalvesBF16> {};
 // Half a block: 16 x int8 q, w = d q.
 template <>
 struct Format<CQIL_Q8_0> : PlainChunks {
+  using Staged = StagedFixed;
   static constexpr int kWeights = 16, kScaleBytes = 32, kSlots = 3;
   __device__ static __forceinline__ int scale_bytes(int chunks) { return chunks; }
   using Chunk = ScaledChunk;
   __device__ static __forceinline__ Chunk load(const uint8_t* row, const uint16_t* scales, int chunk) {
     return {shared_words(row + 16 * chunk), scales[chunk / 2]};
   }
-  __device__ static __forceinline__ void add_dot(const Chunk (&c)[kRows], int index, const SharedVector& x, float (&sums)[kRows]) {
-    float dot[kRows] = {};
-    CQIL_UNROLL for (int i = 0; i < 4; i++) {
-      const float4 v = x.quad(4 * index + i);
-      CQIL_UNROLL for (int r = 0; r < kRows; r++) {
-        const uint32_t t = word(c[r].q, i) ^ 0x80808080u;  // q + 128
-        dot[r] = add_dot4(dot[r], byte_float(t, 0, 128.0f), byte_float(t, 1, 128.0f), byte_float(t, 2, 128.0f), byte_float(t, 3, 128.0f), v);
-      }
+  __device__ static __forceinline__ void add_dot(const Chunk (&c)[kRows], int index, const StagedFixed& x, float (&sums)[kRows]) {
+    const uint8_t* block = x.block(index / 2);
+    const Digits digits(block, index % 2);
+    const float scale = StagedFixed::scale(block).scale;
+    CQIL_UNROLL for (int r = 0; r < kRows; r++) {
+      DigitSums dot;
+      CQIL_UNROLL for (int i = 0; i < 4; i++) digits.add_to(dot, word(c[r].q, i), i);
+      // The quants are too large for one integer.
+      const float total = fmaf(65536.0f, static_cast<float>(dot.of[2]), static_cast<float>(dot.of[0] + 256 * dot.of[1]));
+      sums[r] = fmaf(float_from_half(c[r].d) * scale, total, sums[r]);
     }
-    CQIL_UNROLL for (int r = 0; r < kRows; r++) sums[r] = fmaf(float_from_half(c[r].d), dot[r], sums[r]);
   }
 };
 
 // A block: weight i in the low nibble of byte i, weight 16 + i in its high nibble, w = d (q - 8).
 template <>
 struct Format<CQIL_Q4_0> : PlainChunks {
+  using Staged = StagedFixed;
   static constexpr int kWeights = 32, kScaleBytes = 64, kSlots = 3;
   __device__ static __forceinline__ int scale_bytes(int chunks) { return 2 * chunks; }
   using Chunk = ScaledChunk;
   __device__ static __forceinline__ Chunk load(const uint8_t* row, const uint16_t* scales, int chunk) {
     return {shared_words(row + 16 * chunk), scales[chunk]};
   }
-  __device__ static __forceinline__ void add_dot(const Chunk (&c)[kRows], int index, const SharedVector& x, float (&sums)[kRows]) {
-    float low_dot[kRows] = {}, high_dot[kRows] = {};
-    const float total = x.sum16(2 * index) + x.sum16(2 * index + 1);
-    CQIL_UNROLL for (int i = 0; i < 4; i++) {
-      const float4 low = x.quad(8 * index + i), high = x.quad(8 * index + 4 + i);
-      CQIL_UNROLL for (int r = 0; r < kRows; r++) {
+  __device__ static __forceinline__ void add_dot(const Chunk (&c)[kRows], int index, const StagedFixed& x, float (&sums)[kRows]) {
+    const uint8_t* block = x.block(index);
+    const Digits low(block, 0), high(block, 1);
+    const StagedFixed::Scale scale = StagedFixed::scale(block);
+    CQIL_UNROLL for (int r = 0; r < kRows; r++) {
+      DigitSums dot;
+      dot.of[0] = -8 * (scale.sums[0] + scale.sums[1]);
+      CQIL_UNROLL for (int i = 0; i < 4; i++) {
         const uint32_t w = word(c[r].q, i);
-        low_dot[r] = add_units(low_dot[r], (w << 3 & 0x78787878u) | 0x80808080u, low);
-        high_dot[r] = add_units(high_dot[r], (w >> 1 & 0x78787878u) | 0x80808080u, high);
+        low.add_to(dot, w & 0x0f0f0f0fu, i);
+        high.add_to(dot, w >> 4 & 0x0f0f0f0fu, i);
       }
+      sums[r] = fmaf(float_from_half(c[r].d) * scale.scale, dot.total(), sums[r]);
     }
-    CQIL_UNROLL for (int r = 0; r < kRows; r++)
-      sums[r] = fmaf(16.0f * float_from_half(c[r].d), fmaf(-1.5f, total, low_dot[r] + high_dot[r]), sums[r]);
   }
 };
 
@@ -155,6 +176,7 @@ __device__ __forceinline__ uint32_t k_scale_and_min(const uint4& header, int j) 
 // and the high nibbles of quant bytes 16 e …, which are weights 64 (e / 2) + 16 (e % 2) … and those 32 further on.
 template <int kBits>
 struct FormatK45 {
+  using Staged = StagedFixed;
   static constexpr int kBlockBytes = kBits == 4 ? 144 : 176;
   static constexpr int kWeights = 32, kRowBytes = 4 * kBlockBytes, kScaleBytes = 0, kSlots = 3;
   __device__ static __forceinline__ int row_bytes(int chunks) { return chunks / 8 * kBlockBytes; }
@@ -172,32 +194,31 @@ struct FormatK45 {
     c.fifth = kBits == 4 ? c.q : shared_words(block + 16 + 16 * (e % 2));
     return c;
   }
-  // Byte-wise q << (7 - kBits) | 0x80.
-  __device__ static __forceinline__ uint32_t units(uint32_t nibbles, uint32_t fifth, int bit) {
-    if (kBits == 4) return nibbles << 3 | 0x80808080u;
-    return nibbles << 2 | (fifth >> bit & 0x01010101u) << 6 | 0x80808080u;
+  // Four nibbles, and of Q5_K bit `bit` of each byte of `fifth` above them.
+  __device__ static __forceinline__ uint32_t quants(uint32_t nibbles, uint32_t fifth, int bit) {
+    return kBits == 4 ? nibbles : nibbles | (fifth >> bit & 0x01010101u) << 4;
   }
-  __device__ static __forceinline__ void add_dot(const Chunk (&c)[kRows], int index, const SharedVector& x, float (&sums)[kRows]) {
-    const int e = index % 8, pair = e / 2;
-    const int quad = index / 8 * 64 + pair * 16 + e % 2 * 4;
-    float low_dot[kRows] = {}, high_dot[kRows] = {};
-    const float low_total = x.sum16(quad / 4), high_total = x.sum16(quad / 4 + 2);
-    CQIL_UNROLL for (int i = 0; i < 4; i++) {
-      const float4 low = x.quad(quad + i), high = x.quad(quad + 8 + i);
-      CQIL_UNROLL for (int r = 0; r < kRows; r++) {
-        const uint32_t w = word(c[r].q, i), fifth = word(c[r].fifth, i);
-        low_dot[r] = add_units(low_dot[r], units(w & 0x0f0f0f0fu, fifth, 2 * pair), low);
-        high_dot[r] = add_units(high_dot[r], units(w >> 4 & 0x0f0f0f0fu, fifth, 2 * pair + 1), high);
-      }
-    }
+  __device__ static __forceinline__ void add_dot(const Chunk (&c)[kRows], int index, const StagedFixed& x, float (&sums)[kRows]) {
+    const int e = index % 8, pair = e / 2, half = e % 2;
+    const uint8_t* low_block = x.block(index / 8 * 8 + 2 * pair);
+    const uint8_t* high_block = low_block + StagedFixed::kBlockBytes;
+    const Digits low(low_block, half), high(high_block, half);
+    const StagedFixed::Scale low_scale = StagedFixed::scale(low_block), high_scale = StagedFixed::scale(high_block);
+    const float low_total = low_scale.scale * static_cast<float>(low_scale.sum(half));
+    const float high_total = high_scale.scale * static_cast<float>(high_scale.sum(half));
     CQIL_UNROLL for (int r = 0; r < kRows; r++) {
+      DigitSums low_dot, high_dot;
+      CQIL_UNROLL for (int i = 0; i < 4; i++) {
+        const uint32_t w = word(c[r].q, i), fifth = word(c[r].fifth, i);
+        low.add_to(low_dot, quants(w & 0x0f0f0f0fu, fifth, 2 * pair), i);
+        high.add_to(high_dot, quants(w >> 4 & 0x0f0f0f0fu, fifth, 2 * pair + 1), i);
+      }
       const float d = float_from_half(static_cast<uint16_t>(c[r].header.x & 0xffffu));
       const float dmin = float_from_half(static_cast<uint16_t>(c[r].header.x >> 16));
-      const uint32_t low = k_scale_and_min(c[r].header, 2 * pair), high = k_scale_and_min(c[r].header, 2 * pair + 1);
-      constexpr float kLevels = 1 << kBits;
-      const float scaled = byte_float(low, 0) * (low_dot[r] - low_total) + byte_float(high, 0) * (high_dot[r] - high_total);
-      const float minima = byte_float(low, 1) * low_total + byte_float(high, 1) * high_total;
-      sums[r] = fmaf(kLevels * d, scaled, fmaf(-dmin, minima, sums[r]));
+      const uint32_t low_pair = k_scale_and_min(c[r].header, 2 * pair), high_pair = k_scale_and_min(c[r].header, 2 * pair + 1);
+      const float scaled = fmaf(byte_float(low_pair, 0) * low_scale.scale, low_dot.total(), byte_float(high_pair, 0) * high_scale.scale * high_dot.total());
+      const float minima = fmaf(byte_float(low_pair, 1), low_total, byte_float(high_pair, 1) * high_total);
+      sums[r] = fmaf(d, scaled, fmaf(-dmin, minima, sums[r]));
     }
   }
 };
@@ -211,6 +232,7 @@ struct Format<CQIL_Q5_K> : FormatK45<5> {};
 // 128 half + 32 group + 16 (e % 2) … and their high nibbles those 64 further on.
 template <>
 struct Format<CQIL_Q6_K> {
+  using Staged = StagedFixed;
   static constexpr int kWeights = 32, kRowBytes = 4 * 208, kScaleBytes = 8, kSlots = 2;
   __device__ static __forceinline__ int row_bytes(int chunks) { return chunks / 8 * 208; }
   __device__ static __forceinline__ int scale_bytes(int chunks) { return chunks / 8 * 2; }
@@ -225,24 +247,24 @@ struct Format<CQIL_Q6_K> {
     return {shared_words(block + 16 * e), shared_words(block + 128 + 32 * half + 16 * (e % 2)), scales[chunk / 8], block[192 + run],
             block[196 + run]};
   }
-  __device__ static __forceinline__ void add_dot(const Chunk (&c)[kRows], int index, const SharedVector& x, float (&sums)[kRows]) {
-    const int e = index % 8, group = e / 2 % 2;
-    const int quad = index / 8 * 64 + e / 4 * 32 + group * 8 + e % 2 * 4;
-    float low_dot[kRows] = {}, high_dot[kRows] = {};
-    const float low_total = x.sum16(quad / 4), high_total = x.sum16(quad / 4 + 4);
-    CQIL_UNROLL for (int i = 0; i < 4; i++) {
-      const float4 low = x.quad(quad + i), high = x.quad(quad + 16 + i);
-      CQIL_UNROLL for (int r = 0; r < kRows; r++) {
-        const uint32_t w = word(c[r].q, i), top = word(c[r].top, i) >> (2 * group);
-        low_dot[r] = add_units(low_dot[r], (w << 1 & 0x1e1e1e1eu) | (top << 5 & 0x60606060u) | 0x80808080u, low);
-        high_dot[r] = add_units(high_dot[r], (w >> 3 & 0x1e1e1e1eu) | (top << 1 & 0x60606060u) | 0x80808080u, high);
-      }
-    }
+  __device__ static __forceinline__ void add_dot(const Chunk (&c)[kRows], int index, const StagedFixed& x, float (&sums)[kRows]) {
+    const int e = index % 8, group = e / 2 % 2, half = e % 2;
+    const uint8_t* low_block = x.block(index / 8 * 8 + e / 4 * 4 + group);
+    const uint8_t* high_block = low_block + 2 * StagedFixed::kBlockBytes;
+    const Digits low(low_block, half), high(high_block, half);
+    const StagedFixed::Scale low_scale = StagedFixed::scale(low_block), high_scale = StagedFixed::scale(high_block);
     CQIL_UNROLL for (int r = 0; r < kRows; r++) {
-      const float low_scale = static_cast<float>(static_cast<int8_t>(c[r].low_scale));
-      const float high_scale = static_cast<float>(static_cast<int8_t>(c[r].high_scale));
-      const float scaled = low_scale * fmaf(-1.5f, low_total, low_dot[r]) + high_scale * fmaf(-1.5f, high_total, high_dot[r]);
-      sums[r] = fmaf(64.0f * float_from_half(c[r].d), scaled, sums[r]);
+      DigitSums low_dot, high_dot;
+      low_dot.of[0] = -32 * low_scale.sum(half), high_dot.of[0] = -32 * high_scale.sum(half);
+      CQIL_UNROLL for (int i = 0; i < 4; i++) {
+        const uint32_t w = word(c[r].q, i), top = word(c[r].top, i) >> (2 * group);
+        low.add_to(low_dot, (w & 0x0f0f0f0fu) | (top << 4 & 0x30303030u), i);
+        high.add_to(high_dot, (w >> 4 & 0x0f0f0f0fu) | (top & 0x30303030u), i);
+      }
+      const float low_by = static_cast<float>(static_cast<int8_t>(c[r].low_scale)) * low_scale.scale;
+      const float high_by = static_cast<float>(static_cast<int8_t>(c[r].high_scale)) * high_scale.scale;
+      const float scaled = fmaf(low_by, low_dot.total(), high_by * high_dot.total());
+      sums[r] = fmaf(float_from_half(c[r].d), scaled, sums[r]);
     }
   }
 };
