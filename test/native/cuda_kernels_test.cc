@@ -138,6 +138,29 @@ void test_attention_out(Bench& b) {
   b.check_padding(found, s.dim_stride, b.c.dim, "attention_out");
 }
 
+// Very large values beside very small ones, and then one that is infinite or not a number, which no way of staging may lose.
+void test_extremes(Bench& b) {
+  const DeviceSession& s = b.s();
+  const HostLayer& l = b.model.layers[0];
+  const int width = b.c.n_heads * b.c.head_dim;
+  FloatVector in(static_cast<size_t>(b.lane_rows() * s.attention_stride), 0.0f);
+  for (int i = 0; i < width; i++) in[static_cast<size_t>(i)] = b.random.uniform() * (i / 32 % 2 ? 1e-36f : 1e30f);
+  auto products = [&] {
+    write(s.attention, in);
+    device_ok(launch_attention_out(b.step, {0, 0, 1}, nullptr), "attention_out");
+    return read(s.attention_out, b.c.dim);
+  };
+  close(products(), multiply(l.wo, widen(in.data(), width)), b.tolerance(), b.name + " extremes");
+  for (int i = 0; i < width; i++) in[static_cast<size_t>(i)] = 1e-30f * b.random.uniform();
+  if (l.bo.empty()) close(products(), multiply(l.wo, widen(in.data(), width)), b.tolerance(), b.name + " all small");
+  for (float wrong : {NAN, INFINITY, -INFINITY}) {
+    in[static_cast<size_t>(b.random.below(width))] = wrong;
+    bool none = true;
+    for (float v : products()) none = none && !std::isfinite(v);
+    that(none, b.name + " tells of an input of " + std::to_string(wrong));
+  }
+}
+
 // b_j: the sum of up to `bypass` earlier lanes' attention outputs.
 void add_bypass(Doubles& to, const Bench& b, const FloatVector& attention_out, int lane, int t) {
   for (int k = 1; k <= b.c.bypass && k <= lane; k++)
@@ -347,6 +370,7 @@ void run_case(const Case& c, const std::vector<int>& token_counts, const cudaDev
     test_head(b);
     if (n_tokens > 1) continue;
     test_cpu_twin(b);
+    test_extremes(b);
     test_select(b, 1 + random.below(CQIL_MAX_SHORTLIST));
     test_executions(b);
   }

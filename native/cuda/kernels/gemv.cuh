@@ -1,5 +1,6 @@
-// Products of weight rows with vectors in shared memory: two rows a warp, float32 sums.
-// Bytes: every weight once, as stored; x from shared memory, 4 bytes for each weight pair of the two rows. FLOPs: 2 per weight.
+// Products of weight rows with vectors in shared memory: two rows a warp, whose sums are float32 over chunks of weights that were
+// floats, and over exact sums of integers of each chunk that was quantized.
+// Bytes: every weight once, as stored; x from shared memory for both rows at once. FLOPs: 2 per weight.
 // The rows that a warp will multiply come through a ring of its own in shared memory, stage after stage, and are asked for before
 // anything is known of x: while the phase before still runs, and then always as far ahead as the ring is long, which hides the
 // latency of the memory as long as all warps of a multiprocessor together have some 30 KiB on their way. A value's sum runs over

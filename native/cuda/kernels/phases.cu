@@ -39,20 +39,20 @@ __global__ void __launch_bounds__(kThreads, 1) attention_kernel(const __grid_con
   allow_next_launch();
   attention_phase<kCache>(step, lanes, LaunchBefore{});
 }
-template <int kFormat>
+template <int kFormat, bool kCut>
 __global__ void __launch_bounds__(kThreads, 1) attention_out_kernel(const __grid_constant__ Step step, LaneRange lanes) {
   allow_next_launch();
-  attention_out_phase<kFormat>(step, lanes, LaunchBefore{});
+  attention_out_phase<kFormat, kCut>(step, lanes, LaunchBefore{});
 }
 template <int kFormat>
 __global__ void __launch_bounds__(kThreads, 1) gate_up_kernel(const __grid_constant__ Step step, LaneRange lanes) {
   allow_next_launch();
   gate_up_phase<kFormat>(step, lanes, LaunchBefore{});
 }
-template <int kFormat>
+template <int kFormat, bool kCut>
 __global__ void __launch_bounds__(kThreads, 1) down_kernel(const __grid_constant__ Step step, LaneRange lanes, bool apart) {
   allow_next_launch();
-  down_phase<kFormat>(step, lanes, apart, LaunchBefore{});
+  down_phase<kFormat, kCut>(step, lanes, apart, LaunchBefore{});
 }
 template <int kFormat>
 __global__ void __launch_bounds__(kThreads, 1) head_kernel(const __grid_constant__ Step step, int token) {
@@ -77,18 +77,22 @@ __global__ void __launch_bounds__(kThreads, 1) join_kernel(const __grid_constant
   }
 }
 
-// The kernels of one weight format, or of any.
+// The kernels of one weight format, or of any; the second of a pair for rows that are cut.
 struct PhaseKernels {
   void (*qkv)(Step, LaneRange);
   void (*qkv_heads)(Step, LaneRange);
-  void (*attention_out)(Step, LaneRange);
+  void (*attention_out[2])(Step, LaneRange);
   void (*gate_up)(Step, LaneRange);
-  void (*down)(Step, LaneRange, bool);
+  void (*down[2])(Step, LaneRange, bool);
   void (*head)(Step, int);
 };
 template <int kFormat>
-constexpr PhaseKernels kPhaseKernels = {qkv_kernel<kFormat>,     qkv_heads_kernel<kFormat>, attention_out_kernel<kFormat>,
-                                        gate_up_kernel<kFormat>, down_kernel<kFormat>,      head_kernel<kFormat>};
+constexpr PhaseKernels kPhaseKernels = {qkv_kernel<kFormat>,
+                                        qkv_heads_kernel<kFormat>,
+                                        {attention_out_kernel<kFormat, false>, attention_out_kernel<kFormat, true>},
+                                        gate_up_kernel<kFormat>,
+                                        {down_kernel<kFormat, false>, down_kernel<kFormat, true>},
+                                        head_kernel<kFormat>};
 
 using LanesKernel = void (*)(Step, LaneRange);
 LanesKernel attention_kernel_of(int kv_dtype) {
@@ -122,9 +126,16 @@ LaunchShape walk(const Step& step, int64_t items, int each, uint32_t bytes) {
 }
 LaunchShape walk_rows(const Step& step, int64_t warp_items) { return walk(step, warp_items, kWarps, shared_bytes(step)); }
 int64_t half(int64_t n) { return (n + 1) / 2; }
-// Of split_products: a block for as many pairs of rows as have a segment for each of its warps.
-LaunchShape walk_split(const Step& step, const LaneRange& lanes, int rows, int cols) {
-  return walk(step, half(rows) * segments_of(step.model.format, rows, cols) * lanes.n_lanes, kWarps, shared_bytes(step));
+// Of cut_products: a block for as many pairs of rows as have a segment for each of its warps.
+LaunchShape walk_cut(const Step& step, const LaneRange& lanes, int rows, int cols) {
+  return walk_rows(step, half(rows) * segments_of(step.model.format, cols) * lanes.n_lanes);
+}
+
+cudaError_t down_of_token(const Step& step, const LaneRange& lanes, bool apart, cudaStream_t stream) {
+  const DeviceModel& m = step.model;
+  const bool cut = rows_are_cut(m.dim);
+  const LaunchShape shape = cut ? walk_cut(step, lanes, m.dim, m.hidden_dim) : walk_rows(step, half(m.dim));
+  return launch(kernels_of(m.format).down[cut], shape, stream, step, lanes, apart);
 }
 
 }  // namespace
@@ -136,9 +147,11 @@ cudaError_t prepare_kernels(int32_t shared_bytes) {
     const PhaseKernels kernels = kernels_of(format);
     if (status == cudaSuccess) status = allow_shared_bytes(kernels.qkv, shared_bytes);
     if (status == cudaSuccess) status = allow_shared_bytes(kernels.qkv_heads, shared_bytes);
-    if (status == cudaSuccess) status = allow_shared_bytes(kernels.attention_out, shared_bytes);
+    for (int cut = 0; cut < 2; cut++) {
+      if (status == cudaSuccess) status = allow_shared_bytes(kernels.attention_out[cut], shared_bytes);
+      if (status == cudaSuccess) status = allow_shared_bytes(kernels.down[cut], shared_bytes);
+    }
     if (status == cudaSuccess) status = allow_shared_bytes(kernels.gate_up, shared_bytes);
-    if (status == cudaSuccess) status = allow_shared_bytes(kernels.down, shared_bytes);
     if (status == cudaSuccess) status = allow_shared_bytes(kernels.head, shared_bytes);
   }
   for (int kv_dtype : {CQIL_F32, CQIL_F16, CQIL_BF16, CQIL_Q8_0})
@@ -171,7 +184,10 @@ cudaError_t launch_attention(const Step& step, const LaneRange& lanes, cudaStrea
 
 cudaError_t launch_attention_out(const Step& step, const LaneRange& lanes, cudaStream_t stream) {
   if (step.n_tokens > 1) return prefill_attention_out(step, lanes, stream);
-  return launch(kernels_of(step.model.format).attention_out, walk_split(step, lanes, step.model.dim, step.model.n_heads * step.model.head_dim), stream, step, lanes);
+  const DeviceModel& m = step.model;
+  const bool cut = rows_are_cut(m.dim);
+  const LaunchShape shape = cut ? walk_cut(step, lanes, m.dim, m.n_heads * m.head_dim) : walk_rows(step, lanes.n_lanes * half(m.dim));
+  return launch(kernels_of(m.format).attention_out[cut], shape, stream, step, lanes);
 }
 
 cudaError_t launch_gate_up(const Step& step, const LaneRange& lanes, cudaStream_t stream) {
@@ -180,14 +196,14 @@ cudaError_t launch_gate_up(const Step& step, const LaneRange& lanes, cudaStream_
 }
 
 cudaError_t launch_down(const Step& step, const LaneRange& lanes, cudaStream_t stream) {
-  if (step.n_tokens == 1) return launch(kernels_of(step.model.format).down, walk_split(step, lanes, step.model.dim, step.model.hidden_dim), stream, step, lanes, false);
+  if (step.n_tokens == 1) return down_of_token(step, lanes, false, stream);
   const cudaError_t status = prefill_down_apart(step, lanes, stream);
   return status == cudaSuccess ? launch_join(step, lanes.n_lanes, stream) : status;
 }
 
 cudaError_t launch_down_apart(const Step& step, const LaneRange& lanes, cudaStream_t stream) {
   if (step.n_tokens > 1) return prefill_down_apart(step, lanes, stream);
-  return launch(kernels_of(step.model.format).down, walk_split(step, lanes, step.model.dim, step.model.hidden_dim), stream, step, lanes, true);
+  return down_of_token(step, lanes, true, stream);
 }
 
 cudaError_t launch_join(const Step& step, int32_t n_lanes, cudaStream_t stream) {

@@ -23,10 +23,11 @@ struct StagedFloats {
   __device__ __forceinline__ void* end(int n) const { return reinterpret_cast<float4*>(shared_floats()) + first + n / 4; }
 };
 
-// Blocks of 32 values v scale with integers v = low + 2^8 middle + 2^16 high: bytes of low, of middle and of high, each signed,
-// so that a product with four weights is one instruction for each of the three. |v| < 2^21 and scale is a power of two, the least
-// that allows it: so v scale is within 2^-21 of the block's largest value of what was staged, and what is not finite stays so by
-// its scale. A block takes 112 bytes, at which stride neighbouring threads' 16-byte loads of neighbouring blocks meet no bank twice.
+// Blocks of 32 values v scale with integers v = low + 2^8 middle + 2^16 high: bytes of low, of middle and of high, each signed, so that
+// a product with four weights is one instruction for each of the three. |v| <= 2^21 and scale is a power of two, the least that allows
+// it, though no less than 2^-125: so v scale is within 2^-21 of the block's largest value of what was staged, or within 2^-126; what
+// is not finite stays so by its scale. A block takes 112 bytes: at that stride the 16-byte loads of neighbouring threads from
+// neighbouring blocks meet in no bank.
 struct StagedFixed {
   static constexpr int kUnit = 1;
   static constexpr int kPeriod = 8;

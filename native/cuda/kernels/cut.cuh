@@ -1,8 +1,8 @@
-// Products of too few rows to keep all warps equally busy, attention_out and down: a block takes whole pairs of rows, its warps take
-// segments of them, and the segments' sums meet in shared memory. How a row is cut depends on the matrix's shape and format alone, and
-// the sums are added in the order of the segments, so that the bits are the same for any grid and number of lanes.
+// Products of attention_out and down whose rows, taken two by a warp, would leave most warps idle in the last round: a block takes whole
+// pairs of rows, its warps take segments of them, and the segments' sums meet in shared memory. How a row is cut depends on the
+// matrix's shape and format alone, and the sums are added in the order of the segments, so that the bits are the same for any grid and number of lanes.
 #pragma once
-#include "split_shape.h"
+#include "cut_shape.h"
 #include "stage.cuh"
 
 namespace cqil::cuda {
@@ -10,15 +10,15 @@ namespace cqil::cuda {
 // What a block has to do: pairs of rows from blockIdx.x on, gridDim.x apart, in rounds of as many as there is room for sums of. In a
 // round come lane after lane, of a lane piece after piece of its vector, as far as it is staged, and of a piece pair after pair; its warps take
 // the segments of all these in turn.
-struct SplitWork {
+struct CutWork {
   LaneRange lanes;
   int pairs, per_round;  // no more in a round than there are threads for
   int cols, shift;       // of a row, and of its segments: 2^shift weights each
   int segments;          // of a row
   int per_piece;         // segments that are staged at a time
 
-  __device__ __forceinline__ SplitWork(const LaneRange& lanes, int dtype, int rows, int cols, bool whole)
-      : lanes(lanes), per_round(kThreads / 2), cols(cols), shift(segment_shift(dtype, rows, cols)), segments((cols + (1 << shift) - 1) >> shift),
+  __device__ __forceinline__ CutWork(const LaneRange& lanes, int dtype, int rows, int cols, bool whole)
+      : lanes(lanes), per_round(kThreads / 2), cols(cols), shift(segment_shift(dtype, cols)), segments((cols + (1 << shift) - 1) >> shift),
         per_piece(whole ? segments : kPieceFloats >> shift) {
     const int beyond = (rows + 1) / 2 - 1 - static_cast<int>(blockIdx.x), grid = static_cast<int>(gridDim.x);
     // beyond / grid without an integer division, which takes longer.
@@ -35,11 +35,11 @@ struct SplitWork {
 };
 
 // The warp's next segment in a piece: of pair j of the round, or of no pair when j is beyond the last.
-struct SplitItem {
+struct CutItem {
   int j = 0, segment;
 
   // The first of a round.
-  __device__ __forceinline__ explicit SplitItem(const SplitWork& work) : segment(warp_id()) { settle(work.segments_in(0)); }
+  __device__ __forceinline__ explicit CutItem(const CutWork& work) : segment(warp_id()) { settle(work.segments_in(0)); }
   __device__ __forceinline__ void next(int segments) {
     segment += kWarps;
     settle(segments);
@@ -55,15 +55,15 @@ struct SplitItem {
   }
 };
 
-// All segments of a warp, in the order in which split_products takes them.
+// All segments of a warp, in the order in which cut_products takes them.
 template <class RunOf>
-struct SplitCursor {
+struct CutCursor {
   RunOf run_of;
-  SplitWork work;
+  CutWork work;
   int begin = 0, lane, piece = 0;
-  SplitItem item;
+  CutItem item;
 
-  __device__ __forceinline__ SplitCursor(RunOf run_of, const SplitWork& work) : run_of(run_of), work(work), lane(work.lanes.first_lane), item(work) { settle(); }
+  __device__ __forceinline__ CutCursor(RunOf run_of, const CutWork& work) : run_of(run_of), work(work), lane(work.lanes.first_lane), item(work) { settle(); }
   __device__ __forceinline__ bool there() const { return begin < work.pairs; }
   __device__ __forceinline__ Run run() const {
     const int segment = piece * work.per_piece + item.segment;
@@ -80,7 +80,7 @@ struct SplitCursor {
       if (++piece * work.per_piece >= work.segments) piece = 0, lane++;
       if (lane == work.lanes.first_lane + work.lanes.n_lanes) {
         lane = work.lanes.first_lane, begin += work.per_round;
-        item = SplitItem(work);
+        item = CutItem(work);
       } else {
         item.go_on(work.pairs_from(begin), segments, work.segments_in(piece));
       }
@@ -94,27 +94,24 @@ struct SplitCursor {
 // from(lane) the vector. Vectors that do not fit shared memory at once are staged one after the other, and one that does not fit at all piece by
 // piece, for every round anew. wait() returns when the phase before has ended.
 template <int kFormat, class RunOf, class DtypeOf, class From, class Wait, class Before, class Finish>
-__device__ __forceinline__ void split_products(const Step& step, const LaneRange& lanes, int rows, int cols, int stride, RunOf run_of, DtypeOf dtype_of,
+__device__ __forceinline__ void cut_products(const Step& step, const LaneRange& lanes, int rows, int cols, int stride, RunOf run_of, DtypeOf dtype_of,
                                                From from, Wait wait, Before before, Finish finish) {
   const int vector = staged_floats(stride);
   const bool whole = vector <= step.stage_floats, at_once = lanes.n_lanes * vector <= step.stage_floats;
-  const SplitWork work(lanes, kFormat, rows, cols, whole);
+  const CutWork work(lanes, kFormat, rows, cols, whole);
   const int place = whole ? stride : kPieceFloats;
-  RowStream<kFormat, SplitCursor<RunOf>> stream(step, SplitCursor<RunOf>(run_of, work));
+  RowStream<kFormat, CutCursor<RunOf>> stream(step, CutCursor<RunOf>(run_of, work));
   stream.begin();
   wait();
   // Of pair j of lane l's segments in a round: two sums each.
   auto sums_of = [&](int l, int j) { return partial_sums() + 2 * (l * work.per_round + j) * work.segments; };
-  // With one sum a row a warp finishes what it multiplied, and need not wait for the others.
-  const bool apart = work.segments * lanes.n_lanes == 1;
   CQIL_NO_UNROLL for (int begin = 0; begin < work.pairs; begin += work.per_round) {
     const int here = work.pairs_from(begin);
     // The row that this thread finishes.
-    const int own = apart ? warp_id() + kWarps * (lane_id() / 2) : static_cast<int>(threadIdx.x) / 2;
-    const int row = 2 * work.pair(begin + own) + lane_id() % 2;
+    const int own = static_cast<int>(threadIdx.x) / 2, row = 2 * work.pair(begin + own) + lane_id() % 2;
     const bool mine = own < here && row < rows;
     const float start = mine ? before(row) : 0.0f;
-    SplitItem item(work);
+    CutItem item(work);
     CQIL_NO_UNROLL for (int l = 0; l < lanes.n_lanes; l++) {
       CQIL_NO_UNROLL for (int piece = 0; piece * work.per_piece < work.segments; piece++) {
         if (!at_once || (begin == 0 && l == 0)) {
@@ -134,8 +131,7 @@ __device__ __forceinline__ void split_products(const Step& step, const LaneRange
         item.go_on(here, segments, work.segments_in((piece + 1) * work.per_piece < work.segments ? piece + 1 : 0));
       }
     }
-    if (apart) sync_warp();
-    else sync_block();
+    sync_block();
     if (mine)
       finish(row, start, [&](int lane) {
         const float* sums = sums_of(lane - lanes.first_lane, own) + lane_id() % 2;
