@@ -13,8 +13,8 @@ constexpr int kWarps = kThreads / 32;
 constexpr int kPartialSums = 512;
 constexpr int kPartialsAt = 64;
 constexpr int kReduceFloats = kPartialsAt + 2 * kPartialSums;
-// Floats that a staged vector of n floats, a multiple of 32, takes with its sums (shared_vector.cuh).
-CQIL_HOST_DEVICE constexpr int staged_floats(int n) { return n + (n / 16 + 31) / 32 * 32 + (n / 128 + 32) / 32 * 32; }
+// Floats that a staged vector of n floats, a multiple of 32, takes at most (shared_vector.cuh), with a sum of squares for each 128.
+CQIL_HOST_DEVICE constexpr int staged_floats(int n) { return n + (n / 128 + 32) / 32 * 32; }
 // The pieces of a vector that is not staged whole: a multiple of 1024, so that the scales of every format begin at 8 bytes.
 constexpr int kPieceFloats = 8 * 1024;
 // A ring of every weight format fits the shortest (weights.cuh); longer ones than the longest gain nothing.

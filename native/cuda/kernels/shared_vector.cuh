@@ -10,10 +10,10 @@ constexpr int kSquaresUnit = 128;
 // float32. Sixteen-byte quads are permuted within runs of eight, so that the strides at which the weight formats read them spread
 // over all banks; the permutation repeats after 64 quads.
 struct StagedFloats {
-  static constexpr int kUnit = 16;    // bytes of what `first` counts
   static constexpr int kPeriod = 64;  // quads
   int first;  // quads from the start of shared memory, a multiple of 8
 
+  __device__ __forceinline__ static StagedFloats beginning_at(int floats) { return {floats / 4}; }
   __device__ __forceinline__ float4* at(int i) const {
     return reinterpret_cast<float4*>(shared_floats()) + first + (i ^ (i >> 3 & 7));
   }
@@ -29,7 +29,6 @@ struct StagedFloats {
 // is not finite stays so by its scale. A block takes 112 bytes: at that stride the 16-byte loads of neighbouring threads from
 // neighbouring blocks meet in no bank.
 struct StagedFixed {
-  static constexpr int kUnit = 1;
   static constexpr int kPeriod = 8;
   static constexpr int kBlockBytes = 112, kPlaneBytes = 32;
   struct Scale {
@@ -40,6 +39,7 @@ struct StagedFixed {
   };
   int first;  // bytes from the start of shared memory, a multiple of 16
 
+  __device__ __forceinline__ static StagedFixed beginning_at(int floats) { return {4 * floats}; }
   __device__ __forceinline__ uint8_t* block(int i) const { return reinterpret_cast<uint8_t*>(shared_floats()) + first + i * kBlockBytes; }
   // Sixteen bytes of a plane of a block's first or last half.
   __device__ __forceinline__ static uint4 plane(const uint8_t* block, int plane, int half) {

@@ -36,8 +36,7 @@ __device__ __forceinline__ float4 norm_weight(const float* weight, int i, int n)
 // The l-th of several vectors of n floats that are staged one behind the other; n is a multiple of 32.
 template <int kFormat>
 __device__ __forceinline__ Staged<kFormat> staged_at(int l, int n) {
-  const int first = kReduceFloats + l * staged_floats(n);
-  return {Staged<kFormat>::kUnit == 16 ? first / 4 : 4 * first};
+  return Staged<kFormat>::beginning_at(kReduceFloats + l * staged_floats(n));
 }
 // Behind it, the sums of squares of each kSquaresUnit floats of x before its norm.
 template <class Vector>
