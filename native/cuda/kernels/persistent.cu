@@ -12,7 +12,7 @@
 namespace cqil::cuda {
 namespace {
 
-template <int kFormat, bool kCut, class Wait>
+template <int kFormat, class Wait>
 __device__ __forceinline__ void run_phase(const Step& step, const cqil_phase& phase, Wait wait) {
   const LaneRange lanes = {phase.first_layer, 0, phase.n_lanes};
   switch (phase.kind) {
@@ -27,14 +27,18 @@ __device__ __forceinline__ void run_phase(const Step& step, const cqil_phase& ph
         case CQIL_BF16: return attention_phase<CQIL_BF16>(step, lanes, wait);
         default: return attention_phase<CQIL_Q8_0>(step, lanes, wait);
       }
-    case CQIL_ATTENTION_OUT: return attention_out_phase<kFormat, kCut>(step, lanes, wait);
+    case CQIL_ATTENTION_OUT:
+      if (rows_are_cut(step.model.dim)) return attention_out_phase<kFormat, true>(step, lanes, wait);
+      return attention_out_phase<kFormat, false>(step, lanes, wait);
     case CQIL_GATE_UP: return gate_up_phase<kFormat>(step, lanes, wait);
-    case CQIL_DOWN: return down_phase<kFormat, kCut>(step, lanes, false, wait);
+    case CQIL_DOWN:
+      if (rows_are_cut(step.model.dim)) return down_phase<kFormat, true>(step, lanes, false, wait);
+      return down_phase<kFormat, false>(step, lanes, false, wait);
     case CQIL_HEAD: return head_phase<kFormat>(step, 0, 0, wait);
   }
 }
 
-template <int kFormat, bool kCut>
+template <int kFormat>
 __global__ void __launch_bounds__(kThreads, 1) token_kernel(const __grid_constant__ Step step, const __grid_constant__ TokenRun run) {
   GridBarrier barrier(step.session.grid_arrivals);
   auto wait = [&] { barrier.wait(); };
@@ -43,7 +47,7 @@ __global__ void __launch_bounds__(kThreads, 1) token_kernel(const __grid_constan
     const cqil_phase phase = run.phases[i];
     if (phase.kind == CQIL_HEAD && !run.with_logits) break;
     if (i > 0) barrier.arrive();
-    run_phase<kFormat, kCut>(step, phase, wait);
+    run_phase<kFormat>(step, phase, wait);
   }
   if (run.select_count == 0) return;
   barrier.arrive();
@@ -58,19 +62,14 @@ __global__ void __launch_bounds__(kThreads, 1) barriers_kernel(uint32_t* counter
   }
 }
 
-// For rows that are cut and for others, of each format but those whose registers, beside what a whole token needs, are too many.
-using TokenKernel = void (*)(Step, TokenRun);
-template <int kFormat>
-TokenKernel token_kernel_for(bool cut) {
-  return cut ? token_kernel<kFormat, true> : token_kernel<kFormat, false>;
-}
-TokenKernel token_kernel_of(int format, bool cut) {
+// One for each format but those whose registers, beside what a whole token needs, are too many.
+void (*token_kernel_of(int format))(Step, TokenRun) {
   switch (format) {
-    case CQIL_F32: return token_kernel_for<CQIL_F32>(cut);
-    case CQIL_F16: return token_kernel_for<CQIL_F16>(cut);
-    case CQIL_BF16: return token_kernel_for<CQIL_BF16>(cut);
-    case CQIL_Q8_0: return token_kernel_for<CQIL_Q8_0>(cut);
-    case CQIL_Q4_0: return token_kernel_for<CQIL_Q4_0>(cut);
+    case CQIL_F32: return token_kernel<CQIL_F32>;
+    case CQIL_F16: return token_kernel<CQIL_F16>;
+    case CQIL_BF16: return token_kernel<CQIL_BF16>;
+    case CQIL_Q8_0: return token_kernel<CQIL_Q8_0>;
+    case CQIL_Q4_0: return token_kernel<CQIL_Q4_0>;
     default: return nullptr;
   }
 }
@@ -80,16 +79,15 @@ TokenKernel token_kernel_of(int format, bool cut) {
 cudaError_t prepare_persistent(int32_t shared_bytes) {
   cudaError_t status = allow_shared_bytes(barriers_kernel, shared_bytes);
   for (int format = 0; format < CQIL_DTYPE_COUNT; format++)
-    for (const bool cut : {false, true})
-      if (status == cudaSuccess && token_kernel_of(format, cut)) status = allow_shared_bytes(token_kernel_of(format, cut), shared_bytes);
+    if (status == cudaSuccess && token_kernel_of(format)) status = allow_shared_bytes(token_kernel_of(format), shared_bytes);
   return status;
 }
 
-bool token_supported(const DeviceModel& model) { return token_kernel_of(model.format, false) != nullptr && model.output.dtype == model.format; }
+bool token_supported(const DeviceModel& model) { return token_kernel_of(model.format) != nullptr && model.output.dtype == model.format; }
 
 cudaError_t launch_token(const Step& step, const TokenRun& run, cudaStream_t stream) {
   const LaunchShape shape = {static_cast<uint32_t>(step.multiprocessors), 1, 1, kThreads, shared_bytes(step), true, false};
-  return launch(token_kernel_of(step.model.format, rows_are_cut(step.model.dim)), shape, stream, step, run);
+  return launch(token_kernel_of(step.model.format), shape, stream, step, run);
 }
 
 cudaError_t launch_barriers(const Step& step, int32_t n, cudaStream_t stream) {
