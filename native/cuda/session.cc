@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <cmath>
 
+#include "kernels/cut_shape.h"
+
 namespace cqil::cuda {
 namespace {
 
@@ -28,6 +30,9 @@ Session::Session(Model& model, const cqil_program& compiled, const cqil_session_
   if (options.kv_dtype != CQIL_F32 && options.kv_dtype != CQIL_F16 && options.kv_dtype != CQIL_Q8_0)
     throw Failure(CQIL_INVALID_ARGUMENT, "The KV cache cannot be kept in dtype " + std::to_string(static_cast<int>(options.kv_dtype)) +
                                              "; expected F32, F16 or Q8_0.");
+  if (!cut_sums_fit(model.weights.device(), compiled.max_lanes))
+    throw Failure(CQIL_INVALID_ARGUMENT, "A group of " + std::to_string(compiled.max_lanes) +
+                                             " layers is too large for the CUDA backend; expected smaller groups or backend cpu.");
   const SessionSize size = size_of(compiled, options);
   const SessionLayout layout = session_layout(model.shape, size);
   const auto cache = static_cast<uint64_t>(layout.cache_bytes), arena = static_cast<uint64_t>(layout.arena_bytes);

@@ -2,6 +2,7 @@
 // products beside the CPU's own; compiled with nvcc on a GPU, and by a C++ compiler on the emulated one.
 // Outputs are poisoned before each launch, so that an element that nobody wrote is not a number afterwards.
 #include "cpu/kernels/kernels.h"
+#include "cuda/kernels/cut_shape.h"
 #include "cuda_kernels_cases.h"
 #include "cuda_kernels_phases.h"
 #include "shortlist.h"
@@ -166,6 +167,11 @@ int main() {
     Bench b(c, 1, on, random);
     test_products(b);
   }
+  DeviceModel wide = {};
+  wide.dim = wide.hidden_dim = 4096, wide.n_heads = 32, wide.head_dim = 128, wide.format = CQIL_BF16;
+  that(cut_sums_fit(wide, kPartialSums / 4) && !cut_sums_fit(wide, kPartialSums / 4 + 1), "as many lanes as there is room for sums of");
+  wide.dim = 2048;
+  that(cut_sums_fit(wide, 1000), "any number of lanes whose rows are not cut");
   for (const Case& c : kManyRows) {
     Bench b(c, 1, on, random, kLittleShared);
     test_attention_out(b);

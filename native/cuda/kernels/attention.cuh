@@ -1,7 +1,7 @@
 // Phase attention of one token: softmax(q K^T / sqrt(head_dim)) V over the cache, split over the context so that a long one
 // fills the GPU, with the running maximum and sum of Milakov and Gimelshein 2018 (arXiv 1805.02867).
 // Bytes: keys and values of the positions attended to, once per kHeads heads that share them. FLOPs: 4 per value and head.
-// A block takes one split of one key/value head for up to four of the query heads that share it. In a warp, a group of threads
+// A block takes one split of one key/value head for one or two of the query heads that share it. In a warp, a group of threads
 // with eight values each holds a position's key; four positions per group are in flight, so 96 positions of 128 values are one
 // round trip to L2, which was asked for them while the phase before still ran; 256 are the shortest split, as a second one costs a
 // meeting of blocks. The block that arrives last at a head's counter combines the splits in ascending order: nothing is added by
@@ -193,7 +193,7 @@ __device__ __forceinline__ void attend(const Step& step, const AttendItem& item)
   }
 }
 
-// wait() returns when the phase before has ended. Only the newest position is that phase's. kMostHeads: that are taken together.
+// wait() returns when the phase before has ended. Only the newest position is that phase's.
 template <int D, class Wait>
 __device__ __forceinline__ void attention_phase(const Step& step, const LaneRange& lanes, Wait wait) {
   const DeviceModel& m = step.model;

@@ -95,7 +95,7 @@ struct CutCursor {
 // piece, for every round anew. wait() returns when the phase before has ended.
 template <int kFormat, class RunOf, class DtypeOf, class From, class Wait, class Before, class Finish>
 __device__ __forceinline__ void cut_products(const Step& step, const LaneRange& lanes, int rows, int cols, int stride, RunOf run_of, DtypeOf dtype_of,
-                                               From from, Wait wait, Before before, Finish finish) {
+                                             From from, Wait wait, Before before, Finish finish) {
   const int vector = staged_floats(stride);
   const bool whole = vector <= step.stage_floats, at_once = lanes.n_lanes * vector <= step.stage_floats;
   const CutWork work(lanes, kFormat, rows, cols, whole);

@@ -21,4 +21,11 @@ CQIL_HOST_DEVICE inline int segments_of(int dtype, int cols) {
   return (cols + (1 << shift) - 1) >> shift;
 }
 
+// Whether a block has room for the sums of a pair of rows of so many lanes: where not, the kernels cannot run them.
+inline bool cut_sums_fit(const DeviceModel& m, int lanes) {
+  if (!rows_are_cut(m.dim)) return true;
+  const int attention = segments_of(m.format, m.n_heads * m.head_dim), hidden = segments_of(m.format, m.hidden_dim);
+  return lanes <= kPartialSums / (attention > hidden ? attention : hidden);
+}
+
 }  // namespace cqil::cuda
