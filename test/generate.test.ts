@@ -207,7 +207,9 @@ describe('generation', () => {
     const random = { temperature: 30, topK: 0, topP: 1, maxTokens: 20 };
     const first = await start(model, random);
     expect((await start(model, { ...random, seed: first.seed })).tokens).toEqual(first.tokens);
-    expect((await start(model, { ...random, seed: first.seed + 1 })).tokens).not.toEqual(first.tokens);
+    // One other seed may by chance draw the same few tokens; not all of a score.
+    const others = await Promise.all(Array.from({ length: 20 }, (_, i) => start(model, { ...random, seed: first.seed + 1 + i })));
+    expect(others.some((other) => String(other.tokens) !== String(first.tokens))).toBe(true);
   });
 
   it.each<[GenerateOptions, RegExp]>([
