@@ -3,7 +3,7 @@ import { CqilError } from './errors.js';
 import { expectOption, expectOptionNames, isCount, isSignal } from './options.js';
 import type { PlanInput } from './plan.js';
 import { Sampler, type SamplingOptions, type TokenLogprob } from './sampler.js';
-import { toTokens, type CallOptions, type Session } from './session.js';
+import { toTokens, type CallOptions, type Session, type ShortlistOptions } from './session.js';
 import type { Shortlist } from './sampler/shortlist.js';
 import { StopMatcher } from './stop.js';
 import type { Tokenizer } from './tokenizer/index.js';
@@ -46,7 +46,7 @@ export interface GenerationResult {
   seed: number;
 }
 
-/** Milliseconds the work took; time a consumer spent between chunks is not counted. */
+/** Milliseconds waited for the engine; time a consumer spent between chunks is not counted, even where the engine used it to decode ahead. */
 export interface GenerationTimings {
   prefillMs: number;
   /** All tokens after the first, which comes out of the prefill. */
@@ -61,7 +61,7 @@ export interface GenerationTimings {
 /** What a generation needs of a session. */
 export type GenerationSession = Pick<Session, 'position' | 'contextLength' | 'close'> & {
   prefill(ids: ArrayLike<number>, options: CallOptions): Promise<Float32Array>;
-  shortlist(ids: ArrayLike<number>, count: number, options: CallOptions): Promise<Shortlist>;
+  shortlist(ids: ArrayLike<number>, count: number, options: ShortlistOptions): Promise<Shortlist>;
 };
 
 /** What a generation needs of a model. */
@@ -88,8 +88,8 @@ const busy = new WeakSet<object>();
 /**
  * A text being generated: iterate it for chunks as they come, await it for the whole, or both.
  *
- * Nothing is done before the first use. Iterated, each step is done when the loop asks for it, and leaving the loop early stops the
- * generation and frees its session; awaiting it then rejects with ABORTED. Each iterator starts at the first chunk.
+ * Nothing is done before the first use. Iterated, each step is done when the loop asks for it, but for what the engine decodes ahead: at
+ * temperature 0 the likeliest token, meanwhile. Leaving the loop early stops the generation and frees its session; awaiting it then rejects with ABORTED. Each iterator starts at the first chunk.
  */
 export class Generation implements AsyncIterable<GenerationChunk>, PromiseLike<GenerationResult> {
   readonly #model: GenerationModel;
@@ -218,7 +218,7 @@ export class Generation implements AsyncIterable<GenerationChunk>, PromiseLike<G
 
       this.#sampler.prime(prompt);
       const prefillStarted = performance.now();
-      const logits = await this.#append(session, prompt, signal);
+      const logits = await this.#append(session, prompt, signal, most > 1);
       const prefillMs = performance.now() - prefillStarted;
       let sample = this.#sampler.sample(logits);
       const timeToFirstTokenMs = performance.now() - started;
@@ -239,7 +239,7 @@ export class Generation implements AsyncIterable<GenerationChunk>, PromiseLike<G
         yield { text: shown.text, ...sample };
 
         if (finishReason) {
-          if (this.#options.session) await session.prefill([token], { signal });
+          if (this.#options.session) await this.#append(session, [token], signal, false);
           return {
             text,
             tokens,
@@ -256,7 +256,7 @@ export class Generation implements AsyncIterable<GenerationChunk>, PromiseLike<G
           };
         }
         const stepStarted = performance.now();
-        sample = this.#sampler.sample(await this.#append(session, [token], signal));
+        sample = this.#sampler.sample(await this.#append(session, [token], signal, tokens.length + 1 < most));
         decodeMs += performance.now() - stepStarted;
       }
     } finally {
@@ -266,10 +266,10 @@ export class Generation implements AsyncIterable<GenerationChunk>, PromiseLike<G
     }
   }
 
-  /** Appends tokens and gives what the sampler needs to choose the next. */
-  #append(session: GenerationSession, tokens: number[], signal: AbortSignal): Promise<Float32Array | Shortlist> {
-    const { shortlist } = this.#sampler;
-    return shortlist === undefined ? session.prefill(tokens, { signal }) : session.shortlist(tokens, shortlist, { signal });
+  /** Appends tokens and gives what the sampler needs to choose the next, `more` if that one is to be appended as well. */
+  #append(session: GenerationSession, tokens: number[], signal: AbortSignal, more: boolean): Promise<Float32Array | Shortlist> {
+    const { shortlist, takesFirst } = this.#sampler;
+    return shortlist === undefined ? session.prefill(tokens, { signal }) : session.shortlist(tokens, shortlist, { signal, ahead: more && takesFirst });
   }
 
   async #promptTokens(signal: AbortSignal): Promise<number[]> {

@@ -9,7 +9,7 @@ export type { Activations, ActivationsChoice } from './activations.js';
 export type { KvCache, KvCacheChoice } from './kv_cache.js';
 export type { Execution, Phase, PhaseKind, Program } from './native.js';
 export type { SamplingOptions, TokenLogprob } from './sampler.js';
-export type { CallOptions, Session } from './session.js';
+export type { CallOptions, Session, ShortlistOptions } from './session.js';
 export type { Shortlist } from './sampler/shortlist.js';
 export type { Timeline, TimelineSpan } from './timeline.js';
 export type { ChatMessage, ChatOptions, DecodeOptions, Detokenizer, DetokenizerOptions, EncodeOptions, Tokenizer } from './tokenizer/index.js';

@@ -140,6 +140,11 @@ export interface ForwardRequest {
    */
   output: 'none' | 'logits' | 'scores' | 'trace' | 'all_logits' | 'shortlist';
   count?: number;
+  /**
+   * Of a shortlist: the forward of its first token begins at once. The next request of this model, if it is for just that token and as long a
+   * list, is answered from it, and stops it otherwise.
+   */
+  ahead?: boolean;
   next?: number;
 }
 

@@ -59,6 +59,8 @@ export class Sampler {
   readonly seed: number;
   /** The length of the shortlist that `sample` needs; undefined when it needs all logits, as where a token below any list may rise into it. */
   readonly shortlist: number | undefined;
+  /** Whether `sample` chooses the first of every shortlist. */
+  readonly takesFirst: boolean;
   readonly #options: typeof DEFAULTS;
   readonly #logprobs: number | undefined;
   readonly #bias: Array<[id: number, bias: number]>;
@@ -97,6 +99,7 @@ export class Sampler {
     const candidates = (temperature === 0 ? 1 : topK || Infinity) + this.#bias.length;
     const needed = Math.min(vocabSize, Math.max(candidates, logprobs ?? 0));
     this.shortlist = penalized || raised || needed > MAX_SHORTLIST ? undefined : needed;
+    this.takesFirst = this.shortlist !== undefined && temperature === 0 && this.#bias.length === 0;
   }
 
   /** Tells the repetition penalty what the text so far is. */

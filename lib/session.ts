@@ -25,6 +25,14 @@ export interface CallOptions {
   signal?: AbortSignal;
 }
 
+export interface ShortlistOptions extends CallOptions {
+  /**
+   * Begins to append the likeliest token at once, before the caller has seen the list. A call that appends just that token next, with the same
+   * `count`, finds it done or under way; any other call stops it and is none the worse. For loops that mostly take the likeliest token.
+   */
+  ahead?: boolean;
+}
+
 /**
  * One text and its KV cache. Made by `model.createSession()`.
  *
@@ -74,10 +82,11 @@ export class Session {
    * Appends tokens, at least one; gives the `count` highest of the logits after the last, 1 to 64 (MAX_SHORTLIST): enough to sample by
    * top-k, without moving and searching a whole vocabulary. Fewer in a smaller vocabulary.
    */
-  async shortlist(ids: ArrayLike<number>, count: number, options: CallOptions = {}): Promise<Shortlist> {
-    const tokens = this.#expectTokens('shortlist', ids, options);
+  async shortlist(ids: ArrayLike<number>, count: number, options: ShortlistOptions = {}): Promise<Shortlist> {
+    const tokens = this.#expectTokens('shortlist', ids, options, ['signal', 'ahead']);
+    expectOption('ahead', options.ahead, options.ahead === undefined || typeof options.ahead === 'boolean', 'true or false');
     expectOption('The length of the shortlist', count, Number.isInteger(count) && count >= 1 && count <= MAX_SHORTLIST, `an integer from 1 to ${MAX_SHORTLIST}`);
-    return this.#append<Shortlist>(tokens, { output: 'shortlist', count }, options.signal);
+    return this.#append<Shortlist>(tokens, { output: 'shortlist', count, ahead: options.ahead }, options.signal);
   }
 
   /**
@@ -154,12 +163,14 @@ export class Session {
   }
 
   /** Appends the tokens and gives what the last slice put out. */
-  #append<T = Float32Array>(tokens: Int32Array, wanted: Pick<ForwardRequest, 'output' | 'count'>, signal: AbortSignal | undefined): Promise<T> {
+  #append<T = Float32Array>(tokens: Int32Array, wanted: Pick<ForwardRequest, 'output' | 'count' | 'ahead'>, signal: AbortSignal | undefined): Promise<T> {
     return this.#calls.run(async () => {
       let last: T | null = null;
       await this.#inSlices(tokens, signal, async (ids, from) => {
         const done = from + ids.length === tokens.length;
-        last = await this.#forward<T>({ ids, position: this.#position, ...(done ? wanted : { output: 'none' }) }, signal);
+        // Where other work is waiting for its turn, it comes next.
+        const ahead = wanted.ahead && this.#host.queue.size === 1;
+        last = await this.#forward<T>({ ids, position: this.#position, ...(done ? { ...wanted, ahead } : { output: 'none' }) }, signal);
       });
       return last!;
     });
@@ -205,9 +216,9 @@ export class Session {
     if (this.#closed) throw new CqilError('DISPOSED', 'The session is closed; expected an open session of a model that is not disposed.');
   }
 
-  #expectTokens(call: string, ids: ArrayLike<number>, options: CallOptions): Int32Array {
+  #expectTokens(call: string, ids: ArrayLike<number>, options: CallOptions, names = ['signal']): Int32Array {
     this.#expectOpen();
-    expectOptionNames(`session.${call}`, options, ['signal']);
+    expectOptionNames(`session.${call}`, options, names);
     expectOption('signal', options.signal, isSignal(options.signal), 'an AbortSignal');
     return toTokens(ids, this.#host.vocabSize, this.contextLength);
   }

@@ -2,6 +2,7 @@
   "variables": {
     "cqil_sources": [
       "native/core/adapter.cc",
+      "native/core/ahead.cc",
       "native/core/mapped_file.cc",
       "native/core/model.cc",
       "native/core/program.cc",
@@ -63,6 +64,7 @@
     ],
     "cqil_addon_sources": [
       "native/addon/addon.cc",
+      "native/addon/ahead_task.cc",
       "native/addon/convert.cc",
       "native/addon/machine.cc",
       "native/addon/model_calls.cc",

@@ -100,6 +100,8 @@ describeUnless(engineMissing, 'native calls with input that TypeScript would hav
       { output: 'shortlist', count: 0 },
       { output: 'shortlist', count: 65 },
       { output: 'shortlist', count: 1.5 },
+      { output: 'shortlist', count: 65, ahead: true },
+      { output: 'shortlist', count: 5, ids: Int32Array.of(64), ahead: true },
     ];
     for (const bad of wrong) await expectRefused(() => native.forward(session, { ...request, ...bad } as ForwardRequest));
     expect(await native.forward(session, request)).toHaveLength(64);

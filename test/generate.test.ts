@@ -93,6 +93,24 @@ describe('generation', () => {
     await iterator.return!();
   });
 
+  it('has the next token begun ahead where it takes the likeliest, and another will be needed', async () => {
+    const aheadOf = async (options: GenerateOptions): Promise<unknown[]> => {
+      const model = new ScriptedModel([word(' a')]);
+      await start(model, options);
+      return model.ahead;
+    };
+    expect(await aheadOf({ maxTokens: 3 })).toEqual([true, true, false]);
+    expect(await aheadOf({ maxTokens: 2, logprobs: 3 })).toEqual([true, false]);
+    expect(await aheadOf({ maxTokens: 1 })).toEqual([false]);
+    expect(await aheadOf({ maxTokens: 2, temperature: 0.5 })).toEqual([false, false]);
+    expect(await aheadOf({ maxTokens: 2, logitBias: { 1: -1 } })).toEqual([false, false]);
+    expect(await aheadOf({ maxTokens: 2, repetitionPenalty: 1.1 })).toEqual([]);
+    const model = new ScriptedModel(STORY);
+    const session = model.createSession({ contextLength: 64 });
+    await start(model, { session: session as unknown as Session });
+    expect([model.ahead.at(-1), session.seen.at(-1)]).toEqual([false, 1]);
+  });
+
   it('left early, it stops, frees its session, and awaiting it says so', async () => {
     const model = new ScriptedModel([word(' a')]);
     const generation = start(model, { maxTokens: 50 });

@@ -106,8 +106,8 @@ describeUnless(engineMissing, 'lifetimes of whole processes', () => {
     rmSync(folder, { recursive: true });
   });
 
-  it('15 worker threads are terminated with work in flight and the process lives on', async () => {
-    const outcome = JSON.parse(await runScript('terminate_workers.cjs', [path.join(built, 'dist/index.js'), folder, '15'])) as { terminated: number };
+  it.each(['prefill', 'ahead'])('15 worker threads are terminated with work in flight (%s) and the process lives on', async (work) => {
+    const outcome = JSON.parse(await runScript('terminate_workers.cjs', [path.join(built, 'dist/index.js'), folder, '15', work])) as { terminated: number };
     expect(outcome.terminated).toBe(15);
   });
 

@@ -217,6 +217,12 @@ describe('sampler', () => {
     expect(new Sampler(options, 1000).shortlist).toBe(expected);
   });
 
+  it('takes the first of every shortlist where it is greedy and nothing changes the order', () => {
+    for (const options of [{ temperature: 0 }, { temperature: 0, logprobs: 5 }, { temperature: 0, topK: 0, seed: 1 }]) expect(new Sampler(options, 1000).takesFirst).toBe(true);
+    const others = [{}, { temperature: 0.01 }, { temperature: 0, logitBias: { 1: -1 } }, { temperature: 0, repetitionPenalty: 1.1 }, { temperature: 0, logprobs: 65 }];
+    for (const options of others) expect(new Sampler(options, 1000).takesFirst).toBe(false);
+  });
+
   it('needs no more entries than the vocabulary has', () => {
     expect(new Sampler({ topK: 0 }, 50).shortlist).toBe(50);
   });

@@ -180,7 +180,6 @@ const int32_t kListed[] = {1, 40, 0};  // greedy, the default of generate, and w
 constexpr int kOutputs = 3;
 
 double forward_ms(cqil_backend_session* session, const std::vector<int32_t>& ids, int32_t position, cqil_execution execution, const Wanted& wanted) {
-  volatile int32_t cancel = 0;
   cqil_forward request = {};
   request.ids = ids.data();
   request.n_ids = static_cast<int32_t>(ids.size());
@@ -191,7 +190,6 @@ double forward_ms(cqil_backend_session* session, const std::vector<int32_t>& ids
   request.output = wanted.listed > 0 ? CQIL_OUTPUT_SHORTLIST : CQIL_OUTPUT_LOGITS;
   request.result = wanted.logits.data();
   request.shortlist = &list;
-  request.cancel = &cancel;
   cqil_error error = {};
   const auto start = std::chrono::steady_clock::now();
   expect(cqil_backend_entry()->forward(session, &request, &error), error);

@@ -36,16 +36,17 @@ class Task : public Napi::AsyncWorker {
   using Finish = std::function<Napi::Value(Napi::Env, Result)>;
 
   static Napi::Value start(Napi::Env env, Work work, Finish finish) {
-    Task* task = new Task(env, std::move(work), std::move(finish));
-    const Napi::Promise promise = task->deferred_.Promise();
-    task->Queue();
-    return promise;
+    return start(env, std::move(work), std::move(finish), Napi::Promise::Deferred::New(env));
+  }
+  static Napi::Value start(Napi::Env env, Work work, Finish finish, const Napi::Promise::Deferred& deferred) {
+    (new Task(env, std::move(work), std::move(finish), deferred))->Queue();
+    return deferred.Promise();
   }
 
  private:
-  Task(Napi::Env env, Work work, Finish finish)
+  Task(Napi::Env env, Work work, Finish finish, const Napi::Promise::Deferred& deferred)
       : Napi::AsyncWorker(env, "cqil"),
-        deferred_(Napi::Promise::Deferred::New(env)),
+        deferred_(deferred),
         work_(std::move(work)),
         finish_(std::move(finish)) {}
 

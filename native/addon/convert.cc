@@ -1,6 +1,7 @@
 #include "convert.h"
 
 #include <cmath>
+#include <cstring>
 
 #include "../core/error.h"
 
@@ -204,10 +205,26 @@ ForwardRequest read_forward_request(const Napi::Value& from) {
   else if (output == "all_logits") request.output = CQIL_OUTPUT_ALL_LOGITS;
   else if (output == "shortlist") request.output = CQIL_OUTPUT_SHORTLIST;
   else if (output != "none") mismatch("output", "none, logits, scores, trace, all_logits or shortlist");
-  if (request.output == CQIL_OUTPUT_SHORTLIST) request.count = read_int(object, "count");
+  if (request.output == CQIL_OUTPUT_SHORTLIST) {
+    request.count = read_int(object, "count");
+    request.ahead = object.Get("ahead").ToBoolean();
+  }
   request.has_next = !object.Get("next").IsUndefined();
   if (request.has_next) request.next = read_int(object, "next");
   return request;
+}
+
+Napi::Value write_shortlist(Napi::Env env, const cqil_shortlist& list) {
+  const auto n = static_cast<size_t>(list.count);
+  Napi::Int32Array ids = Napi::Int32Array::New(env, n);
+  Napi::Float32Array logits = Napi::Float32Array::New(env, n);
+  std::memcpy(ids.Data(), list.ids, n * sizeof(int32_t));
+  std::memcpy(logits.Data(), list.logits, n * sizeof(float));
+  Napi::Object object = Napi::Object::New(env);
+  object.Set("ids", ids);
+  object.Set("logits", logits);
+  object.Set("logSumExp", list.log_sum_exp);
+  return object;
 }
 
 Napi::Value write_program(Napi::Env env, const Program& program) {

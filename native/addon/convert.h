@@ -36,5 +36,6 @@ int32_t read_int(const Napi::Object& from, const char* key);
 Napi::Object read_object(const Napi::Value& from, const char* what);
 
 Napi::Value write_program(Napi::Env env, const Program& program);
+Napi::Value write_shortlist(Napi::Env env, const cqil_shortlist& list);
 
 }  // namespace cqil

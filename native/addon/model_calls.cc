@@ -19,6 +19,7 @@ Napi::Value compile_program_call(const Napi::CallbackInfo& info) {
 static Napi::Value load_adapted(Napi::Env env, const Napi::Object& spec) {
   auto base = read_open<ModelHandle>(spec.Get("base"));
   auto adapter = std::make_shared<AdapterSpec>(read_adapter(spec));
+  base->ahead().stop();
   return Task<std::shared_ptr<Model>>::start(
       env, [base, adapter] { return std::make_shared<Model>(base, *adapter); },
       [](Napi::Env env, std::shared_ptr<Model> model) {

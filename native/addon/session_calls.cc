@@ -1,5 +1,6 @@
 #include <cstring>
 
+#include "ahead_task.h"
 #include "call.h"
 #include "calls.h"
 #include "handles.h"
@@ -22,23 +23,6 @@ Napi::Value create_session(const Napi::CallbackInfo& info) {
   });
 }
 
-namespace {
-
-Napi::Value write_shortlist(Napi::Env env, const cqil_shortlist& list) {
-  const auto n = static_cast<size_t>(list.count);
-  Napi::Int32Array ids = Napi::Int32Array::New(env, n);
-  Napi::Float32Array logits = Napi::Float32Array::New(env, n);
-  std::memcpy(ids.Data(), list.ids, n * sizeof(int32_t));
-  std::memcpy(logits.Data(), list.logits, n * sizeof(float));
-  Napi::Object object = Napi::Object::New(env);
-  object.Set("ids", ids);
-  object.Set("logits", logits);
-  object.Set("logSumExp", list.log_sum_exp);
-  return object;
-}
-
-}  // namespace
-
 Napi::Value forward_call(const Napi::CallbackInfo& info) {
   const Napi::Env env = info.Env();
   return call(env, [&] {
@@ -46,8 +30,8 @@ Napi::Value forward_call(const Napi::CallbackInfo& info) {
     auto request = std::make_shared<ForwardRequest>(read_forward_request(info[1]));
     const bool wanted = request->output != CQIL_OUTPUT_NONE;
     session->arm();
-    if (request->output == CQIL_OUTPUT_SHORTLIST)
-      return Task<cqil_shortlist>::start(env, [session, request] { return session->shortlist(*request); }, write_shortlist);
+    if (request->output == CQIL_OUTPUT_SHORTLIST) return start_shortlist(env, session, *request);
+    session->ahead().stop();
     return Task<std::vector<float>>::start(
         env, [session, request] { return session->forward(*request); },
         [wanted](Napi::Env env, std::vector<float> values) -> Napi::Value {
@@ -66,6 +50,7 @@ Napi::Value timeline_call(const Napi::CallbackInfo& info) {
     auto session = read_open<SessionHandle>(info[0]);
     auto request = std::make_shared<ForwardRequest>(read_forward_request(info[1]));
     session->arm();
+    session->ahead().stop();
     return Task<std::vector<cqil_span>>::start(
         env, [session, request] { return session->timeline(*request); },
         [](Napi::Env env, std::vector<cqil_span> spans) -> Napi::Value {
@@ -99,6 +84,7 @@ Napi::Value close_session(const Napi::CallbackInfo& info) {
   return call(env, [&] {
     SessionHandle& handle = read_handle<SessionHandle>(info[0]);
     const auto settled = handle.object ? handle.object->settled() : std::nullopt;
+    if (handle.object) handle.object->cancel();
     handle.object.reset();
     Napi::MemoryManagement::AdjustExternalMemory(env, -handle.reported_bytes);
     handle.reported_bytes = 0;

@@ -9,7 +9,7 @@ extern "C" {
 #endif
 
 // Raised whenever anything in this file changes.
-#define CQIL_BACKEND_ABI 8
+#define CQIL_BACKEND_ABI 9
 
 // Tokens one forward takes at most: the height of activation buffers.
 #define CQIL_MAX_BATCH 256
@@ -190,10 +190,16 @@ typedef struct cqil_forward {
                             // or the logits of every id [n_ids, vocab_size]
   cqil_shortlist* shortlist;  // of the last id for CQIL_OUTPUT_SHORTLIST; its count, 1 .. CQIL_MAX_SHORTLIST, says how many
                               // are wanted, and afterwards how many there are, fewer only in a smaller vocabulary
-  volatile int32_t* cancel;  // polled between stages; non-zero ends the call with CQIL_ABORTED
+  // Null, or asked between stages, on any thread: non-zero ends the call with CQIL_ABORTED.
+  int32_t (*cancelled)(const void* cancel_flag);
+  const void* cancel_flag;
   cqil_span* spans;          // [n_spans], phase -1 throughout, or null where no times are wanted, which then cost nothing.
   int32_t n_spans;           // At least threads * sum over phases of (n_lanes + 1); a backend that keeps no times writes none.
 } cqil_forward;
+
+static inline int32_t cqil_cancelled(const cqil_forward* request) {
+  return request->cancelled && request->cancelled(request->cancel_flag);
+}
 
 // A device that can compute.
 typedef struct cqil_device {

@@ -40,6 +40,7 @@ Model::Model(std::shared_ptr<Model> base, const AdapterSpec& adapter)
       merged_(std::make_unique<MergedWeights>(base_->weights(), adapter, base_->threads())),
       backend_(base_->backend_),
       options_(variant_options(base_->options_, base_->backend_model_)) {
+  std::lock_guard<std::mutex> lock(forward_mutex());
   cqil_error error = {};
   check_status(backend_.model_create(&merged_->view(), &options_, &backend_model_, &error), error);
   try {

@@ -8,6 +8,7 @@
 
 #include "../backend/backend.h"
 #include "adapter.h"
+#include "ahead.h"
 #include "execution_tuner.h"
 #include "program.h"
 #include "weights.h"
@@ -42,6 +43,8 @@ class Model {
   int32_t threads() const { return options_.threads; }
   // Held during a forward: the sessions of a model, with an adapter or without, share its threads or device.
   std::mutex& forward_mutex() { return base_ ? base_->forward_mutex() : forward_mutex_; }
+  // Forwards of its sessions that are under way before they are asked for.
+  Ahead& ahead() { return base_ ? base_->ahead() : ahead_; }
   // What sessions of the same program have learnt about its executions. To be used under forward_mutex().
   ExecutionTuner& tuner(const Program& program);
 
@@ -57,6 +60,7 @@ class Model {
   const cqil_model_options options_;
   std::atomic<bool> stop_reading_{false};
   std::mutex forward_mutex_;
+  Ahead ahead_;
   std::mutex tuners_mutex_;  // not forward_mutex_: sessions are made on the JavaScript thread, which waits for nothing long
   std::map<std::vector<int32_t>, ExecutionTuner> tuners_;  // by the first layer of every stage
 };

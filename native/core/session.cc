@@ -38,7 +38,13 @@ Session::Session(std::shared_ptr<Model> model, const Plan& plan, Execution execu
 }
 
 Session::~Session() {
+  ahead().cancel(*this);
   if (backend_session_) model_->backend().session_destroy(backend_session_);
+}
+
+void Session::cancel() {
+  cancel_ = true;
+  ahead().cancel(*this);
 }
 
 void Session::settle(Execution execution) {
@@ -87,15 +93,16 @@ size_t result_size(cqil_output output, const cqil_shape& shape, size_t n, size_t
 
 }  // namespace
 
-std::vector<float> Session::forward(const ForwardRequest& request) { return run(request, nullptr, nullptr); }
+std::vector<float> Session::forward(const ForwardRequest& request) { return run(request, nullptr, nullptr, cancel_); }
 
-cqil_shortlist Session::shortlist(const ForwardRequest& request) {
+cqil_shortlist Session::shortlist(const ForwardRequest& request, const CancelFlag* cancel) {
   if (request.count < 1 || request.count > CQIL_MAX_SHORTLIST)
     throw Error("INVALID_ARGUMENT",
                 "A shortlist has 1 to " + std::to_string(CQIL_MAX_SHORTLIST) + " entries, not " + std::to_string(request.count) + ".");
+  if (const auto kept = ahead().take(*this, request)) return *kept;
   cqil_shortlist list = {};
   list.count = request.count;
-  run(request, nullptr, &list);
+  run(request, nullptr, &list, cancel ? *cancel : cancel_);
   return list;
 }
 
@@ -103,7 +110,7 @@ std::vector<cqil_span> Session::timeline(const ForwardRequest& request) {
   size_t per_thread = 0;
   for (const cqil_phase& phase : program_.phases) per_thread += static_cast<size_t>(phase.n_lanes) + 1;
   std::vector<cqil_span> spans(per_thread * static_cast<size_t>(model_->threads()), cqil_span{-1, 0, 0, 0, 0});
-  run(request, &spans, nullptr);
+  run(request, &spans, nullptr, cancel_);
   spans.erase(std::remove_if(spans.begin(), spans.end(), [](const cqil_span& span) { return span.phase < 0; }), spans.end());
   if (spans.empty())
     throw Error("BACKEND_UNAVAILABLE",
@@ -111,8 +118,12 @@ std::vector<cqil_span> Session::timeline(const ForwardRequest& request) {
   return spans;
 }
 
-std::vector<float> Session::run(const ForwardRequest& request, std::vector<cqil_span>* spans, cqil_shortlist* shortlist) {
+std::vector<float> Session::run(const ForwardRequest& request, std::vector<cqil_span>* spans, cqil_shortlist* shortlist,
+                                const CancelFlag& cancel) {
   std::lock_guard<std::mutex> lock(model_->forward_mutex());
+  // What was given up before its turn must not write to the cache any more: another forward may have had its turn since.
+  if (cancel) throw Error("ABORTED", "The call was aborted.");
+  ahead().stop_but(&cancel);
   check(request);
   if ((request.output == CQIL_OUTPUT_SHORTLIST) != (shortlist != nullptr))
     throw Error("INVALID_ARGUMENT", "A shortlist was asked for where none is given, or the reverse.");
@@ -133,7 +144,8 @@ std::vector<float> Session::run(const ForwardRequest& request, std::vector<cqil_
   call.n_scores = static_cast<int32_t>(targets.size());
   call.result = result.data();
   call.shortlist = shortlist;
-  call.cancel = &cancel_;
+  call.cancelled = [](const void* flag) -> int32_t { return *static_cast<const CancelFlag*>(flag); };
+  call.cancel_flag = &cancel;
   call.spans = spans ? spans->data() : nullptr;
   call.n_spans = spans ? static_cast<int32_t>(spans->size()) : 0;
   const bool tune = execution_ == Execution::kAuto && n == 1 && request.output != CQIL_OUTPUT_TRACE;

@@ -46,7 +46,7 @@ class Walk {
       } else {
         if (phase.n_lanes > 1 && pass_.request.execution == CQIL_LANES) stage_in_lanes(i, phase);
         else stage_wide(i, phase);
-        if (member_ == 0 && *pass_.request.cancel) session_.cancelled = true;
+        if (member_ == 0 && cqil_cancelled(&pass_.request)) session_.cancelled = true;
         all_.wait();
         if (session_.cancelled.load(std::memory_order_relaxed)) return;
         i += kPhasesPerStage;

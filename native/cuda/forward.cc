@@ -28,15 +28,15 @@ void receive(const Session& session, T* to, const T* from, int64_t count) {
 void token(const Session& session, cqil_execution execution, TokenOutput output, int32_t listed) {
   Step step = session.step(1);
   step.overlaps = session.model.device.overlaps;
-  static const volatile int32_t never = 0;  // the graph is captured whole; a replay is too short to be stopped
   send(session, offsetof(Inputs, ids) + sizeof(int32_t));
   if (execution == CQIL_PERSISTENT) {
     const TokenRun run = {session.device_phases.get(), static_cast<int32_t>(session.phases.size()), output == kShortlist ? listed : 0,
                           output != kNothing, false};
     check(launch_token(step, run, session.stream.get()), kComputing);
   } else {
-    if (execution == CQIL_LANES) walk_lanes(session, step, &never);
-    else walk_wide(session, step, &never);
+    // Not to be stopped: the graph is captured whole, and a replay is short.
+    if (execution == CQIL_LANES) walk_lanes(session, step, nullptr);
+    else walk_wide(session, step, nullptr);
     if (output != kNothing) check(launch_head(step, 0, 1, session.stream.get()), kComputing);
     if (output == kShortlist) check(launch_select(step, listed, false, session.stream.get()), kComputing);
   }
@@ -109,10 +109,10 @@ cqil_status compute(Session& session, const cqil_forward& request) {
   // Several tokens are worth launching one by one: their kernels run longer than a launch takes.
   const Step step = session.step(request.n_ids);
   send(session, sizeof inputs);
-  if (request.output == CQIL_OUTPUT_TRACE) walk_traced(session, step, request.cancel, request.result);
-  else if (request.execution == CQIL_LANES) walk_lanes(session, step, request.cancel);
-  else walk_wide(session, step, request.cancel);
-  const bool cancelled = *request.cancel != 0;
+  if (request.output == CQIL_OUTPUT_TRACE) walk_traced(session, step, request);
+  else if (request.execution == CQIL_LANES) walk_lanes(session, step, &request);
+  else walk_wide(session, step, &request);
+  const bool cancelled = cqil_cancelled(&request);
   if (!cancelled) head(session, step, request);
   check(cudaStreamSynchronize(session.stream.get()), kComputing);
   return cancelled ? CQIL_ABORTED : CQIL_OK;
@@ -121,7 +121,7 @@ cqil_status compute(Session& session, const cqil_forward& request) {
 }  // namespace
 
 cqil_status forward(Session& session, const cqil_forward& request) {
-  if (*request.cancel) return CQIL_ABORTED;
+  if (cqil_cancelled(&request)) return CQIL_ABORTED;
   try {
     return compute(session, request);
   } catch (...) {

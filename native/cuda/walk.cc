@@ -78,27 +78,27 @@ void stage_traced(const Session& session, const Step& step, const cqil_phase& ph
 }
 
 template <class Stage>
-void walk(const Session& session, const Step& step, const volatile int32_t* cancel, Stage stage) {
+void walk(const Session& session, const Step& step, const cqil_forward* request, Stage stage) {
   check(launch_embed(step, session.stream.get()), kComputing);
   for (const cqil_phase& phase : session.phases) {
     if (phase.kind != CQIL_QKV) continue;  // a stage's first; the other four follow it
     stage(phase);
-    if (*cancel) return;
+    if (request && cqil_cancelled(request)) return;
   }
 }
 
 }  // namespace
 
-void walk_wide(const Session& session, const Step& step, const volatile int32_t* cancel) {
-  walk(session, step, cancel, [&](const cqil_phase& phase) { stage_wide(session, step, phase); });
+void walk_wide(const Session& session, const Step& step, const cqil_forward* request) {
+  walk(session, step, request, [&](const cqil_phase& phase) { stage_wide(session, step, phase); });
 }
 
-void walk_lanes(const Session& session, const Step& step, const volatile int32_t* cancel) {
-  walk(session, step, cancel, [&](const cqil_phase& phase) { stage_in_lanes(session, step, phase); });
+void walk_lanes(const Session& session, const Step& step, const cqil_forward* request) {
+  walk(session, step, request, [&](const cqil_phase& phase) { stage_in_lanes(session, step, phase); });
 }
 
-void walk_traced(const Session& session, const Step& step, const volatile int32_t* cancel, float* trace) {
-  walk(session, step, cancel, [&](const cqil_phase& phase) { stage_traced(session, step, phase, trace); });
+void walk_traced(const Session& session, const Step& step, const cqil_forward& request) {
+  walk(session, step, &request, [&](const cqil_phase& phase) { stage_traced(session, step, phase, request.result); });
 }
 
 }  // namespace cqil::cuda

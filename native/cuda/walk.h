@@ -4,13 +4,14 @@
 
 namespace cqil::cuda {
 
-// Embedding and every stage, wide: a stage's lanes share each launch. Returns early, with x unfinished, once *cancel is not 0.
-void walk_wide(const Session& session, const Step& step, const volatile int32_t* cancel);
+// Embedding and every stage, wide: a stage's lanes share each launch. Returns early, with x unfinished, once
+// the request is cancelled; null: never.
+void walk_wide(const Session& session, const Step& step, const cqil_forward* request);
 
 // The same to the same bits, with each lane of a stage on a stream of its own.
-void walk_lanes(const Session& session, const Step& step, const volatile int32_t* cancel);
+void walk_lanes(const Session& session, const Step& step, const cqil_forward* request);
 
-// The same, copying each layer's input x, a_j and m_j to trace [n_layers, 3, n_tokens, dim] in host memory.
-void walk_traced(const Session& session, const Step& step, const volatile int32_t* cancel, float* trace);
+// The same, copying each layer's input x, a_j and m_j to the request's result [n_layers, 3, n_tokens, dim] in host memory.
+void walk_traced(const Session& session, const Step& step, const cqil_forward& request);
 
 }  // namespace cqil::cuda

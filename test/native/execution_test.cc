@@ -39,7 +39,6 @@ Meetings meetings(const Plan& plan, int32_t threads, cqil_execution execution) {
     return found;
   };
   const int32_t id = 3;
-  volatile int32_t cancel = 0;
   std::vector<float> logits(static_cast<size_t>(model->shape().vocab_size));
   Meetings before;
   for (int32_t position = 0; position < 2; position++) {
@@ -51,7 +50,6 @@ Meetings meetings(const Plan& plan, int32_t threads, cqil_execution execution) {
     call.execution = execution;
     call.output = CQIL_OUTPUT_LOGITS;
     call.result = logits.data();
-    call.cancel = &cancel;
     check_status(backend.forward(session, &call, &error), error);
   }
   const Meetings after = count();

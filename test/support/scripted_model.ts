@@ -2,6 +2,7 @@ import { setImmediate } from 'node:timers/promises';
 import type { GenerationModel, GenerationSession } from '../../lib/generate.js';
 import { CqilError } from '../../lib/errors.js';
 import type { Shortlist } from '../../lib/sampler/shortlist.js';
+import type { ShortlistOptions } from '../../lib/session.js';
 import { shortlistOf } from './shortlist_of.js';
 
 /** Pieces of the vocabulary by id: 0 begins a text, 1 ends it, 2 to 5 are the UTF-8 bytes of an emoji, then words. */
@@ -18,6 +19,8 @@ export class ScriptedModel implements GenerationModel {
   forwards = 0;
   /** Called before each forward with how many there were; may throw. */
   onForward: (count: number) => void | Promise<void> = () => undefined;
+  /** Of each shortlist that was asked for, whether the next token was to be begun ahead. */
+  readonly ahead: Array<boolean | undefined> = [];
   readonly #script: number[];
 
   constructor(script: number[]) {
@@ -85,7 +88,8 @@ export class ScriptedSession implements GenerationSession {
     return logits;
   }
 
-  async shortlist(ids: ArrayLike<number>, count: number, options: { signal?: AbortSignal } = {}): Promise<Shortlist> {
+  async shortlist(ids: ArrayLike<number>, count: number, options: ShortlistOptions = {}): Promise<Shortlist> {
+    this.#model.ahead.push(options.ahead);
     return shortlistOf(await this.prefill(ids, options), count);
   }
 

@@ -1,0 +1,75 @@
+#include "ahead_task.h"
+
+#include "call.h"
+
+namespace cqil {
+namespace {
+
+using Deferred = Napi::Promise::Deferred;
+
+struct Delivery {
+  std::unique_ptr<Deferred> promised;
+  Outcome outcome;
+};
+
+Napi::Value reason_of(Napi::Env env, const std::exception_ptr& failure) {
+  try {
+    call(env, [&] { std::rethrow_exception(failure); });
+  } catch (const Napi::Error& error) {
+    return error.Value();
+  }
+  return env.Undefined();
+}
+
+// On the JavaScript thread. Without an env there is no JavaScript any more to tell.
+void deliver(Napi::Env env, Napi::Function, std::nullptr_t*, Delivery* delivery) {
+  const std::unique_ptr<Delivery> owned(delivery);
+  if (!env) return;
+  const auto& [promised, outcome] = *owned;
+  try {
+    if (outcome.failure) promised->Reject(reason_of(env, outcome.failure));
+    else promised->Resolve(write_shortlist(env, outcome.shortlist));
+  } catch (const Napi::Error&) {
+    // The thread is being terminated: nobody waits.
+  }
+}
+
+using Deliveries = Napi::TypedThreadSafeFunction<std::nullptr_t, Delivery, deliver>;
+
+class AheadTask : public Napi::AsyncWorker {
+ public:
+  AheadTask(Napi::Env env, const std::shared_ptr<Session>& session, const ForwardRequest& request, std::unique_ptr<Deferred> promised)
+      : Napi::AsyncWorker(env, "cqil"),
+        deliveries_(Deliveries::New(env, "cqil", 0, 1)),
+        session_(session),
+        request_(request),
+        promised_(std::move(promised)) {}
+  ~AheadTask() override { deliveries_.Release(); }
+
+ private:
+  void Execute() override {
+    session_->ahead().run(*session_, std::move(request_), promised_.release(), [this](Ahead::Asker asker, const Outcome& outcome) {
+      auto delivery = std::make_unique<Delivery>(Delivery{std::unique_ptr<Deferred>(static_cast<Deferred*>(asker)), outcome});
+      if (deliveries_.NonBlockingCall(delivery.get()) == napi_ok) static_cast<void>(delivery.release());
+    });
+    session_.reset();  // the last there is of it when it was closed meanwhile
+  }
+
+  Deliveries deliveries_;
+  std::shared_ptr<Session> session_;
+  ForwardRequest request_;
+  std::unique_ptr<Deferred> promised_;
+};
+
+}  // namespace
+
+Napi::Value start_shortlist(Napi::Env env, const std::shared_ptr<Session>& session, const ForwardRequest& request) {
+  auto promised = std::make_unique<Deferred>(env);
+  const Napi::Promise promise = promised->Promise();
+  if (session->ahead().ask(*session, request, promised.get())) static_cast<void>(promised.release());
+  else if (request.ahead) (new AheadTask(env, session, request, std::move(promised)))->Queue();
+  else Task<cqil_shortlist>::start(env, [session, request] { return session->shortlist(request); }, write_shortlist, *promised);
+  return promise;
+}
+
+}  // namespace cqil
