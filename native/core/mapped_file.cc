@@ -120,10 +120,11 @@ bool populate(const uint8_t* data, uint64_t size) {
 #endif
   // One call reads and fills the page table; a kernel that does not know it refuses. To ask for pages ahead of it (MADV_WILLNEED) is no help:
   // they come in the smallest size.
-  if (madvise(first, size + skew, MADV_POPULATE_READ) == 0) return true;
-  if (errno == EFAULT) return false;  // where touching a page would be a SIGBUS
-  madvise(first, size + skew, MADV_WILLNEED);
+  const bool populated = madvise(first, size + skew, MADV_POPULATE_READ) == 0;
+  if (!populated && errno == EFAULT) return false;  // where touching a page would be a SIGBUS
+  if (!populated) madvise(first, size + skew, MADV_WILLNEED);
 #endif
+  // Also what is populated: on a virtual machine whose host keeps page tables of its own, the first touch of each page enters it there.
   touch(data, size);
   return true;
 }
