@@ -28,7 +28,8 @@ export interface CallOptions {
 export interface ShortlistOptions extends CallOptions {
   /**
    * Begins to append the likeliest token at once, before the caller has seen the list. A call that appends just that token next, with the same
-   * `count`, finds it done or under way; any other call stops it and is none the worse. For loops that mostly take the likeliest token.
+   * `count`, finds it done or under way; any other call stops it: on the CPU after a stage, on a GPU after the token. For loops that mostly take
+   * the likeliest token.
    */
   ahead?: boolean;
 }

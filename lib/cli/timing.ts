@@ -2,6 +2,7 @@ import { quantile } from '../eval/statistics.js';
 import type { Model } from '../model.js';
 import type { Execution } from '../native.js';
 import type { Plan } from '../plan.js';
+import type { Shortlist } from '../sampler/shortlist.js';
 
 /** One way to run a model, to be timed against others. */
 export interface Contender {
@@ -28,7 +29,8 @@ export interface Workload {
 
 /**
  * Times prefill and decode of several contenders on one model. The rounds are interleaved (A B A B …), so that what else the machine
- * does falls on all of them; one short round before them is not counted. Token ids are random: they change nothing about the time.
+ * does falls on all of them; one short round before them is not counted. After a prompt of random ids, which change nothing about the time,
+ * tokens are decoded as a generation at temperature 0 does.
  */
 export async function timeContenders(
   model: Model,
@@ -36,7 +38,7 @@ export async function timeContenders(
   { promptTokens, tokens, repeat }: Workload,
   { signal, onProgress }: { signal?: AbortSignal; onProgress?: (done: number, total: number) => void } = {},
 ): Promise<Timing[]> {
-  const ids = randomIds(promptTokens + tokens, model.config.vocabSize);
+  const prompt = randomIds(promptTokens, model.config.vocabSize);
   for (const { plan } of contenders) await model.prepare(plan);
   const entries = contenders.map(({ plan, execution }) => ({
     session: model.createSession({ plan, execution, contextLength: promptTokens + tokens }),
@@ -45,14 +47,16 @@ export async function timeContenders(
   }));
   try {
     for (const { session } of entries) {
-      await session.prefill(ids.slice(0, promptTokens), { signal });
-      await session.decode(ids[promptTokens]!, { signal });
+      await session.prefill(prompt, { signal });
+      await session.shortlist(prompt.slice(-1), 1, { signal });
     }
     for (let round = 0; round < repeat; round++) {
       for (const [i, { session, decodeMs, prefillMs }] of entries.entries()) {
         session.truncate(0);
-        prefillMs.push(await elapsed(() => session.prefill(ids.slice(0, promptTokens), { signal })));
-        for (const id of ids.slice(promptTokens)) decodeMs.push(await elapsed(() => session.decode(id, { signal })));
+        let list: Shortlist;
+        const append = async (ids: number[], more: boolean): Promise<void> => void (list = await session.shortlist(ids, 1, { ahead: more, signal }));
+        prefillMs.push(await elapsed(() => append(prompt, tokens > 0)));
+        for (let left = tokens - 1; left >= 0; left--) decodeMs.push(await elapsed(() => append([list.ids[0]!], left > 0)));
         onProgress?.(round * entries.length + i + 1, repeat * entries.length);
       }
     }

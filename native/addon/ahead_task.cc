@@ -36,6 +36,9 @@ void deliver(Napi::Env env, Napi::Function, std::nullptr_t*, Delivery* delivery)
 
 using Deliveries = Napi::TypedThreadSafeFunction<std::nullptr_t, Delivery, deliver>;
 
+// After which others get the thread of the pool, of which there may be but one: files are read by them too.
+constexpr std::chrono::milliseconds kTurn{100};
+
 class AheadTask : public Napi::AsyncWorker {
  public:
   AheadTask(Napi::Env env, const std::shared_ptr<Session>& session, const ForwardRequest& request, std::unique_ptr<Deferred> promised)
@@ -48,10 +51,11 @@ class AheadTask : public Napi::AsyncWorker {
 
  private:
   void Execute() override {
-    session_->ahead().run(*session_, std::move(request_), promised_.release(), [this](Ahead::Asker asker, const Outcome& outcome) {
+    const auto deliver = [this](Ahead::Asker asker, const Outcome& outcome) {
       auto delivery = std::make_unique<Delivery>(Delivery{std::unique_ptr<Deferred>(static_cast<Deferred*>(asker)), outcome});
       if (deliveries_.NonBlockingCall(delivery.get()) == napi_ok) static_cast<void>(delivery.release());
-    });
+    };
+    session_->ahead().run(*session_, std::move(request_), promised_.release(), deliver, kTurn);
     session_.reset();  // the last there is of it when it was closed meanwhile
   }
 

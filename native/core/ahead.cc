@@ -24,11 +24,12 @@ bool Ahead::Guess::is(const Session& of, const ForwardRequest& wanted) const {
          wanted.count == request.count;
 }
 
-void Ahead::run(Session& session, ForwardRequest request, Asker asker, const Deliver& deliver) {
+void Ahead::run(Session& session, ForwardRequest request, Asker asker, const Deliver& deliver, std::chrono::milliseconds longest) {
+  const auto end = std::chrono::steady_clock::now() + longest;
   Outcome outcome = run_one(session, request, nullptr);
   for (;;) {
     // Before anybody hears of the outcome and asks for what follows.
-    const std::shared_ptr<Guess> guess = begin(session, request, outcome);
+    const std::shared_ptr<Guess> guess = std::chrono::steady_clock::now() < end ? begin(session, request, outcome) : nullptr;
     deliver(asker, outcome);
     if (!guess) return;
     outcome = run_one(session, guess->request, &guess->cancel);

@@ -7,10 +7,12 @@
 #include <thread>
 
 #include "check.h"
+#include "shortlist.h"
 #include "small_model.h"
 #include "some_text.h"
 
 using namespace cqil;
+using check::same;
 using check::small_model;
 using check::some_ids;
 
@@ -18,6 +20,7 @@ namespace {
 
 constexpr int32_t kContext = 48;
 constexpr int32_t kCount = 5;
+constexpr std::chrono::milliseconds kNoEnd = std::chrono::hours(1);
 
 ForwardRequest listed(std::vector<int32_t> ids, int32_t position, bool ahead = true) {
   ForwardRequest request;
@@ -27,11 +30,6 @@ ForwardRequest listed(std::vector<int32_t> ids, int32_t position, bool ahead = t
   request.count = kCount;
   request.ahead = ahead;
   return request;
-}
-
-bool same(const cqil_shortlist& a, const cqil_shortlist& b) {
-  return a.count == b.count && a.log_sum_exp == b.log_sum_exp && std::memcmp(a.ids, b.ids, static_cast<size_t>(a.count) * sizeof a.ids[0]) == 0 &&
-         std::memcmp(a.logits, b.logits, static_cast<size_t>(a.count) * sizeof a.logits[0]) == 0;
 }
 
 // The tokens after some_ids(9), each the likeliest, and their shortlists: one forward after the other.
@@ -67,7 +65,7 @@ void test_chain(int threads, size_t asked) {
       const auto n = found.size();
       claimed = claimed && session.ahead().ask(session, listed({outcome.shortlist.ids[0]}, 8 + static_cast<int32_t>(n), n < asked), asker(n));
     }
-  });
+  }, kNoEnd);
   check::that(claimed && found.size() == asked + 1, "every token that is asked for is under way, and no other is delivered");
   for (size_t i = 0; i < found.size(); i++) check::that(same(found[i], text.lists[i]), "ahead, list " + std::to_string(i));
   // Then as if nothing had been: the next token, and one from before.
@@ -78,7 +76,7 @@ void test_chain(int threads, size_t asked) {
 
 void run_once(Session& session, const ForwardRequest& request) {
   int delivered = 0;
-  session.ahead().run(session, request, asker(0), [&](Ahead::Asker, const Outcome& outcome) { delivered += !outcome.failure; });
+  session.ahead().run(session, request, asker(0), [&](Ahead::Asker, const Outcome& outcome) { delivered += !outcome.failure; }, kNoEnd);
   check::that(delivered == 1, "nobody asked for more");
 }
 
@@ -127,6 +125,22 @@ void test_kept() {
   check::that(!model->ahead().ask(session, next, asker(1)) && !model->ahead().take(session, next), "or the session's end");
 }
 
+// A thread that has run for long enough begins nothing more.
+void test_turns() {
+  const Text text(3);
+  Session session(small_model(2), Plan{}, Execution::kWide, kContext);
+  int delivered = 0;
+  auto deliver = [&](Ahead::Asker, const Outcome& outcome) {
+    check::that(same(outcome.shortlist, text.lists[static_cast<size_t>(delivered)]), "a turn's token");
+    if (delivered++ > 0) return;
+    check::that(session.ahead().ask(session, listed({text.ids[0]}, 9), asker(1)), "under way");
+    std::this_thread::sleep_for(std::chrono::milliseconds(300));
+  };
+  session.ahead().run(session, listed(some_ids(9), 0), asker(0), deliver, std::chrono::milliseconds(200));
+  check::that(delivered == 2, "what is under way is delivered");
+  check::that(!session.ahead().take(session, listed({text.ids[1]}, 10)), "and nothing follows");
+}
+
 void test_stopped() {
   const Text text(4);
   Session session(small_model(2), Plan{}, Execution::kWide, kContext);
@@ -139,7 +153,7 @@ void test_stopped() {
     check::that(ahead.ask(session, next, asker(1)), "asked for");
     ahead.stop();  // somebody waits for it
     session.cancel();
-  });
+  }, kNoEnd);
   check::that(found.size() == 2 && found[1].failure, "what is asked for and cancelled is delivered as that");
   if (found.size() == 2) check::throws("ABORTED", [&] { std::rethrow_exception(found[1].failure); }, "cancelled");
   session.arm();
@@ -150,16 +164,16 @@ void test_stopped() {
     delivered++;
     ahead.stop();
     check::that(!ahead.ask(session, next, asker(1)), "what is given up is not under way");
-  });
+  }, kNoEnd);
   check::that(delivered == 1, "nor delivered");
 
   delivered = 0;
   session.cancel();
-  ahead.run(session, prompt, asker(0), [&](Ahead::Asker, const Outcome& outcome) { delivered += outcome.failure != nullptr; });
+  ahead.run(session, prompt, asker(0), [&](Ahead::Asker, const Outcome& outcome) { delivered += outcome.failure != nullptr; }, kNoEnd);
   check::that(delivered == 1, "nothing follows a failure");
   session.arm();
   delivered = 0;
-  ahead.run(session, listed(some_ids(kContext), 0), asker(0), [&](Ahead::Asker, const Outcome& outcome) { delivered += !outcome.failure; });
+  ahead.run(session, listed(some_ids(kContext), 0), asker(0), [&](Ahead::Asker, const Outcome& outcome) { delivered += !outcome.failure; }, kNoEnd);
   check::that(delivered == 1, "nothing follows the context's end");
 }
 
@@ -193,7 +207,7 @@ void test_two_threads(uint64_t seed) {
           std::lock_guard<std::mutex> lock(waiting.mutex);
           waiting.outcomes[number(who)] = outcome;
           waiting.told.notify_all();
-        });
+        }, kNoEnd);
       });
     std::unique_lock<std::mutex> lock(waiting.mutex);
     waiting.told.wait(lock, [&] { return waiting.outcomes.count(step) > 0; });
@@ -217,6 +231,7 @@ int main() {
   for (int threads : {1, 3})
     for (size_t asked : {0, 1, 15}) test_chain(threads, asked);
   test_kept();
+  test_turns();
   test_stopped();
   for (uint64_t seed = 1; seed <= 5; seed++) test_two_threads(seed);
   return check::report("ahead");

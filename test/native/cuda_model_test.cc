@@ -171,6 +171,33 @@ void test_shortlists(const Pair& models) {
   }
 }
 
+// Tokens begun before they are asked for, and one that is asked for instead, give what single steps give.
+void test_ahead(const Pair& models) {
+  for (Execution execution : kExecutions) {
+    Session ahead(models.gpu, Plan{}, execution, 16), plain(models.gpu, Plan{}, execution, 16);
+    std::vector<ForwardRequest> requests = {request_of(some_ids(3), 0, CQIL_OUTPUT_SHORTLIST)};
+    requests[0].count = 2;
+    requests[0].ahead = true;
+    std::vector<cqil_shortlist> found;
+    bool under_way = true;
+    auto keep = [&](const cqil_shortlist& list, int32_t id) {
+      found.push_back(list);
+      requests.push_back(requests.back());
+      requests.back().position += static_cast<int32_t>(requests.end()[-2].ids.size());
+      requests.back().ids = {id};
+    };
+    ahead.ahead().run(ahead, requests[0], nullptr, [&](Ahead::Asker, const Outcome& outcome) {
+      if (found.size() < 5) keep(outcome.shortlist, outcome.shortlist.ids[0]);
+      else return keep(outcome.shortlist, (outcome.shortlist.ids[0] + 1) % 101);
+      under_way = under_way && ahead.ahead().ask(ahead, requests.back(), nullptr);
+    }, std::chrono::hours(1));
+    keep(ahead.shortlist(requests.back()), 0);
+    bool right = under_way && found.size() == 7;
+    for (size_t i = 0; i < found.size(); i++) right = right && check::same(found[i], plain.shortlist(requests[i]));
+    check::that(right, "ahead, execution " + std::to_string(static_cast<int>(execution)));
+  }
+}
+
 // A graph is replayed for other tokens at other positions, also after going back.
 void test_replay(const Pair& models) {
   const Plan plan = plan_of({{0, 2}});
@@ -335,6 +362,7 @@ void test_models() {
   test_plans(models);
   test_outputs(models);
   test_shortlists(models);
+  test_ahead(models);
   test_replay(models);
   test_refusals(models);
   test_variants();

@@ -24,4 +24,11 @@ inline void expect_shortlist(const cqil_shortlist& found, const std::vector<floa
   near(found.log_sum_exp, static_cast<double>(logit(order[0])) + std::log(sum), 2e-6, what + ": log-sum-exp");
 }
 
+// To the bit, in the entries there are.
+inline bool same(const cqil_shortlist& a, const cqil_shortlist& b) {
+  const auto n = static_cast<size_t>(a.count);
+  return a.count == b.count && a.log_sum_exp == b.log_sum_exp && std::memcmp(a.ids, b.ids, n * sizeof a.ids[0]) == 0 &&
+         std::memcmp(a.logits, b.logits, n * sizeof a.logits[0]) == 0;
+}
+
 }  // namespace check
