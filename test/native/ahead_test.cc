@@ -177,8 +177,9 @@ void test_stopped() {
   check::that(delivered == 1, "nothing follows the context's end");
 }
 
-// One thread computes, another asks: at once or late, for the token that is likeliest or for another, in one session or in two in turn.
-void test_two_threads(uint64_t seed) {
+// One thread computes, another asks: at once or late, for the token that is likeliest or for another, in one session or in two in turn. Gives
+// how many were under way: a matter of luck.
+int test_two_threads(uint64_t seed) {
   struct Waiting {
     std::mutex mutex;
     std::condition_variable told;
@@ -190,10 +191,8 @@ void test_two_threads(uint64_t seed) {
   std::vector<int32_t> texts[2] = {some_ids(3), some_ids(4)};
   int32_t positions[2] = {0, 0};
   std::vector<std::thread> runs;
-  bool right = true;
-  int claimed = 0;
-  Session plain(small_model(1), Plan{}, Execution::kWide, kContext);
-  int of = 0;
+  std::vector<std::vector<int32_t>> asked;  // the whole text at each step
+  int claimed = 0, of = 0;
   for (size_t step = 0; step < 40; step++) {
     if (random.below(6) == 0) of = 1 - of;
     Session& session = sessions[of];
@@ -211,18 +210,23 @@ void test_two_threads(uint64_t seed) {
       });
     std::unique_lock<std::mutex> lock(waiting.mutex);
     waiting.told.wait(lock, [&] { return waiting.outcomes.count(step) > 0; });
-    const Outcome outcome = waiting.outcomes[step];
+    const int32_t likeliest = waiting.outcomes[step].shortlist.ids[0];
     lock.unlock();
-    right = right && !outcome.failure && same(outcome.shortlist, plain.shortlist(listed(text, 0, false)));
+    asked.push_back(text);
     positions[of] = static_cast<int32_t>(text.size());
-    const int32_t likeliest = outcome.shortlist.ids[0];
     text.push_back(random.below(4) == 0 ? (likeliest + 1) % 101 : likeliest);
     if (random.below(3) == 0) std::this_thread::sleep_for(std::chrono::microseconds(random.below(1500)));
   }
   model->ahead().stop();
   for (std::thread& run : runs) run.join();
+  Session plain(small_model(1), Plan{}, Execution::kWide, kContext);
+  bool right = true;
+  for (size_t step = 0; step < asked.size(); step++) {
+    const Outcome& outcome = waiting.outcomes[step];
+    right = right && !outcome.failure && same(outcome.shortlist, plain.shortlist(listed(asked[step], 0, false)));
+  }
   check::that(right, "two threads, seed " + std::to_string(seed));
-  check::that(claimed > 0, "some were under way");
+  return claimed;
 }
 
 }  // namespace
@@ -233,6 +237,8 @@ int main() {
   test_kept();
   test_turns();
   test_stopped();
-  for (uint64_t seed = 1; seed <= 5; seed++) test_two_threads(seed);
+  int claimed = 0;
+  for (uint64_t seed = 1; seed <= 5; seed++) claimed += test_two_threads(seed);
+  std::printf("ahead: %d of 200 requests found their token under way\n", claimed);
   return check::report("ahead");
 }
