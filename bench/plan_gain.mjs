@@ -21,7 +21,7 @@ const lines = [
   runLine(run),
   '',
   `What a plan takes off a token with two threads: random weights of the shape ${SHAPE}, ${values.rounds} rounds in turn, of ${WORKLOAD.at(-1)} tokens decoded as a generation at`,
-  'temperature 0 does after 64 others; ms per token, median (min–max). Change: of the median; and of each round against the round of the sequential plan in `wide` beside',
+  'temperature 0 does after 64 others; ms per token, median (least–greatest median of a round). Change: of the median; and of each round against the round of the sequential plan in `wide` beside',
   'it, median. Bandwidth: of what this machine lets two threads read.',
   '',
   '| weights | plan | execution | phases | barriers | ms per token | change | round by round | of bandwidth |',

@@ -11,9 +11,9 @@ export interface Contender {
 }
 
 export interface Timing {
-  /** Milliseconds per decoded token, over all tokens of all rounds. */
+  /** Milliseconds per decoded token: the median over all tokens of all rounds, the least and the greatest of the rounds' medians. */
   msPerToken: { min: number; median: number; max: number };
-  /** The same of each round: medians, in order. Contenders of one call had round i at the same time. */
+  /** The medians of the rounds, in order. Contenders of one call had round i at the same time. */
   roundMsPerToken: number[];
   /** Median over the rounds. */
   prefillTokensPerSecond: number;
@@ -63,11 +63,15 @@ export async function timeContenders(
   } finally {
     for (const { session } of entries) session.close();
   }
-  return entries.map(({ decodeMs, prefillMs }) => ({
-    msPerToken: { min: quantile(decodeMs, 0), median: quantile(decodeMs, 0.5), max: quantile(decodeMs, 1) },
-    roundMsPerToken: Array.from({ length: repeat }, (_, round) => quantile(decodeMs.slice(round * tokens, (round + 1) * tokens), 0.5)),
-    prefillTokensPerSecond: (promptTokens / quantile(prefillMs, 0.5)) * 1000,
-  }));
+  return entries.map(({ decodeMs, prefillMs }) => {
+    // Single tokens have no least time: where JavaScript hears of one late, the next is there already.
+    const roundMsPerToken = Array.from({ length: repeat }, (_, round) => quantile(decodeMs.slice(round * tokens, (round + 1) * tokens), 0.5));
+    return {
+      msPerToken: { min: Math.min(...roundMsPerToken), median: quantile(decodeMs, 0.5), max: Math.max(...roundMsPerToken) },
+      roundMsPerToken,
+      prefillTokensPerSecond: (promptTokens / quantile(prefillMs, 0.5)) * 1000,
+    };
+  });
 }
 
 async function elapsed(work: () => Promise<unknown>): Promise<number> {
