@@ -102,14 +102,14 @@ namespace {
 uint64_t page_size() { return static_cast<uint64_t>(sysconf(_SC_PAGESIZE)); }
 #endif
 
+}  // namespace
+
 void touch(const uint8_t* data, uint64_t size) {
   constexpr uint64_t kPage = 4096;
   volatile uint8_t sink = 0;
   for (uint64_t i = 0; i < size; i += kPage) sink = data[i];
   (void)sink;
 }
-
-}  // namespace
 
 bool populate(const uint8_t* data, uint64_t size) {
 #ifdef __linux__
@@ -120,11 +120,10 @@ bool populate(const uint8_t* data, uint64_t size) {
 #endif
   // One call reads and fills the page table; a kernel that does not know it refuses. To ask for pages ahead of it (MADV_WILLNEED) is no help:
   // they come in the smallest size.
-  const bool populated = madvise(first, size + skew, MADV_POPULATE_READ) == 0;
-  if (!populated && errno == EFAULT) return false;  // where touching a page would be a SIGBUS
-  if (!populated) madvise(first, size + skew, MADV_WILLNEED);
+  if (madvise(first, size + skew, MADV_POPULATE_READ) == 0) return true;
+  if (errno == EFAULT) return false;  // where touching a page would be a SIGBUS
+  madvise(first, size + skew, MADV_WILLNEED);
 #endif
-  // Also what is populated: on a virtual machine whose host keeps page tables of its own, the first touch of each page enters it there.
   touch(data, size);
   return true;
 }

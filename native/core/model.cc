@@ -69,7 +69,10 @@ void Model::read_piece(const std::vector<Weights::Rows>& piece) {
   bool moved = false;
   for (const Weights::Rows& rows : piece) {
     const bool vector = rows.first == 0 && rows.count == 1;  // between matrices, and copied
-    if (!vector && !prepare(rows.tensor, rows.first, rows.count)) continue;
+    if (!vector && !prepare(rows.tensor, rows.first, rows.count)) {
+      weights_->touch(rows);
+      continue;
+    }
     released.push_back(rows);
     moved |= !vector;
   }

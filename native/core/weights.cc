@@ -215,6 +215,10 @@ void Weights::bring_in(const Rows& rows) {
     if (vector.stored.data == rows.tensor) convert(vector);
 }
 
+void Weights::touch(const Rows& rows) const {
+  if (!spec_.random) cqil::touch(rows.data(), rows.bytes());
+}
+
 void Weights::bring_in_vectors() {
   for (Vector& vector : vectors_) convert(vector);
 }
