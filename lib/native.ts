@@ -141,8 +141,8 @@ export interface ForwardRequest {
   output: 'none' | 'logits' | 'scores' | 'trace' | 'all_logits' | 'shortlist';
   count?: number;
   /**
-   * Of a shortlist: the forward of its first token begins at once. The next request of this model, if it is for just that token and as long a
-   * list, is answered from it, and stops it otherwise.
+   * Of a shortlist: the forward of its first token begins at once. If the next request of this model is for just that token and as long a list,
+   * it is answered from there; any other stops it.
    */
   ahead?: boolean;
   next?: number;

@@ -51,11 +51,11 @@ class AheadTask : public Napi::AsyncWorker {
 
  private:
   void Execute() override {
-    const auto deliver = [this](Ahead::Asker asker, const Outcome& outcome) {
+    const auto hand_over = [this](Ahead::Asker asker, const Outcome& outcome) {
       auto delivery = std::make_unique<Delivery>(Delivery{std::unique_ptr<Deferred>(static_cast<Deferred*>(asker)), outcome});
       if (deliveries_.NonBlockingCall(delivery.get()) == napi_ok) static_cast<void>(delivery.release());
     };
-    session_->ahead().run(*session_, std::move(request_), promised_.release(), deliver, kTurn);
+    session_->ahead().run(*session_, std::move(request_), promised_.release(), hand_over, kTurn);
     session_.reset();  // the last there is of it when it was closed meanwhile
   }
 

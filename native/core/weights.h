@@ -58,7 +58,7 @@ class Weights {
   // Brings rows into memory; random ones are there already. Throws FILE_NOT_FOUND where the system cannot read them any more. Calls for other
   // rows may overlap.
   void bring_in(const Rows& rows);
-  // What remains to be done for rows that stay where they are.
+  // What bring_in() leaves to be done for rows that are used where they are, and not for those that are copied.
   void touch(const Rows& rows) const;
   // Norms and biases, which are zero in the view until they are brought in: they lie all over the file, and the disk would be waited for at
   // each of them when it is opened.
