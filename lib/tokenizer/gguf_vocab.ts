@@ -40,6 +40,7 @@ function convertSentencePiece(metadata: Metadata, pieces: string[], types: Array
     normalizers.unshift({ type: 'Prepend', prepend: '▁' });
     decoders.push({ type: 'Strip', content: ' ', start: 1, stop: 0 });
   }
+  const vocab = vocabularyOf(pieces);
   return {
     json: {
       added_tokens: addedTokens(pieces, types),
@@ -47,7 +48,7 @@ function convertSentencePiece(metadata: Metadata, pieces: string[], types: Array
       pre_tokenizer: null,
       post_processor: null,
       decoder: { type: 'Sequence', decoders },
-      model: { type: 'BPE', vocab: vocabularyOf(pieces), merges: mergeRankFromScores(pieces, types, scores), unk_token: pieces[unknownId], fuse_unk: false, byte_fallback: true },
+      model: { type: 'BPE', vocab, merges: mergeRankFromScores(vocab, types, scores), unk_token: pieces[unknownId], fuse_unk: false, byte_fallback: true },
     },
     ...surroundings(metadata, pieces, true),
     pieces,
@@ -56,18 +57,28 @@ function convertSentencePiece(metadata: Metadata, pieces: string[], types: Array
 
 /**
  * SentencePiece merges the two neighbours whose joint piece has the best score, the leftmost of equals: so a pair's rank is
- * the place of its joint piece's score among all distinct scores. Text never merges into control tokens or byte tokens.
+ * the number of better scores. Text never merges into control tokens or byte tokens.
  */
-function mergeRankFromScores(pieces: string[], types: ArrayLike<number>, scores: ArrayLike<number>): MergeRank {
-  const descending = Float64Array.from(scores).sort().reverse();
-  const rankOf = new Map<number, number>();
-  for (const score of descending) if (!rankOf.has(score)) rankOf.set(score, rankOf.size);
-  const ranks = new Map<string, number>();
-  pieces.forEach((piece, id) => {
-    const type = types[id];
-    if (type !== TYPE.unknown && type !== TYPE.control && type !== TYPE.byte) ranks.set(piece, rankOf.get(scores[id]!)!);
-  });
-  return (left, right) => ranks.get(left + right);
+function mergeRankFromScores(ids: ReadonlyMap<string, number>, types: ArrayLike<number>, scores: ArrayLike<number>): MergeRank {
+  // Searched for each pair that is asked for: a table of ranks would take longer to build than the vocabulary itself.
+  const ascending = Float64Array.from(scores).sort();
+  return (left, right) => {
+    const id = ids.get(left + right);
+    if (id === undefined || types[id] === TYPE.unknown || types[id] === TYPE.control || types[id] === TYPE.byte) return undefined;
+    return ascending.length - countUpTo(ascending, scores[id]!);
+  };
+}
+
+/** How many of the values, which ascend, are at most `most`. */
+function countUpTo(ascending: Float64Array, most: number): number {
+  let low = 0;
+  let high = ascending.length;
+  while (low < high) {
+    const middle = (low + high) >>> 1;
+    if (ascending[middle]! <= most) low = middle + 1;
+    else high = middle;
+  }
+  return low;
 }
 
 function convertByteLevel(metadata: Metadata, pieces: string[], types: ArrayLike<number>): TokenizerParts {

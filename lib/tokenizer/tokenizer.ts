@@ -98,8 +98,7 @@ class BpeTokenizer implements Tokenizer {
   constructor(parts: TokenizerParts, modelVocabSize: number) {
     const json = parseTokenizerJson(parts.json);
     this.bpe = new BpeEncoder(json);
-    this.pieces = parts.pieces ? [...parts.pieces] : [];
-    for (const [piece, id] of this.bpe.ids) this.pieces[id] = piece;
+    this.pieces = parts.pieces?.slice() ?? piecesOf(this.bpe.ids);
     for (const token of json.added_tokens) {
       this.added.set(token.id, token);
       this.addedIds.set(token.content, token.id);
@@ -227,4 +226,11 @@ class BpeTokenizer implements Tokenizer {
     const normalized = tokens.filter(isNormalized).map((token) => [this.bpe.normalize(token.content), token] as const);
     return { raw: new AddedTokenSplitter(raw), normalized: new AddedTokenSplitter(normalized) };
   }
+}
+
+/** Pieces by id. */
+function piecesOf(ids: ReadonlyMap<string, number>): Array<string | undefined> {
+  const pieces: Array<string | undefined> = [];
+  for (const [piece, id] of ids) pieces[id] = piece;
+  return pieces;
 }
