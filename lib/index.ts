@@ -1,5 +1,6 @@
 export { CqilError, type ErrorCode } from './errors.js';
-export { loadModel, type Model } from './model.js';
+export { loadModel } from './load.js';
+export type { Model } from './model.js';
 export type { LoadOptions, LoadProgress, SessionOptions } from './load_options.js';
 export { describePlan, drawPlan } from './plan_diagram.js';
 export { formatPlan, resolvePlan, type Plan, type PlanInput } from './plan.js';

@@ -4,7 +4,7 @@ import os from 'node:os';
 import path from 'node:path';
 import type { LoraPair } from './checkpoint/lora.js';
 import type { Activations } from './activations.js';
-import type { DType, TensorRole } from './checkpoint/types.js';
+import type { DType, ModelConfig, TensorRole } from './checkpoint/types.js';
 import { CqilError, type ErrorCode } from './errors.js';
 import type { KvCache } from './kv_cache.js';
 import type { Shortlist } from './sampler/shortlist.js';
@@ -262,4 +262,10 @@ function withCodedErrors(raw: NativeAddon): NativeAddon {
 /** Electron keeps only unpacked files of an asar archive as real files, and native code needs real files. */
 export function unpacked(file: string): string {
   return file.replace(/([\\/]app\.asar)([\\/])/, '$1.unpacked$2');
+}
+
+/** What the addon needs of a model's configuration. */
+export function nativeShape(config: ModelConfig): NativeShape {
+  const { dim, hiddenDim, headDim, nHeads, nKvHeads, nLayers, vocabSize, normEps, ropeFrequencies, ropeAttentionFactor, ropeInterleaved, slidingWindow } = config;
+  return { dim, hiddenDim, headDim, nHeads, nKvHeads, nLayers, vocabSize, normEps, ropeFrequencies, ropeAttentionFactor, ropeInterleaved, slidingWindow };
 }

@@ -1,7 +1,7 @@
 import { existsSync, readFileSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
 import { describe, expect, it } from 'vitest';
-import { loadModel, shippedModelPath } from '../lib/model.js';
+import { loadModel, shippedModelPath } from '../lib/load.js';
 import { cqil } from './support/cli.js';
 import { describeShared, describeUnless, sharedData } from './support/shared_data.js';
 import { tempFolder } from './support/temp_folder.js';

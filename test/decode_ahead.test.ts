@@ -1,7 +1,8 @@
 import path from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { afterAll, beforeAll, expect, it } from 'vitest';
-import { loadModel, type Model } from '../lib/model.js';
+import { loadModel } from '../lib/load.js';
+import type { Model } from '../lib/model.js';
 import type { Session } from '../lib/session.js';
 import { engineMissing, someIds } from './reference/engine.js';
 import { expectRejection } from './support/expect_code.js';

@@ -1,5 +1,6 @@
 import { afterAll, beforeAll, expect, it } from 'vitest';
-import { loadModel, type Model } from '../lib/model.js';
+import { loadModel } from '../lib/load.js';
+import type { Model } from '../lib/model.js';
 import { engineLogProbs, engineMissing } from './reference/engine.js';
 import { goldenFolder, goldenModels, readGolden } from './reference/goldens.js';
 import { maxDifference } from './reference/measure.js';

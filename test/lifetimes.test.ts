@@ -2,7 +2,7 @@ import { mkdtempSync, rmSync, statSync, truncateSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { afterAll, beforeAll, expect, it } from 'vitest';
-import { loadModel } from '../lib/model.js';
+import { loadModel } from '../lib/load.js';
 import { runScript } from './lifetimes/run_script.js';
 import { decodeAll, engineMissing, expectSameBits, someIds } from './reference/engine.js';
 import { buildPackage } from './support/built_package.js';

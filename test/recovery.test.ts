@@ -8,7 +8,7 @@ import type { Checkpoint, DType } from '../lib/checkpoint/types.js';
 import { writeLora } from '../lib/checkpoint/write_lora.js';
 import { Pace } from '../lib/eval/pace.js';
 import { cholesky, dot, solveCholesky, topEigenvectors } from '../lib/linear_algebra.js';
-import { loadModel } from '../lib/model.js';
+import { loadModel } from '../lib/load.js';
 import { resolvePlan, type Plan } from '../lib/plan.js';
 import { foldMap, readGains } from '../lib/recovery/fold.js';
 import { collectMoments, SITES, type Site } from '../lib/recovery/group_moments.js';

@@ -2,7 +2,7 @@ import { readFileSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
 import { expect, it } from 'vitest';
 import { textBeside } from '../lib/cli/text_file.js';
-import { loadModel, shippedModelPath } from '../lib/model.js';
+import { loadModel, shippedModelPath } from '../lib/load.js';
 import { measureSimilarity } from '../lib/measure_similarity.js';
 import type { Similarity } from '../lib/similarity.js';
 import { engineMissing } from './reference/engine.js';

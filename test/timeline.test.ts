@@ -1,5 +1,6 @@
 import { afterAll, beforeAll, expect, it } from 'vitest';
-import { loadModel, type Model } from '../lib/model.js';
+import { loadModel } from '../lib/load.js';
+import type { Model } from '../lib/model.js';
 import type { Execution } from '../lib/native.js';
 import { chromeTrace } from '../lib/report/chrome_trace.js';
 import type { Timeline } from '../lib/timeline.js';

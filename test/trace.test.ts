@@ -1,7 +1,8 @@
 import { afterAll, beforeAll, expect, it } from 'vitest';
 import { openCheckpoint } from '../lib/checkpoint/open.js';
 import type { SessionOptions } from '../lib/load_options.js';
-import { loadModel, type Model } from '../lib/model.js';
+import { loadModel } from '../lib/load.js';
+import type { Model } from '../lib/model.js';
 import { MAX_TRACE } from '../lib/session.js';
 import { engineMissing, expectSameBits, someIds } from './reference/engine.js';
 import { referenceModel, referenceTrace, SEQUENTIAL, type ReferenceModel, type ReferencePlan } from './reference/forward.js';

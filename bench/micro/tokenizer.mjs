@@ -2,7 +2,7 @@ import { existsSync, readFileSync } from 'node:fs';
 import path from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { openCheckpoint } from '../../dist/checkpoint/open.js';
-import { shippedModelPath } from '../../dist/model.js';
+import { shippedModelPath } from '../../dist/load.js';
 import { StopMatcher } from '../../dist/stop.js';
 import { loadTokenizer } from '../../dist/tokenizer/index.js';
 

@@ -6,15 +6,16 @@ import { openFile, readError } from './read_file.js';
 const WINDOW_BYTES = 2 ** 20;
 
 /**
- * Reads little-endian values of a file in order through one window, so that only what is read is in memory. Every
- * length is checked against the bytes left before anything is allocated for it. `what` names the value in error messages.
+ * Reads little-endian values of a file in order through one window, so that only what is read is in memory. `reach` and what else is awaited
+ * moves the window; small values are then read from it without awaiting, which would take far longer than reading them. Every length is
+ * checked against the bytes left before anything is allocated for it. `what` names the value in error messages.
  */
 export class ByteReader {
   /** Bytes that may be read: the file's size or the limit given to `open`, whichever is less. */
   readonly limit: number;
   private window: Buffer = Buffer.alloc(0);
   /** The window as numbers. */
-  private view = new DataView(new ArrayBuffer(0));
+  private numbers = new DataView(new ArrayBuffer(0));
   /** Bytes of the window already consumed. */
   private cursor = 0;
 
@@ -38,31 +39,41 @@ export class ByteReader {
     return this.windowStart + this.cursor;
   }
 
-  async u32(what: string): Promise<number> {
-    return (await this.take(4, what)).getUint32(0, true);
+  /** Makes the next `length` bytes stand in the window, or all that are left. */
+  async reach(length: number): Promise<void> {
+    await this.fill(Math.min(length, this.left));
+  }
+
+  u32(what: string): number {
+    return this.view(4, what).getUint32(0, true);
   }
 
   /** An unsigned 64-bit integer that must be exact as a number. */
-  async size64(what: string): Promise<number> {
-    const value = (await this.take(8, what)).getBigUint64(0, true);
-    if (value > BigInt(Number.MAX_SAFE_INTEGER)) throw this.invalid(`gives ${value} for ${what}`);
-    return Number(value);
+  size64(what: string): number {
+    const view = this.view(8, what);
+    const value = view.getUint32(0, true) + 2 ** 32 * view.getUint32(4, true);
+    if (!Number.isSafeInteger(value)) throw this.invalid(`gives ${view.getBigUint64(0, true)} for ${what}`);
+    return value;
   }
 
   /** A 64-bit count of things that take at least `minBytes` each: more than the bytes left could hold is refused. */
-  async count(what: string, minBytes: number): Promise<number> {
-    const count = await this.size64(`the number of ${what}`);
-    const left = this.limit - this.position;
-    if (count > left / minBytes) throw this.invalid(`announces ${count} ${what}, more than the ${left} bytes left ${this.where()} can hold`);
+  count(what: string, minBytes: number): number {
+    const count = this.size64(`the number of ${what}`);
+    if (count > this.left / minBytes) throw this.invalid(`announces ${count} ${what}, more than the ${this.left} bytes left ${this.where()} can hold`);
     return count;
   }
 
-  /** A 64-bit length and that many bytes of UTF-8. */
-  async string(maxBytes: number, what: string): Promise<string> {
-    const length = await this.size64(`the length of ${what}`);
-    if (length > maxBytes) throw this.invalid(`gives ${what} a length of ${length} bytes, more than ${maxBytes}`);
-    await this.fill(length, what);
-    return this.text(length);
+  /** A 64-bit length and that many bytes of UTF-8, both in the window. */
+  name(maxBytes: number, what: string): string {
+    const length = this.textLength(maxBytes, what);
+    return this.text(length, what);
+  }
+
+  /** The same of any length. */
+  async string(what: string): Promise<string> {
+    const length = this.textLength(this.limit, what);
+    await this.reach(length);
+    return this.text(length, what);
   }
 
   /** `length` strings in a row, which are not decoded. Those in the window are passed without awaiting: a vocabulary has 100,000 and more. */
@@ -73,12 +84,12 @@ export class ByteReader {
       if (this.skipStringInWindow()) continue;
       parts.push(this.window.subarray(start, this.cursor));
       const element = `an element of ${what}`;
-      await this.fill(8, element);
-      const bytes = this.view.getBigUint64(this.cursor, true);
-      if (bytes > this.limit) throw this.invalid(`gives ${element} a length of ${bytes} bytes, more than ${this.limit}`);
-      await this.fill(8 + Number(bytes), element);
+      await this.reach(8);
+      const bytes = this.textLength(this.limit, element);
+      this.cursor -= 8;
+      await this.reach(8 + bytes);
       start = this.cursor;
-      this.cursor += 8 + Number(bytes);
+      this.view(8 + bytes, element);
     }
     parts.push(this.window.subarray(start, this.cursor));
     return new EncodedStrings(length, parts);
@@ -86,35 +97,54 @@ export class ByteReader {
 
   private skipStringInWindow(): boolean {
     const available = this.window.length - this.cursor;
-    if (available < 8 || this.view.getUint32(this.cursor + 4, true) !== 0) return false;
-    const bytes = this.view.getUint32(this.cursor, true);
+    if (available < 8 || this.numbers.getUint32(this.cursor + 4, true) !== 0) return false;
+    const bytes = this.numbers.getUint32(this.cursor, true);
     if (available - 8 < bytes) return false;
     this.cursor += 8 + bytes;
     return true;
   }
 
-  private text(length: number): string {
+  private textLength(maxBytes: number, what: string): number {
+    const length = this.size64(`the length of ${what}`);
+    if (length > maxBytes) throw this.invalid(`gives ${what} a length of ${length} bytes, more than ${maxBytes}`);
+    return length;
+  }
+
+  private text(length: number, what: string): string {
+    this.expect(length, what);
     const text = this.window.toString('utf8', this.cursor, this.cursor + length);
     this.cursor += length;
     return text;
   }
 
-  /** The next `length` bytes, valid until the next read. */
-  async take(length: number, what: string): Promise<DataView> {
-    await this.fill(length, what);
+  /** The next `length` bytes, which stand in the window; valid until it moves. */
+  view(length: number, what: string): DataView {
+    this.expect(length, what);
     const view = new DataView(this.window.buffer, this.window.byteOffset + this.cursor, length);
     this.cursor += length;
     return view;
   }
 
-  /** Makes the next `length` bytes stand in the window. */
-  private async fill(length: number, what: string): Promise<void> {
+  /** The same of bytes that may not stand there yet. */
+  async take(length: number, what: string): Promise<DataView> {
+    if (length <= this.left) await this.fill(length);
+    return this.view(length, what);
+  }
+
+  /** Bytes that may still be read. */
+  private get left(): number {
+    return this.limit - this.position;
+  }
+
+  private expect(length: number, what: string): void {
+    if (length > this.window.length - this.cursor) throw this.invalid(`ends before ${what}: ${length} bytes expected, ${this.left} left ${this.where()}`);
+  }
+
+  private async fill(length: number): Promise<void> {
     const available = this.window.length - this.cursor;
     if (available >= length) return;
-    const left = this.limit - this.position;
-    if (length > left) throw this.invalid(`ends before ${what}: ${length} bytes expected, ${left} left ${this.where()}`);
     const position = this.position;
-    const next = Buffer.alloc(Math.min(left, Math.max(length, WINDOW_BYTES)));
+    const next = Buffer.alloc(Math.min(this.left, Math.max(length, WINDOW_BYTES)));
     this.window.copy(next, 0, this.cursor);
     let filled = available;
     while (filled < next.length) {
@@ -123,7 +153,7 @@ export class ByteReader {
       filled += bytesRead;
     }
     this.window = next;
-    this.view = new DataView(next.buffer, next.byteOffset, next.length);
+    this.numbers = new DataView(next.buffer, next.byteOffset, next.length);
     this.windowStart = position;
     this.cursor = 0;
   }

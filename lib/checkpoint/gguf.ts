@@ -52,6 +52,11 @@ const MIN_TENSOR_BYTES = 8 + 1 + 4 + 8 + 4 + 8; // name, dimension count, one di
 const MAX_HEADER_BYTES = 128 * 2 ** 20;
 const MAX_ARRAY_ELEMENTS = 2 ** 24;
 const MAX_NAME_BYTES = 65535;
+const ARRAY_HEAD_BYTES = 4 + 8; // element type, length
+const HEAD_BYTES = 4 + 4 + 8 + 8; // magic, version, two counts
+const MAX_DIMENSIONS = 4;
+const MAX_ENTRY_BYTES = 8 + MAX_NAME_BYTES + 4 + ARRAY_HEAD_BYTES; // up to the elements of an array
+const MAX_TENSOR_BYTES = 8 + MAX_NAME_BYTES + 4 + 8 * MAX_DIMENSIONS + 4 + 8;
 const MAX_NESTING = 4;
 const MAX_ALIGNMENT = 2 ** 20;
 
@@ -75,24 +80,27 @@ class HeaderParser {
 
   async parse(): Promise<GgufFile> {
     const { reader } = this;
-    if ((await reader.u32('the magic')) !== GGUF_MAGIC) throw reader.invalid('does not begin with "GGUF"');
-    const version = await reader.u32('the version');
+    await reader.reach(HEAD_BYTES);
+    if (reader.u32('the magic') !== GGUF_MAGIC) throw reader.invalid('does not begin with "GGUF"');
+    const version = reader.u32('the version');
     this.checkVersion(version);
-    const tensorCount = await reader.count('tensors', MIN_TENSOR_BYTES);
-    const entryCount = await reader.count('metadata entries', MIN_ENTRY_BYTES);
+    const tensorCount = reader.count('tensors', MIN_TENSOR_BYTES);
+    const entryCount = reader.count('metadata entries', MIN_ENTRY_BYTES);
 
     const metadata = new Map<string, GgufValue>();
     for (let i = 0; i < entryCount; i++) {
-      const key = await reader.string(MAX_NAME_BYTES, 'a metadata key');
+      await reader.reach(MAX_ENTRY_BYTES);
+      const key = reader.name(MAX_NAME_BYTES, 'a metadata key');
       if (metadata.has(key)) throw reader.invalid(`has the metadata key ${show(key)} twice`);
-      const type = await reader.u32(`the type of ${show(key)}`);
+      const type = reader.u32(`the type of ${show(key)}`);
       metadata.set(key, await this.value(type, key, 0));
     }
 
     const alignment = this.alignment(metadata);
     const tensors = new Map<string, GgufTensor>();
     for (let i = 0; i < tensorCount; i++) {
-      const tensor = await this.tensor(alignment);
+      await reader.reach(MAX_TENSOR_BYTES);
+      const tensor = this.tensor(alignment);
       if (tensors.has(tensor.name)) throw reader.invalid(`has the tensor ${show(tensor.name)} twice`);
       tensors.set(tensor.name, tensor);
     }
@@ -117,22 +125,23 @@ class HeaderParser {
     return value;
   }
 
-  private async tensor(alignment: number): Promise<GgufTensor> {
+  private tensor(alignment: number): GgufTensor {
     const { reader } = this;
-    const name = await reader.string(MAX_NAME_BYTES, 'a tensor name');
-    const dimensions = await reader.u32(`the dimension count of ${show(name)}`);
-    if (dimensions < 1 || dimensions > 4) throw reader.invalid(`says that tensor ${show(name)} has ${dimensions} dimensions, not 1 to 4`);
+    const name = reader.name(MAX_NAME_BYTES, 'a tensor name');
+    const shown = show(name);
+    const dimensions = reader.u32(`the dimension count of ${shown}`);
+    if (dimensions < 1 || dimensions > MAX_DIMENSIONS) throw reader.invalid(`says that tensor ${shown} has ${dimensions} dimensions, not 1 to ${MAX_DIMENSIONS}`);
     const shape: number[] = [];
     let elements = 1;
     for (let i = 0; i < dimensions; i++) {
-      const size = await reader.size64(`a dimension of ${show(name)}`);
+      const size = reader.size64(`a dimension of ${shown}`);
       elements *= size;
-      if (size < 1 || elements > Number.MAX_SAFE_INTEGER) throw reader.invalid(`says that dimension ${i} of tensor ${show(name)} is ${size}`);
+      if (size < 1 || elements > Number.MAX_SAFE_INTEGER) throw reader.invalid(`says that dimension ${i} of tensor ${shown} is ${size}`);
       shape.unshift(size);
     }
-    const type = await reader.u32(`the type of ${show(name)}`);
-    const offset = await reader.size64(`the offset of ${show(name)}`);
-    if (offset % alignment !== 0) throw reader.invalid(`puts tensor ${show(name)} at ${offset}, not a multiple of the alignment ${alignment}`);
+    const type = reader.u32(`the type of ${shown}`);
+    const offset = reader.size64(`the offset of ${shown}`);
+    if (offset % alignment !== 0) throw reader.invalid(`puts tensor ${shown} at ${offset}, not a multiple of the alignment ${alignment}`);
     return { name, type, shape, offset };
   }
 
@@ -140,19 +149,19 @@ class HeaderParser {
     const { reader } = this;
     const what = show(key);
     switch (type) {
-      case ValueType.Uint8: return (await reader.take(1, what)).getUint8(0);
-      case ValueType.Int8: return (await reader.take(1, what)).getInt8(0);
-      case ValueType.Uint16: return (await reader.take(2, what)).getUint16(0, true);
-      case ValueType.Int16: return (await reader.take(2, what)).getInt16(0, true);
+      case ValueType.Uint8: return reader.view(1, what).getUint8(0);
+      case ValueType.Int8: return reader.view(1, what).getInt8(0);
+      case ValueType.Uint16: return reader.view(2, what).getUint16(0, true);
+      case ValueType.Int16: return reader.view(2, what).getInt16(0, true);
       case ValueType.Uint32: return reader.u32(what);
-      case ValueType.Int32: return (await reader.take(4, what)).getInt32(0, true);
-      case ValueType.Float32: return (await reader.take(4, what)).getFloat32(0, true);
-      case ValueType.Bool: return this.bool((await reader.take(1, what)).getUint8(0), key);
-      case ValueType.String: return reader.string(reader.limit, what);
+      case ValueType.Int32: return reader.view(4, what).getInt32(0, true);
+      case ValueType.Float32: return reader.view(4, what).getFloat32(0, true);
+      case ValueType.Bool: return this.bool(reader.view(1, what).getUint8(0), key);
+      case ValueType.String: return reader.string(what);
       case ValueType.Array: return this.array(key, depth);
-      case ValueType.Uint64: return exactNumber((await reader.take(8, what)).getBigUint64(0, true));
-      case ValueType.Int64: return exactNumber((await reader.take(8, what)).getBigInt64(0, true));
-      case ValueType.Float64: return (await reader.take(8, what)).getFloat64(0, true);
+      case ValueType.Uint64: return exactNumber(reader.view(8, what).getBigUint64(0, true));
+      case ValueType.Int64: return exactNumber(reader.view(8, what).getBigInt64(0, true));
+      case ValueType.Float64: return reader.view(8, what).getFloat64(0, true);
       default: throw this.unknownType(type, key);
     }
   }
@@ -160,10 +169,10 @@ class HeaderParser {
   private async array(key: string, depth: number): Promise<GgufArray> {
     const { reader } = this;
     const what = show(key);
-    const type = await reader.u32(`the element type of ${what}`);
+    const type = reader.u32(`the element type of ${what}`);
     const minBytes = MIN_BYTES[type];
     if (minBytes === undefined) throw this.unknownType(type, key);
-    const length = await reader.count(`elements of ${what}`, minBytes);
+    const length = reader.count(`elements of ${what}`, minBytes);
     this.elements += length;
     if (this.elements > MAX_ARRAY_ELEMENTS) throw reader.invalid(`has more than ${MAX_ARRAY_ELEMENTS} array elements in its metadata`);
 
@@ -171,7 +180,10 @@ class HeaderParser {
     if (type === ValueType.Array) {
       if (depth >= MAX_NESTING) throw reader.invalid(`nests arrays more than ${MAX_NESTING} deep in ${what}`);
       const arrays: GgufArray[] = [];
-      for (let i = 0; i < length; i++) arrays.push(await this.array(key, depth + 1));
+      for (let i = 0; i < length; i++) {
+        await reader.reach(ARRAY_HEAD_BYTES);
+        arrays.push(await this.array(key, depth + 1));
+      }
       return arrays;
     }
     return this.numbers(type, await reader.take(length * minBytes, what), length, key);

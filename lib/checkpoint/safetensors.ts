@@ -58,7 +58,8 @@ export async function readSafetensors(path: string): Promise<SafetensorsFile> {
 async function readHeader(path: string): Promise<{ text: string; fileSize: number }> {
   const reader = await ByteReader.open(path, 8 + MAX_HEADER_BYTES);
   try {
-    const length = await reader.size64('the header length');
+    await reader.reach(8);
+    const length = reader.size64('the header length');
     const view = await reader.take(length, 'the header');
     const bytes = new Uint8Array(view.buffer, view.byteOffset, length);
     try {

@@ -3,7 +3,7 @@ import { randomWithAdapter } from '../adapted_weights.js';
 import { CqilError } from '../errors.js';
 import { kvBytesPerPosition } from '../kv_cache.js';
 import { barriersPerToken, modelBytes } from '../latency/work.js';
-import { describeMachine, measureBandwidth } from '../model.js';
+import { describeMachine, measureBandwidth } from '../machine.js';
 import type { Execution } from '../native.js';
 import { resolvePlan } from '../plan.js';
 import { planSummary } from '../plan_diagram.js';

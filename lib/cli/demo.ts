@@ -1,7 +1,8 @@
 import { existsSync } from 'node:fs';
 import type { Command } from 'commander';
 import { defaultWindow, measurePerplexity, type Perplexity } from '../eval/perplexity.js';
-import { shippedModelPath, type Model } from '../model.js';
+import { shippedModelPath } from '../load.js';
+import type { Model } from '../model.js';
 import { resolvePlan, type Plan } from '../plan.js';
 import { drawPlan, planSummary } from '../plan_diagram.js';
 import { printJson, type Io } from './io.js';

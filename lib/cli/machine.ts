@@ -1,4 +1,5 @@
-import { describeMachine, type Model } from '../model.js';
+import { describeMachine } from '../machine.js';
+import type { Model } from '../model.js';
 
 /** What computed a result, for its JSON document. */
 export function machineOf(model: Model) {

@@ -1,4 +1,5 @@
-import { loadModel, type Model } from '../model.js';
+import { loadModel } from '../load.js';
+import type { Model } from '../model.js';
 import type { Execution } from '../native.js';
 import type { Io } from './io.js';
 import type { BackendOptions } from './options.js';

@@ -4,7 +4,7 @@ import type { Command } from 'commander';
 import { openCheckpoint } from '../checkpoint/open.js';
 import type { Checkpoint } from '../checkpoint/types.js';
 import { CqilError } from '../errors.js';
-import { shippedModelPath } from '../model.js';
+import { shippedModelPath } from '../load.js';
 import { countStages, resolvePlan, type Plan } from '../plan.js';
 import { describePlan, drawPlan, planSummary } from '../plan_diagram.js';
 import { formatJson, printJson, type Io } from './io.js';

@@ -1,0 +1,145 @@
+import path from 'node:path';
+import { throwIfAborted } from './abort.js';
+import { chooseActivations, type Activations } from './activations.js';
+import { randomWithAdapter } from './adapted_weights.js';
+import { timingIdentity } from './cache_identity.js';
+import { openLora } from './checkpoint/lora.js';
+import { openCheckpoint } from './checkpoint/open.js';
+import { syntheticCheckpoint } from './checkpoint/synthetic.js';
+import type { Checkpoint, DType, TensorInfo, TokenizerSource } from './checkpoint/types.js';
+import { CqilError } from './errors.js';
+import { ExecutionChoices } from './execution_choices.js';
+import { chooseKvCache } from './kv_cache.js';
+import { expectContextLength, readOptions, type LoadOptions, type Placement } from './load_options.js';
+import { defaultThreads, describeMachine } from './machine.js';
+import type { Model } from './model.js';
+import { loadNative, nativeShape, unpacked, type ModelHandle, type ModelSpec } from './native.js';
+import { expectOption } from './options.js';
+import { resolvePlan } from './plan.js';
+import type { Tokenizer } from './tokenizer/index.js';
+
+/**
+ * Loads a Hugging Face folder or a `.gguf` file; without a path, the small model that ships.
+ *
+ * Rejects with a CqilError: FILE_NOT_FOUND, INVALID_CHECKPOINT or UNSUPPORTED_MODEL for the files; INVALID_ARGUMENT or INVALID_PLAN for the
+ * options; BACKEND_UNAVAILABLE, OUT_OF_MEMORY or NATIVE_ADDON for this machine; ABORTED.
+ */
+export async function loadModel(file?: string, options: LoadOptions = {}): Promise<Model> {
+  expectOption('The path of the model', file, file === undefined || (typeof file === 'string' && file !== ''), 'a folder, a .gguf file, or nothing for the model that ships');
+  const placement = readOptions(options);
+  const checkpoint = await openCheckpoint(file ?? shippedModelPath());
+  return load(checkpoint, placement, options);
+}
+
+/** Random weights of a known shape, for measuring speed; the tokens mean nothing and there is no tokenizer. Takes `loadModel`'s options too. */
+export async function loadSyntheticModel(shape: string, options: LoadOptions & { dtype?: DType; seed?: number } = {}): Promise<Model> {
+  const { dtype = 'BF16', seed = 0, ...rest } = options;
+  expectOption('seed', seed, Number.isSafeInteger(seed) && seed >= 0, 'an integer, 0 or more');
+  const placement = readOptions(rest);
+  return load(syntheticCheckpoint(shape, dtype), placement, rest, seed);
+}
+
+/** The file of the model that ships: models/ lies beside lib/ and dist/. */
+export function shippedModelPath(): string {
+  return unpacked(path.join(__dirname, '..', 'models', 'stories-24l', 'stories-24l-q8_0.gguf'));
+}
+
+async function load(checkpoint: Checkpoint, placement: Placement, options: LoadOptions, randomSeed?: number): Promise<Model> {
+  const { config, files, tensors } = checkpoint;
+  const { onProgress, signal } = options;
+  if (placement.contextLength !== undefined) expectContextLength(placement.contextLength, config.contextLength);
+  const plan = resolvePlan(options.plan, config.nLayers);
+  // Refused before the weights are read rather than after.
+  if (plan.adapter !== undefined) {
+    if (randomSeed !== undefined) throw randomWithAdapter(plan.adapter);
+    await openLora(plan.adapter, config);
+  }
+  const native = loadNative();
+  const total = tensors.reduce((sum, tensor) => sum + tensor.byteLength, 0);
+  const threads = options.threads ?? defaultThreads(checkpoint);
+  onProgress?.({ phase: 'open', loaded: 0, total });
+  throwIfAborted(signal);
+  const spec = { shape: nativeShape(config), device: placement.device, threads, files, tensors, randomSeed };
+  const { handle, backend, activations } = await loadOn(placement, spec);
+  const kvCache = chooseKvCache(placement.kvCache, activations, tensors);
+  try {
+    if (backend === 'cuda') onProgress?.({ phase: 'read', loaded: total, total });
+    const readTheRest = async () => ({
+      tokenizer: await readTokenizer(checkpoint.tokenizer, config.vocabSize),
+      choices: await ExecutionChoices.open(timingIdentity(native.describeMachine(), { backend, threads, kvCache, activations }, checkpoint)),
+      model: await import('./model.js'),
+    });
+    // Both have ended when this has: nobody disposes of a model that is being read. What is needed after the weights only is imported beside
+    // them: it takes Node.js longer to load than to run.
+    const [weights, rest] = await Promise.allSettled([backend === 'cpu' ? readWeights(handle, total, options) : undefined, readTheRest()]);
+    if (weights.status === 'rejected') throw weights.reason;
+    if (rest.status === 'rejected') throw rest.reason;
+    throwIfAborted(signal);
+    const { tokenizer, choices, model: { Model } } = rest.value;
+    const model = new Model({ handle, random: randomSeed !== undefined, config, plan, tokenizer, threads, ...placement, backend, kvCache, activations, choices });
+    await model.prepare();
+    return model;
+  } catch (error) {
+    native.disposeModel(handle);
+    throw error;
+  }
+}
+
+/** Reads all of the weights, on other threads; JavaScript goes on meanwhile. */
+async function readWeights(handle: ModelHandle, total: number, { onProgress, signal }: LoadOptions): Promise<void> {
+  const native = loadNative();
+  const stop = () => native.cancel(handle);
+  let told = 0;
+  let failure: { error: unknown } | undefined;
+  const tell = (loaded: number) => {
+    // What the threads say may come out of turn, and after they have ended.
+    if (loaded <= told || failure) return;
+    told = loaded;
+    try {
+      onProgress?.({ phase: 'read', loaded, total });
+    } catch (error) {
+      failure = { error };
+      stop();
+    }
+  };
+  signal?.addEventListener('abort', stop);
+  try {
+    await native.readModel(handle, tell);
+    tell(total);
+  } catch (error) {
+    failure ??= { error };
+  } finally {
+    signal?.removeEventListener('abort', stop);
+  }
+  throwIfAborted(signal);
+  if (failure) throw failure.error;
+}
+
+/** `auto` takes the GPU, unless there is none that can be used or it cannot hold or compute this model. */
+async function loadOn(wanted: Placement, spec: Omit<ModelSpec, 'backend' | 'activations'> & { tensors: TensorInfo[] }): Promise<{ handle: ModelHandle; backend: 'cpu' | 'cuda'; activations: Activations }> {
+  const native = loadNative();
+  const on = async (backend: 'cpu' | 'cuda') => {
+    const activations = chooseActivations(wanted.activations, backend, spec.tensors, describeMachine);
+    return { handle: await native.loadModel({ ...spec, backend, activations }), backend, activations };
+  };
+  if (wanted.backend !== 'auto') return on(wanted.backend);
+  if ((await native.describeCuda()).available) {
+    try {
+      return await on('cuda');
+    } catch (error) {
+      if (!(error instanceof CqilError) || !['OUT_OF_MEMORY', 'UNSUPPORTED_MODEL'].includes(error.code)) throw error;
+    }
+  }
+  return on('cpu');
+}
+
+/** A model without a usable tokenizer still computes on token ids, so the reason is kept for whoever asks for text. */
+async function readTokenizer(source: TokenizerSource, vocabSize: number): Promise<Tokenizer | CqilError> {
+  const { loadTokenizer } = await import('./tokenizer/index.js');
+  try {
+    return loadTokenizer(source, vocabSize);
+  } catch (error) {
+    if (error instanceof CqilError) return error;
+    throw error;
+  }
+}
