@@ -11,7 +11,7 @@ import { CqilError } from './errors.js';
 import { ExecutionChoices } from './execution_choices.js';
 import { chooseKvCache } from './kv_cache.js';
 import { expectContextLength, readOptions, type LoadOptions, type Placement } from './load_options.js';
-import { defaultThreads, describeMachine } from './machine.js';
+import { aloneBytes, defaultThreads, describeMachine } from './machine.js';
 import type { Model } from './model.js';
 import { loadNative, nativeShape, unpacked, type ModelHandle, type ModelSpec } from './native.js';
 import { expectOption } from './options.js';
@@ -59,7 +59,7 @@ async function load(checkpoint: Checkpoint, placement: Placement, options: LoadO
   const threads = options.threads ?? defaultThreads(checkpoint);
   onProgress?.({ phase: 'open', loaded: 0, total });
   throwIfAborted(signal);
-  const spec = { shape: nativeShape(config), device: placement.device, threads, files, tensors, randomSeed };
+  const spec = { shape: nativeShape(config), device: placement.device, threads, aloneBytes: aloneBytes(), files, tensors, randomSeed };
   const { handle, backend, activations } = await loadOn(placement, spec);
   const kvCache = chooseKvCache(placement.kvCache, activations, tensors);
   try {

@@ -95,6 +95,8 @@ export interface ModelSpec {
   threads: number;
   /** `bf16` and `int8`: of the CPU backend. */
   activations: Activations;
+  /** On the CPU: where a token reads at most so many bytes of a layer, its weights and its keys and values, one thread computes it. */
+  aloneBytes: number;
   files: string[];
   tensors: NativeTensor[];
   /** When set, `files` is empty and every tensor is filled with random weights from this seed. */

@@ -22,7 +22,7 @@ describeUnless(engineMissing, 'native calls with input that TypeScript would hav
     writeRandomModel(folder, { format: 'huggingface', seed: 17 });
     const { config, files, tensors } = await openCheckpoint(folder);
     native = loadNative();
-    sound = { shape: config, backend: 'cpu', device: 0, threads: 1, activations: 'float32', files, tensors };
+    sound = { shape: config, backend: 'cpu', device: 0, threads: 1, activations: 'float32', aloneBytes: 0, files, tensors };
   });
   afterAll(() => rmSync(folder, { recursive: true }));
 

@@ -1,7 +1,7 @@
 import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
-import { afterAll, beforeAll, expect, it } from 'vitest';
+import { afterAll, beforeAll, expect, it, vi } from 'vitest';
 import { openCheckpoint } from '../lib/checkpoint/open.js';
 import { loadModel } from '../lib/load.js';
 import type { Model } from '../lib/model.js';
@@ -9,6 +9,7 @@ import type { Session } from '../lib/session.js';
 import { decodeAll, engineMissing, expectSameBits, someIds } from './reference/engine.js';
 import { logSoftmax, referenceLogProbs, referenceModel } from './reference/forward.js';
 import { maxDifference } from './reference/measure.js';
+import { expectRejection } from './support/expect_code.js';
 import { writeRandomModel } from './support/random_model.js';
 import { describeUnless } from './support/shared_data.js';
 
@@ -95,6 +96,21 @@ describeUnless(engineMissing, 'how a text is fed changes no bit', () => {
       expectSameBits([await session.prefill(ids)], [rows.at(-1)!], `${threads} threads`);
       await other.dispose();
     }
+  });
+
+  it('small layers computed by one thread give the same bits, until what is cached makes them large', async () => {
+    const { tensors } = await openCheckpoint(folder);
+    const layer = tensors.filter((tensor) => tensor.layer === 0 && tensor.rows > 1).reduce((sum, { byteLength }) => sum + byteLength, 0);
+    for (const limit of [layer + 100_000, 1e9]) {
+      vi.stubEnv('CQIL_ALONE_BYTES', String(limit));
+      await using alone = await loadModel(folder, { threads: 3, plan: PLAN });
+      for (const execution of ['wide', 'lanes'] as const) {
+        expectSameBits(await decodeAll(alone.createSession({ execution }), ids), rows, `${execution}, up to ${limit} bytes`);
+      }
+    }
+    vi.stubEnv('CQIL_ALONE_BYTES', '1.5');
+    await expectRejection('INVALID_ARGUMENT', loadModel(folder), /CQIL_ALONE_BYTES is '1.5'; expected an integer/);
+    vi.unstubAllEnvs();
   });
 
   it('the last position still agrees with the reference', async () => {

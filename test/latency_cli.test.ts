@@ -1,5 +1,5 @@
 import path from 'node:path';
-import { beforeAll, expect, it } from 'vitest';
+import { beforeAll, expect, it, vi } from 'vitest';
 import { engineMissing } from './reference/engine.js';
 import { cqil } from './support/cli.js';
 import { writeRandomModel } from './support/random_model.js';
@@ -88,5 +88,10 @@ describeUnless(engineMissing, 'cqil bench', () => {
     expect(pairs).toMatchObject({ execution: 'auto', settledExecution: expect.stringMatching(/^(wide|lanes)$/), barriersPerToken: pairs!.settledExecution === 'wide' ? 17 : 8 });
     const short = await rowsOf('--tokens', '4', '--kv-cache', 'f16');
     expect(short[1]).toMatchObject({ execution: 'auto', settledExecution: null, barriersPerToken: null });
+    // Unless tests say otherwise, layers this small are computed by one thread.
+    vi.stubEnv('CQIL_ALONE_BYTES', undefined);
+    const alone = await rowsOf('--execution', 'wide', '--execution', 'lanes');
+    expect(alone.map(({ barriersPerToken }) => barriersPerToken)).toEqual([0, 0, 0, 8]);
+    vi.unstubAllEnvs();
   });
 });

@@ -14,7 +14,7 @@ import { randomNormal, randomUniform } from './support/random.js';
 
 const checkpoint = syntheticCheckpoint('smollm2-135m', 'Q4_0');
 const layers = checkpoint.config.nLayers;
-const bytes = modelBytes(checkpoint, 'f32');
+const bytes = modelBytes(checkpoint, 'f32', 0);
 /** Milliseconds: 2 µs per wait, some tens of GB/s. */
 const TRUE_RATES: Rates = { waits: 2e-3, crewWaits: 1e-3, shared: 1 / 40e6, apart: 1 / 42e6, idle: 1 / 60e6, head: 1 / 30e6, kv: 1 / 20e6 };
 

@@ -10,7 +10,7 @@ import { programOf } from './support/made_up_program.js';
 import { describeUnless } from './support/shared_data.js';
 
 const checkpoint = syntheticCheckpoint('smollm2-135m', 'Q4_0');
-const bytes = modelBytes(checkpoint, 'f16');
+const bytes = modelBytes(checkpoint, 'f16', 0);
 const TWO: Placement = { backend: 'cpu', threads: 2 };
 const FIRST = { position: 0, logits: true };
 /** Layers of 10 bytes, 2 in each phase; the MLP of layer 2 is larger. */
@@ -18,6 +18,8 @@ const small: ModelBytes = {
   layers: [2, 2, 12, 2, 2, 2].map((gate_up) => ({ qkv: 2, attention: 0, attention_out: 2, gate_up, down: 2 })),
   head: 7,
   kv: { bytesPerPosition: 30, units: 3, window: 0 },
+  matrices: [8, 8, 18, 8, 8, 8],
+  alone: 0,
 };
 
 function total(sizes: number[], execution: 'wide' | 'lanes', placement: Placement, changes: { position?: number; logits?: boolean; bypass?: number } = {}): Work {
@@ -45,6 +47,24 @@ describe('the work of a program', () => {
     expect(total([1, 3, 2], 'lanes', { ...TWO, threads: 4 })).toMatchObject({ waits: 11, crewWaits: 8 });
     expect(barriersPerToken(small, programOf([1, 3, 2], 1), 'lanes', TWO)).toBe(13);
     expect(barriersPerToken(small, programOf([2, 4]), 'lanes', { backend: 'cuda', threads: 1 })).toBe(12);
+  });
+
+  it('is that of one thread where layers are small, while the others wait', () => {
+    const alone = (sizes: number[], execution: 'wide' | 'lanes', changes: Partial<ModelBytes> = {}, threads = 2, position = 0) =>
+      sumWork(phaseWork({ ...small, alone: 38, ...changes }, programOf(sizes), execution, { ...TWO, threads }, { position, logits: true }));
+    // test/native/execution_test.cc counts the same waits in the engine.
+    const ones = [1, 1, 1, 1, 1, 1];
+    expect(alone(ones, 'wide', { alone: 48 })).toMatchObject({ waits: 0, shared: 0, apart: 58 + 7, idle: 58 + 7, head: 0 });
+    expect(alone([1, 3, 2], 'wide', { alone: 48 })).toMatchObject({ waits: 12, apart: 8, shared: 50, idle: 8, head: 7 });
+    expect(alone([1, 3, 2], 'lanes', { alone: 48 })).toMatchObject({ waits: 6, crewWaits: 0, shared: 0, apart: 58 });
+    expect(alone([1, 3, 2], 'lanes', { alone: 48 }, 4)).toMatchObject({ waits: 6, crewWaits: 0 });
+    expect(alone([1, 3, 2], 'wide', { alone: 300 })).toMatchObject({ waits: 0, shared: 0 });
+    // The third layer has more weights than the others: only it is shared.
+    expect(alone(ones, 'wide')).toMatchObject({ waits: 1 + 5 + 1 + 1, shared: 18, head: 7 });
+    expect(alone(ones, 'wide', { alone: 37 })).toMatchObject({ waits: 32, apart: 0 });
+    expect(alone(ones, 'wide', { alone: 48, head: 4 * 48 + 1 })).toMatchObject({ waits: 2, head: 4 * 48 + 1 });
+    expect(alone(ones, 'wide', { alone: 48 }, 2, 1)).toMatchObject({ waits: 32 });
+    expect(alone(ones, 'wide', { alone: 48 }, 1)).toMatchObject({ waits: 0, shared: 58, head: 7 });
   });
 
   it('leaves threads idle where lanes cannot be spread evenly', () => {

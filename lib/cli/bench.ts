@@ -3,7 +3,7 @@ import { randomWithAdapter } from '../adapted_weights.js';
 import { CqilError } from '../errors.js';
 import { kvBytesPerPosition } from '../kv_cache.js';
 import { barriersPerToken, modelBytes } from '../latency/work.js';
-import { describeMachine, measureBandwidth } from '../machine.js';
+import { aloneBytes, describeMachine, measureBandwidth } from '../machine.js';
 import type { Execution } from '../native.js';
 import { resolvePlan } from '../plan.js';
 import { planSummary } from '../plan_diagram.js';
@@ -68,7 +68,7 @@ async function bench(path: string | undefined, options: Options, io: Io): Promis
     const program = model.program(plan);
     // Until it has settled, `auto` uses each execution in turn, and there is no one number of barriers.
     const settled = execution === 'auto' ? model.settledExecution(plan) ?? (plan.groups.length === 0 ? 'wide' : null) : execution;
-    const barriers = settled === 'wide' || settled === 'lanes' ? barriersPerToken(modelBytes(checkpoint, model.kvCache), program, settled, model) : null;
+    const barriers = settled === 'wide' || settled === 'lanes' ? barriersPerToken(modelBytes(checkpoint, model.kvCache, aloneBytes()), program, settled, model) : null;
     return { plan, execution, settledExecution: settled, phases: program.layerPhases, barriersPerToken: barriers, ...timing, bytesPerToken, bandwidthGBs, fractionOfMeasuredBandwidth: bandwidthGBs / measuredGBs };
   });
   const { cpu, cores, isa, memoryBytes } = describeMachine();

@@ -3,7 +3,7 @@ import { readCache, writeCache, type CacheIdentity } from '../cache_file.js';
 import { timingIdentity } from '../cache_identity.js';
 import type { Checkpoint, ModelConfig } from '../checkpoint/types.js';
 import type { KvCache } from '../kv_cache.js';
-import { describeMachine } from '../machine.js';
+import { aloneBytes, describeMachine } from '../machine.js';
 import type { Model } from '../model.js';
 import { calibrate } from './calibrate.js';
 import { idleProcessors } from './idle_processors.js';
@@ -38,7 +38,7 @@ type CalibratedPlacement = Placement & { kvCache: KvCache; activations: Activati
 export async function findCalibration(checkpoint: ShapedCheckpoint, placement: CalibratedPlacement): Promise<Calibration | undefined> {
   const { rates, measured } = Object(await readCache(KIND, identityOf(checkpoint, placement))) as { rates?: unknown; measured?: unknown };
   if (!areRates(rates) || typeof measured !== 'string' || Number.isNaN(Date.parse(measured))) return undefined;
-  return { latency: new LatencyModel(modelBytes(checkpoint, placement.kvCache), placement, rates), measured, busy: false };
+  return { latency: new LatencyModel(modelBytes(checkpoint, placement.kvCache, aloneBytes()), placement, rates), measured, busy: false };
 }
 
 /** That of an earlier run, or a new one, which is kept for later runs unless the machine was busy. Rejects with ABORTED; DISPOSED. */
@@ -50,7 +50,7 @@ export async function calibration(model: Model, checkpoint: ShapedCheckpoint, op
 export async function calibrateAnew(model: Model, checkpoint: ShapedCheckpoint, options: Partial<TimingOptions> = {}, others: readonly Decode[] = []): Promise<Calibration & { others: number[][] }> {
   const { seconds = CALIBRATION_SECONDS, ...rest } = options;
   const idle = model.backend === 'cuda' ? Infinity : await idleProcessors(WATCH_MS);
-  const { latency, scatter, others: timings } = await calibrate(model, modelBytes(checkpoint, model.kvCache), { seconds, ...rest }, others);
+  const { latency, scatter, others: timings } = await calibrate(model, modelBytes(checkpoint, model.kvCache, aloneBytes()), { seconds, ...rest }, others);
   const measured = new Date().toISOString();
   const busy = scatter > BUSY_SCATTER || idle < IDLE_PER_THREAD * model.threads;
   if (!busy) await writeCache(KIND, identityOf(checkpoint, model), { rates: latency.rates, measured });

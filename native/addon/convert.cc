@@ -105,6 +105,7 @@ ModelRequest read_model_request(const Napi::Value& from) {
   if (request.options.threads < 1 || request.options.threads > 1024) mismatch("threads", "between 1 and 1024");
   request.options.device = read_int(spec, "device");
   request.options.activations = read_activations(spec.Get("activations"));
+  request.options.alone_bytes = read_whole(spec, "aloneBytes");
   const Napi::Array files = read_array(spec, "files");
   for (uint32_t i = 0; i < files.Length(); i++) request.weights.files.push_back(files.Get(i).ToString().Utf8Value());
   const Napi::Array tensors = read_array(spec, "tensors");

@@ -9,7 +9,7 @@ extern "C" {
 #endif
 
 // Raised whenever anything in this file changes.
-#define CQIL_BACKEND_ABI 9
+#define CQIL_BACKEND_ABI 10
 
 // Tokens one forward takes at most: the height of activation buffers.
 #define CQIL_MAX_BATCH 256
@@ -217,6 +217,9 @@ typedef struct cqil_model_options {
   // Null, or the model this is a variant of, with the same options otherwise: it outlives this one, calls on sessions of both
   // never overlap, and a tensor with the same data pointer is the same tensor, so that it need not be held twice.
   struct cqil_backend_model* base;
+  // Of the CPU backend: where a token reads at most so many bytes of a layer, its weights and its keys and values, one thread computes it;
+  // 0: all share every layer. The results have the same bits.
+  int64_t alone_bytes;
 } cqil_model_options;
 
 typedef struct cqil_backend_model cqil_backend_model;

@@ -21,6 +21,7 @@ struct CpuModel {
   InterleavedWeights interleaved;
   const cqil_weights& weights;  // as products read them
   const Kernels& kernels;
+  const int64_t alone_bytes;  // see cqil_model_options
   const std::unique_ptr<Team> own_team;
   Team& team;  // the base's, or its own
 
@@ -32,6 +33,7 @@ struct CpuModel {
         interleaved(given, rounded, base ? &base->interleaved : nullptr),
         weights(interleaved.view()),
         kernels(*isa.kernels),
+        alone_bytes(options.alone_bytes),
         own_team(base ? nullptr : new Team(options.threads)),
         team(base ? base->team : *own_team) {}
 };
@@ -61,6 +63,8 @@ struct Scratch {
 };
 
 struct CpuSession {
+  static constexpr size_t kNever = SIZE_MAX;
+
   CpuSession(CpuModel& model, const cqil_program& program, const cqil_session_options& options);
 
   CpuModel& model;
@@ -93,7 +97,7 @@ struct CpuSession {
   Barrier all;                                  // the whole team
   // crews[n - 2][c]: the members of crew c when the team is split in n.
   std::vector<std::vector<std::unique_ptr<Barrier>>> crews;
-  std::atomic<bool> cancelled{false};
+  std::atomic<size_t> stop_at{kNever};  // the phase before which the request was found to be cancelled
 };
 
 }  // namespace cqil

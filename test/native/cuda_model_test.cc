@@ -41,7 +41,7 @@ bool offers(const Model& model, Execution execution) {
 }
 
 std::shared_ptr<Model> model_on(const cqil_backend& backend, WeightsSpec spec) {
-  return std::make_shared<Model>(std::move(spec), backend, cqil_model_options{1, 0, CQIL_ACTIVATIONS_F32, nullptr});
+  return std::make_shared<Model>(std::move(spec), backend, cqil_model_options{1, 0, CQIL_ACTIVATIONS_F32, nullptr, 0});
 }
 
 // Every model once on each backend.
@@ -261,7 +261,7 @@ void test_shared_weights() {
   const auto model = model_on(cuda(), check::small_weights("BF16", 2));
   cqil_backend_model* variant = nullptr;
   cqil_error error = {};
-  const cqil_model_options options = {1, 0, CQIL_ACTIVATIONS_F32, model->backend_model()};
+  const cqil_model_options options = {1, 0, CQIL_ACTIVATIONS_F32, model->backend_model(), 0};
   std::vector<cqil_layer> layers(model->weights().view().layers, model->weights().view().layers + 2);
   std::swap(layers[0].w_down, layers[1].w_down);
   cqil_weights weights = model->weights().view();
@@ -283,10 +283,10 @@ void test_refusals(const Pair& models) {
   const auto deep = model_on(cuda(), check::small_weights("BF16", kEmulated ? 4 : 1000));
   check::throws("OUT_OF_MEMORY", [&] { Session bad(deep, Plan{}, Execution::kWide, 1 << 24); }, "a cache larger than the device");
   check::throws("INVALID_ARGUMENT", [] {
-    Model bad(check::small_weights("F32", 1), cuda(), cqil_model_options{1, 99, CQIL_ACTIVATIONS_F32, nullptr});
+    Model bad(check::small_weights("F32", 1), cuda(), cqil_model_options{1, 99, CQIL_ACTIVATIONS_F32, nullptr, 0});
   }, "no such device");
   check::throws("INVALID_ARGUMENT", [] {
-    Model bad(check::small_weights("F32", 1), cuda(), cqil_model_options{1, -1, CQIL_ACTIVATIONS_F32, nullptr});
+    Model bad(check::small_weights("F32", 1), cuda(), cqil_model_options{1, -1, CQIL_ACTIVATIONS_F32, nullptr, 0});
   }, "a negative device");
 }
 

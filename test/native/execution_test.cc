@@ -16,8 +16,8 @@ struct Meetings {
 };
 
 // During one decoded token with logits, the second, of a model of 6 layers.
-Meetings meetings(const Plan& plan, int32_t threads, cqil_execution execution) {
-  const auto model = check::small_model(threads);
+Meetings meetings(const Plan& plan, int32_t threads, cqil_execution execution, int64_t alone_bytes) {
+  const auto model = check::small_model(threads, "F32", CQIL_ACTIVATIONS_F32, alone_bytes);
   const cqil_backend& backend = model->backend();
   const Program program = compile_program(plan, model->shape().n_layers);
   const cqil_program view = program.view();
@@ -59,8 +59,9 @@ Meetings meetings(const Plan& plan, int32_t threads, cqil_execution execution) {
 
 // test/latency_work.test.ts has the same numbers.
 void test_meetings() {
-  auto expect = [](const char* name, const Plan& plan, int32_t threads, cqil_execution execution, uint32_t team, uint32_t crews) {
-    const Meetings found = meetings(plan, threads, execution);
+  int64_t alone_bytes = 0;
+  auto expect = [&](const char* name, const Plan& plan, int32_t threads, cqil_execution execution, uint32_t team, uint32_t crews) {
+    const Meetings found = meetings(plan, threads, execution, alone_bytes);
     check::that(found.team == team && found.crews == crews,
                 std::string(name) + ": " + std::to_string(found.team) + " and " + std::to_string(found.crews));
   };
@@ -73,6 +74,69 @@ void test_meetings() {
   expect("lanes of crews", mixed, 4, CQIL_LANES, 11, 8);
   mixed.bypass = 1;
   expect("lanes with bypass", mixed, 2, CQIL_LANES, 13, 0);
+
+  // A layer's matrices, and its keys and values of two positions, each padded to 32 values.
+  mixed.bypass = 0;
+  const int64_t layer = 4 * (2 * 72 * 72 + 2 * 36 * 72 + 3 * 123 * 72) + 2 * 2 * 2 * 32 * 4;
+  alone_bytes = layer;
+  expect("alone", Plan{}, 2, CQIL_WIDE, 0, 0);
+  expect("groups together", mixed, 2, CQIL_WIDE, 12, 0);
+  expect("groups in lanes", mixed, 2, CQIL_LANES, 6, 0);
+  expect("crews of one", mixed, 4, CQIL_LANES, 6, 0);
+  alone_bytes = 3 * layer;
+  expect("groups alone", mixed, 2, CQIL_WIDE, 0, 0);
+  alone_bytes = layer - 1;
+  expect("too large to be alone", Plan{}, 2, CQIL_WIDE, 32, 0);
+  mixed.bypass = 1;
+  expect("too large for crews of one", mixed, 4, CQIL_LANES, 13, 8);
+}
+
+// A call that is cancelled ends before the next stage, whoever computes it, and the next call is as if it had not been.
+void test_cancelled() {
+  struct Patience {
+    int asked = 0, until;
+    static int32_t ended(const void* self) {
+      auto* patience = static_cast<Patience*>(const_cast<void*>(self));
+      return ++patience->asked > patience->until;
+    }
+  };
+  Plan mixed;
+  mixed.groups = {{1, 3}, {4, 2}};
+  for (int64_t alone_bytes : {0, 200000, 1 << 30})
+    for (cqil_execution execution : {CQIL_WIDE, CQIL_LANES}) {
+      const auto model = check::small_model(3, "F32", CQIL_ACTIVATIONS_F32, alone_bytes);
+      const cqil_backend& backend = model->backend();
+      const Program program = compile_program(mixed, model->shape().n_layers);
+      const cqil_program view = program.view();
+      const cqil_session_options options = {8, CQIL_F32};
+      cqil_backend_session* session = nullptr;
+      cqil_error error = {};
+      check_status(backend.session_create(model->backend_model(), &view, &options, &session, &error), error);
+      const int32_t id = 3;
+      std::vector<float> logits(static_cast<size_t>(model->shape().vocab_size)), expected;
+      const int questions = 4;  // after the embedding and after each of the stages
+      bool right = true;
+      for (int repeat = 0; repeat < 50; repeat++)
+        for (int until = questions; until >= 0; until--) {
+          Patience patience;
+          patience.until = until;
+          cqil_forward call = {};
+          call.ids = &id;
+          call.n_ids = 1;
+          call.execution = execution;
+          call.output = CQIL_OUTPUT_LOGITS;
+          call.result = logits.data();
+          call.cancelled = Patience::ended;
+          call.cancel_flag = &patience;
+          const cqil_status status = backend.forward(session, &call, &error);
+          right = right && status == (until < questions ? CQIL_ABORTED : CQIL_OK) && patience.asked == std::min(until + 1, questions);
+          if (until < questions) continue;
+          if (expected.empty()) expected = logits;
+          right = right && check::same_bits(logits, expected);
+        }
+      backend.session_destroy(session);
+      check::that(right, "cancelled between stages, alone up to " + std::to_string(alone_bytes) + (execution == CQIL_WIDE ? ", wide" : ", lanes"));
+    }
 }
 
 void test_tuner() {
@@ -101,6 +165,7 @@ void test_tuner() {
 
 int main() {
   test_meetings();
+  test_cancelled();
   test_tuner();
   return check::report("execution");
 }

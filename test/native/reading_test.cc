@@ -39,7 +39,7 @@ void test_interleaved(const char* dtype) {
         if (tensor.role == "q_norm") tensor.cols = 40;
       }
     }
-    return std::make_shared<Model>(std::move(spec), *cpu_backend(), cqil_model_options{threads, 0, CQIL_ACTIVATIONS_INT8, nullptr});
+    return std::make_shared<Model>(std::move(spec), *cpu_backend(), cqil_model_options{threads, 0, CQIL_ACTIVATIONS_INT8, nullptr, 0});
   };
   for (bool odd_heads : {false, true}) {
     if (odd_heads && dtype_info(dtype_from_name(dtype)).block_weights > 32) continue;
@@ -87,7 +87,7 @@ void test_reading(const char* dtype, cqil_activations activations) {
   Session random(small_model(2, dtype, activations), Plan{}, Execution::kWide, 64);
   const std::vector<float> expected = run(random, ids, {37});
   const WeightsSpec spec = in_file(small_weights(dtype), path);
-  auto model = [&] { return std::make_shared<Model>(spec, *cpu_backend(), cqil_model_options{2, 0, activations, nullptr}); };
+  auto model = [&] { return std::make_shared<Model>(spec, *cpu_backend(), cqil_model_options{2, 0, activations, nullptr, 0}); };
   for (uint64_t piece : {uint64_t{1}, uint64_t{100000}, uint64_t{1} << 30}) {
     const auto read = model();
     std::atomic<uint64_t> bytes{0};

@@ -40,10 +40,27 @@ void test_same_bits(const char* dtype, const Plan& plan) {
       }
 }
 
+// The same promise where small layers are computed by one thread: all of them, or as long as little is cached.
+void test_alone(const char* dtype, cqil_activations activations) {
+  const std::vector<int32_t> ids = some_ids(37);
+  const Plan plan = mixed_plan(1, false);
+  Session first(small_model(1, dtype, activations), plan, Execution::kWide, 64);
+  const std::vector<float> expected = run(first, ids, {37});
+  const int64_t matrices = dtype[0] == 'Q' ? (3 * 256 * 256 + 3 * 512 * 256) / 32 * 34 : 4 * (2 * 72 * 72 + 2 * 36 * 72 + 3 * 123 * 72);
+  for (int64_t alone_bytes : {matrices + 10000, int64_t{1} << 30})
+    for (int threads : {2, 3, 5})
+      for (Execution execution : {Execution::kWide, Execution::kLanes, Execution::kAuto})
+        for (const auto& pieces : {std::vector<size_t>{1}, std::vector<size_t>{20, 1, 3}}) {
+          Session session(small_model(threads, dtype, activations, alone_bytes), plan, execution, 64);
+          check::that(check::same_bits(run(session, ids, pieces), expected),
+                      std::string(dtype) + " alone up to " + std::to_string(alone_bytes) + ", threads " + std::to_string(threads));
+        }
+}
+
 // Rows of more columns than one chunk of a panel has: a prompt, whose products go by panels, gives what its tokens give one by one.
 void test_long_rows() {
   for (const char* dtype : {"F32", "BF16", "Q8_0", "Q4_0", "Q4_K", "Q5_K", "Q6_K"}) {
-    const auto model = std::make_shared<Model>(small_weights(dtype, 2, false, dtype[0] == 'Q' ? 1280 : 1115), *cpu_backend(), cqil_model_options{1, 0, CQIL_ACTIVATIONS_F32, nullptr});
+    const auto model = std::make_shared<Model>(small_weights(dtype, 2, false, dtype[0] == 'Q' ? 1280 : 1115), *cpu_backend(), cqil_model_options{1, 0, CQIL_ACTIVATIONS_F32, nullptr, 0});
     Session whole(model, Plan{}, Execution::kWide, 64), single(model, Plan{}, Execution::kWide, 64);
     const std::vector<int32_t> ids = some_ids(37);
     check::that(check::same_bits(run(whole, ids, {37}), run(single, ids, {1})), std::string(dtype) + " in chunks and row by row");
@@ -232,6 +249,12 @@ void test_timeline() {
   request.output = CQIL_OUTPUT_LOGITS;
   for (int threads : {1, 2, 3, 5})
     for (Execution execution : {Execution::kWide, Execution::kLanes}) {
+      if (execution == Execution::kWide) {
+        Session alone(small_model(threads, "F32", CQIL_ACTIVATIONS_F32, 1 << 30), plan, execution, 8);
+        const std::vector<cqil_span> spans = alone.timeline(request);
+        const bool first_only = std::all_of(spans.begin(), spans.end(), [](const cqil_span& span) { return span.thread == 0; });
+        check::that(first_only && spans.size() == program.phases.size(), "timeline of one of " + std::to_string(threads) + " threads");
+      }
       const std::string name = "timeline of " + std::to_string(threads) + (execution == Execution::kWide ? " threads, wide: " : " threads, lanes: ");
       Session session(small_model(threads), plan, execution, 8), untimed(small_model(threads), plan, execution, 8);
       const std::vector<cqil_span> spans = session.timeline(request);
@@ -304,6 +327,8 @@ int main() {
   for (const char* dtype : {"F16", "BF16", "Q8_0", "Q4_0", "Q4_K", "Q5_K", "Q6_K"}) test_same_bits(dtype, mixed_plan(1, false));
   for (const char* dtype : {"F32", "Q8_0"}) test_kv_formats(dtype);
   for (const char* dtype : {"F32", "Q8_0", "Q4_0", "Q4_K", "Q5_K", "Q6_K"}) test_int8(dtype);
+  test_alone("F32", CQIL_ACTIVATIONS_F32);
+  test_alone("Q8_0", CQIL_ACTIVATIONS_INT8);
   test_long_rows();
   test_cache_bytes();
   test_groups_of_one();

@@ -47,8 +47,10 @@ inline cqil::WeightsSpec small_weights(const char* dtype = "F32", int32_t layers
   return spec;
 }
 
-inline std::shared_ptr<cqil::Model> small_model(int32_t threads, const char* dtype = "F32", cqil_activations activations = CQIL_ACTIVATIONS_F32) {
-  return std::make_shared<cqil::Model>(small_weights(dtype), *cqil::cpu_backend(), cqil_model_options{threads, 0, activations, nullptr});
+// Its threads share every layer unless alone_bytes is given.
+inline std::shared_ptr<cqil::Model> small_model(int32_t threads, const char* dtype = "F32", cqil_activations activations = CQIL_ACTIVATIONS_F32,
+                                                int64_t alone_bytes = 0) {
+  return std::make_shared<cqil::Model>(small_weights(dtype), *cqil::cpu_backend(), cqil_model_options{threads, 0, activations, nullptr, alone_bytes});
 }
 
 }  // namespace check
