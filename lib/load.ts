@@ -69,8 +69,8 @@ async function load(checkpoint: Checkpoint, placement: Placement, options: LoadO
       choices: await ExecutionChoices.open(timingIdentity(native.describeMachine(), { backend, threads, kvCache, activations }, checkpoint)),
       model: await import('./model.js'),
     });
-    // Both have ended when this has: nobody disposes of a model that is being read. What is needed after the weights only is imported beside
-    // them: it takes Node.js longer to load than to run.
+    // Both have ended when this has: nobody disposes of a model that is being read. What is needed only after the weights is imported beside
+    // them: Node.js takes longer to load it than to run it.
     const [weights, rest] = await Promise.allSettled([backend === 'cpu' ? readWeights(handle, total, options) : undefined, readTheRest()]);
     if (weights.status === 'rejected') throw weights.reason;
     if (rest.status === 'rejected') throw rest.reason;

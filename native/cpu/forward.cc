@@ -11,8 +11,8 @@ namespace {
 
 constexpr int kPhasesPerStage = 5;
 constexpr int kAllLanes = -1;
-// After a program of layers that one thread computes, waking the others for the output projection takes as long as reading so many more bytes
-// than alone_bytes, at which meeting five times does: on Zen 5, 0.04 ms.
+// After layers that one thread has computed, the others sleep: to wake them for the output projection pays from so many times alone_bytes on
+// (0.04 ms of one thread's reading, on Zen 5).
 constexpr int64_t kAloneHead = 4;
 
 int64_t nanoseconds() {
