@@ -114,7 +114,8 @@ function aloneWork(bytes: ModelBytes, { kind, layers }: Phase, threads: number, 
   const waits = joins ? 1 : 0;
   if (kind === 'embed') return work({ waits });
   if (kind === 'head' && !token.logits) return work({});
-  const streamed = kind === 'head' ? bytes.head : layers.reduce((sum, layer) => sum + bytes.layers[layer]![kind], 0);
+  if (kind === 'head') return work({ waits, head: bytes.head, idle: bytes.head * (threads - 1) });
+  const streamed = layers.reduce((sum, layer) => sum + bytes.layers[layer]![kind], 0);
   const kv = kind === 'attention' ? kvBytes(bytes, layers.length, 1, token) * threads : 0;
   return work({ waits, apart: streamed, idle: streamed * (threads - 1), kv });
 }
