@@ -15,7 +15,7 @@ export interface LoadOptions {
   execution?: Execution | 'devices';
   /** Index of the CUDA device; this version computes on one. Default [0]. */
   devices?: readonly number[];
-  /** Threads of the CPU backend; layers of which a token reads under 640 KB it computes with one of them. Default: one per physical core, or 1 for weights under 4 MB. */
+  /** Threads of the CPU backend; layers of which a token reads under 512 KB it computes with one of them. Default: one per physical core, or 1 for weights under 4 MB. */
   threads?: number;
   /** Positions of sessions that do not say, and the most a generation takes. Default: the model's own, up to 4096 for sessions. */
   contextLength?: number;

@@ -6,10 +6,10 @@ import { expectOption } from './options.js';
 /** Below this, joining threads after every phase costs more than they save. */
 const ONE_THREAD_BYTES = 4 * 2 ** 20;
 /**
- * On Zen 5, for a token of layers of 0.42, 0.85 and 1.06 MB, two threads take 1.25, 0.8 and 0.7 times as long as one where nothing else runs,
- * and 1.6, 1.0 and 0.85 times in a generation, whose JavaScript has no processor of its own beside them.
+ * On Zen 5, for a token of layers of 0.42, 0.47, 0.85 and 1.06 MB, two threads take 1.2, 0.9, 0.8 and 0.7 times as long as one where nothing else
+ * runs, and 1.2 to 1.6, 1.0 to 1.2, 1.0 and 0.85 times in a generation, whose JavaScript has no processor of its own beside them.
  */
-const ALONE_BYTES = 640 * 2 ** 10;
+const ALONE_BYTES = 512 * 2 ** 10;
 
 /** What this machine has. */
 export function describeMachine(): MachineInfo {
