@@ -44,6 +44,20 @@ export class ByteReader {
     await this.fill(Math.min(length, this.left));
   }
 
+  /** The next `length` bytes, which stand in the window; valid until it moves. */
+  view(length: number, what: string): DataView {
+    if (length > this.window.length - this.cursor) throw this.invalid(`ends before ${what}: ${length} bytes expected, ${this.left} left ${this.where()}`);
+    const view = new DataView(this.window.buffer, this.window.byteOffset + this.cursor, length);
+    this.cursor += length;
+    return view;
+  }
+
+  /** The same of bytes that may not stand there yet. */
+  async take(length: number, what: string): Promise<DataView> {
+    if (length <= this.left) await this.fill(length);
+    return this.view(length, what);
+  }
+
   u32(what: string): number {
     return this.view(4, what).getUint32(0, true);
   }
@@ -65,15 +79,12 @@ export class ByteReader {
 
   /** A 64-bit length and that many bytes of UTF-8, both in the window. */
   name(maxBytes: number, what: string): string {
-    const length = this.textLength(maxBytes, what);
-    return this.text(length, what);
+    return textOf(this.view(this.textLength(maxBytes, what), what));
   }
 
   /** The same of any length. */
   async string(what: string): Promise<string> {
-    const length = this.textLength(this.limit, what);
-    await this.reach(length);
-    return this.text(length, what);
+    return textOf(await this.take(this.textLength(this.limit, what), what));
   }
 
   /** `length` strings in a row, which are not decoded. Those in the window are passed without awaiting: a vocabulary has 100,000 and more. */
@@ -85,11 +96,10 @@ export class ByteReader {
       parts.push(this.window.subarray(start, this.cursor));
       const element = `an element of ${what}`;
       await this.reach(8);
-      const bytes = this.textLength(this.limit, element);
+      const bytes = 8 + this.textLength(this.limit, element);
       this.cursor -= 8;
-      await this.reach(8 + bytes);
-      start = this.cursor;
-      this.view(8 + bytes, element);
+      await this.take(bytes, element);
+      start = this.cursor - bytes;
     }
     parts.push(this.window.subarray(start, this.cursor));
     return new EncodedStrings(length, parts);
@@ -110,34 +120,9 @@ export class ByteReader {
     return length;
   }
 
-  private text(length: number, what: string): string {
-    this.expect(length, what);
-    const text = this.window.toString('utf8', this.cursor, this.cursor + length);
-    this.cursor += length;
-    return text;
-  }
-
-  /** The next `length` bytes, which stand in the window; valid until it moves. */
-  view(length: number, what: string): DataView {
-    this.expect(length, what);
-    const view = new DataView(this.window.buffer, this.window.byteOffset + this.cursor, length);
-    this.cursor += length;
-    return view;
-  }
-
-  /** The same of bytes that may not stand there yet. */
-  async take(length: number, what: string): Promise<DataView> {
-    if (length <= this.left) await this.fill(length);
-    return this.view(length, what);
-  }
-
   /** Bytes that may still be read. */
   private get left(): number {
     return this.limit - this.position;
-  }
-
-  private expect(length: number, what: string): void {
-    if (length > this.window.length - this.cursor) throw this.invalid(`ends before ${what}: ${length} bytes expected, ${this.left} left ${this.where()}`);
   }
 
   private async fill(length: number): Promise<void> {
@@ -174,4 +159,8 @@ export class ByteReader {
   invalid(problem: string): CqilError {
     return new CqilError('INVALID_CHECKPOINT', `${this.path} ${problem}.`);
   }
+}
+
+function textOf({ buffer, byteOffset, byteLength }: DataView): string {
+  return Buffer.from(buffer, byteOffset, byteLength).toString('utf8');
 }
