@@ -188,13 +188,12 @@ function parseMerges(merges: unknown, vocab: ReadonlyMap<string, number>): Merge
   const cuts = new Int32Array(merges.length);
   for (let index = 0; index < merges.length; index++) {
     const merge: unknown = merges[index];
-    const [left, right, ...rest]: unknown[] = typeof merge === 'string' ? halves(merge) : Array.isArray(merge) ? merge : [];
-    if (typeof left !== 'string' || typeof right !== 'string' || rest.length > 0) {
-      throw invalidTokenizer(`Merge ${index} is ${quote(merge)}; expected two pieces.`);
-    }
+    const cut = cutOf(merge);
+    if (cut < 0) throw invalidTokenizer(`Merge ${index} is ${quote(merge)}; expected two pieces.`);
+    const [left, right] = typeof merge === 'string' ? [merge.slice(0, cut), merge.slice(cut + 1)] : (merge as [string, string]);
     const id = vocab.get(left + right);
     if (id === undefined) throw invalidTokenizer(`Merge ${index} gives ${quote(left + right)}, which is not in the vocabulary.`);
-    cuts[index] = left.length;
+    cuts[index] = cut;
     previous[index] = lastOf[id]!;
     lastOf[id] = index;
   }
@@ -207,9 +206,14 @@ function parseMerges(merges: unknown, vocab: ReadonlyMap<string, number>): Merge
   };
 }
 
-function halves(merge: string): string[] {
-  const space = merge.indexOf(' ');
-  return space < 0 || merge.indexOf(' ', space + 1) >= 0 ? [] : [merge.slice(0, space), merge.slice(space + 1)];
+/** The length of the left of a merge's two pieces, which stand apart or around a space; -1 where there are not two. */
+function cutOf(merge: unknown): number {
+  if (typeof merge === 'string') {
+    const space = merge.indexOf(' ');
+    return merge.indexOf(' ', space + 1) < 0 ? space : -1;
+  }
+  const isPair = Array.isArray(merge) && merge.length === 2 && typeof merge[0] === 'string' && typeof merge[1] === 'string';
+  return isPair ? (merge[0] as string).length : -1;
 }
 
 export function isTokenId(value: unknown): value is number {
