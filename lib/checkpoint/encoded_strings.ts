@@ -9,14 +9,16 @@ export class EncodedStrings implements GgufStrings {
   constructor(readonly length: number, private readonly parts: readonly Buffer[]) {}
 
   decode(): string[] {
-    const strings: string[] = [];
+    return [...this];
+  }
+
+  *[Symbol.iterator](): Iterator<string> {
     for (const part of this.parts) {
       for (let at = 0; at < part.length; ) {
         const start = at + 8;
         at = start + part.readUInt32LE(at);
-        strings.push(part.toString('utf8', start, at));
+        yield part.toString('utf8', start, at);
       }
     }
-    return strings;
   }
 }

@@ -98,7 +98,7 @@ export type GgufValue = number | bigint | boolean | string | GgufArray;
 export type GgufArray = GgufStrings | number[] | bigint[] | boolean[] | Float32Array | Int32Array | Uint32Array | GgufArray[];
 
 /** Strings of a GGUF file, which are decoded whenever they are asked for. */
-export interface GgufStrings {
+export interface GgufStrings extends Iterable<string> {
   readonly length: number;
   decode(): string[];
 }

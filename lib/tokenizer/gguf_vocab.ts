@@ -95,7 +95,7 @@ function convertByteLevel(metadata: Metadata, pieces: string[], types: ArrayLike
       model: {
         type: 'BPE',
         vocab: vocabularyOf(pieces),
-        merges: readMerges(metadata),
+        merges: metadata.get('tokenizer.ggml.merges'),
         unk_token: null,
         ignore_merges: rule.ignoreMerges === true,
       },
@@ -149,11 +149,6 @@ function readPieces(metadata: Metadata): string[] {
     throw invalidTokenizer(`tokenizer.ggml.tokens has ${pieces.length} strings; expected 1 to ${MAX_VOCAB_SIZE}.`);
   }
   return pieces.decode();
-}
-
-function readMerges(metadata: Metadata): unknown {
-  const merges = metadata.get('tokenizer.ggml.merges');
-  return isStrings(merges) ? merges.decode() : merges;
 }
 
 function isStrings(value: GgufValue | undefined): value is GgufStrings {

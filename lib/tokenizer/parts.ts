@@ -3,7 +3,7 @@ export type MergeRank = (left: string, right: string) => number | undefined;
 
 /** What a tokenizer is built from, whatever file it came from. */
 export interface TokenizerParts {
-  /** As in tokenizer.json; the model's vocabulary may be a Map, and its merges a MergeRank. */
+  /** As in tokenizer.json; the model's vocabulary may be a Map, and its merges a MergeRank, or iterable and of a known length. */
   json: unknown;
   /** As in tokenizer_config.json. */
   config: Record<string, unknown>;

@@ -180,14 +180,14 @@ function parseVocab(vocab: unknown): Map<string, number> {
  */
 function parseMerges(merges: unknown, vocab: ReadonlyMap<string, number>): MergeRank {
   if (typeof merges === 'function') return merges as MergeRank;
-  if (!Array.isArray(merges)) throw invalidTokenizer(`The merges are ${quote(merges)}; expected an array.`);
+  if (!isList(merges)) throw invalidTokenizer(`The merges are ${quote(merges)}; expected an array.`);
   let idLimit = 0;
   for (const id of vocab.values()) idLimit = Math.max(idLimit, id + 1);
   const lastOf = new Int32Array(idLimit).fill(-1);
   const previous = new Int32Array(merges.length);
   const cuts = new Int32Array(merges.length);
-  for (let index = 0; index < merges.length; index++) {
-    const merge: unknown = merges[index];
+  let index = 0;
+  for (const merge of merges) {
     const cut = cutOf(merge);
     if (cut < 0) throw invalidTokenizer(`Merge ${index} is ${quote(merge)}; expected two pieces.`);
     const [left, right] = typeof merge === 'string' ? [merge.slice(0, cut), merge.slice(cut + 1)] : (merge as [string, string]);
@@ -195,7 +195,7 @@ function parseMerges(merges: unknown, vocab: ReadonlyMap<string, number>): Merge
     if (id === undefined) throw invalidTokenizer(`Merge ${index} gives ${quote(left + right)}, which is not in the vocabulary.`);
     cuts[index] = cut;
     previous[index] = lastOf[id]!;
-    lastOf[id] = index;
+    lastOf[id] = index++;
   }
   return (left, right) => {
     const id = vocab.get(left + right);
@@ -204,6 +204,10 @@ function parseMerges(merges: unknown, vocab: ReadonlyMap<string, number>): Merge
     while (index >= 0 && cuts[index] !== left.length) index = previous[index]!;
     return index < 0 ? undefined : index;
   };
+}
+
+function isList(value: unknown): value is Iterable<unknown> & { length: number } {
+  return Object(value) === value && Symbol.iterator in (value as object) && 'length' in (value as object);
 }
 
 /** The length of the left of a merge's two pieces, which stand apart or around a space; -1 where there are not two. */
