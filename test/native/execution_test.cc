@@ -10,39 +10,24 @@ using namespace cqil;
 
 namespace {
 
-struct Meetings {
-  uint32_t team = 0;
-  uint32_t crews = 0;  // of the crew of each way to split the team that meets most, summed over the ways
-};
+// A session of the backend's own table, of a model of 6 layers, and one token for it.
+class OneSession {
+ public:
+  OneSession(const Plan& plan, int32_t threads, int64_t alone_bytes)
+      : model_(check::small_model(threads, "F32", CQIL_ACTIVATIONS_F32, alone_bytes)),
+        program_(compile_program(plan, model_->shape().n_layers)) {
+    logits.resize(static_cast<size_t>(model_->shape().vocab_size));
+    const cqil_program view = program_.view();
+    const cqil_session_options options = {8, CQIL_F32};
+    cqil_error error = {};
+    check_status(model_->backend().session_create(model_->backend_model(), &view, &options, &session_, &error), error);
+  }
+  ~OneSession() { model_->backend().session_destroy(session_); }
 
-// During one decoded token with logits, the second, of a model of 6 layers.
-Meetings meetings(const Plan& plan, int32_t threads, cqil_execution execution, int64_t alone_bytes) {
-  const auto model = check::small_model(threads, "F32", CQIL_ACTIVATIONS_F32, alone_bytes);
-  const cqil_backend& backend = model->backend();
-  const Program program = compile_program(plan, model->shape().n_layers);
-  const cqil_program view = program.view();
-  cqil_session_options options = {};
-  options.context_length = 8;
-  options.kv_dtype = CQIL_F32;
-  cqil_backend_session* session = nullptr;
-  cqil_error error = {};
-  check_status(backend.session_create(model->backend_model(), &view, &options, &session, &error), error);
-  const CpuSession& cpu = *reinterpret_cast<CpuSession*>(session);
-  auto count = [&] {
-    Meetings found;
-    found.team = cpu.all.rounds();
-    for (const auto& split : cpu.crews) {
-      uint32_t most = 0;
-      for (const auto& crew : split) most = std::max(most, crew->rounds());
-      found.crews += most;
-    }
-    return found;
-  };
-  const int32_t id = 3;
-  std::vector<float> logits(static_cast<size_t>(model->shape().vocab_size));
-  Meetings before;
-  for (int32_t position = 0; position < 2; position++) {
-    before = count();
+  const CpuSession& cpu() const { return *reinterpret_cast<CpuSession*>(session_); }
+  // Fills the logits, unless the call is cancelled.
+  cqil_status decode(int32_t position, cqil_execution execution, int32_t (*cancelled)(const void*) = nullptr, const void* cancel_flag = nullptr) {
+    const int32_t id = 3;
     cqil_forward call = {};
     call.ids = &id;
     call.n_ids = 1;
@@ -50,10 +35,42 @@ Meetings meetings(const Plan& plan, int32_t threads, cqil_execution execution, i
     call.execution = execution;
     call.output = CQIL_OUTPUT_LOGITS;
     call.result = logits.data();
-    check_status(backend.forward(session, &call, &error), error);
+    call.cancelled = cancelled;
+    call.cancel_flag = cancel_flag;
+    cqil_error error = {};
+    return model_->backend().forward(session_, &call, &error);
   }
+
+  std::vector<float> logits;
+
+ private:
+  const std::shared_ptr<Model> model_;
+  const Program program_;
+  cqil_backend_session* session_ = nullptr;
+};
+
+struct Meetings {
+  uint32_t team = 0;
+  uint32_t crews = 0;  // of the crew of each way to split the team that meets most, summed over the ways
+};
+
+// During one decoded token with logits, the second.
+Meetings meetings(const Plan& plan, int32_t threads, cqil_execution execution, int64_t alone_bytes) {
+  OneSession session(plan, threads, alone_bytes);
+  auto count = [&] {
+    Meetings found;
+    found.team = session.cpu().all.rounds();
+    for (const auto& split : session.cpu().crews) {
+      uint32_t most = 0;
+      for (const auto& crew : split) most = std::max(most, crew->rounds());
+      found.crews += most;
+    }
+    return found;
+  };
+  check::that(session.decode(0, execution) == CQIL_OK, "the first token");
+  const Meetings before = count();
+  check::that(session.decode(1, execution) == CQIL_OK, "the second token");
   const Meetings after = count();
-  backend.session_destroy(session);
   return {after.team - before.team, after.crews - before.crews};
 }
 
@@ -104,37 +121,20 @@ void test_cancelled() {
   mixed.groups = {{1, 3}, {4, 2}};
   for (int64_t alone_bytes : {0, 200000, 1 << 30})
     for (cqil_execution execution : {CQIL_WIDE, CQIL_LANES}) {
-      const auto model = check::small_model(3, "F32", CQIL_ACTIVATIONS_F32, alone_bytes);
-      const cqil_backend& backend = model->backend();
-      const Program program = compile_program(mixed, model->shape().n_layers);
-      const cqil_program view = program.view();
-      const cqil_session_options options = {8, CQIL_F32};
-      cqil_backend_session* session = nullptr;
-      cqil_error error = {};
-      check_status(backend.session_create(model->backend_model(), &view, &options, &session, &error), error);
-      const int32_t id = 3;
-      std::vector<float> logits(static_cast<size_t>(model->shape().vocab_size)), expected;
+      OneSession session(mixed, 3, alone_bytes);
+      std::vector<float> expected;
       const int questions = 4;  // after the embedding and after each of the stages
       bool right = true;
       for (int repeat = 0; repeat < 50; repeat++)
         for (int until = questions; until >= 0; until--) {
           Patience patience;
           patience.until = until;
-          cqil_forward call = {};
-          call.ids = &id;
-          call.n_ids = 1;
-          call.execution = execution;
-          call.output = CQIL_OUTPUT_LOGITS;
-          call.result = logits.data();
-          call.cancelled = Patience::ended;
-          call.cancel_flag = &patience;
-          const cqil_status status = backend.forward(session, &call, &error);
+          const cqil_status status = session.decode(0, execution, Patience::ended, &patience);
           right = right && status == (until < questions ? CQIL_ABORTED : CQIL_OK) && patience.asked == std::min(until + 1, questions);
           if (until < questions) continue;
-          if (expected.empty()) expected = logits;
-          right = right && check::same_bits(logits, expected);
+          if (expected.empty()) expected = session.logits;
+          right = right && check::same_bits(session.logits, expected);
         }
-      backend.session_destroy(session);
       check::that(right, "cancelled between stages, alone up to " + std::to_string(alone_bytes) + (execution == CQIL_WIDE ? ", wide" : ", lanes"));
     }
 }
