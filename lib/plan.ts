@@ -258,12 +258,12 @@ function parseJson(text: string, where: string): unknown {
   }
 }
 
-/** Where a JSON syntax error is: V8's message gives an offset, quotes the place, or says that the text ends too early. */
+/** V8's message with the place as line and column, which only newer versions say, after the offset. Some messages quote the place instead. */
 function jsonProblem(text: string, message: string): string {
-  const offset = /at position (\d+)$/.exec(message)?.[1]; // newer versions of V8 add line and column themselves
-  if (offset === undefined) return message;
-  const before = text.slice(0, Number(offset)).split('\n');
-  return `${message} (line ${before.length}, column ${before.at(-1)!.length + 1})`;
+  const place = / at position (\d+)(?: \(line \d+ column \d+\))?$/.exec(message);
+  if (!place) return message;
+  const before = text.slice(0, Number(place[1])).split('\n');
+  return `${message.slice(0, place.index)} at line ${before.length}, column ${before.at(-1)!.length + 1}`;
 }
 
 function isRecord(value: unknown): value is Record<string, unknown> {
