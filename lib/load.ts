@@ -6,7 +6,7 @@ import { timingIdentity } from './cache_identity.js';
 import { openLora } from './checkpoint/lora.js';
 import { openCheckpoint } from './checkpoint/open.js';
 import { syntheticCheckpoint } from './checkpoint/synthetic.js';
-import type { Checkpoint, DType, TensorInfo, TokenizerSource } from './checkpoint/types.js';
+import type { Checkpoint, DType, TensorInfo } from './checkpoint/types.js';
 import { CqilError } from './errors.js';
 import { ExecutionChoices } from './execution_choices.js';
 import { chooseKvCache } from './kv_cache.js';
@@ -65,7 +65,7 @@ async function load(checkpoint: Checkpoint, placement: Placement, options: LoadO
   try {
     if (backend === 'cuda') onProgress?.({ phase: 'read', loaded: total, total });
     const readTheRest = async () => ({
-      tokenizer: await readTokenizer(checkpoint.tokenizer, config.vocabSize),
+      tokenizer: await readTokenizer(checkpoint, signal),
       choices: await ExecutionChoices.open(timingIdentity(native.describeMachine(), { backend, threads, kvCache, activations }, checkpoint)),
       model: await import('./model.js'),
     });
@@ -134,10 +134,10 @@ async function loadOn(wanted: Placement, spec: Omit<ModelSpec, 'backend' | 'acti
 }
 
 /** A model without a usable tokenizer still computes on token ids, so the reason is kept for whoever asks for text. */
-async function readTokenizer(source: TokenizerSource, vocabSize: number): Promise<Tokenizer | CqilError> {
+async function readTokenizer(checkpoint: Checkpoint, signal: AbortSignal | undefined): Promise<Tokenizer | CqilError> {
   const { loadTokenizer } = await import('./tokenizer/index.js');
   try {
-    return loadTokenizer(source, vocabSize);
+    return await loadTokenizer(await checkpoint.readTokenizer(), checkpoint.config.vocabSize, signal);
   } catch (error) {
     if (error instanceof CqilError) return error;
     throw error;

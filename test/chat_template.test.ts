@@ -50,11 +50,11 @@ function expectedOf(entry: Case): string {
 }
 
 describeShared('chat templates rendered by llama.cpp', () => {
-  it('come out the same, all 30', () => {
+  it('come out the same, all 30', async () => {
     const { conversation, cases } = readJson('chat-templates', 'llamacpp-cases', 'cases.json') as { conversation: ChatMessage[]; cases: Case[] };
     expect([cases.length, Object.keys(DIFFERENT).length]).toEqual([30, 8]);
     for (const entry of cases) {
-      const tokenizer = withTemplate(entry.template_str, entry);
+      const tokenizer = await withTemplate(entry.template_str, entry);
       const render = (options?: ChatOptions): string => tokenizer.applyChatTemplate(conversation, options);
       const renderMerged = (): string => tokenizer.applyChatTemplate(withoutSystemRole(conversation));
       const [actual, expected] = DIFFERENT[entry.name]?.(render, renderMerged, entry) ?? [render(), expectedOf(entry)];
@@ -64,27 +64,27 @@ describeShared('chat templates rendered by llama.cpp', () => {
 });
 
 describeShared('chat templates of real models', () => {
-  it('render a conversation', () => {
+  it('render a conversation', async () => {
     const folder = sharedData('chat-templates', 'llamacpp-templates');
     // Firefunction's needs to know the time and its functions.
     const variables = { tools: [], datetime: '1 Jan 2030', functions: '[]' };
     for (const file of readdirSync(folder).filter((name) => name.endsWith('.jinja'))) {
-      const tokenizer = withTemplate(readFileSync(`${folder}/${file}`, 'utf8'), { bos_token: '<s>', eos_token: '</s>' });
+      const tokenizer = await withTemplate(readFileSync(`${folder}/${file}`, 'utf8'), { bos_token: '<s>', eos_token: '</s>' });
       expect(tokenizer.applyChatTemplate(HELLO, variables), file).toContain('Hello');
     }
   });
 
-  it('take tools and further variables', () => {
+  it('take tools and further variables', async () => {
     const template = readFileSync(sharedData('chat-templates', 'llamacpp-templates', 'meta-llama-Llama-3.1-8B-Instruct.jinja'), 'utf8');
     const tools = [{ type: 'function', function: { name: 'weather', parameters: {} } }];
-    const rendered = withTemplate(template, { bos_token: '<|begin_of_text|>' }).applyChatTemplate(HELLO, { tools, date_string: '1 Jan 2030' });
+    const rendered = (await withTemplate(template, { bos_token: '<|begin_of_text|>' })).applyChatTemplate(HELLO, { tools, date_string: '1 Jan 2030' });
     expect(rendered).toMatch(/^<\|begin_of_text\|>[^]*1 Jan 2030[^]*"weather"/);
   });
 
-  it('give a prompt that is encoded with one BOS', () => {
+  it('give a prompt that is encoded with one BOS', async () => {
     const source = folderSource('tokenizers', 'llama-1-2');
     if (source.kind !== 'huggingface') throw new Error('not a Hugging Face tokenizer');
-    const tokenizer = loadTokenizer({ ...source, chatTemplate: '{{ bos_token }}[INST] {{ messages[0].content }} [/INST]' });
+    const tokenizer = await loadTokenizer({ ...source, chatTemplate: '{{ bos_token }}[INST] {{ messages[0].content }} [/INST]' });
     const prompt = tokenizer.applyChatTemplate(HELLO);
     expect(prompt).toBe('<s>[INST] Hello [/INST]');
     const ids = tokenizer.encode(prompt, { addSpecialTokens: false });
@@ -94,25 +94,25 @@ describeShared('chat templates of real models', () => {
 });
 
 describe('applyChatTemplate', () => {
-  it('opens the answer unless told not to', () => {
-    const tokenizer = withTemplate(CHATML);
+  it('opens the answer unless told not to', async () => {
+    const tokenizer = await withTemplate(CHATML);
     expect(tokenizer.chatTemplate).toBe(CHATML);
     expect(tokenizer.applyChatTemplate(HELLO)).toBe('<|im_start|>user\nHello<|im_end|>\n<|im_start|>assistant\n');
     expect(tokenizer.applyChatTemplate(HELLO, { addGenerationPrompt: false })).toBe('<|im_start|>user\nHello<|im_end|>\n');
   });
 
-  it("takes a folder's own template file before the configuration's, and the default of several", () => {
+  it("takes a folder's own template file before the configuration's, and the default of several", async () => {
     const source = { kind: 'huggingface', json: TINY_JSON, generationConfig: undefined } as const;
     const several = [{ name: 'tool_use', template: 'tools' }, { name: 'default', template: 'plain' }];
-    expect(loadTokenizer({ ...source, config: { chat_template: several } }).applyChatTemplate(HELLO)).toBe('plain');
-    expect(loadTokenizer({ ...source, config: { chat_template: several }, chatTemplate: 'file' }).applyChatTemplate(HELLO)).toBe('file');
+    expect((await loadTokenizer({ ...source, config: { chat_template: several } })).applyChatTemplate(HELLO)).toBe('plain');
+    expect((await loadTokenizer({ ...source, config: { chat_template: several }, chatTemplate: 'file' })).applyChatTemplate(HELLO)).toBe('file');
   });
 
-  it('says what is wrong', () => {
-    expectCode('INVALID_ARGUMENT', () => tinyTokenizer().applyChatTemplate(HELLO), /no chat template/);
-    expectCode('INVALID_TOKENIZER', () => withTemplate('{% for %}').applyChatTemplate(HELLO), /cannot be parsed/);
-    expectCode('INVALID_ARGUMENT', () => withTemplate("{{ raise_exception('roles must alternate') }}").applyChatTemplate(HELLO), /roles must alternate/);
-    const tokenizer = withTemplate(CHATML);
+  it('says what is wrong', async () => {
+    const [none, broken, refusing, tokenizer] = await Promise.all([tinyTokenizer(), withTemplate('{% for %}'), withTemplate("{{ raise_exception('roles must alternate') }}"), withTemplate(CHATML)]);
+    expectCode('INVALID_ARGUMENT', () => none.applyChatTemplate(HELLO), /no chat template/);
+    expectCode('INVALID_TOKENIZER', () => broken.applyChatTemplate(HELLO), /cannot be parsed/);
+    expectCode('INVALID_ARGUMENT', () => refusing.applyChatTemplate(HELLO), /roles must alternate/);
     expectCode('INVALID_ARGUMENT', () => tokenizer.applyChatTemplate([]), /at least one message/);
     expectCode('INVALID_ARGUMENT', () => tokenizer.applyChatTemplate([{ content: 'Hello' } as never]), /Message 0 has no role/);
   });

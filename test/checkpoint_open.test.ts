@@ -1,12 +1,14 @@
 import { copyFileSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
 import { describe, expect, it } from 'vitest';
+import { EncodedStrings } from '../lib/checkpoint/encoded_strings.js';
 import { readGguf } from '../lib/checkpoint/gguf.js';
 import { openCheckpoint } from '../lib/checkpoint/open.js';
 import { SYNTHETIC_SHAPES, syntheticCheckpoint } from '../lib/checkpoint/synthetic.js';
 import type { Architecture, Checkpoint, DType, GgufStrings, GgufValue } from '../lib/checkpoint/types.js';
 import { readWeights } from './reference/weights.js';
 import { array, ggufFile, text, u32 } from '../tools/gguf/gguf_writer.mjs';
+import { expectRejection } from './support/expect_code.js';
 import { writeRandomModel } from './support/random_model.js';
 import { describeShared, sharedData } from './support/shared_data.js';
 import { tempFolder } from './support/temp_folder.js';
@@ -24,7 +26,7 @@ describeShared('real models', () => {
     expect(checkpoint).toMatchObject({ format: 'gguf', path: file, files: [file] });
     expect(checkpoint.config).toMatchObject({ architecture: 'llama', dim: 64, hiddenDim: 172, headDim: 8, nHeads: 8, nKvHeads: 4, nLayers: 5, vocabSize: 512, ropeInterleaved: true });
     expect(checkpoint.tensors).toHaveLength(5 * 9 + 3);
-    expect(checkpoint.tokenizer.kind).toBe('gguf');
+    expect((await checkpoint.readTokenizer()).kind).toBe('gguf');
   });
 
   it('opens the same model as a Hugging Face folder, with the same weights', async () => {
@@ -39,7 +41,7 @@ describeShared('real models', () => {
     for (const name of ['', 'config.json', 'model.safetensors', 'tokenizer.json']) {
       const checkpoint = await openCheckpoint(sharedData('models/babyllama-tok105/hf', name));
       expect(checkpoint.config).toMatchObject({ dim: 128, nLayers: 5, vocabSize: 105 });
-      expect(checkpoint.tokenizer.kind).toBe('huggingface');
+      expect((await checkpoint.readTokenizer()).kind).toBe('huggingface');
     }
   });
 
@@ -47,7 +49,7 @@ describeShared('real models', () => {
     const checkpoint = await openCheckpoint(sharedData('models/stories-16l'));
     expect(checkpoint.config).toMatchObject({ nLayers: 16, headDim: 32, nHeads: 4, nKvHeads: 2, vocabSize: 2048 });
     expect(new Set(checkpoint.tensors.map(({ dtype }) => dtype))).toEqual(new Set(['BF16']));
-    expect(checkpoint.tokenizer).toMatchObject({ kind: 'huggingface', generationConfig: expect.anything() });
+    expect(await checkpoint.readTokenizer()).toMatchObject({ kind: 'huggingface', generationConfig: expect.anything() });
   });
 
   it('reads vocabulary-only files as GGUF but not as models', async () => {
@@ -162,25 +164,26 @@ describe('what is not a model says so', () => {
 });
 
 describe('tokenizer sources', () => {
-  const withFiles = (files: Record<string, unknown>) => {
+  const sourceOf = async (files: Record<string, unknown>) => {
     const target = writeRandomModel(fresh(), { format: 'huggingface' });
     for (const [name, content] of Object.entries(files)) writeFileSync(path.join(target, name), typeof content === 'string' ? content : JSON.stringify(content));
-    return openCheckpoint(target);
+    return (await openCheckpoint(target)).readTokenizer();
   };
 
   it('are gathered from the folder', async () => {
-    expect((await withFiles({})).tokenizer).toMatchObject({ kind: 'none', reason: expect.stringContaining('no tokenizer.json') });
+    expect(await sourceOf({})).toMatchObject({ kind: 'none', reason: expect.stringContaining('no tokenizer.json') });
     const files = { 'tokenizer.json': { model: {} }, 'tokenizer_config.json': { a: 1 }, 'generation_config.json': { b: 2 } };
-    expect((await withFiles({ ...files, 'chat_template.jinja': '{{ 1 }}' })).tokenizer).toEqual({
+    expect(await sourceOf({ ...files, 'chat_template.jinja': '{{ 1 }}' })).toEqual({
       kind: 'huggingface', json: { model: {} }, config: { a: 1 }, generationConfig: { b: 2 }, chatTemplate: '{{ 1 }}',
     });
-    expect((await withFiles({ ...files, 'chat_template.json': { chat_template: '{{ 2 }}' } })).tokenizer).toMatchObject({ chatTemplate: '{{ 2 }}' });
-    await expect(withFiles({ 'tokenizer.json': '{"model"' })).rejects.toMatchObject({ code: 'INVALID_TOKENIZER' });
+    expect(await sourceOf({ ...files, 'chat_template.json': { chat_template: '{{ 2 }}' } })).toMatchObject({ chatTemplate: '{{ 2 }}' });
+    await expectRejection('INVALID_TOKENIZER', sourceOf({ 'tokenizer.json': '{"model"' }), /tokenizer\.json is not valid JSON/);
   });
 
   it('a GGUF file without a vocabulary has none, one with a vocabulary keeps its metadata', async () => {
-    expect((await openCheckpoint(writeRandomModel(fresh('.gguf'), { format: 'gguf' }))).tokenizer.kind).toBe('none');
-    const { tokenizer } = await openCheckpoint(writeRandomModel(fresh('.gguf'), { format: 'gguf', vocabulary: true, shape: { vocabSize: 300 } }));
+    expect((await (await openCheckpoint(writeRandomModel(fresh('.gguf'), { format: 'gguf' }))).readTokenizer()).kind).toBe('none');
+    const checkpoint = await openCheckpoint(writeRandomModel(fresh('.gguf'), { format: 'gguf', vocabulary: true, shape: { vocabSize: 300 } }));
+    const tokenizer = await checkpoint.readTokenizer();
     expect(tokenizer.kind === 'gguf' && tokenizer.metadata.get('tokenizer.ggml.tokens')).toHaveLength(300);
   });
 });
@@ -199,7 +202,7 @@ describe('GGUF metadata', () => {
     const gguf = await readGguf(file);
     expect(gguf.version).toBe(2);
     expect(gguf.dataOffset % 64).toBe(0);
-    const decoded = (value: GgufValue) => (typeof value === 'object' && 'decode' in value ? value.decode() : value);
+    const decoded = (value: GgufValue) => (value instanceof EncodedStrings ? [...value] : value);
     expect([...gguf.metadata.values()].map(decoded)).toEqual([
       255, -1, 65535, -2, 2 ** 32 - 1, -3, 0.5, true, 'zwölf ▁', Number.MAX_SAFE_INTEGER, 2n ** 64n - 1n, -4, 0.1,
       [1, 2], Int32Array.of(-1, 2), Uint32Array.of(7), Float32Array.of(0.25), [1n], [true, false], ['', 'zwölf'], [[-5], [6]], [], 64,
@@ -212,7 +215,7 @@ describe('GGUF metadata', () => {
     const merges = Array.from({ length: 280_147 }, (_, i) => `left${i} right${i}`);
     writeFileSync(file, ggufFile({ metadata: { tokens: array('string', tokens), merges: array('string', merges), types: array('i32', tokens.map(() => 1)) }, tensors: [] }));
     const { metadata } = await readGguf(file);
-    expect((metadata.get('tokens') as GgufStrings).decode()).toEqual(tokens);
-    expect((metadata.get('merges') as GgufStrings).decode()).toEqual(merges);
+    expect([...(metadata.get('tokens') as GgufStrings)]).toEqual(tokens);
+    expect([...(metadata.get('merges') as GgufStrings)]).toEqual(merges);
   });
 });

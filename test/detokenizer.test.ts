@@ -21,7 +21,7 @@ for (const [name, source] of Object.entries(SOURCES)) {
   describeShared(`detokenizer: ${name}`, () => {
     let tokenizer: Tokenizer;
     beforeAll(async () => {
-      tokenizer = loadTokenizer(await source());
+      tokenizer = await loadTokenizer(await source());
     });
 
     it('gives in parts what decode gives at once, for any ids', () => {
@@ -70,8 +70,8 @@ for (const [name, source] of Object.entries(SOURCES)) {
 }
 
 describeShared('detokenizer', () => {
-  it('drops the one space that SentencePiece puts before a text, and keeps it after other text', () => {
-    const tokenizer = loadTokenizer(folderSource('tokenizers', 'llama-1-2'));
+  it('drops the one space that SentencePiece puts before a text, and keeps it after other text', async () => {
+    const tokenizer = await loadTokenizer(folderSource('tokenizers', 'llama-1-2'));
     const once = tokenizer.tokenToId('▁Once')!;
     const space = tokenizer.tokenToId('▁')!;
     const run = (ids: number[], options?: { continues?: boolean }): string => {
@@ -84,8 +84,8 @@ describeShared('detokenizer', () => {
     expect(run([once, once], { continues: true })).toBe(' Once Once');
   });
 
-  it('holds bytes back until they are a character, and gives up on them at the end', () => {
-    const tokenizer = loadTokenizer(folderSource('models', 'stories260K', 'hf'));
+  it('holds bytes back until they are a character, and gives up on them at the end', async () => {
+    const tokenizer = await loadTokenizer(folderSource('models', 'stories260K', 'hf'));
     const byte = (value: number): number => tokenizer.tokenToId(`<0x${value.toString(16).toUpperCase()}>`)!;
     const detokenizer = tokenizer.detokenizer();
     expect([0xf0, 0x9f, 0x98, 0x80].map((value) => detokenizer.push(byte(value)))).toEqual(['', '', '', '😀']);

@@ -1,3 +1,4 @@
+import { writeFileSync } from 'node:fs';
 import { monitorEventLoopDelay } from 'node:perf_hooks';
 import path from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
@@ -193,6 +194,15 @@ describeUnless(engineMissing, 'generation on the engine', () => {
     await other.dispose();
     await expectRejection('FILE_NOT_FOUND', loadModel(path.join(file, 'none')));
     await expectRejection('INVALID_ARGUMENT', loadModel(3 as never), /^The path of the model is 3/);
+  });
+
+  it('a model whose tokenizer cannot be read computes on token ids and says why there is no text', async () => {
+    const folder = writeRandomModel(path.join(path.dirname(file), 'broken'), { format: 'huggingface' });
+    writeFileSync(path.join(folder, 'tokenizer.json'), '{"model"');
+    const broken = await loadModel(folder);
+    expectCode('INVALID_TOKENIZER', () => broken.generate('Hello'), /tokenizer\.json is not valid JSON/);
+    expect(await broken.generate([1, 2, 3], { maxTokens: 2 })).toMatchObject({ text: '', usage: { completionTokens: 2 } });
+    await broken.dispose();
   });
 
   it('random weights compute on token ids and say why there is no text', async () => {

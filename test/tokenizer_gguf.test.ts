@@ -1,7 +1,7 @@
 import { describe, expect, it } from 'vitest';
 import type { GgufStrings, GgufValue } from '../lib/checkpoint/types.js';
 import { loadTokenizer, type Tokenizer } from '../lib/tokenizer/index.js';
-import { expectCode } from './support/expect_code.js';
+import { expectRejection } from './support/expect_code.js';
 import { ggufStrings } from './support/gguf_strings.js';
 import { randomUniform } from './support/random.js';
 import { describeShared } from './support/shared_data.js';
@@ -28,12 +28,12 @@ function metadata(model: string, entries: Entry[], extra: Record<string, GgufVal
   return new Map(Object.entries(fields).map(([key, value]) => [`tokenizer.ggml.${key}`, value]));
 }
 
-function sentencePiece(entries: Entry[], extra: Record<string, GgufValue> = {}): Tokenizer {
+function sentencePiece(entries: Entry[], extra: Record<string, GgufValue> = {}): Promise<Tokenizer> {
   const ids = { unknown_token_id: 0, bos_token_id: 1, eos_token_id: 2, padding_token_id: NONE, seperator_token_id: NONE };
   return loadTokenizer({ kind: 'gguf', metadata: metadata('llama', [...CONTROLS, ...BYTES, ...entries], { ...ids, ...extra }) });
 }
 
-function byteLevel(extra: Record<string, GgufValue> = {}): Tokenizer {
+function byteLevel(extra: Record<string, GgufValue> = {}): Promise<Tokenizer> {
   const pieces = ['a', 'b', 'Ġ', '1', 'ab', 'Ġa', '11'];
   const entries = [...pieces.map((piece) => ({ piece })), { piece: '<|im_end|>', type: CONTROL }, { piece: '[tool]', type: USER_DEFINED }];
   return loadTokenizer({ kind: 'gguf', metadata: metadata('gpt2', entries, { merges: ggufStrings(['a b', 'Ġ a', '1 1']), pre: 'qwen2', ...extra }) });
@@ -63,12 +63,12 @@ function slowEncode(tokenizer: Tokenizer, text: string, scores: ReadonlyMap<stri
 }
 
 describe('SentencePiece vocabulary of a GGUF file', () => {
-  it('merges by score, the leftmost of equals, whatever two pieces join', () => {
+  it('merges by score, the leftmost of equals, whatever two pieces join', async () => {
     // Every score stands several times, so ties decide nearly everything.
     // é is no piece of its own: only the joint piece counts.
     const letters = ['▁', 'a', 'b', 'c', 'ab', 'bc', 'abc', 'ca', 'aa', 'aaa', 'aaaa', 'ba', 'bab', '▁a', '▁▁', 'b▁', 'cab', 'aé', 'aéb'];
     const entries = letters.map((piece, index) => ({ piece, score: -(index % 3) }));
-    const tokenizer = sentencePiece(entries);
+    const tokenizer = await sentencePiece(entries);
     const scores = new Map(entries.map(({ piece, score }) => [piece, score]));
     const random = randomUniform(3);
     for (let i = 0; i < 300; i++) {
@@ -77,18 +77,18 @@ describe('SentencePiece vocabulary of a GGUF file', () => {
     }
   });
 
-  it('adds BOS, and a space before the text, unless the file says otherwise', () => {
+  it('adds BOS, and a space before the text, unless the file says otherwise', async () => {
     const entries = [{ piece: '▁' }, { piece: 'a', score: -1 }, { piece: '▁a', score: -2 }];
     const spell = (tokenizer: Tokenizer): Array<string | undefined> => tokenizer.encode('a').map((id) => tokenizer.idToToken(id));
-    expect(spell(sentencePiece(entries))).toEqual(['<s>', '▁a']);
-    expect(spell(sentencePiece(entries, { add_bos_token: false, add_eos_token: true }))).toEqual(['▁a', '</s>']);
-    const plain = sentencePiece(entries, { add_space_prefix: false });
+    expect(spell(await sentencePiece(entries))).toEqual(['<s>', '▁a']);
+    expect(spell(await sentencePiece(entries, { add_bos_token: false, add_eos_token: true }))).toEqual(['▁a', '</s>']);
+    const plain = await sentencePiece(entries, { add_space_prefix: false });
     expect(spell(plain)).toEqual(['<s>', 'a']);
     expect(plain.decode(plain.encode(' a'))).toBe(' a');
   });
 
-  it('finds user-defined tokens in text, and never merges text into control tokens', () => {
-    const tokenizer = sentencePiece([{ piece: '▁' }, { piece: '<' }, { piece: 's' }, { piece: '>' }, { piece: '<s' }, { piece: '[x]', type: USER_DEFINED }]);
+  it('finds user-defined tokens in text, and never merges text into control tokens', async () => {
+    const tokenizer = await sentencePiece([{ piece: '▁' }, { piece: '<' }, { piece: 's' }, { piece: '>' }, { piece: '<s' }, { piece: '[x]', type: USER_DEFINED }]);
     const ids = tokenizer.encode('<s>[x]', { parseSpecialTokens: false, addSpecialTokens: false });
     expect(ids).not.toContain(1);
     expect(ids).toContain(tokenizer.tokenToId('[x]'));
@@ -102,10 +102,10 @@ describeShared('SentencePiece vocabularies of real GGUF files', () => {
     for (const file of [['models', 'stories260K', 'stories260Ktok512.gguf'], ['tokenizers', 'llamacpp-vocab', 'ggml-vocab-llama-spm.gguf']]) {
       const source = await ggufSource(...file);
       if (source.kind !== 'gguf') throw new Error('not a GGUF vocabulary');
-      const pieces = (source.metadata.get('tokenizer.ggml.tokens') as GgufStrings).decode();
+      const pieces = [...(source.metadata.get('tokenizer.ggml.tokens') as GgufStrings)];
       const scores = source.metadata.get('tokenizer.ggml.scores') as Float32Array;
       const scoreOf = new Map(pieces.map((piece, id) => [piece, scores[id]!] as const).slice(259));
-      const tokenizer = loadTokenizer(source);
+      const tokenizer = await loadTokenizer(source);
       const random = randomUniform(11);
       for (let i = 0; i < 40; i++) {
         const text = randomText(random, 200);
@@ -118,34 +118,50 @@ describeShared('SentencePiece vocabularies of real GGUF files', () => {
 describe('byte-level vocabulary of a GGUF file', () => {
   const spell = (tokenizer: Tokenizer, text: string): Array<string | undefined> => tokenizer.encode(text).map((id) => tokenizer.idToToken(id));
 
-  it('cuts text by the pre-tokenizer that the file names', () => {
-    expect(spell(byteLevel(), 'ab a11')).toEqual(['ab', 'Ġa', '1', '1']);
-    expect(spell(byteLevel({ pre: 'gpt-2' }), 'ab a11')).toEqual(['ab', 'Ġa', '11']);
-    expect(spell(byteLevel({ pre: 'smollm' }), 'ab a11')).toEqual(['ab', 'Ġa', '1', '1']);
-    expect(spell(byteLevel({ pre: 'default' }), 'ab a11')).toEqual(['ab', 'Ġa', '11']);
+  it('cuts text by the pre-tokenizer that the file names', async () => {
+    expect(spell(await byteLevel(), 'ab a11')).toEqual(['ab', 'Ġa', '1', '1']);
+    expect(spell(await byteLevel({ pre: 'gpt-2' }), 'ab a11')).toEqual(['ab', 'Ġa', '11']);
+    expect(spell(await byteLevel({ pre: 'smollm' }), 'ab a11')).toEqual(['ab', 'Ġa', '1', '1']);
+    expect(spell(await byteLevel({ pre: 'default' }), 'ab a11')).toEqual(['ab', 'Ġa', '11']);
   });
 
-  it('knows control tokens, user-defined tokens and the ends of generation', () => {
-    const tokenizer = byteLevel({ eos_token_id: NONE, eot_token_id: 7 });
+  it('knows control tokens, user-defined tokens and the ends of generation', async () => {
+    const tokenizer = await byteLevel({ eos_token_id: NONE, eot_token_id: 7 });
     expect(tokenizer.eosTokenIds).toEqual([7]);
     expect(spell(tokenizer, 'a[tool]<|im_end|>b')).toEqual(['a', '[tool]', '<|im_end|>', 'b']);
     expect(tokenizer.decode(tokenizer.encode('a[tool]<|im_end|>b'))).toBe('a[tool]b');
   });
 
-  it("adds BOS by the pre-tokenizer's own rule, and the file's own word before that", () => {
-    expect(spell(byteLevel({ pre: 'llama-bpe', bos_token_id: 7 }), 'a')).toEqual(['<|im_end|>', 'a']);
-    expect(spell(byteLevel({ pre: 'llama-bpe', bos_token_id: 7, add_bos_token: false }), 'a')).toEqual(['a']);
-    expect(spell(byteLevel({ bos_token_id: 7 }), 'a')).toEqual(['a']);
+  it("adds BOS by the pre-tokenizer's own rule, and the file's own word before that", async () => {
+    expect(spell(await byteLevel({ pre: 'llama-bpe', bos_token_id: 7 }), 'a')).toEqual(['<|im_end|>', 'a']);
+    expect(spell(await byteLevel({ pre: 'llama-bpe', bos_token_id: 7, add_bos_token: false }), 'a')).toEqual(['a']);
+    expect(spell(await byteLevel({ bos_token_id: 7 }), 'a')).toEqual(['a']);
   });
 
-  it('gives both of two ids with one piece their bytes', () => {
-    const tokenizer = loadTokenizer({ kind: 'gguf', metadata: metadata('gpt2', [{ piece: 'a' }, { piece: 'a' }], { merges: ggufStrings([]), pre: 'gpt-2' }) });
+  it('is read in slices when it is large, and not to the end when that is aborted', async () => {
+    const entries = Array.from({ length: 200_000 }, (_, id) => ({ piece: `piece ${id}` }));
+    const source = { kind: 'gguf', metadata: metadata('gpt2', entries, { merges: ggufStrings([]), pre: 'gpt-2' }) } as const;
+    let turns = 0;
+    const timer = setInterval(() => turns++, 0);
+    const tokenizer = await loadTokenizer(source);
+    clearInterval(timer);
+    expect(tokenizer.idToToken(199_999)).toBe('piece 199999');
+    expect(turns).toBeGreaterThan(3);
+
+    const controller = new AbortController();
+    const loading = loadTokenizer(source, 0, controller.signal);
+    setImmediate(() => controller.abort());
+    await expectRejection('ABORTED', loading);
+  });
+
+  it('gives both of two ids with one piece their bytes', async () => {
+    const tokenizer = await loadTokenizer({ kind: 'gguf', metadata: metadata('gpt2', [{ piece: 'a' }, { piece: 'a' }], { merges: ggufStrings([]), pre: 'gpt-2' }) });
     expect(tokenizer.decode([0, 1])).toBe('aa');
   });
 });
 
 describe('a GGUF vocabulary that cannot be used', () => {
-  it.each<[string, () => void, RegExp]>([
+  it.each<[string, () => Promise<unknown>, RegExp]>([
     ['unknown model', () => loadTokenizer({ kind: 'gguf', metadata: metadata('rwkv', [{ piece: 'a' }]) }), /"rwkv".*"llama" or "gpt2"/],
     ['no model', () => loadTokenizer({ kind: 'gguf', metadata: new Map([['tokenizer.ggml.tokens', ggufStrings(['a'])]]) }), /tokenizer\.ggml\.model/],
     ['unknown pre-tokenizer', () => byteLevel({ pre: 'klingon' }), /"klingon" is unknown; expected one of .*llama-bpe/],
@@ -158,5 +174,5 @@ describe('a GGUF vocabulary that cannot be used', () => {
     ['scores that are no numbers', () => sentencePiece([], { scores: Float32Array.from({ length: 259 }, () => Number.NaN) }), /scores/],
     ['no merges', () => loadTokenizer({ kind: 'gguf', metadata: metadata('gpt2', [{ piece: 'a' }], { pre: 'gpt-2' }) }), /merges/],
     ['merges to nowhere', () => byteLevel({ merges: ggufStrings(['a 1']) }), /"a1", which is not in the vocabulary/],
-  ])('%s', (_name, load, message) => expectCode('INVALID_TOKENIZER', load, message));
+  ])('%s', (_name, load, message) => expectRejection('INVALID_TOKENIZER', load(), message));
 });

@@ -27,7 +27,7 @@ for (const [name, vectors, source] of CASES) {
   describeShared(`llama.cpp's vectors: ${name}`, () => {
     let tokenizer: Tokenizer;
     beforeAll(async () => {
-      tokenizer = loadTokenizer(await source());
+      tokenizer = await loadTokenizer(await source());
     });
 
     it('encodes and decodes all 47', () => {

@@ -14,18 +14,18 @@ export async function tokenizerTasks() {
   const llama2 = path.join(SHARED, 'tokenizers/llama-1-2');
   const text = path.join(SHARED, 'corpora/wikitext-2/wiki.test.raw.txt');
   const shipped = await openCheckpoint(shippedModelPath());
-  const tasks = tasksOf('shipped', shipped.tokenizer, shipped.config.vocabSize, path.join(path.dirname(shipped.path), 'heldout.txt'));
+  const tasks = await tasksOf('shipped', await shipped.readTokenizer(), shipped.config.vocabSize, path.join(path.dirname(shipped.path), 'heldout.txt'));
   const missing = [llama2, text].some((file) => !existsSync(file));
   if (!missing) {
     const [json, config] = ['tokenizer.json', 'tokenizer_config.json'].map((part) => JSON.parse(readFileSync(path.join(llama2, part), 'utf8')));
-    tasks.push(...tasksOf('LLaMA-2', { kind: 'huggingface', json, config, generationConfig: undefined }, undefined, text));
+    tasks.push(...(await tasksOf('LLaMA-2', { kind: 'huggingface', json, config, generationConfig: undefined }, undefined, text)));
   }
   return { tasks, skipped: missing ? ['LLaMA-2 tokenizer: the shared test data is not beside this checkout'] : [] };
 }
 
 /** A long text is taken a chunk at a time, so that words keep changing as they do for a user. */
-function tasksOf(name, source, vocabSize, file) {
-  const tokenizer = loadTokenizer(source, vocabSize);
+async function tasksOf(name, source, vocabSize, file) {
+  const tokenizer = await loadTokenizer(source, vocabSize);
   const text = readFileSync(file, 'utf8');
   const chunks = Array.from({ length: Math.max(1, Math.floor(text.length / CHUNK)) }, (_, i) => text.slice(i * CHUNK, (i + 1) * CHUNK));
   const ids = chunks.map((chunk) => tokenizer.encode(chunk));

@@ -1,16 +1,9 @@
 import type { GgufStrings } from './types.js';
 
-/**
- * An array of strings as it stands in a GGUF file, each in UTF-8 after its 64-bit length. A vocabulary's take longer to decode than all else
- * in a header to read, and its merges may never be wanted.
- */
+/** An array of strings as it stands in a GGUF file, each in UTF-8 after its 64-bit length. */
 export class EncodedStrings implements GgufStrings {
   /** `parts` hold whole strings, `length` in all, each shorter than 2³² bytes. */
   constructor(readonly length: number, private readonly parts: readonly Buffer[]) {}
-
-  decode(): string[] {
-    return [...this];
-  }
 
   *[Symbol.iterator](): Iterator<string> {
     for (const part of this.parts) {

@@ -35,7 +35,7 @@ export async function openGguf(file: string): Promise<Checkpoint> {
     config,
     files: files.map((part) => part.path),
     tensors: tensorTable(stored, files, GGUF_NAMES, config, options),
-    tokenizer: tokenizerSource(parts[0]!),
+    readTokenizer: async () => tokenizerSource(parts[0]!),
   };
 }
 

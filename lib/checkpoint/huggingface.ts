@@ -13,7 +13,7 @@ const SINGLE_FILE = 'model.safetensors';
 const INDEX_FILE = 'model.safetensors.index.json';
 const PYTORCH_FILE = /\.(bin|pth|pt)$/;
 
-/** Opens a Hugging Face folder: config.json, model.safetensors (or its shards), and what describes the tokenizer. */
+/** Opens a Hugging Face folder: config.json, model.safetensors (or its shards), whose tokenizer is read when asked for. */
 export async function openHuggingFace(folder: string): Promise<Checkpoint> {
   const configPath = path.join(folder, 'config.json');
   const json = await readJson(configPath);
@@ -27,7 +27,7 @@ export async function openHuggingFace(folder: string): Promise<Checkpoint> {
     config,
     files: files.map((file) => file.path),
     tensors: tensorTable(stored, files, HUGGINGFACE_NAMES, config, options),
-    tokenizer: await readTokenizer(folder),
+    readTokenizer: () => readTokenizer(folder),
   };
 }
 

@@ -97,13 +97,12 @@ export type TokenizerSource =
 export type GgufValue = number | bigint | boolean | string | GgufArray;
 export type GgufArray = GgufStrings | number[] | bigint[] | boolean[] | Float32Array | Int32Array | Uint32Array | GgufArray[];
 
-/** Strings of a GGUF file, which are decoded whenever they are asked for. */
+/** Strings of a GGUF file, decoded whenever they are asked for: a vocabulary takes longer to decode than the rest of a header to read. */
 export interface GgufStrings extends Iterable<string> {
   readonly length: number;
-  decode(): string[];
 }
 
-/** A model on disk: its shape, where each tensor lies, and what its tokenizer is built from. No weight is read. */
+/** A model on disk: its shape and where each tensor lies. No weight is read. */
 export interface Checkpoint {
   format: 'huggingface' | 'gguf';
   /** The path as given, made absolute. */
@@ -112,5 +111,6 @@ export interface Checkpoint {
   files: string[];
   /** Every tensor the engine needs, each once; checked against `config` and the files' sizes. */
   tensors: TensorInfo[];
-  tokenizer: TokenizerSource;
+  /** What its tokenizer is built from, read when asked for. Rejects with INVALID_TOKENIZER, INVALID_CHECKPOINT or FILE_NOT_FOUND. */
+  readTokenizer(): Promise<TokenizerSource>;
 }

@@ -1,7 +1,7 @@
 import type { Session } from '../session.js';
 import { commonPrefix, type EncodedItem, type Sequence } from './encode_item.js';
 import { LOGITS_SLICE, nextTokens } from './next_tokens.js';
-import type { Pace } from './pace.js';
+import type { Pace } from '../pace.js';
 
 /** What a plan made of one item. */
 export interface ItemScore {

@@ -1,5 +1,5 @@
 import { CqilError } from '../errors.js';
-import type { Pace } from '../eval/pace.js';
+import type { Pace } from '../pace.js';
 import type { Window } from '../eval/windows.js';
 import type { Model } from '../model.js';
 import type { Plan } from '../plan.js';

@@ -2,7 +2,7 @@ import path from 'node:path';
 import type { Checkpoint } from '../checkpoint/types.js';
 import { writeLora, type LoraUpdate } from '../checkpoint/write_lora.js';
 import { comparePlans } from '../eval/compare_plans.js';
-import { Pace } from '../eval/pace.js';
+import { Pace } from '../pace.js';
 import type { Window } from '../eval/windows.js';
 import type { Model } from '../model.js';
 import { resolvePlan, type Plan } from '../plan.js';

@@ -1,7 +1,8 @@
 import type { GgufStrings, GgufValue } from '../checkpoint/types.js';
 import { preTokenizerRule } from './gguf_pre_tokenizers.js';
 import { invalidTokenizer, quote } from './invalid.js';
-import type { MergeRank, TokenizerParts } from './parts.js';
+import type { Pace } from '../pace.js';
+import { PIECES_AT_ONCE, type MergeRank, type TokenizerParts } from './parts.js';
 import { MAX_VOCAB_SIZE } from './tokenizer_json.js';
 
 type Metadata = ReadonlyMap<string, GgufValue>;
@@ -14,21 +15,22 @@ const TYPE = { normal: 1, unknown: 2, control: 3, userDefined: 4, unused: 5, byt
  * `tokenizer.ggml.model` is "llama" (SentencePiece: scores, byte fallback) or "gpt2" (byte-level merges).
  * Throws INVALID_TOKENIZER.
  */
-export function convertGgufVocabulary(metadata: Metadata): TokenizerParts {
+export async function convertGgufVocabulary(metadata: Metadata, pace: Pace): Promise<TokenizerParts> {
   const model = metadata.get('tokenizer.ggml.model');
-  const pieces = readPieces(metadata);
+  const pieces = await readPieces(metadata, pace);
+  const vocab = await vocabularyOf(pieces, pace);
   const types = readNumbers(metadata, 'token_type', pieces.length) ?? pieces.map(() => TYPE.normal);
   switch (model) {
     case 'llama':
-      return convertSentencePiece(metadata, pieces, types);
+      return convertSentencePiece(metadata, pieces, vocab, types);
     case 'gpt2':
-      return convertByteLevel(metadata, pieces, types);
+      return convertByteLevel(metadata, pieces, vocab, types);
     default:
       throw invalidTokenizer(`tokenizer.ggml.model is ${quote(model)}; expected "llama" or "gpt2".`);
   }
 }
 
-function convertSentencePiece(metadata: Metadata, pieces: string[], types: ArrayLike<number>): TokenizerParts {
+function convertSentencePiece(metadata: Metadata, pieces: string[], vocab: Map<string, number>, types: ArrayLike<number>): TokenizerParts {
   const scores = readNumbers(metadata, 'scores', pieces.length);
   if (!scores) throw invalidTokenizer('tokenizer.ggml.scores is missing; expected a score for every token.');
   const addSpacePrefix = readBoolean(metadata, 'add_space_prefix') ?? true;
@@ -40,7 +42,6 @@ function convertSentencePiece(metadata: Metadata, pieces: string[], types: Array
     normalizers.unshift({ type: 'Prepend', prepend: '▁' });
     decoders.push({ type: 'Strip', content: ' ', start: 1, stop: 0 });
   }
-  const vocab = vocabularyOf(pieces);
   return {
     json: {
       added_tokens: addedTokens(pieces, types),
@@ -81,7 +82,7 @@ function countUpTo(ascending: Float64Array, most: number): number {
   return low;
 }
 
-function convertByteLevel(metadata: Metadata, pieces: string[], types: ArrayLike<number>): TokenizerParts {
+function convertByteLevel(metadata: Metadata, pieces: string[], vocab: Map<string, number>, types: ArrayLike<number>): TokenizerParts {
   // llama.cpp, too, falls back to its first pre-tokenizer for files from before there were several.
   const rule = preTokenizerRule(metadata.get('tokenizer.ggml.pre') ?? 'default');
   const splits = rule.patterns.map((Regex) => ({ type: 'Split', pattern: { Regex }, behavior: 'Isolated', invert: false }));
@@ -94,7 +95,7 @@ function convertByteLevel(metadata: Metadata, pieces: string[], types: ArrayLike
       decoder: { type: 'ByteLevel' },
       model: {
         type: 'BPE',
-        vocab: vocabularyOf(pieces),
+        vocab,
         merges: metadata.get('tokenizer.ggml.merges'),
         unk_token: null,
         ignore_merges: rule.ignoreMerges === true,
@@ -136,23 +137,30 @@ function addedTokens(pieces: string[], types: ArrayLike<number>): unknown[] {
   return tokens;
 }
 
-function vocabularyOf(pieces: string[]): Map<string, number> {
+async function vocabularyOf(pieces: string[], pace: Pace): Promise<Map<string, number>> {
   const ids = new Map<string, number>();
-  pieces.forEach((piece, id) => ids.set(piece, id));
+  for (const [id, piece] of pieces.entries()) {
+    ids.set(piece, id);
+    if (id % PIECES_AT_ONCE === 0) await pace.step();
+  }
   return ids;
 }
 
-function readPieces(metadata: Metadata): string[] {
-  const pieces = metadata.get('tokenizer.ggml.tokens');
-  if (!isStrings(pieces)) throw invalidTokenizer(`tokenizer.ggml.tokens is ${quote(pieces)}; expected an array of strings.`);
-  if (pieces.length === 0 || pieces.length > MAX_VOCAB_SIZE) {
-    throw invalidTokenizer(`tokenizer.ggml.tokens has ${pieces.length} strings; expected 1 to ${MAX_VOCAB_SIZE}.`);
+async function readPieces(metadata: Metadata, pace: Pace): Promise<string[]> {
+  const strings = metadata.get('tokenizer.ggml.tokens');
+  if (!isStrings(strings)) throw invalidTokenizer(`tokenizer.ggml.tokens is ${quote(strings)}; expected an array of strings.`);
+  if (strings.length === 0 || strings.length > MAX_VOCAB_SIZE) {
+    throw invalidTokenizer(`tokenizer.ggml.tokens has ${strings.length} strings; expected 1 to ${MAX_VOCAB_SIZE}.`);
   }
-  return pieces.decode();
+  const pieces: string[] = [];
+  for (const piece of strings) {
+    if (pieces.push(piece) % PIECES_AT_ONCE === 0) await pace.step();
+  }
+  return pieces;
 }
 
 function isStrings(value: GgufValue | undefined): value is GgufStrings {
-  return typeof value === 'object' && 'decode' in value;
+  return typeof value === 'object' && !Array.isArray(value) && !ArrayBuffer.isView(value);
 }
 
 function readNumbers(metadata: Metadata, name: string, length: number): ArrayLike<number> | undefined {

@@ -1,6 +1,9 @@
 /** The rank at which two neighbouring pieces merge, undefined where they do not; the lowest merges first, the leftmost of equals. */
 export type MergeRank = (left: string, right: string) => number | undefined;
 
+/** Pieces or merges taken between two looks at the clock: a tenth of a millisecond or so. */
+export const PIECES_AT_ONCE = 256;
+
 /** What a tokenizer is built from, whatever file it came from. */
 export interface TokenizerParts {
   /** As in tokenizer.json; the model's vocabulary may be a Map, and its merges a MergeRank, or iterable and of a known length. */

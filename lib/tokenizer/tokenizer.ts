@@ -1,13 +1,13 @@
-import { setImmediate } from 'node:timers/promises';
 import type { TokenizerSource } from '../checkpoint/types.js';
 import { CqilError } from '../errors.js';
+import { Pace } from '../pace.js';
 import { AddedTokenSplitter } from './added_tokens.js';
 import { BpeEncoder } from './bpe.js';
 import { ChatTemplate, chatTemplateOf, type ChatMessage, type ChatOptions } from './chat_template.js';
 import { createDetokenizer, decodeBytes, type DecodeOptions, type Detokenizer, type DetokenizerOptions } from './detokenizer.js';
 import { convertGgufVocabulary } from './gguf_vocab.js';
 import { invalidTokenizer, isObject, quote } from './invalid.js';
-import type { TokenizerParts } from './parts.js';
+import { PIECES_AT_ONCE, type TokenizerParts } from './parts.js';
 import { createPreTokenizer, type PreTokenizer } from './pre_tokenizer.js';
 import { resolveSpecialTokens, type SpecialTokens } from './special_tokens.js';
 import { createPieceDecoder, type PieceDecoder } from './token_bytes.js';
@@ -50,20 +50,21 @@ export interface Tokenizer {
   applyChatTemplate(messages: ChatMessage[], options?: ChatOptions): string;
 }
 
-// Short enough to stay unnoticed between two frames, long enough that yielding costs nothing.
-const SLICE_MS = 5;
-
 const NO_BYTES = new Uint8Array(0);
 
 /**
- * Builds a tokenizer. `modelVocabSize`: rows of the model's output, where they are more than the tokenizer has ids;
- * the ids in between decode to nothing. Throws INVALID_TOKENIZER.
+ * Builds a tokenizer, in slices of a few milliseconds between which the event loop runs. `modelVocabSize`: rows of the model's output, where
+ * they are more than the tokenizer has ids; the ids in between decode to nothing. Rejects with INVALID_TOKENIZER or ABORTED.
  */
-export function loadTokenizer(source: TokenizerSource, modelVocabSize = 0): Tokenizer {
-  return new BpeTokenizer(partsOf(source), modelVocabSize);
+export async function loadTokenizer(source: TokenizerSource, modelVocabSize = 0, signal?: AbortSignal): Promise<Tokenizer> {
+  const pace = new Pace(signal);
+  const parts = await partsOf(source, pace);
+  const json = await parseTokenizerJson(parts.json, pace);
+  const pieces = parts.pieces ?? (await piecesOf(json.model.vocab, pace));
+  return new BpeTokenizer(json, pieces, parts, modelVocabSize);
 }
 
-function partsOf(source: TokenizerSource): TokenizerParts {
+async function partsOf(source: TokenizerSource, pace: Pace): Promise<TokenizerParts> {
   switch (source.kind) {
     case 'huggingface': {
       const config = isObject(source.config) ? source.config : {};
@@ -72,7 +73,7 @@ function partsOf(source: TokenizerSource): TokenizerParts {
       return { json: source.json, config: { ...config, ...template }, generationConfig };
     }
     case 'gguf':
-      return convertGgufVocabulary(source.metadata);
+      return convertGgufVocabulary(source.metadata, pace);
     case 'none':
       throw invalidTokenizer(`The model has no tokenizer: ${source.reason}`);
   }
@@ -95,10 +96,9 @@ class BpeTokenizer implements Tokenizer {
   /** Added tokens found in raw and in normalized text; with control tokens and without. */
   private readonly splitters: Record<'all' | 'plain', { raw: AddedTokenSplitter; normalized: AddedTokenSplitter }>;
 
-  constructor(parts: TokenizerParts, modelVocabSize: number) {
-    const json = parseTokenizerJson(parts.json);
+  constructor(json: TokenizerJson, pieces: ReadonlyArray<string | undefined>, parts: Pick<TokenizerParts, 'config' | 'generationConfig'>, modelVocabSize: number) {
     this.bpe = new BpeEncoder(json);
-    this.pieces = parts.pieces?.slice() ?? piecesOf(this.bpe.ids);
+    this.pieces = pieces.slice();
     for (const token of json.added_tokens) {
       this.added.set(token.id, token);
       this.addedIds.set(token.content, token.id);
@@ -134,17 +134,7 @@ class BpeTokenizer implements Tokenizer {
   }
 
   async encodeSliced(text: string, options: EncodeOptions & { signal?: AbortSignal } = {}): Promise<number[]> {
-    const { signal } = options;
-    const slices = this.slices(text, options);
-    for (;;) {
-      if (signal?.aborted) throw new CqilError('ABORTED', 'Encoding was aborted.', { cause: signal.reason });
-      const end = performance.now() + SLICE_MS;
-      do {
-        const { done, value } = slices.next();
-        if (done) return value;
-      } while (performance.now() < end);
-      await setImmediate();
-    }
+    return new Pace(options.signal).through(this.slices(text, options));
   }
 
   decode(ids: Iterable<number>, { skipSpecialTokens = true }: DecodeOptions = {}): string {
@@ -229,8 +219,12 @@ class BpeTokenizer implements Tokenizer {
 }
 
 /** Pieces by id. */
-function piecesOf(ids: ReadonlyMap<string, number>): Array<string | undefined> {
+async function piecesOf(ids: ReadonlyMap<string, number>, pace: Pace): Promise<Array<string | undefined>> {
   const pieces: Array<string | undefined> = [];
-  for (const [piece, id] of ids) pieces[id] = piece;
+  let count = 0;
+  for (const [piece, id] of ids) {
+    pieces[id] = piece;
+    if (++count % PIECES_AT_ONCE === 0) await pace.step();
+  }
   return pieces;
 }

@@ -1,5 +1,6 @@
 import { invalidTokenizer, isObject, quote } from './invalid.js';
-import type { MergeRank } from './parts.js';
+import type { Pace } from '../pace.js';
+import { PIECES_AT_ONCE, type MergeRank } from './parts.js';
 
 /** A token that is found in the text before anything else looks at it. */
 export interface AddedToken {
@@ -58,7 +59,7 @@ const MAX_ADDED_CHARACTERS = 1 << 20;
 const MAX_NESTING = 8;
 
 /** Checks a parsed tokenizer.json. Throws INVALID_TOKENIZER with what was found and what was expected. */
-export function parseTokenizerJson(json: unknown): TokenizerJson {
+export async function parseTokenizerJson(json: unknown, pace: Pace): Promise<TokenizerJson> {
   if (!isObject(json)) throw invalidTokenizer(`tokenizer.json holds ${quote(json)}; expected an object.`);
   const parsed: TokenizerJson = {
     added_tokens: parseAddedTokens(json.added_tokens),
@@ -66,7 +67,7 @@ export function parseTokenizerJson(json: unknown): TokenizerJson {
     pre_tokenizer: parseComponent(json, 'pre_tokenizer'),
     post_processor: parseComponent(json, 'post_processor'),
     decoder: parseComponent(json, 'decoder'),
-    model: parseModel(json.model),
+    model: await parseModel(json.model, pace),
   };
   if (parsed.normalizer) checkNormalizer(parsed.normalizer);
   const { unk_token: unknown, vocab } = parsed.model;
@@ -137,7 +138,7 @@ function parseAddedTokens(tokens: unknown): AddedToken[] {
   });
 }
 
-function parseModel(model: unknown): BpeModel {
+async function parseModel(model: unknown, pace: Pace): Promise<BpeModel> {
   if (!isObject(model)) throw invalidTokenizer(`The tokenizer's model is ${quote(model)}; expected an object of type "BPE".`);
   // Files of the format's first years leave the type out.
   const type = model.type ?? (Array.isArray(model.merges) ? 'BPE' : undefined);
@@ -148,11 +149,11 @@ function parseModel(model: unknown): BpeModel {
   if (model.unk_token !== undefined && model.unk_token !== null && typeof model.unk_token !== 'string') {
     throw invalidTokenizer(`The unknown token is ${quote(model.unk_token)}; expected a string or null.`);
   }
-  const vocab = parseVocab(model.vocab);
+  const vocab = await parseVocab(model.vocab, pace);
   return {
     type,
     vocab,
-    mergeRank: parseMerges(model.merges, vocab),
+    mergeRank: await parseMerges(model.merges, vocab, pace),
     unk_token: model.unk_token ?? null,
     fuse_unk: model.fuse_unk === true,
     byte_fallback: model.byte_fallback === true,
@@ -160,7 +161,7 @@ function parseModel(model: unknown): BpeModel {
   };
 }
 
-function parseVocab(vocab: unknown): Map<string, number> {
+async function parseVocab(vocab: unknown, pace: Pace): Promise<Map<string, number>> {
   if (!isObject(vocab)) throw invalidTokenizer(`The vocabulary is ${quote(vocab)}; expected an object of pieces and ids.`);
   if (vocab instanceof Map) return vocab as Map<string, number>;
   const ids = new Map<string, number>();
@@ -170,6 +171,7 @@ function parseVocab(vocab: unknown): Map<string, number> {
       throw invalidTokenizer(`The piece ${quote(piece)} has the id ${quote(id)}; expected an integer below ${MAX_VOCAB_SIZE}.`);
     }
     ids.set(piece, id);
+    if (ids.size % PIECES_AT_ONCE === 0) await pace.step();
   }
   return ids;
 }
@@ -178,7 +180,7 @@ function parseVocab(vocab: unknown): Map<string, number> {
  * A merge is known by the id of the piece it makes and by where that is cut, so merges are kept in arrays, chained by id, the last of them
  * first: a map of pairs of strings would take most of a second to build for the 280,000 merges of LLaMA 3.
  */
-function parseMerges(merges: unknown, vocab: ReadonlyMap<string, number>): MergeRank {
+async function parseMerges(merges: unknown, vocab: ReadonlyMap<string, number>, pace: Pace): Promise<MergeRank> {
   if (typeof merges === 'function') return merges as MergeRank;
   if (!isList(merges)) throw invalidTokenizer(`The merges are ${quote(merges)}; expected an array.`);
   let idLimit = 0;
@@ -196,6 +198,7 @@ function parseMerges(merges: unknown, vocab: ReadonlyMap<string, number>): Merge
     cuts[index] = cut;
     previous[index] = lastOf[id]!;
     lastOf[id] = index++;
+    if (index % PIECES_AT_ONCE === 0) await pace.step();
   }
   return (left, right) => {
     const id = vocab.get(left + right);

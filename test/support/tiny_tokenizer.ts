@@ -11,7 +11,7 @@ export const TINY_JSON = {
 };
 
 /** The tiny tokenizer with some of its parts replaced. */
-export function tinyTokenizer(parts: object = {}, config: object = {}): Tokenizer {
+export function tinyTokenizer(parts: object = {}, config: object = {}): Promise<Tokenizer> {
   return loadTokenizer({ kind: 'huggingface', json: { ...TINY_JSON, ...parts }, config, generationConfig: {} });
 }
 
