@@ -1,15 +1,6 @@
 import { Command, CommanderError } from 'commander';
 import { CqilError } from '../errors.js';
-import { addBench } from './bench.js';
-import { addDemo } from './demo.js';
-import { addDoctor } from './doctor.js';
-import { addEval } from './eval.js';
-import { addGenerate } from './generate.js';
-import { addInspect } from './inspect.js';
 import type { Io } from './io.js';
-import { addPerplexity } from './perplexity.js';
-import { addPlan } from './plan.js';
-import { addReport } from './report.js';
 import { packageVersion } from './version.js';
 
 const EXIT_DONE = 0;
@@ -18,17 +9,32 @@ const EXIT_USAGE = 2;
 /** 128 + SIGINT, as shells report it. */
 export const EXIT_INTERRUPTED = 130;
 
+/** Each verb's file is loaded when it is used: together they take longer to load than Node.js to start. */
+const VERBS: Record<string, () => Promise<(program: Command, io: Io) => void>> = {
+  generate: async () => (await import('./generate.js')).addGenerate,
+  perplexity: async () => (await import('./perplexity.js')).addPerplexity,
+  eval: async () => (await import('./eval.js')).addEval,
+  inspect: async () => (await import('./inspect.js')).addInspect,
+  plan: async () => (await import('./plan.js')).addPlan,
+  bench: async () => (await import('./bench.js')).addBench,
+  report: async () => (await import('./report.js')).addReport,
+  doctor: async () => (await import('./doctor.js')).addDoctor,
+  demo: async () => (await import('./demo.js')).addDemo,
+};
+
 /** Runs one command line (without the program's name) and returns its exit code. Never throws and never ends the process. */
 export async function runCli(args: string[], io: Io): Promise<number> {
   try {
-    await createProgram(io).parseAsync(args, { from: 'user' });
+    const program = await createProgram(args[0], io);
+    await program.parseAsync(args, { from: 'user' });
     return io.signal.aborted ? EXIT_INTERRUPTED : EXIT_DONE;
   } catch (error) {
     return report(error, io);
   }
 }
 
-function createProgram(io: Io): Command {
+/** With the verb that comes first, or with all of them where help is wanted, or a verb that there is not. */
+async function createProgram(first: string | undefined, io: Io): Promise<Command> {
   const program = new Command('cqil')
     .description('Runs LLaMA-family language models; a plan lets adjacent layers share one input and run at the same time.')
     .version(packageVersion())
@@ -41,7 +47,8 @@ function createProgram(io: Io): Command {
       outputError: (text, write) => write(`cqil: ${oneLine(text.replace(/^error: /, ''))}\n`),
     })
     .addHelpText('after', '\nData goes to stdout, progress to stderr. Exit code 0: done, 1: failed, 2: wrong usage, 130: interrupted.');
-  for (const add of [addGenerate, addPerplexity, addEval, addInspect, addPlan, addBench, addReport, addDoctor, addDemo]) add(program, io);
+  const names = first !== undefined && Object.hasOwn(VERBS, first) ? [first] : Object.keys(VERBS);
+  for (const name of names) (await VERBS[name]!())(program, io);
   return program;
 }
 
