@@ -1,7 +1,7 @@
 import { abortError, throwIfAborted } from './abort.js';
 import { CqilError } from './errors.js';
 import { expectOption, expectOptionNames, isCount, isSignal } from './options.js';
-import type { PlanInput } from './plan.js';
+import { countStages, type PlanInput } from './plan.js';
 import { Sampler, type SamplingOptions, type TokenLogprob } from './sampler.js';
 import { toTokens, type CallOptions, type Session, type ShortlistOptions } from './session.js';
 import type { Shortlist } from './sampler/shortlist.js';
@@ -59,7 +59,7 @@ export interface GenerationTimings {
 }
 
 /** What a generation needs of a session. */
-export type GenerationSession = Pick<Session, 'position' | 'contextLength' | 'close'> & {
+export type GenerationSession = Pick<Session, 'plan' | 'position' | 'contextLength' | 'close'> & {
   prefill(ids: ArrayLike<number>, options: CallOptions): Promise<Float32Array>;
   shortlist(ids: ArrayLike<number>, count: number, options: ShortlistOptions): Promise<Shortlist>;
 };
@@ -69,6 +69,8 @@ export interface GenerationModel {
   readonly vocabSize: number;
   /** Most positions a session made for a generation may have. */
   readonly contextLength: number;
+  /** Whether a token that was begun ahead and is not wanted is stopped at the end of a stage, rather than done to its end. */
+  readonly stopsAtStage: boolean;
   /** Undefined when the model has none: then prompts are token ids and texts are empty. */
   readonly tokenizer: Pick<Tokenizer, 'encodeSliced' | 'detokenizer' | 'isSpecial' | 'bosTokenId' | 'eosTokenIds'> | undefined;
   /** Throws INVALID_TOKENIZER with the reason there is none. */
@@ -81,6 +83,11 @@ const OPTION_NAMES = [
   'frequencyPenalty', 'presencePenalty', 'logitBias', 'seed', 'logprobs',
 ];
 const DEFAULT_MAX_TOKENS = 256;
+/**
+ * Milliseconds. A wrong guess of the next token is stopped at the end of a stage; where stages are this short, that takes no longer than the
+ * threads take to wake, which guessing spares them, and a right one saves all the time that JavaScript takes.
+ */
+const SHORT_STAGE_MS = 0.2;
 
 /** Sessions that a generation is continuing in: two at once would mix their tokens. */
 const busy = new WeakSet<object>();
@@ -88,8 +95,8 @@ const busy = new WeakSet<object>();
 /**
  * A text being generated: iterate it for chunks as they come, await it for the whole, or both.
  *
- * Nothing is done before the first use. Iterated, each step is done when the loop asks for it, but for what the engine decodes ahead: at
- * temperature 0 the likeliest token, meanwhile. Leaving the loop early stops the generation and frees its session; awaiting it then
+ * Nothing is done before the first use. Iterated, each step is done when the loop asks for it, but for what the engine decodes ahead: the
+ * likeliest token, meanwhile, at temperature 0 and where a wrong guess costs nothing. Leaving the loop early stops the generation and frees its session; awaiting it then
  * rejects with ABORTED. Each iterator starts at the first chunk.
  */
 export class Generation implements AsyncIterable<GenerationChunk>, PromiseLike<GenerationResult> {
@@ -215,15 +222,17 @@ export class Generation implements AsyncIterable<GenerationChunk>, PromiseLike<G
       const continues = session.position > 0 || prompt.some((id) => !tokenizer?.isSpecial(id));
       const detokenizer = tokenizer?.detokenizer({ continues });
       const stops = new StopMatcher(this.#stops);
+      const stages = countStages(session.plan);
       const most = Math.min(this.#options.maxTokens ?? DEFAULT_MAX_TOKENS, session.contextLength - session.position - prompt.length);
 
       this.#sampler.prime(prompt);
       const prefillStarted = performance.now();
-      const logits = await this.#append(session, prompt, signal, most > 1);
+      const logits = await this.#append(session, prompt, signal, most > 1 && this.#guesses(Infinity));
       const prefillMs = performance.now() - prefillStarted;
       let sample = this.#sampler.sample(logits);
       const timeToFirstTokenMs = performance.now() - started;
       let decodeMs = 0;
+      let stageMs = Infinity;
       let text = '';
       const tokens: number[] = [];
       for (;;) {
@@ -257,8 +266,10 @@ export class Generation implements AsyncIterable<GenerationChunk>, PromiseLike<G
           };
         }
         const stepStarted = performance.now();
-        sample = this.#sampler.sample(await this.#append(session, [token], signal, tokens.length + 1 < most));
-        decodeMs += performance.now() - stepStarted;
+        sample = this.#sampler.sample(await this.#append(session, [token], signal, tokens.length + 1 < most && this.#guesses(stageMs)));
+        const stepMs = performance.now() - stepStarted;
+        decodeMs += stepMs;
+        stageMs = stepMs / stages;
       }
     } finally {
       userSignal?.removeEventListener('abort', aborted);
@@ -267,10 +278,15 @@ export class Generation implements AsyncIterable<GenerationChunk>, PromiseLike<G
     }
   }
 
-  /** Appends tokens and gives what the sampler needs to choose the next, `more` if that one is to be appended as well. */
-  #append(session: GenerationSession, tokens: number[], signal: AbortSignal, more: boolean): Promise<Float32Array | Shortlist> {
-    const { shortlist, takesFirst } = this.#sampler;
-    return shortlist === undefined ? session.prefill(tokens, { signal }) : session.shortlist(tokens, shortlist, { signal, ahead: more && takesFirst });
+  /** Whether the likeliest token is to be begun before the sampler has chosen the next, where a stage of the last one took so long. */
+  #guesses(stageMs: number): boolean {
+    return this.#sampler.takesFirst || (this.#model.stopsAtStage && stageMs <= SHORT_STAGE_MS);
+  }
+
+  /** Appends tokens and gives what the sampler needs to choose the next. */
+  #append(session: GenerationSession, tokens: number[], signal: AbortSignal, ahead: boolean): Promise<Float32Array | Shortlist> {
+    const { shortlist } = this.#sampler;
+    return shortlist === undefined ? session.prefill(tokens, { signal }) : session.shortlist(tokens, shortlist, { signal, ahead });
   }
 
   async #promptTokens(signal: AbortSignal): Promise<number[]> {

@@ -81,6 +81,7 @@ export class Model {
     this.#generationModel = {
       vocabSize: this.config.vocabSize,
       contextLength: this.#contextLength ?? this.config.contextLength,
+      stopsAtStage: this.backend === 'cpu',
       tokenizer: this.#tokenizer instanceof CqilError ? undefined : this.#tokenizer,
       requireTokenizer: () => this.tokenizer,
       createSession: async (options) => {

@@ -3,6 +3,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { afterAll, beforeAll, expect, it } from 'vitest';
 import { loadModel } from '../lib/load.js';
 import type { Model } from '../lib/model.js';
+import { Sampler } from '../lib/sampler.js';
 import type { Session } from '../lib/session.js';
 import { engineMissing, someIds } from './reference/engine.js';
 import { expectRejection } from './support/expect_code.js';
@@ -59,6 +60,21 @@ describeUnless(engineMissing, 'decoding ahead', () => {
       expect(found).toEqual(await lists(tokens));
       expect(session.position).toBe(60);
       session.close();
+    }
+  });
+
+  it('a generation that samples draws the same tokens from guesses, right and wrong, as from the logits of one token after the other', async () => {
+    const session = model.createSession();
+    for (const seed of [1, 2, 3]) {
+      const options = { temperature: 0.3, seed };
+      const { tokens } = await model.generate(prompt, { ...options, maxTokens: 60 });
+      const sampler = new Sampler(options, VOCAB);
+      session.truncate(0);
+      let logits = await session.prefill(prompt);
+      for (const token of tokens) {
+        expect(sampler.sample(logits).token).toBe(token);
+        logits = await session.decode(token);
+      }
     }
   });
 

@@ -1,5 +1,5 @@
 import { getEventListeners } from 'node:events';
-import { setImmediate } from 'node:timers/promises';
+import { setImmediate, setTimeout as sleep } from 'node:timers/promises';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { Generation, type GenerateOptions, type GenerationChunk } from '../lib/generate.js';
 import type { Session } from '../lib/session.js';
@@ -93,9 +93,9 @@ describe('generation', () => {
     await iterator.return!();
   });
 
-  it('has the next token begun ahead where it takes the likeliest, and another will be needed', async () => {
-    const aheadOf = async (options: GenerateOptions): Promise<unknown[]> => {
-      const model = new ScriptedModel([word(' a')]);
+  it('has the next token begun ahead where it takes the likeliest or a wrong guess costs nothing, and another will be needed', async () => {
+    const aheadOf = async (options: GenerateOptions, settings: Partial<ScriptedModel> = {}): Promise<unknown[]> => {
+      const model = Object.assign(new ScriptedModel([word(' a')]), settings);
       await start(model, options);
       return model.ahead;
     };
@@ -104,6 +104,12 @@ describe('generation', () => {
     expect(await aheadOf({ maxTokens: 1 })).toEqual([false]);
     expect(await aheadOf({ maxTokens: 2, temperature: 0.5 })).toEqual([false, false]);
     expect(await aheadOf({ maxTokens: 2, logitBias: { 1: -1 } })).toEqual([false, false]);
+    // A stage is short or long by the token before, so the first after the prompt says nothing yet.
+    const short = { stopsAtStage: true, stages: 1000 };
+    expect(await aheadOf({ maxTokens: 5, temperature: 0.5 }, short)).toEqual([false, false, true, true, false]);
+    expect(await aheadOf({ maxTokens: 5, temperature: 0.5 }, { ...short, stopsAtStage: false })).toEqual(Array(5).fill(false));
+    const slow = { stopsAtStage: true, stages: 1, onForward: () => sleep(2) };
+    expect(await aheadOf({ maxTokens: 4, temperature: 0.5 }, slow)).toEqual(Array(4).fill(false));
     expect(await aheadOf({ maxTokens: 2, repetitionPenalty: 1.1 })).toEqual([]);
     const model = new ScriptedModel(STORY);
     const session = model.createSession({ contextLength: 64 });

@@ -33,12 +33,14 @@ void Ahead::run(Session& session, ForwardRequest request, Asker asker, const Del
     deliver(asker, outcome);
     if (!guess) return;
     outcome = run_one(session, guess->request, &guess->cancel);
-    std::lock_guard<std::mutex> lock(mutex_);
+    std::unique_lock<std::mutex> lock(mutex_);
     if (guess_ != guess) return;  // given up
     if (guess->asked) {
       guess_.reset();
-      request = guess->request;
+      lock.unlock();
       asker = guess->asker;
+      request = guess->instead ? *guess->instead : guess->request;
+      if (guess->instead) outcome = run_one(session, request, nullptr);
     } else if (outcome.failure) {  // whoever asks for it will see
       return guess_.reset();
     } else {
@@ -65,14 +67,20 @@ std::shared_ptr<Ahead::Guess> Ahead::begin(const Session& session, const Forward
 bool Ahead::ask(const Session& session, const ForwardRequest& request, Asker asker) {
   std::lock_guard<std::mutex> lock(mutex_);
   if (!guess_ || guess_->asked) return false;
-  if (!guess_->is(session, request)) {
+  const bool right = guess_->is(session, request);
+  if (guess_->done && right) return false;  // take() has it
+  if (guess_->done || guess_->session != &session) {
     give_up();
     return false;
   }
-  if (guess_->done) return false;  // take() has it
+  if (right) {
+    guess_->request.ahead = request.ahead;
+  } else {
+    guess_->instead = request;
+    guess_->cancel = true;
+  }
   guess_->asked = true;
   guess_->asker = asker;
-  guess_->request.ahead = request.ahead;
   return true;
 }
 

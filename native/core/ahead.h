@@ -30,7 +30,8 @@ class Ahead {
   // the same way where that has been asked for by its end; where it has not, keeps what came of it, and returns. Begins nothing more after
   // `longest`: others may be waiting for the thread. Does not throw.
   void run(Session& session, ForwardRequest request, Asker asker, const Deliver& deliver, std::chrono::milliseconds longest);
-  // Whether the request is what run() is at; its outcome goes to asker then. Anything else that is ahead is given up. From any thread.
+  // Whether run() takes the request: it is what run() is at, or comes at once instead, if it is of the same session. Its outcome goes to asker
+  // then. Anything else that is ahead is given up. From any thread.
   bool ask(const Session& session, const ForwardRequest& request, Asker asker);
   // What was kept of a request of a shortlist: as good as running it.
   std::optional<cqil_shortlist> take(const Session& session, const ForwardRequest& request);
@@ -47,6 +48,7 @@ class Ahead {
     ForwardRequest request;
     CancelFlag cancel{false};
     bool asked = false;
+    std::optional<ForwardRequest> instead;  // what was asked for, if not this
     Asker asker = nullptr;
     bool done = false;  // and kept
     cqil_shortlist shortlist = {};

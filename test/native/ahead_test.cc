@@ -159,6 +159,29 @@ void test_stopped() {
   session.arm();
   check::that(same(session.shortlist(next), text.lists[1]), "and can be had after all");
 
+  // What else is asked of the session comes instead, at once.
+  const ForwardRequest other = listed({(text.ids[0] + 1) % 101}, 9);
+  Session apart(small_model(1), Plan{}, Execution::kWide, kContext);
+  apart.shortlist(listed(some_ids(9), 0, false));
+  const cqil_shortlist expected = apart.shortlist(other);
+  for (bool cancelled : {false, true}) {
+    found.clear();
+    session.arm();
+    ahead.run(session, prompt, asker(0), [&](Ahead::Asker who, const Outcome& outcome) {
+      check::that(number(who) == found.size(), "whose it is");
+      found.push_back(outcome);
+      if (found.size() > 1) return;
+      check::that(ahead.ask(session, other, asker(1)), "taken instead");
+      check::that(!ahead.ask(session, next, asker(2)), "and nothing beside it");
+      if (cancelled) session.cancel();
+    }, kNoEnd);
+    check::that(found.size() == 2, "delivered instead");
+    if (found.size() < 2) continue;
+    if (cancelled) check::throws("ABORTED", [&] { std::rethrow_exception(found[1].failure); }, "cancelled before its turn");
+    else check::that(!found[1].failure && same(found[1].shortlist, expected), "what it would have been");
+  }
+  session.arm();
+
   int delivered = 0;
   ahead.run(session, prompt, asker(0), [&](Ahead::Asker, const Outcome&) {
     delivered++;

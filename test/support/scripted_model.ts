@@ -1,5 +1,6 @@
 import { setImmediate } from 'node:timers/promises';
 import type { GenerationModel, GenerationSession } from '../../lib/generate.js';
+import { resolvePlan, type Plan } from '../../lib/plan.js';
 import { CqilError } from '../../lib/errors.js';
 import type { Shortlist } from '../../lib/sampler/shortlist.js';
 import type { ShortlistOptions } from '../../lib/session.js';
@@ -14,6 +15,9 @@ export const word = (piece: string): number => PIECES.indexOf(piece);
 export class ScriptedModel implements GenerationModel {
   readonly vocabSize = PIECES.length;
   contextLength = 64;
+  stopsAtStage = false;
+  /** Stages of a forward: each of them a layer. */
+  stages = 4;
   opened = 0;
   closed = 0;
   forwards = 0;
@@ -64,6 +68,7 @@ export class ScriptedModel implements GenerationModel {
 }
 
 export class ScriptedSession implements GenerationSession {
+  readonly plan: Plan;
   position = 0;
   readonly seen: number[] = [];
   readonly contextLength: number;
@@ -75,6 +80,7 @@ export class ScriptedSession implements GenerationSession {
     this.#model = model;
     this.#script = script;
     this.contextLength = contextLength;
+    this.plan = resolvePlan('sequential', model.stages);
   }
 
   async prefill(ids: ArrayLike<number>, { signal }: { signal?: AbortSignal } = {}): Promise<Float32Array> {
