@@ -50,7 +50,8 @@ export class Session {
   readonly #handle: SessionHandle;
   readonly #program: () => Program;
   readonly #calls = new WorkQueue();
-  #position = 0;
+  /** Of the tokens in the KV cache. */
+  readonly #ids: number[] = [];
   #closed = false;
   #inFlight = false;
 
@@ -65,7 +66,7 @@ export class Session {
 
   /** Tokens in the KV cache; the next call continues after them. */
   get position(): number {
-    return this.#position;
+    return this.#ids.length;
   }
 
   /** Appends tokens, at least one; gives the logits after the last, Float32Array [vocabSize]. */
@@ -102,7 +103,7 @@ export class Session {
         // The first token of the next slice is scored here, after the last of this one.
         const next = tokens[from + slice.length];
         const output = slice.length > 1 || next !== undefined ? 'scores' : 'none';
-        const part = await this.#forward({ ids: slice, position: this.#position, output, next }, options.signal);
+        const part = await this.#forward({ ids: slice, position: this.position, output, next }, options.signal);
         if (part) scores.set(part, from);
       });
       return scores;
@@ -136,7 +137,7 @@ export class Session {
     return this.#calls.run(async () => {
       let spans: Float64Array = new Float64Array();
       await this.#inSlices(tokens, options.signal, async (slice) => {
-        spans = await this.#inEngine((native) => native.timeline(this.#handle, { ids: slice, position: this.#position, output: 'logits' }), options.signal);
+        spans = await this.#inEngine((native) => native.timeline(this.#handle, { ids: slice, position: this.position, output: 'logits' }), options.signal);
       });
       return readTimeline(spans, this.#program());
     });
@@ -144,10 +145,23 @@ export class Session {
 
   /** Forgets every token from position `n` on; 0 forgets all. Not while a call of this session is in flight. */
   truncate(n: number): void {
-    this.#expectOpen();
-    if (this.#calls.size > 0) throw new CqilError('INVALID_ARGUMENT', 'truncate was called while a call of this session is in flight; expected it to be awaited first.');
-    expectOption('The length to truncate to', n, Number.isSafeInteger(n) && n >= 0 && n <= this.#position, `an integer from 0 to the position, ${this.#position}`);
-    this.#position = n;
+    this.#expectIdle('truncate');
+    expectOption('The length to truncate to', n, Number.isSafeInteger(n) && n >= 0 && n <= this.position, `an integer from 0 to the position, ${this.position}`);
+    this.#ids.length = n;
+  }
+
+  /**
+   * Forgets every token from the first on that differs from `ids`, and so many that one of `ids` at least is left; gives those that are left, to
+   * be appended. A conversation that was rendered anew is then computed only from where it is new. Throws INVALID_ARGUMENT, also while a call of
+   * this session is in flight, and CONTEXT_OVERFLOW when `ids` do not fit.
+   */
+  rewind(ids: ArrayLike<number>): Int32Array {
+    this.#expectIdle('rewind');
+    const tokens = toTokens(ids, this.#host.vocabSize, this.contextLength);
+    let same = 0;
+    while (same < tokens.length - 1 && same < this.position && tokens[same] === this.#ids[same]) same++;
+    this.truncate(same);
+    return tokens.slice(same);
   }
 
   /** Frees the KV cache; calls in flight reject with DISPOSED. Closing again does nothing. */
@@ -171,7 +185,7 @@ export class Session {
         const done = from + ids.length === tokens.length;
         // Where other work is waiting for its turn, it comes next.
         const ahead = wanted.ahead && this.#host.queue.size === 1;
-        last = await this.#forward<T>({ ids, position: this.#position, ...(done ? { ...wanted, ahead } : { output: 'none' }) }, signal);
+        last = await this.#forward<T>({ ids, position: this.position, ...(done ? { ...wanted, ahead } : { output: 'none' }) }, signal);
       });
       return last!;
     });
@@ -185,7 +199,7 @@ export class Session {
       await this.#host.queue.run(async () => {
         throwIfAborted(signal);
         await each(slice, from);
-        this.#position += slice.length;
+        this.#ids.push(...slice);
       });
     }
   }
@@ -217,6 +231,11 @@ export class Session {
     if (this.#closed) throw new CqilError('DISPOSED', 'The session is closed; expected an open session of a model that is not disposed.');
   }
 
+  #expectIdle(call: string): void {
+    this.#expectOpen();
+    if (this.#calls.size > 0) throw new CqilError('INVALID_ARGUMENT', `${call} was called while a call of this session is in flight; expected it to be awaited first.`);
+  }
+
   #expectTokens(call: string, ids: ArrayLike<number>, options: CallOptions, names = ['signal']): Int32Array {
     this.#expectOpen();
     expectOptionNames(`session.${call}`, options, names);
@@ -225,7 +244,7 @@ export class Session {
   }
 
   #expectRoom(count: number): void {
-    if (this.#position + count > this.contextLength) throw overflow(count, this.contextLength, this.#position);
+    if (this.position + count > this.contextLength) throw overflow(count, this.contextLength, this.position);
   }
 }
 

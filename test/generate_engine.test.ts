@@ -111,6 +111,29 @@ describeUnless(engineMissing, 'generation on the engine', () => {
     expect((await session.prefill([1, 2, 3, 4, 5, 6, 7, 8])).length).toBe(VOCAB);
   });
 
+  it('rewinds to where a text is new, and computes the rest as if it had come in one piece', async () => {
+    const texts = [someIds(300, VOCAB), [...someIds(280, VOCAB), 5, 6, 7], someIds(120, VOCAB), [9, ...someIds(120, VOCAB)], [9], [9, 4]];
+    const session = model.createSession();
+    for (const [from, ids] of [[0, texts[0]!], [280, texts[1]!], [119, texts[2]!], [0, texts[3]!], [0, texts[4]!], [1, texts[5]!], [1, texts[5]!]] as const) {
+      const rest = session.rewind(ids);
+      expect([session.position, [...rest]]).toEqual([from, ids.slice(from)]);
+      const whole = model.createSession();
+      expectSameBits([await session.prefill(rest)], [await whole.prefill(ids)], `after position ${from}`);
+      whole.close();
+    }
+    // A whole reply is kept, whoever put it in.
+    const { tokens } = await model.generate(session.rewind([9, 4, 8]), { maxTokens: 10, seed: 1, session });
+    expect([...session.rewind([9, 4, 8, ...tokens, 3])]).toEqual([3]);
+
+    expectCode('INVALID_ARGUMENT', () => session.rewind([]), /^The tokens/);
+    expectCode('CONTEXT_OVERFLOW', () => session.rewind(someIds(CONTEXT + 1, VOCAB)));
+    const pending = session.decode(1);
+    expectCode('INVALID_ARGUMENT', () => session.rewind([1]), /rewind was called while .* in flight/);
+    await pending;
+    session.close();
+    expectCode('DISPOSED', () => session.rewind([1]));
+  });
+
   it('gives the same text for the same seed, whatever the threads and the execution', async () => {
     const options = { maxTokens: 60, seed: 11, temperature: 1.5, topK: 0, plan: 'P2-D1-S1-E5' };
     const expected = await model.generate('Hello', options);
