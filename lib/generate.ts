@@ -96,8 +96,8 @@ const busy = new WeakSet<object>();
  * A text being generated: iterate it for chunks as they come, await it for the whole, or both.
  *
  * Nothing is done before the first use. Iterated, each step is done when the loop asks for it, but for what the engine decodes ahead: the
- * likeliest token, meanwhile, at temperature 0 and where a wrong guess costs nothing. Leaving the loop early stops the generation and frees its session; awaiting it then
- * rejects with ABORTED. Each iterator starts at the first chunk.
+ * likeliest token, meanwhile, at temperature 0 and where a wrong guess costs nothing. Leaving the loop early stops the generation and frees
+ * its session; awaiting it then rejects with ABORTED. Each iterator starts at the first chunk.
  */
 export class Generation implements AsyncIterable<GenerationChunk>, PromiseLike<GenerationResult> {
   readonly #model: GenerationModel;
