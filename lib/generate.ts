@@ -223,16 +223,16 @@ export class Generation implements AsyncIterable<GenerationChunk>, PromiseLike<G
       const detokenizer = tokenizer?.detokenizer({ continues });
       const stops = new StopMatcher(this.#stops);
       const stages = countStages(session.plan);
+      let stageMs = Infinity;
       const most = Math.min(this.#options.maxTokens ?? DEFAULT_MAX_TOKENS, session.contextLength - session.position - prompt.length);
 
       this.#sampler.prime(prompt);
       const prefillStarted = performance.now();
-      const logits = await this.#append(session, prompt, signal, most > 1 && this.#guesses(Infinity));
+      const logits = await this.#append(session, prompt, signal, most > 1 && this.#guesses(stageMs));
       const prefillMs = performance.now() - prefillStarted;
       let sample = this.#sampler.sample(logits);
       const timeToFirstTokenMs = performance.now() - started;
       let decodeMs = 0;
-      let stageMs = Infinity;
       let text = '';
       const tokens: number[] = [];
       for (;;) {

@@ -1,4 +1,5 @@
 import { abortError, throwIfAborted } from './abort.js';
+import { commonPrefix } from './common_prefix.js';
 import { CqilError } from './errors.js';
 import { MAX_BATCH, MAX_LOGIT_ROWS, MAX_TRACE, type ForwardRequest, type NativeAddon, type Program, type SessionHandle } from './native.js';
 import { expectOption, expectOptionNames, isSignal } from './options.js';
@@ -158,10 +159,8 @@ export class Session {
   rewind(ids: ArrayLike<number>): Int32Array {
     this.#expectIdle('rewind');
     const tokens = toTokens(ids, this.#host.vocabSize, this.contextLength);
-    let same = 0;
-    while (same < tokens.length - 1 && same < this.position && tokens[same] === this.#ids[same]) same++;
-    this.truncate(same);
-    return tokens.slice(same);
+    this.truncate(Math.min(commonPrefix([this.#ids, tokens]), tokens.length - 1));
+    return tokens.slice(this.position);
   }
 
   /** Frees the KV cache; calls in flight reject with DISPOSED. Closing again does nothing. */

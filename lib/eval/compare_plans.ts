@@ -1,10 +1,10 @@
 import { CqilError } from '../errors.js';
 import type { Model } from '../model.js';
+import { Pace } from '../pace.js';
 import type { Plan } from '../plan.js';
 import type { Session } from '../session.js';
 import type { NextToken } from './divergence.js';
 import { LOGITS_SLICE, nextTokens } from './next_tokens.js';
-import { Pace } from '../pace.js';
 import type { MeasureOptions, Perplexity } from './perplexity.js';
 import { estimate, quantile, type Estimate } from './statistics.js';
 import type { Window } from './windows.js';

@@ -1,3 +1,4 @@
+import { commonPrefix } from '../common_prefix.js';
 import type { Tokenizer } from '../tokenizer/index.js';
 import type { TaskItem } from './task_file.js';
 
@@ -35,13 +36,6 @@ export function encodeItem(item: TaskItem, tokenizer: Tokenizer, delimiter: stri
     sequences.push({ ids: ids.slice(excess), start: start - excess });
   }
   return { sequences, lengths: pairs.map(([, answer]) => [...answer.trim()].length), truncated };
-}
-
-/** Ids that all lists begin with. */
-export function commonPrefix(lists: ReadonlyArray<readonly number[]>): number {
-  const [first = [], ...others] = lists;
-  const end = first.findIndex((id, i) => others.some((other) => other[i] !== id));
-  return end < 0 ? first.length : end;
 }
 
 function pairsOf(item: TaskItem): Array<[context: string, answer: string]> {

@@ -1,6 +1,6 @@
+import type { Pace } from '../pace.js';
 import type { Session } from '../session.js';
 import { NextToken } from './divergence.js';
-import type { Pace } from '../pace.js';
 
 /** Tokens the engine gives the logits of at once. */
 export const LOGITS_SLICE = 32;

@@ -1,9 +1,9 @@
 import { CqilError } from '../errors.js';
 import type { Model } from '../model.js';
+import { Pace } from '../pace.js';
 import type { Plan } from '../plan.js';
 import type { Session } from '../session.js';
 import { encodeItem, type EncodedItem } from './encode_item.js';
-import { Pace } from '../pace.js';
 import type { MeasureOptions } from './perplexity.js';
 import type { ResumeFile } from './resume_file.js';
 import { scoreAnswers, scoreCompletion, type ItemScore } from './score_item.js';

@@ -1,7 +1,8 @@
-import type { Session } from '../session.js';
-import { commonPrefix, type EncodedItem, type Sequence } from './encode_item.js';
-import { LOGITS_SLICE, nextTokens } from './next_tokens.js';
+import { commonPrefix } from '../common_prefix.js';
 import type { Pace } from '../pace.js';
+import type { Session } from '../session.js';
+import type { EncodedItem, Sequence } from './encode_item.js';
+import { LOGITS_SLICE, nextTokens } from './next_tokens.js';
 
 /** What a plan made of one item. */
 export interface ItemScore {

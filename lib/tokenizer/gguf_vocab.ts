@@ -1,7 +1,7 @@
 import type { GgufStrings, GgufValue } from '../checkpoint/types.js';
+import type { Pace } from '../pace.js';
 import { preTokenizerRule } from './gguf_pre_tokenizers.js';
 import { invalidTokenizer, quote } from './invalid.js';
-import type { Pace } from '../pace.js';
 import { PIECES_AT_ONCE, type MergeRank, type TokenizerParts } from './parts.js';
 import { MAX_VOCAB_SIZE } from './tokenizer_json.js';
 

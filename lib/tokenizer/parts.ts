@@ -13,5 +13,5 @@ export interface TokenizerParts {
   /** As in generation_config.json. */
   generationConfig: Record<string, unknown>;
   /** Pieces by id where several ids may share one; else those of `json`. */
-  pieces?: readonly string[];
+  pieces?: string[];
 }

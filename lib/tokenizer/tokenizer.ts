@@ -83,7 +83,6 @@ class BpeTokenizer implements Tokenizer {
   readonly vocabSize: number;
   readonly bosTokenId: number | undefined;
   readonly eosTokenIds: readonly number[];
-  private readonly pieces: Array<string | undefined>;
   /** Added tokens by id and by content; what else there is, the encoder knows. */
   private readonly added = new Map<number, AddedToken>();
   private readonly addedIds = new Map<string, number>();
@@ -96,9 +95,9 @@ class BpeTokenizer implements Tokenizer {
   /** Added tokens found in raw and in normalized text; with control tokens and without. */
   private readonly splitters: Record<'all' | 'plain', { raw: AddedTokenSplitter; normalized: AddedTokenSplitter }>;
 
-  constructor(json: TokenizerJson, pieces: ReadonlyArray<string | undefined>, parts: Pick<TokenizerParts, 'config' | 'generationConfig'>, modelVocabSize: number) {
+  /** `pieces`, by id, become its own. */
+  constructor(json: TokenizerJson, private readonly pieces: Array<string | undefined>, parts: Pick<TokenizerParts, 'config' | 'generationConfig'>, modelVocabSize: number) {
     this.bpe = new BpeEncoder(json);
-    this.pieces = pieces.slice();
     for (const token of json.added_tokens) {
       this.added.set(token.id, token);
       this.addedIds.set(token.content, token.id);

@@ -1,5 +1,5 @@
-import { invalidTokenizer, isObject, quote } from './invalid.js';
 import type { Pace } from '../pace.js';
+import { invalidTokenizer, isObject, quote } from './invalid.js';
 import { PIECES_AT_ONCE, type MergeRank } from './parts.js';
 
 /** A token that is found in the text before anything else looks at it. */

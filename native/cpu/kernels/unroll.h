@@ -3,13 +3,14 @@
 // over lanes are then compiled once each.
 #pragma once
 
-#if !defined(__GNUC__) && !defined(__clang__)
-#define CQIL_NOINLINE
-#else
+#if defined(__GNUC__) || defined(__clang__)
 #define CQIL_NOINLINE __attribute__((noinline))
+#else
+#define CQIL_NOINLINE
+#define CQIL_KEEP_LOOPS
 #endif
 
-#if defined(CQIL_KEEP_LOOPS) || (!defined(__GNUC__) && !defined(__clang__))
+#ifdef CQIL_KEEP_LOOPS
 #define CQIL_UNROLL
 #define CQIL_INLINE inline
 #else
