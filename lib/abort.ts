@@ -8,3 +8,41 @@ export function abortError(signal: AbortSignal): CqilError {
 export function throwIfAborted(signal: AbortSignal | undefined): void {
   if (signal?.aborted) throw abortError(signal);
 }
+
+interface Waiting {
+  callbacks: Set<{ call: () => void }>;
+  listener: () => void;
+}
+
+const waiting = new WeakMap<AbortSignal, Waiting>();
+
+/**
+ * Calls back once, when the signal fires; gives what takes that back. Does nothing without a signal. The callback must not throw.
+ *
+ * A signal gets one listener, however much work it is given to: Node.js takes more than ten for a leak and says so.
+ */
+export function onAbort(signal: AbortSignal | undefined, callback: () => void): () => void {
+  if (!signal) return () => undefined;
+  const { callbacks, listener } = waiting.get(signal) ?? listen(signal);
+  const entry = { call: callback };
+  callbacks.add(entry);
+  return () => {
+    if (!callbacks.delete(entry) || callbacks.size > 0) return;
+    waiting.delete(signal);
+    signal.removeEventListener('abort', listener);
+  };
+}
+
+function listen(signal: AbortSignal): Waiting {
+  const callbacks: Waiting['callbacks'] = new Set();
+  const listener = (): void => {
+    waiting.delete(signal);
+    const entries = [...callbacks];
+    callbacks.clear();
+    for (const { call } of entries) call();
+  };
+  const added = { callbacks, listener };
+  waiting.set(signal, added);
+  signal.addEventListener('abort', listener, { once: true });
+  return added;
+}

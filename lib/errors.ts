@@ -12,7 +12,7 @@
  * - `CONTEXT_OVERFLOW`: more tokens than the session's context holds.
  * - `DISPOSED`: a model or session was used after it was closed.
  * - `GOAL_UNREACHABLE`: a search found no plan that meets its goal.
- * - `ABORTED`: an AbortSignal fired; `cause` is the signal's reason.
+ * - `ABORTED`: an AbortSignal fired; `cause` is the signal's reason. The error's `name` is `AbortError`, as Node's own functions have it.
  * - `NATIVE_ADDON`: the native addon is missing or cannot be loaded.
  * - `INTERNAL`: a fault of cqil's own.
  */
@@ -32,13 +32,13 @@ export type ErrorCode =
   | 'NATIVE_ADDON'
   | 'INTERNAL';
 
-/** The only error class cqil throws. */
+/** The only error class cqil throws. Its `name` is `CqilError`, but for ABORTED: code that knows nothing of cqil tells an abort by its name. */
 export class CqilError extends Error {
   readonly code: ErrorCode;
 
   constructor(code: ErrorCode, message: string, options?: { cause?: unknown }) {
     super(message, options);
-    this.name = 'CqilError';
+    this.name = code === 'ABORTED' ? 'AbortError' : 'CqilError';
     this.code = code;
   }
 }

@@ -1,25 +1,27 @@
-import { abortError, throwIfAborted } from './abort.js';
+import { abortError, onAbort, throwIfAborted } from './abort.js';
 import { CqilError } from './errors.js';
+import { generationSteps, type GenerationModel } from './generation_steps.js';
 import { expectOption, expectOptionNames, isCount, isSignal } from './options.js';
-import { countStages, type PlanInput } from './plan.js';
+import type { PlanInput } from './plan.js';
 import { Sampler, type SamplingOptions, type TokenLogprob } from './sampler.js';
-import { toTokens, type CallOptions, type Session, type ShortlistOptions } from './session.js';
-import type { Shortlist } from './sampler/shortlist.js';
-import { StopMatcher } from './stop.js';
-import type { Tokenizer } from './tokenizer/index.js';
+import { toTokens, type Session } from './session.js';
 
 export interface GenerateOptions extends SamplingOptions {
   /** Most tokens to generate; fewer when the context is full before. Default 256. */
   maxTokens?: number;
-  /** Text that ends the generation; it and what follows are not part of the result's text. */
+  /**
+   * Text that ends the generation; it and what follows are not part of the result's text. It may name control tokens, such as `<|im_end|>`:
+   * they end it too, although they have no text.
+   */
   stop?: string | readonly string[];
   /** Stops within one token; the generation then rejects with ABORTED. */
   signal?: AbortSignal;
   /** The plan for this generation. Default: the model's. Not together with `session`, which has its own. */
   plan?: PlanInput;
   /**
-   * Continues in this session, at its position, instead of one made and closed for this call. When the generation is done the
-   * session's cache holds the prompt and every token of the result.
+   * Continues in this session, at its position, instead of one made and closed for this call: a text prompt is taken as it is written, without
+   * what begins a text. When the generation is done the session's cache holds the prompt and every token of the result; when it failed or was
+   * left, what had been computed of them. Until then no other call changes the session, see `Session`.
    */
   session?: Session;
 }
@@ -38,8 +40,8 @@ export interface GenerationResult {
   text: string;
   /** Every generated token; the last is an end-of-text token when `finishReason` is `eos`. */
   tokens: number[];
-  /** `eos`: the model ended its text. `stop`: a stop string was found. `length`: `maxTokens` or the context's end was reached. */
-  finishReason: 'eos' | 'stop' | 'length';
+  /** `eos`: the model ended its text. `stop`: a stop string was found. `length`: `maxTokens` was reached. `context`: the context is full. */
+  finishReason: 'eos' | 'stop' | 'length' | 'context';
   usage: { promptTokens: number; completionTokens: number; totalTokens: number };
   timings: GenerationTimings;
   /** The seed that was used: given again with the same options, it gives the same text. */
@@ -58,39 +60,13 @@ export interface GenerationTimings {
   timeToFirstTokenMs: number;
 }
 
-/** What a generation needs of a session. */
-export type GenerationSession = Pick<Session, 'plan' | 'position' | 'contextLength' | 'close'> & {
-  prefill(ids: ArrayLike<number>, options: CallOptions): Promise<Float32Array>;
-  shortlist(ids: ArrayLike<number>, count: number, options: ShortlistOptions): Promise<Shortlist>;
-};
-
-/** What a generation needs of a model. */
-export interface GenerationModel {
-  readonly vocabSize: number;
-  /** Most positions a session made for a generation may have. */
-  readonly contextLength: number;
-  /** Whether a token that was begun ahead and is not wanted is stopped at the end of a stage, rather than done to its end. */
-  readonly stopsAtStage: boolean;
-  /** Undefined when the model has none: then prompts are token ids and texts are empty. */
-  readonly tokenizer: Pick<Tokenizer, 'encodeSliced' | 'detokenizer' | 'isSpecial' | 'bosTokenId' | 'eosTokenIds'> | undefined;
-  /** Throws INVALID_TOKENIZER with the reason there is none. */
-  requireTokenizer(): unknown;
-  createSession(options: { contextLength: number; plan: PlanInput | undefined }): GenerationSession | Promise<GenerationSession>;
-}
-
 const OPTION_NAMES = [
   'maxTokens', 'stop', 'signal', 'plan', 'session', 'temperature', 'topK', 'topP', 'minP', 'repetitionPenalty', 'repetitionWindow',
   'frequencyPenalty', 'presencePenalty', 'logitBias', 'seed', 'logprobs',
 ];
-const DEFAULT_MAX_TOKENS = 256;
-/**
- * Milliseconds. A wrong guess of the next token is stopped at the end of a stage; where stages are this short, that takes no longer than the
- * threads take to wake, which guessing spares them, and a right one saves all the time that JavaScript takes.
- */
-const SHORT_STAGE_MS = 0.2;
 
-/** Sessions that a generation is continuing in: two at once would mix their tokens. */
-const busy = new WeakSet<object>();
+/** Forgets the signals of generations that were dropped half-way, once they are collected. */
+const dropped = new FinalizationRegistry<() => void>((forget) => forget());
 
 /**
  * A text being generated: iterate it for chunks as they come, await it for the whole, or both.
@@ -98,6 +74,9 @@ const busy = new WeakSet<object>();
  * Nothing is done before the first use. Iterated, each step is done when the loop asks for it, but for what the engine decodes ahead: the
  * likeliest token, meanwhile, at temperature 0 and where a wrong guess costs nothing. Leaving the loop early stops the generation and frees
  * its session; awaiting it then rejects with ABORTED. Each iterator starts at the first chunk.
+ *
+ * Rejects with INVALID_ARGUMENT when its session is in use by another generation; CONTEXT_OVERFLOW when the prompt leaves no room for a token;
+ * ABORTED, an error whose name is `AbortError` as in Node's own functions; DISPOSED when its session is closed or its model disposed of.
  */
 export class Generation implements AsyncIterable<GenerationChunk>, PromiseLike<GenerationResult> {
   readonly #model: GenerationModel;
@@ -117,6 +96,7 @@ export class Generation implements AsyncIterable<GenerationChunk>, PromiseLike<G
     expectOptionNames('generate', options, OPTION_NAMES);
     const { maxTokens, stop, signal, plan, session } = options;
     const stops = stop === undefined ? [] : typeof stop === 'string' ? [stop] : stop;
+    if (isMessages(prompt)) throw new CqilError('INVALID_ARGUMENT', 'The prompt is an array of messages; expected a string or token ids, as model.tokenizer.applyChatTemplate(messages) and encode make of them.');
     expectOption('The prompt', prompt, typeof prompt === 'string' || (typeof prompt === 'object' && prompt !== null && 'length' in prompt), 'a string or an array of token ids');
     expectOption('maxTokens', maxTokens, maxTokens === undefined || isCount(maxTokens), 'an integer, 1 or more');
     expectOption('stop', stop, Array.isArray(stops) && stops.every((text) => typeof text === 'string' && text !== '' && !LONE_SURROGATE.test(text)), 'a string or an array of strings, none of them empty or with half a character');
@@ -208,113 +188,37 @@ export class Generation implements AsyncIterable<GenerationChunk>, PromiseLike<G
   }
 
   async *#run(): AsyncGenerator<GenerationChunk, GenerationResult> {
-    const started = performance.now();
-    const signal = this.#abort.signal;
-    const userSignal = this.#options.signal;
-    throwIfAborted(userSignal);
-    const aborted = (): void => void this.#cancel(abortError(userSignal!));
-    userSignal?.addEventListener('abort', aborted, { once: true });
-    let session: GenerationSession | undefined;
+    const { signal } = this.#options;
+    throwIfAborted(signal);
+    const forget = Generation.#cancelOnAbort(this, signal);
     try {
-      const prompt = await this.#promptTokens(signal);
-      session = await this.#openSession(prompt.length);
-      const tokenizer = this.#model.tokenizer;
-      const continues = session.position > 0 || prompt.some((id) => !tokenizer?.isSpecial(id));
-      const detokenizer = tokenizer?.detokenizer({ continues });
-      const stops = new StopMatcher(this.#stops);
-      const stages = countStages(session.plan);
-      let stageMs = Infinity;
-      const most = Math.min(this.#options.maxTokens ?? DEFAULT_MAX_TOKENS, session.contextLength - session.position - prompt.length);
-
-      this.#sampler.prime(prompt);
-      const prefillStarted = performance.now();
-      const logits = await this.#append(session, prompt, signal, most > 1 && this.#guesses(stageMs));
-      const prefillMs = performance.now() - prefillStarted;
-      let sample = this.#sampler.sample(logits);
-      const timeToFirstTokenMs = performance.now() - started;
-      let decodeMs = 0;
-      let text = '';
-      const tokens: number[] = [];
-      for (;;) {
-        const { token } = sample;
-        tokens.push(token);
-        const eos = tokenizer?.eosTokenIds.includes(token) ?? false;
-        let finishReason: GenerationResult['finishReason'] | undefined = eos ? 'eos' : tokens.length >= most ? 'length' : undefined;
-        let piece = (eos ? '' : detokenizer?.push(token)) ?? '';
-        if (finishReason) piece += detokenizer?.flush() ?? '';
-        const shown = stops.push(piece);
-        if (shown.stopped) finishReason = 'stop';
-        else if (finishReason) shown.text += stops.flush();
-        text += shown.text;
-        yield { text: shown.text, ...sample };
-
-        if (finishReason) {
-          if (this.#options.session) await this.#append(session, [token], signal, false);
-          return {
-            text,
-            tokens,
-            finishReason,
-            usage: { promptTokens: prompt.length, completionTokens: tokens.length, totalTokens: prompt.length + tokens.length },
-            timings: {
-              prefillMs,
-              decodeMs,
-              prefillTokensPerSecond: perSecond(prompt.length, prefillMs),
-              decodeTokensPerSecond: perSecond(tokens.length - 1, decodeMs),
-              timeToFirstTokenMs,
-            },
-            seed: this.seed,
-          };
-        }
-        const stepStarted = performance.now();
-        sample = this.#sampler.sample(await this.#append(session, [token], signal, tokens.length + 1 < most && this.#guesses(stageMs)));
-        const stepMs = performance.now() - stepStarted;
-        decodeMs += stepMs;
-        stageMs = stepMs / stages;
-      }
+      const request = { prompt: this.#prompt, stops: this.#stops, sampler: this.#sampler, ...this.#options, signal: this.#abort.signal };
+      return yield* generationSteps(this.#model, request);
     } finally {
-      userSignal?.removeEventListener('abort', aborted);
-      if (this.#options.session) busy.delete(this.#options.session);
-      else session?.close();
+      forget();
     }
   }
 
-  /** Whether the likeliest token is to be begun before the sampler has chosen the next, where a stage of the last one took so long. */
-  #guesses(stageMs: number): boolean {
-    return this.#sampler.takesFirst || (this.#model.stopsAtStage && stageMs <= SHORT_STAGE_MS);
-  }
-
-  /** Appends tokens and gives what the sampler needs to choose the next. */
-  #append(session: GenerationSession, tokens: number[], signal: AbortSignal, ahead: boolean): Promise<Float32Array | Shortlist> {
-    const { shortlist } = this.#sampler;
-    return shortlist === undefined ? session.prefill(tokens, { signal }) : session.shortlist(tokens, shortlist, { signal, ahead });
-  }
-
-  async #promptTokens(signal: AbortSignal): Promise<number[]> {
-    const position = this.#options.session?.position ?? 0;
-    // A text that continues a session does not begin again.
-    const ids = typeof this.#prompt === 'string' ? await this.#model.tokenizer!.encodeSliced(this.#prompt, { addSpecialTokens: position === 0, signal }) : Array.from(this.#prompt);
-    const bos = this.#model.tokenizer?.bosTokenId;
-    if (ids.length === 0 && position === 0 && bos !== undefined) ids.push(bos);
-    if (ids.length === 0) throw new CqilError('INVALID_ARGUMENT', 'The prompt has no tokens and the model has no token that begins a text; expected at least one token.');
-    return ids;
-  }
-
-  #openSession(promptTokens: number): GenerationSession | Promise<GenerationSession> {
-    const { session, plan, maxTokens } = this.#options;
-    const position = session?.position ?? 0;
-    const contextLength = session?.contextLength ?? this.#model.contextLength;
-    if (position + promptTokens >= contextLength) {
-      throw new CqilError('CONTEXT_OVERFLOW', `A prompt of ${promptTokens} tokens at position ${position} leaves no room for another; expected it to end before the context's ${contextLength}.`);
-    }
-    if (!session) return this.#model.createSession({ contextLength: Math.min(contextLength, promptTokens + (maxTokens ?? DEFAULT_MAX_TOKENS)), plan });
-    if (busy.has(session)) throw new CqilError('INVALID_ARGUMENT', 'The session is in use by another generation; expected that one to be done first.');
-    busy.add(session);
-    return session;
+  /** Static, since the signal must not keep alive a generation that nobody holds any more. */
+  static #cancelOnAbort(generation: Generation, signal: AbortSignal | undefined): () => void {
+    if (!signal) return () => undefined;
+    const reference = new WeakRef(generation);
+    const forget = onAbort(signal, () => {
+      const alive = reference.deref();
+      if (alive) void alive.#cancel(abortError(signal));
+    });
+    dropped.register(generation, forget, forget);
+    return () => {
+      dropped.unregister(forget);
+      forget();
+    };
   }
 }
 
 const LONE_SURROGATE = /\p{Surrogate}/u;
 
-function perSecond(count: number, ms: number): number {
-  return ms > 0 ? (count * 1000) / ms : 0;
+/** Whether this is what chat models are asked with elsewhere: [{ role, content }, …]. */
+function isMessages(prompt: unknown): boolean {
+  const first: unknown = Array.isArray(prompt) ? prompt[0] : prompt;
+  return typeof first === 'object' && first !== null && 'role' in first;
 }

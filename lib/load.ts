@@ -1,5 +1,5 @@
 import path from 'node:path';
-import { throwIfAborted } from './abort.js';
+import { onAbort, throwIfAborted } from './abort.js';
 import { chooseActivations, type Activations } from './activations.js';
 import { randomWithAdapter } from './adapted_weights.js';
 import { timingIdentity } from './cache_identity.js';
@@ -102,14 +102,14 @@ async function readWeights(handle: ModelHandle, total: number, { onProgress, sig
       stop();
     }
   };
-  signal?.addEventListener('abort', stop);
+  const forget = onAbort(signal, stop);
   try {
     await native.readModel(handle, tell);
     tell(total);
   } catch (error) {
     failure ??= { error };
   } finally {
-    signal?.removeEventListener('abort', stop);
+    forget();
   }
   throwIfAborted(signal);
   if (failure) throw failure.error;

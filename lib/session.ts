@@ -1,4 +1,4 @@
-import { abortError, throwIfAborted } from './abort.js';
+import { abortError, onAbort, throwIfAborted } from './abort.js';
 import { commonPrefix } from './common_prefix.js';
 import { CqilError } from './errors.js';
 import { MAX_BATCH, MAX_LOGIT_ROWS, MAX_TRACE, type ForwardRequest, type NativeAddon, type Program, type SessionHandle } from './native.js';
@@ -35,12 +35,30 @@ export interface ShortlistOptions extends CallOptions {
   ahead?: boolean;
 }
 
+/** A session in the hands of a generation: while it is held, nothing else changes what its cache holds. */
+export interface HeldSession {
+  readonly plan: Plan;
+  readonly contextLength: number;
+  readonly position: number;
+  /** Of the tokens in the KV cache. */
+  readonly ids: readonly number[];
+  /** Resolves when the calls made before are done; until then `position` and `ids` are not what they will be. */
+  readonly ready: Promise<void>;
+  prefill(ids: ArrayLike<number>, options: CallOptions): Promise<Float32Array>;
+  shortlist(ids: ArrayLike<number>, count: number, options: ShortlistOptions): Promise<Shortlist>;
+  /** Gives the session back. */
+  release(): void;
+}
+
 /**
  * One text and its KV cache. Made by `model.createSession()`.
  *
  * Calls are done in the order they were made. Long inputs go to the engine in slices, between which other sessions of the
  * model get their turn. Methods that return a promise reject with: INVALID_ARGUMENT for anything but token ids of the vocabulary;
  * CONTEXT_OVERFLOW when the tokens do not fit; ABORTED; DISPOSED after `close()` or the model's `dispose()`.
+ *
+ * While a generation continues in the session, from its first use until it has ended or was left, every method that changes what the cache
+ * holds is refused with INVALID_ARGUMENT. `close()` is not: the generation then rejects with DISPOSED.
  */
 export class Session {
   /** Positions the KV cache holds. */
@@ -55,6 +73,8 @@ export class Session {
   readonly #ids: number[] = [];
   #closed = false;
   #inFlight = false;
+  /** Weak, so that a generation that was dropped half-way does not keep the session for ever. */
+  #holder: WeakRef<HeldSession> | undefined;
 
   /** @internal */
   constructor(host: SessionHost, handle: SessionHandle, options: { contextLength: number; plan: Plan; program: () => Program }) {
@@ -163,7 +183,34 @@ export class Session {
     return tokens.slice(this.position);
   }
 
-  /** Frees the KV cache; calls in flight reject with DISPOSED. Closing again does nothing. */
+  /**
+   * @internal Takes the session for a generation: calls made before are done first, and until it is released no other changes the cache.
+   * Throws INVALID_ARGUMENT when another generation has it, DISPOSED.
+   */
+  hold(): HeldSession {
+    this.#expectOpen();
+    if (this.#holder?.deref()) throw new CqilError('INVALID_ARGUMENT', 'The session is in use by another generation; expected that one to be done first.');
+    const { contextLength, plan } = this;
+    const position = (): number => this.position;
+    const held: HeldSession = {
+      plan,
+      contextLength,
+      get position() {
+        return position();
+      },
+      ids: this.#ids,
+      ready: this.#calls.idle(),
+      prefill: (ids, { signal }) => this.#append(Int32Array.from(ids), { output: 'logits' }, signal),
+      shortlist: (ids, count, { signal, ahead }) => this.#append(Int32Array.from(ids), { output: 'shortlist', count, ahead }, signal),
+      release: () => {
+        if (this.#holder?.deref() === held) this.#holder = undefined;
+      },
+    };
+    this.#holder = new WeakRef(held);
+    return held;
+  }
+
+  /** Frees the KV cache; calls in flight reject with DISPOSED, and so does a generation in this session. Closing again does nothing. */
   close(): void {
     if (this.#closed) return;
     this.#closed = true;
@@ -210,8 +257,7 @@ export class Session {
 
   async #inEngine<T>(call: (native: SessionHost['native']) => Promise<T>, signal: AbortSignal | undefined): Promise<T> {
     this.#expectOpen();
-    const cancel = (): void => this.#host.native.cancel(this.#handle);
-    signal?.addEventListener('abort', cancel, { once: true });
+    const forget = onAbort(signal, () => this.#host.native.cancel(this.#handle));
     this.#inFlight = true;
     try {
       return await call(this.#host.native);
@@ -220,7 +266,7 @@ export class Session {
       if (signal?.aborted) throw abortError(signal);
       throw error;
     } finally {
-      signal?.removeEventListener('abort', cancel);
+      forget();
       this.#inFlight = false;
       if (this.#closed) this.#host.release(this.#handle);
     }
@@ -230,13 +276,18 @@ export class Session {
     if (this.#closed) throw new CqilError('DISPOSED', 'The session is closed; expected an open session of a model that is not disposed.');
   }
 
-  #expectIdle(call: string): void {
+  #expectFree(call: string): void {
     this.#expectOpen();
+    if (this.#holder?.deref()) throw new CqilError('INVALID_ARGUMENT', `${call} was called while a generation is using this session; expected the generation to be done, or its loop left, first.`);
+  }
+
+  #expectIdle(call: string): void {
+    this.#expectFree(call);
     if (this.#calls.size > 0) throw new CqilError('INVALID_ARGUMENT', `${call} was called while a call of this session is in flight; expected it to be awaited first.`);
   }
 
   #expectTokens(call: string, ids: ArrayLike<number>, options: CallOptions, names = ['signal']): Int32Array {
-    this.#expectOpen();
+    this.#expectFree(call);
     expectOptionNames(`session.${call}`, options, names);
     expectOption('signal', options.signal, isSignal(options.signal), 'an AbortSignal');
     return toTokens(ids, this.#host.vocabSize, this.contextLength);

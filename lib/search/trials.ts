@@ -1,4 +1,4 @@
-import { throwIfAborted } from '../abort.js';
+import { onAbort, throwIfAborted } from '../abort.js';
 import { CqilError } from '../errors.js';
 import { planShorthand, type Plan } from '../plan.js';
 import { keyOf, planOf, type Candidate, type SearchSpace } from './candidate.js';
@@ -124,7 +124,7 @@ export class Trials {
     const abort = new AbortController();
     const stop = (): void => abort.abort(signal?.reason);
     const timer = milliseconds === undefined ? undefined : setTimeout(stop, Math.max(0, milliseconds - (performance.now() - this.#start)));
-    signal?.addEventListener('abort', stop, { once: true });
+    const forget = onAbort(signal, stop);
     try {
       return await work(abort.signal);
     } catch (error) {
@@ -132,7 +132,7 @@ export class Trials {
       throw error;
     } finally {
       clearTimeout(timer);
-      signal?.removeEventListener('abort', stop);
+      forget();
     }
   }
 }

@@ -1,9 +1,9 @@
 import { setImmediate } from 'node:timers/promises';
-import type { GenerationModel, GenerationSession } from '../../lib/generate.js';
+import type { GenerationModel, GenerationSession } from '../../lib/generation_steps.js';
 import { resolvePlan, type Plan } from '../../lib/plan.js';
 import { CqilError } from '../../lib/errors.js';
 import type { Shortlist } from '../../lib/sampler/shortlist.js';
-import type { ShortlistOptions } from '../../lib/session.js';
+import type { HeldSession, ShortlistOptions } from '../../lib/session.js';
 import { shortlistOf } from './shortlist_of.js';
 
 /** Pieces of the vocabulary by id: 0 begins a text, 1 ends it, 2 to 5 are the UTF-8 bytes of an emoji, then words. */
@@ -97,6 +97,23 @@ export class ScriptedSession implements GenerationSession {
   async shortlist(ids: ArrayLike<number>, count: number, options: ShortlistOptions = {}): Promise<Shortlist> {
     this.#model.ahead.push(options.ahead);
     return shortlistOf(await this.prefill(ids, options), count);
+  }
+
+  hold(): HeldSession {
+    const { plan, contextLength, seen } = this;
+    const position = (): number => this.position;
+    return {
+      plan,
+      contextLength,
+      get position() {
+        return position();
+      },
+      ids: seen,
+      ready: Promise.resolve(),
+      prefill: (ids, options) => this.prefill(ids, options),
+      shortlist: (ids, count, options) => this.shortlist(ids, count, options),
+      release: () => undefined,
+    };
   }
 
   close(): void {

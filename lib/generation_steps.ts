@@ -1,0 +1,139 @@
+import { CqilError } from './errors.js';
+import type { GenerateOptions, GenerationChunk, GenerationResult } from './generate.js';
+import { countStages, type PlanInput } from './plan.js';
+import type { Sampler } from './sampler.js';
+import type { Shortlist } from './sampler/shortlist.js';
+import type { HeldSession, Session } from './session.js';
+import { StopMatcher } from './stop.js';
+import type { Tokenizer } from './tokenizer/index.js';
+
+/** What a generation needs of a session. */
+export type GenerationSession = Pick<HeldSession, 'plan' | 'position' | 'contextLength' | 'prefill' | 'shortlist'>;
+
+/** What a generation needs of a model. */
+export interface GenerationModel {
+  readonly vocabSize: number;
+  /** Most positions a session made for a generation may have. */
+  readonly contextLength: number;
+  /** Whether a token that was begun ahead and is not wanted is stopped at the end of a stage, rather than done to its end. */
+  readonly stopsAtStage: boolean;
+  /** Undefined when the model has none: then prompts are token ids and texts are empty. */
+  readonly tokenizer: Pick<Tokenizer, 'encodeSliced' | 'detokenizer' | 'isSpecial' | 'bosTokenId' | 'eosTokenIds'> | undefined;
+  /** Throws INVALID_TOKENIZER with the reason there is none. */
+  requireTokenizer(): unknown;
+  createSession(options: { contextLength: number; plan: PlanInput | undefined }): OwnSession | Promise<OwnSession>;
+}
+
+type OwnSession = GenerationSession & Pick<Session, 'close'>;
+
+/** Options and prompt that have been checked. */
+export interface GenerationRequest extends Pick<GenerateOptions, 'maxTokens' | 'plan' | 'session'> {
+  prompt: string | Int32Array;
+  stops: readonly string[];
+  sampler: Sampler;
+  signal: AbortSignal;
+}
+
+const DEFAULT_MAX_TOKENS = 256;
+/**
+ * Milliseconds. A wrong guess of the next token is stopped at the end of a stage; where stages are this short, that takes no longer than the
+ * threads take to wake, which guessing spares them, and a right one saves all the time that JavaScript takes.
+ */
+const SHORT_STAGE_MS = 0.2;
+
+/** The chunks of a generation, each made when it is asked for. Holds the session while it runs, and frees what it made however it ends. */
+export async function* generationSteps(model: GenerationModel, request: GenerationRequest): AsyncGenerator<GenerationChunk, GenerationResult> {
+  const started = performance.now();
+  const { sampler, signal, plan, maxTokens = DEFAULT_MAX_TOKENS } = request;
+  const { tokenizer } = model;
+  const held = request.session?.hold();
+  let own: OwnSession | undefined;
+  try {
+    await held?.ready;
+    const cached = held?.ids ?? [];
+    const contextLength = held?.contextLength ?? model.contextLength;
+    const prompt = await promptTokens(model, request, cached.length);
+    const room = contextLength - cached.length - prompt.length;
+    if (room < 1) {
+      throw new CqilError('CONTEXT_OVERFLOW', `A prompt of ${prompt.length} tokens at position ${cached.length} leaves no room for another; expected it to end before the context's ${contextLength}.`);
+    }
+    const most = Math.min(maxTokens, room);
+    const isText = (id: number): boolean => !tokenizer?.isSpecial(id);
+    const detokenizer = tokenizer?.detokenizer({ continues: cached.some(isText) || prompt.some(isText) });
+    const stops = new StopMatcher(request.stops);
+    sampler.prime(cached);
+    sampler.prime(prompt);
+
+    const session = held ?? (own = await model.createSession({ contextLength: prompt.length + most, plan }));
+    const stages = countStages(session.plan);
+    let stageMs = Infinity;
+    /** Whether the likeliest token is to be begun before the sampler has chosen the next, where a stage of the last one took so long. */
+    const guesses = (): boolean => sampler.takesFirst || (model.stopsAtStage && stageMs <= SHORT_STAGE_MS);
+    /** Appends tokens and gives what the sampler needs to choose the next. */
+    const append = (ids: number[], ahead: boolean): Promise<Float32Array | Shortlist> =>
+      sampler.shortlist === undefined ? session.prefill(ids, { signal }) : session.shortlist(ids, sampler.shortlist, { signal, ahead });
+
+    const prefillStarted = performance.now();
+    const logits = await append(prompt, most > 1 && guesses());
+    const prefillMs = performance.now() - prefillStarted;
+    let sample = sampler.sample(logits);
+    const timeToFirstTokenMs = performance.now() - started;
+    let decodeMs = 0;
+    let text = '';
+    const tokens: number[] = [];
+    for (;;) {
+      const { token } = sample;
+      tokens.push(token);
+      const eos = tokenizer?.eosTokenIds.includes(token) ?? false;
+      let finishReason: GenerationResult['finishReason'] | undefined;
+      if (eos) finishReason = 'eos';
+      else if (tokens.length >= most) finishReason = tokens.length >= maxTokens ? 'length' : 'context';
+      let piece = (eos ? '' : detokenizer?.push(token)) ?? '';
+      if (finishReason) piece += detokenizer?.flush() ?? '';
+      const shown = stops.push(piece);
+      if (shown.stopped) finishReason = 'stop';
+      else if (finishReason) shown.text += stops.flush();
+      text += shown.text;
+      yield { text: shown.text, ...sample };
+
+      if (finishReason) {
+        if (held) await append([token], false);
+        return {
+          text,
+          tokens,
+          finishReason,
+          usage: { promptTokens: prompt.length, completionTokens: tokens.length, totalTokens: prompt.length + tokens.length },
+          timings: {
+            prefillMs,
+            decodeMs,
+            prefillTokensPerSecond: perSecond(prompt.length, prefillMs),
+            decodeTokensPerSecond: perSecond(tokens.length - 1, decodeMs),
+            timeToFirstTokenMs,
+          },
+          seed: sampler.seed,
+        };
+      }
+      const stepStarted = performance.now();
+      sample = sampler.sample(await append([token], tokens.length + 1 < most && guesses()));
+      const stepMs = performance.now() - stepStarted;
+      decodeMs += stepMs;
+      stageMs = stepMs / stages;
+    }
+  } finally {
+    held?.release();
+    own?.close();
+  }
+}
+
+async function promptTokens({ tokenizer }: GenerationModel, { prompt, signal }: GenerationRequest, position: number): Promise<number[]> {
+  // A text that continues a session does not begin again.
+  const ids = typeof prompt === 'string' ? await tokenizer!.encodeSliced(prompt, { addSpecialTokens: position === 0, signal }) : Array.from(prompt);
+  const bos = tokenizer?.bosTokenId;
+  if (ids.length === 0 && position === 0 && bos !== undefined) ids.push(bos);
+  if (ids.length === 0) throw new CqilError('INVALID_ARGUMENT', 'The prompt has no tokens and the model has no token that begins a text; expected at least one token.');
+  return ids;
+}
+
+function perSecond(count: number, ms: number): number {
+  return ms > 0 ? (count * 1000) / ms : 0;
+}
