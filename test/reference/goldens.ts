@@ -1,4 +1,4 @@
-import { readdirSync, readFileSync } from 'node:fs';
+import { existsSync, readdirSync, readFileSync } from 'node:fs';
 import path from 'node:path';
 import type { ReferencePlan } from './forward.js';
 
@@ -16,7 +16,7 @@ export interface Golden {
 /** Folders of the models that have a golden.json. */
 export function goldenModels(): string[] {
   return readdirSync(FIXTURES, { withFileTypes: true })
-    .filter((entry) => entry.isDirectory())
+    .filter((entry) => entry.isDirectory() && existsSync(path.join(FIXTURES, entry.name, 'golden.json')))
     .map((entry) => entry.name);
 }
 
