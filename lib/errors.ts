@@ -9,6 +9,7 @@
  * - `INVALID_TOKENIZER`: a tokenizer that is missing, malformed or of an unknown kind.
  * - `BACKEND_UNAVAILABLE`: the backend or execution that was asked for cannot run on this machine.
  * - `OUT_OF_MEMORY`: memory for weights, caches or scratch could not be had.
+ * - `NOT_FINITE`: logits, or what layers compute, are NaN or infinite: the weights are, or the KV cache's format does not hold what they give.
  * - `CONTEXT_OVERFLOW`: more tokens than the session's context holds.
  * - `DISPOSED`: a model or session was used after it was closed.
  * - `GOAL_UNREACHABLE`: a search found no plan that meets its goal.
@@ -25,6 +26,7 @@ export type ErrorCode =
   | 'INVALID_TOKENIZER'
   | 'BACKEND_UNAVAILABLE'
   | 'OUT_OF_MEMORY'
+  | 'NOT_FINITE'
   | 'CONTEXT_OVERFLOW'
   | 'DISPOSED'
   | 'GOAL_UNREACHABLE'

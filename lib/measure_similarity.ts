@@ -23,7 +23,7 @@ export function similarityWindow(model: Pick<Model, 'config'>): number {
  * How alike the inputs of the sequential model's layers are over token ids: one pass, in windows that do not overlap, each in a fresh
  * context. The first token of a window is context only, because it sees nothing and trained models treat it apart.
  *
- * @throws CqilError INVALID_ARGUMENT for fewer than two tokens or ids outside the vocabulary; ABORTED; DISPOSED; INVALID_CHECKPOINT
+ * @throws CqilError INVALID_ARGUMENT for fewer than two tokens or ids outside the vocabulary; ABORTED; DISPOSED; NOT_FINITE
  * when the model computes values that are not finite.
  */
 export async function measureSimilarity(model: Model, ids: readonly number[], { signal, onProgress }: SimilarityOptions = {}): Promise<Similarity> {

@@ -255,7 +255,7 @@ function describe(logits: Float32Array, token: number, n: number, values: Float6
 }
 
 function notFinite(): CqilError {
-  return new CqilError('INTERNAL', 'The model gave a logit that is NaN or Infinity; expected numbers.');
+  return new CqilError('NOT_FINITE', 'A logit is NaN or Infinity; expected numbers.');
 }
 
 function allForbidden(): CqilError {

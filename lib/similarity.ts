@@ -52,7 +52,7 @@ export class SimilarityStatistics {
    * Adds tokens [first, tokens) of a trace [nLayers][3][tokens][dim] as `Session.trace` gives it. A token for which some layer's input
    * is all zeros has no direction there and is left out.
    *
-   * @throws CqilError INVALID_CHECKPOINT when a value is infinite or not a number.
+   * @throws CqilError NOT_FINITE when a value is infinite or not a number.
    */
   add(trace: Float32Array, tokens: number, first = 0): void {
     for (let token = first; token < tokens; token++) {
@@ -134,5 +134,5 @@ export class SimilarityStatistics {
 }
 
 function expectFinite(value: number, layer: number): void {
-  if (!Number.isFinite(value)) throw new CqilError('INVALID_CHECKPOINT', `Layer ${layer} computes values that are infinite or not numbers; expected weights that give finite ones.`);
+  if (!Number.isFinite(value)) throw new CqilError('NOT_FINITE', `Layer ${layer} computes values that are infinite or not numbers; expected weights that give finite ones.`);
 }

@@ -230,7 +230,7 @@ describe('sampler', () => {
   it('refuses a shortlist of forbidden tokens, or of logits that are no numbers', () => {
     expectCode('INVALID_ARGUMENT', () => new Sampler({ logitBias: { 0: -Infinity } }, 1).sample(shortlistOf(Float32Array.of(1), 1)), /^Every token is forbidden/);
     const list = { ...shortlistOf(Float32Array.of(1, 2, 3), 3), logSumExp: NaN };
-    expectCode('INTERNAL', () => new Sampler({}, 3).sample(list), /NaN or Infinity/);
+    expectCode('NOT_FINITE', () => new Sampler({}, 3).sample(list), /NaN or Infinity/);
   });
 
   it('leaves the logits as they were', () => {
@@ -274,8 +274,8 @@ describe('sampler', () => {
   });
 
   it('refuses logits that are no numbers, and a bias that forbids every token', () => {
-    expectCode('INTERNAL', () => new Sampler({}, 2).sample(Float32Array.of(1, NaN)), /NaN or Infinity/);
-    expectCode('INTERNAL', () => new Sampler({}, 2).sample(Float32Array.of(Infinity, 0)), /NaN or Infinity/);
+    expectCode('NOT_FINITE', () => new Sampler({}, 2).sample(Float32Array.of(1, NaN)), /NaN or Infinity/);
+    expectCode('NOT_FINITE', () => new Sampler({}, 2).sample(Float32Array.of(Infinity, 0)), /NaN or Infinity/);
     expectCode('INVALID_ARGUMENT', () => new Sampler({ logitBias: { 0: -Infinity, 1: -Infinity } }, 2).sample(Float32Array.of(1, 2)), /forbidden/);
   });
 });

@@ -98,7 +98,7 @@ describe('statistics', () => {
     for (const at of [0, 1, 2]) {
       const trace = new Float32Array(6).fill(1);
       trace[2 * at] = value;
-      expectCode('INVALID_CHECKPOINT', () => new SimilarityStatistics(1, 2).add(trace, 1), /^Layer 0 computes values/);
+      expectCode('NOT_FINITE', () => new SimilarityStatistics(1, 2).add(trace, 1), /^Layer 0 computes values/);
     }
   });
 

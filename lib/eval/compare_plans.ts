@@ -1,7 +1,7 @@
 import { CqilError } from '../errors.js';
 import type { Model } from '../model.js';
 import { Pace } from '../pace.js';
-import type { Plan } from '../plan.js';
+import { formatPlan, type Plan } from '../plan.js';
 import type { Session } from '../session.js';
 import type { NextToken } from './divergence.js';
 import { LOGITS_SLICE, nextTokens } from './next_tokens.js';
@@ -40,8 +40,8 @@ interface Tally extends WindowScore {
 
 /**
  * Measures plans on a text, and how far each is at every scored token from the first of them, the baseline. All run side by side,
- * slice by slice, so that logits [tokens][vocabSize] are never held for a whole window. Rejects with ABORTED; windows finished by then
- * are in `resume`, and give the same numbers as if they were computed again.
+ * slice by slice, so that logits [tokens][vocabSize] are never held for a whole window. Rejects with NOT_FINITE, naming the plan, or with
+ * ABORTED; windows finished by then are in `resume`, and give the same numbers as if they were computed again.
  *
  * @returns one entry per plan, in their order.
  */
@@ -89,7 +89,7 @@ async function compareWindow(sessions: readonly Session[], { ids, firstScored }:
   for (const { session } of tallies) {
     session.truncate(0);
     // The logits after token i score token i + 1, so the ones after these are not needed.
-    if (firstScored > 1) await session.prefill(ids.slice(0, firstScored - 1), { signal });
+    if (firstScored > 1) await ofPlan(session, session.prefill(ids.slice(0, firstScored - 1), { signal }));
   }
   for (let from = firstScored - 1; from + 1 < ids.length; from += LOGITS_SLICE) {
     const targets = ids.slice(from + 1, from + 1 + LOGITS_SLICE);
@@ -99,10 +99,20 @@ async function compareWindow(sessions: readonly Session[], { ids, firstScored }:
   return tallies.map(({ nll, kl, sameTop }) => ({ nll, kl, sameTop }));
 }
 
+/** Several plans run at a time: what is not finite says of which. */
+async function ofPlan<T>(session: Session, work: Promise<T>): Promise<T> {
+  try {
+    return await work;
+  } catch (error) {
+    if (!(error instanceof CqilError) || error.code !== 'NOT_FINITE') throw error;
+    throw new CqilError('NOT_FINITE', `The plan ${formatPlan(session.plan)}: ${error.message}`, { cause: error });
+  }
+}
+
 async function compareSlice(tallies: Tally[], slice: number[], targets: number[], pace: Pace, signal: AbortSignal | undefined): Promise<void> {
   let baseline: NextToken[] | undefined;
   for (const tally of tallies) {
-    const rows = await nextTokens(tally.session, slice, pace, signal);
+    const rows = await ofPlan(tally.session, nextTokens(tally.session, slice, pace, signal));
     baseline ??= rows;
     for (const [i, target] of targets.entries()) {
       const { kl, sameTop } = baseline[i]!.divergence(rows[i]!);

@@ -107,5 +107,5 @@ function subtract(a: Float64Array, b: Float64Array): Float64Array {
 
 function expectFinite(values: Float64Array, group: readonly number[]): void {
   if (values.every(Number.isFinite)) return;
-  throw new CqilError('INVALID_CHECKPOINT', `Layers ${group[0]} to ${group.at(-1)} compute values that are infinite or not numbers; expected weights that give finite ones.`);
+  throw new CqilError('NOT_FINITE', `Layers ${group[0]} to ${group.at(-1)} compute values that are infinite or not numbers; expected weights that give finite ones.`);
 }

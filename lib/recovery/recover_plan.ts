@@ -40,7 +40,7 @@ export function recoverWindow(model: Pick<Model, 'config'>, tokens: number): num
  * not fitted on. Nothing is trained, and nothing is random.
  *
  * @throws CqilError INVALID_PLAN for a plan without groups or with an adapter; INVALID_ARGUMENT for a group too wide or too few tokens;
- * INVALID_CHECKPOINT for values that are not finite; ABORTED; DISPOSED.
+ * NOT_FINITE for values that are not; ABORTED; DISPOSED.
  */
 export async function recoverPlan(model: Model, checkpoint: Checkpoint, plan: Plan, ids: readonly number[], options: RecoverOptions): Promise<RecoveredPlan> {
   const { rank, signal, onProgress, window = recoverWindow(model, ids.length) } = options;

@@ -1,6 +1,7 @@
 import path from 'node:path';
 import type { Checkpoint } from '../checkpoint/types.js';
 import { writeLora, type LoraUpdate } from '../checkpoint/write_lora.js';
+import { CqilError } from '../errors.js';
 import { comparePlans } from '../eval/compare_plans.js';
 import type { Window } from '../eval/windows.js';
 import type { Model } from '../model.js';
@@ -98,10 +99,19 @@ export class Recovery {
     this.#current = plan;
   }
 
+  /** Infinity for plans whose updates give what is not finite. */
   async #klOf(plans: readonly Plan[]): Promise<number[]> {
     const { model, choose, signal } = this.#parts;
-    const [, ...qualities] = await comparePlans(model, [this.#sequential, ...plans], choose, { signal });
-    return qualities.map(({ kl }) => (Number.isFinite(kl.mean) ? kl.mean : Infinity));
+    try {
+      const [, ...qualities] = await comparePlans(model, [this.#sequential, ...plans], choose, { signal });
+      return qualities.map(({ kl }) => kl.mean);
+    } catch (error) {
+      if (!(error instanceof CqilError) || error.code !== 'NOT_FINITE') throw error;
+      if (plans.length === 1) return [Infinity];
+      const each: number[] = [];
+      for (const plan of plans) each.push(...(await this.#klOf([plan])));
+      return each;
+    }
   }
 
   async #candidates(group: number[], site: Site): Promise<Candidate[]> {

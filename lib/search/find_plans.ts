@@ -68,7 +68,7 @@ export function searchWindow(model: Pick<Model, 'config'>, tokens: number): numb
  * measures them.
  *
  * @throws CqilError INVALID_ARGUMENT for fewer than LEAST_TOKENS tokens, a window the model cannot hold, or a guard that leaves nothing
- * to group; INVALID_CHECKPOINT for values that are not finite; ABORTED; DISPOSED.
+ * to group; NOT_FINITE for values that are not; ABORTED; DISPOSED.
  */
 export async function findPlans(model: Model, ids: readonly number[], options: FindOptions): Promise<FoundPlans> {
   const { goal, seed, evaluations, seconds = Infinity, msPerToken, file, signal, onProgress } = options;

@@ -1,4 +1,3 @@
-import { CqilError } from '../errors.js';
 import { comparePlans } from '../eval/compare_plans.js';
 import type { Window } from '../eval/windows.js';
 import type { Model } from '../model.js';
@@ -26,7 +25,7 @@ export class PlanMeter {
   }
 
   /**
-   * What plans cost, in their order; at most PLANS_AT_ONCE. Rejects with ABORTED, or with INVALID_CHECKPOINT when a plan computes
+   * What plans cost, in their order; at most PLANS_AT_ONCE. Rejects with ABORTED, or with NOT_FINITE when a plan computes
    * values that are not finite.
    */
   async measure(plans: readonly Plan[], signal?: AbortSignal): Promise<Quality[]> {
@@ -42,7 +41,6 @@ export class PlanMeter {
       const [, ...measured] = await comparePlans(this.#model, [sequential, ...missing], this.#windows, { signal });
       for (const [i, { tokens, kl, perplexity, topAgreement }] of measured.entries()) {
         const key = formatPlan(missing[i]!);
-        if (!Number.isFinite(kl.mean)) throw new CqilError('INVALID_CHECKPOINT', `The plan ${key} computes values that are infinite or not numbers; expected weights that give finite ones.`);
         const quality = { tokens, kl: kl.mean, klStandardError: kl.standardError, perplexity, topAgreement };
         known.set(key, quality);
         await this.#file?.add(this.#part, key, quality);

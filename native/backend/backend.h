@@ -9,7 +9,7 @@ extern "C" {
 #endif
 
 // Raised whenever anything in this file changes.
-#define CQIL_BACKEND_ABI 10
+#define CQIL_BACKEND_ABI 11
 
 // Tokens one forward takes at most: the height of activation buffers.
 #define CQIL_MAX_BATCH 256
@@ -158,8 +158,8 @@ typedef enum cqil_output {
 } cqil_output;
 
 // What is left of the logits after one id where a caller samples from the likeliest: the highest, in falling order, ties by lowest
-// id. log_sum_exp is of all logits: log(sum(exp(logit))), natural; NaN when a logit is NaN or plus infinity, and the entries then
-// mean nothing.
+// id. log_sum_exp is of all logits: log(sum(exp(logit))), natural; NaN when a logit is NaN or infinite, and the entries then mean
+// nothing.
 typedef struct cqil_shortlist {
   double log_sum_exp;
   int32_t count;
@@ -185,9 +185,10 @@ typedef struct cqil_forward {
   cqil_output output;
   const int32_t* targets;   // [n_scores] for CQIL_OUTPUT_SCORES
   int32_t n_scores;         // <= n_ids
-  float* result;            // logits of the last id [vocab_size], or log-probabilities of the targets [n_scores], nats,
-                            // or, of each layer, its input x, a_j and m_j [n_layers, 3, n_ids, dim],
-                            // or the logits of every id [n_ids, vocab_size]
+  float* result;            // logits of the last id [vocab_size], or log-probabilities of the targets [n_scores], nats, NaN where a
+                            // logit is not finite, or, of each layer, its input x, a_j and m_j [n_layers, 3, n_ids, dim],
+                            // or the logits of every id [n_ids, vocab_size]. What is not finite on the way, and keys and values that
+                            // the cache's format does not hold, make NaN of what depends on them: nothing hides them
   cqil_shortlist* shortlist;  // of the last id for CQIL_OUTPUT_SHORTLIST; its count, 1 .. CQIL_MAX_SHORTLIST, says how many
                               // are wanted, and afterwards how many there are, fewer only in a smaller vocabulary
   // Null, or asked between stages, on any thread: non-zero ends the call with CQIL_ABORTED.

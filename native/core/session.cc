@@ -2,10 +2,12 @@
 
 #include <algorithm>
 #include <chrono>
+#include <cmath>
 #include <string>
 
 #include "dtype.h"
 #include "error.h"
+#include "finite.h"
 
 namespace cqil {
 namespace {
@@ -21,7 +23,8 @@ Session::Session(std::shared_ptr<Model> model, const Plan& plan, Execution execu
       program_(compile_program(plan, model_->shape().n_layers)),
       execution_(execution),
       tuner_(model_->tuner(program_)),
-      context_length_(context_length) {
+      context_length_(context_length),
+      kv_dtype_(kv_dtype) {
   if (context_length < 1 || context_length > 1 << 24)
     throw Error("INVALID_ARGUMENT", "contextLength is " + std::to_string(context_length) + "; expected 1 to 16777216.");
   if (!(model_->backend().executions(model_->backend_model()) & 1u << chosen(execution)))
@@ -93,6 +96,28 @@ size_t result_size(cqil_output output, const cqil_shape& shape, size_t n, size_t
 
 }  // namespace
 
+// What is NaN or infinite anywhere on the way makes NaN of the logits, so that nothing need be looked at but them. A trace is handed over as it
+// is: it shows where.
+void Session::expect_finite(const ForwardRequest& request, const std::vector<float>& result, const cqil_shortlist* shortlist) const {
+  if (request.output == CQIL_OUTPUT_TRACE) return;
+  size_t at = 0;  // of the ids, the one after which logits are not finite
+  if (shortlist) {
+    if (!std::isnan(shortlist->log_sum_exp)) return;
+    at = request.ids.size() - 1;
+  } else {
+    const size_t first = first_not_finite(result.data(), result.size());
+    if (first == result.size()) return;
+    const size_t vocab = static_cast<size_t>(model_->shape().vocab_size);
+    at = request.output == CQIL_OUTPUT_SCORES ? first : request.output == CQIL_OUTPUT_ALL_LOGITS ? first / vocab : request.ids.size() - 1;
+  }
+  std::string message = "The logits after the token at position " + std::to_string(request.position + static_cast<int64_t>(at)) +
+                        " are not finite: expected weights without NaN and Infinity, and values that float32 holds";
+  if (kv_dtype_ != CQIL_F32)
+    message += std::string(", and keys and values that the KV cache holds, which is ") + (kv_dtype_ == CQIL_F16 ? "f16, to 65504" : "q8_0, to 8.3e6") +
+               ": with kvCache f32, there is no such limit";
+  throw Error("NOT_FINITE", message + ".");
+}
+
 std::vector<float> Session::forward(const ForwardRequest& request) { return run(request, nullptr, nullptr, cancel_); }
 
 cqil_shortlist Session::shortlist(const ForwardRequest& request, const CancelFlag* cancel) {
@@ -157,6 +182,7 @@ std::vector<float> Session::run(const ForwardRequest& request, std::vector<cqil_
   const cqil_status status = model_->backend().forward(backend_session_, &call, &error);
   check_status(status, error);
   if (tune && !spans) tuner_.record(std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count());
+  expect_finite(request, result, shortlist);
   filled_ = request.position + n;
   return result;
 }

@@ -22,8 +22,8 @@ class Session {
   Session(const Session&) = delete;
 
   // Runs ids at request.position and returns logits [vocab_size] or [ids, vocab_size], scores, a
-  // trace, or nothing. Throws INVALID_ARGUMENT,
-  // CONTEXT_OVERFLOW or ABORTED; after an error the positions before request.position are as they were.
+  // trace, or nothing. Throws INVALID_ARGUMENT, CONTEXT_OVERFLOW, ABORTED, or NOT_FINITE for logits, or logits that scores are made of, that
+  // are NaN or infinite; after an error the positions before request.position are as they were.
   std::vector<float> forward(const ForwardRequest& request);
   // The same for a request of a shortlist: the highest request.count logits after the last id. Throws also INVALID_ARGUMENT for a count
   // outside 1 .. CQIL_MAX_SHORTLIST. cancel: the flag that ends it, if not this session's own.
@@ -45,6 +45,7 @@ class Session {
 
  private:
   void check(const ForwardRequest& request) const;
+  void expect_finite(const ForwardRequest& request, const std::vector<float>& result, const cqil_shortlist* shortlist) const;
   // spans and shortlist are filled where they are given; spans must then be as many as there may be.
   std::vector<float> run(const ForwardRequest& request, std::vector<cqil_span>* spans, cqil_shortlist* shortlist, const CancelFlag& cancel);
 
@@ -53,6 +54,7 @@ class Session {
   Execution execution_;
   ExecutionTuner& tuner_;  // the model's, for this program
   int32_t context_length_;
+  cqil_dtype kv_dtype_;
   int32_t filled_ = 0;  // positions whose keys and values are valid
   uint64_t cache_bytes_ = 0;
   CancelFlag cancel_{false};

@@ -236,6 +236,13 @@ inline void test_head(Bench& b) {
   }
   for (int i = 0; i < CQIL_MAX_BATCH; i++)
     if (i < first || i >= first + rows) that(std::isnan(scores[static_cast<size_t>(i)]), b.name + " scores elsewhere");
+  for (float wrong : {NAN, INFINITY, -INFINITY}) {
+    FloatVector odd = logits;
+    odd[static_cast<size_t>(b.random.below(vocab))] = wrong;
+    write(s.logits, odd);
+    device_ok(launch_scores(b.step, first, rows, nullptr), "scores");
+    that(!std::isfinite(read(s.scores, CQIL_MAX_BATCH)[static_cast<size_t>(first)]), b.name + " scores tell of a logit of " + std::to_string(wrong));
+  }
 }
 
 inline void test_products(Bench& b) {

@@ -7,6 +7,7 @@
 #include "backend/registry.h"
 #include "check.h"
 #include "core/session.h"
+#include "not_finite.h"
 #include "shortlist.h"
 #include "small_model.h"
 
@@ -352,6 +353,29 @@ void test_lost_device() {
 
 #endif
 
+// What is not finite is told of, as on the CPU.
+void test_not_finite() {
+  constexpr const char* kFile = "cuda_not_finite_test.bin";
+  auto model = [&](const char* dtype, const char* role, float value) {
+    return model_on(cuda(), check::in_file(check::biased_weights(dtype), kFile, check::poke_one(role, role[0] == 'o' ? -1 : 1, value)));
+  };
+  size_t turn = 0;
+  for (const char* dtype : {"F32", "Q8_0", "Q4_K"})
+    for (const char* role : {"wq", "wk", "w_down", "output"}) {
+      const float value = turn % 2 ? check::kNan : check::kInfinity;
+      check::expect_told(model(dtype, role, value), check::kCaches[turn++ % 3], std::string(dtype) + " " + role + " " + std::to_string(value));
+    }
+  for (const char* role : {"bk", "bv"})
+    for (float value : {1e6f, -1e8f}) {
+      const auto large = model("F32", role, value);
+      const std::string name = role + std::string(" ") + std::to_string(value);
+      for (Execution execution : kExecutions) check::expect_told(large, CQIL_F16, name, execution);
+      value < 0 ? check::expect_told(large, CQIL_Q8_0, name) : check::expect_fine(large, CQIL_Q8_0, name);
+      check::expect_fine(large, CQIL_F32, name);
+    }
+  std::remove(kFile);
+}
+
 void test_models() {
   for (const char* dtype : {"F32", "F16", "BF16", "Q8_0", "Q4_0", "Q4_K", "Q5_K", "Q6_K"}) {
     const Pair models(check::small_weights(dtype, 2));
@@ -367,6 +391,7 @@ void test_models() {
   test_refusals(models);
   test_variants();
   test_shared_weights();
+  test_not_finite();
 }
 
 // One model and plan, for tools that make every access a hundred times slower: CQIL_CUDA_TEST=short.

@@ -5,6 +5,7 @@
 #include <cstdio>
 
 #include "check.h"
+#include "model_file.h"
 #include "small_model.h"
 #include "some_text.h"
 
@@ -13,6 +14,7 @@
 #endif
 
 using namespace cqil;
+using check::in_file;
 using check::run;
 using check::small_model;
 using check::small_weights;
@@ -56,27 +58,6 @@ void test_interleaved(const char* dtype) {
         check::that(check::same_bits(run(session, ids, {37}), expected), name + ", threads " + std::to_string(threads));
       }
   }
-}
-
-// The same tensors in a file, at offsets that are no multiples of a page.
-WeightsSpec in_file(WeightsSpec spec, const char* path) {
-  const Weights random(spec);
-  std::FILE* file = std::fopen(path, "wb");
-  uint64_t at = 0;
-  for (TensorSpec& tensor : spec.tensors) {
-    const cqil_weights& view = random.view();
-    const cqil_tensor& from = tensor.layer < 0 ? (tensor.role == "output_norm" ? view.output_norm : view.token_embedding)
-                                               : view.layers[tensor.layer].*layer_slot(tensor.role);
-    const auto bytes = static_cast<size_t>(from.rows * row_bytes(from.dtype, from.cols));
-    tensor.offset = at;
-    std::fwrite(from.data, 1, bytes, file);
-    at += bytes;
-    for (; at % 32 != 0; at++) std::fputc(0, file);
-  }
-  std::fclose(file);
-  spec.random = false;
-  spec.files = {path};
-  return spec;
 }
 
 // Whole, in rows of tensors, or not at all before the first session: the products are the same, and so they are while pages come back.

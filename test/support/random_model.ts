@@ -40,6 +40,8 @@ export interface RandomModelOptions {
   metadata?: Record<string, GgufEntry>;
   /** GGUF: a SentencePiece vocabulary of vocabSize (≥ 260) tokens, so that any engine can load the file. */
   vocabulary?: boolean;
+  /** May write to the values of any tensor, before they are rounded. */
+  change?: (role: TensorRole, layer: number, values: Float64Array) => void;
 }
 
 const DEFAULT_SHAPE: RandomShape = { dim: 32, hiddenDim: 64, nHeads: 4, nKvHeads: 2, nLayers: 3, vocabSize: 64, contextLength: 128, tied: false };
@@ -61,12 +63,13 @@ type Resolved = Required<Omit<RandomModelOptions, 'shape'>> & { shape: Required<
 export function writeRandomModel(target: string, options: RandomModelOptions): string {
   const resolved = resolve(options);
   const tensors = randomTensors(resolved);
+  for (const { role, layer, values } of tensors) resolved.change(role, layer, values);
   return resolved.format === 'gguf' ? writeGguf(target, resolved, tensors) : writeHuggingFace(target, resolved, tensors);
 }
 
 function resolve(options: RandomModelOptions): Resolved {
   const shape = { ...DEFAULT_SHAPE, ...options.shape };
-  const defaults = { architecture: 'llama', dtype: 'F32', seed: 1, attentionBias: false, ropeTheta: 10000, shards: 1, config: {}, metadata: {}, vocabulary: false } as const;
+  const defaults = { architecture: 'llama', dtype: 'F32', seed: 1, attentionBias: false, ropeTheta: 10000, shards: 1, config: {}, metadata: {}, vocabulary: false, change: () => {} } as const;
   return { ...defaults, ...options, shape: { ...shape, headDim: shape.headDim ?? shape.dim / shape.nHeads } };
 }
 

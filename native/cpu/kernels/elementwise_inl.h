@@ -16,9 +16,10 @@ inline void each_vector(int64_t n, Whole whole, Part part) {
 }
 
 // exp(x) to about one unit in the last place, and 0 to 1e-38 below -87: 2^n * 2^f with n whole and |f| <= 1/2, the
-// second factor from the Taylor series of e^r, r = f ln 2, whose first missing term is below 2^-26 there.
+// second factor from the Taylor series of e^r, r = f ln 2, whose first missing term is below 2^-26 there. NaN stays NaN: where
+// one side is NaN, max and min give the second.
 inline F32x16 exp(F32x16 x) {
-  x = min(max(x, broadcast(-87.0f)), broadcast(88.0f));
+  x = min(broadcast(88.0f), max(broadcast(-87.0f), x));
   const F32x16 n = round(mul(x, broadcast(1.44269504f)));
   F32x16 r = fma(n, broadcast(-0.693359375f), x);       // ln 2, its first bits: exact
   r = fma(n, broadcast(2.12194440e-4f), r);             // and the rest
@@ -33,13 +34,14 @@ inline F32x16 exp(F32x16 x) {
   return scale_by_power(p, min(n, broadcast(127.0f)));
 }
 
+// Vectors whose squares overflow give NaN: divided by an infinite root they would be zero, as if they were nothing.
 inline void rms_norm(const float* x, const float* weight, int64_t n, float eps, float* out) {
   F32x16 sum = zero();
   each_vector(
       n, [&](int64_t i) { const F32x16 v = load(x + i); sum = fma(v, v, sum); },
       [&](int64_t i, int rest) { const F32x16 v = load_partial(x + i, rest); sum = fma(v, v, sum); });
   const float mean = reduce_add(sum) / static_cast<float>(n);
-  const F32x16 scale = broadcast(1.0f / sqrtf(mean + eps));
+  const F32x16 scale = broadcast(mean < INFINITY ? 1.0f / sqrtf(mean + eps) : NAN);
   each_vector(
       n, [&](int64_t i) { store(out + i, mul(mul(load(x + i), scale), load(weight + i))); },
       [&](int64_t i, int rest) {
@@ -81,13 +83,18 @@ inline float max_of(const float* x, int64_t n) {
 inline double log_sum_exp(const float* x, int64_t n) {
   const float highest = max_of(x, n);
   const F32x16 shift = broadcast(highest);
-  F32x16 sum = zero();
+  F32x16 sum = zero();  // gains 0 x, which is NaN where x is not finite
   each_vector(
-      n, [&](int64_t i) { sum = add(sum, exp(sub(load(x + i), shift))); },
+      n,
+      [&](int64_t i) {
+        const F32x16 v = load(x + i);
+        sum = fma(v, zero(), add(sum, exp(sub(v, shift))));
+      },
       [&](int64_t i, int rest) {
         float e[16] = {};
-        store_partial(e, exp(sub(load_partial(x + i, rest), shift)), rest);
-        sum = add(sum, load(e));
+        const F32x16 v = load_partial(x + i, rest);
+        store_partial(e, exp(sub(v, shift)), rest);
+        sum = fma(v, zero(), add(sum, load(e)));
       });
   return static_cast<double>(highest) + log(static_cast<double>(reduce_add(sum)));
 }

@@ -1,6 +1,7 @@
 // How keys and values are kept in the cache. A head's row at one position is head_stride values (head_dim in whole blocks of 32,
 // the rest zero) in kv_row_bytes bytes: F32, F16, BF16 plainly; Q8_0 as head_stride int8 and then one f16 d for each 32 of
-// them, value d q, with d = max|x| / 127 and q = x / d to the nearest integer.
+// them, value d q, with d = max|x| / 127 and q = x / d to the nearest integer. What is not finite, or not in the format, is kept as NaN,
+// or its block's d is: an infinite key could hide, as softmax gives a score of minus infinity no weight.
 #pragma once
 #include "block.cuh"
 #include "launch.h"
@@ -13,10 +14,14 @@ __device__ __forceinline__ int64_t cache_offset(const DeviceModel& m, const Devi
 
 __device__ __forceinline__ uint16_t bf16_from_float(float value) { return static_cast<uint16_t>(bf16_pair(value, 0) & 0xffffu); }
 
+// Infinite becomes NaN.
+__device__ __forceinline__ uint16_t finite_half(uint16_t half) { return (half & 0x7c00u) == 0x7c00u ? static_cast<uint16_t>(half | 0x200u) : half; }
+__device__ __forceinline__ uint16_t finite_bf16(uint16_t bf16) { return (bf16 & 0x7f80u) == 0x7f80u ? static_cast<uint16_t>(bf16 | 0x40u) : bf16; }
+
 // One value of a plain format.
 __device__ __forceinline__ void store_value(uint8_t* row, int kv_dtype, int i, float value) {
-  if (kv_dtype == CQIL_F32) reinterpret_cast<float*>(row)[i] = value;
-  else reinterpret_cast<uint16_t*>(row)[i] = kv_dtype == CQIL_F16 ? half_from_float(value) : bf16_from_float(value);
+  if (kv_dtype == CQIL_F32) reinterpret_cast<float*>(row)[i] = fmaf(value, 0.0f, value);
+  else reinterpret_cast<uint16_t*>(row)[i] = kv_dtype == CQIL_F16 ? finite_half(half_from_float(value)) : finite_bf16(bf16_from_float(value));
 }
 
 // A row of head_stride values, by one warp.
@@ -30,7 +35,8 @@ __device__ __forceinline__ void store_row(uint8_t* row, int kv_dtype, const floa
     const float d = warp_max(fabsf(value)) / 127.0f;
     const float q = fminf(fmaxf(rintf(value / (d > 0 ? d : 1.0f)), -127.0f), 127.0f);
     reinterpret_cast<int8_t*>(row)[i] = static_cast<int8_t>(q);
-    if (lane_id() == 0) reinterpret_cast<uint16_t*>(row + head_stride)[i / 32] = half_from_float(d);
+    const float none = warp_sum(value * 0.0f);  // 0, or NaN where a value is not finite: the maximum may have lost it
+    if (lane_id() == 0) reinterpret_cast<uint16_t*>(row + head_stride)[i / 32] = finite_half(half_from_float(d + none));
   }
 }
 

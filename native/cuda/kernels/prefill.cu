@@ -22,7 +22,7 @@ __global__ void __launch_bounds__(kThreads) norm_kernel(const __grid_constant__ 
   const bool mlp = of == NormOf::kMlp;
   float squares = 0;
   for (int i = lane_id(); i < quads; i += kWarpSize) squares += square_sum(layer_input(s, lane, token, mlp, i));
-  const float scale = inverse_root(warp_sum(squares) / static_cast<float>(m.dim) + m.norm_eps);
+  const float scale = norm_scale(warp_sum(squares) / static_cast<float>(m.dim), m.norm_eps);
   const float* weight = m.output_norm;
   if (of != NormOf::kHead) weight = mlp ? m.layers[lanes.first_layer + lane].mlp_norm : m.layers[lanes.first_layer + lane].attention_norm;
   float4* out = reinterpret_cast<float4*>(lane_row(s, s.norm, s.dim_stride, lane, token));
@@ -59,7 +59,7 @@ __global__ void __launch_bounds__(kThreads) finish_heads_kernel(const __grid_con
   finish_head(m, s, h, position, values, query);
 }
 
-// scores[first_token + i] = logits[i, target] - log(sum(exp(logits[i]))), a block a row. Bytes: the rows once, from L2 twice.
+// scores[first_token + i] = logits[i, target] - log(sum(exp(logits[i]))), NaN where a logit is not finite, a block a row. Bytes: the rows once, from L2 twice.
 __global__ void __launch_bounds__(kThreads) scores_kernel(const __grid_constant__ Step step, int first_token) {
   const DeviceSession& s = step.session;
   const int vocab = step.model.vocab_size, token = first_token + static_cast<int>(blockIdx.x);
@@ -71,7 +71,7 @@ __global__ void __launch_bounds__(kThreads) scores_kernel(const __grid_constant_
   if (lane_id() == 0) of_warps[warp_id()] = highest;
   sync_block();
   for (int i = 0; i < kWarps; i++) highest = fmaxf(highest, of_warps[i]);
-  for (int i = static_cast<int>(threadIdx.x); i < vocab; i += kThreads) sum += expf(logits[i] - highest);
+  for (int i = static_cast<int>(threadIdx.x); i < vocab; i += kThreads) sum += fmaf(logits[i], 0.0f, expf(logits[i] - highest));
   sum = block_sum(sum, 0);
   if (threadIdx.x == 0) {
     const double log_sum_exp = static_cast<double>(highest) + log(static_cast<double>(sum));

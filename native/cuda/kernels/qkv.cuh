@@ -39,7 +39,7 @@ __device__ __forceinline__ void finish_head(const DeviceModel& m, const DeviceSe
   if (h.norm) {
     float squares = 0;
     for (int i = lane_id(); i < m.head_dim; i += kWarpSize) squares = fmaf(values[i], values[i], squares);
-    const float scale = inverse_root(rounded_sum(divide(warp_sum(squares), static_cast<float>(m.head_dim)), m.norm_eps));
+    const float scale = norm_scale(divide(warp_sum(squares), static_cast<float>(m.head_dim)), m.norm_eps);
     for (int i = lane_id(); i < m.head_dim; i += kWarpSize) values[i] = values[i] * scale * h.norm[i];
     sync_warp();
   }

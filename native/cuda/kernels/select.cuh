@@ -1,7 +1,7 @@
 // Of a row of logits: log-sum-exp and the highest few, by which the host samples or the device goes on.
 // Bytes: the row once. A block holds a slice in shared memory and gives its highest `count` by as many rounds of a maximum, as it
-// is small; the block that arrives last merges the sorted lists in the same way. Ties go to the lowest id. What is not a number makes
-// the log-sum-exp not a number too, and counts as minus infinity in the list. The slices depend on the vocabulary alone, so that the
+// is small; the block that arrives last merges the sorted lists in the same way. Ties go to the lowest id. What is not finite makes the
+// log-sum-exp NaN, and NaN counts as minus infinity in the list. The slices depend on the vocabulary alone, so that the
 // result does not depend on the grid.
 #pragma once
 #include "block.cuh"
@@ -46,7 +46,7 @@ __device__ __forceinline__ void select_slice(const float* logits, int first, int
   for (int i = first + static_cast<int>(threadIdx.x); i < end; i += kThreads) {
     const float logit = load_fresh(logits + i);
     held[i - first] = logit != logit ? -INFINITY : logit;
-    if (logit != logit) sum = logit;
+    sum = fmaf(logit, 0.0f, sum);  // still 0, or NaN
   }
   sync_block();
   float highest = 0;

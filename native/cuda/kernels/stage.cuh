@@ -112,13 +112,19 @@ __device__ __forceinline__ void stage_plain(int vectors, int count, int n, From 
   });
 }
 
+// 1 / sqrt(mean + eps); NaN where the mean is not finite, as dividing by an infinite root would leave nothing of the vector.
+__device__ __forceinline__ float norm_scale(float mean, float eps) {
+  const float sum = rounded_sum(mean, eps);
+  return sum < INFINITY ? inverse_root(sum) : NAN;
+}
+
 // 1 / sqrt(mean(x^2) + eps) of the dim floats that x was staged from.
 template <class Vector>
 __device__ __forceinline__ float norm_factor(const DeviceModel& m, const DeviceSession& s, const Vector& x) {
   const float* squares = squares_of(x, s.dim_stride);
   float sum = 0;
   for (int unit = lane_id(); unit * kSquaresUnit < s.dim_stride; unit += kWarpSize) sum += squares[unit];
-  return inverse_root(rounded_sum(divide(warp_sum(sum), static_cast<float>(m.dim)), m.norm_eps));
+  return norm_scale(divide(warp_sum(sum), static_cast<float>(m.dim)), m.norm_eps);
 }
 
 // What the norms of `vectors` vectors are made of; `weight(l)` has dim floats.
