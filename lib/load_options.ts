@@ -22,7 +22,7 @@ export interface LoadOptions {
   /**
    * How sessions that do not say keep keys and values. `f32` keeps log-probabilities within 1e-4 of float64. The others save memory and
    * time: `f16` takes half of it and moves log-probabilities by up to 2e-2, at a KL divergence below 1e-5; `q8_0` takes 27 % and moves
-   * those of unlikely tokens by tenths, at a KL divergence below 1e-2. Keys or values beyond 65504 become infinite in `f16`. `auto`, the
+   * those of unlikely tokens by tenths, at a KL divergence below 1e-2. Keys or values beyond 65504 in `f16`, or 8.3e6 in `q8_0`, are NOT_FINITE. `auto`, the
    * default, is f16 where activations are rounded, and f32 otherwise; `model.kvCache` says which it is.
    */
   kvCache?: KvCacheChoice;
