@@ -4,7 +4,15 @@ import { loadTokenizer, type Tokenizer } from '../lib/tokenizer/index.js';
 import { FAMILIES, VOCABULARY_TEXTS, vocabularyAsGguf, vocabularyGolden, vocabularySource, type Family, type VocabularyGolden } from './support/vocabularies.js';
 
 /** llama.cpp's names of the families' pre-tokenizers that the reader of GGUF files knows. */
-const GGUF_NAMES: Partial<Record<Family, string>> = { 'gpt-2': 'gpt-2', 'llama-3': 'llama-bpe', qwen2: 'qwen2', sentencepiece: 'none: it is not asked for' };
+const GGUF_NAMES: Partial<Record<Family, string>> = {
+  'gpt-2': 'gpt-2',
+  'llama-3': 'llama-bpe',
+  qwen2: 'qwen2',
+  'deepseek-llm': 'deepseek-llm',
+  'deepseek-coder': 'deepseek-coder',
+  'deepseek-v3': 'deepseek-v3',
+  sentencepiece: 'none: it is not asked for',
+};
 
 const SOURCES: Array<[name: string, family: Family, source: () => TokenizerSource]> = [
   ...FAMILIES.map((family): [string, Family, () => TokenizerSource] => [`${family}, tokenizer.json`, family, () => vocabularySource(family)]),

@@ -1,3 +1,4 @@
+import { CHARACTERS_AT_ONCE } from './pattern.js';
 import type { AddedToken } from './tokenizer_json.js';
 
 const WORD_CHARACTER = /[\p{Alphabetic}\p{M}\p{Nd}\p{Pc}]/u;
@@ -13,32 +14,9 @@ interface TrieNode {
 export class AddedTokenSplitter {
   private readonly root: TrieNode = { next: new Map() };
 
-  /** `tokens`: what stands in the text, and the token it is. */
-  constructor(tokens: Iterable<readonly [content: string, token: AddedToken]>) {
-    for (const [content, token] of tokens) if (content !== '') this.insert(content, token);
-  }
-
-  /** The text's added tokens and the non-empty stretches between them, in order. */
-  *split(text: string): Generator<string | AddedToken> {
-    let start = 0;
-    let i = 0;
-    while (i < text.length) {
-      const found = this.longestAt(text, i);
-      if (!found || (found.token.single_word && touchesWord(text, i, found.end))) {
-        i++;
-        continue;
-      }
-      const before = text.slice(start, i);
-      const stretch = found.token.lstrip ? before.trimEnd() : before;
-      if (stretch !== '') yield stretch;
-      yield found.token;
-      start = found.token.rstrip ? skipWhitespace(text, found.end) : found.end;
-      i = start;
-    }
-    if (start < text.length) yield text.slice(start);
-  }
-
-  private insert(content: string, token: AddedToken): void {
+  /** `content`: what stands in the text for the token. */
+  insert(content: string, token: AddedToken): void {
+    if (content === '') return;
     let node = this.root;
     for (let i = 0; i < content.length; i++) {
       const unit = content.charCodeAt(i);
@@ -49,14 +27,45 @@ export class AddedTokenSplitter {
     node.token = token;
   }
 
-  private longestAt(text: string, start: number): { token: AddedToken; end: number } | undefined {
-    let longest: { token: AddedToken; end: number } | undefined;
-    let node = this.root.next.get(text.charCodeAt(start));
-    for (let end = start + 1; node; end++) {
-      if (node.token) longest = { token: node.token, end };
-      node = node.next.get(text.charCodeAt(end));
+  /** The text's added tokens and the non-empty stretches between them, in order; undefined where there is time for a pause. */
+  *split(text: string): Generator<string | AddedToken | undefined> {
+    let start = 0;
+    let i = 0;
+    let steps = 0;
+    while (i < text.length) {
+      if (steps > CHARACTERS_AT_ONCE) {
+        yield undefined;
+        steps = 0;
+      }
+      const found = this.longestAt(text, i);
+      steps += found?.looked ?? 1;
+      if (!found?.token || (found.token.single_word && touchesWord(text, i, found.end))) {
+        i++;
+        continue;
+      }
+      const { token, end } = found;
+      const before = text.slice(start, i);
+      const stretch = token.lstrip ? before.trimEnd() : before;
+      if (stretch !== '') yield stretch;
+      yield token;
+      start = token.rstrip ? skipWhitespace(text, end) : end;
+      i = start;
     }
-    return longest;
+    if (start < text.length) yield text.slice(start);
+  }
+
+  /** The longest token that begins here, where it ends, and how many characters were looked at; undefined where none begins so. */
+  private longestAt(text: string, start: number): { token: AddedToken | undefined; end: number; looked: number } | undefined {
+    let node = this.root.next.get(text.charCodeAt(start));
+    if (!node) return undefined;
+    let token: AddedToken | undefined;
+    let end = start;
+    let at = start + 1;
+    for (; node; at++) {
+      if (node.token) [token, end] = [node.token, at];
+      node = node.next.get(text.charCodeAt(at));
+    }
+    return { token, end, looked: at - start };
   }
 }
 

@@ -1,91 +1,138 @@
-import { invalidTokenizer } from './invalid.js';
-import { library, type LibraryBpe } from './library.js';
-import type { TokenizerJson } from './tokenizer_json.js';
+import { PIECES_AT_ONCE } from './parts.js';
+import { CHARACTERS_AT_ONCE } from './pattern.js';
+import type { BpeModel } from './tokenizer_json.js';
+import { WordMerger } from './word_merger.js';
 
-/** Turns raw text into the text that the vocabulary was learned on. */
-export type Normalizer = (text: string) => string;
-
-// Words up to here are encoded whole, which the library remembers; longer ones are first cut where no piece could span.
+// Words up to here are encoded whole and remembered; longer ones are first cut where no piece could span.
 const LONG_WORD = 64;
+const REMEMBERED_WORDS = 10_000;
+
+/** What a vocabulary's pieces have in common. */
+interface Spelling {
+  /** Every two UTF-16 code units that stand side by side in some piece. */
+  neighbours: ReadonlySet<number>;
+  /** Code units of the longest piece. */
+  longest: number;
+}
 
 /**
- * Byte-pair encoding of single words by the library's model.
- * On long words the library slows down with every character, so these are cut between two characters that no piece of
- * the vocabulary holds side by side: no merge can span such a place, so the ids stay the same.
+ * Byte-pair encoding of single words.
+ * A long word is cut between two characters that no piece of the vocabulary holds side by side: no merge can span such a place, so the ids stay the
+ * same, and the stretches between are often words that come again.
  */
 export class BpeEncoder {
-  readonly normalize: Normalizer;
-  private readonly model: LibraryBpe;
   private readonly unknownId: number | undefined;
-  private neighbours: Set<number> | undefined;
+  private readonly byteIds: ReadonlyArray<number | undefined>;
+  private readonly words = new Map<string, readonly number[]>();
+  private readonly stretches: Map<string, readonly number[]>;
+  private spelling: Spelling | undefined;
 
-  /** Throws INVALID_TOKENIZER. */
-  constructor(private readonly json: TokenizerJson) {
-    const { normalizer, model } = build(json);
-    this.model = model;
-    const { vocab, mergeRank, unk_token: unknown } = json.model;
-    this.model.tokens_to_ids = vocab;
-    this.model.bpe_ranks = { get: (pair) => mergeRank(...(JSON.parse(pair) as [string, string])) };
-    this.unknownId = unknown === null ? undefined : vocab.get(unknown);
-    this.normalize = normalizer ?? ((text) => text);
+  constructor(private readonly model: BpeModel) {
+    this.unknownId = model.unk_token === null ? undefined : model.vocab.get(model.unk_token);
+    this.byteIds = Array.from({ length: 256 }, (_, byte) => model.vocab.get(bytePiece(byte)));
+    // A word that is a piece may not be what its merges give; a stretch of a word always is.
+    this.stretches = model.ignore_merges ? new Map() : this.words;
   }
 
   /** Pieces of the vocabulary and their ids. */
   get ids(): ReadonlyMap<string, number> {
-    return this.model.tokens_to_ids;
+    return this.model.vocab;
   }
 
-  /** Appends a word's ids, yielding after every stretch of it. */
+  /** Appends a word's ids, with pauses. */
   *encode(word: string, ids: number[]): Generator<void> {
-    const { fuse_unk: fusesUnknown } = this.json.model;
-    let afterUnknown = false;
-    for (const stretch of this.stretches(word)) {
-      for (const piece of this.model.encode([stretch])) {
-        const id = this.ids.get(piece);
-        if (id === undefined) continue;
-        const isUnknown = id === this.unknownId;
-        if (!(isUnknown && afterUnknown && fusesUnknown)) ids.push(id);
-        afterUnknown = isUnknown;
+    const whole = this.model.ignore_merges ? this.ids.get(word) : undefined;
+    const wordStart = ids.length;
+    if (whole !== undefined) ids.push(whole);
+    else if (word.length <= LONG_WORD) this.appendShort(word, this.words, ids, wordStart);
+    else yield* this.encodeLong(word, ids);
+    yield;
+  }
+
+  private *encodeLong(word: string, ids: number[]): Generator<void> {
+    const { neighbours, longest } = (this.spelling ??= yield* spellingOf(this.ids.keys()));
+    const wordStart = ids.length;
+    for (const stretch of stretchesOf(word, neighbours)) {
+      if (stretch === undefined) yield;
+      else if (stretch.length <= LONG_WORD) {
+        this.appendShort(stretch, this.stretches, ids, wordStart);
+        yield;
+      } else {
+        const merger = new WordMerger(stretch, this.model.mergeRank, longest);
+        while (!merger.step()) yield;
+        let count = 0;
+        for (let start = 0; start < stretch.length; start = merger.next[start]!) {
+          this.append(stretch.slice(start, merger.next[start]), ids, wordStart);
+          if (++count % PIECES_AT_ONCE === 0) yield;
+        }
       }
-      yield;
     }
   }
 
-  private *stretches(word: string): Generator<string> {
-    const takenWhole = this.json.model.ignore_merges && this.ids.has(word);
-    if (word.length <= LONG_WORD || takenWhole) {
-      yield word;
+  private appendShort(text: string, remembered: Map<string, readonly number[]>, ids: number[], wordStart: number): void {
+    let own = remembered.get(text);
+    if (!own) {
+      own = this.merged(text);
+      if (remembered.size >= REMEMBERED_WORDS) remembered.clear();
+      remembered.set(text, own);
+    }
+    for (const id of own) this.appendId(id, ids, wordStart);
+  }
+
+  private merged(text: string): number[] {
+    const ids: number[] = [];
+    const merger = new WordMerger(text, this.model.mergeRank);
+    while (!merger.step());
+    for (let start = 0; start < text.length; start = merger.next[start]!) this.append(text.slice(start, merger.next[start]), ids, 0);
+    return ids;
+  }
+
+  /** Appends what a symbol that merges no further stands for: a piece, bytes, or the unknown token; nothing where there is none. */
+  private append(symbol: string, ids: number[], wordStart: number): void {
+    const id = this.ids.get(symbol);
+    if (id !== undefined) {
+      this.appendId(id, ids, wordStart);
       return;
     }
-    this.neighbours ??= neighbours(this.ids.keys());
-    let start = 0;
-    for (let i = 1; i < word.length; i++) {
-      const next = word.charCodeAt(i);
-      if (isLowSurrogate(next) || this.neighbours.has(pair(word.charCodeAt(i - 1), next))) continue;
-      yield word.slice(start, i);
-      start = i;
-    }
-    yield word.slice(start);
+    const bytes = this.model.byte_fallback ? Buffer.from(symbol, 'utf8') : undefined;
+    if (bytes?.every((byte) => this.byteIds[byte] !== undefined)) for (const byte of bytes) ids.push(this.byteIds[byte]!);
+    else if (this.unknownId !== undefined) this.appendId(this.unknownId, ids, wordStart);
+  }
+
+  private appendId(id: number, ids: number[], wordStart: number): void {
+    const isFused = id === this.unknownId && this.model.fuse_unk && ids.length > wordStart && ids[ids.length - 1] === id;
+    if (!isFused) ids.push(id);
   }
 }
 
-/** Without the vocabulary and the merges, of which the library would make tables of its own, in a second for 128,000 pieces. */
-function build({ normalizer, model }: TokenizerJson) {
-  const components = { added_tokens: [], normalizer, pre_tokenizer: null, post_processor: null, decoder: null } as const;
-  try {
-    return new (library().Tokenizer)({ ...components, model: { ...model, vocab: {}, merges: [] } }, {});
-  } catch (cause) {
-    throw invalidTokenizer(`The tokenizer cannot be built: ${(cause as Error).message}.`, cause);
-  }
+/** How SentencePiece spells a byte that is no part of another piece. */
+function bytePiece(byte: number): string {
+  return `<0x${byte.toString(16).toUpperCase().padStart(2, '0')}>`;
 }
 
-/** Every two UTF-16 code units that stand side by side in some piece. */
-function neighbours(pieces: Iterable<string>): Set<number> {
-  const pairs = new Set<number>();
+/** A long word's stretches, and undefined where there is time for a pause. */
+function* stretchesOf(word: string, neighbours: ReadonlySet<number>): Generator<string | undefined> {
+  let start = 0;
+  for (let i = 1; i < word.length; i++) {
+    if (i % CHARACTERS_AT_ONCE === 0) yield undefined;
+    const next = word.charCodeAt(i);
+    if (isLowSurrogate(next) || neighbours.has(pair(word.charCodeAt(i - 1), next))) continue;
+    yield word.slice(start, i);
+    start = i;
+  }
+  yield word.slice(start);
+}
+
+function* spellingOf(pieces: Iterable<string>): Generator<void, Spelling> {
+  const neighbours = new Set<number>();
+  let longest = 0;
+  let count = 0;
   for (const piece of pieces) {
-    for (let i = 1; i < piece.length; i++) pairs.add(pair(piece.charCodeAt(i - 1), piece.charCodeAt(i)));
+    longest = Math.max(longest, piece.length);
+    for (let i = 1; i < piece.length; i++) neighbours.add(pair(piece.charCodeAt(i - 1), piece.charCodeAt(i)));
+    if (++count % PIECES_AT_ONCE === 0) yield;
   }
-  return pairs;
+  return { neighbours, longest };
 }
 
 function pair(left: number, right: number): number {

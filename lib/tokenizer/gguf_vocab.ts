@@ -63,8 +63,8 @@ function convertSentencePiece(metadata: Metadata, pieces: string[], vocab: Map<s
 function mergeRankFromScores(ids: ReadonlyMap<string, number>, types: ArrayLike<number>, scores: ArrayLike<number>): MergeRank {
   // Searched for each pair that is asked for: a table of ranks would take longer to build than the vocabulary itself.
   const ascending = Float64Array.from(scores).sort();
-  return (left, right) => {
-    const id = ids.get(left + right);
+  return (joint) => {
+    const id = ids.get(joint);
     if (id === undefined || types[id] === TYPE.unknown || types[id] === TYPE.control || types[id] === TYPE.byte) return undefined;
     return ascending.length - countUpTo(ascending, scores[id]!);
   };

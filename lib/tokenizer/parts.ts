@@ -1,5 +1,8 @@
-/** The rank at which two neighbouring pieces merge, undefined where they do not; the lowest merges first, the leftmost of equals. */
-export type MergeRank = (left: string, right: string) => number | undefined;
+/**
+ * The rank at which two neighbouring pieces merge, undefined where they do not; the lowest merges first, the leftmost of equals.
+ * `joint`: both together; `cut`: the length of the left one. Ranks are integers below 2²³.
+ */
+export type MergeRank = (joint: string, cut: number) => number | undefined;
 
 /** Pieces or merges taken between two looks at the clock: a tenth of a millisecond or so. */
 export const PIECES_AT_ONCE = 256;

@@ -1,26 +1,36 @@
 import { toByteLevel } from './byte_level.js';
-import { invalidTokenizer, isObject, quote } from './invalid.js';
-import { library } from './library.js';
+import { invalidTokenizer, quote } from './invalid.js';
+import { CHARACTERS_AT_ONCE, createPattern, regexPattern, stringPattern, type Pattern } from './pattern.js';
 import { flattenSequence, type Component } from './tokenizer_json.js';
 
-/** Cuts text into the words that are encoded each by itself. `atStart`: the text begins where the whole text begins. */
-export type PreTokenizer = (text: string, atStart: boolean) => Iterable<string>;
+/**
+ * Cuts text into the words that are encoded each by itself. Words come one at a time as they are asked for, and undefined where a pause can be
+ * made before the next. `atStart`: the text begins where the whole text begins.
+ */
+export type PreTokenizer = (text: string, atStart: boolean) => Iterable<string | undefined>;
 
 /** How GPT-2 cuts text; the default of `ByteLevel`. */
 export const GPT2_PATTERN = "'s|'t|'re|'ve|'m|'ll|'d| ?\\p{L}+| ?\\p{N}+| ?[^\\s\\p{L}\\p{N}]+|\\s+(?!\\S)|\\s+";
 
 const METASPACE = '▁';
+const PUNCTUATION = '[\\p{P}!-/:-@\\[-`{-~]';
+/** What is in a word for Rust's regular expressions, which the reference library asks here; Oniguruma's have some more. */
+const WORD = '\\p{Alphabetic}\\p{M}\\p{Nd}\\p{Pc}\\u200c\\u200d';
 
-/**
- * The pre-tokenizer of a tokenizer.json. Words come one at a time as they are asked for, so that a long text can be
- * encoded in slices; the library's own would cut the whole text in one go. Throws INVALID_TOKENIZER for unknown types.
- */
+/** What becomes of the matches of a pattern and of the stretches between them, which all are words by themselves when `Isolated`. */
+const BEHAVIORS = ['Isolated', 'Removed', 'MergedWithPrevious', 'MergedWithNext', 'Contiguous'] as const;
+type Behavior = (typeof BEHAVIORS)[number];
+
+/** A stretch of text, and whether it is a match. */
+type Stretch = [start: number, end: number, isMatch: boolean];
+
+/** The pre-tokenizer of a tokenizer.json. Throws INVALID_TOKENIZER for unknown types. */
 export function createPreTokenizer(config: Component | null): PreTokenizer {
   const stages = config === null ? [] : flattenSequence(config, 'pretokenizers').flatMap(stagesOf);
   return (text, atStart) => run(stages, 0, text, atStart);
 }
 
-function* run(stages: PreTokenizer[], index: number, text: string, atStart: boolean): Generator<string> {
+function* run(stages: PreTokenizer[], index: number, text: string, atStart: boolean): Generator<string | undefined> {
   const stage = stages[index];
   if (stage === undefined) {
     yield text;
@@ -28,7 +38,12 @@ function* run(stages: PreTokenizer[], index: number, text: string, atStart: bool
   }
   let first = atStart;
   for (const word of stage(text, atStart)) {
-    yield* run(stages, index + 1, word, first);
+    if (word === undefined) {
+      yield undefined;
+      continue;
+    }
+    if (index + 1 === stages.length) yield word;
+    else yield* run(stages, index + 1, word, first);
     first = false;
   }
 }
@@ -36,65 +51,128 @@ function* run(stages: PreTokenizer[], index: number, text: string, atStart: bool
 function stagesOf(config: Component): PreTokenizer[] {
   switch (config.type) {
     case 'Split':
-      return [splitStage(config)];
+      return [split(createPattern(config.pattern, 'A pre-tokenizer'), behaviorOf(config), config.invert === true)];
     case 'Digits':
-      return [isolate(config.individual_digits === true ? /\p{N}/gu : /\p{N}+/gu)];
+      return [split(builtIn(config.individual_digits === true ? '\\p{N}' : '\\p{N}+'), 'Isolated')];
+    case 'Punctuation':
+      return [split(builtIn(PUNCTUATION), behaviorOf(config))];
+    case 'Whitespace':
+      return [split(builtIn(`[${WORD}]+|[^\\s${WORD}]+`), 'Removed', true)];
+    case 'WhitespaceSplit':
+      return [split(builtIn('\\s'), 'Removed')];
+    case 'BertPreTokenizer':
+      return [split(builtIn('\\s'), 'Removed'), split(builtIn(PUNCTUATION), 'Isolated')];
+    case 'CharDelimiterSplit':
+      return [split(stringPattern(characterOf(config.delimiter, 'delimiter')), 'Removed')];
+    case 'FixedLength':
+      return [fixedLengthStage(config.length ?? 5)];
     case 'ByteLevel':
       return byteLevelStages(config);
     case 'Metaspace':
       return [metaspaceStage(config)];
     default:
       throw invalidTokenizer(
-        `The pre-tokenizer is of type ${quote(config.type)}; expected Sequence, Split, Digits, ByteLevel or Metaspace.`,
+        `The pre-tokenizer is of type ${quote(config.type)}; expected Sequence, Split, Digits, Punctuation, Whitespace, WhitespaceSplit, ` +
+          'BertPreTokenizer, CharDelimiterSplit, FixedLength, ByteLevel or Metaspace.',
       );
   }
 }
 
-function splitStage(config: Component): PreTokenizer {
-  const { pattern, behavior = 'Isolated', invert = false } = config;
-  const isPattern = isObject(pattern) && (typeof pattern.Regex === 'string' || typeof pattern.String === 'string');
-  if (!isPattern) throw invalidTokenizer(`A pre-tokenizer splits on ${quote(pattern)}; expected a Regex or a String.`);
-  if (behavior === 'Isolated') return isolate(compile(pattern));
-  if (behavior === 'Removed' && invert === true) return matches(compile(pattern));
-  throw invalidTokenizer(`A pre-tokenizer splits with the behavior ${quote(behavior)}; expected "Isolated".`);
+function builtIn(regex: string): Pattern {
+  return regexPattern(regex, 'A pre-tokenizer');
 }
 
-function compile(pattern: Record<string, unknown>): RegExp {
-  let compiled: RegExp | null;
-  try {
-    compiled = new (library().SplitPreTokenizer)({ type: 'Split', pattern, behavior: 'Isolated', invert: true }).pattern;
-  } catch (cause) {
-    throw invalidTokenizer(`A pre-tokenizer's pattern ${quote(pattern)} cannot be compiled: ${(cause as Error).message}`, cause);
+function behaviorOf({ behavior = 'Isolated' }: Component): Behavior {
+  // The library's own files spell it as one word, those of others with a capital less.
+  const known = BEHAVIORS.find((name) => typeof behavior === 'string' && name.toLowerCase() === behavior.toLowerCase());
+  if (!known) throw invalidTokenizer(`A pre-tokenizer splits with the behavior ${quote(behavior)}; expected ${BEHAVIORS.join(', ')}.`);
+  return known;
+}
+
+function characterOf(value: unknown, what: string): string {
+  if (typeof value !== 'string' || value.length === 0 || value.length > (value.codePointAt(0)! > 0xffff ? 2 : 1)) {
+    throw invalidTokenizer(`A pre-tokenizer has the ${what} ${quote(value)}; expected a character.`);
   }
-  if (compiled === null) throw invalidTokenizer(`A pre-tokenizer's pattern ${quote(pattern)} cannot be compiled.`);
-  return compiled;
+  return value;
 }
 
-/** Words are the matches of a pattern and the stretches between them. */
-function isolate(pattern: RegExp): PreTokenizer {
+/** Words by what a pattern finds; `invert`: what it does not find counts as found. */
+function split(pattern: Pattern, behavior: Behavior, invert = false): PreTokenizer {
   return function* (text) {
-    let start = 0;
-    for (const match of text.matchAll(pattern)) {
-      if (match.index > start) yield text.slice(start, match.index);
-      if (match[0] !== '') yield match[0];
-      start = match.index + match[0].length;
+    for (const stretch of behave(stretches(pattern, text, invert), behavior)) {
+      if (stretch === undefined) yield undefined;
+      else if (stretch[0] < stretch[1]) yield text.slice(stretch[0], stretch[1]);
     }
-    if (start < text.length) yield text.slice(start);
   };
 }
 
-/** Words are the matches of a pattern; what lies between them is dropped. */
-function matches(pattern: RegExp): PreTokenizer {
+function* stretches(pattern: Pattern, text: string, invert: boolean): Generator<Stretch | undefined> {
+  let last = 0;
+  for (const match of pattern(text)) {
+    if (match === undefined) {
+      yield undefined;
+      continue;
+    }
+    const [start, end] = match;
+    if (start > last) yield [last, start, invert];
+    yield [start, end, !invert];
+    last = end;
+  }
+  if (last < text.length) yield [last, text.length, invert];
+}
+
+function* behave(all: Iterable<Stretch | undefined>, behavior: Behavior): Generator<Stretch | undefined> {
+  if (behavior === 'Isolated') return yield* all;
+  let before: Stretch | undefined;
+  for (const stretch of all) {
+    if (stretch === undefined) yield undefined;
+    else if (behavior === 'Removed') {
+      if (!stretch[2]) yield stretch;
+    } else if (before !== undefined && joins(before[2], stretch[2], behavior)) {
+      before = [before[0], stretch[1], stretch[2]];
+    } else {
+      if (before !== undefined) yield before;
+      before = stretch;
+    }
+  }
+  if (before !== undefined) yield before;
+}
+
+/** Whether a stretch is one word with that before it. */
+function joins(beforeMatches: boolean, matches: boolean, behavior: Behavior): boolean {
+  switch (behavior) {
+    case 'Contiguous':
+      return beforeMatches === matches;
+    case 'MergedWithPrevious':
+      return matches && !beforeMatches;
+    default:
+      return beforeMatches && !matches;
+  }
+}
+
+function fixedLengthStage(length: unknown): PreTokenizer {
+  if (!Number.isInteger(length) || (length as number) < 1) {
+    throw invalidTokenizer(`A pre-tokenizer cuts words of ${quote(length)} characters; expected an integer, 1 or more.`);
+  }
   return function* (text) {
-    for (const match of text.matchAll(pattern)) if (match[0] !== '') yield match[0];
+    let start = 0;
+    let count = 0;
+    for (let at = 0; at < text.length; ) {
+      at += text.codePointAt(at)! > 0xffff ? 2 : 1;
+      if (++count % (length as number) === 0) {
+        yield text.slice(start, at);
+        start = at;
+      } else if (count % CHARACTERS_AT_ONCE === 0) yield undefined;
+    }
+    if (start < text.length) yield text.slice(start);
   };
 }
 
 function byteLevelStages(config: Component): PreTokenizer[] {
   const stages: PreTokenizer[] = [];
   if (config.add_prefix_space === true) stages.push((text) => [text.startsWith(' ') ? text : ` ${text}`]);
-  if (config.use_regex !== false) stages.push(isolate(compile({ Regex: GPT2_PATTERN })));
-  stages.push((word) => [toByteLevel(word)]);
+  if (config.use_regex !== false) stages.push(split(builtIn(GPT2_PATTERN), 'Isolated'));
+  stages.push((word) => piecewise(word, toByteLevel));
   return stages;
 }
 
@@ -104,20 +182,36 @@ function metaspaceStage(config: Component): PreTokenizer {
     throw invalidTokenizer(`A Metaspace pre-tokenizer replaces spaces with ${quote(replacement)}; expected a character.`);
   }
   const scheme = config.prepend_scheme ?? (config.add_prefix_space === false ? 'never' : 'always');
+  // Each replacement character begins a word.
+  const cuts = config.split === false ? undefined : split(stringPattern(replacement), 'MergedWithNext');
   return function* (text, atStart) {
-    let spaced = text.replaceAll(' ', replacement);
+    let spaced = '';
+    for (const part of piecewise(text, (piece) => piece.replaceAll(' ', replacement))) {
+      if (part === undefined) yield undefined;
+      else spaced = part;
+    }
     const prepends = scheme === 'always' || (scheme === 'first' && atStart);
     if (prepends && !spaced.startsWith(replacement)) spaced = replacement + spaced;
-    if (config.split === false) {
-      yield spaced;
-      return;
-    }
-    // Each replacement character begins a word.
-    let start = 0;
-    for (let next = spaced.indexOf(replacement, 1); next !== -1; next = spaced.indexOf(replacement, next + 1)) {
-      yield spaced.slice(start, next);
-      start = next;
-    }
-    yield spaced.slice(start);
+    if (cuts) yield* cuts(spaced, false);
+    else yield spaced;
   };
+}
+
+/** Changes a text a piece at a time, with pauses, where each piece changes by itself; then gives the whole. */
+export function* piecewise(text: string, change: (piece: string) => string): Generator<string | undefined> {
+  if (text.length <= CHARACTERS_AT_ONCE) {
+    yield change(text);
+    return;
+  }
+  const pieces: string[] = [];
+  for (let start = 0; start < text.length; ) {
+    let end = Math.min(text.length, start + CHARACTERS_AT_ONCE);
+    // Half a surrogate pair would become something else.
+    const unit = text.charCodeAt(end - 1);
+    if (end < text.length && unit >= 0xd800 && unit <= 0xdbff) end--;
+    pieces.push(change(text.slice(start, end)));
+    start = end;
+    yield undefined;
+  }
+  yield pieces.join('');
 }

@@ -8,6 +8,7 @@ import { createDetokenizer, decodeBytes, type DecodeOptions, type Detokenizer, t
 import { convertGgufVocabulary } from './gguf_vocab.js';
 import { invalidTokenizer, isObject, quote } from './invalid.js';
 import { PIECES_AT_ONCE, type TokenizerParts } from './parts.js';
+import { createNormalizer, type Normalizer } from './normalizer.js';
 import { createPreTokenizer, type PreTokenizer } from './pre_tokenizer.js';
 import { resolveSpecialTokens, type SpecialTokens } from './special_tokens.js';
 import { createPieceDecoder, type PieceDecoder } from './token_bytes.js';
@@ -61,7 +62,10 @@ export async function loadTokenizer(source: TokenizerSource, modelVocabSize = 0,
   const parts = await partsOf(source, pace);
   const json = await parseTokenizerJson(parts.json, pace);
   const pieces = parts.pieces ?? (await piecesOf(json.model.vocab, pace));
-  return new BpeTokenizer(json, pieces, parts, modelVocabSize);
+  const normalize = createNormalizer(json.normalizer);
+  const all = await pace.through(createSplitters(json, normalize, () => true));
+  const plain = await pace.through(createSplitters(json, normalize, (token) => !token.special));
+  return new BpeTokenizer(json, { pieces, normalize, splitters: { all, plain } }, parts, modelVocabSize);
 }
 
 async function partsOf(source: TokenizerSource, pace: Pace): Promise<TokenizerParts> {
@@ -79,6 +83,21 @@ async function partsOf(source: TokenizerSource, pace: Pace): Promise<TokenizerPa
   }
 }
 
+/** Added tokens found in raw and in normalized text. */
+interface Splitters {
+  raw: AddedTokenSplitter;
+  normalized: AddedTokenSplitter;
+}
+
+/** What takes a while to build. */
+interface BuiltParts {
+  /** By id. */
+  pieces: Array<string | undefined>;
+  normalize: Normalizer;
+  /** With control tokens and without. */
+  splitters: { all: Splitters; plain: Splitters };
+}
+
 class BpeTokenizer implements Tokenizer {
   readonly vocabSize: number;
   readonly bosTokenId: number | undefined;
@@ -92,12 +111,16 @@ class BpeTokenizer implements Tokenizer {
   private readonly decoder: PieceDecoder;
   private readonly special: SpecialTokens;
   private readonly template: ChatTemplate | undefined;
-  /** Added tokens found in raw and in normalized text; with control tokens and without. */
-  private readonly splitters: Record<'all' | 'plain', { raw: AddedTokenSplitter; normalized: AddedTokenSplitter }>;
+  private readonly normalize: Normalizer;
+  private readonly pieces: Array<string | undefined>;
+  private readonly splitters: BuiltParts['splitters'];
 
-  /** `pieces`, by id, become its own. */
-  constructor(json: TokenizerJson, private readonly pieces: Array<string | undefined>, parts: Pick<TokenizerParts, 'config' | 'generationConfig'>, modelVocabSize: number) {
-    this.bpe = new BpeEncoder(json);
+  /** What is `built` becomes its own. */
+  constructor(json: TokenizerJson, built: BuiltParts, parts: Pick<TokenizerParts, 'config' | 'generationConfig'>, modelVocabSize: number) {
+    this.bpe = new BpeEncoder(json.model);
+    this.pieces = built.pieces;
+    this.normalize = built.normalize;
+    this.splitters = built.splitters;
     for (const token of json.added_tokens) {
       this.added.set(token.id, token);
       this.addedIds.set(token.content, token.id);
@@ -108,7 +131,6 @@ class BpeTokenizer implements Tokenizer {
 
     this.preTokenize = createPreTokenizer(json.pre_tokenizer);
     this.decoder = createPieceDecoder(json.decoder);
-    this.splitters = { all: this.createSplitters(json, () => true), plain: this.createSplitters(json, (token) => !token.special) };
     this.special = resolveSpecialTokens(json.post_processor, parts.config, parts.generationConfig, {
       idOf: (token) => this.tokenToId(token),
       isAdded: (id) => this.added.has(id),
@@ -170,7 +192,7 @@ class BpeTokenizer implements Tokenizer {
     return this.template.render(messages, options);
   }
 
-  /** Encodes step by step; every step is short unless one word is very long and has no place to cut. */
+  /** Encodes step by step; every step is short. */
   private *slices(text: string, options: EncodeOptions): Generator<void, number[]> {
     const { addSpecialTokens = true, parseSpecialTokens = true } = options;
     if (typeof text !== 'string') throw new CqilError('INVALID_ARGUMENT', `The text to encode is ${quote(text)}; expected a string.`);
@@ -178,23 +200,41 @@ class BpeTokenizer implements Tokenizer {
     const ids: number[] = [];
     let atStart = true;
     for (const section of raw.split(text)) {
+      if (section === undefined) {
+        yield;
+        continue;
+      }
       if (typeof section !== 'string') ids.push(section.id);
       else {
-        for (const part of normalized.split(this.bpe.normalize(section))) {
+        for (const part of normalized.split(yield* this.normalize(section))) {
+          if (part === undefined) {
+            yield;
+            continue;
+          }
           if (typeof part !== 'string') ids.push(part.id);
-          else for (const word of this.preTokenize(part, atStart)) yield* this.bpe.encode(word, ids);
+          else yield* this.encodePart(part, atStart, ids);
           atStart = false;
         }
       }
       atStart = false;
     }
-    return addSpecialTokens ? this.surround(ids) : ids;
+    if (addSpecialTokens) this.surround(ids);
+    return ids;
   }
 
-  private surround(ids: number[]): number[] {
+  /** Appends the ids of normalized text without added tokens. */
+  private *encodePart(part: string, atStart: boolean, ids: number[]): Generator<void> {
+    for (const word of this.preTokenize(part, atStart)) {
+      if (word === undefined) yield;
+      else yield* this.bpe.encode(word, ids);
+    }
+  }
+
+  private surround(ids: number[]): void {
     const { prefix, suffix } = this.special;
     const startsWithPrefix = prefix.length > 0 && prefix.every((id, index) => ids[index] === id);
-    return [...(startsWithPrefix ? [] : prefix), ...ids, ...suffix];
+    if (!startsWithPrefix) ids.unshift(...prefix);
+    ids.push(...suffix);
   }
 
   private visibleBytes(id: number, skipSpecialTokens: boolean): Uint8Array {
@@ -207,14 +247,17 @@ class BpeTokenizer implements Tokenizer {
       throw new CqilError('INVALID_ARGUMENT', `A token id is ${quote(id)}; expected an integer from 0 to ${this.idLimit - 1}.`);
     }
   }
+}
 
-  private createSplitters(json: TokenizerJson, wanted: (token: AddedToken) => boolean) {
-    const tokens = json.added_tokens.filter(wanted);
-    const isNormalized = (token: AddedToken): boolean => token.normalized && json.normalizer !== null;
-    const raw = tokens.filter((token) => !isNormalized(token)).map((token) => [token.content, token] as const);
-    const normalized = tokens.filter(isNormalized).map((token) => [this.bpe.normalize(token.content), token] as const);
-    return { raw: new AddedTokenSplitter(raw), normalized: new AddedTokenSplitter(normalized) };
+function* createSplitters(json: TokenizerJson, normalize: Normalizer, wanted: (token: AddedToken) => boolean): Generator<void, Splitters> {
+  const splitters = { raw: new AddedTokenSplitter(), normalized: new AddedTokenSplitter() };
+  for (const token of json.added_tokens) {
+    if (!wanted(token)) continue;
+    if (token.normalized && json.normalizer !== null) splitters.normalized.insert(yield* normalize(token.content), token);
+    else splitters.raw.insert(token.content, token);
+    yield;
   }
+  return splitters;
 }
 
 /** Pieces by id. */

@@ -56,6 +56,9 @@ export const MAX_VOCAB_SIZE = 1 << 22;
 /** Bound on the characters of all added tokens, for the tables that find them; real files stay below a tenth of it. */
 const MAX_ADDED_CHARACTERS = 1 << 20;
 
+/** Bounds on the merges, and on normalizers, pre-tokenizers and their like: real files have below an eighth and a tenth of it. */
+const MAX_MERGES = 1 << 22;
+const MAX_PARTS = 64;
 const MAX_NESTING = 8;
 
 /** Checks a parsed tokenizer.json. Throws INVALID_TOKENIZER with what was found and what was expected. */
@@ -69,7 +72,6 @@ export async function parseTokenizerJson(json: unknown, pace: Pace): Promise<Tok
     decoder: parseComponent(json, 'decoder'),
     model: await parseModel(json.model, pace),
   };
-  if (parsed.normalizer) checkNormalizer(parsed.normalizer);
   const { unk_token: unknown, vocab } = parsed.model;
   if (unknown !== null && !vocab.has(unknown)) {
     throw invalidTokenizer(`The unknown token ${quote(unknown)} is not in the vocabulary.`);
@@ -86,31 +88,29 @@ function parseComponent(json: Record<string, unknown>, name: string): Component 
   return component as Component;
 }
 
-/** The parts of a component in order, those of nested sequences included. `field` holds a sequence's parts. */
-export function flattenSequence(component: Component, field: string, depth = 0): Component[] {
-  if (component.type !== 'Sequence') return [component];
-  const parts = component[field];
-  if (!Array.isArray(parts) || depth > MAX_NESTING) {
-    throw invalidTokenizer(`A Sequence holds ${quote(parts)}; expected an array of ${field}, nested at most ${MAX_NESTING} deep.`);
-  }
-  return parts.flatMap((part: unknown) => {
+/**
+ * The parts of a component in order, those of nested sequences included. `field` holds a sequence's parts.
+ * Throws INVALID_TOKENIZER where they are more than 64, or nested more than 8 deep.
+ */
+export function flattenSequence(component: Component, field: string): Component[] {
+  const flat: Component[] = [];
+  const add = (part: unknown, depth: number): void => {
     if (!isObject(part) || typeof part.type !== 'string') {
       throw invalidTokenizer(`One of the ${field} is ${quote(part)}; expected an object with a type.`);
     }
-    return flattenSequence(part as Component, field, depth + 1);
-  });
-}
-
-/** The library takes these as they are, without a check. */
-function checkNormalizer(config: Component): void {
-  for (const part of flattenSequence(config, 'normalizers')) {
-    const pattern = isObject(part.pattern) ? (part.pattern.String ?? part.pattern.Regex) : undefined;
-    const known =
-      /^NFK?[CD]$/.test(part.type) ||
-      (part.type === 'Prepend' && typeof part.prepend === 'string') ||
-      (part.type === 'Replace' && typeof pattern === 'string' && typeof part.content === 'string');
-    if (!known) throw invalidTokenizer(`A normalizer is ${quote(part)}; expected Prepend, Replace, NFC, NFD, NFKC or NFKD.`);
-  }
+    if (part.type !== 'Sequence') {
+      if (flat.push(part as Component) > MAX_PARTS) throw invalidTokenizer(`There are more than ${MAX_PARTS} ${field}; expected a few.`);
+      return;
+    }
+    const parts = part[field];
+    if (!Array.isArray(parts) || depth > MAX_NESTING) {
+      throw invalidTokenizer(`A Sequence holds ${quote(parts)}; expected an array of ${field}, nested at most ${MAX_NESTING} deep.`);
+    }
+    if (parts.length > MAX_PARTS) throw invalidTokenizer(`A Sequence holds ${parts.length} ${field}; at most ${MAX_PARTS} are expected.`);
+    for (const one of parts) add(one, depth + 1);
+  };
+  add(component, 0);
+  return flat;
 }
 
 function parseAddedTokens(tokens: unknown): AddedToken[] {
@@ -183,8 +183,13 @@ async function parseVocab(vocab: unknown, pace: Pace): Promise<Map<string, numbe
 async function parseMerges(merges: unknown, vocab: ReadonlyMap<string, number>, pace: Pace): Promise<MergeRank> {
   if (typeof merges === 'function') return merges as MergeRank;
   if (!isList(merges)) throw invalidTokenizer(`The merges are ${quote(merges)}; expected an array.`);
+  if (merges.length > MAX_MERGES) throw invalidTokenizer(`There are ${merges.length} merges; at most ${MAX_MERGES} are expected.`);
   let idLimit = 0;
-  for (const id of vocab.values()) idLimit = Math.max(idLimit, id + 1);
+  let seen = 0;
+  for (const id of vocab.values()) {
+    idLimit = Math.max(idLimit, id + 1);
+    if (++seen % PIECES_AT_ONCE === 0) await pace.step();
+  }
   const lastOf = new Int32Array(idLimit).fill(-1);
   const previous = new Int32Array(merges.length);
   const cuts = new Int32Array(merges.length);
@@ -200,11 +205,11 @@ async function parseMerges(merges: unknown, vocab: ReadonlyMap<string, number>, 
     lastOf[id] = index++;
     if (index % PIECES_AT_ONCE === 0) await pace.step();
   }
-  return (left, right) => {
-    const id = vocab.get(left + right);
+  return (joint, cut) => {
+    const id = vocab.get(joint);
     if (id === undefined) return undefined;
     let index = lastOf[id]!;
-    while (index >= 0 && cuts[index] !== left.length) index = previous[index]!;
+    while (index >= 0 && cuts[index] !== cut) index = previous[index]!;
     return index < 0 ? undefined : index;
   };
 }

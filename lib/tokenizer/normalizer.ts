@@ -1,0 +1,67 @@
+import { invalidTokenizer, isObject, quote } from './invalid.js';
+import { CHARACTERS_AT_ONCE, createPattern } from './pattern.js';
+import { inNormalForm, type NormalForm } from './normal_form.js';
+import { flattenSequence, type Component } from './tokenizer_json.js';
+
+/** Turns raw text into the text that the vocabulary was learned on, with pauses. */
+export type Normalizer = (text: string) => Generator<void, string>;
+
+/** No text grows to more than so many times its length, and some characters: normalizers in use at most double it. */
+const MAX_GROWTH = 64;
+const SMALL_TEXT = 1 << 16;
+
+/** The normalizer of a tokenizer.json. Throws INVALID_TOKENIZER for unknown types. */
+export function createNormalizer(config: Component | null): Normalizer {
+  const stages = config === null ? [] : flattenSequence(config, 'normalizers').map(stageOf);
+  return function* (text) {
+    const limit = text.length * MAX_GROWTH + SMALL_TEXT;
+    let normalized = text;
+    for (const stage of stages) normalized = yield* stage(normalized, limit);
+    return normalized;
+  };
+}
+
+/** `limit`: the length, in UTF-16 code units, beyond which INVALID_TOKENIZER is thrown. */
+type Stage = (text: string, limit: number) => Generator<void, string>;
+
+function stageOf(config: Component): Stage {
+  const { type, prepend, pattern, content } = config;
+  const isReplace = type === 'Replace' && isObject(pattern) && typeof content === 'string';
+  if (type === 'NFC' || type === 'NFD' || type === 'NFKC' || type === 'NFKD') return (text) => inNormalForm(text, type as NormalForm);
+  if (type === 'Prepend' && typeof prepend === 'string') return prependStage(prepend);
+  if (isReplace) return replaceStage(pattern, content);
+  throw invalidTokenizer(`A normalizer is ${quote(config)}; expected Prepend, Replace, NFC, NFD, NFKC or NFKD.`);
+}
+
+function prependStage(prepend: string): Stage {
+  // eslint-disable-next-line require-yield
+  return function* (text, limit) {
+    checkLength(text.length + prepend.length, limit);
+    return text === '' ? '' : prepend + text;
+  };
+}
+
+function replaceStage(config: unknown, content: string): Stage {
+  const pattern = createPattern(config, 'A normalizer');
+  return function* (text, limit) {
+    const parts: string[] = [];
+    let length = 0;
+    let last = 0;
+    for (const match of pattern(text)) {
+      if (match === undefined) {
+        yield;
+        continue;
+      }
+      parts.push(text.slice(last, match[0]), content);
+      length += match[0] - last + content.length;
+      last = match[1];
+      checkLength(length, limit);
+      if (parts.length % CHARACTERS_AT_ONCE === 0) yield;
+    }
+    return last === 0 && parts.length === 0 ? text : parts.join('') + text.slice(last);
+  };
+}
+
+function checkLength(length: number, limit: number): void {
+  if (length > limit) throw invalidTokenizer(`The normalizer makes a text more than ${MAX_GROWTH} times as long; expected one that changes characters.`);
+}

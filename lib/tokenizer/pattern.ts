@@ -1,0 +1,64 @@
+import { invalidTokenizer, isObject, quote } from './invalid.js';
+import { library } from './library.js';
+import { PatternMatcher } from './pattern_matcher.js';
+import { compilePattern, type PatternProgram } from './pattern_program.js';
+
+/** How often a long text is left to others: after so many characters. */
+export const CHARACTERS_AT_ONCE = 1 << 13;
+
+/** A match's positions in the text: the first, and the one after the last; or a pause in a long search. */
+export type MatchOrPause = readonly [start: number, end: number] | undefined;
+
+/** Finds something in a text, from the start, with pauses. */
+export type Pattern = (text: string) => Iterable<MatchOrPause>;
+
+/** A pattern of a tokenizer.json, `{ "Regex": … }` or `{ "String": … }`. Throws INVALID_TOKENIZER; `what` names its owner in the message. */
+export function createPattern(config: unknown, what: string): Pattern {
+  const { Regex: regex, String: string } = isObject(config) ? config : {};
+  if (typeof regex === 'string') return regexPattern(regex, what);
+  if (typeof string === 'string' && string !== '') return stringPattern(string);
+  throw invalidTokenizer(`${what} has the pattern ${quote(config)}; expected a Regex or a String.`);
+}
+
+/** Every occurrence of a string that does not overlap the one before. */
+export function stringPattern(string: string): Pattern {
+  return function* (text) {
+    let from = 0;
+    while (from + string.length <= text.length) {
+      // In a window of its own, as a search cannot be stopped.
+      const window = text.slice(from, from + CHARACTERS_AT_ONCE + string.length - 1);
+      let start = 0;
+      for (let found = window.indexOf(string); found !== -1; found = window.indexOf(string, start)) {
+        start = found + string.length;
+        yield [from + found, from + start];
+      }
+      from += Math.max(start, window.length - string.length + 1);
+      yield undefined;
+    }
+  };
+}
+
+/** Every match of a regular expression, in Oniguruma's syntax. */
+export function regexPattern(regex: string, what: string): Pattern {
+  const program = compile(regex, what);
+  return function* (text) {
+    const matcher = new PatternMatcher(program, text);
+    for (;;) {
+      const found = matcher.next();
+      if (found === false) return;
+      yield found === undefined ? undefined : [matcher.start, matcher.end];
+    }
+  };
+}
+
+const MAX_LENGTH = 1 << 13;
+
+function compile(regex: string, what: string): PatternProgram {
+  if (regex.length > MAX_LENGTH) throw invalidTokenizer(`${what} has a pattern of ${regex.length} characters; at most ${MAX_LENGTH} are expected.`);
+  try {
+    const { pattern } = new (library().SplitPreTokenizer)({ type: 'Split', pattern: { Regex: regex }, behavior: 'Isolated', invert: true });
+    return compilePattern(pattern!.source);
+  } catch (cause) {
+    throw invalidTokenizer(`${what} has the pattern ${quote(regex)}, which cannot be compiled: ${(cause as Error).message}.`, cause);
+  }
+}

@@ -1,0 +1,298 @@
+import { PatternMemory, tooCostly } from './pattern_memory.js';
+import { Op, type PatternProgram } from './pattern_program.js';
+
+/** Instructions and characters taken between two pauses: a tenth of a millisecond or so. */
+const STEPS_AT_ONCE = 1 << 13;
+
+/** An attempt that takes more steps than this remembers where it has been; in plain text it takes a dozen. */
+const STEPS_BEFORE_MEMORY = 1 << 11;
+
+const FRAME = 4;
+const MAX_FRAMES = 1 << 22;
+
+/** A frame's first number is where to go on, one of these, or −3 − the place in the program of a Repeat. */
+const LOOKING = -1;
+
+/**
+ * Finds the matches of a pattern in a text, as a regular expression with the flags g and u does. Two things differ: it pauses, so a text may be
+ * long; and it goes on from no place of the pattern twice at one position of the text, so no pattern takes exponential time.
+ */
+export class PatternMatcher {
+  /** The match found last: its first position, and the one after its last. */
+  start = 0;
+  end = 0;
+
+  /** Where the attempt that begins at `from` is in the program and in the text; −1 between attempts. */
+  private pc = -1;
+  private at = 0;
+  private from = 0;
+  private budget = 0;
+  /** Where to go on when what follows fails: [where, position, …]. */
+  private stack = new Int32Array(16 * FRAME);
+  private frames = 0;
+  /** Where this attempt, and those that failed since the last match, have been. */
+  private memory: PatternMemory | undefined;
+  private remembered = false;
+  /** Outside of what is being looked at: memories and heights of the stack. */
+  private readonly outside: Array<{ memory: PatternMemory | undefined; frames: number }> = [];
+  /** How far a Repeat that was paused has come, after how many code points, and where it took as many as it must; −1 between Repeats. */
+  private scanned = -1;
+  private taken = 0;
+  private nearest = 0;
+  /** By the number of a Repeat: the positions, from one to the other, from which what follows is known to fail. */
+  private readonly failsFrom: Int32Array;
+  private readonly failsTo: Int32Array;
+
+  constructor(private readonly program: PatternProgram, private readonly text: string) {
+    this.failsFrom = new Int32Array(program.places).fill(-1);
+    this.failsTo = new Int32Array(program.places).fill(-1);
+  }
+
+  /** Goes on to the next match: true when it is found, false when there is none, undefined after a while: to be asked again. */
+  next(): boolean | undefined {
+    let left = STEPS_AT_ONCE;
+    while (left > 0) {
+      if (this.pc < 0) {
+        if (this.from > this.text.length) return false;
+        this.begin();
+      }
+      const budget = this.memory ? left : Math.min(left, STEPS_BEFORE_MEMORY);
+      this.budget = budget;
+      this.run();
+      left -= budget - this.budget;
+      if (this.pc >= 0) {
+        if (!this.memory) {
+          // From the start: what it remembers has to be in the order of what it tries.
+          this.memory = new PatternMemory(this.program.places);
+          this.begin();
+        }
+      } else if (this.end < 0) {
+        this.from = this.following(this.from);
+        left--;
+      } else {
+        this.succeed();
+        return true;
+      }
+    }
+    return undefined;
+  }
+
+  private begin(): void {
+    this.pc = 0;
+    this.at = this.from;
+    this.frames = 0;
+    this.outside.length = 0;
+    this.scanned = -1;
+    this.end = -1;
+  }
+
+  private succeed(): void {
+    this.start = this.from;
+    // After an empty match it goes on with the next code point.
+    this.from = this.end > this.start ? this.end : this.following(this.end);
+    this.memory = undefined;
+    if (!this.remembered) return;
+    // What seemed to fail may have been under way.
+    this.remembered = false;
+    this.failsFrom.fill(-1);
+    this.failsTo.fill(-1);
+  }
+
+  private following(position: number): number {
+    const code = this.text.codePointAt(position);
+    return position + (code !== undefined && code > 0xffff ? 2 : 1);
+  }
+
+  /** Goes on with an attempt until the budget or the attempt ends: `pc` is −1 then, and `end` too where it failed. */
+  private run(): void {
+    const { text, program: { ops, x, y, z, place, sets } } = this;
+    while (this.budget > 0) {
+      this.budget--;
+      const pc = this.pc;
+      let goesOn = true;
+      switch (ops[pc]! as Op) {
+        case Op.Char:
+        case Op.Set: {
+          const code = text.codePointAt(this.at);
+          goesOn = code !== undefined && (ops[pc] === Op.Char ? code === x[pc] : sets[x[pc]!]!.has(code));
+          if (goesOn) {
+            this.at += code! > 0xffff ? 2 : 1;
+            this.pc = pc + 1;
+          }
+          break;
+        }
+        case Op.Repeat:
+          if (this.scan(pc)) return;
+          goesOn = false;
+          break;
+        case Op.Split: {
+          if (this.memory && !this.enter(place[pc]!, this.at)) {
+            goesOn = false;
+            break;
+          }
+          // A character tells most choices.
+          const first = x[pc]!;
+          if (ops[first] === Op.Char && text.codePointAt(this.at) !== x[first]) {
+            this.pc = y[pc]!;
+            break;
+          }
+          this.push(y[pc]!, this.at, 0, 0);
+          this.pc = first;
+          break;
+        }
+        case Op.Jump:
+          this.pc = x[pc]!;
+          break;
+        case Op.LookAtOne: {
+          const code = (z[pc]! & 1) === 0 ? text.codePointAt(this.at) : codePointBefore(text, this.at);
+          const found = code !== undefined && sets[x[pc]!]!.has(code);
+          goesOn = found === ((z[pc]! & 2) === 0);
+          if (goesOn) this.pc = pc + 1;
+          break;
+        }
+        case Op.Look:
+          this.push(LOOKING, this.at, pc, 0);
+          this.outside.push({ memory: this.memory, frames: this.frames });
+          // What succeeds inside may do so again: it remembers for itself.
+          if (this.memory) this.memory = new PatternMemory(this.program.places);
+          this.pc = pc + 1;
+          break;
+        case Op.LookEnd: {
+          this.frames = this.outside.at(-1)!.frames;
+          goesOn = this.leaveLook(true);
+          break;
+        }
+        case Op.Match:
+          this.end = this.at;
+          this.pc = -1;
+          return;
+      }
+      if (!goesOn && !this.goBack()) {
+        this.pc = -1;
+        return;
+      }
+    }
+  }
+
+  /** Takes all that a Repeat can, and leaves a frame to go on from the farthest first. True when the budget ended before. */
+  private scan(pc: number): boolean {
+    const { text, program: { x, y, z, place, sets } } = this;
+    const set = sets[x[pc]!]!;
+    const [least, most] = [y[pc]!, z[pc]!];
+    const number = place[pc]!;
+    if (this.scanned < 0) {
+      this.scanned = this.at;
+      this.taken = 0;
+      this.nearest = -1;
+    }
+    for (;;) {
+      if (this.taken === least) {
+        this.nearest = this.scanned;
+        // In the midst of a run that was tried to its end.
+        if (most < 0 && this.failsFrom[number]! <= this.scanned && this.scanned <= this.failsTo[number]!) {
+          this.scanned = -1;
+          return false;
+        }
+      }
+      if (this.taken === most || this.scanned >= text.length) break;
+      const code = text.codePointAt(this.scanned)!;
+      if (!set.has(code)) break;
+      if (--this.budget < 0) return true;
+      this.scanned += code > 0xffff ? 2 : 1;
+      this.taken++;
+    }
+    if (this.nearest >= 0) this.push(-3 - pc, this.nearest, this.scanned, this.scanned);
+    this.scanned = -1;
+    return false;
+  }
+
+  /** Goes back to the last choice that is left; false where there is none. */
+  private goBack(): boolean {
+    const { text, program: { z, place } } = this;
+    while (this.frames > 0) {
+      this.budget--;
+      const top = (this.frames - 1) * FRAME;
+      const kind = this.stack[top]!;
+      if (kind >= 0) {
+        this.frames--;
+        this.pc = kind;
+        this.at = this.stack[top + 1]!;
+        return true;
+      }
+      if (kind === LOOKING) {
+        if (this.leaveLook(false)) return true;
+        continue;
+      }
+      const pc = -3 - kind;
+      const number = place[pc]!;
+      const nearest = this.stack[top + 1]!;
+      const next = this.stack[top + 2]!;
+      if (next < nearest) {
+        this.frames--;
+        if (z[pc]! < 0) this.fails(number, nearest, this.stack[top + 3]!);
+        continue;
+      }
+      const isPair = next - nearest >= 2 && isLow(text.charCodeAt(next - 1)) && isHigh(text.charCodeAt(next - 2));
+      this.stack[top + 2] = next - (isPair ? 2 : 1);
+      if (this.memory && !this.enter(number, next)) continue;
+      this.pc = pc + 1;
+      this.at = next;
+      return true;
+    }
+    return false;
+  }
+
+  /** Ends the look whose frame is on top; whether the attempt goes on there. */
+  private leaveLook(found: boolean): boolean {
+    const { z, x } = this.program;
+    this.memory = this.outside.pop()!.memory;
+    const top = --this.frames * FRAME;
+    const look = this.stack[top + 2]!;
+    if (found !== ((z[look]! & 2) === 0)) return false;
+    this.at = this.stack[top + 1]!;
+    this.pc = x[look]!;
+    return true;
+  }
+
+  private fails(number: number, from: number, to: number): void {
+    // Two stretches that touch are one: what follows fails from each position of either.
+    const joins = from <= this.failsFrom[number]! && this.failsFrom[number]! <= to + 1;
+    this.failsTo[number] = joins ? Math.max(to, this.failsTo[number]!) : to;
+    this.failsFrom[number] = from;
+  }
+
+  private enter(place: number, position: number): boolean {
+    const isFirst = this.memory!.enter(place, position);
+    if (!isFirst) this.remembered = true;
+    return isFirst;
+  }
+
+  private push(kind: number, second: number, third: number, fourth: number): void {
+    const top = this.frames * FRAME;
+    if (top === this.stack.length) {
+      if (this.frames >= MAX_FRAMES) throw tooCostly();
+      const larger = new Int32Array(this.stack.length * 2);
+      larger.set(this.stack);
+      this.stack = larger;
+    }
+    this.stack[top] = kind;
+    this.stack[top + 1] = second;
+    this.stack[top + 2] = third;
+    this.stack[top + 3] = fourth;
+    this.frames++;
+  }
+}
+
+function codePointBefore(text: string, position: number): number | undefined {
+  if (position === 0) return undefined;
+  const unit = text.charCodeAt(position - 1);
+  return isLow(unit) && position > 1 && isHigh(text.charCodeAt(position - 2)) ? text.codePointAt(position - 2) : unit;
+}
+
+function isHigh(unit: number): boolean {
+  return unit >= 0xd800 && unit <= 0xdbff;
+}
+
+function isLow(unit: number): boolean {
+  return unit >= 0xdc00 && unit <= 0xdfff;
+}

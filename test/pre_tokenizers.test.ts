@@ -1,0 +1,32 @@
+import { readFileSync } from 'node:fs';
+import path from 'node:path';
+import { describe, expect, it } from 'vitest';
+import { preTokenizerRule } from '../lib/tokenizer/gguf_pre_tokenizers.js';
+import { createPreTokenizer } from '../lib/tokenizer/pre_tokenizer.js';
+import type { Component } from '../lib/tokenizer/tokenizer_json.js';
+
+/** What the reference library makes of the texts (test/fixtures/make_pre_tokenizers.py). */
+const GOLDENS = JSON.parse(readFileSync(path.join(__dirname, 'fixtures', 'pre_tokenizers.json'), 'utf8')) as {
+  texts: string[];
+  components: Array<{ config: Component; words: string[][] }>;
+  rules: Record<string, string[][]>;
+};
+
+function expectWords(config: Component, words: string[][]): void {
+  const preTokenize = createPreTokenizer(config);
+  GOLDENS.texts.forEach((text, index) => {
+    const found = [...preTokenize(text, true)].filter((word) => word !== undefined && word !== '');
+    expect(found, JSON.stringify(text)).toEqual(words[index]);
+  });
+}
+
+describe("pre-tokenizers cut as the reference library's do", () => {
+  it.each(GOLDENS.components.map(({ config, words }) => [JSON.stringify(config), config, words] as const))('%s', (_name, config, words) => expectWords(config, words));
+});
+
+describe("the rules of llama.cpp's names cut as the reference library does", () => {
+  it.each(Object.entries(GOLDENS.rules))('%s', (name, words) => {
+    const pretokenizers = preTokenizerRule(name).patterns.map((Regex) => ({ type: 'Split', pattern: { Regex }, behavior: 'Isolated' }));
+    expectWords({ type: 'Sequence', pretokenizers }, words);
+  });
+});
