@@ -8,6 +8,7 @@ export default defineConfig({
     pool: 'forks',
     // Models of tests are small; their threads are to meet all the same.
     env: { CQIL_ALONE_BYTES: '0' },
-    globalSetup: ['test/support/cache_folder.ts'],
+    globalSetup: ['test/support/addon_built.ts', 'test/support/cache_folder.ts'],
+    reporters: ['default', './test/support/skip_reporter.ts'],
   },
 });

@@ -2,17 +2,17 @@ import path from 'node:path';
 import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
 import { chooseActivations, roundedShare, type Activations, type ActivationsChoice } from '../lib/activations.js';
 import { openCheckpoint } from '../lib/checkpoint/open.js';
-import type { DType } from '../lib/checkpoint/types.js';
-import { loadModel } from '../lib/load.js';
+import type { Checkpoint, DType } from '../lib/checkpoint/types.js';
+import { loadModel, shippedModelPath } from '../lib/load.js';
 import { describeMachine } from '../lib/machine.js';
 import type { Model } from '../lib/model.js';
-import { decodeAll, engineLogProbs, engineMissing, expectSameBits, someIds } from './reference/engine.js';
-import { logSoftmax, referenceLogProbs, referenceModel } from './reference/forward.js';
+import { decodeAll, engineLogProbs, expectSameBits, someIds } from './reference/engine.js';
+import { logSoftmax, referenceLogProbs, referenceModel, type ReferenceModel } from './reference/forward.js';
 import { klDivergence, maxDifference } from './reference/measure.js';
 import { rewriteAsGguf } from './reference/rewrite_gguf.js';
 import { expectRejection } from './support/expect_code.js';
 import { writeRandomModel } from './support/random_model.js';
-import { describeShared, describeUnless, sharedData } from './support/shared_data.js';
+import { describeShared, sharedData } from './support/shared_data.js';
 import { tempFolder } from './support/temp_folder.js';
 
 const folder = tempFolder();
@@ -75,7 +75,7 @@ function expectWithin(found: Deviation, bounds: Deviation, label: string): void 
   expect(found.kl, label).toBeLessThan(bounds.kl);
 }
 
-describeUnless(engineMissing, 'int8 activations', () => {
+describe('int8 activations', () => {
   const ids = someIds(40, shape.vocabSize);
   // Read by the addon whenever a model is loaded.
   afterEach(() => delete process.env['CQIL_ISA']);
@@ -106,7 +106,7 @@ describeUnless(engineMissing, 'int8 activations', () => {
   });
 });
 
-describeUnless(engineMissing, 'bf16 activations', () => {
+describe('bf16 activations', () => {
   const ids = someIds(40, shape.vocabSize);
   const tall = { ...shape, dim: 272, headDim: 68, hiddenDim: 530 }; // no whole vectors of the processor
   afterEach(() => delete process.env['CQIL_ISA']);
@@ -148,6 +148,31 @@ describeUnless(engineMissing, 'bf16 activations', () => {
   });
 });
 
+describe('activations of the model that ships', () => {
+  let checkpoint: Checkpoint;
+  let exact: ReferenceModel;
+  let ids: number[];
+  beforeAll(async () => {
+    checkpoint = await openCheckpoint(shippedModelPath());
+    exact = referenceModel(checkpoint);
+    ids = await someText(shippedModelPath(), 40);
+  });
+
+  it.each<[DType, Activations, number]>([
+    ['BF16', 'bf16', 2e-4],
+    ['Q8_0', 'int8', COST.kl],
+    ['Q4_0', 'int8', COST.kl],
+  ])('as %s, %s: within %f in KL of float64 that rounds nothing', async (dtype, activations, kl) => {
+    const file = path.join(folder, `shipped-${dtype}.gguf`);
+    await rewriteAsGguf(checkpoint, file, dtype);
+    const expected = referenceLogProbs(referenceModel(await openCheckpoint(file)), ids);
+    const found = await deviation(activations, file, ids, expected);
+    expectWithin(found, { ...COST, kl }, dtype);
+    // Next to what 4 bits a weight have cost, rounded vectors cost nothing.
+    if (dtype === 'Q4_0') expect(found.kl).toBeLessThan(0.05 * meanKl(referenceLogProbs(exact, ids), expected));
+  });
+});
+
 describeShared('bf16 activations of trained models', () => {
   it('stories-16l: within 2e-4 in KL of float64 that rounds nothing', async () => {
     const source = sharedData('models', 'stories-16l');
@@ -179,11 +204,11 @@ describeShared('int8 activations of trained models', () => {
 });
 
 /** What the model itself goes on with: text, not noise. */
-async function someText(file: string): Promise<number[]> {
+async function someText(file: string, count = 100): Promise<number[]> {
   const ids = [1];
   const writer = await loadModel(file, { kvCache: 'f32' });
   const session = writer.createSession();
-  for (let row = logSoftmax(await session.decode(1)); ids.length < 100; row = logSoftmax(await session.decode(ids.at(-1)!))) ids.push(pick(row, ids.length));
+  for (let row = logSoftmax(await session.decode(1)); ids.length < count; row = logSoftmax(await session.decode(ids.at(-1)!))) ids.push(pick(row, ids.length));
   await writer.dispose();
   return ids;
 }
@@ -205,7 +230,7 @@ function pick(row: Float64Array, turn: number): number {
   return likeliest[turn % 3 === 0 ? (turn % 2) + 1 : 0]!;
 }
 
-describeUnless(engineMissing, 'the activations option', () => {
+describe('the activations option', () => {
   const ids = someIds(20, shape.vocabSize);
   let file: string;
   let model: Model;

@@ -1,6 +1,6 @@
 import { copyFileSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
-import { beforeAll, expect, it } from 'vitest';
+import { beforeAll, describe, expect, it } from 'vitest';
 import { mergedBytes, openLora } from '../lib/checkpoint/lora.js';
 import { openCheckpoint } from '../lib/checkpoint/open.js';
 import type { Checkpoint, DType, ModelConfig } from '../lib/checkpoint/types.js';
@@ -14,9 +14,8 @@ import { expectCode, expectRejection } from './support/expect_code.js';
 import { addUpdates, writeRandomLora, type RandomLoraOptions } from './support/lora_writer.js';
 import { randomUniform } from './support/random.js';
 import { writeRandomModel, type RandomModelOptions } from './support/random_model.js';
-import { describeUnless } from './support/shared_data.js';
 import { tempFolder } from './support/temp_folder.js';
-import { decodeAll, engineLogProbs, engineMissing, expectSameBits, someIds } from './reference/engine.js';
+import { decodeAll, engineLogProbs, expectSameBits, someIds } from './reference/engine.js';
 import { referenceLogProbs, referenceModel, SEQUENTIAL } from './reference/forward.js';
 import { maxDifference } from './reference/measure.js';
 
@@ -25,7 +24,7 @@ const PLAN = { groups: [[1, 2], [3, 4]], bypass: 1, bypassMode: 'official' } as 
 const ODD = { dim: 60, hiddenDim: 84, headDim: 10, nHeads: 6, nKvHeads: 3, nLayers: 5, vocabSize: 101 };
 const BLOCKS = { dim: 256, hiddenDim: 256, headDim: 64, nHeads: 4, nKvHeads: 2, nLayers: 5, vocabSize: 67 };
 
-describeUnless(engineMissing, 'a plan with an adapter', () => {
+describe('a plan with an adapter', () => {
   const folder = tempFolder();
   let files = 0;
 
@@ -218,7 +217,7 @@ describeUnless(engineMissing, 'a plan with an adapter', () => {
 });
 
 /** Adapters that must be refused, by code and by what the message names. */
-describeUnless(undefined, 'an adapter that does not fit', () => {
+describe('an adapter that does not fit', () => {
   const folder = tempFolder();
   let checkpoint: Checkpoint;
   let config: ModelConfig;
@@ -339,7 +338,7 @@ describeUnless(undefined, 'an adapter that does not fit', () => {
   });
 });
 
-describeUnless(engineMissing, 'an adapter whose values are too large', () => {
+describe('an adapter whose values are too large', () => {
   const folder = tempFolder();
 
   it('is refused with the layer and the format instead of computing infinities', async () => {

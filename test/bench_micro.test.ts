@@ -2,12 +2,10 @@ import { execFile } from 'node:child_process';
 import { readFileSync } from 'node:fs';
 import path from 'node:path';
 import { promisify } from 'node:util';
-import { expect, it } from 'vitest';
-import { engineMissing } from './reference/engine.js';
-import { describeUnless } from './support/shared_data.js';
+import { describe, expect, it } from 'vitest';
 import { tempFolder } from './support/temp_folder.js';
 
-describeUnless(engineMissing, 'the micro-benchmarks', () => {
+describe('the micro-benchmarks', () => {
   const folder = tempFolder();
 
   it('time everything but the kernels, which need a build of their own', async () => {

@@ -12,10 +12,8 @@ import { describeMachine } from '../lib/machine.js';
 import type { Model } from '../lib/model.js';
 import type { MachineInfo } from '../lib/native.js';
 import { resolvePlan } from '../lib/plan.js';
-import { engineMissing } from './reference/engine.js';
 import { expectRejection } from './support/expect_code.js';
 import { writeRandomModel } from './support/random_model.js';
-import { describeUnless } from './support/shared_data.js';
 import { tempFolder } from './support/temp_folder.js';
 
 const folder = tempFolder();
@@ -128,7 +126,7 @@ describe('choices of an execution', () => {
   });
 });
 
-describeUnless(engineMissing, 'with the engine', () => {
+describe('with the engine', () => {
   const shape = { dim: 32, hiddenDim: 64, nHeads: 4, nKvHeads: 2, nLayers: 6, vocabSize: 64, contextLength: 64 };
   const open = (): Promise<Model> => loadModel(writeRandomModel(path.join(folder, 'model.gguf'), { format: 'gguf', shape }), { threads: 2, backend: 'cpu' });
 

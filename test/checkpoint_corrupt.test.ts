@@ -128,7 +128,8 @@ describe('a broken checkpoint gives one coded error that names what is wrong', (
     ['index with an empty map', () => editJson(makeFolder({ shards: 2 }), INDEX, (json) => void (json.weight_map = {})), 'INVALID_CHECKPOINT', 'no tensors'],
   ];
 
-  it.skipIf(process.platform === 'win32')('a pipe in the place of a file does not hang', async () => {
+  it('a pipe in the place of a file does not hang', async ({ skip }) => {
+    if (process.platform === 'win32') skip('Windows has no named pipes in folders');
     const target = makeFolder();
     const file = path.join(target, 'model.safetensors');
     unlinkSync(file);

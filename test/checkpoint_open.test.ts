@@ -8,16 +8,55 @@ import { SYNTHETIC_SHAPES, syntheticCheckpoint } from '../lib/checkpoint/synthet
 import type { Architecture, Checkpoint, DType, GgufStrings, GgufValue } from '../lib/checkpoint/types.js';
 import { readWeights } from './reference/weights.js';
 import { array, ggufFile, text, u32 } from '../tools/gguf/gguf_writer.mjs';
+import { shippedModelPath } from '../lib/load.js';
 import { expectRejection } from './support/expect_code.js';
 import { writeRandomModel } from './support/random_model.js';
 import { describeShared, sharedData } from './support/shared_data.js';
 import { tempFolder } from './support/temp_folder.js';
+import { vocabularyFolder, vocabularySource } from './support/vocabularies.js';
 
 const folder = tempFolder();
 let made = 0;
 const fresh = (extension = '') => path.join(folder, `${made++}${extension}`);
 
 const parameters = (checkpoint: Checkpoint) => checkpoint.tensors.reduce((sum, { rows, cols }) => sum + rows * cols, 0);
+
+describe('models of the repository', () => {
+  const fixture = (name: string, ...parts: string[]): string => path.join(__dirname, 'fixtures', name, ...parts);
+
+  it('opens the model that ships', async () => {
+    const file = shippedModelPath();
+    const checkpoint = await openCheckpoint(file);
+    expect(checkpoint).toMatchObject({ format: 'gguf', path: file, files: [file] });
+    expect(checkpoint.config).toMatchObject({ architecture: 'llama', dim: 192, hiddenDim: 512, headDim: 64, nHeads: 3, nKvHeads: 1, nLayers: 24, vocabSize: 4096, ropeInterleaved: true });
+    expect(checkpoint.tensors).toHaveLength(24 * 9 + 2);
+    expect(new Set(checkpoint.tensors.map(({ dtype }) => dtype))).toEqual(new Set(['Q8_0', 'F32']));
+    expect((await checkpoint.readTokenizer()).kind).toBe('gguf');
+  });
+
+  it('opens a folder that transformers wrote, also by a file in it, with the vocabulary beside', async () => {
+    const copy = fresh();
+    mkdirSync(copy);
+    for (const name of ['config.json', 'model.safetensors']) copyFileSync(fixture('llama-llama3', name), path.join(copy, name));
+    for (const name of ['tokenizer.json', 'tokenizer_config.json']) copyFileSync(path.join(vocabularyFolder('llama-3'), name), path.join(copy, name));
+    for (const name of ['', 'config.json', 'model.safetensors', 'tokenizer.json']) {
+      const checkpoint = await openCheckpoint(path.join(copy, name));
+      expect(checkpoint.config).toMatchObject({ architecture: 'llama', dim: 32, headDim: 16, nLayers: 3, vocabSize: 96, ropeInterleaved: false, tiedEmbeddings: true });
+      expect(new Set(checkpoint.tensors.map(({ dtype }) => dtype))).toEqual(new Set(['BF16']));
+      expect(await checkpoint.readTokenizer()).toEqual({ ...vocabularySource('llama-3'), generationConfig: undefined, chatTemplate: undefined });
+    }
+  });
+
+  it('reads the metadata of a vocabulary without weights, which is no model', async () => {
+    const file = fresh('.gguf');
+    const metadata = { 'general.architecture': text('llama'), 'tokenizer.ggml.tokens': array('string', ['a', '▁b']), 'tokenizer.ggml.scores': array('f32', [0, -1]) };
+    writeFileSync(file, ggufFile({ metadata, tensors: [] }));
+    const { metadata: found } = await readGguf(file);
+    expect(found.get('tokenizer.ggml.tokens')).toHaveLength(2);
+    expect(found.get('tokenizer.ggml.scores')).toBeInstanceOf(Float32Array);
+    await expect(openCheckpoint(file)).rejects.toMatchObject({ code: 'INVALID_CHECKPOINT', message: expect.stringContaining('no tensors') });
+  });
+});
 
 describeShared('real models', () => {
   it('opens the stories260K GGUF', async () => {

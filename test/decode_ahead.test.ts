@@ -1,20 +1,19 @@
 import path from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { afterAll, beforeAll, expect, it } from 'vitest';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { loadModel } from '../lib/load.js';
 import type { Model } from '../lib/model.js';
 import { Sampler } from '../lib/sampler.js';
 import type { Session } from '../lib/session.js';
-import { engineMissing, someIds } from './reference/engine.js';
+import { someIds } from './reference/engine.js';
 import { expectRejection } from './support/expect_code.js';
 import { writeRandomModel } from './support/random_model.js';
-import { describeUnless } from './support/shared_data.js';
 import { tempFolder } from './support/temp_folder.js';
 
 const VOCAB = 300;
 const COUNT = 4;
 
-describeUnless(engineMissing, 'decoding ahead', () => {
+describe('decoding ahead', () => {
   const file = path.join(tempFolder(), 'random.gguf');
   const prompt = someIds(20, VOCAB);
   let model: Model;

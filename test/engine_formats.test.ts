@@ -1,15 +1,14 @@
 import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
-import { afterAll, expect, it } from 'vitest';
+import { afterAll, describe, expect, it } from 'vitest';
 import { openCheckpoint } from '../lib/checkpoint/open.js';
 import type { Architecture, DType } from '../lib/checkpoint/types.js';
 import { loadModel } from '../lib/load.js';
-import { engineLogProbs, engineMissing, someIds } from './reference/engine.js';
+import { engineLogProbs, someIds } from './reference/engine.js';
 import { referenceLogProbs, referenceModel } from './reference/forward.js';
 import { maxDifference } from './reference/measure.js';
 import { writeRandomModel, type RandomModelOptions } from './support/random_model.js';
-import { describeUnless } from './support/shared_data.js';
 
 /**
  * Largest |Δ log-probability| (nats) against float64 on the very weights the file holds. The engine widens weights to float32 and
@@ -17,7 +16,7 @@ import { describeUnless } from './support/shared_data.js';
  */
 const TOLERANCE = 1e-4;
 
-describeUnless(engineMissing, 'the engine against the float64 reference', () => {
+describe('the engine against the float64 reference', () => {
   const folder = mkdtempSync(path.join(tmpdir(), 'cqil-formats-'));
   afterAll(() => rmSync(folder, { recursive: true }));
   let files = 0;

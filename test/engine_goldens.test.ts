@@ -1,16 +1,15 @@
-import { afterAll, beforeAll, expect, it } from 'vitest';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { loadModel } from '../lib/load.js';
 import type { Model } from '../lib/model.js';
-import { engineLogProbs, engineMissing } from './reference/engine.js';
+import { engineLogProbs } from './reference/engine.js';
 import { goldenFolder, goldenModels, readGolden } from './reference/goldens.js';
 import { maxDifference } from './reference/measure.js';
-import { describeUnless } from './support/shared_data.js';
 
 // The engine computes in float32; the goldens are float64 on the same stored weights.
 const TOLERANCE = 1e-4;
 
 for (const name of goldenModels()) {
-  describeUnless(engineMissing, `the engine on ${name} against transformers`, () => {
+  describe(`the engine on ${name} against transformers`, () => {
     const golden = readGolden(name);
     let model: Model;
     beforeAll(async () => {

@@ -1,17 +1,16 @@
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
-import { afterAll, beforeAll, expect, it } from 'vitest';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { openCheckpoint } from '../lib/checkpoint/open.js';
 import { CqilError } from '../lib/errors.js';
 import type { KvCache } from '../lib/kv_cache.js';
 import { loadNative, type ForwardRequest, type ModelHandle, type ModelSpec, type NativeAddon, type NativePlan, type SessionHandle, type SessionSpec } from '../lib/native.js';
-import { engineMissing, someIds } from './reference/engine.js';
+import { someIds } from './reference/engine.js';
 import { writeRandomModel } from './support/random_model.js';
-import { describeUnless } from './support/shared_data.js';
 
 /** TypeScript checks everything before native code sees it; here native code is called without that, and must refuse by itself. */
-describeUnless(engineMissing, 'native calls with input that TypeScript would have refused', () => {
+describe('native calls with input that TypeScript would have refused', () => {
   const folder = mkdtempSync(path.join(tmpdir(), 'cqil-hostile-'));
   const sequential: NativePlan = { groups: [], bypass: 0, bypassMode: 'paper' };
   const soundSession: SessionSpec = { plan: sequential, execution: 'auto', contextLength: 16, kvCache: 'f32' };

@@ -1,23 +1,22 @@
 import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
-import { afterAll, beforeAll, expect, it, vi } from 'vitest';
+import { afterAll, beforeAll, describe, expect, it, vi } from 'vitest';
 import { openCheckpoint } from '../lib/checkpoint/open.js';
 import { loadModel } from '../lib/load.js';
 import type { Model } from '../lib/model.js';
 import type { Session } from '../lib/session.js';
-import { decodeAll, engineMissing, expectSameBits, someIds } from './reference/engine.js';
+import { decodeAll, expectSameBits, someIds } from './reference/engine.js';
 import { logSoftmax, referenceLogProbs, referenceModel } from './reference/forward.js';
 import { maxDifference } from './reference/measure.js';
 import { expectRejection } from './support/expect_code.js';
 import { writeRandomModel } from './support/random_model.js';
-import { describeUnless } from './support/shared_data.js';
 
 // Longer than one native call takes (MAX_BATCH), so that whole texts go in more than one piece anyway.
 const LENGTH = 300;
 const PLAN = { version: 1, layers: 4, groups: [[1, 2, 3]], bypass: 1, bypassMode: 'paper' };
 
-describeUnless(engineMissing, 'how a text is fed changes no bit', () => {
+describe('how a text is fed changes no bit', () => {
   const folder = mkdtempSync(path.join(tmpdir(), 'cqil-invariants-'));
   const ids = someIds(LENGTH, 101);
   let model: Model;

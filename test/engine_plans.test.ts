@@ -1,15 +1,14 @@
 import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
-import { afterAll, beforeAll, expect, it } from 'vitest';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { openCheckpoint } from '../lib/checkpoint/open.js';
 import { loadModel } from '../lib/load.js';
 import type { Model } from '../lib/model.js';
-import { decodeAll, engineMissing, expectSameBits, someIds } from './reference/engine.js';
+import { decodeAll, expectSameBits, someIds } from './reference/engine.js';
 import { logSoftmax, referenceLogProbs, referenceModel, type ReferenceModel, type ReferencePlan } from './reference/forward.js';
 import { maxDifference } from './reference/measure.js';
 import { writeRandomModel } from './support/random_model.js';
-import { describeUnless } from './support/shared_data.js';
 
 const TOLERANCE = 1e-4;
 const THREADS = [1, 2, 3];
@@ -27,7 +26,7 @@ const PLANS = Object.entries(GROUPS).flatMap(([name, groups]) =>
   [0, 1, 2].flatMap((bypass) => (['paper', 'official'] as const).map((bypassMode) => ({ name, groups, bypass, bypassMode }))),
 );
 
-describeUnless(engineMissing, 'plans on the engine', () => {
+describe('plans on the engine', () => {
   const folder = mkdtempSync(path.join(tmpdir(), 'cqil-plans-'));
   const ids = someIds(19, 101);
   const models: Model[] = [];

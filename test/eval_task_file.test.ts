@@ -71,7 +71,7 @@ describeShared('published tasks', () => {
     try {
       text = execFileSync('bzcat', [sharedData('eval', 'hellaswag', 'hellaswag_val_full.txt.bz2')], { encoding: 'utf8', maxBuffer: 1 << 24 });
     } catch {
-      return skip('bzcat is not installed');
+      return skip('extra: bzcat is not installed');
     }
     const { items } = parseTask(text, 'HellaSwag');
     expect(items).toHaveLength(10042);

@@ -12,12 +12,11 @@ import { openCheckpoint } from '../lib/checkpoint/open.js';
 import { loadModel } from '../lib/load.js';
 import type { Model } from '../lib/model.js';
 import { resolvePlan, type Plan } from '../lib/plan.js';
-import { engineMissing } from './reference/engine.js';
 import { argmax } from './reference/measure.js';
 import { cqil } from './support/cli.js';
 import { expectRejection } from './support/expect_code.js';
 import { writeRandomModel } from './support/random_model.js';
-import { describeShared, describeUnless, sharedData } from './support/shared_data.js';
+import { describeShared, sharedData } from './support/shared_data.js';
 import { tempFolder } from './support/temp_folder.js';
 
 const CHOICES = `{"query": "ab cd \\n", "choices": ["ef", "ab gh", " i"], "gold": 1}
@@ -40,7 +39,7 @@ function write(name: string, content: string): string {
   return path.join(folder, name);
 }
 
-describeUnless(engineMissing, 'tasks', () => {
+describe('tasks', () => {
   let model: Model;
   let plans: Plan[];
   const tasks = [CHOICES, SCHEMA, COMPLETION].map((text, i) => parseTask(text, `task ${i}`));
@@ -223,6 +222,23 @@ describeUnless(engineMissing, 'tasks', () => {
     const [own, same, different] = [await openCheckpoint(file), await openCheckpoint(file), await openCheckpoint(other)];
     expect(await fingerprint(own)).toBe(await fingerprint(same));
     expect(await fingerprint(own)).not.toBe(await fingerprint(different));
+  });
+});
+
+describe('tasks on the model that ships', () => {
+  const QUESTIONS = {
+    choices: ['{"query": "Lily went to the park to", "choices": ["play.", "the of and."], "gold": 0}', '{"query": "The dog was", "choices": ["upon because", "very happy."], "gold": 1}'],
+    schema: ['{"context_options": ["The boy ate the cake because the cake", "The boy ate the cake because the boy"], "continuation": "was hungry.", "gold": 1}'],
+    completion: ['{"context": "Once upon a", "continuation": "time"}', '{"context": "She was very happy and thanked her", "continuation": "mom"}'],
+  };
+
+  it.each(Object.entries(QUESTIONS))('%s', async (name, lines) => {
+    const run = await cqil(['eval', '--plan', 'P2-S4-E12', '--task', write(`${name}.jsonl`, lines.join('\n')), '--json']);
+    expect(run).toMatchObject({ code: 0, stderr: '' });
+    const [task] = (JSON.parse(run.stdout) as { tasks: Array<{ form: string; items: number; rows: Array<{ accuracy: { mean: number } }> }> }).tasks;
+    expect(task).toMatchObject({ form: name, items: lines.length });
+    // What a child would answer, a model of children's stories does.
+    if (name !== 'schema') expect(task!.rows[0]!.accuracy.mean).toBe(1);
   });
 });
 

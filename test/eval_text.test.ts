@@ -10,13 +10,12 @@ import { textWindows, PROTOCOLS } from '../lib/eval/windows.js';
 import { loadModel } from '../lib/load.js';
 import type { Model } from '../lib/model.js';
 import { resolvePlan, type Plan } from '../lib/plan.js';
-import { decodeAll, engineMissing, expectSameBits, someIds } from './reference/engine.js';
+import { decodeAll, expectSameBits, someIds } from './reference/engine.js';
 import { referenceLogProbs, referenceModel, type ReferenceModel } from './reference/forward.js';
 import { argmax, klDivergence } from './reference/measure.js';
 import { cqil } from './support/cli.js';
 import { expectRejection } from './support/expect_code.js';
 import { writeRandomModel } from './support/random_model.js';
-import { describeUnless } from './support/shared_data.js';
 import { tempFolder } from './support/temp_folder.js';
 
 const LAYERS = 6;
@@ -56,7 +55,7 @@ describe('windows of a text', () => {
   });
 });
 
-describeUnless(engineMissing, 'plans on a text', () => {
+describe('plans on a text', () => {
   const ids = someIds(75, VOCABULARY, 4);
   let model: Model;
   let reference: ReferenceModel;

@@ -1,13 +1,12 @@
 import path from 'node:path';
-import { afterAll, beforeAll, expect, it } from 'vitest';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import type { GenerateOptions, GenerationResult } from '../lib/generate.js';
 import { loadModel } from '../lib/load.js';
 import type { Model } from '../lib/model.js';
 import type { Session } from '../lib/session.js';
-import { engineMissing, someIds } from './reference/engine.js';
+import { someIds } from './reference/engine.js';
 import { expectCode, expectRejection } from './support/expect_code.js';
 import { writeRandomModel } from './support/random_model.js';
-import { describeUnless } from './support/shared_data.js';
 import { tempFolder } from './support/temp_folder.js';
 
 const VOCAB = 300;
@@ -16,7 +15,7 @@ const PROMPT = someIds(20, VOCAB);
 /** Greedy, and never ended by the model. */
 const LONG: GenerateOptions = { temperature: 0, maxTokens: 12, logitBias: { 2: -Infinity } };
 
-describeUnless(engineMissing, 'a generation in a session', () => {
+describe('a generation in a session', () => {
   const file = path.join(tempFolder(), 'random.gguf');
   let model: Model;
   let alone: GenerationResult;

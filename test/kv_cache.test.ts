@@ -2,16 +2,16 @@ import path from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { openCheckpoint } from '../lib/checkpoint/open.js';
 import { chooseKvCache, KV_CACHES, kvBytesPerPosition, type KvCache } from '../lib/kv_cache.js';
-import { loadModel } from '../lib/load.js';
+import { loadModel, shippedModelPath } from '../lib/load.js';
 import type { Model } from '../lib/model.js';
-import { decodeAll, engineLogProbs, engineMissing, expectSameBits, someIds } from './reference/engine.js';
+import { decodeAll, engineLogProbs, expectSameBits, someIds } from './reference/engine.js';
 import { dequantize } from './reference/dequantize.js';
 import { referenceLogProbs, referenceModel } from './reference/forward.js';
 import { klDivergence, maxDifference } from './reference/measure.js';
 import { encode } from './support/encode.js';
 import { expectCode, expectRejection } from './support/expect_code.js';
 import { writeRandomModel, type RandomShape } from './support/random_model.js';
-import { describeUnless, describeShared, sharedData } from './support/shared_data.js';
+import { describeShared, sharedData } from './support/shared_data.js';
 import { tempFolder } from './support/temp_folder.js';
 
 const folder = tempFolder();
@@ -76,13 +76,13 @@ function expectWithin(found: Deviation, bounds: Deviation, label: string): void 
   expect(found.kl, label).toBeLessThan(bounds.kl);
 }
 
-/** Holds every format to both bounds on 60 random tokens. */
-async function expectRight(file: string): Promise<void> {
+/** Holds every format to both bounds on random tokens. */
+async function expectRight(file: string, count = 60): Promise<void> {
   const checkpoint = await openCheckpoint(file);
-  const ids = someIds(60, checkpoint.config.vocabSize);
+  const ids = someIds(count, checkpoint.config.vocabSize);
   const reference = referenceModel(checkpoint);
   const unrounded = referenceLogProbs(reference, ids);
-  const model = await loadModel(file, { threads: 2 });
+  const model = await loadModel(file, { threads: 2, activations: 'float32' });
   let previous = 0;
   for (const kvCache of KV_CACHES) {
     const rounded = referenceLogProbs({ ...reference, roundKv: ROUNDED[kvCache] }, ids);
@@ -96,7 +96,7 @@ async function expectRight(file: string): Promise<void> {
   await model.dispose();
 }
 
-describeUnless(engineMissing, 'log-probabilities with a rounded KV cache', () => {
+describe('log-probabilities with a rounded KV cache', () => {
   // Heads of whole blocks, of less than one, and of one and a bit.
   it.each<[string, Partial<RandomShape>]>([
     ['head_dim 64', { dim: 256, hiddenDim: 256, nHeads: 4, nKvHeads: 2, vocabSize: 99 }],
@@ -107,13 +107,19 @@ describeUnless(engineMissing, 'log-probabilities with a rounded KV cache', () =>
   });
 });
 
+describe('log-probabilities of the model that ships, with a rounded KV cache', () => {
+  it('are within the bounds of float64 with and without rounding', async () => {
+    await expectRight(shippedModelPath(), 24);
+  });
+});
+
 describeShared('log-probabilities of a trained model with a rounded KV cache', () => {
   it('are within the bounds of float64 with and without rounding', async () => {
     await expectRight(sharedData('models', 'stories260K', 'hf'));
   });
 });
 
-describeUnless(engineMissing, 'the kvCache option', () => {
+describe('the kvCache option', () => {
   const ids = someIds(30, 64);
   let file: string;
   let model: Model;

@@ -1,9 +1,7 @@
 import path from 'node:path';
-import { beforeAll, expect, it, vi } from 'vitest';
-import { engineMissing } from './reference/engine.js';
+import { beforeAll, describe, expect, it, vi } from 'vitest';
 import { cqil } from './support/cli.js';
 import { writeRandomModel } from './support/random_model.js';
-import { describeUnless } from './support/shared_data.js';
 import { tempFolder } from './support/temp_folder.js';
 
 interface Row {
@@ -23,7 +21,7 @@ beforeAll(() => {
   writeRandomModel(model, { format: 'gguf', shape: { dim: 24, hiddenDim: 40, nHeads: 4, nKvHeads: 2, nLayers: 6, vocabSize: 64, contextLength: 64 } });
 });
 
-describeUnless(engineMissing, 'cqil plan latency', () => {
+describe('cqil plan latency', () => {
   it('predicts each plan in each execution', async () => {
     const { code, stdout } = await cqil([...LATENCY, '--plan', 'P3-S0-E6', '--json']);
     expect(code).toBe(0);
@@ -77,7 +75,7 @@ describeUnless(engineMissing, 'cqil plan latency', () => {
   });
 });
 
-describeUnless(engineMissing, 'cqil bench', () => {
+describe('cqil bench', () => {
   it('counts barriers, of auto those of what it settled on', async () => {
     const args = ['bench', model, '--backend', 'cpu', '--threads', '2', '--plan', 'sequential', '--plan', 'P2-S0-E6', '--prompt-tokens', '2', '--tokens', '20', '--repeat', '1', '--json'];
     const rowsOf = async (...more: string[]) => (JSON.parse((await cqil([...args, ...more])).stdout) as { rows: Array<{ execution: string; settledExecution: string | null; barriersPerToken: number | null }> }).rows;

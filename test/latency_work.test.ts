@@ -5,9 +5,7 @@ import { kvBytesPerPosition } from '../lib/kv_cache.js';
 import { barriersPerToken, modelBytes, phaseWork, sumWork, type ModelBytes, type Placement, type Work } from '../lib/latency/work.js';
 import { compilePlan } from '../lib/model.js';
 import { resolvePlan } from '../lib/plan.js';
-import { engineMissing } from './reference/engine.js';
 import { programOf } from './support/made_up_program.js';
-import { describeUnless } from './support/shared_data.js';
 
 const checkpoint = syntheticCheckpoint('smollm2-135m', 'Q4_0');
 const bytes = modelBytes(checkpoint, 'f16', 0);
@@ -95,7 +93,7 @@ describe('the work of a program', () => {
     expect(total([1, 5], 'wide', TWO, { logits: false })).toMatchObject({ head: 0, waits: 11 });
   });
 
-  describeUnless(engineMissing, 'of the engine', () => {
+  describe('of the engine', () => {
     it('is of the program the engine compiles', () => {
       expect(compilePlan(checkpoint.config, resolvePlan('P3-D1-S4-E12', 30))).toEqual(programOf([1, 1, 1, 1, 3, 3, 2, ...Array.from({ length: 18 }, () => 1)], 1));
     });

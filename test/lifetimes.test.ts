@@ -1,17 +1,16 @@
 import { mkdtempSync, rmSync, statSync, truncateSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
-import { afterAll, beforeAll, expect, it } from 'vitest';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { loadModel } from '../lib/load.js';
 import { runScript } from './lifetimes/run_script.js';
-import { decodeAll, engineMissing, expectSameBits, someIds } from './reference/engine.js';
+import { decodeAll, expectSameBits, someIds } from './reference/engine.js';
 import { buildPackage } from './support/built_package.js';
 import { writeRandomModel } from './support/random_model.js';
-import { describeUnless } from './support/shared_data.js';
 
 const CONTEXT = 4096;
 
-describeUnless(engineMissing, 'lifetimes', () => {
+describe('lifetimes', () => {
   const folder = mkdtempSync(path.join(tmpdir(), 'cqil-lifetimes-'));
   const ids = someIds(4000, 256);
 
@@ -92,7 +91,7 @@ describeUnless(engineMissing, 'lifetimes', () => {
   });
 });
 
-describeUnless(engineMissing, 'lifetimes of whole processes', () => {
+describe('lifetimes of whole processes', () => {
   const folder = mkdtempSync(path.join(tmpdir(), 'cqil-processes-'));
   let built: string;
 

@@ -1,5 +1,5 @@
 import path from 'node:path';
-import { afterAll, beforeAll, expect, it } from 'vitest';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import type { TensorRole } from '../lib/checkpoint/types.js';
 import { comparePlans } from '../lib/eval/compare_plans.js';
 import { measurePerplexity, modelWindows } from '../lib/eval/perplexity.js';
@@ -7,11 +7,10 @@ import { loadModel } from '../lib/load.js';
 import { measureSimilarity } from '../lib/measure_similarity.js';
 import type { Model } from '../lib/model.js';
 import { resolvePlan } from '../lib/plan.js';
-import { engineMissing, someIds } from './reference/engine.js';
+import { someIds } from './reference/engine.js';
 import { cqil } from './support/cli.js';
 import { expectRejection } from './support/expect_code.js';
 import { writeRandomModel } from './support/random_model.js';
-import { describeUnless } from './support/shared_data.js';
 import { tempFolder } from './support/temp_folder.js';
 
 const folder = tempFolder();
@@ -31,7 +30,7 @@ function write(name: string, role: TensorRole, value: number): string {
   });
 }
 
-describeUnless(engineMissing, 'a model whose weights are not finite', () => {
+describe('a model whose weights are not finite', () => {
   const ids = someIds(40, shape.vocabSize);
   let file: string;
   let model: Model;
@@ -84,7 +83,7 @@ describeUnless(engineMissing, 'a model whose weights are not finite', () => {
   });
 });
 
-describeUnless(engineMissing, 'keys that the KV cache does not hold', () => {
+describe('keys that the KV cache does not hold', () => {
   it.each([[1e6, 'f16', 65504], [-1e6, 'f16', 65504], [1e8, 'q8_0', '8.3e6'], [-1e8, 'q8_0', '8.3e6']] as const)('of %d are told of with %s, and sound with f32', async (value, kvCache, limit) => {
     const model = await loadModel(write(`large ${value}`, 'bk', value), { threads: 1 });
     try {

@@ -5,14 +5,15 @@ import { afterAll, beforeAll, expect, it } from 'vitest';
 import { openCheckpoint } from '../lib/checkpoint/open.js';
 import type { LoadOptions } from '../lib/load_options.js';
 import { loadModel, shippedModelPath } from '../lib/load.js';
-import { engineLogProbs, engineMissing, someIds } from './reference/engine.js';
+import { engineLogProbs, someIds } from './reference/engine.js';
 import { klDivergence, maxDifference } from './reference/measure.js';
 import { askPeer, peerMissing, type PeerAnswer } from './reference/peer.js';
 import { rewriteAsGguf } from './reference/rewrite_gguf.js';
 import { writeRandomModel } from './support/random_model.js';
-import { describeShared, describeUnless, sharedData, sharedMissing } from './support/shared_data.js';
+import { describeShared, sharedData, sharedMissing } from './support/shared_data.js';
+import { describeUnless } from './support/unless.js';
 
-const missing = engineMissing ?? peerMissing();
+const missing = peerMissing();
 const folder = mkdtempSync(path.join(tmpdir(), 'cqil-peer-'));
 afterAll(() => rmSync(folder, { recursive: true }));
 

@@ -1,21 +1,19 @@
 import { readFileSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
-import { expect, it } from 'vitest';
+import { describe, expect, it } from 'vitest';
 import { openCheckpoint } from '../lib/checkpoint/open.js';
 import { textBeside } from '../lib/cli/text_file.js';
 import { shippedModelPath } from '../lib/load.js';
 import { resolvePlan } from '../lib/plan.js';
 import { loadTokenizer } from '../lib/tokenizer/index.js';
-import { engineMissing } from './reference/engine.js';
 import { referenceLogProbs, referenceModel } from './reference/forward.js';
 import { nextLogProbs } from './reference/measure.js';
 import { cqil } from './support/cli.js';
-import { describeUnless } from './support/shared_data.js';
 import { tempFolder } from './support/temp_folder.js';
 
 const WINDOW = 64;
 
-describeUnless(engineMissing, 'cqil perplexity on the model that ships', () => {
+describe('cqil perplexity on the model that ships', () => {
   const folder = tempFolder();
 
   it.each(['sequential', 'P2-S4-E12', 'P3-D2-S3-E13'])('%s: the mean of the float64 reference, within 1e-4 nats', async (spec) => {

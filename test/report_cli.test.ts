@@ -6,10 +6,8 @@ import { textBeside } from '../lib/cli/text_file.js';
 import { loadModel, shippedModelPath } from '../lib/load.js';
 import { measureSimilarity } from '../lib/measure_similarity.js';
 import type { ReportData } from '../lib/report/report_data.js';
-import { engineMissing } from './reference/engine.js';
 import { cqil, type CliRun } from './support/cli.js';
 import { expectRejection } from './support/expect_code.js';
-import { describeUnless } from './support/shared_data.js';
 import { tempFolder } from './support/temp_folder.js';
 import { elementsOf, parseXml, textOf, type XmlElement } from './support/xml.js';
 
@@ -24,7 +22,7 @@ function cellsOf(page: XmlElement, id: string): string[][] {
   return elementsOf(table, 'tr').slice(1).map((row) => row.children.filter((child) => typeof child !== 'string').map(textOf));
 }
 
-describeUnless(engineMissing, 'cqil report', () => {
+describe('cqil report', () => {
   const folder = tempFolder();
   let made = 0;
 

@@ -12,11 +12,9 @@ import { describeMachine } from '../lib/machine.js';
 import { countStages, resolvePlan, type Plan } from '../lib/plan.js';
 import { findPlans } from '../lib/search/find_plans.js';
 import type { SearchPoint } from '../lib/search/front.js';
-import { engineMissing } from './reference/engine.js';
 import { cqil } from './support/cli.js';
 import { expectRejection } from './support/expect_code.js';
 import { writeRandomModel } from './support/random_model.js';
-import { describeUnless } from './support/shared_data.js';
 import { tempFolder } from './support/temp_folder.js';
 
 const HELDOUT = textBeside(shippedModelPath());
@@ -25,7 +23,7 @@ const LAYERS = 24;
 const folder = tempFolder();
 const inFolder = (name: string): string => path.join(folder, name);
 
-describeUnless(engineMissing, 'plans of the model that ships', () => {
+describe('plans of the model that ships', () => {
   const TOKENS = 160;
   let ids: number[];
 
@@ -69,7 +67,7 @@ describeUnless(engineMissing, 'plans of the model that ships', () => {
   });
 });
 
-describeUnless(engineMissing, 'cqil plan search', () => {
+describe('cqil plan search', () => {
   const model = inFolder('random.gguf');
   const text = inFolder('text.txt');
   const ARGS = ['plan', 'search', model, '--file', text, '--evaluations', '20'];

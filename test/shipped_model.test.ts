@@ -1,19 +1,17 @@
 import { readdirSync, readFileSync, statSync } from 'node:fs';
 import path from 'node:path';
-import { expect, it } from 'vitest';
+import { describe, expect, it } from 'vitest';
 import { openCheckpoint } from '../lib/checkpoint/open.js';
 import { textBeside } from '../lib/cli/text_file.js';
 import { comparePlans } from '../lib/eval/compare_plans.js';
 import { modelWindows } from '../lib/eval/perplexity.js';
 import { loadModel, shippedModelPath } from '../lib/load.js';
 import { resolvePlan } from '../lib/plan.js';
-import { engineMissing } from './reference/engine.js';
-import { describeUnless } from './support/shared_data.js';
 
 const TOKENS = 400;
 const plans = path.join(path.dirname(shippedModelPath()), 'plans');
 
-describeUnless(engineMissing, 'the model that ships', () => {
+describe('the model that ships', () => {
   it('is deep, small, and says so', async () => {
     const { config, tensors } = await openCheckpoint(shippedModelPath());
     const parameters = tensors.reduce((sum, { rows, cols }) => sum + rows * cols, 0);

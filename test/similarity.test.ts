@@ -7,12 +7,11 @@ import { measureSimilarity } from '../lib/measure_similarity.js';
 import { loadModel, shippedModelPath } from '../lib/load.js';
 import type { Model } from '../lib/model.js';
 import { SimilarityStatistics, type Similarity } from '../lib/similarity.js';
-import { engineMissing, someIds } from './reference/engine.js';
+import { someIds } from './reference/engine.js';
 import { referenceModel, referenceTrace } from './reference/forward.js';
 import { expectCode, expectRejection } from './support/expect_code.js';
 import { randomNormal } from './support/random.js';
 import { writeRandomModel } from './support/random_model.js';
-import { describeUnless } from './support/shared_data.js';
 import { tempFolder } from './support/temp_folder.js';
 
 /** Vectors of one layer and token. */
@@ -109,7 +108,7 @@ describe('statistics', () => {
   });
 });
 
-describeUnless(engineMissing, 'measureSimilarity', () => {
+describe('measureSimilarity', () => {
   const folder = tempFolder();
   let model: Model;
   beforeAll(async () => {

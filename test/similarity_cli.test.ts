@@ -1,13 +1,12 @@
 import { readFileSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
-import { expect, it } from 'vitest';
+import { describe, expect, it } from 'vitest';
 import { textBeside } from '../lib/cli/text_file.js';
 import { loadModel, shippedModelPath } from '../lib/load.js';
 import { measureSimilarity } from '../lib/measure_similarity.js';
 import type { Similarity } from '../lib/similarity.js';
-import { engineMissing } from './reference/engine.js';
 import { cqil } from './support/cli.js';
-import { describeShared, describeUnless, sharedData } from './support/shared_data.js';
+import { describeShared, sharedData } from './support/shared_data.js';
 import { tempFolder } from './support/temp_folder.js';
 
 const HELDOUT = textBeside(shippedModelPath());
@@ -24,7 +23,7 @@ async function document(args: string[]): Promise<Document> {
   return JSON.parse(stdout) as Document;
 }
 
-describeUnless(engineMissing, 'cqil inspect similarity', () => {
+describe('cqil inspect similarity', () => {
   const folder = tempFolder();
 
   function write(name: string, content: string | Uint8Array): string {

@@ -1,19 +1,18 @@
-import { afterAll, beforeAll, expect, it } from 'vitest';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { loadModel } from '../lib/load.js';
 import type { Model } from '../lib/model.js';
 import type { Execution } from '../lib/native.js';
 import { chromeTrace } from '../lib/report/chrome_trace.js';
 import type { Timeline } from '../lib/timeline.js';
-import { engineMissing, expectSameBits, someIds } from './reference/engine.js';
+import { expectSameBits, someIds } from './reference/engine.js';
 import { expectRejection } from './support/expect_code.js';
 import { writeRandomModel } from './support/random_model.js';
-import { describeUnless } from './support/shared_data.js';
 import { tempFolder } from './support/temp_folder.js';
 
 const PLAN = { version: 1, layers: 6, groups: [[1, 2, 3], [4, 5]], bypass: 1, bypassMode: 'paper' };
 const THREADS = 2;
 
-describeUnless(engineMissing, 'a timeline', () => {
+describe('a timeline', () => {
   const folder = tempFolder();
   const ids = someIds(12, 101);
   let model: Model;

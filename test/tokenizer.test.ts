@@ -3,13 +3,27 @@ import { readFileSync } from 'node:fs';
 import { Tokenizer as LibraryTokenizer } from '@huggingface/tokenizers';
 import type { TokenizerSource } from '../lib/checkpoint/types.js';
 import { loadTokenizer, type Tokenizer } from '../lib/tokenizer/index.js';
+import { openCheckpoint } from '../lib/checkpoint/open.js';
+import { textBeside } from '../lib/cli/text_file.js';
+import { shippedModelPath } from '../lib/load.js';
 import { expectCode, expectRejection } from './support/expect_code.js';
 import { randomUniform } from './support/random.js';
 import { describeShared, sharedData } from './support/shared_data.js';
 import { folderSource, ggufSource, gpt2Source, llama3Source, qwen2Source, readJson } from './support/tokenizer_sources.js';
 import { randomText, TINY_JSON, tinyTokenizer } from './support/tiny_tokenizer.js';
+import { FAMILIES, vocabularyAsGguf, vocabularySource } from './support/vocabularies.js';
 
-const SOURCES: Record<string, () => TokenizerSource | Promise<TokenizerSource>> = {
+type Sources = Record<string, () => TokenizerSource | Promise<TokenizerSource>>;
+
+/** The vocabularies of the fixtures, and the one of the model that ships. */
+const OWN: Sources = {
+  ...Object.fromEntries(FAMILIES.map((family) => [family, () => vocabularySource(family)])),
+  'llama-3 as GGUF': () => vocabularyAsGguf('llama-3', 'llama-bpe'),
+  'sentencepiece as GGUF': () => vocabularyAsGguf('sentencepiece'),
+  'the one that ships, GGUF': async () => (await openCheckpoint(shippedModelPath())).readTokenizer(),
+};
+
+const REAL: Sources = {
   'LLaMA-2': () => folderSource('tokenizers', 'llama-1-2'),
   'LLaMA-2 as GGUF': () => ggufSource('tokenizers', 'llamacpp-vocab', 'ggml-vocab-llama-spm.gguf'),
   'LLaMA-3': llama3Source,
@@ -24,10 +38,10 @@ const SOURCES: Record<string, () => TokenizerSource | Promise<TokenizerSource>> 
 
 const loaded = new Map<string, Promise<{ source: TokenizerSource; tokenizer: Tokenizer }>>();
 
-/** One of SOURCES, built once: the large vocabularies take half a second. */
+/** One of OWN or REAL, built once: the large vocabularies take half a second. */
 function load(name: string): Promise<{ source: TokenizerSource; tokenizer: Tokenizer }> {
   const build = async (): Promise<{ source: TokenizerSource; tokenizer: Tokenizer }> => {
-    const source = await SOURCES[name]!();
+    const source = await { ...OWN, ...REAL }[name]!();
     return { source, tokenizer: await loadTokenizer(source) };
   };
   const entry = loaded.get(name) ?? build();
@@ -41,8 +55,8 @@ const TEXTS = [
   '▁ is a character, ▁▁ too', 'Ġthe Ċ', '<0x0A> <0x', '\0\u0001\u007f', 'don\'t DON\'T we\'ll', '{"json": [1, 2, 33, 444, 5555]}', 'x'.repeat(300),
 ];
 
-for (const name of Object.keys(SOURCES)) {
-  describeShared(`tokenizer: ${name}`, () => {
+for (const name of Object.keys({ ...OWN, ...REAL })) {
+  (name in OWN ? describe : describeShared)(`tokenizer: ${name}`, () => {
     let tokenizer: Tokenizer;
     let source: TokenizerSource;
     beforeAll(async () => {
@@ -54,7 +68,7 @@ for (const name of Object.keys(SOURCES)) {
     if (spellsEverything) it('gives back every text', () => {
       // Qwen2 reads text in Unicode's composed form (NFC); SentencePiece writes a space as ▁, so cannot tell them apart.
       const isSentencePiece = tokenizer.tokenToId('▁the') !== undefined;
-      const expected = (text: string): string => (name === 'Qwen2' ? text.normalize('NFC') : isSentencePiece ? text.replaceAll('▁', ' ') : text);
+      const expected = (text: string): string => (/^qwen2$/i.test(name) ? text.normalize('NFC') : isSentencePiece ? text.replaceAll('▁', ' ') : text);
       for (const text of TEXTS) expect(tokenizer.decode(tokenizer.encode(text))).toBe(expected(text));
     });
 
@@ -62,7 +76,7 @@ for (const name of Object.keys(SOURCES)) {
       if (source.kind !== 'huggingface') throw new Error('not a Hugging Face tokenizer');
       const library = new LibraryTokenizer(source.json as object, (source.config ?? {}) as object);
       const random = randomUniform(7);
-      const specials = ['</s>', '<|endoftext|>', '<|eot_id|>', '<|im_end|>'].filter((token) => tokenizer.tokenToId(token) !== undefined);
+      const specials = ['</s>', '<|endoftext|>', '<|eot_id|>', '<|im_end|>', '<｜end▁of▁sentence｜>'].filter((token) => tokenizer.tokenToId(token) !== undefined);
       for (let i = 0; i < 60; i++) {
         const text = randomText(random, 400, specials);
         expect(tokenizer.encode(text, { addSpecialTokens: false })).toEqual(library.encode(text, { add_special_tokens: false }).ids);
@@ -85,6 +99,59 @@ for (const name of Object.keys(SOURCES)) {
     });
   });
 }
+
+describe('tokenizer: rules of checkpoints', () => {
+  it('puts BOS where the model wants it, once', async () => {
+    for (const name of ['sentencepiece', 'sentencepiece as GGUF']) {
+      const { tokenizer } = await load(name);
+      expect([tokenizer.bosTokenId, ...tokenizer.eosTokenIds]).toEqual([1, 2]);
+      expect(tokenizer.encode('')).toEqual([1]);
+      expect(tokenizer.encode('Hello')).toEqual([1, ...tokenizer.encode('Hello', { addSpecialTokens: false })]);
+      expect(tokenizer.encode('<s> Hello').filter((id) => id === 1)).toHaveLength(1);
+    }
+    for (const name of ['llama-3', 'llama-3 as GGUF']) {
+      const { tokenizer } = await load(name);
+      expect(tokenizer.encode('Hello')[0]).toBe(tokenizer.tokenToId('<|begin_of_text|>'));
+      expect(tokenizer.encode('<|begin_of_text|>Hello')).toEqual(tokenizer.encode('Hello'));
+    }
+  });
+
+  it('adds no BOS where the model has no such rule', async () => {
+    for (const name of ['qwen2', 'gpt-2']) {
+      const { tokenizer } = await load(name);
+      expect(tokenizer.encode('Hello')).toEqual([tokenizer.tokenToId('Hello')]);
+    }
+  });
+
+  it('takes half a surrogate pair for the replacement character', async () => {
+    for (const name of ['sentencepiece', 'gpt-2']) {
+      const { tokenizer } = await load(name);
+      expect(tokenizer.decode(tokenizer.encode('a\ud83db'))).toBe('a\ufffdb');
+    }
+  });
+
+  it('encodes in slices to the same ids while the event loop runs', async () => {
+    const text = readFileSync(textBeside(shippedModelPath()), 'utf8').repeat(20);
+    for (const name of ['sentencepiece', 'llama-3', 'deepseek-llm']) {
+      const { tokenizer } = await load(name);
+      let turns = 0;
+      const timer = setInterval(() => turns++, 0);
+      const ids = await tokenizer.encodeSliced(text);
+      clearInterval(timer);
+      expect(ids).toEqual(tokenizer.encode(text));
+      expect(turns).toBeGreaterThan(3);
+    }
+  });
+
+  it('stops encoding when aborted', async () => {
+    const { tokenizer } = await load('sentencepiece');
+    const controller = new AbortController();
+    const encoding = tokenizer.encodeSliced('Some words to encode. '.repeat(20_000), { signal: controller.signal });
+    setImmediate(() => controller.abort());
+    await expectRejection('ABORTED', encoding);
+    await expectRejection('ABORTED', tokenizer.encodeSliced('text', { signal: AbortSignal.abort() }));
+  });
+});
 
 describeShared('tokenizer: rules of real checkpoints', () => {
   it('puts BOS where the model wants it, once', async () => {
@@ -134,13 +201,6 @@ describeShared('tokenizer: rules of real checkpoints', () => {
     expect(tokenizer.decode(ids)).toBe('Once upon a time');
   });
 
-  it('takes half a surrogate pair for the replacement character', async () => {
-    for (const name of ['stories260K', 'stories-16l']) {
-      const { tokenizer } = await load(name);
-      expect(tokenizer.decode(tokenizer.encode('a\ud83db'))).toBe('a\ufffdb');
-    }
-  });
-
   it('encodes in slices to the same ids while the event loop runs', async () => {
     const text = readFileSync(sharedData('corpora', 'wikitext-2', 'wiki.test.raw.txt'), 'utf8').slice(0, 200_000);
     for (const name of ['LLaMA-2', 'LLaMA-3']) {
@@ -152,15 +212,6 @@ describeShared('tokenizer: rules of real checkpoints', () => {
       expect(ids).toEqual(tokenizer.encode(text));
       expect(turns).toBeGreaterThan(3);
     }
-  });
-
-  it('stops encoding when aborted', async () => {
-    const { tokenizer } = await load('LLaMA-2');
-    const controller = new AbortController();
-    const encoding = tokenizer.encodeSliced('Some words to encode. '.repeat(20_000), { signal: controller.signal });
-    setImmediate(() => controller.abort());
-    await expectRejection('ABORTED', encoding);
-    await expectRejection('ABORTED', tokenizer.encodeSliced('text', { signal: AbortSignal.abort() }));
   });
 });
 

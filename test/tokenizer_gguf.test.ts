@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest';
-import type { GgufStrings, GgufValue } from '../lib/checkpoint/types.js';
+import type { GgufStrings, GgufValue, TokenizerSource } from '../lib/checkpoint/types.js';
 import { loadTokenizer, type Tokenizer } from '../lib/tokenizer/index.js';
 import { expectRejection } from './support/expect_code.js';
 import { ggufStrings } from './support/gguf_strings.js';
@@ -7,6 +7,7 @@ import { randomUniform } from './support/random.js';
 import { describeShared } from './support/shared_data.js';
 import { randomText } from './support/tiny_tokenizer.js';
 import { ggufSource } from './support/tokenizer_sources.js';
+import { vocabularyAsGguf } from './support/vocabularies.js';
 
 const NONE = 0xffffffff;
 const [NORMAL, UNKNOWN, CONTROL, USER_DEFINED, BYTE] = [1, 2, 3, 4, 6];
@@ -97,21 +98,27 @@ describe('SentencePiece vocabulary of a GGUF file', () => {
   });
 });
 
+/** Merges random texts the slow way, too. */
+async function expectMergedByScore(source: TokenizerSource): Promise<void> {
+  if (source.kind !== 'gguf') throw new Error('not a GGUF vocabulary');
+  const pieces = [...(source.metadata.get('tokenizer.ggml.tokens') as GgufStrings)];
+  const scores = source.metadata.get('tokenizer.ggml.scores') as Float32Array;
+  const scoreOf = new Map(pieces.map((piece, id) => [piece, scores[id]!] as const).slice(259));
+  const tokenizer = await loadTokenizer(source);
+  const random = randomUniform(11);
+  for (let i = 0; i < 40; i++) {
+    const text = randomText(random, 200);
+    expect(tokenizer.encode(text, { addSpecialTokens: false })).toEqual(slowEncode(tokenizer, text, scoreOf));
+  }
+}
+
+describe('a SentencePiece vocabulary that was trained', () => {
+  it('merges as the slow way does', () => expectMergedByScore(vocabularyAsGguf('sentencepiece')));
+});
+
 describeShared('SentencePiece vocabularies of real GGUF files', () => {
-  it('merge as the slow way does', async () => {
-    for (const file of [['models', 'stories260K', 'stories260Ktok512.gguf'], ['tokenizers', 'llamacpp-vocab', 'ggml-vocab-llama-spm.gguf']]) {
-      const source = await ggufSource(...file);
-      if (source.kind !== 'gguf') throw new Error('not a GGUF vocabulary');
-      const pieces = [...(source.metadata.get('tokenizer.ggml.tokens') as GgufStrings)];
-      const scores = source.metadata.get('tokenizer.ggml.scores') as Float32Array;
-      const scoreOf = new Map(pieces.map((piece, id) => [piece, scores[id]!] as const).slice(259));
-      const tokenizer = await loadTokenizer(source);
-      const random = randomUniform(11);
-      for (let i = 0; i < 40; i++) {
-        const text = randomText(random, 200);
-        expect(tokenizer.encode(text, { addSpecialTokens: false })).toEqual(slowEncode(tokenizer, text, scoreOf));
-      }
-    }
+  it.each([['models/stories260K/stories260Ktok512.gguf'], ['tokenizers/llamacpp-vocab/ggml-vocab-llama-spm.gguf']])('%s merges as the slow way does', async (file) => {
+    await expectMergedByScore(await ggufSource(file));
   });
 });
 

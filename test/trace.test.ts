@@ -1,15 +1,14 @@
-import { afterAll, beforeAll, expect, it } from 'vitest';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { openCheckpoint } from '../lib/checkpoint/open.js';
 import type { SessionOptions } from '../lib/load_options.js';
 import { loadModel } from '../lib/load.js';
 import type { Model } from '../lib/model.js';
 import { MAX_TRACE } from '../lib/session.js';
-import { engineMissing, expectSameBits, someIds } from './reference/engine.js';
+import { expectSameBits, someIds } from './reference/engine.js';
 import { referenceModel, referenceTrace, SEQUENTIAL, type ReferenceModel, type ReferencePlan } from './reference/forward.js';
 import { maxDifference } from './reference/measure.js';
 import { expectRejection } from './support/expect_code.js';
 import { writeRandomModel } from './support/random_model.js';
-import { describeUnless } from './support/shared_data.js';
 import { tempFolder } from './support/temp_folder.js';
 
 const SHAPE = { dim: 60, hiddenDim: 84, headDim: 10, nHeads: 6, nKvHeads: 3, nLayers: 6, vocabSize: 101 };
@@ -17,7 +16,7 @@ const TOLERANCE = 1e-4;
 const GROUPS = [[1, 2], [3, 4, 5]];
 const PLANS: ReferencePlan[] = [SEQUENTIAL, { groups: GROUPS, bypass: 0, bypassMode: 'paper' }, { groups: GROUPS, bypass: 1, bypassMode: 'paper' }, { groups: GROUPS, bypass: 1, bypassMode: 'official' }];
 
-describeUnless(engineMissing, 'session.trace', () => {
+describe('session.trace', () => {
   const folder = tempFolder();
   const ids = someIds(19, SHAPE.vocabSize);
   const models: Model[] = [];

@@ -146,7 +146,7 @@ int main() {
   int devices = 0;
   const cudaError_t code = cudaGetDeviceCount(&devices);
   if (code != cudaSuccess || devices == 0) {
-    std::printf("skipped: no CUDA device (error %d)\n", static_cast<int>(code));
+    std::printf("skipped: cuda_kernels: no CUDA device (error %d)\n", static_cast<int>(code));
     return 77;
   }
   cudaDeviceProp on;

@@ -408,7 +408,7 @@ int main() {
 #else
   const std::string reason = describe_cuda().reason;
   if (!reason.empty()) {
-    std::printf("skipped: cuda_model: %s\n", reason.c_str());
+    std::printf("skipped: cuda_model: no CUDA device: %s\n", reason.c_str());
     return 77;
   }
 #endif

@@ -1,14 +1,7 @@
-import { existsSync } from 'node:fs';
-import path from 'node:path';
 import { expect } from 'vitest';
 import type { Session } from '../../lib/session.js';
 import { logSoftmax } from './forward.js';
 import { firstDifference } from './measure.js';
-
-/** Why engine tests cannot run here, if they cannot. */
-export const engineMissing: string | undefined = existsSync(path.join(__dirname, '../../build/Release/cqil.node'))
-  ? undefined
-  : 'the native addon is not built: npm run build:native';
 
 /** Logits [ids.length][vocabSize], one decode per token. */
 export async function decodeAll(session: Session, ids: ArrayLike<number>): Promise<Float32Array[]> {

@@ -20,7 +20,7 @@ export async function rewriteAsGguf(source: Checkpoint, file: string, dtype: DTy
   const fd = openSync(file, 'r+');
   for (const { role, layer, dtype: stored, cols, offset } of target.tensors) {
     const { values } = weights(role, layer)!;
-    const ordered = role === 'wq' || role === 'wk' ? interleavePairs(values, cols, headDim) : values;
+    const ordered = !source.config.ropeInterleaved && (role === 'wq' || role === 'wk') ? interleavePairs(values, cols, headDim) : values;
     writeSync(fd, encode(stored, ordered), 0, undefined, offset);
   }
   closeSync(fd);

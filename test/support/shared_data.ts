@@ -1,27 +1,20 @@
 import { existsSync } from 'node:fs';
 import path from 'node:path';
-import { describe } from 'vitest';
+import { describeUnless } from './unless.js';
 
-const root = path.resolve(__dirname, '../../../shared/data');
+const given = process.env['CQIL_DATA'];
+const root = given ?? path.resolve(__dirname, '../../../shared/data');
+if (given !== undefined && !existsSync(given)) throw new Error(`CQIL_DATA is '${given}', and no such folder exists.`);
 
-/** A path inside the shared test data beside the checkout, which the project does not ship. */
+/** A path inside the folder of real inputs, which the project does not ship: $CQIL_DATA, or ../shared/data beside the checkout. */
 export function sharedData(...parts: string[]): string {
   return path.join(root, ...parts);
 }
 
-/** Why the shared test data cannot be used, if so. */
-export const sharedMissing = existsSync(root) ? undefined : 'the shared test data is not beside this checkout';
+/** Why the real inputs cannot be used, if so. */
+export const sharedMissing = existsSync(root) ? undefined : 'extra: the real inputs of ../shared/data or $CQIL_DATA are not there';
 
-/** A suite that needs the shared test data; where it is absent the skip is printed with its reason. */
+/** A suite that adds real inputs to what the fixtures prove already. */
 export function describeShared(name: string, suite: () => void): void {
   describeUnless(sharedMissing, name, suite);
-}
-
-/** A suite that is skipped, saying why, when there is a reason to. */
-export function describeUnless(reason: string | undefined, name: string, suite: () => void): void {
-  if (reason === undefined) describe(name, suite);
-  else {
-    console.warn(`skipped: ${name}: ${reason}`);
-    describe.skip(`${name} (${reason})`, suite);
-  }
 }
