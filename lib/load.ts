@@ -11,21 +11,24 @@ import { CqilError } from './errors.js';
 import { ExecutionChoices } from './execution_choices.js';
 import { chooseKvCache } from './kv_cache.js';
 import { expectContextLength, readOptions, type LoadOptions, type Placement } from './load_options.js';
+import { isUrl, type Location } from './location.js';
 import { aloneBytes, defaultThreads, describeMachine } from './machine.js';
 import type { Model } from './model.js';
 import { loadNative, nativeShape, unpacked, type ModelHandle, type ModelSpec } from './native.js';
 import { expectOption } from './options.js';
 import { resolvePlan } from './plan.js';
+import { publishedPlan, publishedPlanNote } from './published_plan.js';
 import type { Tokenizer } from './tokenizer/index.js';
 
 /**
- * Loads a Hugging Face folder or a `.gguf` file; without a path, the small model that ships.
+ * Loads a Hugging Face folder, a `.safetensors` file in one, or a `.gguf` file, by its path or `file:` URL; without one, the small model
+ * that ships. Where the folder's config.json holds a plan and none was asked for, a warning says so (`CQIL_PUBLISHED_PLAN`).
  *
  * Rejects with a CqilError: FILE_NOT_FOUND, INVALID_CHECKPOINT or UNSUPPORTED_MODEL for the files; INVALID_ARGUMENT or INVALID_PLAN for the
  * options; BACKEND_UNAVAILABLE, OUT_OF_MEMORY or NATIVE_ADDON for this machine; ABORTED.
  */
-export async function loadModel(file?: string, options: LoadOptions = {}): Promise<Model> {
-  expectOption('The path of the model', file, file === undefined || (typeof file === 'string' && file !== ''), 'a folder, a .gguf file, or nothing for the model that ships');
+export async function loadModel(file?: Location, options: LoadOptions = {}): Promise<Model> {
+  expectOption('The path of the model', file, file === undefined || isUrl(file) || (typeof file === 'string' && file !== ''), 'a folder, a .gguf file, or nothing for the model that ships');
   const placement = readOptions(options);
   const checkpoint = await openCheckpoint(file ?? shippedModelPath());
   return load(checkpoint, placement, options);
@@ -49,6 +52,8 @@ async function load(checkpoint: Checkpoint, placement: Placement, options: LoadO
   const { onProgress, signal } = options;
   if (placement.contextLength !== undefined) expectContextLength(placement.contextLength, config.contextLength);
   const plan = resolvePlan(options.plan, config.nLayers);
+  const published = publishedPlan(checkpoint);
+  if (published && options.plan === undefined) process.emitWarning(publishedPlanNote(published, `{ plan: ${JSON.stringify(published.folder)} }`), { code: 'CQIL_PUBLISHED_PLAN' });
   // Refused before the weights are read rather than after.
   if (plan.adapter !== undefined) {
     if (randomSeed !== undefined) throw randomWithAdapter(plan.adapter);
@@ -76,7 +81,7 @@ async function load(checkpoint: Checkpoint, placement: Placement, options: LoadO
     if (rest.status === 'rejected') throw rest.reason;
     throwIfAborted(signal);
     const { tokenizer, choices, model: { Model } } = rest.value;
-    const model = new Model({ handle, random: randomSeed !== undefined, config, plan, tokenizer, threads, ...placement, backend, kvCache, activations, choices });
+    const model = new Model({ handle, random: randomSeed !== undefined, config, plan, tokenizer, threads, ...placement, backend, kvCache, activations, choices, publishedPlan: published });
     await model.prepare();
     return model;
   } catch (error) {

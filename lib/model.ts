@@ -10,6 +10,7 @@ import { expectContextLength, expectExecution, expectKvCache, type SessionOption
 import { loadNative, nativeShape, type Execution, type ModelHandle, type Program, type SessionHandle, type SettledExecution } from './native.js';
 import { expectOption, expectOptionNames } from './options.js';
 import { resolvePlan, toNativePlan, type Plan, type PlanInput } from './plan.js';
+import type { PublishedPlan } from './published_plan.js';
 import { Session, type SessionHost } from './session.js';
 import type { Tokenizer } from './tokenizer/index.js';
 import { WorkQueue } from './work_queue.js';
@@ -35,6 +36,7 @@ interface ModelParts {
   kvCache: KvCache;
   activations: Activations;
   choices: ExecutionChoices;
+  publishedPlan: PublishedPlan | undefined;
 }
 
 /** A loaded model. After `dispose()` every method that computes throws or rejects with DISPOSED. */
@@ -43,6 +45,8 @@ export class Model {
   readonly config: ModelConfig;
   /** What sessions and generations compute unless they say otherwise. */
   readonly plan: Plan;
+  /** The plan that the model's config.json holds (`cqil_layers`), where it has any. It is used only where it is asked for. */
+  readonly publishedPlan: PublishedPlan | undefined;
   readonly backend: 'cpu' | 'cuda';
   readonly threads: number;
   /** How sessions keep keys and values unless they say otherwise. */
@@ -69,6 +73,7 @@ export class Model {
   constructor(parts: ModelParts) {
     this.config = parts.config;
     this.plan = parts.plan;
+    this.publishedPlan = parts.publishedPlan;
     this.backend = parts.backend;
     this.threads = parts.threads;
     this.kvCache = parts.kvCache;

@@ -1,7 +1,9 @@
-import { readFileSync, statSync, type Stats } from 'node:fs';
 import path from 'node:path';
 import { CqilError } from './errors.js';
+import { parseJson } from './json.js';
+import { isUrl, pathOf, type Location, type UrlLike } from './location.js';
 import type { NativePlan } from './native.js';
+import { isModelFolder, planFile, readPlanFile } from './plan_file.js';
 
 /** What is computed: which layers share an input. Pure data; the file format is this object as JSON. */
 export interface Plan {
@@ -21,14 +23,13 @@ export interface Plan {
 }
 
 /**
- * `sequential`, shorthand such as `P2-D0-S12-E30`, the path of a JSON file, JSON text, a plan, or an official config with
+ * `sequential`, shorthand such as `P2-D0-S12-E30`, the path or `file:` URL of a JSON file, JSON text, a plan, or an official config with
  * `cqil_layers`.
  */
-export type PlanInput = string | Record<string, unknown> | Plan;
+export type PlanInput = string | UrlLike | Record<string, unknown> | Plan;
 
 /** More layers than any model of this family has; bounds what a plan without a model may ask for. */
 const MAX_LAYERS = 1024;
-const MAX_FILE_BYTES = 1 << 20;
 const FIELDS = ['version', 'layers', 'groups', 'bypass', 'bypassMode', 'adapter', 'evidence'];
 const FORMS = '"sequential", shorthand such as P2-D0-S12-E30, or the path of a JSON file';
 
@@ -37,27 +38,45 @@ const FORMS = '"sequential", shorthand such as P2-D0-S12-E30, or the path of a J
  *
  * Shorthand: P is the group size, S the first layer (inclusive), E the end (exclusive), D the bypass distance (0 when left out), in
  * any order and case, also at the end of a published name (`LLaMA-7B-S12-E30-P2-D0`). The last group is shortened to end at E, and a
- * single layer left over runs alone. An official config with D ≥ 1 gets bypass mode "official", because adapters published with it
- * were trained so.
+ * single layer left over runs alone. With D ≥ 1, a published name and an official config mean bypass mode "official", because adapters
+ * published with them were trained so; letters alone mean "paper". `-official` or `-paper` at the end says which. Where a published name
+ * is that of a folder with a config.json, that is read.
  *
  * @param layers the model's number of layers; left out, the plan itself must say it.
- * @throws CqilError INVALID_PLAN for a malformed or misfitting plan; FILE_NOT_FOUND for a path that cannot be read.
+ * @throws CqilError INVALID_PLAN for a malformed or misfitting plan; FILE_NOT_FOUND for a path that cannot be read; INVALID_ARGUMENT for a
+ * URL that is no file's.
  */
 export function resolvePlan(input: PlanInput | undefined, layers?: number): Plan {
   if (layers !== undefined) checkLayers(layers, 'The model has');
   if (input === undefined) return planOf(layers, [], 0);
+  if (isUrl(input)) return planInFile(pathOf(input, 'The plan'), layers);
   if (typeof input !== 'string') return planFromObject(input, layers, 'The plan');
 
   const text = input.trim();
   if (text.toLowerCase() === 'sequential') return planOf(layers, [], 0);
-  if (text.startsWith('{')) return planFromObject(parseJson(text, 'The plan'), layers, 'The plan');
-  const shorthand = shorthandTokens(text);
-  if (shorthand) return planFromShorthand(text, shorthand, layers);
-  const file = planFile(text);
-  if (file === undefined) throw new CqilError('INVALID_PLAN', `The plan ${quote(input)} is none of ${FORMS}.`);
-  const plan = planFromObject(readJson(file), layers, `The plan file ${file}`);
+  if (text.startsWith('{')) return planFromObject(parseJson(text, 'The plan', 'INVALID_PLAN'), layers, 'The plan');
+  const shorthand = readShorthand(text);
+  if (shorthand && !(shorthand.published && isModelFolder(text))) return planFromShorthand(text, shorthand, layers);
+  return planInFile(text === '' ? text : pathOf(text, 'The plan'), layers);
+}
+
+function planInFile(location: string, layers: number | undefined): Plan {
+  const file = planFile(location);
+  if (file === undefined) throw new CqilError('INVALID_PLAN', `The plan ${quote(location)} is none of ${FORMS}.`);
+  const plan = planFromObject(readPlanFile(file), layers, `The plan file ${file}`);
   if (plan.adapter !== undefined) plan.adapter = path.resolve(path.dirname(file), plan.adapter);
   return plan;
+}
+
+/** Whether a text is the name of a published model, whose plan's bypass mode it implies. */
+export function isPublishedName(text: string): boolean {
+  const shorthand = readShorthand(text.trim());
+  return shorthand !== undefined && shorthand.published && shorthand.mode === undefined;
+}
+
+/** The same plan in this bypass mode; where nothing is bypassed, the modes are the same. */
+export function withBypassMode(plan: Plan, bypassMode: Plan['bypassMode']): Plan {
+  return plan.bypass === 0 ? plan : { ...plan, bypassMode };
 }
 
 /** The shorthand of a plan when it says everything about it, otherwise its JSON. `resolvePlan` reads both kinds back. */
@@ -67,14 +86,15 @@ export function formatPlan(plan: Plan): string {
 
 /** The shorthand of a plan, or undefined when shorthand cannot say all of it. */
 export function planShorthand(plan: Plan): string | undefined {
-  if (plan.adapter !== undefined || plan.evidence !== undefined || plan.bypassMode !== 'paper') return undefined;
+  if (plan.adapter !== undefined || plan.evidence !== undefined) return undefined;
+  if (plan.bypassMode !== 'paper' && plan.bypass === 0) return undefined;
   const first = plan.groups[0];
   if (!first) return plan.bypass === 0 ? 'sequential' : undefined;
   const size = first.length;
   const [start, end] = [first[0]!, plan.groups.at(-1)!.at(-1)! + 1];
   const spelled = evenGroups(size, start, end);
   const same = spelled.length === plan.groups.length && spelled.every((group, i) => group.length === plan.groups[i]!.length && group[0] === plan.groups[i]![0]);
-  return same ? `P${size}-D${plan.bypass}-S${start}-E${end}` : undefined;
+  return same ? `P${size}-D${plan.bypass}-S${start}-E${end}${plan.bypassMode === 'paper' ? '' : '-official'}` : undefined;
 }
 
 /** Whether a plan computes anything but the model as it was trained. */
@@ -113,17 +133,29 @@ function evenGroups(size: number, start: number, end: number): number[][] {
   return groups;
 }
 
-/** The letter-number tokens of shorthand, or undefined when the text is none; a name may stand before them. */
-function shorthandTokens(text: string): string[] | undefined {
-  if (text.length > 200 || /[\\/]/.test(text)) return undefined;
-  const tokens = text.split('-');
-  const from = tokens.findLastIndex((token) => !/^[PDSE]\d+$/i.test(token)) + 1;
-  const named = from > 0 && /[a-z]{2}/i.test(tokens[0]!);
-  // Two tokens at least, so that a file called model-e2 stays a file.
-  return from === 0 || (named && tokens.length - from >= 2) ? tokens.slice(from) : undefined;
+interface Shorthand {
+  /** The tokens of a letter and a number. */
+  tokens: string[];
+  /** Whether a model's name stands before them, as in the names of the authors' folders. */
+  published: boolean;
+  /** Where it is spelled out. */
+  mode?: Plan['bypassMode'];
 }
 
-function planFromShorthand(text: string, tokens: string[], layers: number | undefined): Plan {
+/** Shorthand, or undefined when the text is none. */
+function readShorthand(text: string): Shorthand | undefined {
+  if (text.length > 200 || /[\\/]/.test(text)) return undefined;
+  const tokens = text.split('-');
+  const last = tokens.at(-1)!.toLowerCase();
+  const mode = last === 'official' || last === 'paper' ? last : undefined;
+  if (mode) tokens.pop();
+  const from = tokens.findLastIndex((token) => !/^[PDSE]\d+$/i.test(token)) + 1;
+  const published = from > 0 && /[a-z]{2}/i.test(tokens[0]!);
+  // Two tokens at least, so that a file called model-e2 stays a file.
+  return tokens.length > 0 && (from === 0 || (published && tokens.length - from >= 2)) ? { tokens: tokens.slice(from), published, mode } : undefined;
+}
+
+function planFromShorthand(text: string, { tokens, published, mode = published ? 'official' : 'paper' }: Shorthand, layers: number | undefined): Plan {
   const refuse = (problem: string): never => {
     throw new CqilError('INVALID_PLAN', `The plan ${quote(text)} ${problem}.`);
   };
@@ -143,7 +175,7 @@ function planFromShorthand(text: string, tokens: string[], layers: number | unde
   if (start >= end) refuse(`has S ${start} and E ${end}, expected S < E because E is exclusive`);
   if (layers !== undefined && end > layers) refuse(`ends at layer ${end}, but the model has ${layers} layers`);
   if (layers !== undefined && bypass >= layers) refuse(`has bypass distance ${bypass}, but the model has ${layers} layers`);
-  return planOf(layers, evenGroups(size, start, end), bypass);
+  return withBypassMode(planOf(layers, evenGroups(size, start, end), bypass), mode);
 }
 
 function planFromObject(input: unknown, layers: number | undefined, where: string): Plan {
@@ -163,11 +195,11 @@ function planFromObject(input: unknown, layers: number | undefined, where: strin
   checkGroups(input.groups, depth, 2, where);
   checkBypass(bypass, depth, '"bypass"', where);
   if (bypassMode !== 'paper' && bypassMode !== 'official') refuse(`has "bypassMode" ${show(bypassMode)}, expected "paper" or "official"`);
-  if (adapter !== undefined && (typeof adapter !== 'string' || adapter === '')) refuse(`has "adapter" ${show(adapter)}, expected the path of a folder`);
+  if (adapter !== undefined && !isUrl(adapter) && (typeof adapter !== 'string' || adapter === '')) refuse(`has "adapter" ${show(adapter)}, expected the path of a folder`);
   if (evidence !== undefined && !isRecord(evidence)) refuse(`has "evidence" ${show(evidence)}, expected an object`);
   const groups = (input.groups as number[][]).map((group) => [...group]);
   const plan = planOf(depth, groups, bypass as number, bypassMode as Plan['bypassMode']);
-  if (adapter !== undefined) plan.adapter = adapter as string;
+  if (adapter !== undefined) plan.adapter = pathOf(adapter as Location, `The adapter of ${where[0]!.toLowerCase()}${where.slice(1)}`);
   if (evidence !== undefined) plan.evidence = evidence as Record<string, unknown>;
   return plan;
 }
@@ -220,50 +252,6 @@ function checkGroups(groups: unknown[], layers: number, minSize: number, where: 
     });
     next = group.at(-1) + 1;
   });
-}
-
-/** The JSON file a text names, or undefined when it does not look like a path at all. A folder stands for its config.json. */
-function planFile(text: string): string | undefined {
-  const stats = statsOf(text);
-  if (stats?.isDirectory()) return path.join(text, 'config.json');
-  return stats || /[\\/]|\.json$/i.test(text) ? text : undefined;
-}
-
-function statsOf(file: string): Stats | undefined {
-  try {
-    return statSync(file);
-  } catch {
-    return undefined; // absent, unreachable, or no possible path
-  }
-}
-
-function readJson(file: string): unknown {
-  const stats = statsOf(file);
-  if (!stats?.isFile()) throw new CqilError('FILE_NOT_FOUND', `The plan file ${file} ${stats ? 'is not a regular file' : 'does not exist or cannot be reached'}.`);
-  if (stats.size > MAX_FILE_BYTES) throw new CqilError('INVALID_PLAN', `The plan file ${file} has ${stats.size} bytes, expected at most ${MAX_FILE_BYTES}.`);
-  let text: string;
-  try {
-    text = readFileSync(file, 'utf8');
-  } catch (cause) {
-    throw new CqilError('FILE_NOT_FOUND', `The plan file ${file} cannot be read: ${(cause as Error).message}.`, { cause });
-  }
-  return parseJson(text.replace(/^\uFEFF/, ''), `The plan file ${file}`);
-}
-
-function parseJson(text: string, where: string): unknown {
-  try {
-    return JSON.parse(text);
-  } catch (cause) {
-    throw new CqilError('INVALID_PLAN', `${where} is not JSON: ${jsonProblem(text, (cause as Error).message)}.`, { cause });
-  }
-}
-
-/** V8's message with the place as line and column, which only newer versions say, after the offset. Some messages quote the place instead. */
-function jsonProblem(text: string, message: string): string {
-  const place = / at position (\d+)(?: \(line \d+ column \d+\))?$/.exec(message);
-  if (!place) return message;
-  const before = text.slice(0, Number(place[1])).split('\n');
-  return `${message.slice(0, place.index)} at line ${before.length}, column ${before.at(-1)!.length + 1}`;
 }
 
 function isRecord(value: unknown): value is Record<string, unknown> {

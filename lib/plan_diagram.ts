@@ -25,7 +25,7 @@ export function describePlan(plan: Plan): string {
   ];
   if (plan.bypass > 0) {
     const residual = plan.bypassMode === 'official' ? ', and it is added to the residual a second time, as adapters published with this bypass expect' : '';
-    sentences.push(`Bypass distance ${plan.bypass}: each layer's MLP also sees the attention output of up to ${count(plan.bypass, 'earlier layer')} of its group${residual}.`);
+    sentences.push(`Bypass distance ${plan.bypass}, mode ${plan.bypassMode}: each layer's MLP also sees the attention output of up to ${count(plan.bypass, 'earlier layer')} of its group${residual}.`);
   }
   sentences.push(
     plan.adapter === undefined

@@ -56,6 +56,12 @@ const rename = (json: Record<string, unknown>, from: string, to: string) => {
   delete json[from];
 };
 const nest = (depth: number): GgufEntry => (depth === 0 ? array('u8', [1]) : array('array', [nest(depth - 1)]));
+const counts = (tensors: number, entries: number) => {
+  const bytes = Buffer.alloc(16);
+  bytes.writeBigUInt64LE(BigInt(tensors), 0);
+  bytes.writeBigUInt64LE(BigInt(entries), 8);
+  return bytes;
+};
 const tensor = (extra: object) => ({ name: 'a', type: 0, shape: [1], data: Buffer.alloc(4), ...extra });
 
 describe('a broken checkpoint gives one coded error that names what is wrong', () => {
@@ -71,14 +77,17 @@ describe('a broken checkpoint gives one coded error that names what is wrong', (
     ['GGUF key length 2^50', () => edit(makeGguf(), (bytes) => bytes.writeBigUInt64LE(2n ** 50n, 24)), 'INVALID_CHECKPOINT', 'length'],
     ['GGUF array length', () => edit(onlyMetadata({ a: array('string', ['x', 'y']) }), (bytes) => bytes.writeBigUInt64LE(2n ** 33n, 24 + 9 + 4 + 4)), 'INVALID_CHECKPOINT', 'elements of "a"'],
     ['GGUF unknown value type', () => edit(onlyMetadata({ a: u32(1) }), (bytes) => bytes.writeUInt32LE(13, 24 + 9)), 'INVALID_CHECKPOINT', 'value type 13'],
-    ['GGUF boolean 2', () => edit(onlyMetadata({ a: { type: 'bool', value: true } }), (bytes) => bytes.writeUInt8(2, 24 + 9 + 4)), 'INVALID_CHECKPOINT', 'boolean'],
     ['GGUF arrays nested 8 deep', () => onlyMetadata({ a: nest(8) }), 'INVALID_CHECKPOINT', 'nests'],
     ['GGUF key twice', () => edit(onlyMetadata({ a: u32(1), b: u32(1) }), (bytes) => bytes.write('a', bytes.lastIndexOf('b'))), 'INVALID_CHECKPOINT', 'twice'],
     ['GGUF tensor twice', () => onlyMetadata({}, { tensors: [tensor({}), tensor({})] }), 'INVALID_CHECKPOINT', 'twice'],
     ['GGUF alignment 24', () => onlyMetadata({ 'general.alignment': u32(24) }), 'INVALID_CHECKPOINT', 'power of two'],
     ['GGUF alignment as text', () => onlyMetadata({ 'general.alignment': text('32') }), 'INVALID_CHECKPOINT', 'power of two'],
     ['GGUF tensor of 5 dimensions', () => onlyMetadata({}, { tensors: [tensor({ shape: [1, 1, 1, 1, 1] })] }), 'INVALID_CHECKPOINT', '5 dimensions'],
-    ['GGUF tensor of 0 rows', () => onlyMetadata({}, { tensors: [tensor({ shape: [0, 4] })] }), 'INVALID_CHECKPOINT', 'dimension'],
+    ['GGUF tensor of 0 rows that the model needs', () => edit(makeGguf(), (bytes) => bytes.writeBigUInt64LE(0n, bytes.indexOf('blk.0.ffn_up.weight') + 19 + 4)), 'INVALID_CHECKPOINT', '[64, 32] is expected'],
+    ['GGUF of 3.4 million tensors', () => writeBytes(Buffer.concat([ggufFile({ metadata: {}, tensors: [] }).subarray(0, 8), counts(3_400_000, 0), Buffer.alloc(126 << 20)])), 'INVALID_CHECKPOINT', 'announces 3400000 tensors'],
+    ['GGUF of a million metadata entries', () => writeBytes(Buffer.concat([ggufFile({ metadata: {}, tensors: [] }).subarray(0, 8), counts(0, 1_000_000), Buffer.alloc(20 << 20)])), 'INVALID_CHECKPOINT', 'announces 1000000 metadata entries'],
+    ['GGUF with ten million empty arrays', () => edit(onlyMetadata({ a: array('array', []), b: text('x'.repeat(120_000_000)) }), (bytes) => bytes.writeBigUInt64LE(10_000_000n, 24 + 9 + 4 + 4)), 'INVALID_CHECKPOINT', 'arrays inside arrays'],
+    ['GGUF adapter', () => makeGguf({ metadata: { 'general.type': text('adapter') } }), 'UNSUPPORTED_MODEL', 'type "adapter"'],
     ['GGUF tensor of 2^60 elements', () => onlyMetadata({}, { tensors: [tensor({ shape: [2 ** 30, 2 ** 30] })] }), 'INVALID_CHECKPOINT', 'dimension'],
     ['GGUF offset off the alignment', () => edit(makeGguf(), (bytes) => bytes.writeBigUInt64LE(7n, bytes.indexOf('token_embd.weight') + 17 + 4 + 16 + 4)), 'INVALID_CHECKPOINT', 'alignment'],
     // GGUF: the model
@@ -110,6 +119,7 @@ describe('a broken checkpoint gives one coded error that names what is wrong', (
     ['safetensors overlapping', () => withHeader((json) => void (json[Q_PROJ].data_offsets = json['model.layers.0.self_attn.q_proj.weight'].data_offsets)), 'INVALID_CHECKPOINT', 'overlapping'],
     ['safetensors hole', () => withHeader((json) => void delete json[Q_PROJ]), 'INVALID_CHECKPOINT', 'hole'],
     ['safetensors type and shape changed together', () => withHeader((json) => void Object.assign(json[Q_PROJ], { dtype: 'F8_E4M3', shape: [32, 128] })), 'INVALID_CHECKPOINT', '[32, 32] is expected'],
+    ['safetensors of half a million tensors', () => withHeader((json) => Object.assign(json, Object.fromEntries(Array.from({ length: 500_000 }, (_, i) => [`a${i}`, { dtype: 'F32', shape: [0], data_offsets: [0, 0] }])))), 'INVALID_CHECKPOINT', 'arrays and objects'],
     ['safetensors unheard-of type', () => withHeader((json) => void (json[Q_PROJ].dtype = 'F4')), 'UNSUPPORTED_MODEL', '"F4"'],
     ['a tensor missing', () => withHeader((json) => rename(json, Q_PROJ, 'other')), 'INVALID_CHECKPOINT', `no tensor "${Q_PROJ}" of shape [32, 32]`],
     ['a tensor under both of its names', () => withHeader((json) => rename(json, 'lm_head.weight', 'embed_tokens.weight')), 'INVALID_CHECKPOINT', 'mean the same'],
@@ -119,6 +129,7 @@ describe('a broken checkpoint gives one coded error that names what is wrong', (
     ['no output projection', () => makeFolder({ shape: { tied: true }, config: { tie_word_embeddings: false } }), 'INVALID_CHECKPOINT', 'lm_head.weight'],
     // config.json and the index
     ['config.json cut', () => { const target = makeFolder(); truncateSync(path.join(target, 'config.json'), 20); return target; }, 'INVALID_CHECKPOINT', 'not valid JSON'],
+    ['config.json of a million arrays', () => editJson(makeFolder(), 'config.json', (json) => void (json.a = Array.from({ length: 1_000_000 }, () => []))), 'INVALID_CHECKPOINT', 'arrays and objects'],
     ['config.json a folder', () => { const target = makeFolder(); rmSync(path.join(target, 'config.json')); mkdirSync(path.join(target, 'config.json')); return target; }, 'FILE_NOT_FOUND', 'not a regular file'],
     ['shard missing', () => { const target = makeFolder({ shards: 3 }); unlinkSync(path.join(target, 'model-00002-of-00003.safetensors')); return target; }, 'FILE_NOT_FOUND', 'model-00002-of-00003.safetensors'],
     ['tensor missing from its shard', () => editJson(makeFolder({ shards: 2 }), INDEX, (json) => void (json.weight_map[Q_PROJ] = 'model-00002-of-00002.safetensors')), 'INVALID_CHECKPOINT', Q_PROJ],

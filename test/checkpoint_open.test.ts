@@ -244,7 +244,7 @@ describe('GGUF metadata', () => {
     const decoded = (value: GgufValue) => (value instanceof EncodedStrings ? [...value] : value);
     expect([...gguf.metadata.values()].map(decoded)).toEqual([
       255, -1, 65535, -2, 2 ** 32 - 1, -3, 0.5, true, 'zwölf ▁', Number.MAX_SAFE_INTEGER, 2n ** 64n - 1n, -4, 0.1,
-      [1, 2], Int32Array.of(-1, 2), Uint32Array.of(7), Float32Array.of(0.25), [1n], [true, false], ['', 'zwölf'], [[-5], [6]], [], 64,
+      Uint8Array.of(1, 2), Int32Array.of(-1, 2), Uint32Array.of(7), Float32Array.of(0.25), BigUint64Array.of(1n), [true, false], ['', 'zwölf'], [Int16Array.of(-5), Uint8Array.of(6)], Float64Array.of(), 64,
     ]);
   });
 

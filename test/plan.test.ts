@@ -185,11 +185,11 @@ describe('files', () => {
     expect(resolvePlan(path.join(folder, 'model'), 16)).toEqual(resolvePlan('P2-S4-E12', 16));
   });
 
-  it('says where a file is not JSON', () => {
+  it('says where a file is not valid JSON', () => {
     const error = refusal(write('broken.json', '{\n  "groups": [[4, 5]\n}'));
     expect(error).toMatchObject({ code: 'INVALID_PLAN', message: expect.stringContaining('line 3, column 1') });
-    expect(refusal(write('empty.json', '')).message).toContain('not JSON');
-    expect(refusal('{"groups": [[4').message).toContain('not JSON');
+    expect(refusal(write('empty.json', '')).message).toContain('not valid JSON');
+    expect(refusal('{"groups": [[4').message).toContain('not valid JSON');
   });
 
   it('names the file in what it refuses', () => {
@@ -243,7 +243,8 @@ describe('formatting', () => {
     ['the end of the last group', 'P2-S4-E9', 'P2-D0-S4-E8'],
     ['no shorthand for a gap between groups', { groups: [[4, 5], [8, 9]] }, undefined],
     ['no shorthand for uneven groups', { groups: [[4, 5], [6, 7, 8]] }, undefined],
-    ['no shorthand for the official mode', { groups: [[4, 5]], bypass: 1, bypassMode: 'official' }, undefined],
+    ['the official mode', { groups: [[4, 5]], bypass: 1, bypassMode: 'official' }, 'P2-D1-S4-E6-official'],
+    ['the mode of a published name', 'LLaMA-7B-S4-E6-P2-D1', 'P2-D1-S4-E6-official'],
     ['no shorthand for an adapter', { groups: [[4, 5]], adapter: 'a' }, undefined],
   ])('writes %s', (_, input, text) => {
     expect(planShorthand(resolvePlan(input, 16))).toBe(text);

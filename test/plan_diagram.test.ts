@@ -33,6 +33,7 @@ describe('describePlan', () => {
     expect(words).toContain('23 stages instead of 32: 115 phases instead of 160 (28 % fewer');
     expect(words).toContain('9 groups (12-13, 14-15, 16-17 … 28-29) of 32 layers');
     expect(words).toContain('the other 14 layers run alone');
+    expect(words).toContain('Bypass distance 1, mode paper: each');
     expect(words).toContain('attention output of up to 1 earlier layer of its group');
     expect(words).toContain('compare perplexity');
   });
@@ -43,6 +44,7 @@ describe('describePlan', () => {
 
   it('tells the official mode and the adapter', () => {
     const words = describePlan(resolvePlan({ groups: [[1, 2]], bypass: 1, bypassMode: 'official', adapter: 'tuned' }, 4));
+    expect(words).toContain('mode official');
     expect(words).toContain('added to the residual a second time');
     expect(words).toContain('The adapter tuned is there');
   });
@@ -52,6 +54,7 @@ describe('planSummary', () => {
   it('is the shorthand where there is one, and short where there is none', () => {
     expect(planSummary(resolvePlan('s4-e12-p2', 16))).toBe('P2-D0-S4-E12');
     expect(planSummary(resolvePlan({ groups: [[4, 5]], adapter: 'a' }, 16))).toBe('P2-D0-S4-E6 + adapter');
+    expect(planSummary(resolvePlan('LLaMA-7B-S4-E12-P2-D1', 16))).toBe('P2-D1-S4-E12-official');
     expect(planSummary(resolvePlan({ groups: [[4, 5], [8, 9]], bypass: 1, bypassMode: 'official' }, 16))).toBe('2 groups in 4-9, D1 official');
   });
 });

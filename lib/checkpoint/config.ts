@@ -64,10 +64,12 @@ function readArchitecture(fields: Fields): Architecture {
 }
 
 function refuseUnsupported(fields: Fields, architecture: Architecture): void {
-  const quantization = fields.object('quantization_config');
-  if (quantization) {
-    const method = quantization.raw('quant_method');
-    throw fields.unsupported(`says the weights are quantized with ${show(method ?? 'an unnamed method')}; F32, F16 and BF16 are supported in this format, and quantized weights as .gguf`);
+  for (const key of ['quantization', 'quantization_config']) {
+    const quantization = fields.object(key);
+    if (!quantization) continue;
+    // MLX writes both, and names no method.
+    const method = quantization.has('quant_method') ? show(quantization.raw('quant_method')) : quantization.has('group_size') ? 'MLX' : 'an unnamed method';
+    throw fields.unsupported(`says the weights are quantized with ${method}; F32, F16 and BF16 are supported in this format, and quantized weights as .gguf`);
   }
   const activation = fields.string('hidden_act', 'silu');
   if (activation !== 'silu' && activation !== 'swish') throw fields.unsupported(`has "hidden_act": ${show(activation)}; "silu" is supported`);

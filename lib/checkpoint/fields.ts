@@ -78,7 +78,7 @@ function within(value: number, range: Range): boolean {
 
 /** A value in an error message, cut to a readable length. */
 export function show(value: unknown): string {
-  const text = typeof value === 'bigint' ? String(value) : Object(value) === value ? kindOf(value as object) : (JSON.stringify(value) ?? 'undefined');
+  const text = typeof value === 'bigint' || typeof value === 'number' ? String(value) : Object(value) === value ? kindOf(value as object) : (JSON.stringify(value) ?? 'undefined');
   return text.length > 80 ? `${text.slice(0, 80)}…` : text;
 }
 

@@ -1,6 +1,7 @@
 import { CqilError } from '../errors.js';
 import { ByteReader } from './byte_reader.js';
 import { show } from './fields.js';
+import { MAX_TENSORS } from './safetensors.js';
 import type { GgufArray, GgufValue } from './types.js';
 
 /** One entry of a GGUF file's tensor table, as it stands in the file. */
@@ -51,6 +52,8 @@ const MIN_TENSOR_BYTES = 8 + 1 + 4 + 8 + 4 + 8; // name, dimension count, one di
 // Far above any real header (a 256k vocabulary takes about 12 MB), and low enough that a hostile one cannot exhaust memory.
 const MAX_HEADER_BYTES = 128 * 2 ** 20;
 const MAX_ARRAY_ELEMENTS = 2 ** 24;
+const MAX_ARRAYS = 2 ** 16;
+const MAX_ENTRIES = 2 ** 16;
 const MAX_NAME_BYTES = 65535;
 const ARRAY_HEAD_BYTES = 4 + 8; // element type, length
 const HEAD_BYTES = 4 + 4 + 8 + 8; // magic, version, two counts
@@ -75,6 +78,8 @@ export async function readGguf(file: string): Promise<GgufFile> {
 
 class HeaderParser {
   private elements = 0;
+  /** Inside other arrays. */
+  private arrays = 0;
 
   constructor(private readonly reader: ByteReader) {}
 
@@ -86,6 +91,8 @@ class HeaderParser {
     this.checkVersion(version);
     const tensorCount = reader.count('tensors', MIN_TENSOR_BYTES);
     const entryCount = reader.count('metadata entries', MIN_ENTRY_BYTES);
+    if (tensorCount > MAX_TENSORS) throw reader.invalid(`announces ${tensorCount} tensors; at most ${MAX_TENSORS} are expected`);
+    if (entryCount > MAX_ENTRIES) throw reader.invalid(`announces ${entryCount} metadata entries; at most ${MAX_ENTRIES} are expected`);
 
     const metadata = new Map<string, GgufValue>();
     for (let i = 0; i < entryCount; i++) {
@@ -130,13 +137,13 @@ class HeaderParser {
     const name = reader.name(MAX_NAME_BYTES, 'a tensor name');
     const shown = show(name);
     const dimensions = reader.u32(`the dimension count of ${shown}`);
-    if (dimensions < 1 || dimensions > MAX_DIMENSIONS) throw reader.invalid(`says that tensor ${shown} has ${dimensions} dimensions, not 1 to ${MAX_DIMENSIONS}`);
+    if (dimensions > MAX_DIMENSIONS) throw reader.invalid(`says that tensor ${shown} has ${dimensions} dimensions; at most ${MAX_DIMENSIONS} are expected`);
     const shape: number[] = [];
     let elements = 1;
     for (let i = 0; i < dimensions; i++) {
       const size = reader.size64(`a dimension of ${shown}`);
       elements *= size;
-      if (size < 1 || elements > Number.MAX_SAFE_INTEGER) throw reader.invalid(`says that dimension ${i} of tensor ${shown} is ${size}`);
+      if (elements > Number.MAX_SAFE_INTEGER) throw reader.invalid(`says that dimension ${i} of tensor ${shown} is ${size}`);
       shape.unshift(size);
     }
     const type = reader.u32(`the type of ${shown}`);
@@ -156,7 +163,7 @@ class HeaderParser {
       case ValueType.Uint32: return reader.u32(what);
       case ValueType.Int32: return reader.view(4, what).getInt32(0, true);
       case ValueType.Float32: return reader.view(4, what).getFloat32(0, true);
-      case ValueType.Bool: return this.bool(reader.view(1, what).getUint8(0), key);
+      case ValueType.Bool: return reader.view(1, what).getUint8(0) !== 0;
       case ValueType.String: return reader.string(what);
       case ValueType.Array: return this.array(key, depth);
       case ValueType.Uint64: return exactNumber(reader.view(8, what).getBigUint64(0, true));
@@ -179,6 +186,8 @@ class HeaderParser {
     if (type === ValueType.String) return reader.strings(length, what);
     if (type === ValueType.Array) {
       if (depth >= MAX_NESTING) throw reader.invalid(`nests arrays more than ${MAX_NESTING} deep in ${what}`);
+      this.arrays += length;
+      if (this.arrays > MAX_ARRAYS) throw reader.invalid(`has more than ${MAX_ARRAYS} arrays inside arrays in its metadata`);
       const arrays: GgufArray[] = [];
       for (let i = 0; i < length; i++) {
         await reader.reach(ARRAY_HEAD_BYTES);
@@ -186,35 +195,29 @@ class HeaderParser {
       }
       return arrays;
     }
-    return this.numbers(type, await reader.take(length * minBytes, what), length, key);
-  }
-
-  private numbers(type: number, data: DataView, length: number, key: string): GgufArray {
-    const from = <T>(read: (index: number) => T): T[] => Array.from({ length }, (_, i) => read(i));
-    // A vocabulary has arrays of these, as long as itself: copied whole, as all that the engine runs on is little-endian too.
-    const copied = () => new Uint8Array(data.buffer, data.byteOffset, data.byteLength).slice().buffer;
-    switch (type) {
-      case ValueType.Uint8: return from((i) => data.getUint8(i));
-      case ValueType.Int8: return from((i) => data.getInt8(i));
-      case ValueType.Uint16: return from((i) => data.getUint16(2 * i, true));
-      case ValueType.Int16: return from((i) => data.getInt16(2 * i, true));
-      case ValueType.Uint32: return new Uint32Array(copied());
-      case ValueType.Int32: return new Int32Array(copied());
-      case ValueType.Float32: return new Float32Array(copied());
-      case ValueType.Bool: return from((i) => this.bool(data.getUint8(i), key));
-      case ValueType.Uint64: return from((i) => data.getBigUint64(8 * i, true));
-      case ValueType.Int64: return from((i) => data.getBigInt64(8 * i, true));
-      default: return from((i) => data.getFloat64(8 * i, true));
-    }
-  }
-
-  private bool(byte: number, key: string): boolean {
-    if (byte > 1) throw this.reader.invalid(`has the byte ${byte} where ${show(key)} is a boolean, 0 or 1`);
-    return byte === 1;
+    return numbers(type, await reader.take(length * minBytes, what));
   }
 
   private unknownType(type: number, key: string): CqilError {
     return this.reader.invalid(`gives ${show(key)} the unknown value type ${type}`);
+  }
+}
+
+/** Copied whole, since what is viewed moves on; all that the engine runs on is little-endian too. */
+function numbers(type: ValueType, { buffer, byteOffset, byteLength }: DataView): GgufArray {
+  const bytes = new Uint8Array(buffer, byteOffset, byteLength).slice();
+  switch (type) {
+    case ValueType.Uint8: return bytes;
+    case ValueType.Int8: return new Int8Array(bytes.buffer);
+    case ValueType.Uint16: return new Uint16Array(bytes.buffer);
+    case ValueType.Int16: return new Int16Array(bytes.buffer);
+    case ValueType.Uint32: return new Uint32Array(bytes.buffer);
+    case ValueType.Int32: return new Int32Array(bytes.buffer);
+    case ValueType.Float32: return new Float32Array(bytes.buffer);
+    case ValueType.Bool: return Array.from(bytes, (byte) => byte !== 0);
+    case ValueType.Uint64: return new BigUint64Array(bytes.buffer);
+    case ValueType.Int64: return new BigInt64Array(bytes.buffer);
+    default: return new Float64Array(bytes.buffer);
   }
 }
 

@@ -53,13 +53,13 @@ async function readParts(file: string): Promise<Part[]> {
   const given: Part = { ...(await readGguf(file)), path: file };
   const count = partCount(given);
   if (count <= 1) return [given];
-  const match = /^(.*)-(\d{5})-of-(\d{5})\.gguf$/s.exec(path.basename(file));
+  const match = /^(.*)-(\d{5})-of-(\d{5})(\.gguf)$/is.exec(path.basename(file));
   if (!match || Number(match[3]) !== count) {
     throw new CqilError('INVALID_CHECKPOINT', `${file} is one of ${count} parts of a split model; a name ending in -00001-of-${number5(count)}.gguf is expected.`);
   }
   const parts: Part[] = [];
   for (let index = 0; index < count; index++) {
-    const partPath = path.join(path.dirname(file), `${match[1]}-${number5(index + 1)}-of-${match[3]}.gguf`);
+    const partPath = path.join(path.dirname(file), `${match[1]}-${number5(index + 1)}-of-${match[3]}${match[4]}`);
     const part = partPath === file ? given : { ...(await readGguf(partPath)), path: partPath };
     const number = new Fields((key) => part.metadata.get(key), partPath).integer('split.no', { min: 0, max: 65535 });
     if (number !== index || partCount(part) !== count) {

@@ -38,6 +38,8 @@ const YARN_DEFAULTS: Record<string, number[]> = {
  */
 export function ggufConfig(gguf: Pick<GgufFile, 'metadata' | 'tensors'>, ropeDivisors: Float32Array | undefined, source: string): ConfiguredModel {
   const general = new Fields((key) => gguf.metadata.get(key), source);
+  const kind = general.string('general.type', 'model');
+  if (kind !== 'model') throw general.unsupported(`is a GGUF file of type ${show(kind)}${kind === 'adapter' ? '; adapters are supported as PEFT folders' : ''}; a whole model is expected`);
   const name = general.string('general.architecture');
   const family = Object.hasOwn(ARCHITECTURES, name) ? ARCHITECTURES[name]! : undefined;
   if (!family) throw general.unsupported(`holds a model of architecture ${show(name)}; supported are ${Object.keys(ARCHITECTURES).join(', ')}`);

@@ -1,34 +1,52 @@
 import { stat } from 'node:fs/promises';
 import path from 'node:path';
 import { CqilError } from '../errors.js';
+import { pathOf, type Location } from '../location.js';
 import { ByteReader } from './byte_reader.js';
 import { GGUF_MAGIC } from './gguf.js';
 import { openGguf } from './gguf_checkpoint.js';
 import { openHuggingFace } from './huggingface.js';
 import { readError } from './read_file.js';
 import type { Checkpoint } from './types.js';
+import { isIndex } from './weight_files.js';
+
+/** JSON files of a Hugging Face folder that each of its models shares: given one of them, the folder is meant. */
+const FOLDER_FILES = ['config.json', 'generation_config.json', 'tokenizer.json', 'tokenizer_config.json', 'special_tokens_map.json'];
 
 /**
- * Opens a model on disk: a Hugging Face folder (or a .safetensors or .json file in one) or a .gguf file (or one part of a
- * split set). Reads headers and configuration only, no weights. What a file is shows in its first bytes, not in its name.
- * Throws FILE_NOT_FOUND, INVALID_CHECKPOINT, UNSUPPORTED_MODEL or INVALID_TOKENIZER.
+ * Opens a model on disk: a Hugging Face folder, a .safetensors file or an index in one, or a .gguf file (or one part of a split set of
+ * either kind). Reads headers and configuration only, no weights. What a file is shows in its first bytes, not in its name.
+ * Throws INVALID_ARGUMENT, FILE_NOT_FOUND, INVALID_CHECKPOINT, UNSUPPORTED_MODEL or INVALID_TOKENIZER.
  */
-export async function openCheckpoint(location: string): Promise<Checkpoint> {
-  const absolute = path.resolve(location);
+export async function openCheckpoint(location: Location): Promise<Checkpoint> {
+  const absolute = path.resolve(pathOf(location, 'The path of the model'));
   if (await isFolder(absolute)) return openHuggingFace(absolute);
+  const [folder, name] = [path.dirname(absolute), path.basename(absolute)];
   switch (await sniff(absolute)) {
     case 'gguf':
       return openGguf(absolute);
     case 'safetensors':
+      if (/^adapter/i.test(name)) throw isAdapter(absolute);
+      return openHuggingFace(folder, name);
     case 'json':
-      return openHuggingFace(path.dirname(absolute));
-    case 'pytorch':
+      if (isIndex(name)) return openHuggingFace(folder, name);
+      if (FOLDER_FILES.includes(name)) return openHuggingFace(folder);
+      if (name === 'adapter_config.json') throw isAdapter(absolute);
+      throw new CqilError('INVALID_CHECKPOINT', `${absolute} is JSON but no index of weights; a Hugging Face model folder, a .safetensors or a .gguf file is expected.`);
+    case 'zip':
+      if (/\.npz$/i.test(name)) throw new CqilError('UNSUPPORTED_MODEL', `${absolute} is an MLX file of weights; convert it to safetensors with Hugging Face's names, or GGUF.`);
+      throw new CqilError('UNSUPPORTED_MODEL', `${absolute} is a PyTorch file; convert it to safetensors or GGUF.`);
+    case 'pickle':
       throw new CqilError('UNSUPPORTED_MODEL', `${absolute} is a PyTorch file; convert it to safetensors or GGUF.`);
     case 'ggml':
       throw new CqilError('UNSUPPORTED_MODEL', `${absolute} is of a GGML format older than GGUF; convert it to GGUF.`);
     default:
       throw new CqilError('INVALID_CHECKPOINT', `${absolute} is no model file; a Hugging Face model folder or a .gguf file is expected.`);
   }
+}
+
+function isAdapter(file: string): CqilError {
+  return new CqilError('INVALID_CHECKPOINT', `${file} belongs to an adapter; a whole model is expected, and the adapter's folder as "adapter" of a plan.`);
 }
 
 async function isFolder(location: string): Promise<boolean> {
@@ -42,9 +60,9 @@ async function isFolder(location: string): Promise<boolean> {
   throw new CqilError('INVALID_CHECKPOINT', `${location} is neither a file nor a folder; a Hugging Face model folder or a .gguf file is expected.`);
 }
 
-type FileKind = 'gguf' | 'safetensors' | 'json' | 'pytorch' | 'ggml' | 'unknown';
+type FileKind = 'gguf' | 'safetensors' | 'json' | 'zip' | 'pickle' | 'ggml' | 'unknown';
 
-const ZIP_MAGIC = 0x04034b50; // PyTorch's files are zip archives
+const ZIP_MAGIC = 0x04034b50; // PyTorch's files are zip archives, and NumPy's
 const OLD_GGML_MAGICS = [0x67676d6c, 0x67676d66, 0x67676a74]; // "ggml", "ggmf", "ggjt"
 const OPENING_BRACE = 0x7b;
 const PICKLE_PROTOCOL = 0x80;
@@ -56,14 +74,14 @@ async function sniff(file: string): Promise<FileKind> {
     const start = await reader.take(9, 'the magic');
     const magic = start.getUint32(0, true);
     if (magic === GGUF_MAGIC) return 'gguf';
-    if (magic === ZIP_MAGIC) return 'pytorch';
+    if (magic === ZIP_MAGIC) return 'zip';
     if (OLD_GGML_MAGICS.includes(magic)) return 'ggml';
     // Safetensors: 8 bytes of header length, then the header's JSON.
     if (start.getUint8(8) === OPENING_BRACE && start.getUint32(4, true) === 0) return 'safetensors';
     const first = start.getUint8(0);
-    if (first === PICKLE_PROTOCOL) return 'pytorch';
-    const isJson = first === OPENING_BRACE || /^\s*\{/.test(String.fromCharCode(...new Uint8Array(start.buffer, start.byteOffset, 9)));
-    return isJson ? 'json' : 'unknown';
+    if (first === PICKLE_PROTOCOL) return 'pickle';
+    const text = Buffer.from(start.buffer, start.byteOffset, 9).toString('utf8');
+    return /^\ufeff?\s*\{/.test(text) ? 'json' : 'unknown';
   } finally {
     await reader.close();
   }

@@ -1,8 +1,11 @@
 import { open, stat, type FileHandle } from 'node:fs/promises';
 import { CqilError, type ErrorCode } from '../errors.js';
+import { countContainers, utf8Text, parseJson } from '../json.js';
 
 // Far above any real configuration or tokenizer (the largest take about 30 MB).
 const MAX_TEXT_BYTES = 256 * 2 ** 20;
+// Arrays and objects: far above any real configuration, and few enough to be parsed in a fifth of a second.
+const MAX_CONTAINERS = 2 ** 18;
 
 /** What a failed file-system call means to the caller: FILE_NOT_FOUND, with the system's own reason. */
 export function readError(path: string, cause: unknown): CqilError {
@@ -22,13 +25,18 @@ export async function openFile(path: string): Promise<{ handle: FileHandle; size
   }
 }
 
-/** A UTF-8 file's text, or undefined where there is no such path. Other failures throw FILE_NOT_FOUND, oversize INVALID_CHECKPOINT. */
-export async function readText(path: string): Promise<string | undefined> {
+/** A UTF-8 file's text, or undefined where there is no such path. Other failures throw FILE_NOT_FOUND, text that is too long or none `code`. */
+export async function readText(path: string, code: ErrorCode = 'INVALID_CHECKPOINT'): Promise<string | undefined> {
+  const bytes = await readBytes(path, code);
+  return bytes && utf8Text(bytes, path, code);
+}
+
+async function readBytes(path: string, code: ErrorCode): Promise<Buffer | undefined> {
   if (!(await exists(path))) return undefined;
   const { handle, size } = await openFile(path);
   try {
-    if (size > MAX_TEXT_BYTES) throw new CqilError('INVALID_CHECKPOINT', `${path} is ${size} bytes long; at most ${MAX_TEXT_BYTES} are expected.`);
-    return await handle.readFile('utf8');
+    if (size > MAX_TEXT_BYTES) throw new CqilError(code, `${path} is ${size} bytes long; at most ${MAX_TEXT_BYTES} are expected.`);
+    return await handle.readFile();
   } catch (cause) {
     throw cause instanceof CqilError ? cause : readError(path, cause);
   } finally {
@@ -46,17 +54,19 @@ async function exists(path: string): Promise<boolean> {
   }
 }
 
-/** A parsed JSON file, or undefined where there is no such file. Throws `code` where it is not JSON. */
-export async function readJson(path: string, code: ErrorCode = 'INVALID_CHECKPOINT'): Promise<unknown> {
-  const text = await readText(path);
-  return text === undefined ? undefined : parseJson(text, path, code);
+/**
+ * A parsed JSON file, or undefined where there is no such file. Throws `code` where it is not JSON, or holds more than `most` arrays and
+ * objects.
+ */
+export async function readJson(path: string, code: ErrorCode = 'INVALID_CHECKPOINT', most = MAX_CONTAINERS): Promise<unknown> {
+  const bytes = await readBytes(path, code);
+  if (bytes === undefined) return undefined;
+  expectFewContainers(bytes, path, code, most);
+  return parseJson(utf8Text(bytes, path, code), path, code);
 }
 
-/** Parses JSON; `source` names it in the error thrown when it is malformed. */
-export function parseJson(text: string, source: string, code: ErrorCode = 'INVALID_CHECKPOINT'): unknown {
-  try {
-    return JSON.parse(text);
-  } catch (cause) {
-    throw new CqilError(code, `${source} is not valid JSON: ${(cause as Error).message}`, { cause });
-  }
+/** Throws `code` for JSON that holds more than `most` arrays and objects, before it is parsed. */
+export function expectFewContainers(bytes: Uint8Array, source: string, code: ErrorCode, most: number): void {
+  // Most files are too short to hold so many.
+  if (bytes.length > 2 * most && countContainers(bytes) > most) throw new CqilError(code, `${source} holds more than ${most} arrays and objects; far fewer are expected.`);
 }

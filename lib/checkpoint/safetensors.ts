@@ -1,7 +1,8 @@
 import { CqilError } from '../errors.js';
+import { parseJson } from '../json.js';
 import { ByteReader } from './byte_reader.js';
 import { show } from './fields.js';
-import { parseJson } from './read_file.js';
+import { expectFewContainers } from './read_file.js';
 import type { StoredTensor } from './tensor_table.js';
 
 /** The header of a .safetensors file; no weight is read. */
@@ -13,6 +14,8 @@ export interface SafetensorsFile {
 
 // The format's own limit.
 const MAX_HEADER_BYTES = 100_000_000;
+/** Far above any real model. A tensor is an object with two arrays. */
+export const MAX_TENSORS = 2 ** 17;
 
 // Bits, because the format has types narrower than a byte. A type that is not listed is left to whoever needs that tensor.
 const TYPE_BITS = new Map<unknown, number>([
@@ -33,7 +36,7 @@ interface HeaderEntry {
  */
 export async function readSafetensors(path: string): Promise<SafetensorsFile> {
   const { text, fileSize } = await readHeader(path);
-  const header = parseJson(text, `the header of ${path}`);
+  const header = parseJson(text, `The header of ${path}`, 'INVALID_CHECKPOINT');
   if (typeof header !== 'object' || header === null || Array.isArray(header)) throw invalid(path, `has a header that is ${show(header)}, not a JSON object`);
 
   const dataStart = 8 + Buffer.byteLength(text);
@@ -62,6 +65,7 @@ async function readHeader(path: string): Promise<{ text: string; fileSize: numbe
     const length = reader.size64('the header length');
     const view = await reader.take(length, 'the header');
     const bytes = new Uint8Array(view.buffer, view.byteOffset, length);
+    expectFewContainers(bytes, `The header of ${path}`, 'INVALID_CHECKPOINT', 3 * MAX_TENSORS);
     try {
       return { text: new TextDecoder('utf-8', { fatal: true, ignoreBOM: true }).decode(bytes), fileSize: reader.size };
     } catch (cause) {

@@ -34,14 +34,16 @@ export function tensorTable(stored: readonly StoredTensor[], files: readonly Sto
   for (const tensor of stored) {
     const path = files[tensor.file]!.path;
     const named = read(tensor.name);
+    const empty = tensor.shape.includes(0);
     if (named.kind === 'irrelevant') continue;
     if (named.kind === 'unknown-in-layer') {
+      if (empty) continue;
       throw new CqilError('UNSUPPORTED_MODEL', `${path} has the tensor ${show(tensor.name)}, which no layer of architecture ${config.architecture} has.`);
     }
     const want = expected.get(keyOf(named));
     if (!want) {
       // As in transformers, tied embeddings win over an output projection that was stored all the same.
-      if (named.role === 'output') continue;
+      if (named.role === 'output' || empty) continue;
       throw invalid(path, `has the tensor ${show(tensor.name)}, which its configuration (${config.nLayers} layers) does not provide for`);
     }
     const twin = found.get(keyOf(named));

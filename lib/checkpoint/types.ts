@@ -95,7 +95,9 @@ export type TokenizerSource =
   | { kind: 'none'; reason: string };
 
 export type GgufValue = number | bigint | boolean | string | GgufArray;
-export type GgufArray = GgufStrings | number[] | bigint[] | boolean[] | Float32Array | Int32Array | Uint32Array | GgufArray[];
+export type GgufArray =
+  | GgufStrings | number[] | boolean[] | GgufArray[]
+  | Uint8Array | Int8Array | Uint16Array | Int16Array | Uint32Array | Int32Array | Float32Array | Float64Array | BigUint64Array | BigInt64Array;
 
 /** Strings of a GGUF file, decoded whenever they are asked for: a vocabulary takes longer to decode than the rest of a header to read. */
 export interface GgufStrings extends Iterable<string> {
@@ -105,9 +107,11 @@ export interface GgufStrings extends Iterable<string> {
 /** A model on disk: its shape and where each tensor lies. No weight is read. */
 export interface Checkpoint {
   format: 'huggingface' | 'gguf';
-  /** The path as given, made absolute. */
+  /** The path as given, made absolute; the folder, where one of its configurations was given. */
   path: string;
   config: ModelConfig;
+  /** The fields of config.json that hold a plan, where it has any, as `resolvePlan` takes them, and its path. */
+  plan?: { file: string; fields: Record<string, unknown> };
   files: string[];
   /** Every tensor the engine needs, each once; checked against `config` and the files' sizes. */
   tensors: TensorInfo[];

@@ -5,18 +5,18 @@ import { kvBytesPerPosition } from '../kv_cache.js';
 import { barriersPerToken, modelBytes } from '../latency/work.js';
 import { aloneBytes, describeMachine, measureBandwidth } from '../machine.js';
 import type { Execution } from '../native.js';
-import { resolvePlan } from '../plan.js';
 import { planSummary } from '../plan_diagram.js';
 import { printJson, type Io } from './io.js';
 import { weightBytesPerToken } from './memory.js';
 import { addBackendOptions, addJsonOption, addModelArgument, EXECUTIONS, integer, PLAN_HELP, repeatable, repeatableChoice } from './options.js';
+import { bypassModeOption, readPlan, type PlanOptions } from './plan_option.js';
 import { planForJson } from './plan_value.js';
 import { Progress } from './progress.js';
 import { formatBytes, formatTable } from './table.js';
 import { addSyntheticOptions, openTimedCheckpoint, openTimedModel, type TimedModelOptions } from './timed_model.js';
 import { timeContenders, type Contender, type Timing, type Workload } from './timing.js';
 
-interface Options extends TimedModelOptions, Workload {
+interface Options extends TimedModelOptions, PlanOptions, Workload {
   plan?: string[];
   execution?: Execution[];
 }
@@ -28,6 +28,7 @@ export function addBench(program: Command, io: Io): void {
   const command = program.command('bench').description('time plans against each other on one model, in interleaved rounds');
   addModelArgument(command)
     .option('--plan <plan>', `${PLAN_HELP}; may be given several times (default: sequential)`, repeatable)
+    .addOption(bypassModeOption())
     .option('--execution <mode>', 'how the layers of a group run: auto, wide, lanes or persistent; may be given several times (default: auto)', repeatableChoice(EXECUTIONS))
     .option('--prompt-tokens <n>', 'tokens of the prompt', integer(1, 1 << 20), 128)
     .option('--tokens <n>', 'tokens to decode after it', integer(1, 1 << 20), 64)
@@ -43,7 +44,7 @@ async function bench(path: string | undefined, options: Options, io: Io): Promis
     throw new CqilError('INVALID_ARGUMENT', `--prompt-tokens and --tokens make ${context} positions, expected at most the model's context length, ${config.contextLength}.`);
   }
   const contenders: Contender[] = (options.plan ?? ['sequential']).flatMap((plan) =>
-    (options.execution ?? ['auto']).map((execution) => ({ plan: resolvePlan(plan, config.nLayers), execution })),
+    (options.execution ?? ['auto']).map((execution) => ({ plan: readPlan(plan, config.nLayers, options, io), execution })),
   );
   const adapted = contenders.find(({ plan }) => plan.adapter !== undefined);
   if (adapted && options.synthetic !== undefined) throw randomWithAdapter(adapted.plan.adapter!);

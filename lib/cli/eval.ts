@@ -18,11 +18,12 @@ import { printJson, type Io } from './io.js';
 import { machineOf, machineSummary } from './machine.js';
 import { openModel } from './open_model.js';
 import { addJsonOption, addModelArgument, addPlacementOptions, integer, PLAN_HELP, repeatable, type PlacementOptions } from './options.js';
+import { bypassModeOption, readPlan, type PlanOptions } from './plan_option.js';
 import { planForJson } from './plan_value.js';
 import { Progress } from './progress.js';
 import { readTextFile, type TextFile } from './text_file.js';
 
-interface Options extends PlacementOptions {
+interface Options extends PlacementOptions, PlanOptions {
   plan?: string[];
   file?: string;
   window?: number;
@@ -39,6 +40,7 @@ export function addEval(program: Command, io: Io): void {
   const command = program.command('eval').description('measure what plans cost in quality: on a text, and on tasks');
   addModelArgument(command)
     .option('--plan <plan>', `${PLAN_HELP}; may be given several times, and sequential is always measured too`, repeatable)
+    .addOption(bypassModeOption())
     .option('--file <path>', 'a text, UTF-8: perplexity, and how far each plan is from sequential')
     .option('--window <n>', `tokens per window (default: the model's context length, at most ${LONGEST_DEFAULT_WINDOW})`, integer(2, 1 << 24))
     .addOption(new Option('--protocol <name>', 'which tokens of the text are scored').choices(PROTOCOLS).default('gptq'))
@@ -61,8 +63,8 @@ async function evaluate(path: string | undefined, options: Options, io: Io): Pro
     tasks.push({ ...parseTask(questions, file), sha256 });
   }
   const checkpoint = await openCheckpoint(path ?? shippedModelPath());
-  await using model = await openModel(path, { ...options, plan: undefined }, io);
-  const plans = withBaseline((options.plan ?? []).map((plan) => resolvePlan(plan, model.config.nLayers)), model.config.nLayers);
+  await using model = await openModel(path, { ...options, plan: undefined, plans: options.plan }, io);
+  const plans = withBaseline((options.plan ?? []).map((plan) => readPlan(plan, model.config.nLayers, options, io)), model.config.nLayers);
   const source = { path: checkpoint.path, fingerprint: await fingerprint(checkpoint) };
   const progress = new Progress(io, options.json);
   let resume: ResumeFile | undefined;

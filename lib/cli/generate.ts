@@ -6,9 +6,10 @@ import type { Model } from '../model.js';
 import { printJson, readStdin, type Io } from './io.js';
 import { openModel } from './open_model.js';
 import { addJsonOption, addModelArgument, addPlacementOptions, decimal, integer, integerList, PLAN_HELP, repeatable, type PlacementOptions } from './options.js';
+import { bypassModeOption, type PlanOptions } from './plan_option.js';
 import { planForJson } from './plan_value.js';
 
-interface Options extends PlacementOptions {
+interface Options extends PlacementOptions, PlanOptions {
   prompt?: string;
   tokenIds?: number[];
   chat?: boolean;
@@ -36,6 +37,7 @@ export function addGenerate(program: Command, io: Io): void {
     .addOption(new Option('--chat', "put the prompt into the model's chat template as a user message").conflicts('tokenIds'))
     .option('-n, --max-tokens <n>', 'tokens to generate at most', integer(1, 1 << 24), 128)
     .option('--plan <plan>', PLAN_HELP)
+    .addOption(bypassModeOption())
     .option('--context <n>', "positions to make room for at most (default: the model's context length)", integer(1, 1 << 24))
     .option('--temperature <t>', 'randomness; 0 always takes the likeliest token (default: 0.8)', decimal(0, 100))
     .option('--top-k <n>', 'choose among the n likeliest tokens; 0: all (default: 40)', integer(0, 1 << 24))

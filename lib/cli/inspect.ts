@@ -3,21 +3,23 @@ import { chooseActivations, roundedShare, type ActivationsChoice } from '../acti
 import { mergedBytes, openLora } from '../checkpoint/lora.js';
 import { openCheckpoint } from '../checkpoint/open.js';
 import type { TensorInfo } from '../checkpoint/types.js';
+import { CqilError } from '../errors.js';
 import { chooseKvCache, KV_CACHES, kvBytesPerPosition, type KvCacheChoice } from '../kv_cache.js';
 import { shippedModelPath } from '../load.js';
 import { describeMachine } from '../machine.js';
 import { compilePlan } from '../model.js';
 import type { Program } from '../native.js';
-import { resolvePlan } from '../plan.js';
 import { describePlan } from '../plan_diagram.js';
+import { publishedPlan, publishedPlanNote } from '../published_plan.js';
 import { printJson, type Io } from './io.js';
 import { weightBytes } from './memory.js';
 import { activationsOption, addJsonOption, addModelArgument, integer, kvCacheOption, PLAN_HELP } from './options.js';
+import { bypassModeOption, readPlan, type PlanOptions } from './plan_option.js';
 import { planForJson } from './plan_value.js';
 import { addSimilarity } from './similarity.js';
 import { formatBytes, formatTable } from './table.js';
 
-interface Options {
+interface Options extends PlanOptions {
   plan?: string;
   context?: number;
   kvCache: KvCacheChoice;
@@ -29,6 +31,7 @@ export function addInspect(program: Command, io: Io): void {
   const command = program.command('inspect').description("show a model's shape, tensors and memory, and the program of a plan, without loading its weights");
   addModelArgument(command)
     .option('--plan <plan>', PLAN_HELP)
+    .addOption(bypassModeOption())
     .option('--context <n>', "positions to count memory for (default: the model's context length)", integer(1, 1 << 24))
     .addOption(kvCacheOption())
     .addOption(activationsOption());
@@ -38,8 +41,10 @@ export function addInspect(program: Command, io: Io): void {
 }
 
 async function inspect(path: string, options: Options, io: Io): Promise<void> {
-  const { format, files, config, tensors } = await openCheckpoint(path);
-  const plan = resolvePlan(options.plan, config.nLayers);
+  const checkpoint = await openCheckpoint(path);
+  const { format, files, config, tensors } = checkpoint;
+  const published = publishedPlan(checkpoint);
+  const plan = readPlan(options.plan ?? 'sequential', config.nLayers, options, io);
   const compiled = compilePlan(config, plan);
   const context = options.context ?? config.contextLength;
   const activations = { format: chooseActivations(options.activations, 'cpu', tensors, describeMachine), bf16Share: roundedShare('bf16', tensors), int8Share: roundedShare('int8', tensors) };
@@ -57,6 +62,7 @@ async function inspect(path: string, options: Options, io: Io): Promise<void> {
       memory,
       activations,
       plan: planForJson(plan),
+      publishedPlan: published === undefined ? null : published.plan instanceof CqilError ? { folder: published.folder, problem: published.plan.message } : { folder: published.folder, plan: planForJson(published.plan) },
       program: compiled,
     });
     return;
@@ -70,7 +76,7 @@ memory: weights ${formatBytes(memory.weights)}, ${adapter > 0 ? `with the adapte
 activations: ${activations.format} on the CPU; int8 applies to ${percent(activations.int8Share)} of the matrices, bf16 to ${percent(activations.bf16Share)}
 
 ${formatTable(['KV cache', 'per position'], KV_CACHES.map((format) => [format, formatBytes(kvPerPositionByFormat[format]!)]))}
-${describePlan(plan)}
+${published ? `${publishedPlanNote(published, `--plan ${published.folder}`)}\n\n` : ''}${describePlan(plan)}
 
 ${formatTable(['phase', 'stage', 'layers'], phaseRows(compiled))}`);
 }

@@ -1,12 +1,17 @@
-import { loadModel } from '../load.js';
+import { openCheckpoint } from '../checkpoint/open.js';
+import { loadModel, shippedModelPath } from '../load.js';
 import type { Model } from '../model.js';
 import type { Execution } from '../native.js';
+import { publishedPlanNote } from '../published_plan.js';
 import type { Io } from './io.js';
 import type { BackendOptions } from './options.js';
+import { noteMode, readPlan, type PlanOptions } from './plan_option.js';
 import { Progress } from './progress.js';
 
-interface OpenOptions extends BackendOptions {
+interface OpenOptions extends BackendOptions, PlanOptions {
   plan?: string;
+  /** Those that the command runs by itself; none where it takes none. */
+  plans?: readonly string[];
   execution?: Execution;
   context?: number;
   json?: boolean;
@@ -14,10 +19,13 @@ interface OpenOptions extends BackendOptions {
 
 /** Loads the model of a command line, with a bar while it loads. */
 export async function openModel(path: string | undefined, options: OpenOptions, io: Io): Promise<Model> {
+  const { plan, bypassMode } = options;
+  // Read before only where its mode is changed, since that takes the model's number of layers.
+  const asked = plan === undefined || bypassMode === undefined ? plan : readPlan(plan, (await openCheckpoint(path ?? shippedModelPath())).config.nLayers, options, io);
   const progress = new Progress(io, options.json);
   try {
-    return await loadModel(path, {
-      plan: options.plan,
+    const model = await loadModel(path, {
+      plan: asked ?? 'sequential',
       backend: options.backend,
       execution: options.execution,
       threads: options.threads,
@@ -27,6 +35,9 @@ export async function openModel(path: string | undefined, options: OpenOptions, 
       signal: io.signal,
       onProgress: ({ loaded, total }) => progress.update('loading', loaded, total),
     });
+    if (plan !== undefined && bypassMode === undefined) noteMode(plan, model.plan, io);
+    if (model.publishedPlan && (plan ?? options.plans) === undefined) io.err(`${publishedPlanNote(model.publishedPlan, `--plan ${model.publishedPlan.folder}`)}\n`);
+    return model;
   } finally {
     progress.stop();
   }

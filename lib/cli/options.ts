@@ -18,7 +18,7 @@ export interface PlacementOptions extends BackendOptions {
   execution: Execution;
 }
 
-export const PLAN_HELP = 'which layers share an input: sequential, P2-D0-S4-E12 (P layers per group, from S up to but without E, bypass D), or a JSON file';
+export const PLAN_HELP = 'which layers share an input: sequential, P2-D0-S4-E12 (P layers per group, from S up to but without E, bypass D; -official at the end: see --bypass-mode), or a JSON file';
 
 /** The model every verb takes. */
 export function addModelArgument(command: Command): Command {

@@ -1,16 +1,17 @@
 import type { Command } from 'commander';
 import { defaultWindow, LONGEST_DEFAULT_WINDOW, measurePerplexity, type Perplexity } from '../eval/perplexity.js';
-import { resolvePlan, type Plan } from '../plan.js';
+import type { Plan } from '../plan.js';
 import { planSummary } from '../plan_diagram.js';
 import { printJson, type Io } from './io.js';
 import { openModel } from './open_model.js';
 import { addJsonOption, addModelArgument, addPlacementOptions, integer, PLAN_HELP, repeatable, type PlacementOptions } from './options.js';
+import { bypassModeOption, readPlan, type PlanOptions } from './plan_option.js';
 import { planForJson } from './plan_value.js';
 import { Progress } from './progress.js';
 import { formatTable } from './table.js';
 import { readText } from './text_file.js';
 
-interface Options extends PlacementOptions {
+interface Options extends PlacementOptions, PlanOptions {
   file: string;
   window?: number;
   plan?: string[];
@@ -22,7 +23,8 @@ export function addPerplexity(program: Command, io: Io): void {
   addModelArgument(command)
     .requiredOption('--file <path>', 'the text, UTF-8')
     .option('--window <n>', `tokens per window (default: the model's context length, at most ${LONGEST_DEFAULT_WINDOW})`, integer(2, 1 << 24))
-    .option('--plan <plan>', `${PLAN_HELP}; may be given several times`, repeatable);
+    .option('--plan <plan>', `${PLAN_HELP}; may be given several times`, repeatable)
+    .addOption(bypassModeOption());
   addJsonOption(addPlacementOptions(command))
     .addHelpText('after', `
 The whole text is tokenised once, with the model's own BOS rule, and cut into windows that do not overlap. Every window starts
@@ -34,8 +36,8 @@ With several plans the JSON document has one row per plan.`)
 
 async function perplexity(path: string | undefined, options: Options, io: Io): Promise<void> {
   const text = await readText(options.file);
-  await using model = await openModel(path, { ...options, plan: undefined }, io);
-  const plans = (options.plan ?? ['sequential']).map((plan) => resolvePlan(plan, model.config.nLayers));
+  await using model = await openModel(path, { ...options, plan: undefined, plans: options.plan }, io);
+  const plans = (options.plan ?? ['sequential']).map((plan) => readPlan(plan, model.config.nLayers, options, io));
   const window = options.window ?? defaultWindow(model);
   const ids = await model.tokenizer.encodeSliced(text, { parseSpecialTokens: false, signal: io.signal });
   const progress = new Progress(io, options.json);

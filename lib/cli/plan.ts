@@ -5,7 +5,7 @@ import { openCheckpoint } from '../checkpoint/open.js';
 import type { Checkpoint } from '../checkpoint/types.js';
 import { CqilError } from '../errors.js';
 import { shippedModelPath } from '../load.js';
-import { countStages, resolvePlan, type Plan } from '../plan.js';
+import { countStages, type Plan } from '../plan.js';
 import { describePlan, drawPlan, planSummary } from '../plan_diagram.js';
 import { formatJson, printJson, type Io } from './io.js';
 import { addBackendOptions, addJsonOption, addModelArgument, integer, PLAN_HELP, type BackendOptions } from './options.js';
@@ -13,11 +13,12 @@ import { checkAdapter, planInFile } from './plan_adapter.js';
 import { addPlanLatency } from './plan_latency.js';
 import { addPlanRecover } from './plan_recover.js';
 import { addPlanSearch } from './plan_search.js';
+import { bypassModeOption, readPlan, type PlanOptions } from './plan_option.js';
 import { planForJson } from './plan_value.js';
 import { formatPredictedTime, predictedTime } from './predicted_time.js';
 import { writeNew } from './write_new.js';
 
-interface Options {
+interface Options extends PlanOptions {
   layers?: number;
   json?: boolean;
 }
@@ -42,16 +43,17 @@ export function addPlan(program: Command, io: Io): void {
     .option('--s <layer>', 'first layer of the grouped range', integer(0, 1024))
     .option('--e <layer>', 'end of the grouped range, not in it', integer(0, 1024))
     .option('--d <n>', 'bypass distance (default: 0)', integer(0, 1024))
+    .addOption(bypassModeOption())
     .option('--adapter <folder>', 'a PEFT LoRA adapter that belongs to the plan')
     .option('-o, --output <file>', 'write there instead of stdout')
     .option('--force', 'overwrite the file');
   addLayersOption(make).action((model: string | undefined, options: MakeOptions) => makePlan(model, options, io));
 
   const check = plan.command('check').description('say whether a plan is sound, and fits a model').argument('<plan>', PLAN_HELP);
-  addLayersOption(addModelArgument(check)).action((spec: string, model: string | undefined, options: Options) => checkPlan(spec, model, options, io));
+  addLayersOption(addModelArgument(check).addOption(bypassModeOption())).action((spec: string, model: string | undefined, options: Options) => checkPlan(spec, model, options, io));
 
   const explain = plan.command('explain').description('show in words and as a diagram what a plan does').argument('<plan>', PLAN_HELP);
-  addLayersOption(addBackendOptions(addModelArgument(explain))).action((spec: string, model: string | undefined, options: Options & BackendOptions) => explainPlan(spec, model, options, io));
+  addLayersOption(addBackendOptions(addModelArgument(explain).addOption(bypassModeOption()))).action((spec: string, model: string | undefined, options: Options & BackendOptions) => explainPlan(spec, model, options, io));
 
   addPlanSearch(plan, io);
   addPlanRecover(plan, io);
@@ -69,7 +71,7 @@ async function makePlan(model: string | undefined, options: MakeOptions, io: Io)
     throw new CqilError('INVALID_ARGUMENT', 'Give either --plan, or --p, --s and --e (and --d if there is a bypass).');
   }
   const spec = options.plan ?? Object.entries({ P: p, D: d, S: s, E: e }).flatMap(([letter, value]) => (value === undefined ? [] : [letter + value])).join('-');
-  const { plan, checkpoint } = await resolveFor(spec, model, options);
+  const { plan, checkpoint } = await resolveFor(spec, model, options, io);
   if (options.adapter !== undefined) plan.adapter = path.resolve(options.adapter);
   await checkAdapter(plan, checkpoint?.config);
   if (output === undefined) return printJson(io, plan);
@@ -79,7 +81,7 @@ async function makePlan(model: string | undefined, options: MakeOptions, io: Io)
 }
 
 async function checkPlan(spec: string, model: string | undefined, options: Options, io: Io): Promise<void> {
-  const { plan, checkpoint } = await resolveFor(spec, model, options);
+  const { plan, checkpoint } = await resolveFor(spec, model, options, io);
   await checkAdapter(plan, checkpoint?.config);
   if (options.json) return printJson(io, plan);
   const whom = model ?? `a model of ${plan.layers} layers`;
@@ -87,16 +89,21 @@ async function checkPlan(spec: string, model: string | undefined, options: Optio
 }
 
 async function explainPlan(spec: string, model: string | undefined, options: Options & BackendOptions, io: Io): Promise<void> {
-  const { plan, checkpoint } = await resolveFor(spec, model, options);
+  const { plan, checkpoint } = await resolveFor(spec, model, options, io);
   const predicted = checkpoint && (await predictedTime(plan, checkpoint, options));
   if (!options.json) return io.out(`${describePlan(plan)}\n\n${drawPlan(plan)}\n${predicted ? `\n${formatPredictedTime(predicted)}` : ''}`);
   printJson(io, { plan: planForJson(plan), layers: plan.layers, groups: plan.groups, stages: countStages(plan), description: describePlan(plan), diagram: drawPlan(plan), predicted });
 }
 
+function namesFile(spec: string): boolean {
+  return /^file:/i.test(spec) || existsSync(spec);
+}
+
 /** The plan for a number of layers, for a model, or else as the file itself says; shorthand without any of them is for the shipped model. */
-async function resolveFor(spec: string, model: string | undefined, { layers }: Options): Promise<{ plan: Plan; checkpoint?: Checkpoint }> {
+async function resolveFor(spec: string, model: string | undefined, options: Options, io: Io): Promise<{ plan: Plan; checkpoint?: Checkpoint }> {
+  const { layers } = options;
   if (model !== undefined && layers !== undefined) throw new CqilError('INVALID_ARGUMENT', 'Give a model or --layers, not both.');
-  if (model === undefined && (layers !== undefined || existsSync(spec))) return { plan: resolvePlan(spec, layers) };
+  if (model === undefined && (layers !== undefined || namesFile(spec))) return { plan: readPlan(spec, layers, options, io) };
   const checkpoint = await openCheckpoint(model ?? shippedModelPath());
-  return { plan: resolvePlan(spec, checkpoint.config.nLayers), checkpoint };
+  return { plan: readPlan(spec, checkpoint.config.nLayers, options, io), checkpoint };
 }

@@ -11,6 +11,7 @@ import { planSummary } from '../plan_diagram.js';
 import { printJson, type Io } from './io.js';
 import { machineOf, machineSummary } from './machine.js';
 import { addBackendOptions, addJsonOption, addModelArgument, decimal, integer, PLAN_HELP, repeatable } from './options.js';
+import { bypassModeOption, readPlan, type PlanOptions } from './plan_option.js';
 import { planForJson } from './plan_value.js';
 import { Progress } from './progress.js';
 import { formatTable } from './table.js';
@@ -24,7 +25,7 @@ platform's own for caches. A plan's time is the sum over its phases. --measure t
 /** Said on stderr. */
 export const BUSY = 'cqil: the machine was busy while prices were measured, so predictions may be far off; they are not kept\n';
 
-interface Options extends TimedModelOptions {
+interface Options extends TimedModelOptions, PlanOptions {
   plan?: string[];
   random: number;
   seed: number;
@@ -49,6 +50,7 @@ export function addPlanLatency(plan: Command, io: Io): void {
   const command = plan.command('latency').description('predict how long plans take on this machine, from a short calibration');
   addModelArgument(command)
     .option('--plan <plan>', `${PLAN_HELP}; may be given several times, and sequential is always there`, repeatable)
+    .addOption(bypassModeOption())
     .option('--random <n>', 'as many plans drawn at random', integer(0, 1000), 0)
     .option('--seed <n>', 'which plans are drawn', integer(0, 2 ** 32 - 1), 0)
     .option('--position <n>', 'tokens before the one that is timed (default: 128, or half of a shorter context)', integer(0, 1 << 24))
@@ -65,7 +67,7 @@ async function latency(path: string | undefined, options: Options, io: Io): Prom
   const { nLayers, contextLength } = checkpoint.config;
   const { position = typicalToken(checkpoint.config).position } = options;
   if (position >= contextLength) throw new CqilError('INVALID_ARGUMENT', `--position is ${position}, expected less than the model's context length, ${contextLength}.`);
-  const plans = [resolvePlan('sequential', nLayers), ...(options.plan ?? []).map((plan) => resolvePlan(plan, nLayers)), ...randomPlans(nLayers, options.random, options.seed)];
+  const plans = [resolvePlan('sequential', nLayers), ...(options.plan ?? []).map((plan) => readPlan(plan, nLayers, options, io)), ...randomPlans(nLayers, options.random, options.seed)];
   await using model = await openTimedModel(path, options, io);
   const token = { position, logits: true };
   const progress = new Progress(io, options.json);

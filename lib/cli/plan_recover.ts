@@ -8,7 +8,7 @@ import { writeLora } from '../checkpoint/write_lora.js';
 import { CqilError } from '../errors.js';
 import { fingerprint } from '../eval/fingerprint.js';
 import { shippedModelPath } from '../load.js';
-import { resolvePlan, type Plan } from '../plan.js';
+import type { Plan } from '../plan.js';
 import { planSummary } from '../plan_diagram.js';
 import type { RecoveredPlan, SiteOutcome } from '../recovery/outcome.js';
 import { recoverPlan, recoverWindow } from '../recovery/recover_plan.js';
@@ -17,6 +17,7 @@ import { machineOf, machineSummary } from './machine.js';
 import { openModel } from './open_model.js';
 import { addBackendOptions, addJsonOption, addModelArgument, integer, PLAN_HELP, type BackendOptions } from './options.js';
 import { planInFile } from './plan_adapter.js';
+import { bypassModeOption, readPlan, type PlanOptions } from './plan_option.js';
 import { Progress } from './progress.js';
 import { firstTokens } from './similarity.js';
 import { formatTable } from './table.js';
@@ -32,7 +33,7 @@ and of its output. There is no training; it takes about three passes over the te
 corrections; one fifth decides which ranks and which groups' corrections to keep, by the KL divergence from the sequential model; the
 last measures the result. The same text gives the same adapter. Nothing is written where nothing helps.`;
 
-interface Options extends BackendOptions {
+interface Options extends BackendOptions, PlanOptions {
   plan: string;
   file: string;
   rank: number;
@@ -48,6 +49,7 @@ export function addPlanRecover(plan: Command, io: Io): void {
   const command = plan.command('recover').description('fit an adapter that wins back part of what a plan costs, without training');
   addModelArgument(command)
     .requiredOption('--plan <plan>', PLAN_HELP)
+    .addOption(bypassModeOption())
     .requiredOption('--file <path>', 'the text to fit on, UTF-8')
     .requiredOption('-o, --output <file>', 'write the plan there, and its adapter in a folder beside it')
     .option('--rank <n>', 'rank of a correction at most', integer(1, 4096), DEFAULT_RANK)
@@ -68,8 +70,8 @@ async function recover(modelPath: string | undefined, options: Options, io: Io):
   if (!existsSync(folder)) throw new CqilError('FILE_NOT_FOUND', `The folder ${folder} to write to does not exist.`);
   const { text, sha256 } = await readTextFile(options.file);
   const checkpoint = await openCheckpoint(modelPath ?? shippedModelPath());
-  const given = resolvePlan(options.plan, checkpoint.config.nLayers);
-  await using model = await openModel(modelPath, { ...options, plan: undefined }, io);
+  const given = readPlan(options.plan, checkpoint.config.nLayers, options, io);
+  await using model = await openModel(modelPath, { ...options, plan: undefined, plans: [options.plan] }, io);
   const ids = await firstTokens(model.tokenizer, text, options.tokens, io.signal);
   const progress = new Progress(io, options.json);
   let recovered: RecoveredPlan;

@@ -86,7 +86,7 @@ async function search(path: string | undefined, options: Options, io: Io): Promi
   if (output !== undefined && !force && existsSync(output)) throw existsAlready(output);
   const { text, sha256 } = await readTextFile(options.file);
   const checkpoint = await openCheckpoint(path ?? shippedModelPath());
-  await using model = await openModel(path, options, io);
+  await using model = await openModel(path, { ...options, plans: [] }, io);
   const ids = await firstTokens(model.tokenizer, text, options.tokens, io.signal);
   const source = { path: checkpoint.path, fingerprint: await fingerprint(checkpoint) };
   const { found, calibrated } = await find(model, checkpoint, ids, goal, { model: source.fingerprint, sha256 }, options, io);

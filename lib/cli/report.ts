@@ -16,6 +16,7 @@ import { printJson, type Io } from './io.js';
 import { machineOf } from './machine.js';
 import { openModel } from './open_model.js';
 import { addJsonOption, addModelArgument, addPlacementOptions, decimal, integer, PLAN_HELP, repeatable, type PlacementOptions } from './options.js';
+import { bypassModeOption, readPlan, type PlanOptions } from './plan_option.js';
 import { planForJson } from './plan_value.js';
 import { Progress } from './progress.js';
 import { commandLine, sourceCommit } from './provenance.js';
@@ -41,7 +42,7 @@ traced token went. The sequential plan is always measured too; the first --plan 
 of an earlier search's front are timed and drawn, and what it chose stands for --plan. --trace writes the traced tokens for Perfetto or
 chrome://tracing.`;
 
-interface Options extends PlacementOptions {
+interface Options extends PlacementOptions, PlanOptions {
   plan?: string[];
   file?: string;
   search?: string;
@@ -58,6 +59,7 @@ export function addReport(program: Command, io: Io): void {
   const command = program.command('report').description('measure plans and write a page that shows what they cost and save, and why');
   addModelArgument(command)
     .option('--plan <plan>', `${PLAN_HELP}; may be given several times (default: pairs over the middle half of the layers)`, repeatable)
+    .addOption(bypassModeOption())
     .option('--file <path>', 'the text to measure on, UTF-8 (default: heldout.txt beside the model)')
     .option('--search <path>', 'the JSON document of an earlier cqil plan search')
     .option('--tokens <n>', 'take at most so many tokens from the start of the text', integer(LEAST_TOKENS, 1 << 24), DEFAULT_TOKENS)
@@ -82,9 +84,9 @@ async function report(modelPath: string | undefined, options: Options, command: 
   const search = options.search === undefined ? undefined : await readSearchResult(options.search, nLayers);
   const identity = await fingerprint(checkpoint);
   if (search && search.model !== identity) throw new CqilError('INVALID_ARGUMENT', `The search in ${options.search} is of the model ${search.model}; expected this one, ${identity}.`);
-  const plans = plansOf(options, search, nLayers);
+  const plans = plansOf(options, search, nLayers, io);
 
-  await using model = await openModel(modelPath, { ...options, plan: undefined }, io);
+  await using model = await openModel(modelPath, { ...options, plan: undefined, plans: options.plan }, io);
   const ids = await firstTokens(model.tokenizer, text, options.tokens, io.signal);
   const window = windowOf(options, model, ids.length);
   const searched = search ? spread(search.front, MOST_SEARCHED) : [];
@@ -121,11 +123,12 @@ function defaultText(checkpoint: string): string {
 }
 
 /** Sequential, then the plans that were asked for, each once. */
-function plansOf({ plan: asked }: Options, search: SearchResult | undefined, layers: number): Plan[] {
+function plansOf(options: Options, search: SearchResult | undefined, layers: number, io: Io): Plan[] {
+  const { plan: asked } = options;
   const quarter = Math.floor(layers / 4);
   const fallback = search?.chosen ?? resolvePlan(`P2-S${quarter}-E${Math.max(layers - quarter, quarter + 1)}`, layers);
   // What was measured elsewhere is no part of a plan here.
-  const plans = (asked ? asked.map((plan) => resolvePlan(plan, layers)) : [fallback]).map((plan) => ({ ...plan, evidence: undefined }));
+  const plans = (asked ? asked.map((plan) => readPlan(plan, layers, options, io)) : [fallback]).map((plan) => ({ ...plan, evidence: undefined }));
   return [...new Map([resolvePlan('sequential', layers), ...plans].map((plan) => [formatPlan(plan), plan])).values()];
 }
 

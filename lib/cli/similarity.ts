@@ -37,7 +37,7 @@ The text is cut into windows, each with an empty context, whose first token is n
 
 async function similarity(path: string | undefined, options: Options, io: Io): Promise<void> {
   const text = await readText(options.file);
-  await using model = await openModel(path, options, io);
+  await using model = await openModel(path, { ...options, plans: [] }, io);
   const ids = await firstTokens(model.tokenizer, text, options.tokens, io.signal);
   const progress = new Progress(io, options.json);
   let measured: Similarity;

@@ -2,6 +2,7 @@ import { createHash } from 'node:crypto';
 import { readFile, stat } from 'node:fs/promises';
 import path from 'node:path';
 import { CqilError } from '../errors.js';
+import { pathOf } from '../location.js';
 import { decodeText, MAX_TEXT_BYTES } from './io.js';
 
 /** A text, and what tells it from others. */
@@ -13,7 +14,7 @@ export interface TextFile {
 
 /** Where the text that comes with a model lies, if it has one: held out of its training, to measure on. */
 export function textBeside(model: string): string {
-  return path.join(model.endsWith('.gguf') ? path.dirname(model) : model, 'heldout.txt');
+  return path.join(/\.(gguf|safetensors|json)$/i.test(model) ? path.dirname(model) : model, 'heldout.txt');
 }
 
 /** How bzip2 and gzip files start, in hexadecimal. */
@@ -24,7 +25,8 @@ export async function readText(file: string): Promise<string> {
   return (await readTextFile(file)).text;
 }
 
-export async function readTextFile(file: string): Promise<TextFile> {
+export async function readTextFile(location: string): Promise<TextFile> {
+  const file = pathOf(location, 'The path of the text');
   const bytes = await readBytes(file);
   const start = bytes.toString('hex', 0, 10);
   if (COMPRESSED.some((magic) => magic.test(start))) throw new CqilError('INVALID_ARGUMENT', `The text ${file} is compressed, expected it unpacked.`);

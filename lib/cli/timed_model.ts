@@ -11,6 +11,7 @@ import type { BackendOptions } from './options.js';
 
 /** A model to be timed: a real one, or random weights, which take as long. */
 export interface TimedModelOptions extends BackendOptions {
+  plan?: string[];
   synthetic?: string;
   dtype: DType;
   json?: boolean;
@@ -29,7 +30,7 @@ export async function openTimedCheckpoint(path: string | undefined, { synthetic,
 }
 
 export async function openTimedModel(path: string | undefined, options: TimedModelOptions, io: Io): Promise<Model> {
-  const { synthetic, dtype, backend, threads, kvCache, activations, json } = options;
-  if (synthetic === undefined) return openModel(path, { backend, threads, kvCache, activations, json }, io);
+  const { plan, synthetic, dtype, backend, threads, kvCache, activations, json } = options;
+  if (synthetic === undefined) return openModel(path, { plans: plan, backend, threads, kvCache, activations, json }, io);
   return loadSyntheticModel(synthetic, { dtype, backend, threads, kvCache, activations, signal: io.signal });
 }

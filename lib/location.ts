@@ -1,0 +1,34 @@
+import { fileURLToPath } from 'node:url';
+import { inspect } from 'node:util';
+import { CqilError } from './errors.js';
+
+/** Where a file or folder lies: a path, or a `file:` URL as an object or as text. */
+export type Location = string | UrlLike;
+
+/** A `URL`, of this realm or another. */
+export interface UrlLike {
+  readonly href: string;
+  readonly protocol: string;
+}
+
+export function isUrl(value: unknown): value is UrlLike {
+  const { href, protocol } = Object(value) as Partial<UrlLike>;
+  return typeof value === 'object' && typeof href === 'string' && typeof protocol === 'string';
+}
+
+/** The path a location stands for. Throws INVALID_ARGUMENT for what is none; `what` names it. */
+export function pathOf(location: Location, what: string): string {
+  // A scheme of one letter is a drive.
+  const scheme = typeof location === 'string' ? /^([a-z][a-z0-9+.-]+):\/\//i.exec(location)?.[1]?.toLowerCase() : isUrl(location) ? location.protocol.slice(0, -1) : undefined;
+  if (scheme === undefined) {
+    if (typeof location === 'string' && location !== '') return location;
+    throw new CqilError('INVALID_ARGUMENT', `${what} is ${inspect(location, { depth: 0 })}; expected a path or a file: URL.`);
+  }
+  const href = typeof location === 'string' ? location : location.href;
+  if (scheme !== 'file') throw new CqilError('INVALID_ARGUMENT', `${what} is ${href}, which is no file on this machine; expected a path or a file: URL.`);
+  try {
+    return fileURLToPath(href);
+  } catch (cause) {
+    throw new CqilError('INVALID_ARGUMENT', `${what} is ${href}, which is no path here (${(cause as Error).message}); expected a path or a file: URL.`, { cause });
+  }
+}

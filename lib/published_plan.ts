@@ -1,0 +1,31 @@
+import path from 'node:path';
+import type { Checkpoint } from './checkpoint/types.js';
+import { CqilError } from './errors.js';
+import { resolvePlan, type Plan } from './plan.js';
+import { planSummary } from './plan_diagram.js';
+
+/** The plan in a model's config.json (`cqil_layers`), which is used only where it is asked for. */
+export interface PublishedPlan {
+  /** What to give as a plan to use it: the model's folder. */
+  folder: string;
+  /** Or why it cannot be used. */
+  plan: Plan | CqilError;
+}
+
+/** What a checkpoint's config.json holds of a plan, if it does. */
+export function publishedPlan({ plan: found, config }: Pick<Checkpoint, 'plan' | 'config'>): PublishedPlan | undefined {
+  if (found === undefined) return undefined;
+  const folder = path.dirname(found.file);
+  try {
+    return { folder, plan: resolvePlan(found.fields, config.nLayers) };
+  } catch (error) {
+    if (error instanceof CqilError) return { folder, plan: error };
+    throw error;
+  }
+}
+
+/** One sentence that says so; `usage` is what asks for it. */
+export function publishedPlanNote({ folder, plan }: PublishedPlan, usage: string): string {
+  if (plan instanceof CqilError) return `The config.json of ${folder} has "cqil_layers" that make no plan for it: ${plan.message}`;
+  return `The config.json of ${folder} holds the plan ${planSummary(plan)}, which is used only when it is asked for: ${usage}.`;
+}

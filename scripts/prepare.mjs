@@ -1,0 +1,32 @@
+/**
+ * Compiles lib/ to dist/ in a checkout. npm also runs this when it rebuilds a package that it has linked, which may be one as it is
+ * published, with dist/ and no compiler of TypeScript: then there is nothing to do.
+ */
+import { spawnSync } from 'node:child_process';
+import { existsSync } from 'node:fs';
+import { createRequire } from 'node:module';
+import path from 'node:path';
+import { fileURLToPath } from 'node:url';
+
+const root = path.join(path.dirname(fileURLToPath(import.meta.url)), '..');
+const built = existsSync(path.join(root, 'dist/index.js'));
+const tsc = resolveTsc();
+
+if (existsSync(path.join(root, 'tsconfig.build.json')) && tsc !== undefined) {
+  process.exitCode = spawnSync(process.execPath, [tsc, '-p', 'tsconfig.build.json'], { cwd: root, stdio: 'inherit' }).status ?? 1;
+} else if (!built) {
+  process.stderr.write('cqil: dist/ is not there and there is no TypeScript to make it with: run "npm install" in a checkout, or install the published package.\n');
+  process.exitCode = 1;
+}
+
+/** The compiler that the project is written for; another that happens to be around would not do. */
+function resolveTsc() {
+  try {
+    const require = createRequire(path.join(root, 'package.json'));
+    const manifest = require.resolve('typescript/package.json');
+    const wanted = require('./package.json').devDependencies.typescript;
+    return require(manifest).version === wanted ? path.join(path.dirname(manifest), 'bin/tsc') : undefined;
+  } catch {
+    return undefined;
+  }
+}
