@@ -195,6 +195,9 @@ export interface CudaInfo {
 }
 
 const ADDON_FILE = 'build/Release/cqil.node';
+const HOW_TO_BUILD =
+  'Run "npm rebuild cqil" (in a checkout "npm run build:native"), which takes Python 3, make and a C++17 compiler. pnpm 10 runs the scripts of packages only '
+  + 'where they are approved: run "pnpm approve-builds", or list cqil in onlyBuiltDependencies, then "pnpm rebuild cqil".';
 let addon: NativeAddon | undefined;
 
 /** Loads the addon on first use. Throws NATIVE_ADDON with what was tried and what to run. */
@@ -216,12 +219,12 @@ function buildOf(file: string): string {
 function requireAddon(): NativeAddon {
   const file = addonPath();
   if (!existsSync(file)) {
-    throw new CqilError('NATIVE_ADDON', `The native addon is not built: ${file} does not exist. Run "npm rebuild cqil" (in a checkout: "npm run build:native").`);
+    throw new CqilError('NATIVE_ADDON', `The native addon is not built: ${file} does not exist. ${HOW_TO_BUILD}`);
   }
   try {
     return createRequire(__filename)(file) as NativeAddon;
   } catch (cause) {
-    throw new CqilError('NATIVE_ADDON', `The native addon at ${file} cannot be loaded: ${(cause as Error).message}`, { cause });
+    throw new CqilError('NATIVE_ADDON', `The native addon at ${file} cannot be loaded: ${(cause as Error).message.replace(/\.?$/, '.')} ${HOW_TO_BUILD}`, { cause });
   }
 }
 

@@ -1,11 +1,12 @@
 /**
- * Compiles the addon, as `npm install` and `npm rebuild cqil` do, and says in one sentence after node-gyp's own words what was missing.
- * Needs nothing but Node.js and the node-gyp that npm, pnpm and Yarn put into a script's path.
+ * node scripts/install.mjs node-gyp rebuild: runs that, which compiles the addon, and where it fails says in one sentence after its own
+ * words what was missing. Needs nothing but Node.js, and the node-gyp that npm, pnpm and Yarn put into a script's path.
  */
 import { spawn, spawnSync } from 'node:child_process';
 import path from 'node:path';
 import { fileURLToPath } from 'node:url';
 
+const MOST_KEPT = 1 << 20;
 const NEEDS = {
   linux: 'Debian, Ubuntu: apt install python3 make g++; Fedora: dnf install python3 make gcc-c++; Alpine: apk add python3 make g++',
   darwin: 'xcode-select --install',
@@ -25,7 +26,7 @@ const MISSING = [
 const OTHERS = [
   [/ENOTFOUND|ECONNREFUSED|EAI_AGAIN|ETIMEDOUT|ECONNRESET|fetch failed|response downloading|related to network connectivity/, 'the headers of Node.js could not be downloaded: without a network, set npm_config_nodedir to a folder that has them in include/node'],
   [/No space left on device/, 'the disk is full: make room'],
-  [/virtual memory exhausted|Killed signal terminated program|cannot allocate memory/i, 'memory ran out while compiling: set the environment variable JOBS to 1'],
+  [/virtual memory exhausted|Killed signal terminated program|cannot allocate memory/i, 'memory ran out while compiling: close what else takes it'],
 ];
 
 /** The one sentence, for what was printed. */
@@ -41,23 +42,23 @@ export function diagnose(printed, { platform = process.platform, nodeGyp = true 
   return `${failed}${found}; it takes Python 3, make and a C++17 compiler (${NEEDS[platform] ?? NEEDS.linux}): install what is missing${then}`;
 }
 
-function main() {
-  const jobs = process.env.JOBS ?? '4';
+function main(command) {
   // Through the shell, since node-gyp is a .cmd file on Windows.
-  const child = spawn(`node-gyp rebuild --jobs ${/^(\d+|max)$/.test(jobs) ? jobs : '4'}`, { shell: true, stdio: ['inherit', 'pipe', 'pipe'] });
+  const child = spawn(command.join(' '), { shell: true, stdio: ['inherit', 'pipe', 'pipe'] });
   let printed = '';
   for (const [from, to] of [[child.stdout, process.stdout], [child.stderr, process.stderr]]) {
     from.on('data', (chunk) => {
-      printed = (printed + chunk.toString()).slice(-(1 << 20));
+      printed = (printed + chunk.toString()).slice(-MOST_KEPT);
       to.write(chunk);
     });
   }
   child.on('close', (code) => {
     if (code === 0) return;
-    const nodeGyp = spawnSync('node-gyp --version', { shell: true }).status === 0;
+    const nodeGyp = spawnSync(`${command[0]} --version`, { shell: true }).status === 0;
     process.stderr.write(`\n${diagnose(printed, { nodeGyp })}\n`);
     process.exitCode = code ?? 1;
   });
 }
 
-if (process.argv[1] && path.resolve(process.argv[1]) === fileURLToPath(import.meta.url)) main();
+// Not where a test imports it.
+if (process.argv.length > 2 && path.resolve(process.argv[1]) === fileURLToPath(import.meta.url)) main(process.argv.slice(2));

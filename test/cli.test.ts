@@ -15,6 +15,9 @@ describe('usage', () => {
     ['perplexity --help', 'do not overlap'],
     ['plan --help', 'explain'],
     ['plan make --help', '--output <file>'],
+    ['help plan', 'explain'],
+    ['help plan make', 'Usage: cqil plan make'],
+    ['help inspect similarity', 'Usage: cqil inspect similarity'],
     ['--version', (JSON.parse(readFileSync(path.join(__dirname, '../package.json'), 'utf8')) as { version: string }).version],
   ])('%s prints on stdout and succeeds', async (line, text) => {
     const { code, stdout, stderr } = await cqil(line.split(' '));
@@ -26,6 +29,8 @@ describe('usage', () => {
     ['genrate', "Did you mean generate?"],
     ['generate --plann P1', 'Did you mean --plan?'],
     ['plan mak', 'Did you mean make?'],
+    ['help plan mak', "unknown command 'mak'; plan has make, check"],
+    ['help doctor more', 'doctor has none'],
     ['generate', 'There is no prompt'],
     ['generate a b -p x', 'too many arguments'],
     ['generate -p', 'argument missing'],

@@ -114,6 +114,19 @@ describe('tasks', () => {
     session.close();
   });
 
+  it('words of the delimiter are context, white space before the answer belongs to it', async () => {
+    const delimiter = ' \nAnswer: ';
+    const [result] = await runTasks(model, plans.slice(0, 1), [tasks[0]!], { seed: 0, delimiter });
+    const pairs = [['ab cd', 'ab gh'], ['j k l m n', 'o'], ['the end of it', 'e']] as const;
+    const sums = await Promise.all(pairs.map(([context, answer]) => logLikelihood(plans[0]!, `${context} \nAnswer:`, `${context}${delimiter}${answer}`)));
+    expect(result!.plans[0]!.nll.mean).toBeCloseTo(-sums.reduce((total, sum) => total + sum, 0) / 3, 10);
+  });
+
+  it('counts what always giving the most frequent answer would achieve', async () => {
+    const results = await runTasks(model, plans.slice(0, 1), [...tasks, parseTask(CHOICES.replace('"gold": 2', '"gold": 0'), 'T')], OPTIONS);
+    expect(results.map(({ majority }) => majority)).toEqual([1 / 3, 1 / 2, 1 / 2, 2 / 3]);
+  });
+
   it('a context too long loses its beginning; an answer too long is left out, and counted', async () => {
     const long = parseTask(`{"query": "${'a b '.repeat(90)}", "choices": ["c d", "e"], "gold": 0}`, 'long');
     const [result] = await runTasks(model, plans, [long], OPTIONS);

@@ -28,7 +28,7 @@ describe('the package as npm packs it', () => {
 
   beforeAll(() => {
     node(tsc, ['-p', path.join(root, 'tsconfig.build.json'), '--outDir', path.join(source, 'dist')], root);
-    for (const file of ['package.json', 'binding.gyp', 'native']) cpSync(path.join(root, file), path.join(source, file), { recursive: true });
+    for (const file of ['package.json', 'binding.gyp', 'native', 'scripts/install.mjs', 'scripts/prepare.mjs']) cpSync(path.join(root, file), path.join(source, file), { recursive: true });
     // Scripts are for a checkout with its compilers; this folder is compiled already.
     execFileSync('npm', ['pack', '--ignore-scripts', '--silent'], { cwd: source, stdio: 'pipe', shell: process.platform === 'win32' });
     tarball = path.join(source, readdirSync(source).find((file) => file.endsWith('.tgz'))!);
@@ -45,8 +45,8 @@ describe('the package as npm packs it', () => {
 
   it('holds what an installation compiles and runs, and no tests', () => {
     const files = execFileSync('tar', ['-tzf', tarball], { encoding: 'utf8' }).trim().split('\n').map((file) => file.replace(/^package\//, ''));
-    expect(files).toEqual(expect.arrayContaining(['dist/index.js', 'dist/index.mjs', 'dist/index.d.ts', 'dist/index.d.mts', 'dist/cli/main.js', 'binding.gyp', 'native/sources.gypi', 'native/addon/addon.cc']));
-    expect(files.filter((file) => !/^(dist|native|models|[^/]+$)/.test(file))).toEqual([]);
+    expect(files).toEqual(expect.arrayContaining(['dist/index.js', 'dist/index.mjs', 'dist/index.d.ts', 'dist/index.d.mts', 'dist/cli/main.js', 'binding.gyp', 'scripts/install.mjs', 'scripts/prepare.mjs', 'native/sources.gypi', 'native/addon/addon.cc']));
+    expect(files.filter((file) => !/^(dist|native|models|scripts\/(install|prepare)\.mjs|[^/]+$)/.test(file))).toEqual([]);
   });
 
   it('publint finds nothing', () => {

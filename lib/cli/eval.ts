@@ -17,7 +17,7 @@ import { formatTask, formatText, type TaskReport, type TaskSource, type TextRepo
 import { printJson, type Io } from './io.js';
 import { machineOf, machineSummary } from './machine.js';
 import { openModel } from './open_model.js';
-import { addJsonOption, addModelArgument, addPlacementOptions, integer, PLAN_HELP, repeatable, type PlacementOptions } from './options.js';
+import { addJsonOption, addModelArgument, addPlacementOptions, ESCAPES_HELP, integer, PLAN_HELP, repeatable, unescaped, type PlacementOptions } from './options.js';
 import { bypassModeOption, readPlan, type PlanOptions } from './plan_option.js';
 import { planForJson } from './plan_value.js';
 import { Progress } from './progress.js';
@@ -45,7 +45,7 @@ export function addEval(program: Command, io: Io): void {
     .option('--window <n>', `tokens per window (default: the model's context length, at most ${LONGEST_DEFAULT_WINDOW})`, integer(2, 1 << 24))
     .addOption(new Option('--protocol <name>', 'which tokens of the text are scored').choices(PROTOCOLS).default('gptq'))
     .option('--task <path>', 'questions, one JSON object per line; may be given several times', repeatable)
-    .option('--delimiter <text>', 'what stands between a context and an answer; \\n is a line break', unescapeLineBreaks, ' ')
+    .option('--delimiter <text>', `what stands between a context and an answer, and belongs to the context; ${ESCAPES_HELP}`, unescaped, ' ')
     .option('--limit <n>', 'questions per task, drawn at random (default: all)', integer(1, 1 << 30))
     .option('--seed <n>', 'which questions are drawn', integer(0, 2 ** 32 - 1), 0)
     .option('--resume <path>', 'keep finished windows and questions there, and go on from it');
@@ -107,7 +107,7 @@ async function cutText(model: Model, { text, sha256 }: TextFile, { file, protoco
 function identityOf(model: Model, fingerprint: string, plans: Plan[], text: CutText | undefined, tasks: TaskSource[], { delimiter, limit, seed }: Options): RunIdentity {
   return {
     cqil: 'eval',
-    version: 2,
+    version: 3,
     model: fingerprint,
     kvCache: model.kvCache,
     activations: model.activations,
@@ -136,8 +136,4 @@ async function evaluateTasks(model: Model, plans: Plan[], tasks: TaskSource[], o
 function withBaseline(plans: Plan[], layers: number): Plan[] {
   const byName = new Map([resolvePlan('sequential', layers), ...plans].map((plan) => [formatPlan(plan), plan]));
   return [...byName.values()];
-}
-
-function unescapeLineBreaks(text: string): string {
-  return text.replaceAll('\\n', '\n');
 }

@@ -35,12 +35,13 @@ export function formatText({ file, sha256, tokens, protocol, window, plans }: Te
 }
 
 /** The quality of each plan on a task. */
-export function formatTask({ file, sha256, form, items, itemsInFile, tokens, tooLong, truncated, plans }: TaskReport, labels: string[][]): string {
+export function formatTask({ file, sha256, form, items, itemsInFile, tokens, tooLong, truncated, majority, plans }: TaskReport, labels: string[][]): string {
   const normalized = form !== 'completion';
   const cells = plans.map((row, i) => [
     ...labels[i]!, percent(row.accuracy.mean, row.accuracy), ...(row.normalizedAccuracy ? [percent(row.normalizedAccuracy.mean, row.normalizedAccuracy)] : []),
     plusMinus(row.nll.mean, row.nll.standardError, 3), percent(row.agreement),
   ]);
+  cells.push(['the most frequent answer', '', percent(majority), ...cells[0]!.slice(3).map(() => '')]);
   const table = formatTable(['plan', '', 'acc', ...(normalized ? ['acc_norm'] : []), 'nll', 'as sequential'], cells);
   const cut = truncated > 0 ? `; ${truncated} with the beginning cut off to fit the context` : '';
   const leftOut = tooLong > 0 ? `; ${tooLong} left out as too long for it` : '';

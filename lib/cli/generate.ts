@@ -5,7 +5,7 @@ import type { GenerateOptions, GenerationResult } from '../generate.js';
 import type { Model } from '../model.js';
 import { printJson, readStdin, type Io } from './io.js';
 import { openModel } from './open_model.js';
-import { addJsonOption, addModelArgument, addPlacementOptions, decimal, integer, integerList, PLAN_HELP, repeatable, type PlacementOptions } from './options.js';
+import { addJsonOption, addModelArgument, addPlacementOptions, decimal, ESCAPES_HELP, integer, integerList, PLAN_HELP, repeatableUnescaped, type PlacementOptions } from './options.js';
 import { bypassModeOption, type PlanOptions } from './plan_option.js';
 import { planForJson } from './plan_value.js';
 
@@ -47,7 +47,7 @@ export function addGenerate(program: Command, io: Io): void {
     .option('--frequency-penalty <f>', 'subtracted per earlier use of a token (default: 0)', decimal(-100, 100))
     .option('--presence-penalty <f>', 'subtracted once a token was used (default: 0)', decimal(-100, 100))
     .option('--seed <n>', 'the same seed gives the same text (default: a random one)', integer(0, Number.MAX_SAFE_INTEGER))
-    .option('--stop <text>', 'end before this text; may be given several times', repeatable)
+    .option('--stop <text>', `end before this text; ${ESCAPES_HELP}; may be given several times`, repeatableUnescaped)
     .option('--logprobs <n>', 'with --json: the log-probability of each token and of the n likeliest', integer(0, 100));
   addJsonOption(addPlacementOptions(command)).action((path: string | undefined, options: Options) => generate(path, options, io));
 }

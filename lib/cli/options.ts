@@ -75,6 +75,19 @@ export function integerList(text: string): number[] {
   throw new InvalidArgumentError('Expected whole numbers separated by commas, such as 1,15043,29892.');
 }
 
+const ESCAPES: Record<string, string> = { n: '\n', r: '\r', t: '\t', '\\': '\\' };
+export const ESCAPES_HELP = '\\n, \\t, \\r and \\\\ stand for a line break, a tab, a carriage return and a backslash';
+
+/** A parser for text as shells pass it on, in which `\n` and the like are two characters. */
+export function unescaped(text: string): string {
+  return text.replace(/\\([nrt\\])/g, (_, letter: string) => ESCAPES[letter]!);
+}
+
+/** The same for an option that may be given several times. */
+export function repeatableUnescaped(text: string, before: string[] | undefined): string[] {
+  return repeatable(unescaped(text), before);
+}
+
 /** A parser for an option that may be given several times. */
 export function repeatable(text: string, before: string[] | undefined): string[] {
   return [...(before ?? []), text];

@@ -26,6 +26,8 @@ const VERBS: Record<string, () => Promise<(program: Command, io: Io) => void>> =
 export async function runCli(args: string[], io: Io): Promise<number> {
   try {
     const program = await createProgram(args[0], io);
+    const [verb, ...words] = args;
+    if (verb === 'help' && words.length > 0 && words.every((word) => !word.startsWith('-'))) helpOn(program, words);
     await program.parseAsync(args, { from: 'user' });
     return io.signal.aborted ? EXIT_INTERRUPTED : EXIT_DONE;
   } catch (error) {
@@ -50,6 +52,17 @@ async function createProgram(first: string | undefined, io: Io): Promise<Command
   const names = first !== undefined && Object.hasOwn(VERBS, first) ? [first] : Object.keys(VERBS);
   for (const name of names) (await VERBS[name]!())(program, io);
   return program;
+}
+
+/** Prints the help of a command in a command, such as `plan search`; commander's own knows only the first of these words. Always throws. */
+function helpOn(program: Command, words: readonly string[]): never {
+  let command = program;
+  for (const word of words) {
+    const next = command.commands.find((known) => known.name() === word);
+    if (!next) return command.error(`error: unknown command '${word}'; ${command.name()} has ${command.commands.map((known) => known.name()).join(', ') || 'none'}`);
+    command = next;
+  }
+  return command.help();
 }
 
 /** Says what went wrong in one line on stderr, unless commander has said it already. */

@@ -19,7 +19,8 @@ export interface EncodedItem {
 
 /**
  * Joins each context and answer as context without trailing white space + `delimiter` + answer without leading white space, and
- * encodes the whole. Scored is what differs from the context's own ids, so a token across the joint counts as answer. What is longer
+ * encodes the whole. Scored is what differs from the ids of the context with the words of the delimiter, so white space before the answer
+ * and a token across the joint count as answer. What is longer
  * than `contextLength` loses its beginning; undefined when an answer with one token of context does not fit.
  */
 export function encodeItem(item: TaskItem, tokenizer: Tokenizer, delimiter: string, contextLength: number): EncodedItem | undefined {
@@ -27,7 +28,7 @@ export function encodeItem(item: TaskItem, tokenizer: Tokenizer, delimiter: stri
   const sequences: Sequence[] = [];
   let truncated = false;
   for (const [context, answer] of pairs) {
-    const before = encode(tokenizer, context.trimEnd());
+    const before = encode(tokenizer, (context.trimEnd() + delimiter).trimEnd());
     const ids = encode(tokenizer, joined(context, answer, delimiter));
     const start = Math.max(1, commonPrefix([before, ids]));
     const excess = Math.max(0, ids.length - contextLength);

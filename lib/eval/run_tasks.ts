@@ -41,6 +41,8 @@ export interface TaskResult {
   tooLong: number;
   /** Items whose context lost its beginning to fit the model. */
   truncated: number;
+  /** Share of items whose right answer is the most frequent one: what always giving that answer would achieve. */
+  majority: number;
   /** One per plan, in their order. */
   plans: TaskQuality[];
 }
@@ -117,6 +119,7 @@ function summarize({ form, items }: Task, sampled: Sampled[], scores: ItemScore[
     tokens: sampled.reduce((sum, { encoded }) => encoded.sequences.reduce((tokens, { ids }) => tokens + ids.length, sum), 0),
     tooLong: Math.min(limit, items.length) - sampled.length,
     truncated: sampled.filter(({ encoded }) => encoded.truncated).length,
+    majority: majority(sampled.map(({ item }) => item)),
     plans: verdicts.map((own) => ({
       accuracy: estimate(own.map(({ right }) => Number(right))),
       normalizedAccuracy: form === 'completion' ? undefined : estimate(own.map(({ rightNormalized }) => Number(rightNormalized))),
@@ -124,6 +127,16 @@ function summarize({ form, items }: Task, sampled: Sampled[], scores: ItemScore[
       agreement: estimate(own.map(({ answer }, i) => Number(answer === verdicts[0]![i]!.answer))).mean,
     })),
   };
+}
+
+/** The answer's index, or what a completion is completed with. */
+function majority(items: readonly TaskItem[]): number {
+  const counts = new Map<number | string, number>();
+  for (const item of items) {
+    const answer = item.form === 'completion' ? item.continuation.trim() : item.gold;
+    counts.set(answer, (counts.get(answer) ?? 0) + 1);
+  }
+  return Math.max(...counts.values()) / items.length;
 }
 
 interface Verdict {

@@ -1,0 +1,1 @@
+export function diagnose(printed: string, options?: { platform?: string; nodeGyp?: boolean }): string;
