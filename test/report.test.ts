@@ -245,7 +245,7 @@ describe('parts', () => {
     expect(named([[2, 3], [4, 5]])).toBe('P2-D0-S2-E6');
     expect(named([[2, 3, 4, 5], [6, 7, 8], [11, 12]], 1)).toBe('[2–5] [6–8] [11–12] D1');
     expect(named([0, 3, 6, 9, 12, 15].map((i) => [i, i + 1]))).toBe('[0–1] [3–4] [6–7] … [15–16] D0');
-    expect(named([[2, 3]], 1, { bypassMode: 'official', adapter: 'a' })).toBe('[2–3] D1 official + adapter');
+    expect(named([[2, 3]], 1, { bypassMode: 'official', adapter: 'a' })).toBe('P2-D1-S2-E4-official + adapter');
   });
 
   it('traces are events that Chrome and Perfetto read', () => {
