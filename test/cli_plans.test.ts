@@ -5,8 +5,6 @@ import { describe, expect, it, vi } from 'vitest';
 import { loadModel } from '../lib/load.js';
 import { resolvePlan } from '../lib/plan.js';
 import { cqil } from './support/cli.js';
-import { engineMissing } from './reference/engine.js';
-import { describeUnless } from './support/shared_data.js';
 import { expectCode } from './support/expect_code.js';
 import { writeRandomModel } from './support/random_model.js';
 import { tempFolder } from './support/temp_folder.js';
@@ -45,7 +43,7 @@ describe('bypass modes', () => {
   });
 });
 
-describeUnless(engineMissing, 'plans on a model', () => {
+describe('plans on a model', () => {
   const model = writeRandomModel(path.join(folder, 'model.gguf'), { format: 'gguf', vocabulary: true, shape: { nLayers: 4, vocabSize: 300 } });
   const plan = path.join(folder, 'plan.json');
   writeFileSync(plan, JSON.stringify({ groups: [[1, 2]], bypass: 1 }));
@@ -92,7 +90,7 @@ describeUnless(engineMissing, 'plans on a model', () => {
   });
 });
 
-describeUnless(engineMissing, 'a model whose config.json holds a plan', () => {
+describe('a model whose config.json holds a plan', () => {
   const config = { cqil_layers: [[0], [1, 2], [3]], d: 1 };
   const own = writeRandomModel(path.join(folder, 'published'), { format: 'huggingface', shape: { nLayers: 4 }, config });
   const note = `The config.json of ${own} holds the plan P2-D1-S1-E3-official, which is used only when it is asked for: `;
