@@ -142,7 +142,7 @@ async function loadOn(wanted: Placement, spec: Omit<ModelSpec, 'backend' | 'acti
 async function readTokenizer(checkpoint: Checkpoint, signal: AbortSignal | undefined): Promise<Tokenizer | CqilError> {
   const { loadTokenizer } = await import('./tokenizer/index.js');
   try {
-    return await loadTokenizer(await checkpoint.readTokenizer(), checkpoint.config.vocabSize, signal);
+    return await loadTokenizer(await checkpoint.readTokenizer(signal), checkpoint.config.vocabSize, signal);
   } catch (error) {
     if (error instanceof CqilError) return error;
     throw error;

@@ -1,11 +1,20 @@
 import { describe, expect, it } from 'vitest';
 import { CqilError } from '../lib/errors.js';
 import { loadTokenizer } from '../lib/tokenizer/index.js';
-import { expectRejection } from './support/expect_code.js';
+import { expectCode, expectRejection } from './support/expect_code.js';
 import { randomUniform } from './support/random.js';
 import { TINY_JSON, tinyTokenizer } from './support/tiny_tokenizer.js';
 
 const { model } = TINY_JSON;
+
+/** Sequences of `width` parts in each other. */
+function nested(field: string, width: number, depth: number, part: object): object {
+  return depth === 0 ? part : { type: 'Sequence', [field]: Array.from({ length: width }, (_, i) => (i === 0 ? nested(field, width, depth - 1, part) : part)) };
+}
+
+function template(token: object): object {
+  return { type: 'TemplateProcessing', single: [{ SpecialToken: { id: '<end>' } }, { Sequence: { id: 'A' } }], special_tokens: { '<end>': token } };
+}
 
 describe('a tokenizer.json that cannot be used', () => {
   it.each<[string, object, RegExp]>([
@@ -41,7 +50,45 @@ describe('a tokenizer.json that cannot be used', () => {
     ['a decoder that strips the end', { decoder: { type: 'Strip', content: ' ', start: 0, stop: 1 } }, /strips/],
     ['an unknown post-processor', { post_processor: { type: 'BertProcessing' } }, /"BertProcessing"/],
     ['a template of unknown tokens', { post_processor: { type: 'TemplateProcessing', single: [{ SpecialToken: { id: '<none>' } }] } }, /"<none>"/],
+    ['20,000 pre-tokenizers', { pre_tokenizer: { type: 'Sequence', pretokenizers: Array(20_000).fill({ type: 'Digits' }) } }, /holds 20000 pretokenizers; at most 64/],
+    ['as many, nested', { pre_tokenizer: nested('pretokenizers', 9, 8, { type: 'Digits' }) }, /more than 64 pretokenizers/],
+    ['20,000 normalizers', { normalizer: { type: 'Sequence', normalizers: Array(20_000).fill({ type: 'NFC' }) } }, /holds 20000 normalizers/],
+    ['500,000 ids before a text', { post_processor: template({ ids: Array(500_000).fill(0) }) }, /puts 500000 tokens around a text/],
+    ['500,000 tokens before a text', { post_processor: { type: 'TemplateProcessing', single: Array(500_000).fill({ SpecialToken: { id: '<end>' } }) } }, /puts 500000 tokens/],
+    ['200,000 added tokens', { added_tokens: Array.from({ length: 200_000 }, (_, id) => ({ id, content: `${id}` })) }, /200000 added tokens/],
+    ['a pattern of a megabyte', { pre_tokenizer: { type: 'Split', pattern: { Regex: 'a'.repeat(1 << 20) } } }, /a pattern of 1048576 characters/],
+    ['a pattern that unfolds without end', { pre_tokenizer: { type: 'Split', pattern: { Regex: '((a{99}b){99}c){99}' } } }, /unfolds to more than/],
+    ['a back-reference', { pre_tokenizer: { type: 'Split', pattern: { Regex: '(a)\\1' } } }, /cannot be compiled/],
+    ['a decoder that writes a page for a space', { decoder: { type: 'Replace', pattern: { String: 'Ġ' }, content: 'x'.repeat(4096) } }, /puts 4096 characters for one/],
   ])('%s', (_name, parts, message) => expectRejection('INVALID_TOKENIZER', tinyTokenizer(parts), message));
+
+  it.each<[string, string]>([
+    ['(a+)+$', 'a'.repeat(50)],
+    ['(a|a)*b', 'a'.repeat(50)],
+    ['(?:a?){50}a{50}b', 'a'.repeat(50)],
+    ['(\\s+\\s+)+$', `${' '.repeat(200)}x`],
+  ])('a pattern that takes exponential time elsewhere ends: %s', async (Regex, text) => {
+    const tokenizer = await tinyTokenizer({ pre_tokenizer: { type: 'Sequence', pretokenizers: [{ type: 'Split', pattern: { Regex }, behavior: 'Isolated' }, TINY_JSON.pre_tokenizer] } });
+    expect(tokenizer.decode(tokenizer.encode(`${text}c`))).toBe(`${text.replace('x', '')}c`);
+  });
+
+  it('a chain of normalizers that doubles the text ends in an error', async () => {
+    const double = { type: 'Replace', pattern: { String: 'a' }, content: 'aa' };
+    const tokenizer = await tinyTokenizer({ added_tokens: [], normalizer: { type: 'Sequence', normalizers: Array(60).fill(double) } });
+    expectCode('INVALID_TOKENIZER', () => tokenizer.encode('a'), /64 times as long/);
+    await expectRejection('INVALID_TOKENIZER', tokenizer.encodeSliced('a'));
+  });
+
+  it('a chain of decoders that doubles a piece ends in an error', async () => {
+    const double = { type: 'Replace', pattern: { String: 'a' }, content: 'aa' };
+    const tokenizer = await tinyTokenizer({ decoder: { type: 'Sequence', decoders: Array(60).fill(double) } });
+    expectCode('INVALID_TOKENIZER', () => tokenizer.decode([0]), /more than 65536 characters of the piece "a"/);
+  });
+
+  it('puts what replaces a character as it stands', async () => {
+    const tokenizer = await tinyTokenizer({ added_tokens: [], normalizer: { type: 'Replace', pattern: { Regex: 'x+' }, content: '$&a' }, model: { ...model, vocab: { ...model.vocab, $: 6, '&': 7 } } });
+    expect(tokenizer.decode(tokenizer.encode('xxb'))).toBe('$&ab');
+  });
 
   it.each([[null], [undefined], [5], ['text'], [[]], [{}]])('%j instead of an object', (json) => {
     return expectRejection('INVALID_TOKENIZER', loadTokenizer({ kind: 'huggingface', json, config: null, generationConfig: null }));

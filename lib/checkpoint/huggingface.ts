@@ -1,9 +1,11 @@
 import { readdir } from 'node:fs/promises';
 import path from 'node:path';
+import { Pace } from '../pace.js';
 import { parseConfigJson } from './config.js';
 import { Fields } from './fields.js';
 import { HUGGINGFACE_NAMES } from './names.js';
-import { readError, readJson, readText } from './read_file.js';
+import { exists, readBytes, readError, readJson, readText } from './read_file.js';
+import { readLargeJson } from './sliced_json.js';
 import { tensorTable } from './tensor_table.js';
 import type { Checkpoint, TokenizerSource } from './types.js';
 import { noConfig, readHuggingFaceWeights } from './weight_files.js';
@@ -29,7 +31,7 @@ export async function openHuggingFace(folder: string, given?: string): Promise<C
     plan: planIn(json as Record<string, unknown>, configPath),
     files: files.map((file) => file.path),
     tensors: tensorTable(stored, files, HUGGINGFACE_NAMES, config, options),
-    readTokenizer: () => readTokenizer(folder),
+    readTokenizer: (signal) => readTokenizer(folder, signal),
   };
 }
 
@@ -47,16 +49,30 @@ function planIn(json: Record<string, unknown>, file: string): Checkpoint['plan']
   return { file, fields: Object.fromEntries(PLAN_FIELDS.flatMap((key) => (json[key] === undefined ? [] : [[key, json[key]]]))) };
 }
 
-async function readTokenizer(folder: string): Promise<TokenizerSource> {
-  const json = await readJson(path.join(folder, 'tokenizer.json'), 'INVALID_TOKENIZER', Infinity);
-  if (json === undefined) return { kind: 'none', reason: `${folder} has no tokenizer.json.` };
-  return {
-    kind: 'huggingface',
-    json,
-    config: await readJson(path.join(folder, 'tokenizer_config.json'), 'INVALID_TOKENIZER'),
-    generationConfig: await readJson(path.join(folder, 'generation_config.json')),
+/** What the tokenizer of a folder is built from: tokenizer.json, else SentencePiece's tokenizer.model, else vocab.json and merges.txt. */
+async function readTokenizer(folder: string, signal: AbortSignal | undefined): Promise<TokenizerSource> {
+  const pace = new Pace(signal);
+  const at = (name: string): string => path.join(folder, name);
+  const optional = (name: string): Promise<unknown> => readJson(at(name), 'INVALID_TOKENIZER');
+  const surroundings = async () => ({
+    config: await optional('tokenizer_config.json'),
+    generationConfig: await readJson(at('generation_config.json')),
     chatTemplate: await readChatTemplate(folder),
-  };
+    addedTokens: await optional('added_tokens.json'),
+    specialTokensMap: await optional('special_tokens_map.json'),
+  });
+  if (await exists(at('tokenizer.json'))) {
+    const json = await readLargeJson(at('tokenizer.json'), 'INVALID_TOKENIZER', pace);
+    return { kind: 'huggingface', json, ...(await surroundings()) };
+  }
+  const model = await readBytes(at('tokenizer.model'), 'INVALID_TOKENIZER');
+  if (model) return { kind: 'sentencepiece', model, ...(await surroundings()) };
+  const merges = await readText(at('merges.txt'), 'INVALID_TOKENIZER');
+  if (merges !== undefined && (await exists(at('vocab.json')))) {
+    const vocab = await readLargeJson(at('vocab.json'), 'INVALID_TOKENIZER', pace);
+    return { kind: 'byte_level', vocab, merges, ...(await surroundings()) };
+  }
+  return { kind: 'none', reason: `${folder} has no tokenizer.json, no tokenizer.model and no vocab.json with merges.txt.` };
 }
 
 /** The template kept beside the tokenizer: chat_template.jinja, or the older chat_template.json. */

@@ -31,7 +31,8 @@ export async function readText(path: string, code: ErrorCode = 'INVALID_CHECKPOI
   return bytes && utf8Text(bytes, path, code);
 }
 
-async function readBytes(path: string, code: ErrorCode): Promise<Buffer | undefined> {
+/** A whole file, or undefined where there is no such path. Other failures throw FILE_NOT_FOUND, more than 256 MB `code`. */
+export async function readBytes(path: string, code: ErrorCode): Promise<Buffer | undefined> {
   if (!(await exists(path))) return undefined;
   const { handle, size } = await openFile(path);
   try {
@@ -44,7 +45,8 @@ async function readBytes(path: string, code: ErrorCode): Promise<Buffer | undefi
   }
 }
 
-async function exists(path: string): Promise<boolean> {
+/** Whether there is something at a path. Throws FILE_NOT_FOUND where that cannot be told. */
+export async function exists(path: string): Promise<boolean> {
   try {
     await stat(path);
     return true;

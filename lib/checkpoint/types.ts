@@ -88,9 +88,25 @@ export interface TensorInfo {
   byteLength: number;
 }
 
-/** What the tokenizer is built from. `json` and `config` are parsed tokenizer.json and tokenizer_config.json. */
+/** What stands beside the vocabulary in a Hugging Face folder, parsed. */
+export interface TokenizerSurroundings {
+  /** tokenizer_config.json. */
+  config: unknown;
+  /** generation_config.json. */
+  generationConfig: unknown;
+  /** chat_template.jinja, or what chat_template.json holds. */
+  chatTemplate?: string;
+  /** added_tokens.json. */
+  addedTokens?: unknown;
+  /** special_tokens_map.json. */
+  specialTokensMap?: unknown;
+}
+
+/** What the tokenizer is built from: a tokenizer.json, parsed; vocab.json, parsed, and merges.txt; SentencePiece's tokenizer.model; a GGUF file's metadata. */
 export type TokenizerSource =
-  | { kind: 'huggingface'; json: unknown; config: unknown; generationConfig: unknown; chatTemplate?: string }
+  | ({ kind: 'huggingface'; json: unknown } & TokenizerSurroundings)
+  | ({ kind: 'byte_level'; vocab: unknown; merges: string } & TokenizerSurroundings)
+  | ({ kind: 'sentencepiece'; model: Uint8Array } & TokenizerSurroundings)
   | { kind: 'gguf'; metadata: ReadonlyMap<string, GgufValue> }
   | { kind: 'none'; reason: string };
 
@@ -115,6 +131,6 @@ export interface Checkpoint {
   files: string[];
   /** Every tensor the engine needs, each once; checked against `config` and the files' sizes. */
   tensors: TensorInfo[];
-  /** What its tokenizer is built from, read when asked for. Rejects with INVALID_TOKENIZER, INVALID_CHECKPOINT or FILE_NOT_FOUND. */
-  readTokenizer(): Promise<TokenizerSource>;
+  /** What its tokenizer is built from, read when asked for. Rejects with INVALID_TOKENIZER, INVALID_CHECKPOINT, FILE_NOT_FOUND or ABORTED. */
+  readTokenizer(signal?: AbortSignal): Promise<TokenizerSource>;
 }

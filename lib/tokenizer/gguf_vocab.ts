@@ -36,23 +36,39 @@ function convertSentencePiece(metadata: Metadata, pieces: string[], vocab: Map<s
   const addSpacePrefix = readBoolean(metadata, 'add_space_prefix') ?? true;
   const unknownId = readTokenId(metadata, 'unknown_token_id', pieces.length) ?? 0;
 
+  const rules = { unknown: pieces[unknownId], addsSpacePrefix: addSpacePrefix, byteFallback: true };
+  return { json: sentencePieceJson(pieces, vocab, types, scores, rules), ...surroundings(metadata, pieces, true), pieces };
+}
+
+/** A tokenizer.json that encodes as SentencePiece does with these pieces. `types` are llama.cpp's, which are SentencePiece's. */
+export function sentencePieceJson(
+  pieces: string[],
+  vocab: Map<string, number>,
+  types: ArrayLike<number>,
+  scores: ArrayLike<number>,
+  rules: { unknown: string | undefined; addsSpacePrefix: boolean; byteFallback: boolean },
+): unknown {
   const normalizers: unknown[] = [{ type: 'Replace', pattern: { String: ' ' }, content: '▁' }];
   const decoders: unknown[] = [{ type: 'Replace', pattern: { String: '▁' }, content: ' ' }, { type: 'ByteFallback' }, { type: 'Fuse' }];
-  if (addSpacePrefix) {
+  if (rules.addsSpacePrefix) {
     normalizers.unshift({ type: 'Prepend', prepend: '▁' });
     decoders.push({ type: 'Strip', content: ' ', start: 1, stop: 0 });
   }
   return {
-    json: {
-      added_tokens: addedTokens(pieces, types),
-      normalizer: { type: 'Sequence', normalizers },
-      pre_tokenizer: null,
-      post_processor: null,
-      decoder: { type: 'Sequence', decoders },
-      model: { type: 'BPE', vocab, merges: mergeRankFromScores(vocab, types, scores), unk_token: pieces[unknownId], fuse_unk: false, byte_fallback: true },
+    added_tokens: addedTokens(pieces, types),
+    normalizer: { type: 'Sequence', normalizers },
+    pre_tokenizer: null,
+    post_processor: null,
+    decoder: { type: 'Sequence', decoders },
+    model: {
+      type: 'BPE',
+      vocab,
+      merges: mergeRankFromScores(vocab, types, scores),
+      unk_token: rules.unknown,
+      // Without bytes, a run of unknown characters is one unknown token.
+      fuse_unk: !rules.byteFallback,
+      byte_fallback: rules.byteFallback,
     },
-    ...surroundings(metadata, pieces, true),
-    pieces,
   };
 }
 
@@ -137,7 +153,8 @@ function addedTokens(pieces: string[], types: ArrayLike<number>): unknown[] {
   return tokens;
 }
 
-async function vocabularyOf(pieces: string[], pace: Pace): Promise<Map<string, number>> {
+/** Ids by their pieces. */
+export async function vocabularyOf(pieces: string[], pace: Pace): Promise<Map<string, number>> {
   const ids = new Map<string, number>();
   for (const [id, piece] of pieces.entries()) {
     ids.set(piece, id);

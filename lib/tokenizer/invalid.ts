@@ -7,17 +7,30 @@ export function invalidTokenizer(message: string, cause?: unknown): CqilError {
   return new CqilError('INVALID_TOKENIZER', message, cause === undefined ? undefined : { cause });
 }
 
-/** A value for a message: quoted, and shortened, because files may hold anything. */
+/** A value for a message: as in JSON, and shortened, because files may hold anything. No more of it is spelled than is shown. */
 export function quote(value: unknown): string {
-  let text: string | undefined;
-  try {
-    text = JSON.stringify(value);
-  } catch {
-    text = undefined;
-  }
-  // Too long or too deep for a message, or without a spelling in JSON.
-  text ??= typeof value === 'object' ? 'an object' : String(value);
+  const text = spell(value, QUOTED_CHARACTERS + 1);
   return text.length > QUOTED_CHARACTERS ? `${text.slice(0, QUOTED_CHARACTERS)}…` : text;
+}
+
+/** A value in JSON, as much of it as `room` characters take, or somewhat more. */
+function spell(value: unknown, room: number): string {
+  if (typeof value === 'string') return JSON.stringify(value.slice(0, room));
+  if (typeof value === 'number' || typeof value === 'boolean' || value === null) return String(value);
+  if (typeof value !== 'object') return String(value).slice(0, room);
+  if (Array.isArray(value) || ArrayBuffer.isView(value)) {
+    const list = value as ArrayLike<unknown>;
+    let text = '[';
+    for (let i = 0; i < list.length && text.length < room; i++) text += `${i > 0 ? ',' : ''}${spell(list[i], room - text.length)}`;
+    return `${text}]`;
+  }
+  let text = '{';
+  for (const key in value) {
+    if (text.length >= room) break;
+    text += `${text.length > 1 ? ',' : ''}${JSON.stringify(key.slice(0, room))}:`;
+    text += spell((value as Record<string, unknown>)[key], room - text.length);
+  }
+  return `${text}}`;
 }
 
 export function isObject(value: unknown): value is Record<string, unknown> {

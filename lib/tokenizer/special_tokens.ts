@@ -1,3 +1,4 @@
+import type { CqilError } from '../errors.js';
 import { invalidTokenizer, isObject, quote } from './invalid.js';
 import { flattenSequence, isTokenId, type Component } from './tokenizer_json.js';
 
@@ -19,12 +20,19 @@ const END_TOKENS = [
   '<|end|>', '<|end_of_turn|>', '<end_of_turn>', '<｜end▁of▁sentence｜>',
 ];
 
+// The classes of transformers 4 that put BOS before a text unless tokenizer_config.json says otherwise, and need no post-processor for it.
+const BEGINNING_CLASSES = /^(?:Llama|CodeLlama|Gemma|Cohere)Tokenizer(?:Fast)?$/;
+
+/** Bound on the tokens around a text: real templates have one or two. */
+const MAX_SURROUNDING = 1024;
+
 const NAMES = ['bos_token', 'eos_token', 'unk_token', 'pad_token'];
 
 /**
  * Resolves special tokens. BOS and EOS are those of `config` (tokenizer_config.json), else of `generationConfig`.
  * `eosTokenIds` also holds every id in `generationConfig.eos_token_id` and every added token with a well-known end's name.
- * What stands around a text is what the post-processor puts there; `add_bos_token` and `add_eos_token`, where given, overrule it.
+ * What stands around a text is what the post-processor puts there; `add_bos_token` and `add_eos_token`, where given, overrule it. Without either,
+ * BOS stands before a text if the tokenizer's class wants it.
  */
 export function resolveSpecialTokens(
   postProcessor: Component | null,
@@ -57,10 +65,17 @@ export function resolveSpecialTokens(
   return {
     bosTokenId,
     eosTokenIds: [...eosTokenIds],
-    prefix: overrule(prefix, config.add_bos_token, bosTokenId, 'start'),
+    prefix: overrule(prefix, config.add_bos_token ?? beginsByClass(postProcessor, config.tokenizer_class), bosTokenId, 'start'),
     suffix: overrule(suffix, config.add_eos_token, mainEos, 'end'),
     names,
   };
+}
+
+/** True where nothing but the class says that BOS goes before a text. */
+function beginsByClass(postProcessor: Component | null, tokenizerClass: unknown): true | undefined {
+  const parts = postProcessor === null ? [] : flattenSequence(postProcessor, 'processors');
+  const isSilent = parts.every((part) => part.type === 'ByteLevel');
+  return isSilent && typeof tokenizerClass === 'string' && BEGINNING_CLASSES.test(tokenizerClass) ? true : undefined;
 }
 
 function namesOf(config: Record<string, unknown>): Record<string, string | string[]> {
@@ -96,6 +111,7 @@ function surroundings(config: Component | null, idOf: (token: string) => number 
     if (part.type !== 'TemplateProcessing' || !Array.isArray(part.single)) {
       throw invalidTokenizer(`The post-processor is ${quote(part)}; expected a TemplateProcessing with a single template, or ByteLevel.`);
     }
+    if (part.single.length > MAX_SURROUNDING) throw tooManySurrounding(part.single.length);
     let afterText = false;
     for (const item of part.single as unknown[]) {
       if (isObject(item) && isObject(item.Sequence)) afterText = true;
@@ -110,8 +126,13 @@ function templateIds(item: unknown, specialTokens: unknown, idOf: (token: string
   if (typeof token !== 'string') throw invalidTokenizer(`The post-processor's template holds ${quote(item)}; expected a SpecialToken or a Sequence.`);
   const entry = isObject(specialTokens) ? specialTokens[token] : undefined;
   const ids: unknown = isObject(entry) ? entry.ids : [idOf(token)];
+  if (Array.isArray(ids) && ids.length > MAX_SURROUNDING) throw tooManySurrounding(ids.length);
   if (!Array.isArray(ids) || !ids.every(isTokenId)) {
     throw invalidTokenizer(`The post-processor's special token ${quote(token)} has the ids ${quote(ids)}; expected ids of the vocabulary.`);
   }
   return ids;
+}
+
+function tooManySurrounding(count: number): CqilError {
+  return invalidTokenizer(`The post-processor puts ${count} tokens around a text; at most ${MAX_SURROUNDING} are expected.`);
 }

@@ -10,6 +10,10 @@ export interface PieceDecoder {
   leadingSpaces: number;
 }
 
+/** Bounds on what one piece becomes: real ones are words, and what replaces a character is a character. */
+const MAX_CONTENT = 64;
+const MAX_PIECE_TEXT = 1 << 16;
+
 const BYTE_PIECE = /^<0x([0-9A-Fa-f]{2})>$/;
 
 /**
@@ -59,7 +63,12 @@ export function createPieceDecoder(config: Component | null): PieceDecoder {
 
   const bytes = (piece: string): Uint8Array => {
     let text = piece;
-    for (const [from, to] of replacements) text = text.replaceAll(from, to);
+    for (const [from, to] of replacements) {
+      text = text.replaceAll(from, to);
+      if (text.length > MAX_PIECE_TEXT) {
+        throw invalidTokenizer(`The decoder makes more than ${MAX_PIECE_TEXT} characters of the piece ${quote(piece)}; expected a word.`);
+      }
+    }
     const byte = byteFallback ? BYTE_PIECE.exec(text) : null;
     return byte ? Uint8Array.of(Number.parseInt(byte[1]!, 16)) : Buffer.from(text, 'utf8');
   };
@@ -71,7 +80,9 @@ function parseReplace(part: Component): [string, string] {
   if (typeof from !== 'string' || from === '' || typeof part.content !== 'string') {
     throw invalidTokenizer(`The decoder replaces ${quote(part)}; expected a pattern String and a content.`);
   }
-  return [from, part.content];
+  if (part.content.length > MAX_CONTENT) throw invalidTokenizer(`The decoder puts ${part.content.length} characters for one; at most ${MAX_CONTENT} are expected.`);
+  // As it is: a dollar sign means nothing.
+  return [from, part.content.replaceAll('$', '$$$$')];
 }
 
 function isSmallCount(value: unknown): value is number {

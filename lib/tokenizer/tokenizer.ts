@@ -6,7 +6,9 @@ import { BpeEncoder } from './bpe.js';
 import { ChatTemplate, chatTemplateOf, type ChatMessage, type ChatOptions } from './chat_template.js';
 import { createDetokenizer, decodeBytes, type DecodeOptions, type Detokenizer, type DetokenizerOptions } from './detokenizer.js';
 import { convertGgufVocabulary } from './gguf_vocab.js';
-import { invalidTokenizer, isObject, quote } from './invalid.js';
+import { huggingFaceParts } from './huggingface_parts.js';
+import { invalidTokenizer, quote } from './invalid.js';
+import { byteLevelParts, sentencePieceParts } from './other_files.js';
 import { PIECES_AT_ONCE, type TokenizerParts } from './parts.js';
 import { createNormalizer, type Normalizer } from './normalizer.js';
 import { createPreTokenizer, type PreTokenizer } from './pre_tokenizer.js';
@@ -70,12 +72,12 @@ export async function loadTokenizer(source: TokenizerSource, modelVocabSize = 0,
 
 async function partsOf(source: TokenizerSource, pace: Pace): Promise<TokenizerParts> {
   switch (source.kind) {
-    case 'huggingface': {
-      const config = isObject(source.config) ? source.config : {};
-      const generationConfig = isObject(source.generationConfig) ? source.generationConfig : {};
-      const template = source.chatTemplate === undefined ? {} : { chat_template: source.chatTemplate };
-      return { json: source.json, config: { ...config, ...template }, generationConfig };
-    }
+    case 'huggingface':
+      return huggingFaceParts(source);
+    case 'byte_level':
+      return byteLevelParts(source);
+    case 'sentencepiece':
+      return sentencePieceParts(source, pace);
     case 'gguf':
       return convertGgufVocabulary(source.metadata, pace);
     case 'none':

@@ -55,6 +55,7 @@ export const MAX_VOCAB_SIZE = 1 << 22;
 
 /** Bound on the characters of all added tokens, for the tables that find them; real files stay below a tenth of it. */
 const MAX_ADDED_CHARACTERS = 1 << 20;
+const MAX_ADDED_TOKENS = 1 << 17;
 
 /** Bounds on the merges, and on normalizers, pre-tokenizers and their like: real files have below an eighth and a tenth of it. */
 const MAX_MERGES = 1 << 22;
@@ -116,6 +117,7 @@ export function flattenSequence(component: Component, field: string): Component[
 function parseAddedTokens(tokens: unknown): AddedToken[] {
   if (tokens === undefined || tokens === null) return [];
   if (!Array.isArray(tokens)) throw invalidTokenizer(`added_tokens is ${quote(tokens)}; expected an array.`);
+  if (tokens.length > MAX_ADDED_TOKENS) throw invalidTokenizer(`There are ${tokens.length} added tokens; at most ${MAX_ADDED_TOKENS} are expected.`);
   let characters = 0;
   return tokens.map((token: unknown) => {
     if (!isObject(token) || typeof token.content !== 'string' || !isTokenId(token.id)) {

@@ -1,0 +1,55 @@
+import type { TokenizerSource } from '../checkpoint/types.js';
+import { isObject } from './invalid.js';
+import type { TokenizerParts } from './parts.js';
+
+/**
+ * The parts of a tokenizer in a Hugging Face folder. Tokens that only tokenizer_config.json (`added_tokens_decoder`) or added_tokens.json knows are
+ * added to those of tokenizer.json; names of special tokens are also taken from special_tokens_map.json.
+ */
+export function huggingFaceParts(source: TokenizerSource & { kind: 'huggingface' }): TokenizerParts {
+  const objectOf = (value: unknown): Record<string, unknown> => (isObject(value) ? value : {});
+  const config = { ...objectOf(source.specialTokensMap), ...objectOf(source.config) };
+  const template = source.chatTemplate === undefined ? {} : { chat_template: source.chatTemplate };
+  return { json: withAddedTokens(source, config), config: { ...config, ...template }, generationConfig: objectOf(source.generationConfig) };
+}
+
+function withAddedTokens(source: TokenizerSource & { kind: 'huggingface' }, config: Record<string, unknown>): unknown {
+  const { json } = source;
+  if (!isObject(json) || !(json.added_tokens === undefined || json.added_tokens === null || Array.isArray(json.added_tokens))) return json;
+  const known: unknown[] = json.added_tokens ?? [];
+  const contents = new Set(known.map((token) => (isObject(token) ? token.content : undefined)));
+  const named = namedTokens(config);
+  const further = [...decoderTokens(config.added_tokens_decoder), ...listedTokens(source.addedTokens)].filter(({ content }) => {
+    if (contents.has(content)) return false;
+    contents.add(content);
+    return true;
+  });
+  if (further.length === 0) return json;
+  return { ...json, added_tokens: [...known, ...further.map((token) => ({ ...token, special: token.special === true || named.has(token.content) }))] };
+}
+
+interface FurtherToken extends Record<string, unknown> {
+  id: number;
+  content: unknown;
+}
+
+/** `added_tokens_decoder`: what a token is, by its id. */
+function decoderTokens(decoder: unknown): FurtherToken[] {
+  if (!isObject(decoder)) return [];
+  return Object.entries(decoder).map(([id, token]) => ({ ...(isObject(token) ? token : { content: token }), id: Number(id) }) as FurtherToken);
+}
+
+/** added_tokens.json: ids by the tokens' contents. */
+function listedTokens(list: unknown): FurtherToken[] {
+  return isObject(list) ? Object.entries(list).map(([content, id]) => ({ id: id as number, content })) : [];
+}
+
+/** The contents of the tokens that a configuration gives a part, which makes them control tokens. */
+function namedTokens(config: Record<string, unknown>): Set<unknown> {
+  const named = new Set<unknown>();
+  for (const [name, value] of Object.entries(config)) {
+    if (name !== 'additional_special_tokens' && !name.endsWith('_token')) continue;
+    for (const token of [value].flat() as unknown[]) named.add(isObject(token) ? token.content : token);
+  }
+  return named;
+}

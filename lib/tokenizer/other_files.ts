@@ -1,0 +1,74 @@
+import type { TokenizerSource } from '../checkpoint/types.js';
+import type { Pace } from '../pace.js';
+import { preTokenizerRule } from './gguf_pre_tokenizers.js';
+import { sentencePieceJson, vocabularyOf } from './gguf_vocab.js';
+import { huggingFaceParts } from './huggingface_parts.js';
+import { invalidTokenizer, isObject, quote } from './invalid.js';
+import type { TokenizerParts } from './parts.js';
+import { HOW_TO_CONVERT, readSentencePieceModel } from './sentencepiece_model.js';
+
+const BYTE_PAIR_ENCODING = 2;
+
+/** The tokenizer of a folder that has a tokenizer.model of SentencePiece and no tokenizer.json. Throws INVALID_TOKENIZER. */
+export async function sentencePieceParts(source: TokenizerSource & { kind: 'sentencepiece' }, pace: Pace): Promise<TokenizerParts> {
+  const model = await readSentencePieceModel(source.model, pace);
+  if (model.modelType !== BYTE_PAIR_ENCODING) {
+    throw invalidTokenizer(`tokenizer.model is of SentencePiece's type ${model.modelType}; only 2, byte-pair encoding, is supported.`);
+  }
+  const refused = [
+    model.hasTable && 'normalizes text by a table of its own',
+    model.removesExtraSpaces && 'removes extra spaces',
+    model.spaceAsSuffix && 'puts spaces after words',
+    !model.escapesSpaces && 'keeps spaces as they are',
+  ].find(Boolean);
+  if (refused) throw invalidTokenizer(`tokenizer.model ${refused}, which cqil does not; ${HOW_TO_CONVERT}`);
+  const { pieces, types, scores } = model;
+  const piece = (id: number): string | undefined => pieces[id];
+  const own = { bos_token: piece(model.bosId), eos_token: piece(model.eosId), unk_token: piece(model.unknownId), pad_token: piece(model.padId), add_bos_token: true };
+  const json = sentencePieceJson(pieces, await vocabularyOf(pieces, pace), types, scores, {
+    unknown: pieces[model.unknownId],
+    addsSpacePrefix: model.addsSpacePrefix,
+    byteFallback: model.byteFallback,
+  });
+  return { ...huggingFaceParts({ ...source, kind: 'huggingface', json, config: { ...own, ...(isObject(source.config) ? source.config : {}) } }), pieces };
+}
+
+/** What tokenizers of these classes do besides what vocab.json and merges.txt say. */
+const CLASSES: Record<string, { pre?: string; normalizer?: object; defaults: Record<string, string> }> = {
+  GPT2Tokenizer: { defaults: { bos_token: '<|endoftext|>', eos_token: '<|endoftext|>', unk_token: '<|endoftext|>' } },
+  Qwen2Tokenizer: { pre: 'qwen2', normalizer: { type: 'NFC' }, defaults: { eos_token: '<|endoftext|>', pad_token: '<|endoftext|>' } },
+};
+
+/** The tokenizer of a folder that has vocab.json and merges.txt and no tokenizer.json. Throws INVALID_TOKENIZER. */
+export function byteLevelParts(source: TokenizerSource & { kind: 'byte_level' }): TokenizerParts {
+  const given = isObject(source.config) ? source.config : {};
+  const name = typeof given.tokenizer_class === 'string' ? given.tokenizer_class.replace(/Fast$/, '') : undefined;
+  const rules = name !== undefined && Object.hasOwn(CLASSES, name) ? CLASSES[name]! : undefined;
+  if (!rules) {
+    throw invalidTokenizer(
+      `vocab.json and merges.txt do not say how text is cut, and the tokenizer_class is ${quote(given.tokenizer_class)}; ` +
+        `expected ${Object.keys(CLASSES).join(' or ')}, or ${HOW_TO_CONVERT}`,
+    );
+  }
+  const config = { ...rules.defaults, ...given };
+  const splits = rules.pre === undefined ? [] : preTokenizerRule(rules.pre).patterns.map((Regex) => ({ type: 'Split', pattern: { Regex }, behavior: 'Isolated' }));
+  const byteLevel = { type: 'ByteLevel', add_prefix_space: config.add_prefix_space === true, use_regex: splits.length === 0 };
+  const json = {
+    added_tokens: specialTokens(source.vocab, config),
+    normalizer: rules.normalizer ?? null,
+    pre_tokenizer: { type: 'Sequence', pretokenizers: [...splits, byteLevel] },
+    post_processor: null,
+    decoder: { type: 'ByteLevel' },
+    model: { type: 'BPE', vocab: source.vocab, merges: source.merges.split(/\r?\n/).filter((line) => line !== '' && !line.startsWith('#version')) },
+  };
+  return huggingFaceParts({ ...source, kind: 'huggingface', json, config });
+}
+
+/** The special tokens that the configuration names and the vocabulary has. */
+function specialTokens(vocab: unknown, config: Record<string, unknown>): object[] {
+  const contents = ['bos_token', 'eos_token', 'unk_token', 'pad_token'].map((name) => (isObject(config[name]) ? config[name].content : config[name]));
+  return [...new Set(contents)].flatMap((content) => {
+    const has = typeof content === 'string' && isObject(vocab) && Object.hasOwn(vocab, content);
+    return has ? [{ id: vocab[content], content, special: true }] : [];
+  });
+}
