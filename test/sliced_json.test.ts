@@ -51,6 +51,12 @@ describe('JSON in slices', () => {
     expect(await readLargeJson(file, 'INVALID_TOKENIZER', new Pace())).toEqual({ a: 'é' });
   });
 
+  it('makes a Map of an object of many entries', async () => {
+    const object = Object.fromEntries(Array.from({ length: 3000 }, (_, i) => [`a key of some length ${i % 2500}`, i]));
+    const text = `{${Array.from({ length: 3000 }, (_, i) => `"a key of some length ${i % 2500}": ${i}`).join()}}`;
+    expect(await parse(text)).toEqual(new Map(Object.entries(object)));
+  });
+
   it('is left to others every few hundred values', async () => {
     const text = JSON.stringify(Array.from({ length: 20_000 }, (_, i) => ({ [`key ${i}`]: [i] })));
     const steps = vi.spyOn(Pace.prototype, 'step');

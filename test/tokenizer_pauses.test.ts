@@ -1,5 +1,6 @@
 import { afterEach, describe, expect, it, vi } from 'vitest';
 import { loadTokenizer, type Tokenizer } from '../lib/tokenizer/index.js';
+import { createPreTokenizer } from '../lib/tokenizer/pre_tokenizer.js';
 import { expectRejection } from './support/expect_code.js';
 import { vocabularySource, type Family } from './support/vocabularies.js';
 
@@ -33,6 +34,13 @@ function watchSteps(look: () => void): void {
     return now();
   });
 }
+
+it('pauses where a pre-tokenizer drops or joins all that it finds', () => {
+  for (const config of [{ type: 'WhitespaceSplit' }, { type: 'CharDelimiterSplit', delimiter: ' ' }, { type: 'Split', pattern: { Regex: ' ' }, behavior: 'Contiguous' }]) {
+    const found = [...createPreTokenizer(config)(' '.repeat(LONG), true)];
+    expect(found.filter((word) => word === undefined).length).toBeGreaterThan(LONG / 8192 - 1);
+  }
+});
 
 describe.each(FAMILIES)('a run without a place to cut: %s', (family) => {
   let tokenizer: Promise<Tokenizer> | undefined;

@@ -11,6 +11,9 @@ const MAX_DEPTH = 256;
 const BYTES_AT_ONCE = 1 << 20;
 const VALUES_AT_ONCE = 256;
 
+/** Entries from which on an object becomes a Map, which can be gone through in slices: V8 lists the keys of an object in one piece. */
+const LARGE_OBJECT = 1024;
+
 /** Strings from here on share the memory of the text they are cut from, and would keep all of it. */
 const SHARED_LENGTH = 13;
 
@@ -27,12 +30,13 @@ const LITERALS: ReadonlyArray<readonly [spelling: string, value: unknown]> = [
 
 /** An array or object that has not ended. `key`: the name of the next value. */
 interface Open {
-  value: unknown[] | Record<string, unknown>;
+  value: unknown[] | Record<string, unknown> | Map<string, unknown>;
   key: string | undefined;
+  entries: number;
 }
 
 /**
- * Reads a large JSON file in slices between which the event loop runs. Throws FILE_NOT_FOUND, ABORTED, or `code` where the file is no JSON, or has
+ * Reads a large JSON file in slices between which the event loop runs; objects of 1,024 entries and more are Maps. Throws FILE_NOT_FOUND, ABORTED, or `code` where the file is no JSON, or has
  * more than 96 MB, 4 million values, or values nested more than 256 deep.
  */
 export async function readLargeJson(path: string, code: ErrorCode, pace: Pace): Promise<unknown> {
@@ -62,7 +66,7 @@ async function decode(handle: FileHandle, size: number, pace: Pace): Promise<str
   return parts.join('');
 }
 
-/** Parses JSON as JSON.parse does, in slices; `source` names it in errors. NaN and Infinity are taken, too. */
+/** Parses JSON as JSON.parse does, in slices, but that objects of 1,024 entries and more are Maps and NaN and Infinity are taken. `source` names it in errors. */
 export async function parseInSlices(text: string, source: string, code: ErrorCode, pace: Pace): Promise<unknown> {
   const parser = new SlicedParser(text, (message) => new CqilError(code, `${source} ${message}`));
   while (!parser.step()) await pace.step();
@@ -92,14 +96,14 @@ class SlicedParser {
     if (first === '[' || first === '{') {
       if (this.open.length >= MAX_DEPTH) throw this.fault(`nests values more than ${MAX_DEPTH} deep.`);
       this.at++;
-      this.open.push({ value: first === '[' ? [] : {}, key: undefined });
+      this.open.push({ value: first === '[' ? [] : {}, key: undefined, entries: 0 });
       if (this.peek() === (first === '[' ? ']' : '}')) {
         this.at++;
         this.add(this.open.pop()!.value);
       } else if (first === '{') this.key();
       return;
     }
-    this.add(first === '"' ? this.string(false) : this.numberOrLiteral());
+    this.add(first === '"' ? this.string() : this.numberOrLiteral());
   }
 
   /** Puts a value where it belongs, and goes on to where the next one begins. */
@@ -112,9 +116,7 @@ class SlicedParser {
         if (this.peek() !== '') throw this.unexpected();
         return;
       }
-      if (Array.isArray(open.value)) open.value.push(value);
-      else if (open.key === '__proto__') Object.defineProperty(open.value, open.key, { value, writable: true, enumerable: true, configurable: true });
-      else open.value[open.key!] = value;
+      put(open, value);
       const next = this.peek();
       this.at++;
       if (next === ',') {
@@ -132,12 +134,12 @@ class SlicedParser {
 
   private key(): void {
     if (this.peek() !== '"') throw this.unexpected();
-    this.open.at(-1)!.key = this.string(true);
+    this.open.at(-1)!.key = this.string();
     if (this.peek() !== ':') throw this.unexpected();
     this.at++;
   }
 
-  private string(isKey: boolean): string {
+  private string(): string {
     const { text } = this;
     const start = this.at;
     let end = text.indexOf('"', start + 1);
@@ -149,7 +151,7 @@ class SlicedParser {
     while (end >= 0 && !isPlain && isEscaped(text, end)) end = text.indexOf('"', end + 1);
     if (end < 0) throw this.fault('is not valid JSON: a string does not end.');
     this.at = end + 1;
-    if (isPlain && (isKey || end - start <= SHARED_LENGTH)) return text.slice(start + 1, end);
+    if (isPlain && end - start <= SHARED_LENGTH) return text.slice(start + 1, end);
     try {
       return JSON.parse(text.slice(start, end + 1)) as string;
     } catch (cause) {
@@ -185,6 +187,18 @@ class SlicedParser {
     const found = this.at < this.text.length ? `unexpected ${JSON.stringify(this.text.charAt(this.at))} at position ${this.at}` : 'unexpected end';
     return this.fault(`is not valid JSON: ${found}.`);
   }
+}
+
+function put(open: Open, value: unknown): void {
+  if (Array.isArray(open.value)) {
+    open.value.push(value);
+    return;
+  }
+  if (++open.entries === LARGE_OBJECT) open.value = new Map(Object.entries(open.value));
+  const key = open.key!;
+  if (open.value instanceof Map) open.value.set(key, value);
+  else if (key === '__proto__') Object.defineProperty(open.value, key, { value, writable: true, enumerable: true, configurable: true });
+  else open.value[key] = value;
 }
 
 /** Whether an odd number of backslashes stands before a position. */

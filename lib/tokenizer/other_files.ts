@@ -68,7 +68,8 @@ export function byteLevelParts(source: TokenizerSource & { kind: 'byte_level' })
 function specialTokens(vocab: unknown, config: Record<string, unknown>): object[] {
   const contents = ['bos_token', 'eos_token', 'unk_token', 'pad_token'].map((name) => (isObject(config[name]) ? config[name].content : config[name]));
   return [...new Set(contents)].flatMap((content) => {
-    const has = typeof content === 'string' && isObject(vocab) && Object.hasOwn(vocab, content);
-    return has ? [{ id: vocab[content], content, special: true }] : [];
+    if (typeof content !== 'string' || !isObject(vocab)) return [];
+    const id = vocab instanceof Map ? (vocab.get(content) as unknown) : Object.hasOwn(vocab, content) ? vocab[content] : undefined;
+    return id === undefined ? [] : [{ id, content, special: true }];
   });
 }

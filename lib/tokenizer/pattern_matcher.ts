@@ -27,6 +27,7 @@ export class PatternMatcher {
   private at = 0;
   private from = 0;
   private budget = 0;
+  private left = STEPS_AT_ONCE;
   /** Where to go on when what follows fails: [where, position, …]. */
   private stack = new Int32Array(16 * FRAME);
   private frames = 0;
@@ -48,18 +49,18 @@ export class PatternMatcher {
     this.failsTo = new Int32Array(program.places).fill(-1);
   }
 
-  /** Goes on to the next match: true when it is found, false when there is none, undefined after a while: to be asked again. */
+  /** Goes on to the next match: true when it is found, false when there is none, undefined now and then: to be asked again. */
   next(): boolean | undefined {
-    let left = STEPS_AT_ONCE;
-    while (left > 0) {
+    // Matches that are found share the steps between two pauses: whoever asks may drop them all.
+    while (this.left > 0) {
       if (this.pc < 0) {
         if (this.from > this.text.length) return false;
         this.begin();
       }
-      const budget = this.memory ? left : Math.min(left, STEPS_BEFORE_MEMORY);
+      const budget = this.memory ? this.left : Math.min(this.left, STEPS_BEFORE_MEMORY);
       this.budget = budget;
       this.run();
-      left -= budget - this.budget;
+      this.left -= budget - this.budget;
       if (this.pc >= 0) {
         if (!this.memory) {
           // From the start: what it remembers has to be in the order of what it tries.
@@ -68,12 +69,13 @@ export class PatternMatcher {
         }
       } else if (this.end < 0) {
         this.from = this.following(this.from);
-        left--;
+        this.left--;
       } else {
         this.succeed();
         return true;
       }
     }
+    this.left = STEPS_AT_ONCE;
     return undefined;
   }
 

@@ -165,17 +165,22 @@ async function parseModel(model: unknown, pace: Pace): Promise<BpeModel> {
 
 async function parseVocab(vocab: unknown, pace: Pace): Promise<Map<string, number>> {
   if (!isObject(vocab)) throw invalidTokenizer(`The vocabulary is ${quote(vocab)}; expected an object of pieces and ids.`);
-  if (vocab instanceof Map) return vocab as Map<string, number>;
   const ids = new Map<string, number>();
-  for (const piece in vocab) {
-    const id = vocab[piece];
+  let count = 0;
+  for (const [piece, id] of entriesOf(vocab)) {
     if (!isTokenId(id)) {
       throw invalidTokenizer(`The piece ${quote(piece)} has the id ${quote(id)}; expected an integer below ${MAX_VOCAB_SIZE}.`);
     }
-    ids.set(piece, id);
-    if (ids.size % PIECES_AT_ONCE === 0) await pace.step();
+    if (!(vocab instanceof Map)) ids.set(piece, id);
+    if (++count % PIECES_AT_ONCE === 0) await pace.step();
   }
-  return ids;
+  return vocab instanceof Map ? (vocab as Map<string, number>) : ids;
+}
+
+/** What an object or a Map holds. */
+function* entriesOf(object: Record<string, unknown>): Generator<[string, unknown]> {
+  if (object instanceof Map) yield* object;
+  else for (const key in object) yield [key, object[key]];
 }
 
 /**

@@ -3,22 +3,21 @@ import type { MergeRank } from './parts.js';
 /** Merges tried between two pauses: a tenth of a millisecond or so. */
 const STEPS_AT_ONCE = 256;
 
-/** A merge waits as rank · 2³⁰ + position, so that the lowest number is the next. */
-const RANK = 2 ** 30;
 const NONE = -1;
 
 /**
  * Byte-pair encoding of a word: of all neighbours that merge, those of the lowest rank do first, the leftmost of equals, until none are left.
- * The merges that are possible wait in a heap, so n characters take O(n log n). A merge that another has made obsolete is not the one that
- * `waiting` holds for its position, and is dropped when its turn comes.
+ * The merges that are possible wait in a heap, each once, so n characters take O(n log n).
  */
 export class WordMerger {
   /** By the position where a symbol begins: that of the next, the word's length after the last; and that of the one before, or −1. */
   readonly next: Int32Array;
   private readonly previous: Int32Array;
-  /** By the position of a left symbol: its merge with the right one, as in the heap. */
-  private readonly waiting: Float64Array;
-  private heap: Float64Array;
+  /** By the position of a left symbol: the rank of its merge with the right one, and 1 + the place of that in the heap, 0 where there is none. */
+  private readonly rank: Int32Array;
+  private readonly place: Int32Array;
+  /** Positions of left symbols. */
+  private readonly heap: Int32Array;
   private size = 0;
   /** Up to where the word is cut into symbols, and up to where their merges wait. */
   private cut = 0;
@@ -29,9 +28,10 @@ export class WordMerger {
     const { length } = word;
     this.next = new Int32Array(length);
     this.previous = new Int32Array(length + 1);
-    this.waiting = new Float64Array(length);
-    this.heap = new Float64Array(length);
-    if (length > 0) this.previous[0] = NONE;
+    this.previous[0] = NONE;
+    this.rank = new Int32Array(length);
+    this.place = new Int32Array(length);
+    this.heap = new Int32Array(length);
   }
 
   /** Goes on for a while; true when the symbols are final: the first begins at 0, the one after at `next[0]`, and so on. */
@@ -56,59 +56,66 @@ export class WordMerger {
   }
 
   private mergeOne(): void {
-    const first = this.pop();
-    const left = first % RANK;
-    if (this.waiting[left] !== first) return;
+    const left = this.heap[0]!;
     const right = this.next[left]!;
-    this.waiting[right] = NONE;
+    if (this.place[right]! > 0) this.remove(right);
     this.next[left] = this.next[right]!;
     this.previous[this.next[right]!] = left;
     this.wait(left);
     if (left > 0) this.wait(this.previous[left]!);
   }
 
-  /** Puts the merge of a symbol with the next one into the heap, if there is one. */
+  /** Brings the heap up to date about the merge of a symbol with the next one. */
   private wait(left: number): void {
-    const right = this.next[left]!;
-    this.waiting[left] = NONE;
-    if (right >= this.word.length) return;
-    const end = this.next[right]!;
-    if (end - left > this.longest) return;
-    const rank = this.mergeRank(this.word.slice(left, end), right - left);
-    if (rank !== undefined) this.push((this.waiting[left] = rank * RANK + left));
+    const rank = this.rankAt(left);
+    const place = this.place[left]! - 1;
+    if (rank === undefined) {
+      if (place >= 0) this.remove(left);
+      return;
+    }
+    this.rank[left] = rank;
+    this.settle(left, place < 0 ? this.size++ : place);
   }
 
-  private push(key: number): void {
-    if (this.size === this.heap.length) {
-      const larger = new Float64Array(this.size * 2);
-      larger.set(this.heap);
-      this.heap = larger;
-    }
+  private rankAt(left: number): number | undefined {
+    const right = this.next[left]!;
+    if (right >= this.word.length) return undefined;
+    const end = this.next[right]!;
+    return end - left > this.longest ? undefined : this.mergeRank(this.word.slice(left, end), right - left);
+  }
+
+  private remove(left: number): void {
+    const place = this.place[left]! - 1;
+    const last = this.heap[--this.size]!;
+    this.place[left] = 0;
+    if (last !== left) this.settle(last, place);
+  }
+
+  /** Puts a merge at a place of the heap, or where it belongs above or below that. */
+  private settle(left: number, place: number): void {
     const { heap } = this;
-    let at = this.size++;
-    while (at > 0) {
-      const parent = (at - 1) >>> 1;
-      if (heap[parent]! <= key) break;
-      heap[at] = heap[parent]!;
+    let at = place;
+    for (let parent = (at - 1) >>> 1; at > 0 && this.precedes(left, heap[parent]!); parent = (at - 1) >>> 1) {
+      this.move(heap[parent]!, at);
       at = parent;
     }
-    heap[at] = key;
-  }
-
-  private pop(): number {
-    const { heap } = this;
-    const first = heap[0]!;
-    const last = heap[--this.size]!;
-    let at = 0;
     for (;;) {
       let child = 2 * at + 1;
       if (child >= this.size) break;
-      if (child + 1 < this.size && heap[child + 1]! < heap[child]!) child++;
-      if (heap[child]! >= last) break;
-      heap[at] = heap[child]!;
+      if (child + 1 < this.size && this.precedes(heap[child + 1]!, heap[child]!)) child++;
+      if (!this.precedes(heap[child]!, left)) break;
+      this.move(heap[child]!, at);
       at = child;
     }
-    heap[at] = last;
-    return first;
+    this.move(left, at);
+  }
+
+  private move(left: number, place: number): void {
+    this.heap[place] = left;
+    this.place[left] = place + 1;
+  }
+
+  private precedes(one: number, other: number): boolean {
+    return this.rank[one]! < this.rank[other]! || (this.rank[one] === this.rank[other] && one < other);
   }
 }
