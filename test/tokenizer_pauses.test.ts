@@ -7,7 +7,7 @@ import { vocabularySource, type Family } from './support/vocabularies.js';
 /** Processor time between two looks at the clock, of all threads: far above what a slice takes, far below what a run took in one piece. */
 const MOST_MS = 100;
 
-const LONG = 40_000;
+const LONG = 24_000;
 
 /** Runs without a place to cut for one vocabulary or another. */
 const RUNS: Record<string, string> = {

@@ -67,8 +67,8 @@ async function decode(handle: FileHandle, size: number, pace: Pace): Promise<str
 }
 
 /** Parses JSON as JSON.parse does, in slices, but that objects of 1,024 entries and more are Maps and NaN and Infinity are taken. `source` names it in errors. */
-export async function parseInSlices(text: string, source: string, code: ErrorCode, pace: Pace): Promise<unknown> {
-  const parser = new SlicedParser(text, (message) => new CqilError(code, `${source} ${message}`));
+export async function parseInSlices(text: string, source: string, code: ErrorCode, pace: Pace, maxValues = MAX_VALUES): Promise<unknown> {
+  const parser = new SlicedParser(text, maxValues, (message) => new CqilError(code, `${source} ${message}`));
   while (!parser.step()) await pace.step();
   return parser.result;
 }
@@ -81,7 +81,7 @@ class SlicedParser {
   private readonly open: Open[] = [];
   private backslash = -1;
 
-  constructor(private readonly text: string, private readonly fault: (message: string) => CqilError) {}
+  constructor(private readonly text: string, private readonly maxValues: number, private readonly fault: (message: string) => CqilError) {}
 
   /** Takes some values; true when the text has ended. */
   step(): boolean {
@@ -92,7 +92,7 @@ class SlicedParser {
   /** One value with what surrounds it; an array or object is one when it begins, and has others after. */
   private value(): void {
     const first = this.peek();
-    if (++this.values > MAX_VALUES) throw this.fault(`holds more than ${MAX_VALUES} values; expected fewer.`);
+    if (++this.values > this.maxValues) throw this.fault(`holds more than ${this.maxValues} values; expected fewer.`);
     if (first === '[' || first === '{') {
       if (this.open.length >= MAX_DEPTH) throw this.fault(`nests values more than ${MAX_DEPTH} deep.`);
       this.at++;
