@@ -52,8 +52,8 @@ describe('JSON in slices', () => {
   });
 
   it('makes a Map of an object of many entries', async () => {
-    const object = Object.fromEntries(Array.from({ length: 3000 }, (_, i) => [`a key of some length ${i % 2500}`, i]));
-    const text = `{${Array.from({ length: 3000 }, (_, i) => `"a key of some length ${i % 2500}": ${i}`).join()}}`;
+    const object = Object.fromEntries(Array.from({ length: 6000 }, (_, i) => [`a key of some length ${i % 5000}`, i]));
+    const text = `{${Array.from({ length: 6000 }, (_, i) => `"a key of some length ${i % 5000}": ${i}`).join()}}`;
     expect(await parse(text)).toEqual(new Map(Object.entries(object)));
   });
 

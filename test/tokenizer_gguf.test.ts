@@ -179,6 +179,7 @@ describe('a GGUF vocabulary that cannot be used', () => {
     ['types that do not match', () => byteLevel({ token_type: Int32Array.of(1) }), /token_type.*expected 9 numbers/],
     ['scores that do not match', () => sentencePiece([], { scores: [1] }), /scores/],
     ['scores that are no numbers', () => sentencePiece([], { scores: Float32Array.from({ length: 259 }, () => Number.NaN) }), /scores/],
+    ['control tokens without end', () => loadTokenizer({ kind: 'gguf', metadata: metadata('gpt2', Array.from({ length: 200_000 }, (_, id) => ({ piece: `${id}`, type: CONTROL }))) }), /More than 131072 tokens are control tokens/],
     ['no merges', () => loadTokenizer({ kind: 'gguf', metadata: metadata('gpt2', [{ piece: 'a' }], { pre: 'gpt-2' }) }), /merges/],
     ['merges to nowhere', () => byteLevel({ merges: ggufStrings(['a 1']) }), /"a1", which is not in the vocabulary/],
   ])('%s', (_name, load, message) => expectRejection('INVALID_TOKENIZER', load(), message));

@@ -12,7 +12,7 @@ const BYTES_AT_ONCE = 1 << 20;
 const VALUES_AT_ONCE = 256;
 
 /** Entries from which on an object becomes a Map, which can be gone through in slices: V8 lists the keys of an object in one piece. */
-const LARGE_OBJECT = 1024;
+const LARGE_OBJECT = 4096;
 
 /** Strings from here on share the memory of the text they are cut from, and would keep all of it. */
 const SHARED_LENGTH = 13;
@@ -36,7 +36,7 @@ interface Open {
 }
 
 /**
- * Reads a large JSON file in slices between which the event loop runs; objects of 1,024 entries and more are Maps. Throws FILE_NOT_FOUND, ABORTED, or `code` where the file is no JSON, or has
+ * Reads a large JSON file in slices between which the event loop runs; objects of 4,096 entries and more are Maps. Throws FILE_NOT_FOUND, ABORTED, or `code` where the file is no JSON, or has
  * more than 96 MB, 4 million values, or values nested more than 256 deep.
  */
 export async function readLargeJson(path: string, code: ErrorCode, pace: Pace): Promise<unknown> {
@@ -66,7 +66,7 @@ async function decode(handle: FileHandle, size: number, pace: Pace): Promise<str
   return parts.join('');
 }
 
-/** Parses JSON as JSON.parse does, in slices, but that objects of 1,024 entries and more are Maps and NaN and Infinity are taken. `source` names it in errors. */
+/** Parses JSON as JSON.parse does, in slices, but that objects of 4,096 entries and more are Maps and NaN and Infinity are taken. `source` names it in errors. */
 export async function parseInSlices(text: string, source: string, code: ErrorCode, pace: Pace, maxValues = MAX_VALUES): Promise<unknown> {
   const parser = new SlicedParser(text, maxValues, (message) => new CqilError(code, `${source} ${message}`));
   while (!parser.step()) await pace.step();

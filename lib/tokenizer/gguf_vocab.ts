@@ -3,7 +3,7 @@ import type { Pace } from '../pace.js';
 import { preTokenizerRule } from './gguf_pre_tokenizers.js';
 import { invalidTokenizer, quote } from './invalid.js';
 import { PIECES_AT_ONCE, type MergeRank, type TokenizerParts } from './parts.js';
-import { MAX_VOCAB_SIZE } from './tokenizer_json.js';
+import { MAX_ADDED_TOKENS, MAX_VOCAB_SIZE } from './tokenizer_json.js';
 
 type Metadata = ReadonlyMap<string, GgufValue>;
 
@@ -148,7 +148,10 @@ function addedTokens(pieces: string[], types: ArrayLike<number>): unknown[] {
   const tokens: unknown[] = [];
   pieces.forEach((content, id) => {
     const special = types[id] === TYPE.control || types[id] === TYPE.unknown;
-    if (special || types[id] === TYPE.userDefined) tokens.push({ id, content, special, normalized: false });
+    if (!special && types[id] !== TYPE.userDefined) return;
+    if (tokens.push({ id, content, special, normalized: false }) > MAX_ADDED_TOKENS) {
+      throw invalidTokenizer(`More than ${MAX_ADDED_TOKENS} tokens are control tokens or user-defined; expected fewer.`);
+    }
   });
   return tokens;
 }

@@ -55,7 +55,7 @@ export const MAX_VOCAB_SIZE = 1 << 22;
 
 /** Bound on the characters of all added tokens, for the tables that find them; real files stay below a tenth of it. */
 const MAX_ADDED_CHARACTERS = 1 << 20;
-const MAX_ADDED_TOKENS = 1 << 17;
+export const MAX_ADDED_TOKENS = 1 << 17;
 
 /** Bounds on the merges, and on normalizers, pre-tokenizers and their like: real files have below an eighth and a tenth of it. */
 const MAX_MERGES = 1 << 22;
