@@ -68,7 +68,8 @@ describe('JSON in slices', () => {
   it.each<[string, string, RegExp]>([
     ['endless nesting', '['.repeat(100_000), /more than 256 deep/],
     ['a string without end', '{"a": "b', /a string does not end/],
-    ['nothing', '', /unexpected end/],
+    ['nothing', '', /it is empty/],
+    ['half a file', '{"a": [1', /unexpected end/],
     ['more than one value', '{} {}', /unexpected "\{" at position 3/],
   ])('refuses %s', (_name, text, message) => expectRejection('INVALID_TOKENIZER', parse(text), message));
 
@@ -82,6 +83,12 @@ describe('JSON in slices', () => {
     writeFileSync(file, '[');
     truncateSync(file, 180 * 2 ** 20);
     return expectRejection('INVALID_TOKENIZER', readLargeJson(file, 'INVALID_TOKENIZER', new Pace()), /188743680 bytes long/);
+  });
+
+  it('refuses what is not UTF-8', () => {
+    const file = path.join(folder, 'latin.json');
+    writeFileSync(file, Buffer.from([0x22, 0xe9, 0x22]));
+    return expectRejection('INVALID_TOKENIZER', readLargeJson(file, 'INVALID_TOKENIZER', new Pace()), /not UTF-8/);
   });
 
   it('is not read to its end when that is aborted', async () => {

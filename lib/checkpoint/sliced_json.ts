@@ -45,6 +45,7 @@ export async function readLargeJson(path: string, code: ErrorCode, pace: Pace): 
     if (size > MAX_BYTES) throw new CqilError(code, `${path} is ${size} bytes long; at most ${MAX_BYTES} are expected.`);
     return await parseInSlices(await decode(handle, size, pace), path, code, pace);
   } catch (cause) {
+    if (cause instanceof TypeError) throw new CqilError(code, `${path} is not UTF-8 text.`, { cause });
     throw cause instanceof CqilError ? cause : readError(path, cause);
   } finally {
     await handle.close();
@@ -52,8 +53,8 @@ export async function readLargeJson(path: string, code: ErrorCode, pace: Pace): 
 }
 
 async function decode(handle: FileHandle, size: number, pace: Pace): Promise<string> {
-  // Drops a byte-order mark.
-  const decoder = new TextDecoder();
+  // Drops a byte-order mark, and throws a TypeError for what is not UTF-8.
+  const decoder = new TextDecoder('utf-8', { fatal: true });
   const parts: string[] = [];
   const buffer = Buffer.allocUnsafe(Math.min(size, BYTES_AT_ONCE) || 1);
   for (;;) {
@@ -184,6 +185,7 @@ class SlicedParser {
   }
 
   private unexpected(): CqilError {
+    if (this.text.trim() === '') return this.fault('is not valid JSON: it is empty.');
     const found = this.at < this.text.length ? `unexpected ${JSON.stringify(this.text.charAt(this.at))} at position ${this.at}` : 'unexpected end';
     return this.fault(`is not valid JSON: ${found}.`);
   }
