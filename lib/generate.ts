@@ -117,7 +117,7 @@ export class Generation implements AsyncIterable<GenerationChunk>, PromiseLike<G
     return this.#sampler.seed;
   }
 
-  [Symbol.asyncIterator](): AsyncIterableIterator<GenerationChunk, undefined> {
+  [Symbol.asyncIterator](): AsyncIterableIterator<GenerationChunk> {
     let read = 0;
     let over = false;
     const next = async (): Promise<IteratorResult<GenerationChunk, undefined>> => {

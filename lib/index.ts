@@ -1,3 +1,6 @@
+// What the declarations name, whatever libraries a program that uses them is compiled with, and without @types/node.
+/// <reference lib="es2020" preserve="true" />
+/// <reference lib="esnext.disposable" preserve="true" />
 export { CqilError, type ErrorCode } from './errors.js';
 export { loadModel } from './load.js';
 export type { Model } from './model.js';
@@ -16,3 +19,8 @@ export type { CallOptions, Session, ShortlistOptions } from './session.js';
 export type { Shortlist } from './sampler/shortlist.js';
 export type { Timeline, TimelineSpan } from './timeline.js';
 export type { ChatMessage, ChatOptions, DecodeOptions, Detokenizer, DetokenizerOptions, EncodeOptions, Tokenizer } from './tokenizer/index.js';
+
+declare global {
+  /** Merged with the one of the DOM's or Node's types, where there are any. */
+  interface AbortSignal {}
+}

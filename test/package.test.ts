@@ -73,7 +73,7 @@ describe('the package as npm packs it', () => {
     expect(found).toMatchObject({ same: true, is: true, code: 'FILE_NOT_FOUND' });
   });
 
-  it('a TypeScript program of either kind compiles against it, declaration files checked', () => {
+  describe('a TypeScript program of either kind compiles against it, declaration files checked', () => {
     const body = `
       async function main(): Promise<string> {
         const model: Model = await loadModel(undefined, { plan: 'P2-S4-E12', onProgress: ({ loaded, total }) => void (loaded / total) });
@@ -85,9 +85,29 @@ describe('the package as npm packs it', () => {
         return text + finishReason + scores.length + model.plan.groups.length;
       }
       main().catch((error) => { if (error instanceof CqilError && error.code === 'ABORTED') throw error; });`;
-    for (const file of ['program.cts', 'program.mts']) {
-      writeFileSync(path.join(app, file), `import { CqilError, loadModel, type GenerationResult, type Model } from 'cqil';${body}`);
-    }
-    node(tsc, ['--noEmit', '--strict', '--module', 'nodenext', '--target', 'es2022', '--types', 'node', 'program.cts', 'program.mts'], app);
+    const programs = ['program.cts', 'program.mts'];
+    const compile = (compiler: string, folder: string, options: Record<string, unknown>): void => {
+      for (const file of programs) writeFileSync(path.join(folder, file), `import { CqilError, loadModel, type GenerationResult, type Model } from 'cqil';${body}`);
+      const compilerOptions = { noEmit: true, strict: true, skipLibCheck: false, module: 'nodenext', target: 'es2022', ...options };
+      writeFileSync(path.join(folder, 'tsconfig.json'), JSON.stringify({ compilerOptions, files: programs }));
+      node(compiler, ['-p', folder], folder);
+    };
+
+    it('with the compiler it is written for', () => {
+      compile(tsc, app, { types: ['node'] });
+    });
+
+    it.each([
+      ['without @types/node', {}],
+      ['nor the DOM', { lib: ['es2022'] }],
+      ['for an older target', { target: 'es2018' }],
+      ['that a bundler resolves', { module: 'esnext', moduleResolution: 'bundler' }],
+    ])('with TypeScript 5.2, %s', (_, options) => {
+      const bare = path.join(source, 'bare');
+      const installed = path.join(bare, 'node_modules/cqil');
+      mkdirSync(installed, { recursive: true });
+      execFileSync('tar', ['-xzf', tarball, '-C', installed, '--strip-components=1']);
+      compile(path.join(__dirname, 'typescript-5.2/node_modules/typescript/bin/tsc'), bare, { types: [], ...options });
+    });
   });
 });
