@@ -1,5 +1,6 @@
 import { copyFileSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
+import { pathToFileURL } from 'node:url';
 import { beforeAll, describe, expect, it } from 'vitest';
 import { mergedBytes, openLora } from '../lib/checkpoint/lora.js';
 import { openCheckpoint } from '../lib/checkpoint/open.js';
@@ -88,6 +89,7 @@ describe('a plan with an adapter', () => {
     ['some projections', { roles: ['wq', 'wo', 'w_up'] }],
     ['some layers', { layers: [1, 4], roles: ['w_down'] }],
     ["the authors' rank and scale", { rank: 32, alpha: 32 }],
+    ['a rank-stabilized scale', { rank: 8, alpha: 4, config: { use_rslora: true } }],
     ['modules given by a pattern', { config: { target_modules: '.*_proj' } }],
     ['modules that are excluded', { roles: ['wq', 'wk'], config: { target_modules: ['q_proj', 'k_proj', 'v_proj'], exclude_modules: ['v_proj'] } }],
     ['modules named in full', { roles: ['wv'], layers: [2], config: { target_modules: ['model.layers.2.self_attn.v_proj'], layers_to_transform: null } }],
@@ -236,7 +238,7 @@ describe('an adapter that does not fit', () => {
 
   it.each<[string, Record<string, unknown>, RegExp]>([
     ['DoRA', { use_dora: true }, /DoRA/],
-    ['rank-stabilized LoRA', { use_rslora: true }, /rank-stabilized/],
+    ['an adapter of MLX', { peft_type: undefined, fine_tune_type: 'lora', lora_parameters: { rank: 8 } }, /adapter of MLX/],
     ['a rank pattern', { rank_pattern: { q_proj: 4 } }, /rank_pattern/],
     ['an alpha pattern', { alpha_pattern: { q_proj: 4 } }, /alpha_pattern/],
     ['a bias', { bias: 'all' }, /"bias": "all"/],
@@ -273,6 +275,17 @@ describe('an adapter that does not fit', () => {
     ['no tensors', () => [], 'INVALID_CHECKPOINT', /no tensors/],
   ])('is refused for its tensors: %s', async (_, tensors, code, message) => {
     await expectRejection(code, openLora(written({ tensors }), config), message);
+  });
+
+  it('is given by its folder, as a path or file: URL, and by no file', async () => {
+    const adapter = path.join(folder, 'located');
+    writeRandomLora(adapter, config);
+    const opened = await openLora(adapter, config);
+    expect(await openLora(pathToFileURL(adapter), config)).toEqual(opened);
+    for (const given of [pathToFileURL(adapter), pathToFileURL(adapter).href]) expect(resolvePlan({ groups: [], adapter: given }, 5).adapter).toBe(adapter);
+    await expectRejection('FILE_NOT_FOUND', openLora(path.join(adapter, 'adapter_model.safetensors'), config), /is a file; the folder of a PEFT LoRA adapter is expected/);
+    writeFileSync(path.join(adapter, 'adapter.GGUF'), 'GGUF');
+    await expectRejection('UNSUPPORTED_MODEL', openLora(path.join(adapter, 'adapter.GGUF'), config), /adapter as a GGUF file/);
   });
 
   it('is refused with the tensor, its shape and the one expected when it belongs to another model', async () => {

@@ -1,6 +1,7 @@
 import path from 'node:path';
 import { stat } from 'node:fs/promises';
 import { CqilError } from '../errors.js';
+import { pathOf, type Location } from '../location.js';
 import { show } from './fields.js';
 import { expectedTensors, rowsAndCols, tensorBytes } from './layout.js';
 import { readLoraConfig, type LoraConfig } from './lora_config.js';
@@ -22,7 +23,7 @@ export interface LoraPair {
   role: Projection;
   layer: number;
   rank: number;
-  /** α / r */
+  /** α / r; rank-stabilized, α / √r. */
   scale: number;
   /** [rank, columns of W] */
   a: LoraMatrix;
@@ -52,10 +53,11 @@ const LORA_TYPES: readonly string[] = ['F32', 'F16', 'BF16'] satisfies readonly 
  * has its pair.
  *
  * @throws CqilError FILE_NOT_FOUND; INVALID_CHECKPOINT for files that are damaged, contradict each other or belong to another model;
- * UNSUPPORTED_MODEL for kinds of adapters that would need more than W + (α/r)·B·A.
+ * UNSUPPORTED_MODEL for kinds of adapters that would need more than W + scale · B · A.
  */
-export async function openLora(location: string, config: ModelConfig): Promise<LoraAdapter> {
-  const folder = path.resolve(location);
+export async function openLora(location: Location, config: ModelConfig): Promise<LoraAdapter> {
+  const folder = path.resolve(pathOf(location, 'The adapter'));
+  await refuseFile(folder);
   const configPath = path.join(folder, LORA_CONFIG_FILE);
   const json = await readJson(configPath);
   if (json === undefined) throw new CqilError('FILE_NOT_FOUND', `${folder} has no ${LORA_CONFIG_FILE}; the folder of a PEFT LoRA adapter is expected.`);
@@ -64,6 +66,13 @@ export async function openLora(location: string, config: ModelConfig): Promise<L
   await expectSafetensors(folder);
   const { tensors } = await readSafetensors(file);
   return { folder, file, rank: lora.rank, alpha: lora.alpha, pairs: pairUp(tensors, file, lora, config) };
+}
+
+async function refuseFile(location: string): Promise<void> {
+  const stats = await stat(location).catch(() => undefined);
+  if (!stats?.isFile()) return;
+  if (/\.gguf$/i.test(location)) throw new CqilError('UNSUPPORTED_MODEL', `${location} is an adapter as a GGUF file; the folder of a PEFT LoRA adapter is supported.`);
+  throw new CqilError('FILE_NOT_FOUND', `${location} is a file; the folder of a PEFT LoRA adapter is expected.`);
 }
 
 async function expectSafetensors(folder: string): Promise<void> {
@@ -105,8 +114,8 @@ function pairUp(tensors: readonly StoredTensor[], file: string, lora: LoraConfig
       if (!pair[half]) throw invalid(file, `has no tensor "${LORA_PREFIX}${module}.lora_${half.toUpperCase()}.weight", the other half of ${show(pair[half === 'a' ? 'b' : 'a']!.name)}`);
     }
     const [rows, cols] = rowsAndCols(shape);
-    const { rank, alpha } = lora;
-    pairs.push({ role, layer, rank, scale: alpha / rank, a: readMatrix(pair.a!, [rank, cols], file), b: readMatrix(pair.b!, [rows, rank], file) });
+    const { rank, scale } = lora;
+    pairs.push({ role, layer, rank, scale, a: readMatrix(pair.a!, [rank, cols], file), b: readMatrix(pair.b!, [rows, rank], file) });
   }
   if (pairs.length === 0) throw invalid(file, 'holds no tensors; LoRA weights of at least one projection are expected');
   return pairs;

@@ -6,14 +6,15 @@ import { PROJECTIONS } from './types.js';
 export interface LoraConfig {
   rank: number;
   alpha: number;
+  /** α / r; rank-stabilized, α / √r (Kalajdzievski 2023). */
+  scale: number;
   /** Whether a module of a layer has an update; undefined where the configuration says it in a way that is not evaluated here. */
   selects(module: string, layer: number): boolean | undefined;
 }
 
-/** Fields whose presence in any form means a computation other than W + (α/r)·B·A of whole projections; what to call each. */
+/** Fields whose presence in any form means a computation other than W + scale · B · A of whole projections; what to call each. */
 const REFUSED: Record<string, string> = {
   use_dora: 'DoRA ("use_dora")',
-  use_rslora: 'rank-stabilized LoRA ("use_rslora")',
   use_qalora: 'QALoRA ("use_qalora")',
   rank_pattern: 'ranks that differ between modules ("rank_pattern")',
   alpha_pattern: 'scales that differ between modules ("alpha_pattern")',
@@ -30,7 +31,7 @@ const REFUSED: Record<string, string> = {
 const HARMLESS = new Set([
   'peft_type', 'peft_version', 'task_type', 'base_model_name_or_path', 'revision', 'auto_mapping', 'parent_library', 'inference_mode',
   'r', 'lora_alpha', 'lora_dropout', 'bias', 'target_modules', 'exclude_modules', 'layers_to_transform', 'layers_pattern', 'init_lora_weights',
-  'loftq_config', 'eva_config', 'corda_config', 'lora_ga_config', 'megatron_config', 'megatron_core', 'runtime_config', 'qalora_group_size', 'ensure_weight_tying',
+  'loftq_config', 'eva_config', 'corda_config', 'lora_ga_config', 'megatron_config', 'megatron_core', 'runtime_config', 'qalora_group_size', 'ensure_weight_tying', 'use_rslora',
 ]);
 
 /** How training may have begun without changing the weights the adapter is added to. */
@@ -39,10 +40,11 @@ const SOUND_STARTS: readonly unknown[] = [undefined, true, false, 'gaussian', 'e
 /** Reads adapter_config.json and refuses by name what the engine would compute otherwise. Throws INVALID_CHECKPOINT or UNSUPPORTED_MODEL. */
 export function readLoraConfig(json: unknown, source: string, nLayers: number): LoraConfig {
   const fields = Fields.ofJson(json, source);
+  if (!fields.has('peft_type') && (fields.has('fine_tune_type') || fields.has('lora_parameters'))) throw fields.unsupported('describes an adapter of MLX; PEFT LoRA adapters are supported');
   const type = fields.string('peft_type');
   if (type !== 'LORA') throw fields.unsupported(`describes an adapter of type ${show(type)}; "LORA" is supported`);
   for (const [key, name] of Object.entries(REFUSED)) {
-    if (isSet(fields.raw(key))) throw fields.unsupported(`asks for ${name}; LoRA with one rank, W + (α/r)·B·A, is supported`);
+    if (isSet(fields.raw(key))) throw fields.unsupported(`asks for ${name}; LoRA with one rank and one scale, W + scale · B · A, is supported`);
   }
   for (const key of Object.keys(json as object)) {
     if (!HARMLESS.has(key) && !Object.hasOwn(REFUSED, key) && isSet(fields.raw(key))) {
@@ -62,6 +64,7 @@ export function readLoraConfig(json: unknown, source: string, nLayers: number): 
   return {
     rank,
     alpha,
+    scale: alpha / (fields.boolean('use_rslora', false) ? Math.sqrt(rank) : rank),
     selects: (module, layer) => {
       if (layers && !layers.has(layer)) return false;
       return exact ? targets.some((target) => module === target || module.endsWith(`.${target}`)) : undefined;

@@ -11,7 +11,8 @@ On tasks (--task), per plan: the share of questions answered right, with its sta
   {"context_options": ["…", "…"], "continuation": "…", "gold": 0}   which context the continuation follows
   {"context": "…", "continuation": "…"}                             right if every token of the continuation is the most likely one
 and all lines of a file are alike. HellaSwag as text, six lines per question, is read too. The answer with the highest log-likelihood
-counts for acc, the highest per character for acc_norm. nll is that of the right answer, in nats.
+counts for acc, the highest per character for acc_norm. nll is that of the right answer, in nats. The last row
+is what always giving the answer that is right most often would achieve.
 
 Stopped with Ctrl-C or otherwise, a run with --resume goes on with the next window or question when it is started again with the same
 model, plans, text, protocol, window, tasks, delimiter, limit and seed.`;

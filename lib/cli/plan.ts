@@ -5,6 +5,7 @@ import { openCheckpoint } from '../checkpoint/open.js';
 import type { Checkpoint } from '../checkpoint/types.js';
 import { CqilError } from '../errors.js';
 import { shippedModelPath } from '../load.js';
+import { pathOf } from '../location.js';
 import { countStages, type Plan } from '../plan.js';
 import { describePlan, drawPlan, planSummary } from '../plan_diagram.js';
 import { formatJson, printJson, type Io } from './io.js';
@@ -72,7 +73,7 @@ async function makePlan(model: string | undefined, options: MakeOptions, io: Io)
   }
   const spec = options.plan ?? Object.entries({ P: p, D: d, S: s, E: e }).flatMap(([letter, value]) => (value === undefined ? [] : [letter + value])).join('-');
   const { plan, checkpoint } = await resolveFor(spec, model, options, io);
-  if (options.adapter !== undefined) plan.adapter = path.resolve(options.adapter);
+  if (options.adapter !== undefined) plan.adapter = path.resolve(pathOf(options.adapter, 'The adapter'));
   await checkAdapter(plan, checkpoint?.config);
   if (output === undefined) return printJson(io, plan);
   await writeNew(output, formatJson(planInFile(plan, output)), options.force ?? false);

@@ -32,6 +32,7 @@ export interface LoraUpdate {
 /** Writes a random adapter as PEFT does, of all seven projections unless told, and gives what it adds, in float64. */
 export function writeRandomLora(folder: string, model: ModelConfig, options: RandomLoraOptions = {}): LoraUpdate[] {
   const { rank = 3, alpha = 6, dtype = 'F32', roles = PROJECTIONS, seed = 1, config, tensors = (entries) => entries } = options;
+  const scale = alpha / (config?.use_rslora ? Math.sqrt(rank) : rank);
   const layers = options.layers ?? Array.from({ length: model.nLayers }, (_, i) => i);
   const entries: SafetensorsEntry[] = [];
   const updates: LoraUpdate[] = [];
@@ -51,7 +52,7 @@ export function writeRandomLora(folder: string, model: ModelConfig, options: Ran
     const values = new Float64Array(rows * cols);
     for (let row = 0; row < rows; row++) {
       for (let k = 0; k < rank; k++) {
-        for (let col = 0; col < cols; col++) values[row * cols + col]! += (alpha / rank) * b[row * rank + k]! * a[k * cols + col]!;
+        for (let col = 0; col < cols; col++) values[row * cols + col]! += scale * b[row * rank + k]! * a[k * cols + col]!;
       }
     }
     updates.push({ role: projection, layer, values });
