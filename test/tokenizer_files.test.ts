@@ -87,6 +87,15 @@ describe('tokens that tokenizer.json lacks', () => {
     expect(tokenizer.eosTokenIds).toEqual([5]);
   });
 
+  it('are pieces, too, that the configuration names', async () => {
+    const tokenizer = await tokenizerOf({
+      'tokenizer.json': { ...TINY_JSON, model: { ...TINY_JSON.model, vocab: { ...TINY_JSON.model.vocab, '<s>': 6 } } },
+      'tokenizer_config.json': { bos_token: '<s>', eos_token: '<end>' },
+    });
+    expect(tokenizer.encode('a<s>b', { addSpecialTokens: false })).toEqual([0, 6, 1]);
+    expect(tokenizer.isSpecial(6)).toBe(true);
+  });
+
   it('are refused where they are none', () => {
     return expectRejection('INVALID_TOKENIZER', tokenizerOf({ 'tokenizer.json': TINY_JSON, 'added_tokens.json': { '<x>': 'six' } }), /"<x>".*expected content and an id/);
   });

@@ -23,15 +23,13 @@ interface Spelling {
 export class BpeEncoder {
   private readonly unknownId: number | undefined;
   private readonly byteIds: ReadonlyArray<number | undefined>;
-  private readonly words = new Map<string, readonly number[]>();
-  private readonly stretches: Map<string, readonly number[]>;
+  /** What merges make of short words and stretches. */
+  private readonly remembered = new Map<string, readonly number[]>();
   private spelling: Spelling | undefined;
 
   constructor(private readonly model: BpeModel) {
     this.unknownId = model.unk_token === null ? undefined : model.vocab.get(model.unk_token);
     this.byteIds = Array.from({ length: 256 }, (_, byte) => model.vocab.get(bytePiece(byte)));
-    // A word that is a piece may not be what its merges give; a stretch of a word always is.
-    this.stretches = model.ignore_merges ? new Map() : this.words;
   }
 
   /** Pieces of the vocabulary and their ids. */
@@ -44,7 +42,7 @@ export class BpeEncoder {
     const whole = this.model.ignore_merges ? this.ids.get(word) : undefined;
     const wordStart = ids.length;
     if (whole !== undefined) ids.push(whole);
-    else if (word.length <= LONG_WORD) this.appendShort(word, this.words, ids, wordStart);
+    else if (word.length <= LONG_WORD) this.appendShort(word, ids, wordStart);
     else yield* this.encodeLong(word, ids);
     yield;
   }
@@ -55,7 +53,7 @@ export class BpeEncoder {
     for (const stretch of stretchesOf(word, neighbours)) {
       if (stretch === undefined) yield;
       else if (stretch.length <= LONG_WORD) {
-        this.appendShort(stretch, this.stretches, ids, wordStart);
+        this.appendShort(stretch, ids, wordStart);
         yield;
       } else {
         const merger = new WordMerger(stretch, this.model.mergeRank, longest);
@@ -69,12 +67,12 @@ export class BpeEncoder {
     }
   }
 
-  private appendShort(text: string, remembered: Map<string, readonly number[]>, ids: number[], wordStart: number): void {
-    let own = remembered.get(text);
+  private appendShort(text: string, ids: number[], wordStart: number): void {
+    let own = this.remembered.get(text);
     if (!own) {
       own = this.merged(text);
-      if (remembered.size >= REMEMBERED_WORDS) remembered.clear();
-      remembered.set(text, own);
+      if (this.remembered.size >= REMEMBERED_WORDS) this.remembered.clear();
+      this.remembered.set(text, own);
     }
     for (const id of own) this.appendId(id, ids, wordStart);
   }

@@ -4,7 +4,8 @@ import type { TokenizerParts } from './parts.js';
 
 /**
  * The parts of a tokenizer in a Hugging Face folder. Tokens that only tokenizer_config.json (`added_tokens_decoder`) or added_tokens.json knows are
- * added to those of tokenizer.json; names of special tokens are also taken from special_tokens_map.json.
+ * added to those of tokenizer.json, and so are pieces that tokenizer_config.json names as BOS, EOS and their like; names of special tokens are also
+ * taken from special_tokens_map.json.
  */
 export function huggingFaceParts(source: TokenizerSource & { kind: 'huggingface' }): TokenizerParts {
   const objectOf = (value: unknown): Record<string, unknown> => (isObject(value) ? value : {});
@@ -19,7 +20,7 @@ function withAddedTokens(source: TokenizerSource & { kind: 'huggingface' }, conf
   const known: unknown[] = json.added_tokens ?? [];
   const contents = new Set(known.map((token) => (isObject(token) ? token.content : undefined)));
   const named = namedTokens(config);
-  const further = [...decoderTokens(config.added_tokens_decoder), ...listedTokens(source.addedTokens)].filter(({ content }) => {
+  const further = [...decoderTokens(config.added_tokens_decoder), ...listedTokens(source.addedTokens), ...piecesNamed(named, json.model)].filter(({ content }) => {
     if (contents.has(content)) return false;
     contents.add(content);
     return true;
@@ -42,6 +43,22 @@ function decoderTokens(decoder: unknown): FurtherToken[] {
 /** added_tokens.json: ids by the tokens' contents. */
 function listedTokens(list: unknown): FurtherToken[] {
   return isObject(list) ? Object.entries(list).map(([content, id]) => ({ id: id as number, content })) : [];
+}
+
+/** Pieces of the vocabulary that the configuration gives a part. */
+function piecesNamed(named: ReadonlySet<unknown>, model: unknown): FurtherToken[] {
+  const vocab = isObject(model) ? model.vocab : undefined;
+  if (!isObject(vocab)) return [];
+  return [...named].flatMap((content) => {
+    const id = typeof content === 'string' ? idIn(vocab, content) : undefined;
+    return id === undefined ? [] : [{ id: id as number, content }];
+  });
+}
+
+/** What stands for a piece in a vocabulary that has been parsed: an object, or a Map where it is large. */
+export function idIn(vocab: Record<string, unknown>, piece: string): unknown {
+  if (vocab instanceof Map) return vocab.get(piece);
+  return Object.hasOwn(vocab, piece) ? vocab[piece] : undefined;
 }
 
 /** The contents of the tokens that a configuration gives a part, which makes them control tokens. */

@@ -54,7 +54,7 @@ export function byteLevelParts(source: TokenizerSource & { kind: 'byte_level' })
   const splits = rules.pre === undefined ? [] : preTokenizerRule(rules.pre).patterns.map((Regex) => ({ type: 'Split', pattern: { Regex }, behavior: 'Isolated' }));
   const byteLevel = { type: 'ByteLevel', add_prefix_space: config.add_prefix_space === true, use_regex: splits.length === 0 };
   const json = {
-    added_tokens: specialTokens(source.vocab, config),
+    added_tokens: [],
     normalizer: rules.normalizer ?? null,
     pre_tokenizer: { type: 'Sequence', pretokenizers: [...splits, byteLevel] },
     post_processor: null,
@@ -62,14 +62,4 @@ export function byteLevelParts(source: TokenizerSource & { kind: 'byte_level' })
     model: { type: 'BPE', vocab: source.vocab, merges: source.merges.split(/\r?\n/).filter((line) => line !== '' && !line.startsWith('#version')) },
   };
   return huggingFaceParts({ ...source, kind: 'huggingface', json, config });
-}
-
-/** The special tokens that the configuration names and the vocabulary has. */
-function specialTokens(vocab: unknown, config: Record<string, unknown>): object[] {
-  const contents = ['bos_token', 'eos_token', 'unk_token', 'pad_token'].map((name) => (isObject(config[name]) ? config[name].content : config[name]));
-  return [...new Set(contents)].flatMap((content) => {
-    if (typeof content !== 'string' || !isObject(vocab)) return [];
-    const id = vocab instanceof Map ? (vocab.get(content) as unknown) : Object.hasOwn(vocab, content) ? vocab[content] : undefined;
-    return id === undefined ? [] : [{ id, content, special: true }];
-  });
 }

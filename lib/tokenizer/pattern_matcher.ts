@@ -8,7 +8,7 @@ const STEPS_AT_ONCE = 1 << 13;
 const STEPS_BEFORE_MEMORY = 1 << 11;
 
 const FRAME = 4;
-const MAX_FRAMES = 1 << 22;
+const MAX_FRAMES = 1 << 24;
 
 /** A frame's first number is where to go on, one of these, or −3 − the place in the program of a Repeat. */
 const LOOKING = -1;

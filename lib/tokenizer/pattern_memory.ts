@@ -1,7 +1,7 @@
 import { invalidTokenizer } from './invalid.js';
 
 const PAGE_POSITIONS = 512;
-const MAX_BYTES = 1 << 26;
+const MAX_BYTES = 1 << 28;
 
 /** Where a match has been: numbered instructions at positions of the text. */
 export class PatternMemory {
@@ -13,7 +13,7 @@ export class PatternMemory {
     this.pageBytes = (PAGE_POSITIONS * places) >>> 3;
   }
 
-  /** Notes a place at a position; false where it was noted before. Throws INVALID_TOKENIZER after 64 MB. */
+  /** Notes a place at a position; false where it was noted before. Throws INVALID_TOKENIZER after 256 MB. */
   enter(place: number, position: number): boolean {
     const number = Math.floor(position / PAGE_POSITIONS);
     let page = this.pages.get(number);
@@ -30,5 +30,5 @@ export class PatternMemory {
 }
 
 export function tooCostly(): Error {
-  return invalidTokenizer('A pattern of the tokenizer takes more than 64 MB to match this text; expected one that looks less far ahead.');
+  return invalidTokenizer('A pattern of the tokenizer takes more than 256 MB to match this text; expected one that looks less far ahead.');
 }
