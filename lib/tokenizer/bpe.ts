@@ -72,7 +72,7 @@ export class BpeEncoder {
     if (!own) {
       own = this.merged(text);
       if (this.remembered.size >= REMEMBERED_WORDS) this.remembered.clear();
-      this.remembered.set(text, own);
+      this.remembered.set(copied(text), own);
     }
     for (const id of own) this.appendId(id, ids, wordStart);
   }
@@ -101,6 +101,11 @@ export class BpeEncoder {
     const isFused = id === this.unknownId && this.model.fuse_unk && ids.length > wordStart && ids[ids.length - 1] === id;
     if (!isFused) ids.push(id);
   }
+}
+
+/** A string of its own: one that was cut out of a text keeps all of that in memory. */
+function copied(text: string): string {
+  return Buffer.from(text, 'utf16le').toString('utf16le');
 }
 
 /** How SentencePiece spells a byte that is no part of another piece. */

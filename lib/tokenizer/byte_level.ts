@@ -12,10 +12,19 @@ for (let byte = 0, next = 0x100; byte < 256; byte++) {
   CHARACTER_TO_BYTE.set(character, byte);
 }
 
+// Long strings that are put together character by character take thirty times their length until they are flattened.
+const LONG_TEXT = 64;
+
 /** Text as one character per UTF-8 byte. */
 export function toByteLevel(text: string): string {
+  const bytes = Buffer.from(text, 'utf8');
+  if (text.length > LONG_TEXT) {
+    const characters = Buffer.allocUnsafe(2 * bytes.length);
+    for (let i = 0; i < bytes.length; i++) characters.writeUInt16LE(BYTE_TO_CHARACTER[bytes[i]!]!.charCodeAt(0), 2 * i);
+    return characters.toString('utf16le');
+  }
   let characters = '';
-  for (const byte of Buffer.from(text, 'utf8')) characters += BYTE_TO_CHARACTER[byte];
+  for (const byte of bytes) characters += BYTE_TO_CHARACTER[byte];
   return characters;
 }
 
