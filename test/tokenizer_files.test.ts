@@ -69,6 +69,7 @@ describe('a folder without tokenizer.json', () => {
     ['unigrams', [0x12, 2, 0x18, 1], /type 1; only 2/],
     ['extra spaces removed', [0x12, 2, 0x18, 2], /removes extra spaces/],
     ['a table of its own', [0x12, 2, 0x18, 2, 0x1a, 5, 0x12, 1, 0, 0x20, 0], /normalizes text by a table/],
+    ['user-defined pieces', [0x0a, 5, 0x0a, 1, 0x62, 0x18, 4, 0x12, 2, 0x18, 2, 0x1a, 2, 0x20, 0], /finds the piece "b" before it merges others/],
   ])('refuses a tokenizer.model with %s', (_name, rest, message) => {
     return expectRejection('INVALID_TOKENIZER', tokenizerOf({ 'tokenizer.model': Uint8Array.of(0x0a, 3, 0x0a, 1, 0x61, ...rest) }), message);
   });

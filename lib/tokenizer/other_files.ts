@@ -8,6 +8,7 @@ import type { TokenizerParts } from './parts.js';
 import { HOW_TO_CONVERT, readSentencePieceModel } from './sentencepiece_model.js';
 
 const BYTE_PAIR_ENCODING = 2;
+const USER_DEFINED = 4;
 
 /** The tokenizer of a folder that has a tokenizer.model of SentencePiece and no tokenizer.json. Throws INVALID_TOKENIZER. */
 export async function sentencePieceParts(source: TokenizerSource & { kind: 'sentencepiece' }, pace: Pace): Promise<TokenizerParts> {
@@ -20,6 +21,7 @@ export async function sentencePieceParts(source: TokenizerSource & { kind: 'sent
     model.removesExtraSpaces && 'removes extra spaces',
     model.spaceAsSuffix && 'puts spaces after words',
     !model.escapesSpaces && 'keeps spaces as they are',
+    model.types.includes(USER_DEFINED) && `finds the piece ${quote(model.pieces[model.types.indexOf(USER_DEFINED)])} before it merges others`,
   ].find(Boolean);
   if (refused) throw invalidTokenizer(`tokenizer.model ${refused}, which cqil does not; ${HOW_TO_CONVERT}`);
   const { pieces, types, scores } = model;
