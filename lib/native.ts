@@ -7,6 +7,7 @@ import type { Activations } from './activations.js';
 import type { DType, ModelConfig, TensorRole } from './checkpoint/types.js';
 import { CqilError, type ErrorCode } from './errors.js';
 import type { KvCache } from './kv_cache.js';
+import { inThisRealm } from './realm.js';
 import type { Shortlist } from './sampler/shortlist.js';
 
 /** Everything that crosses into C++, mirrored by the table in native/addon/addon.cc. Options are validated before they get here. */
@@ -249,16 +250,16 @@ function withCodedErrors(raw: NativeAddon): NativeAddon {
     }
   };
   return {
-    describeMachine: sync(() => ({ ...raw.describeMachine(), arch: os.arch(), cpu: os.cpus()[0]?.model.trim() ?? 'unknown', memoryBytes: os.totalmem(), build: buildOf(addonPath()) })),
-    describeCuda: async(raw.describeCuda),
+    describeMachine: sync(() => ({ ...inThisRealm(raw.describeMachine()), arch: os.arch(), cpu: os.cpus()[0]?.model.trim() ?? 'unknown', memoryBytes: os.totalmem(), build: buildOf(addonPath()) })),
+    describeCuda: async(async () => inThisRealm(await raw.describeCuda())),
     measureBandwidth: async(raw.measureBandwidth),
-    compileProgram: sync(raw.compileProgram),
+    compileProgram: sync((shape, plan) => inThisRealm(raw.compileProgram(shape, plan))),
     loadModel: async(raw.loadModel),
     readModel: async(raw.readModel),
     disposeModel: sync(raw.disposeModel),
     createSession: sync(raw.createSession),
-    forward: async(raw.forward),
-    timeline: async(raw.timeline),
+    forward: async(async (session, request) => inThisRealm(await raw.forward(session, request))),
+    timeline: async(async (session, request) => inThisRealm(await raw.timeline(session, request))),
     cancel: sync(raw.cancel),
     closeSession: sync(raw.closeSession),
   };

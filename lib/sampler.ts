@@ -1,4 +1,4 @@
-import { inspect } from 'node:util';
+import { inspect, types } from 'node:util';
 import { keepLargest, kthLargest, nucleus } from './sampler/cutoff.js';
 import { CqilError } from './errors.js';
 import { MAX_SHORTLIST, type Shortlist } from './sampler/shortlist.js';
@@ -113,7 +113,7 @@ export class Sampler {
    * [vocabSize]. They are not changed. Both give the same token.
    */
   sample(logits: Float32Array | Shortlist): Sample {
-    const sample = logits instanceof Float32Array ? this.#sampleAll(logits) : this.#sampleListed(logits);
+    const sample = ArrayBuffer.isView(logits) ? this.#sampleAll(logits) : this.#sampleListed(logits);
     this.#remember(sample.token);
     this.#generated.set(sample.token, (this.#generated.get(sample.token) ?? 0) + 1);
     return sample;
@@ -265,7 +265,7 @@ function allForbidden(): CqilError {
 function readBias(bias: SamplingOptions['logitBias'], vocabSize: number): Array<[number, number]> {
   if (bias === undefined) return [];
   check('logitBias', bias, typeof bias === 'object' && bias !== null && !Array.isArray(bias), 'an object or Map from token ids to numbers');
-  const entries: Array<[unknown, number]> = bias instanceof Map ? [...bias] : Object.entries(bias);
+  const entries: Array<[unknown, number]> = types.isMap(bias) ? [...(bias as ReadonlyMap<number, number>)] : Object.entries(bias);
   return entries.map(([key, value]) => {
     const id = Number(key);
     check('A token id in logitBias', key, String(id) === String(key) && Number.isInteger(id) && id >= 0 && id < vocabSize, `an integer from 0 to ${vocabSize - 1}`);
