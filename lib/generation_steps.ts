@@ -4,7 +4,7 @@ import { countStages, type PlanInput } from './plan.js';
 import type { Sampler } from './sampler.js';
 import type { Shortlist } from './sampler/shortlist.js';
 import type { HeldSession, Session } from './session.js';
-import { StopMatcher } from './stop.js';
+import { StopMatcher, type StopUnits } from './stop.js';
 import type { Tokenizer } from './tokenizer/index.js';
 
 /** What a generation needs of a session. */
@@ -18,7 +18,9 @@ export interface GenerationModel {
   /** Whether a token that was begun ahead and is not wanted is stopped at the end of a stage, rather than done to its end. */
   readonly stopsAtStage: boolean;
   /** Undefined when the model has none: then prompts are token ids and texts are empty. */
-  readonly tokenizer: Pick<Tokenizer, 'encodeSliced' | 'detokenizer' | 'isSpecial' | 'bosTokenId' | 'eosTokenIds'> | undefined;
+  readonly tokenizer: Pick<Tokenizer, 'encodeSliced' | 'detokenizer' | 'isSpecial' | 'idToToken' | 'bosTokenId'> | undefined;
+  /** Every id that ends a generation. */
+  readonly eosTokenIds: readonly number[];
   /** Throws INVALID_TOKENIZER with the reason there is none. */
   requireTokenizer(): unknown;
   createSession(options: { contextLength: number; plan: PlanInput | undefined }): OwnSession | Promise<OwnSession>;
@@ -52,15 +54,11 @@ export async function* generationSteps(model: GenerationModel, request: Generati
     await held?.ready;
     const cached = held?.ids ?? [];
     const contextLength = held?.contextLength ?? model.contextLength;
-    const prompt = await promptTokens(model, request, cached.length);
-    const room = contextLength - cached.length - prompt.length;
-    if (room < 1) {
-      throw new CqilError('CONTEXT_OVERFLOW', `A prompt of ${prompt.length} tokens at position ${cached.length} leaves no room for another; expected it to end before the context's ${contextLength}.`);
-    }
-    const most = Math.min(maxTokens, room);
+    const prompt = await promptTokens(model, request, cached, contextLength);
+    const most = Math.min(maxTokens, contextLength - cached.length - prompt.length);
     const isText = (id: number): boolean => !tokenizer?.isSpecial(id);
     const detokenizer = tokenizer?.detokenizer({ continues: cached.some(isText) || prompt.some(isText) });
-    const stops = new StopMatcher(request.stops);
+    const stops = new StopMatcher(await stopUnits(model, request));
     sampler.prime(cached);
     sampler.prime(prompt);
 
@@ -84,13 +82,13 @@ export async function* generationSteps(model: GenerationModel, request: Generati
     for (;;) {
       const { token } = sample;
       tokens.push(token);
-      const eos = tokenizer?.eosTokenIds.includes(token) ?? false;
+      const eos = model.eosTokenIds.includes(token);
       let finishReason: GenerationResult['finishReason'] | undefined;
       if (eos) finishReason = 'eos';
       else if (tokens.length >= most) finishReason = tokens.length >= maxTokens ? 'length' : 'context';
       let piece = (eos ? '' : detokenizer?.push(token)) ?? '';
       if (finishReason) piece += detokenizer?.flush() ?? '';
-      const shown = stops.push(piece);
+      const shown = stops.push(piece, isText(token) ? undefined : token);
       if (shown.stopped) finishReason = 'stop';
       else if (finishReason) shown.text += stops.flush();
       text += shown.text;
@@ -125,13 +123,44 @@ export async function* generationSteps(model: GenerationModel, request: Generati
   }
 }
 
-async function promptTokens({ tokenizer }: GenerationModel, { prompt, signal }: GenerationRequest, position: number): Promise<number[]> {
-  // A text that continues a session does not begin again.
-  const ids = typeof prompt === 'string' ? await tokenizer!.encodeSliced(prompt, { addSpecialTokens: position === 0, signal }) : Array.from(prompt);
+/** The prompt's ids, at least one, with room for another after them. */
+async function promptTokens({ tokenizer }: GenerationModel, request: GenerationRequest, cached: readonly number[], contextLength: number): Promise<number[]> {
+  const { prompt, signal } = request;
+  const position = cached.length;
+  const limit = contextLength - position - 1;
+  let ids: number[];
+  if (typeof prompt === 'string') {
+    // A text after nothing but control tokens begins; after others it goes on where the session ends.
+    const after = cached.every((id) => tokenizer!.isSpecial(id)) ? undefined : cached.at(-1);
+    ids = await tokenizer!.encodeSliced(prompt, { addSpecialTokens: position === 0, after, signal, limit });
+  } else ids = Array.from(prompt);
   const bos = tokenizer?.bosTokenId;
   if (ids.length === 0 && position === 0 && bos !== undefined) ids.push(bos);
   if (ids.length === 0) throw new CqilError('INVALID_ARGUMENT', 'The prompt has no tokens and the model has no token that begins a text; expected at least one token.');
+  if (ids.length > limit) {
+    // A text is not encoded to its end when that cannot fit.
+    const length = typeof prompt === 'string' ? `more than ${limit}` : ids.length;
+    throw new CqilError('CONTEXT_OVERFLOW', `A prompt of ${length} tokens at position ${position} leaves no room for another; expected it to end before the context's ${contextLength}.`);
+  }
   return ids;
+}
+
+/** The stop strings, and again those that name control tokens, with these as their ids: a model may give either the token or its name. */
+async function stopUnits({ tokenizer }: GenerationModel, { stops, signal }: GenerationRequest): Promise<Array<string | StopUnits>> {
+  const found: Array<string | StopUnits> = [...stops];
+  for (const stop of stops) {
+    let units: Array<string | number> = [];
+    let end = 0;
+    for (const id of await tokenizer!.encodeSliced(stop, { addSpecialTokens: false, parseSpecialTokens: true, signal })) {
+      const name = tokenizer!.isSpecial(id) ? tokenizer!.idToToken(id) : undefined;
+      const start = name === undefined ? -1 : stop.indexOf(name, end);
+      if (start < 0) continue;
+      units = [...units, ...stop.slice(end, start).split(''), id];
+      end = start + name!.length;
+    }
+    if (units.length > 0) found.push([...units, ...stop.slice(end).split('')]);
+  }
+  return found;
 }
 
 function perSecond(count: number, ms: number): number {

@@ -13,12 +13,11 @@ import { chooseKvCache } from './kv_cache.js';
 import { expectContextLength, readOptions, type LoadOptions, type Placement } from './load_options.js';
 import { isUrl, type Location } from './location.js';
 import { aloneBytes, defaultThreads, describeMachine } from './machine.js';
-import type { Model } from './model.js';
+import type { Model, ModelParts } from './model.js';
 import { loadNative, nativeShape, unpacked, type ModelHandle, type ModelSpec } from './native.js';
 import { expectOption } from './options.js';
 import { resolvePlan } from './plan.js';
 import { publishedPlan, publishedPlanNote } from './published_plan.js';
-import type { Tokenizer } from './tokenizer/index.js';
 
 /**
  * Loads a Hugging Face folder, a `.safetensors` file in one, or a `.gguf` file, by its path or `file:` URL; without one, the small model
@@ -49,11 +48,12 @@ export function shippedModelPath(): string {
 
 async function load(checkpoint: Checkpoint, placement: Placement, options: LoadOptions, randomSeed?: number): Promise<Model> {
   const { config, files, tensors } = checkpoint;
-  const { onProgress, signal } = options;
+  const { onProgress, onWarning = (warning, code) => process.emitWarning(warning, { code }), signal } = options;
   if (placement.contextLength !== undefined) expectContextLength(placement.contextLength, config.contextLength);
   const plan = resolvePlan(options.plan, config.nLayers);
   const published = publishedPlan(checkpoint);
-  if (published && options.plan === undefined) process.emitWarning(publishedPlanNote(published, `{ plan: ${JSON.stringify(published.folder)} }`), { code: 'CQIL_PUBLISHED_PLAN' });
+  const notes = published && options.plan === undefined ? [publishedPlanNote(published, `{ plan: ${JSON.stringify(published.folder)} }`)] : [];
+  for (const note of notes) onWarning(note, 'CQIL_PUBLISHED_PLAN');
   // Refused before the weights are read rather than after.
   if (plan.adapter !== undefined) {
     if (randomSeed !== undefined) throw randomWithAdapter(plan.adapter);
@@ -70,7 +70,7 @@ async function load(checkpoint: Checkpoint, placement: Placement, options: LoadO
   try {
     if (backend === 'cuda') onProgress?.({ phase: 'read', loaded: total, total });
     const readTheRest = async () => ({
-      tokenizer: await readTokenizer(checkpoint, signal),
+      ...(await readTokenizer(checkpoint, signal)),
       choices: await ExecutionChoices.open(timingIdentity(native.describeMachine(), { backend, threads, kvCache, activations }, checkpoint)),
       model: await import('./model.js'),
     });
@@ -80,8 +80,9 @@ async function load(checkpoint: Checkpoint, placement: Placement, options: LoadO
     if (weights.status === 'rejected') throw weights.reason;
     if (rest.status === 'rejected') throw rest.reason;
     throwIfAborted(signal);
-    const { tokenizer, choices, model: { Model } } = rest.value;
-    const model = new Model({ handle, random: randomSeed !== undefined, config, plan, tokenizer, threads, ...placement, backend, kvCache, activations, choices, publishedPlan: published });
+    const { tokenizer, eosTokenIds, warnings, choices, model: { Model } } = rest.value;
+    for (const warning of warnings) onWarning(warning, 'CQIL_TOKENIZER');
+    const model = new Model({ handle, random: randomSeed !== undefined, config, plan, tokenizer, eosTokenIds, warnings: [...notes, ...warnings], threads, ...placement, backend, kvCache, activations, choices, publishedPlan: published });
     await model.prepare();
     return model;
   } catch (error) {
@@ -139,12 +140,13 @@ async function loadOn(wanted: Placement, spec: Omit<ModelSpec, 'backend' | 'acti
 }
 
 /** A model without a usable tokenizer still computes on token ids, so the reason is kept for whoever asks for text. */
-async function readTokenizer(checkpoint: Checkpoint, signal: AbortSignal | undefined): Promise<Tokenizer | CqilError> {
+async function readTokenizer(checkpoint: Checkpoint, signal: AbortSignal | undefined): Promise<Pick<ModelParts, 'tokenizer' | 'eosTokenIds' | 'warnings'>> {
   const { loadTokenizer } = await import('./tokenizer/index.js');
   try {
-    return await loadTokenizer(await checkpoint.readTokenizer(signal), checkpoint.config.vocabSize, signal);
+    const tokenizer = await loadTokenizer(await checkpoint.readTokenizer(signal), checkpoint.config.vocabSize, signal);
+    return { tokenizer, eosTokenIds: tokenizer.eosTokenIds, warnings: tokenizer.warnings };
   } catch (error) {
-    if (error instanceof CqilError) return error;
-    throw error;
+    if (!(error instanceof CqilError)) throw error;
+    return { tokenizer: error, eosTokenIds: await checkpoint.readEosTokenIds(), warnings: [] };
   }
 }

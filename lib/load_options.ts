@@ -38,6 +38,11 @@ export interface LoadOptions {
   activations?: ActivationsChoice;
   /** Told how far the weights have been read. */
   onProgress?: (progress: LoadProgress) => void;
+  /**
+   * Told, in a sentence each, what the model's files say that is not followed: CQIL_TOKENIZER, such as an end of text that the vocabulary lacks;
+   * CQIL_PUBLISHED_PLAN. `model.warnings` has them too. Default: `process.emitWarning`.
+   */
+  onWarning?: (warning: string, code: 'CQIL_TOKENIZER' | 'CQIL_PUBLISHED_PLAN') => void;
   /** Stops loading within a hundred megabytes, or after the copy to a GPU; it then rejects with ABORTED. */
   signal?: AbortSignal;
 }
@@ -61,7 +66,7 @@ export interface SessionOptions {
 }
 
 export const MAX_THREADS = 256;
-const LOAD_OPTIONS = ['plan', 'backend', 'execution', 'devices', 'threads', 'contextLength', 'kvCache', 'activations', 'onProgress', 'signal'];
+const LOAD_OPTIONS = ['plan', 'backend', 'execution', 'devices', 'threads', 'contextLength', 'kvCache', 'activations', 'onProgress', 'onWarning', 'signal'];
 
 /** The options of `loadModel` that say where and how it is computed, checked and with their defaults. */
 export interface Placement {
@@ -76,7 +81,7 @@ export interface Placement {
 /** Throws INVALID_ARGUMENT; BACKEND_UNAVAILABLE for what this version cannot do; ABORTED. */
 export function readOptions(options: LoadOptions): Placement {
   expectOptionNames('loadModel', options, LOAD_OPTIONS);
-  const { backend = 'auto', execution = 'auto', devices, threads, contextLength, kvCache = 'auto', activations = 'auto', onProgress, signal } = options;
+  const { backend = 'auto', execution = 'auto', devices, threads, contextLength, kvCache = 'auto', activations = 'auto', onProgress, onWarning, signal } = options;
   expectOption('backend', backend, ['auto', 'cpu', 'cuda'].includes(backend), 'auto, cpu or cuda');
   expectOption('devices', devices, devices === undefined || (Array.isArray(devices) && devices.length > 0 && devices.every((device) => Number.isSafeInteger(device) && device >= 0)), 'an array of device indices');
   expectOption('threads', threads, threads === undefined || isCount(threads, MAX_THREADS), `an integer from 1 to ${MAX_THREADS}`);
@@ -86,6 +91,7 @@ export function readOptions(options: LoadOptions): Placement {
   const rounded = activations === 'bf16' || activations === 'int8';
   if (backend === 'cuda') expectOption('activations', activations, !rounded, 'auto or float32 on the cuda backend');
   expectOption('onProgress', onProgress, onProgress === undefined || typeof onProgress === 'function', 'a function');
+  expectOption('onWarning', onWarning, onWarning === undefined || typeof onWarning === 'function', 'a function');
   expectOption('signal', signal, isSignal(signal), 'an AbortSignal');
   if (execution === 'devices' || (devices !== undefined && devices.length > 1)) {
     throw new CqilError('BACKEND_UNAVAILABLE', `${execution === 'devices' ? 'The execution devices' : `${devices!.length} devices`} cannot be had: this version computes on one device; expected execution auto, wide, lanes or persistent, and one device.`);

@@ -22,13 +22,15 @@ export function compilePlan(config: ModelConfig, plan: Plan): Program {
   return loadNative().compileProgram(nativeShape(config), toNativePlan(plan));
 }
 
-interface ModelParts {
+export interface ModelParts {
   handle: ModelHandle;
   /** Whether the weights are random. */
   random: boolean;
   config: ModelConfig;
   plan: Plan;
   tokenizer: Tokenizer | CqilError;
+  eosTokenIds: readonly number[];
+  warnings: readonly string[];
   backend: 'cpu' | 'cuda';
   execution: Execution;
   threads: number;
@@ -53,6 +55,10 @@ export class Model {
   readonly kvCache: KvCache;
   /** What vectors are when weights are multiplied with them. */
   readonly activations: Activations;
+  /** Every id that ends a generation; known from the model's files even where there is no tokenizer. */
+  readonly eosTokenIds: readonly number[];
+  /** What the model's files say that is not followed, a sentence each. */
+  readonly warnings: readonly string[];
   readonly #handle: ModelHandle;
   readonly #tokenizer: Tokenizer | CqilError;
   readonly #execution: Execution;
@@ -78,6 +84,8 @@ export class Model {
     this.threads = parts.threads;
     this.kvCache = parts.kvCache;
     this.activations = parts.activations;
+    this.eosTokenIds = parts.eosTokenIds;
+    this.warnings = parts.warnings;
     this.#handle = parts.handle;
     this.#tokenizer = parts.tokenizer;
     this.#execution = parts.execution;
@@ -89,6 +97,7 @@ export class Model {
       contextLength: this.#contextLength ?? this.config.contextLength,
       stopsAtStage: this.backend === 'cpu',
       tokenizer: this.#tokenizer instanceof CqilError ? undefined : this.#tokenizer,
+      eosTokenIds: this.eosTokenIds,
       requireTokenizer: () => this.tokenizer,
       createSession: async (options) => {
         await this.prepare(options.plan);

@@ -230,6 +230,15 @@ describe('generation', () => {
     expect(await start(new ScriptedModel(script), { stop: '\n\nUser:', maxTokens: 3 })).toMatchObject({ text: 'Once U\n\n', finishReason: 'length' });
   });
 
+  it('ends at control tokens that stop strings name, though they have no text', async () => {
+    const script = [word('Once'), word(' a'), 0, word(' time'), 1];
+    expect(await start(new ScriptedModel(script))).toMatchObject({ text: 'Once a time', finishReason: 'eos' });
+    expect(await start(new ScriptedModel(script), { stop: '<s>' })).toMatchObject({ text: 'Once a', finishReason: 'stop', tokens: script.slice(0, 3) });
+    expect(await start(new ScriptedModel(script), { stop: ['zz', ' a<s> time'] })).toMatchObject({ text: 'Once', finishReason: 'stop', tokens: script.slice(0, 4) });
+    expect(await start(new ScriptedModel(script), { stop: ['s', '>', ' time<s>'] })).toMatchObject({ text: 'Once a time', finishReason: 'eos' });
+    expect(await start(new ScriptedModel(script), { stop: ' time</s>' })).toMatchObject({ text: 'Once a', finishReason: 'stop' });
+  });
+
   it('shows characters whole, however many tokens they take', async () => {
     const chunks = await collect(start(new ScriptedModel([...EMOJI, 2, 1])));
     expect(chunks.map((chunk) => chunk.text)).toEqual(['', '', '', '😀', '', '\uFFFD']);

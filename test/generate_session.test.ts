@@ -1,5 +1,5 @@
 import path from 'node:path';
-import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { afterAll, beforeAll, describe, expect, it, vi } from 'vitest';
 import type { GenerateOptions, GenerationResult } from '../lib/generate.js';
 import { loadModel } from '../lib/load.js';
 import type { Model } from '../lib/model.js';
@@ -126,6 +126,17 @@ describe('a generation in a session', () => {
       await session.prefill(text.slice(0, cached));
       expect((await model.generate(session.rewind(text), { ...settings, session })).tokens).toEqual(whole.tokens);
     }
+  });
+
+  it('refuses a text that cannot fit without encoding all of it', async () => {
+    const session = model.createSession({ contextLength: 64 });
+    await session.prefill(PROMPT);
+    const text = 'a '.repeat(1 << 20);
+    const encode = vi.spyOn(model.tokenizer, 'encodeSliced');
+    await expectRejection('CONTEXT_OVERFLOW', model.generate(text, { session }), /^A prompt of more than 43 tokens at position 20 leaves no room/);
+    await expectRejection('CONTEXT_OVERFLOW', model.generate(text), /^A prompt of more than 255 tokens at position 0 .* the context's 256/);
+    for (const { value } of encode.mock.results) expect((await (value as Promise<number[]>)).length).toBeLessThan(300);
+    encode.mockRestore();
   });
 
   it('says when the context of the session is full', async () => {

@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest';
-import { StopMatcher } from '../lib/stop.js';
+import { StopMatcher, type StopUnits } from '../lib/stop.js';
 import { randomUniform } from './support/random.js';
 
 /** The text before the stop string that is complete first; of two complete at once, the longer. */
@@ -29,6 +29,45 @@ function feed(pieces: string[], stops: string[]): { text: string; stopped: boole
   }
   return { text: text + matcher.flush(), stopped: false };
 }
+
+/** Feeds text and control tokens, as numbers, in turn. */
+function feedControls(parts: Array<string | number>, stops: Array<string | StopUnits>): { text: string; stopped: boolean } {
+  const matcher = new StopMatcher(stops);
+  let text = '';
+  for (const part of parts) {
+    const shown = typeof part === 'number' ? matcher.push('', part) : matcher.push(part);
+    text += shown.text;
+    if (shown.stopped) return { text, stopped: true };
+  }
+  return { text: text + matcher.flush(), stopped: false };
+}
+
+describe('stop strings with control tokens', () => {
+  it.each<[Array<string | number>, Array<string | StopUnits>, string, boolean]>([
+    [['a', 7, 'b'], [[7]], 'a', true],
+    [['a', 8, 'b'], [[7]], 'ab', false],
+    [['ab', 7], [['b', 7]], 'a', true],
+    [['a', 'b', 7, 'c', 'd'], [['b', 7, 'c']], 'a', true],
+    [['ab', 8, 'c'], [['b', 7, 'c']], 'abc', false],
+    [['abb', 7], [['b', 'b', 7], [7]], 'a', true],
+    [['xy', 7, 'xy', 7, 'xz'], [['x', 'y', 7, 'x', 'z']], 'xy', true],
+    [['7'], [[7]], '7', false],
+    // A control token has no text, so it does not part what is seen.
+    [['a', 7, 'b', 'c'], ['abc', [9]], '', true],
+    [['a', 7, 'b'], [['a', 'b', 9]], 'ab', false],
+  ])('%j cut by %j is %j', (parts, stops, text, stopped) => {
+    expect(feedControls(parts, stops)).toEqual({ text, stopped });
+  });
+
+  it('hold back no more than the characters that may be cut', () => {
+    const matcher = new StopMatcher([['b', 7, 'c', 'd']]);
+    expect(matcher.push('ab', 7).text).toBe('a');
+    expect(matcher.push('c').text).toBe('');
+    expect(matcher.push('x').text).toBe('bcx');
+    expect(matcher.push('b').text).toBe('');
+    expect(matcher.push('', 8).text).toBe('b');
+  });
+});
 
 describe('stop strings', () => {
   it.each<[string[], string[], string, boolean]>([

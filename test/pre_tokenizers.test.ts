@@ -15,7 +15,7 @@ const GOLDENS = JSON.parse(readFileSync(path.join(__dirname, 'fixtures', 'pre_to
 function expectWords(config: Component, words: string[][]): void {
   const preTokenize = createPreTokenizer(config);
   GOLDENS.texts.forEach((text, index) => {
-    const found = [...preTokenize(text, true)].filter((word) => word !== undefined && word !== '');
+    const found = [...preTokenize(text, 'start')].filter((word) => word !== undefined && word !== '');
     expect(found, JSON.stringify(text)).toEqual(words[index]);
   });
 }

@@ -6,6 +6,7 @@ import { readGguf, type GgufFile, type GgufTensor } from './gguf.js';
 import { ggufConfig } from './gguf_config.js';
 import { GGUF_NAMES } from './names.js';
 import { tensorTable, type StoredTensor } from './tensor_table.js';
+import { idsWithin } from './token_ids.js';
 import type { Checkpoint, TokenizerSource } from './types.js';
 
 /** ggml's type codes by name; those that the engine does not read are here to be named in messages. */
@@ -36,6 +37,7 @@ export async function openGguf(file: string): Promise<Checkpoint> {
     files: files.map((part) => part.path),
     tensors: tensorTable(stored, files, GGUF_NAMES, config, options),
     readTokenizer: async () => tokenizerSource(parts[0]!),
+    readEosTokenIds: async () => ['eos', 'eot', 'eom'].flatMap((name) => idsWithin(config.vocabSize, metadata.get(`tokenizer.ggml.${name}_token_id`))),
   };
 }
 

@@ -7,6 +7,7 @@ import { HUGGINGFACE_NAMES } from './names.js';
 import { exists, readBytes, readError, readJson, readText } from './read_file.js';
 import { readLargeJson } from './sliced_json.js';
 import { tensorTable } from './tensor_table.js';
+import { idsWithin } from './token_ids.js';
 import type { Checkpoint, TokenizerSource } from './types.js';
 import { noConfig, readHuggingFaceWeights } from './weight_files.js';
 
@@ -31,7 +32,12 @@ export async function openHuggingFace(folder: string, given?: string): Promise<C
     plan: planIn(json as Record<string, unknown>, configPath),
     files: files.map((file) => file.path),
     tensors: tensorTable(stored, files, HUGGINGFACE_NAMES, config, options),
-    readTokenizer: (signal) => readTokenizer(folder, signal),
+    readTokenizer: (signal) => readTokenizer(folder, json, signal),
+    readEosTokenIds: async () => {
+      // A generation_config.json that cannot be read is why there is no tokenizer; config.json has been read.
+      const { eos_token_id: ids } = await readGenerationConfig(folder, json).catch(() => endsOf(json));
+      return idsWithin(config.vocabSize, ids);
+    },
   };
 }
 
@@ -50,13 +56,13 @@ function planIn(json: Record<string, unknown>, file: string): Checkpoint['plan']
 }
 
 /** What the tokenizer of a folder is built from: tokenizer.json, else SentencePiece's tokenizer.model, else vocab.json and merges.txt. */
-async function readTokenizer(folder: string, signal: AbortSignal | undefined): Promise<TokenizerSource> {
+async function readTokenizer(folder: string, configJson: unknown, signal: AbortSignal | undefined): Promise<TokenizerSource> {
   const pace = new Pace(signal);
   const at = (name: string): string => path.join(folder, name);
   const optional = (name: string): Promise<unknown> => readJson(at(name), 'INVALID_TOKENIZER');
   const surroundings = async () => ({
     config: await optional('tokenizer_config.json'),
-    generationConfig: await readJson(at('generation_config.json')),
+    generationConfig: await readGenerationConfig(folder, configJson),
     chatTemplate: await readChatTemplate(folder),
     addedTokens: await optional('added_tokens.json'),
     specialTokensMap: await optional('special_tokens_map.json'),
@@ -73,6 +79,18 @@ async function readTokenizer(folder: string, signal: AbortSignal | undefined): P
     return { kind: 'byte_level', vocab, merges, ...(await surroundings()) };
   }
   return { kind: 'none', reason: `${folder} has no tokenizer.json, no tokenizer.model and no vocab.json with merges.txt.` };
+}
+
+/** What generation_config.json says, and config.json of the tokens at a text's ends where it is silent, as transformers reads them. */
+async function readGenerationConfig(folder: string, configJson: unknown): Promise<Record<string, unknown>> {
+  const json = Object(await readJson(path.join(folder, 'generation_config.json'))) as Record<string, unknown>;
+  return { ...json, ...endsOf(configJson), ...endsOf(json) };
+}
+
+/** The ids of BOS and EOS that a file has. */
+function endsOf(json: unknown): Record<string, unknown> {
+  const fields = json as Record<string, unknown>;
+  return Object.fromEntries(['bos_token_id', 'eos_token_id'].flatMap((name) => ((fields[name] ?? undefined) === undefined ? [] : [[name, fields[name]]])));
 }
 
 /** The template kept beside the tokenizer: chat_template.jinja, or the older chat_template.json. */

@@ -45,5 +45,13 @@ export function syntheticCheckpoint(shapeName: string, dtype: DType): Checkpoint
     const type: DType = dims.length === 1 ? 'F32' : dtype;
     return { name: layer < 0 ? role : `${layer}.${role}`, role, layer, dtype: type, rows, cols, file: 0, offset: 0, byteLength: tensorBytes(type, rows, cols) };
   });
-  return { format: 'huggingface', path: `synthetic:${shapeName}`, config, files: [], tensors, readTokenizer: async () => ({ kind: 'none', reason: 'Random weights have no tokenizer.' }) };
+  return {
+    format: 'huggingface',
+    path: `synthetic:${shapeName}`,
+    config,
+    files: [],
+    tensors,
+    readTokenizer: async () => ({ kind: 'none', reason: 'Random weights have no tokenizer.' }),
+    readEosTokenIds: async () => [],
+  };
 }

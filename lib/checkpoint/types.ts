@@ -92,7 +92,7 @@ export interface TensorInfo {
 export interface TokenizerSurroundings {
   /** tokenizer_config.json. */
   config: unknown;
-  /** generation_config.json. */
+  /** generation_config.json, with the ids of BOS and EOS of config.json where it has none. */
   generationConfig: unknown;
   /** chat_template.jinja, or what chat_template.json holds. */
   chatTemplate?: string;
@@ -133,4 +133,6 @@ export interface Checkpoint {
   tensors: TensorInfo[];
   /** What its tokenizer is built from, read when asked for. Rejects with INVALID_TOKENIZER, INVALID_CHECKPOINT, FILE_NOT_FOUND or ABORTED. */
   readTokenizer(signal?: AbortSignal): Promise<TokenizerSource>;
+  /** Every id that ends a text, as far as the files say it without a tokenizer: for models whose tokenizer cannot be used. */
+  readEosTokenIds(): Promise<number[]>;
 }

@@ -23,6 +23,7 @@ export async function openModel(path: string | undefined, options: OpenOptions, 
   // Read before only where its mode is changed, since that takes the model's number of layers.
   const asked = plan === undefined || bypassMode === undefined ? plan : readPlan(plan, (await openCheckpoint(path ?? shippedModelPath())).config.nLayers, options, io);
   const progress = new Progress(io, options.json);
+  const warnings: string[] = [];
   try {
     const model = await loadModel(path, {
       plan: asked ?? 'sequential',
@@ -32,6 +33,7 @@ export async function openModel(path: string | undefined, options: OpenOptions, 
       contextLength: options.context,
       kvCache: options.kvCache,
       activations: options.activations,
+      onWarning: (warning) => void warnings.push(warning),
       signal: io.signal,
       onProgress: ({ loaded, total }) => progress.update('loading', loaded, total),
     });
@@ -40,5 +42,6 @@ export async function openModel(path: string | undefined, options: OpenOptions, 
     return model;
   } finally {
     progress.stop();
+    for (const warning of warnings) io.err(`cqil: warning: ${warning}\n`);
   }
 }

@@ -7,6 +7,9 @@ import { MAX_ADDED_TOKENS, MAX_VOCAB_SIZE } from './tokenizer_json.js';
 
 type Metadata = ReadonlyMap<string, GgufValue>;
 
+/** How writers mark a token that a vocabulary lacks. */
+const NO_TOKEN = 2 ** 32 - 1;
+
 /** llama.cpp's token types, as `tokenizer.ggml.token_type` holds them. */
 const TYPE = { normal: 1, unknown: 2, control: 3, userDefined: 4, unused: 5, byte: 6 };
 
@@ -139,7 +142,7 @@ function surroundings(metadata: Metadata, pieces: string[], addBos: boolean): Pi
       add_eos_token: readBoolean(metadata, 'add_eos_token') ?? false,
       chat_template: metadata.get('tokenizer.chat_template'),
     },
-    generationConfig: { bos_token_id: id('bos'), eos_token_id: ['eos', 'eot', 'eom'].map(id) },
+    generationConfig: { bos_token_id: id('bos'), eos_token_id: ['eos', 'eot', 'eom'].map((name) => metadata.get(`tokenizer.ggml.${name}_token_id`)).filter((value) => value !== NO_TOKEN) },
   };
 }
 
@@ -193,7 +196,7 @@ function readNumbers(metadata: Metadata, name: string, length: number): ArrayLik
   return values as ArrayLike<number>;
 }
 
-/** An id, or undefined where there is none or it lies outside the vocabulary: writers mark a missing token with 2³² − 1. */
+/** An id, or undefined where there is none or it lies outside the vocabulary. */
 function readTokenId(metadata: Metadata, name: string, vocabSize: number): number | undefined {
   const id = metadata.get(`tokenizer.ggml.${name}`);
   return typeof id === 'number' && Number.isInteger(id) && id >= 0 && id < vocabSize ? id : undefined;

@@ -3,8 +3,8 @@ import { CHARACTERS_AT_ONCE, createPattern } from './pattern.js';
 import { inNormalForm, type NormalForm } from './normal_form.js';
 import { flattenSequence, type Component } from './tokenizer_json.js';
 
-/** Turns raw text into the text that the vocabulary was learned on, with pauses. */
-export type Normalizer = (text: string) => Generator<void, string>;
+/** Turns raw text into the text that the vocabulary was learned on, with pauses. Before text that `continues` other text nothing is put. */
+export type Normalizer = (text: string, continues?: boolean) => Generator<void, string>;
 
 /** No text grows to more than so many times its length, and some characters: normalizers in use at most double it. */
 const MAX_GROWTH = 64;
@@ -12,11 +12,13 @@ const SMALL_TEXT = 1 << 16;
 
 /** The normalizer of a tokenizer.json. Throws INVALID_TOKENIZER for unknown types. */
 export function createNormalizer(config: Component | null): Normalizer {
-  const stages = config === null ? [] : flattenSequence(config, 'normalizers').map(stageOf);
-  return function* (text) {
+  const parts = config === null ? [] : flattenSequence(config, 'normalizers');
+  const stages = parts.map(stageOf);
+  const continuing = stages.filter((_, index) => parts[index]!.type !== 'Prepend');
+  return function* (text, continues = false) {
     const limit = text.length * MAX_GROWTH + SMALL_TEXT;
     let normalized = text;
-    for (const stage of stages) normalized = yield* stage(normalized, limit);
+    for (const stage of continues ? continuing : stages) normalized = yield* stage(normalized, limit);
     return normalized;
   };
 }

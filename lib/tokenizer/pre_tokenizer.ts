@@ -3,11 +3,14 @@ import { invalidTokenizer, quote } from './invalid.js';
 import { CHARACTERS_AT_ONCE, createPattern, regexPattern, stringPattern, type Pattern } from './pattern.js';
 import { flattenSequence, type Component } from './tokenizer_json.js';
 
+/** Where a piece of text stands: at the start of the whole text, right after other text that it continues, or somewhere within. */
+export type Place = 'start' | 'continues' | 'within';
+
 /**
  * Cuts text into the words that are encoded each by itself. Words come one at a time as they are asked for, and undefined where a pause can be
- * made before the next. `atStart`: the text begins where the whole text begins.
+ * made before the next.
  */
-export type PreTokenizer = (text: string, atStart: boolean) => Iterable<string | undefined>;
+export type PreTokenizer = (text: string, place: Place) => Iterable<string | undefined>;
 
 /** How GPT-2 cuts text; the default of `ByteLevel`. */
 export const GPT2_PATTERN = "'s|'t|'re|'ve|'m|'ll|'d| ?\\p{L}+| ?\\p{N}+| ?[^\\s\\p{L}\\p{N}]+|\\s+(?!\\S)|\\s+";
@@ -27,24 +30,24 @@ type Stretch = [start: number, end: number, isMatch: boolean];
 /** The pre-tokenizer of a tokenizer.json. Throws INVALID_TOKENIZER for unknown types. */
 export function createPreTokenizer(config: Component | null): PreTokenizer {
   const stages = config === null ? [] : flattenSequence(config, 'pretokenizers').flatMap(stagesOf);
-  return (text, atStart) => run(stages, 0, text, atStart);
+  return (text, place) => run(stages, 0, text, place);
 }
 
-function* run(stages: PreTokenizer[], index: number, text: string, atStart: boolean): Generator<string | undefined> {
+function* run(stages: PreTokenizer[], index: number, text: string, place: Place): Generator<string | undefined> {
   const stage = stages[index];
   if (stage === undefined) {
     yield text;
     return;
   }
-  let first = atStart;
-  for (const word of stage(text, atStart)) {
+  let here = place;
+  for (const word of stage(text, place)) {
     if (word === undefined) {
       yield undefined;
       continue;
     }
     if (index + 1 === stages.length) yield word;
-    else yield* run(stages, index + 1, word, first);
-    first = false;
+    else yield* run(stages, index + 1, word, here);
+    here = 'within';
   }
 }
 
@@ -170,7 +173,7 @@ function fixedLengthStage(length: unknown): PreTokenizer {
 
 function byteLevelStages(config: Component): PreTokenizer[] {
   const stages: PreTokenizer[] = [];
-  if (config.add_prefix_space === true) stages.push((text) => [text.startsWith(' ') ? text : ` ${text}`]);
+  if (config.add_prefix_space === true) stages.push((text, place) => [text.startsWith(' ') || place === 'continues' ? text : ` ${text}`]);
   if (config.use_regex !== false) stages.push(split(builtIn(GPT2_PATTERN), 'Isolated'));
   stages.push((word) => piecewise(word, toByteLevel));
   return stages;
@@ -184,15 +187,15 @@ function metaspaceStage(config: Component): PreTokenizer {
   const scheme = config.prepend_scheme ?? (config.add_prefix_space === false ? 'never' : 'always');
   // Each replacement character begins a word.
   const cuts = config.split === false ? undefined : split(stringPattern(replacement), 'MergedWithNext');
-  return function* (text, atStart) {
+  return function* (text, place) {
     let spaced = '';
     for (const part of piecewise(text, (piece) => piece.replaceAll(' ', replacement))) {
       if (part === undefined) yield undefined;
       else spaced = part;
     }
-    const prepends = scheme === 'always' || (scheme === 'first' && atStart);
+    const prepends = (scheme === 'always' && place !== 'continues') || (scheme === 'first' && place === 'start');
     if (prepends && !spaced.startsWith(replacement)) spaced = replacement + spaced;
-    if (cuts) yield* cuts(spaced, false);
+    if (cuts) yield* cuts(spaced, 'within');
     else yield spaced;
   };
 }

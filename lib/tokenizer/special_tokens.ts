@@ -12,6 +12,8 @@ export interface SpecialTokens {
   suffix: number[];
   /** Contents of `bos_token`, `eos_token` and their like, by these names, for chat templates. */
   names: Record<string, string | string[]>;
+  /** What the files name that the vocabulary does not have, a sentence each. */
+  warnings: string[];
 }
 
 // Every instruction-tuned family has its own end of turn; checkpoints often name only one of theirs as EOS.
@@ -31,6 +33,7 @@ const NAMES = ['bos_token', 'eos_token', 'unk_token', 'pad_token'];
 /**
  * Resolves special tokens. BOS and EOS are those of `config` (tokenizer_config.json), else of `generationConfig`.
  * `eosTokenIds` also holds every id in `generationConfig.eos_token_id` and every added token with a well-known end's name.
+ * `size`: one more than the highest id of the model.
  * What stands around a text is what the post-processor puts there; `add_bos_token` and `add_eos_token`, where given, overrule it. Without either,
  * BOS stands before a text if the tokenizer's class wants it.
  */
@@ -55,14 +58,26 @@ export function resolveSpecialTokens(
   const eosTokenIds = new Set<number>();
   const eosTokenId = named('eos_token');
   if (eosTokenId !== undefined) eosTokenIds.add(eosTokenId);
-  for (const id of [generationConfig.eos_token_id].flat()) if (inVocabulary(id)) eosTokenIds.add(id);
+  const ids = [generationConfig.eos_token_id].flat();
+  for (const id of ids) if (inVocabulary(id)) eosTokenIds.add(id);
   const mainEos = [...eosTokenIds][0];
   for (const token of END_TOKENS) {
     const id = idOf(token);
     if (id !== undefined && isAdded(id)) eosTokenIds.add(id);
   }
 
+  const warnings: string[] = [];
+  const ends = eosTokenIds.size > 0 ? `what ends a generation is ${[...eosTokenIds].join(', ')}` : 'no token ends a generation';
+  const isMissing = (name: string): boolean => contentOf(config[name]) !== undefined && named(name) === undefined;
+  const missing = (name: string): string => `${name} is ${quote(contentOf(config[name]))}, which the vocabulary does not have`;
+  if (isMissing('eos_token')) warnings.push(`The tokenizer's ${missing('eos_token')}; ${ends}.`);
+  // A negative id is a way to say that there is none.
+  const outside = ids.filter((id) => (typeof id === 'number' ? id >= 0 && !inVocabulary(id) : id !== undefined && id !== null));
+  if (outside.length > 0) warnings.push(`The model's eos_token_id holds ${outside.map(quote).join(', ')}, expected ids below ${size}; ${ends}.`);
+  if (isMissing('bos_token') && bosTokenId === undefined && config.add_bos_token === true) warnings.push(`The tokenizer's ${missing('bos_token')}, though add_bos_token is true; nothing is put before a text.`);
+
   return {
+    warnings,
     bosTokenId,
     eosTokenIds: [...eosTokenIds],
     prefix: overrule(prefix, config.add_bos_token ?? beginsByClass(postProcessor, config.tokenizer_class), bosTokenId, 'start'),

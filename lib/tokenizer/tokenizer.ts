@@ -11,7 +11,7 @@ import { invalidTokenizer, quote } from './invalid.js';
 import { byteLevelParts, sentencePieceParts } from './other_files.js';
 import { PIECES_AT_ONCE, type TokenizerParts } from './parts.js';
 import { createNormalizer, type Normalizer } from './normalizer.js';
-import { createPreTokenizer, type PreTokenizer } from './pre_tokenizer.js';
+import { createPreTokenizer, type Place, type PreTokenizer } from './pre_tokenizer.js';
 import { resolveSpecialTokens, type SpecialTokens } from './special_tokens.js';
 import { createPieceDecoder, type PieceDecoder } from './token_bytes.js';
 import { parseTokenizerJson, type AddedToken, type TokenizerJson } from './tokenizer_json.js';
@@ -21,6 +21,18 @@ export interface EncodeOptions {
   addSpecialTokens?: boolean;
   /** Read control tokens written in the text, such as `<s>`, as tokens; false takes them as plain text. Default true. */
   parseSpecialTokens?: boolean;
+  /**
+   * The token that the text follows; not given, the text begins. After text, a text is taken as it is written: the space that SentencePiece
+   * vocabularies put before a text that begins is not put before it. So "Once upon a" goes on with " time" to "Once upon a time", and with "time"
+   * to "Once upon atime". After an added token, such as a control token, it is encoded as it would be there within one text.
+   */
+  after?: number;
+}
+
+export interface EncodeSlicedOptions extends EncodeOptions {
+  signal?: AbortSignal;
+  /** Stops soon after so many ids: what is given is then longer than this, and not the whole. For texts that are refused when they are too long. */
+  limit?: number;
 }
 
 /** Text to ids and back. */
@@ -30,11 +42,13 @@ export interface Tokenizer {
   readonly bosTokenId: number | undefined;
   /** Every id that ends generation. */
   readonly eosTokenIds: readonly number[];
+  /** What the files say that cannot be followed, such as an end of text that the vocabulary lacks: a sentence each. */
+  readonly warnings: readonly string[];
   /** The model's chat template, in Jinja. */
   readonly chatTemplate: string | undefined;
   encode(text: string, options?: EncodeOptions): number[];
   /** The same ids as `encode`, made in slices of a few milliseconds between which the event loop runs. Throws ABORTED. */
-  encodeSliced(text: string, options?: EncodeOptions & { signal?: AbortSignal }): Promise<number[]>;
+  encodeSliced(text: string, options?: EncodeSlicedOptions): Promise<number[]>;
   decode(ids: Iterable<number>, options?: DecodeOptions): string;
   detokenizer(options?: DetokenizerOptions): Detokenizer;
   /** The bytes of text an id stands for, exactly; a control token's are its name. */
@@ -136,7 +150,7 @@ class BpeTokenizer implements Tokenizer {
     this.special = resolveSpecialTokens(json.post_processor, parts.config, parts.generationConfig, {
       idOf: (token) => this.tokenToId(token),
       isAdded: (id) => this.added.has(id),
-      size: this.vocabSize,
+      size: this.idLimit,
     });
     this.bosTokenId = this.special.bosTokenId;
     this.eosTokenIds = this.special.eosTokenIds;
@@ -148,6 +162,10 @@ class BpeTokenizer implements Tokenizer {
     return this.template?.source;
   }
 
+  get warnings(): readonly string[] {
+    return this.special.warnings;
+  }
+
   encode(text: string, options: EncodeOptions = {}): number[] {
     const slices = this.slices(text, options);
     for (;;) {
@@ -156,7 +174,7 @@ class BpeTokenizer implements Tokenizer {
     }
   }
 
-  async encodeSliced(text: string, options: EncodeOptions & { signal?: AbortSignal } = {}): Promise<number[]> {
+  async encodeSliced(text: string, options: EncodeSlicedOptions = {}): Promise<number[]> {
     return new Pace(options.signal).through(this.slices(text, options));
   }
 
@@ -195,12 +213,13 @@ class BpeTokenizer implements Tokenizer {
   }
 
   /** Encodes step by step; every step is short. */
-  private *slices(text: string, options: EncodeOptions): Generator<void, number[]> {
-    const { addSpecialTokens = true, parseSpecialTokens = true } = options;
+  private *slices(text: string, options: EncodeSlicedOptions): Generator<void, number[]> {
+    const { addSpecialTokens = true, parseSpecialTokens = true, after, limit = Infinity } = options;
     if (typeof text !== 'string') throw new CqilError('INVALID_ARGUMENT', `The text to encode is ${quote(text)}; expected a string.`);
     const { raw, normalized } = this.splitters[parseSpecialTokens ? 'all' : 'plain'];
     const ids: number[] = [];
-    let atStart = true;
+    if (after !== undefined) this.checkId(after);
+    let place: Place = after === undefined ? 'start' : this.added.has(after) ? 'within' : 'continues';
     for (const section of raw.split(text)) {
       if (section === undefined) {
         yield;
@@ -208,25 +227,30 @@ class BpeTokenizer implements Tokenizer {
       }
       if (typeof section !== 'string') ids.push(section.id);
       else {
-        for (const part of normalized.split(yield* this.normalize(section))) {
+        for (const part of normalized.split(yield* this.normalize(section, place === 'continues'))) {
           if (part === undefined) {
             yield;
             continue;
           }
           if (typeof part !== 'string') ids.push(part.id);
-          else yield* this.encodePart(part, atStart, ids);
-          atStart = false;
+          else {
+            for (const _ of this.encodePart(part, place, ids)) {
+              if (ids.length > limit) return ids;
+              yield;
+            }
+          }
+          place = 'within';
         }
       }
-      atStart = false;
+      place = 'within';
     }
     if (addSpecialTokens) this.surround(ids);
     return ids;
   }
 
   /** Appends the ids of normalized text without added tokens. */
-  private *encodePart(part: string, atStart: boolean, ids: number[]): Generator<void> {
-    for (const word of this.preTokenize(part, atStart)) {
+  private *encodePart(part: string, place: Place, ids: number[]): Generator<void> {
+    for (const word of this.preTokenize(part, place)) {
       if (word === undefined) yield;
       else yield* this.bpe.encode(word, ids);
     }

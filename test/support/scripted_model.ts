@@ -31,13 +31,15 @@ export class ScriptedModel implements GenerationModel {
     this.#script = script;
   }
 
+  eosTokenIds = [1];
+
   readonly tokenizer = {
     bosTokenId: 0,
-    eosTokenIds: [1],
     isSpecial: (id: number) => id < 2,
+    idToToken: (id: number) => String(PIECES[id]),
     encodeSliced: async (text: string, { addSpecialTokens = true } = {}) => [
       ...(addSpecialTokens ? [0] : []),
-      ...PIECES.flatMap((piece, id) => (typeof piece === 'string' && id > 5 && text.includes(piece) ? [id] : [])),
+      ...PIECES.flatMap((piece, id) => (typeof piece === 'string' && text.includes(piece) ? [id] : [])),
     ],
     detokenizer: ({ continues = false } = {}) => {
       const decoder = new TextDecoder();
