@@ -5,11 +5,9 @@ import { loadModel } from '../lib/load.js';
 import type { LoadOptions } from '../lib/load_options.js';
 import type { Model } from '../lib/model.js';
 import { text, u32, type GgufEntry } from '../tools/gguf/gguf_writer.mjs';
-import { engineMissing } from './reference/engine.js';
 import { cqil } from './support/cli.js';
 import { expectRejection } from './support/expect_code.js';
 import { writeRandomModel } from './support/random_model.js';
-import { describeUnless } from './support/shared_data.js';
 import { tempFolder } from './support/temp_folder.js';
 import { tinyTokenizer } from './support/tiny_tokenizer.js';
 import { vocabularyFolder } from './support/vocabularies.js';
@@ -36,7 +34,7 @@ function folder({ config, generation, tokenizer = {}, tokenizerJson }: Files): s
   return target;
 }
 
-describeUnless(engineMissing, 'the end of a text', () => {
+describe('the end of a text', () => {
   const open: Model[] = [];
   afterEach(async () => {
     await Promise.all(open.splice(0).map((model) => model.dispose()));

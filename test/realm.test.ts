@@ -2,10 +2,8 @@ import { readFileSync, rmSync } from 'node:fs';
 import { createRequire, isBuiltin } from 'node:module';
 import path from 'node:path';
 import { compileFunction, createContext, runInContext, type Context } from 'node:vm';
-import { afterAll, beforeAll, expect, it } from 'vitest';
-import { engineMissing } from './reference/engine.js';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { buildPackage } from './support/built_package.js';
-import { describeUnless } from './support/shared_data.js';
 
 /** Requires a CommonJS file and what it requires into a context of its own, as Jest does; the addon and Node's modules stay outside. */
 function requireInto(context: Context, file: string, loaded = new Map<string, { exports: unknown }>()): unknown {
@@ -20,7 +18,7 @@ function requireInto(context: Context, file: string, loaded = new Map<string, { 
   return module.exports;
 }
 
-describeUnless(engineMissing, 'in a realm of its own, as under Jest', () => {
+describe('in a realm of its own, as under Jest', () => {
   let folder: string;
   let context: Context;
   beforeAll(() => {
