@@ -3,6 +3,7 @@ import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { loadModel } from '../lib/load.js';
+import { growthPerSample } from './lifetimes/growth.js';
 import { runScript } from './lifetimes/run_script.js';
 import { decodeAll, expectSameBits, someIds } from './reference/engine.js';
 import { buildPackage } from './support/built_package.js';
@@ -110,10 +111,32 @@ describe('lifetimes of whole processes', () => {
     expect(outcome.terminated).toBe(15);
   });
 
-  it('100 loads and disposals end with the memory of the start', async () => {
-    const { before, after } = JSON.parse(await runScript('load_cycles.cjs', [path.join(built, 'dist/index.js'), folder, '100'])) as { before: number; after: number };
-    // A cycle that leaked its model would add 20 MB a time, one that leaked its KV cache 0.4 MB.
-    expect(after - before).toBeLessThan(16 * 2 ** 20);
+  describe('loading and disposing again and again', () => {
+    // The smallest thing that a cycle could forget, its KV cache, has 400 kB.
+    const BOUND = 100_000;
+
+    async function growthPerCycle(...more: string[]): Promise<number> {
+      const { every, samples } = JSON.parse(await runScript('load_cycles.cjs', [path.join(built, 'dist/index.js'), folder, '240', ...more])) as { every: number; samples: number[] };
+      return growthPerSample(samples) / every;
+    }
+
+    it('takes no more memory with every cycle', async () => {
+      expect(await growthPerCycle()).toBeLessThan(BOUND);
+    });
+
+    it('would be seen to leak', async () => {
+      expect(await growthPerCycle('leak')).toBeGreaterThan(3 * BOUND);
+    });
+
+    it('is judged by its slope: a step or a saw is no leak, a creep under steps is', () => {
+      const series = (value: (i: number) => number): number => growthPerSample(Array.from({ length: 60 }, (_, i) => value(i)));
+      const step = (at: number, MB: number) => (i: number) => 80e6 + (i >= at ? MB * 1e6 : 0);
+      for (let at = 20; at < 60; at++) expect(series(step(at, 40)), `a step at ${at}`).toBe(0);
+      expect(series((i) => step(31, 19)(i) + step(52, 30)(i))).toBe(0);
+      expect(series((i) => step(25, 20)(i) + step(38, 20)(i) + step(52, 20)(i))).toBe(0);
+      for (const period of [2, 3, 4, 5]) expect(series((i) => 80e6 + (i % period) * 4e6), `a saw of ${period}`).toBe(0);
+      expect(series((i) => step(40, 40)(i) + 1.6e6 * i)).toBeGreaterThan(1.5e6);
+    });
   });
 
   it('a process may exit with work in flight and nothing closed', async () => {

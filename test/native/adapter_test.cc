@@ -95,8 +95,8 @@ void expect_merged(const Matrix& base, const cqil_tensor& merged, int32_t layer,
       worst = std::max(worst, std::fabs(result.at(row, col) - truth) / bound);
     }
   }
-  check::that(moved > 0.5, what + ": the adapter changes the weights");
-  check::that(worst <= 1, what + ": off by " + std::to_string(worst) + " of the bound");
+  CHECK(moved > 0.5, what + ": the adapter changes the weights");
+  CHECK(worst <= 1, what + ": off by " + std::to_string(worst) + " of the bound");
 }
 
 void test_merge(const char* dtype, const char* adapter_dtype, bool interleaved) {
@@ -122,18 +122,18 @@ void test_merge(const char* dtype, const char* adapter_dtype, bool interleaved) 
     const cqil_tensor& to = with[pair.layer].*layer_slot(pair.role);
     const bool turned = interleaved && (pair.role == "wq" || pair.role == "wk");
     expect_merged(read(from), to, pair.layer, turned, base.view().shape.head_dim, what + ", " + pair.role);
-    check::that(to.dtype == merged_dtype(from.dtype) && to.rows == from.rows && to.cols == from.cols, what + ": its own format");
+    CHECK(to.dtype == merged_dtype(from.dtype) && to.rows == from.rows && to.cols == from.cols, what + ": its own format");
     size += static_cast<uint64_t>(to.rows * row_bytes(to.dtype, to.cols));
   }
-  check::that(merged.bytes() == size, what + ": bytes");
-  check::that(with[0].wq.data == layers[0].wq.data && with[2].w_up.data == layers[2].w_up.data && with[1].mlp_norm.data == layers[1].mlp_norm.data &&
+  CHECK(merged.bytes() == size, what + ": bytes");
+  CHECK(with[0].wq.data == layers[0].wq.data && with[2].w_up.data == layers[2].w_up.data && with[1].mlp_norm.data == layers[1].mlp_norm.data &&
                   merged.view().output.data == base.view().output.data,
               what + ": what is not touched stays in place");
-  check::that(read(layers[1].wq).values == before.values, what + ": the base is as it was");
+  CHECK(read(layers[1].wq).values == before.values, what + ": the base is as it was");
 
   const MergedWeights alone(base, adapter, 1);
   const cqil_tensor &one = alone.view().layers[1].w_down, &three = with[1].w_down;
-  check::that(std::memcmp(one.data, three.data, static_cast<size_t>(one.rows * row_bytes(one.dtype, one.cols))) == 0,
+  CHECK(std::memcmp(one.data, three.data, static_cast<size_t>(one.rows * row_bytes(one.dtype, one.cols))) == 0,
               what + ": the same bits with any number of threads");
 }
 
@@ -147,18 +147,18 @@ void test_codec() {
     unpack_row(w.dtype, static_cast<const uint8_t*>(w.data), w.cols, row.data());
     double worst = 0;
     for (int64_t i = 0; i < w.cols; i++) worst = std::max(worst, std::fabs(row[static_cast<size_t>(i)] - truth.at(0, i)));
-    check::that(worst <= 1e-7, std::string(dtype) + " unpacks to its definition");
+    CHECK(worst <= 1e-7, std::string(dtype) + " unpacks to its definition");
     if (merged_dtype(w.dtype) != w.dtype || w.dtype == CQIL_Q8_0) continue;
     std::vector<uint8_t> packed(static_cast<size_t>(row_bytes(w.dtype, w.cols)));
-    check::that(pack_row(w.dtype, row.data(), w.cols, packed.data()) && std::memcmp(packed.data(), w.data, packed.size()) == 0,
+    CHECK(pack_row(w.dtype, row.data(), w.cols, packed.data()) && std::memcmp(packed.data(), w.data, packed.size()) == 0,
                 std::string(dtype) + " packs to the same bits");
   }
   float values[32] = {1, -0.5f, 127, 3e38f};
   uint8_t row[128];
-  check::that(pack_row(CQIL_F32, values, 32, row) && pack_row(CQIL_BF16, values, 32, row), "large values that fit");
-  check::that(!pack_row(CQIL_F16, values, 32, row) && !pack_row(CQIL_Q8_0, values, 32, row), "values beyond the format");
+  CHECK(pack_row(CQIL_F32, values, 32, row) && pack_row(CQIL_BF16, values, 32, row), "large values that fit");
+  CHECK(!pack_row(CQIL_F16, values, 32, row) && !pack_row(CQIL_Q8_0, values, 32, row), "values beyond the format");
   values[3] = NAN;
-  for (cqil_dtype dtype : {CQIL_F32, CQIL_F16, CQIL_BF16, CQIL_Q8_0}) check::that(!pack_row(dtype, values, 32, row), "not a number");
+  for (cqil_dtype dtype : {CQIL_F32, CQIL_F16, CQIL_BF16, CQIL_Q8_0}) CHECK(!pack_row(dtype, values, 32, row), "not a number");
 }
 
 void test_refusals() {
@@ -173,7 +173,7 @@ void test_refusals() {
     spoil(spec);
     check::throws(code, [&] { MergedWeights merged(base, spec, 2); }, what);
   };
-  check::that(MergedWeights(base, sound, 2).bytes() > 0, "the adapter that is spoilt below is sound");
+  CHECK(MergedWeights(base, sound, 2).bytes() > 0, "the adapter that is spoilt below is sound");
   refuse("FILE_NOT_FOUND", [](AdapterSpec& s) { s.file = "no/such/file"; }, "no file");
   refuse("INVALID_CHECKPOINT", [](AdapterSpec& s) { s.pairs[0].layer = 2; }, "no such layer");
   refuse("INVALID_CHECKPOINT", [](AdapterSpec& s) { s.pairs[0].layer = -1; }, "negative layer");
@@ -209,11 +209,11 @@ void test_model() {
   const std::vector<float> before = logits(base, Execution::kWide);
   auto adapted = std::make_shared<Model>(base, adapter);
   const std::vector<float> with = logits(adapted, Execution::kWide);
-  check::that(with != before, "the adapter changes what is computed");
-  check::that(logits(base, Execution::kLanes) == before, "the base computes as before");
+  CHECK(with != before, "the adapter changes what is computed");
+  CHECK(logits(base, Execution::kLanes) == before, "the base computes as before");
   Model* shared = base.get();
   base.reset();
-  check::that(&adapted->weights() == &shared->weights() && logits(adapted, Execution::kLanes) == with, "the base lives as long as the variant");
+  CHECK(&adapted->weights() == &shared->weights() && logits(adapted, Execution::kLanes) == with, "the base lives as long as the variant");
 }
 
 }  // namespace

@@ -66,18 +66,18 @@ void test_chain(int threads, size_t asked) {
       claimed = claimed && session.ahead().ask(session, listed({outcome.shortlist.ids[0]}, 8 + static_cast<int32_t>(n), n < asked), asker(n));
     }
   }, kNoEnd);
-  check::that(claimed && found.size() == asked + 1, "every token that is asked for is under way, and no other is delivered");
-  for (size_t i = 0; i < found.size(); i++) check::that(same(found[i], text.lists[i]), "ahead, list " + std::to_string(i));
+  CHECK(claimed && found.size() == asked + 1, "every token that is asked for is under way, and no other is delivered");
+  for (size_t i = 0; i < found.size(); i++) CHECK(same(found[i], text.lists[i]), "ahead, list " + std::to_string(i));
   // Then as if nothing had been: the next token, and one from before.
   const auto position = 9 + static_cast<int32_t>(asked);
-  check::that(same(session.shortlist(listed({text.ids[asked]}, position)), text.lists[asked + 1]), "after a chain");
-  check::that(same(session.shortlist(listed({text.ids[0]}, 9)), text.lists[1]), "back again");
+  CHECK(same(session.shortlist(listed({text.ids[asked]}, position)), text.lists[asked + 1]), "after a chain");
+  CHECK(same(session.shortlist(listed({text.ids[0]}, 9)), text.lists[1]), "back again");
 }
 
 void run_once(Session& session, const ForwardRequest& request) {
   int delivered = 0;
   session.ahead().run(session, request, asker(0), [&](Ahead::Asker, const Outcome& outcome) { delivered += !outcome.failure; }, kNoEnd);
-  check::that(delivered == 1, "nobody asked for more");
+  CHECK(delivered == 1, "nobody asked for more");
 }
 
 // What was not asked for in time is kept for just that request, until any other forward.
@@ -89,40 +89,40 @@ void test_kept() {
   const int32_t wrong = (text.ids[0] + 1) % 101;
 
   run_once(session, prompt);
-  check::that(!session.ahead().take(other, next) && !session.ahead().take(session, listed({wrong}, 9)) &&
+  CHECK(!session.ahead().take(other, next) && !session.ahead().take(session, listed({wrong}, 9)) &&
                   !session.ahead().take(session, listed({text.ids[0]}, 8)) && session.ahead().take(session, next),
               "only that request takes it");
-  check::that(!session.ahead().take(session, next), "and only once");
+  CHECK(!session.ahead().take(session, next), "and only once");
 
   run_once(session, prompt);
-  check::that(!session.ahead().ask(session, next, asker(1)), "done is not under way");
-  check::that(same(session.shortlist(next), text.lists[1]), "kept");
-  check::that(same(session.shortlist(listed({text.ids[1]}, 10)), text.lists[2]), "and its keys and values are there");
+  CHECK(!session.ahead().ask(session, next, asker(1)), "done is not under way");
+  CHECK(same(session.shortlist(next), text.lists[1]), "kept");
+  CHECK(same(session.shortlist(listed({text.ids[1]}, 10)), text.lists[2]), "and its keys and values are there");
 
   run_once(session, prompt);
   std::vector<int32_t> changed = some_ids(9);
   changed[8] = wrong;
   Session apart(small_model(1), Plan{}, Execution::kWide, kContext);
   const std::vector<float> expected = check::run(apart, changed, {9});
-  check::that(check::same_bits(check::run(session, changed, {9}), expected), "another text instead");
-  check::that(!session.ahead().take(session, next), "with which it is forgotten");
+  CHECK(check::same_bits(check::run(session, changed, {9}), expected), "another text instead");
+  CHECK(!session.ahead().take(session, next), "with which it is forgotten");
 
   run_once(session, prompt);
   check::run(other, changed, {9});
-  check::that(!session.ahead().take(session, next), "as with another session's forward");
-  check::that(same(session.shortlist(next), text.lists[1]), "which loses nothing");
+  CHECK(!session.ahead().take(session, next), "as with another session's forward");
+  CHECK(same(session.shortlist(next), text.lists[1]), "which loses nothing");
 
   run_once(session, prompt);
-  check::that(!session.ahead().ask(session, listed({wrong}, 9), asker(1)) && !session.ahead().take(session, next), "or another request");
+  CHECK(!session.ahead().ask(session, listed({wrong}, 9), asker(1)) && !session.ahead().take(session, next), "or another request");
   run_once(session, prompt);
   session.cancel();
   session.arm();
-  check::that(!session.ahead().take(session, next), "or cancel()");
+  CHECK(!session.ahead().take(session, next), "or cancel()");
   {
     Session gone(model, Plan{}, Execution::kWide, kContext);
     run_once(gone, prompt);
   }
-  check::that(!model->ahead().ask(session, next, asker(1)) && !model->ahead().take(session, next), "or the session's end");
+  CHECK(!model->ahead().ask(session, next, asker(1)) && !model->ahead().take(session, next), "or the session's end");
 }
 
 // A thread that has run for long enough begins nothing more.
@@ -131,14 +131,14 @@ void test_turns() {
   Session session(small_model(2), Plan{}, Execution::kWide, kContext);
   int delivered = 0;
   auto deliver = [&](Ahead::Asker, const Outcome& outcome) {
-    check::that(same(outcome.shortlist, text.lists[static_cast<size_t>(delivered)]), "a turn's token");
+    CHECK(same(outcome.shortlist, text.lists[static_cast<size_t>(delivered)]), "a turn's token");
     if (delivered++ > 0) return;
-    check::that(session.ahead().ask(session, listed({text.ids[0]}, 9), asker(1)), "under way");
+    CHECK(session.ahead().ask(session, listed({text.ids[0]}, 9), asker(1)), "under way");
     std::this_thread::sleep_for(std::chrono::milliseconds(300));
   };
   session.ahead().run(session, listed(some_ids(9), 0), asker(0), deliver, std::chrono::milliseconds(200));
-  check::that(delivered == 2, "what is under way is delivered");
-  check::that(!session.ahead().take(session, listed({text.ids[1]}, 10)), "and nothing follows");
+  CHECK(delivered == 2, "what is under way is delivered");
+  CHECK(!session.ahead().take(session, listed({text.ids[1]}, 10)), "and nothing follows");
 }
 
 void test_stopped() {
@@ -150,14 +150,14 @@ void test_stopped() {
   ahead.run(session, prompt, asker(0), [&](Ahead::Asker, const Outcome& outcome) {
     found.push_back(outcome);
     if (found.size() > 1) return;
-    check::that(ahead.ask(session, next, asker(1)), "asked for");
+    CHECK(ahead.ask(session, next, asker(1)), "asked for");
     ahead.stop();  // somebody waits for it
     session.cancel();
   }, kNoEnd);
-  check::that(found.size() == 2 && found[1].failure, "what is asked for and cancelled is delivered as that");
+  CHECK(found.size() == 2 && found[1].failure, "what is asked for and cancelled is delivered as that");
   if (found.size() == 2) check::throws("ABORTED", [&] { std::rethrow_exception(found[1].failure); }, "cancelled");
   session.arm();
-  check::that(same(session.shortlist(next), text.lists[1]), "and can be had after all");
+  CHECK(same(session.shortlist(next), text.lists[1]), "and can be had after all");
 
   // What else is asked of the session comes instead, at once.
   const ForwardRequest other = listed({(text.ids[0] + 1) % 101}, 9);
@@ -168,17 +168,17 @@ void test_stopped() {
     found.clear();
     session.arm();
     ahead.run(session, prompt, asker(0), [&](Ahead::Asker who, const Outcome& outcome) {
-      check::that(number(who) == found.size(), "whose it is");
+      CHECK(number(who) == found.size(), "whose it is");
       found.push_back(outcome);
       if (found.size() > 1) return;
-      check::that(ahead.ask(session, other, asker(1)), "taken instead");
-      check::that(!ahead.ask(session, next, asker(2)), "and nothing beside it");
+      CHECK(ahead.ask(session, other, asker(1)), "taken instead");
+      CHECK(!ahead.ask(session, next, asker(2)), "and nothing beside it");
       if (cancelled) session.cancel();
     }, kNoEnd);
-    check::that(found.size() == 2, "delivered instead");
+    CHECK(found.size() == 2, "delivered instead");
     if (found.size() < 2) continue;
     if (cancelled) check::throws("ABORTED", [&] { std::rethrow_exception(found[1].failure); }, "cancelled before its turn");
-    else check::that(!found[1].failure && same(found[1].shortlist, expected), "what it would have been");
+    else CHECK(!found[1].failure && same(found[1].shortlist, expected), "what it would have been");
   }
   session.arm();
 
@@ -186,18 +186,18 @@ void test_stopped() {
   ahead.run(session, prompt, asker(0), [&](Ahead::Asker, const Outcome&) {
     delivered++;
     ahead.stop();
-    check::that(!ahead.ask(session, next, asker(1)), "what is given up is not under way");
+    CHECK(!ahead.ask(session, next, asker(1)), "what is given up is not under way");
   }, kNoEnd);
-  check::that(delivered == 1, "nor delivered");
+  CHECK(delivered == 1, "nor delivered");
 
   delivered = 0;
   session.cancel();
   ahead.run(session, prompt, asker(0), [&](Ahead::Asker, const Outcome& outcome) { delivered += outcome.failure != nullptr; }, kNoEnd);
-  check::that(delivered == 1, "nothing follows a failure");
+  CHECK(delivered == 1, "nothing follows a failure");
   session.arm();
   delivered = 0;
   ahead.run(session, listed(some_ids(kContext), 0), asker(0), [&](Ahead::Asker, const Outcome& outcome) { delivered += !outcome.failure; }, kNoEnd);
-  check::that(delivered == 1, "nothing follows the context's end");
+  CHECK(delivered == 1, "nothing follows the context's end");
 }
 
 // One thread computes, another asks: at once or late, for the token that is likeliest or for another, in one session or in two in turn. Gives
@@ -248,7 +248,7 @@ int test_two_threads(uint64_t seed) {
     const Outcome& outcome = waiting.outcomes[step];
     right = right && !outcome.failure && same(outcome.shortlist, plain.shortlist(listed(asked[step], 0, false)));
   }
-  check::that(right, "two threads, seed " + std::to_string(seed));
+  CHECK(right, "two threads, seed " + std::to_string(seed));
   return claimed;
 }
 

@@ -30,11 +30,11 @@ void test_round(const RoundedKernels& k, check::Random& random) {
     const int64_t n = static_cast<int64_t>(x.size());
     Row row(k.row_bytes(n));
     k.round(x.data(), n, row.data);
-    check::that(!row.overrun(), name + " wrote past its end: " + what);
+    CHECK(!row.overrun(), name + " wrote past its end: " + what);
     const std::vector<float> found = held(k, row.data, n);
     bool same = true;
     for (size_t i = 0; i < x.size(); i++) same = same && found[i] == float_from_bf16(bf16_from_float(x[i]));
-    check::that(same, name + ": " + what);
+    CHECK(same, name + ": " + what);
   };
   for (size_t n : {1u, 15u, 16u, 17u, 32u, 33u, 576u}) rounds(random.vector(n, 5), "uniform");
   std::vector<float> ties;
@@ -52,7 +52,7 @@ void test_round(const RoundedKernels& k, check::Random& random) {
     k.round(x.data(), 50, row.data);
     const std::vector<uint16_t> w(50, bf16_from_float(1.0f));
     k.matvec[CQIL_BF16](reinterpret_cast<const uint8_t*>(w.data()), 1, 50, row.data, y.data());
-    check::that(std::isnan(odd) ? std::isnan(y[0]) : y[0] == odd, name + ": what is not finite is not hidden");
+    CHECK(std::isnan(odd) ? std::isnan(y[0]) : y[0] == odd, name + ": what is not finite is not hidden");
   }
 }
 
@@ -76,7 +76,7 @@ void test_products(const RoundedKernels& k, int64_t n_rows, int64_t cols, int64_
   for (int64_t r = 0; r < n_rows; r += k.panel_rows) {
     const int64_t n = std::min(k.panel_rows, n_rows - r);
     k.unpack[CQIL_BF16](rows + r * cols * 2, n, cols, panel.data);
-    check::that(!panel.overrun(), name + ": unpack wrote past its end");
+    CHECK(!panel.overrun(), name + ": unpack wrote past its end");
     k.matmul[CQIL_BF16](panel.data, n, x.data, stride, n_tokens, cols, tiled.data() + r, static_cast<int64_t>(y_stride));
   }
 
@@ -97,8 +97,8 @@ void test_products(const RoundedKernels& k, int64_t n_rows, int64_t cols, int64_
       check::near(single[static_cast<size_t>(r)], sum, (magnitude + std::fabs(sum)) * (static_cast<double>(cols) / 16 + 8) * 6e-8, name);
     }
   }
-  check::that(together, name + ": matmul and matvec differ");
-  check::that(inside, name + ": wrote past the rows");
+  CHECK(together, name + ": matmul and matvec differ");
+  CHECK(inside, name + ": wrote past the rows");
 }
 
 }  // namespace

@@ -67,9 +67,9 @@ Meetings meetings(const Plan& plan, int32_t threads, cqil_execution execution, i
     }
     return found;
   };
-  check::that(session.decode(0, execution) == CQIL_OK, "the first token");
+  CHECK(session.decode(0, execution) == CQIL_OK, "the first token");
   const Meetings before = count();
-  check::that(session.decode(1, execution) == CQIL_OK, "the second token");
+  CHECK(session.decode(1, execution) == CQIL_OK, "the second token");
   const Meetings after = count();
   return {after.team - before.team, after.crews - before.crews};
 }
@@ -79,7 +79,7 @@ void test_meetings() {
   int64_t alone_bytes = 0;
   auto expect = [&](const char* name, const Plan& plan, int32_t threads, cqil_execution execution, uint32_t team, uint32_t crews) {
     const Meetings found = meetings(plan, threads, execution, alone_bytes);
-    check::that(found.team == team && found.crews == crews,
+    CHECK(found.team == team && found.crews == crews,
                 std::string(name) + ": " + std::to_string(found.team) + " and " + std::to_string(found.crews));
   };
   Plan mixed;
@@ -135,30 +135,30 @@ void test_cancelled() {
           if (expected.empty()) expected = session.logits;
           right = right && check::same_bits(session.logits, expected);
         }
-      check::that(right, "cancelled between stages, alone up to " + std::to_string(alone_bytes) + (execution == CQIL_WIDE ? ", wide" : ", lanes"));
+      CHECK(right, "cancelled between stages, alone up to " + std::to_string(alone_bytes) + (execution == CQIL_WIDE ? ", wide" : ", lanes"));
     }
 }
 
 void test_tuner() {
   ExecutionTuner tuner({CQIL_WIDE, CQIL_LANES});
-  check::that(!tuner.settled(), "nothing is settled before it is measured");
+  CHECK(!tuner.settled(), "nothing is settled before it is measured");
   // The first of each is slow, and then lanes are faster.
   for (int i = 0; i < 14; i++) tuner.record(i < 2 ? 9 : tuner.next() == CQIL_LANES ? 1 : 2);
-  check::that(tuner.settled() == CQIL_LANES && tuner.next() == CQIL_LANES, "the fastest is taken");
+  CHECK(tuner.settled() == CQIL_LANES && tuner.next() == CQIL_LANES, "the fastest is taken");
   tuner.settle(CQIL_WIDE);
-  check::that(tuner.settled() == CQIL_LANES, "what was measured stays");
+  CHECK(tuner.settled() == CQIL_LANES, "what was measured stays");
 
   ExecutionTuner known({CQIL_WIDE, CQIL_LANES});
   known.settle(CQIL_PERSISTENT);
-  check::that(!known.settled(), "what is no candidate is ignored");
+  CHECK(!known.settled(), "what is no candidate is ignored");
   known.settle(CQIL_LANES);
-  check::that(known.settled() == CQIL_LANES && known.next() == CQIL_LANES, "what is known is taken without measuring");
+  CHECK(known.settled() == CQIL_LANES && known.next() == CQIL_LANES, "what is known is taken without measuring");
   for (int i = 0; i < 20; i++) known.record(known.next() == CQIL_LANES ? 2 : 1);
-  check::that(known.next() == CQIL_LANES, "and not measured any more");
+  CHECK(known.next() == CQIL_LANES, "and not measured any more");
 
   ExecutionTuner only({CQIL_WIDE});
   for (int i = 0; i < 20; i++) only.record(1);
-  check::that(only.next() == CQIL_WIDE && !only.settled(), "a single candidate is nothing to settle");
+  CHECK(only.next() == CQIL_WIDE && !only.settled(), "a single candidate is nothing to settle");
 }
 
 }  // namespace

@@ -40,7 +40,7 @@ void test_round(const RoundedKernels& k, check::Random& random) {
     const int64_t n = static_cast<int64_t>(x.size());
     Row row(int8_row_bytes(n));
     k.round(x.data(), n, row.data);
-    check::that(!row.overrun(), name + " wrote past its end: " + what);
+    CHECK(!row.overrun(), name + " wrote past its end: " + what);
     const Int8Row found = int8_row(row.data, n);
     const Rounded expected(x);
     bool same = true;
@@ -51,7 +51,7 @@ void test_round(const RoundedKernels& k, check::Random& random) {
       same = same && found.scale[b] == expected.d[b] && found.less[b] == -(sums[0] + sums[1]);
       same = same && found.less_by_16[2 * b] == -sums[0] && found.less_by_16[2 * b + 1] == -sums[1];
     }
-    check::that(same, name + ": " + what);
+    CHECK(same, name + ": " + what);
   };
   for (size_t n : {32u, 96u, 576u, 1056u}) rounds(random.vector(n, 5), "uniform");
   rounds(std::vector<float>(64, 0.0f), "zeros");
@@ -70,7 +70,7 @@ void test_round(const RoundedKernels& k, check::Random& random) {
     Row row(int8_row_bytes(128));
     k.round(x.data(), 128, row.data);
     const float* scale = int8_row(row.data, 128).scale;
-    check::that(std::all_of(scale, scale + 4, [](float d) { return std::isnan(d); }), name + ": what is not finite is not hidden");
+    CHECK(std::all_of(scale, scale + 4, [](float d) { return std::isnan(d); }), name + ": what is not finite is not hidden");
   }
 }
 
@@ -151,9 +151,9 @@ void test_products(const RoundedKernels& k, bool fused, cqil_dtype dtype, int64_
   const size_t y_stride = static_cast<size_t>(n_rows) + 3;
   std::vector<float> tiled(static_cast<size_t>(n_tokens) * y_stride, 77.0f), single(static_cast<size_t>(n_rows) + 1, 77.0f);
   k.interleave[dtype](rows.data(), bytes, n_rows, cols, interleaved.data);
-  check::that(!interleaved.overrun(), name + ": interleave wrote past its end");
+  CHECK(!interleaved.overrun(), name + ": interleave wrote past its end");
   k.unpack[dtype](interleaved.data, n_rows, cols, panel.data);
-  check::that(!panel.overrun(), name + ": unpack wrote past its end");
+  CHECK(!panel.overrun(), name + ": unpack wrote past its end");
   k.matmul[dtype](panel.data, n_rows, x.data, stride, n_tokens, cols, tiled.data(), static_cast<int64_t>(y_stride));
 
   const std::vector<double> w = check::dequantize(rows.data(), dtype, n_rows * cols);
@@ -177,9 +177,9 @@ void test_products(const RoundedKernels& k, bool fused, cqil_dtype dtype, int64_
       check::near(found, sum, (magnitude + std::fabs(sum)) * (static_cast<double>(cols) / 16 + 8) * 6e-8 * (dtype == CQIL_Q4_K ? 4 : 1), name);
     }
   }
-  check::that(defined, name + ": other bits than the definition's");
-  check::that(together, name + ": matmul and matvec differ");
-  check::that(inside, name + ": wrote past the rows");
+  CHECK(defined, name + ": other bits than the definition's");
+  CHECK(together, name + ": matmul and matvec differ");
+  CHECK(inside, name + ": wrote past the rows");
 }
 
 }  // namespace
@@ -214,7 +214,7 @@ int main() {
       Row interleaved(kInt8Rows * row_bytes(dtype, 256));
       k.interleave[dtype](rows.data(), row_bytes(dtype, 256), 3, 256, interleaved.data);
       k.matvec[dtype](interleaved.data, 3, 256, row.data, y.data());
-      check::that(std::isnan(y[0]) && std::isnan(y[2]), std::string(k.name) + " NaN");
+      CHECK(std::isnan(y[0]) && std::isnan(y[2]), std::string(k.name) + " NaN");
     }
   }
   return check::report("int8");

@@ -70,7 +70,7 @@ void test_products(const Kernels& k, cqil_dtype dtype, int64_t n_rows, int64_t c
       check::near(single[static_cast<size_t>(r)], sum, dot_tolerance(magnitude, cols), name + " matvec");
     }
   }
-  check::that(bits, name + ": matmul and matvec differ");
+  CHECK(bits, name + ": matmul and matvec differ");
 }
 
 void test_elementwise(const Kernels& k, int64_t n, check::Random& random) {
@@ -84,13 +84,13 @@ void test_elementwise(const Kernels& k, int64_t n, check::Random& random) {
   for (float v : x) squares += static_cast<double>(v) * v;
   const double scale = 1 / std::sqrt(squares / static_cast<double>(n) + 1e-5);
   for (size_t i = 0; i < count; i++) check::near(out[i], x[i] * scale * weight[i], 2e-6, name + " rms_norm");
-  check::that(out[count] == 77.0f, name + " rms_norm wrote past its end");
+  CHECK(out[count] == 77.0f, name + " rms_norm wrote past its end");
 
   std::vector<float> sum(x);
   k.add(sum.data(), weight.data(), n);
   bool exact = true;
   for (size_t i = 0; i < count; i++) exact = exact && sum[i] == x[i] + weight[i];
-  check::that(exact, name + " add");
+  CHECK(exact, name + " add");
 
   std::vector<float> gate = random.vector(count, 30);
   gate[0] = -200;
@@ -157,9 +157,9 @@ void test_store_kv(const Kernels& k, cqil_dtype dtype, check::Random& random) {
     const std::vector<uint8_t> expected = stored(dtype, x);
     std::vector<uint8_t> found(expected.size() + 1, 0x5a);
     k.store_kv[dtype](x.data(), static_cast<int64_t>(x.size()), found.data());
-    check::that(found.back() == 0x5a, name + " wrote past its end: " + what);
+    CHECK(found.back() == 0x5a, name + " wrote past its end: " + what);
     found.pop_back();
-    check::that(check::same_bits(one_nan(dtype, found), one_nan(dtype, expected)), name + ": " + what);
+    CHECK(check::same_bits(one_nan(dtype, found), one_nan(dtype, expected)), name + ": " + what);
   };
   for (size_t n : {1u, 16u, 18u, 40u, 64u, 96u}) stores(random.vector(n, 3), "uniform");
   stores(std::vector<float>(64, 0.0f), "zeros");
@@ -179,7 +179,7 @@ void test_store_kv(const Kernels& k, cqil_dtype dtype, check::Random& random) {
       k.store_kv[dtype](x.data(), 64, row.data());
       const std::vector<double> found = check::dequantize(row.data(), dtype, 64);
       for (size_t i = 0; i < 64; i++)
-        check::that(std::isnan(found[i]) == (i == at || (dtype == CQIL_Q8_0 && i < 32)), name + ": " + std::to_string(odd) + " at " + std::to_string(at));
+        CHECK(std::isnan(found[i]) == (i == at || (dtype == CQIL_Q8_0 && i < 32)), name + ": " + std::to_string(odd) + " at " + std::to_string(at));
     }
 }
 
@@ -225,12 +225,12 @@ void test_attend(const Kernels& k, cqil_dtype dtype, int32_t head_dim, int32_t w
       for (int32_t p = first; p <= own; p++) expected += weight[static_cast<size_t>(p)] / total * values[static_cast<size_t>(p * stride + i)];
       check::near(out[i], expected, 5e-6, name);
     }
-    check::that(out[head_dim] == 77.0f, name + " wrote past its end");
+    CHECK(out[head_dim] == 77.0f, name + " wrote past its end");
     // Alone, a query gives the same bits.
     std::vector<float> alone(static_cast<size_t>(head_dim));
     k.attend[dtype]({query, stride, 1, key_rows.data(), value_rows.data(), stride, own, 0, window, scale, scores.data(), padded(count),
                      alone.data(), out_stride, head_dim});
-    check::that(std::memcmp(alone.data(), out, alone.size() * sizeof(float)) == 0, name + ": together and alone differ");
+    CHECK(std::memcmp(alone.data(), out, alone.size() * sizeof(float)) == 0, name + ": together and alone differ");
   }
 }
 
@@ -245,7 +245,7 @@ void test_same_bits(const Kernels& a, const Kernels& b, check::Random& random) {
     std::vector<float> ya(static_cast<size_t>(n_rows)), yb(ya);
     a.matvec[dtype](rows.data(), bytes, n_rows, cols, x.data(), ya.data());
     b.matvec[dtype](rows.data(), bytes, n_rows, cols, x.data(), yb.data());
-    check::that(check::same_bits(ya, yb), std::string(a.name) + " and " + b.name + " differ in " + dtype_info(dtype).name);
+    CHECK(check::same_bits(ya, yb), std::string(a.name) + " and " + b.name + " differ in " + dtype_info(dtype).name);
   }
   for (cqil_dtype dtype : kKvDtypes) {
     const int32_t head_dim = 40, last = 100;
@@ -257,7 +257,7 @@ void test_same_bits(const Kernels& a, const Kernels& b, check::Random& random) {
     std::vector<float> scores(static_cast<size_t>(padded(last + 1))), oa(static_cast<size_t>(head_dim)), ob(oa);
     a.attend[dtype]({query.data(), stride, 1, keys.data(), values.data(), stride, last, 0, 0, 0.2f, scores.data(), padded(last + 1), oa.data(), head_dim, head_dim});
     b.attend[dtype]({query.data(), stride, 1, keys.data(), values.data(), stride, last, 0, 0, 0.2f, scores.data(), padded(last + 1), ob.data(), head_dim, head_dim});
-    check::that(check::same_bits(oa, ob), std::string("attend differs in bits with a cache of ") + dtype_info(dtype).name);
+    CHECK(check::same_bits(oa, ob), std::string("attend differs in bits with a cache of ") + dtype_info(dtype).name);
   }
   for (size_t n : {5u, 16u, 333u}) {
     const std::vector<float> x = random.vector(n, 9), w = random.vector(n);
@@ -266,8 +266,8 @@ void test_same_bits(const Kernels& a, const Kernels& b, check::Random& random) {
     b.silu_mul(gb.data(), w.data(), static_cast<int64_t>(n));
     a.rms_norm(x.data(), w.data(), static_cast<int64_t>(n), 1e-5f, na.data());
     b.rms_norm(x.data(), w.data(), static_cast<int64_t>(n), 1e-5f, nb.data());
-    check::that(check::same_bits(ga, gb) && check::same_bits(na, nb), "elementwise kernels differ in bits");
-    check::that(a.log_sum_exp(x.data(), static_cast<int64_t>(n)) == b.log_sum_exp(x.data(), static_cast<int64_t>(n)), "log_sum_exp differs in bits");
+    CHECK(check::same_bits(ga, gb) && check::same_bits(na, nb), "elementwise kernels differ in bits");
+    CHECK(a.log_sum_exp(x.data(), static_cast<int64_t>(n)) == b.log_sum_exp(x.data(), static_cast<int64_t>(n)), "log_sum_exp differs in bits");
   }
 }
 

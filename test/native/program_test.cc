@@ -15,21 +15,21 @@ Plan uniform(int32_t size, int32_t start, int32_t end) {
 
 void test_counts(const char* name, const Plan& plan, int32_t layers, size_t layer_phases) {
   const Program program = compile_program(plan, layers);
-  check::that(program.phases.size() == layer_phases + 2, std::string(name) + ": " + std::to_string(program.phases.size() - 2) + " phases");
-  check::that(program.n_stages * 5 == static_cast<int32_t>(layer_phases), std::string(name) + ": stages");
-  check::that(program.phases.front().kind == CQIL_EMBED && program.phases.back().kind == CQIL_HEAD, std::string(name) + ": ends");
+  CHECK(program.phases.size() == layer_phases + 2, std::string(name) + ": " + std::to_string(program.phases.size() - 2) + " phases");
+  CHECK(program.n_stages * 5 == static_cast<int32_t>(layer_phases), std::string(name) + ": stages");
+  CHECK(program.phases.front().kind == CQIL_EMBED && program.phases.back().kind == CQIL_HEAD, std::string(name) + ": ends");
   std::vector<int> seen(static_cast<size_t>(layers), 0);
   int32_t next = 0;
   for (size_t i = 1; i + 1 < program.phases.size(); i++) {
     const cqil_phase& phase = program.phases[i];
-    check::that(phase.kind == CQIL_QKV + static_cast<int>((i - 1) % 5) && phase.stage == static_cast<int32_t>((i - 1) / 5), "order");
+    CHECK(phase.kind == CQIL_QKV + static_cast<int>((i - 1) % 5) && phase.stage == static_cast<int32_t>((i - 1) / 5), "order");
     for (int32_t lane = 0; lane < phase.n_lanes; lane++) seen[static_cast<size_t>(phase.first_layer + lane)]++;
     if (phase.kind == CQIL_QKV) {
-      check::that(phase.first_layer == next, "layers in order");
+      CHECK(phase.first_layer == next, "layers in order");
       next += phase.n_lanes;
     }
   }
-  for (int count : seen) check::that(count == 5, std::string(name) + ": every layer has its five phases");
+  for (int count : seen) CHECK(count == 5, std::string(name) + ": every layer has its five phases");
 }
 
 }  // namespace

@@ -53,9 +53,9 @@ void test_interleaved(const char* dtype) {
         const auto prepared = model(threads, odd_heads);
         std::atomic<uint64_t> bytes{0};
         prepared->read([&](uint64_t more) { bytes += more; }, piece);
-        check::that(bytes == prepared->weights().bytes(), name + " was read once");
+        CHECK(bytes == prepared->weights().bytes(), name + " was read once");
         Session session(prepared, Plan{}, Execution::kWide, 64);
-        check::that(check::same_bits(run(session, ids, {37}), expected), name + ", threads " + std::to_string(threads));
+        CHECK(check::same_bits(run(session, ids, {37}), expected), name + ", threads " + std::to_string(threads));
       }
   }
 }
@@ -73,14 +73,14 @@ void test_reading(const char* dtype, cqil_activations activations) {
     const auto read = model();
     std::atomic<uint64_t> bytes{0};
     read->read([&](uint64_t more) { bytes += more; }, piece);
-    check::that(bytes == read->weights().bytes(), name + " gives every byte once");
+    CHECK(bytes == read->weights().bytes(), name + " gives every byte once");
     Session session(read, Plan{}, Execution::kWide, 64);
-    check::that(check::same_bits(run(session, ids, {37}), expected), name + " in pieces of " + std::to_string(piece));
+    CHECK(check::same_bits(run(session, ids, {37}), expected), name + " in pieces of " + std::to_string(piece));
   }
   const auto stopped = model();
   check::throws("ABORTED", [&] { stopped->read([&](uint64_t) { stopped->stop_reading(); }, 1); }, "reading that is stopped");
   Session session(stopped, Plan{}, Execution::kWide, 64);
-  check::that(check::same_bits(run(session, ids, {37}), expected), name + " that was stopped");
+  CHECK(check::same_bits(run(session, ids, {37}), expected), name + " that was stopped");
 #ifdef __linux__
   if (madvise(nullptr, 0, 22) == 0) {  // MADV_POPULATE_READ: an older system can only end the process
     const auto shortened = model();

@@ -12,10 +12,10 @@ int main(int argc, char** argv) {
     std::printf("skipped: registry: this machine has a GPU that can be used\n");
     return 77;
   }
-  check::that(state.reason.find(argv[1]) != std::string::npos, "the reason was: " + state.reason);
-  check::that(state.reason.back() != '.' && state.devices.empty(), "a reason is no sentence of its own, and no device comes with it");
+  CHECK(state.reason.find(argv[1]) != std::string::npos, "the reason was: " + state.reason);
+  CHECK(state.reason.back() != '.' && state.devices.empty(), "a reason is no sentence of its own, and no device comes with it");
   check::throws("BACKEND_UNAVAILABLE", [] { cqil::find_backend("cuda"); }, "asking for cuda");
   check::throws("BACKEND_UNAVAILABLE", [] { cqil::find_backend("tpu"); }, "asking for what does not exist");
-  check::that(std::string(cqil::find_backend("cpu").name) == "cpu", "the CPU is always there");
+  CHECK(std::string(cqil::find_backend("cpu").name) == "cpu", "the CPU is always there");
   return check::report("registry");
 }

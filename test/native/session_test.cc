@@ -30,12 +30,12 @@ void test_same_bits(const char* dtype, const Plan& plan) {
   const std::vector<float> expected = run(first, ids, {37});
   bool finite = true;
   for (float v : expected) finite = finite && std::isfinite(v);
-  check::that(finite, std::string(dtype) + " logits are finite");
+  CHECK(finite, std::string(dtype) + " logits are finite");
   for (int threads : {1, 2, 3, 5})
     for (Execution execution : {Execution::kWide, Execution::kLanes, Execution::kAuto})
       for (const auto& pieces : {std::vector<size_t>{37}, std::vector<size_t>{1}, std::vector<size_t>{20, 1, 3}}) {
         Session session(small_model(threads, dtype), plan, execution, 64);
-        check::that(check::same_bits(run(session, ids, pieces), expected),
+        CHECK(check::same_bits(run(session, ids, pieces), expected),
                     std::string(dtype) + " D=" + std::to_string(plan.bypass) + " threads " + std::to_string(threads));
       }
 }
@@ -52,7 +52,7 @@ void test_alone(const char* dtype, cqil_activations activations) {
       for (Execution execution : {Execution::kWide, Execution::kLanes, Execution::kAuto})
         for (const auto& pieces : {std::vector<size_t>{1}, std::vector<size_t>{20, 1, 3}}) {
           Session session(small_model(threads, dtype, activations, alone_bytes), plan, execution, 64);
-          check::that(check::same_bits(run(session, ids, pieces), expected),
+          CHECK(check::same_bits(run(session, ids, pieces), expected),
                       std::string(dtype) + " alone up to " + std::to_string(alone_bytes) + ", threads " + std::to_string(threads));
         }
 }
@@ -63,7 +63,7 @@ void test_long_rows() {
     const auto model = std::make_shared<Model>(small_weights(dtype, 2, false, dtype[0] == 'Q' ? 1280 : 1115), *cpu_backend(), cqil_model_options{1, 0, CQIL_ACTIVATIONS_F32, nullptr, 0});
     Session whole(model, Plan{}, Execution::kWide, 64), single(model, Plan{}, Execution::kWide, 64);
     const std::vector<int32_t> ids = some_ids(37);
-    check::that(check::same_bits(run(whole, ids, {37}), run(single, ids, {1})), std::string(dtype) + " in chunks and row by row");
+    CHECK(check::same_bits(run(whole, ids, {37}), run(single, ids, {1})), std::string(dtype) + " in chunks and row by row");
   }
 }
 
@@ -80,7 +80,7 @@ void test_kv_formats(const char* dtype) {
       for (Execution execution : {Execution::kWide, Execution::kLanes})
         for (const auto& pieces : {std::vector<size_t>{37}, std::vector<size_t>{1}, std::vector<size_t>{20, 1, 3}}) {
           Session session(small_model(threads, dtype), plan, execution, 64, kv);
-          check::that(check::same_bits(run(session, ids, pieces), expected), name + ", threads " + std::to_string(threads));
+          CHECK(check::same_bits(run(session, ids, pieces), expected), name + ", threads " + std::to_string(threads));
         }
     if (kv == CQIL_F32) {
       exact = expected;
@@ -88,7 +88,7 @@ void test_kv_formats(const char* dtype) {
     }
     double worst = 0;
     for (size_t i = 0; i < exact.size(); i++) worst = std::max<double>(worst, std::fabs(expected[i] - exact[i]));
-    check::that(worst > 0 && worst < (kv == CQIL_F16 ? 0.02 : 0.2), name + " is off by " + std::to_string(worst));
+    CHECK(worst > 0 && worst < (kv == CQIL_F16 ? 0.02 : 0.2), name + " is off by " + std::to_string(worst));
   }
 }
 
@@ -105,19 +105,19 @@ void test_int8(const char* dtype) {
     for (Execution execution : {Execution::kWide, Execution::kLanes})
       for (const auto& pieces : {std::vector<size_t>{37}, std::vector<size_t>{1}, std::vector<size_t>{20, 1, 3}}) {
         Session session(small_model(threads, dtype, CQIL_ACTIVATIONS_INT8), plan, execution, 64);
-        check::that(check::same_bits(run(session, ids, pieces), expected), name + ", threads " + std::to_string(threads));
+        CHECK(check::same_bits(run(session, ids, pieces), expected), name + ", threads " + std::to_string(threads));
       }
   double worst = 0;
   for (size_t i = 0; i < expected.size(); i++) worst = std::max<double>(worst, std::fabs(expected[i] - unrounded[i]));
   const bool rounds = std::strcmp(dtype, "F32") != 0 && std::strcmp(dtype, "Q5_K") != 0;
-  check::that(rounds ? worst > 0 && worst < 0.2 : worst == 0, name + " is off by " + std::to_string(worst));
+  CHECK(rounds ? worst > 0 && worst < 0.2 : worst == 0, name + " is off by " + std::to_string(worst));
 }
 
 void test_cache_bytes() {
   const int64_t vectors = 2 * 6 * 2 * 10;  // keys and values, layers, heads, positions
   for (auto [kv, bytes] : {std::pair{CQIL_F32, 18 * 4}, {CQIL_F16, 18 * 2}, {CQIL_Q8_0, 34}}) {
     Session session(small_model(1), Plan{}, Execution::kWide, 10, kv);
-    check::that(session.cache_bytes() == static_cast<uint64_t>(vectors * bytes), std::string(dtype_info(kv).name) + " cache bytes");
+    CHECK(session.cache_bytes() == static_cast<uint64_t>(vectors * bytes), std::string(dtype_info(kv).name) + " cache bytes");
   }
   check::throws("INVALID_ARGUMENT", [] { Session bad(small_model(1), Plan{}, Execution::kWide, 8, CQIL_Q4_0); }, "no such cache");
 }
@@ -127,12 +127,12 @@ void test_groups_of_one() {
   Plan ones;
   ones.groups = {{0, 1}, {1, 1}, {4, 1}};
   Session a(small_model(2), ones, Execution::kWide, 32), b(small_model(2), Plan{}, Execution::kLanes, 32);
-  check::that(check::same_bits(run(a, ids, {20}), run(b, ids, {20})), "P=1 is the ordinary model");
+  CHECK(check::same_bits(run(a, ids, {20}), run(b, ids, {20})), "P=1 is the ordinary model");
   Session c(small_model(2), mixed_plan(0, false), Execution::kWide, 32), d(small_model(2), mixed_plan(0, true), Execution::kWide, 32);
-  check::that(check::same_bits(run(c, ids, {20}), run(d, ids, {20})), "with D = 0 the bypass modes agree");
+  CHECK(check::same_bits(run(c, ids, {20}), run(d, ids, {20})), "with D = 0 the bypass modes agree");
   Session e(small_model(2), mixed_plan(1, false), Execution::kWide, 32), f(small_model(2), mixed_plan(1, true), Execution::kWide, 32);
   const auto sequential = run(b, ids, {20}), paper = run(e, ids, {20}), official = run(f, ids, {20});
-  check::that(!check::same_bits(paper, official) && !check::same_bits(paper, sequential), "with D = 1 they do not");
+  CHECK(!check::same_bits(paper, official) && !check::same_bits(paper, sequential), "with D = 1 they do not");
 }
 
 void test_scores() {
@@ -144,7 +144,7 @@ void test_scores() {
   request.has_next = true;
   request.next = 42;
   const std::vector<float> scores = session.forward(request);
-  check::that(scores.size() == ids.size(), "one score per id when next is given");
+  CHECK(scores.size() == ids.size(), "one score per id when next is given");
   for (size_t i = 0; i < ids.size(); i++) {
     ForwardRequest one;
     one.ids = {ids[i]};
@@ -172,7 +172,7 @@ void test_all_logits() {
     for (long i = 0; i < static_cast<long>(ids.size()); i++) {
       const std::vector<float> row(rows.begin() + i * vocab, rows.begin() + (i + 1) * vocab);
       const std::vector<int32_t> until(ids.begin(), ids.begin() + i + 1);
-      check::that(check::same_bits(run(session, until, {until.size()}), row), "logits after " + std::to_string(i));
+      CHECK(check::same_bits(run(session, until, {until.size()}), row), "logits after " + std::to_string(i));
     }
     request.ids = some_ids(CQIL_MAX_LOGIT_ROWS + 1);
     check::throws("INVALID_ARGUMENT", [&] { session.forward(request); }, "too many rows of logits");
@@ -214,12 +214,12 @@ void test_trace() {
   const size_t part = ids.size() * 72, layer = 3 * part;
   Session first(small_model(1), mixed_plan(1, true), Execution::kWide, 64);
   const std::vector<float> expected = first.forward(request);
-  check::that(expected.size() == 6 * layer, "a trace has three vectors per layer and token");
-  check::that(std::equal(&expected[layer], &expected[layer] + part, &expected[2 * layer]), "layers of a group have one input");
+  CHECK(expected.size() == 6 * layer, "a trace has three vectors per layer and token");
+  CHECK(std::equal(&expected[layer], &expected[layer] + part, &expected[2 * layer]), "layers of a group have one input");
   for (int threads : {1, 2, 3, 5})
     for (Execution execution : {Execution::kWide, Execution::kLanes}) {
       Session session(small_model(threads), mixed_plan(1, true), execution, 64);
-      check::that(check::same_bits(session.forward(request), expected), "trace, threads " + std::to_string(threads));
+      CHECK(check::same_bits(session.forward(request), expected), "trace, threads " + std::to_string(threads));
     }
 
   Session traced(small_model(2), Plan{}, Execution::kWide, 64), plain(small_model(2), Plan{}, Execution::kWide, 64);
@@ -227,14 +227,14 @@ void test_trace() {
   bool adds_up = true;
   for (const float* x = trace.data(); x < trace.data() + 5 * layer; x += layer)
     for (size_t i = 0; i < part; i++) adds_up = adds_up && x[i] + x[part + i] + x[2 * part + i] == x[layer + i];
-  check::that(adds_up, "x + a + m is the next layer's x");
+  CHECK(adds_up, "x + a + m is the next layer's x");
   request.output = CQIL_OUTPUT_NONE;
-  check::that(plain.forward(request).empty(), "nothing when nothing is wanted");
+  CHECK(plain.forward(request).empty(), "nothing when nothing is wanted");
   ForwardRequest next;
   next.ids = {7};
   next.position = static_cast<int32_t>(ids.size());
   next.output = CQIL_OUTPUT_LOGITS;
-  check::that(check::same_bits(traced.forward(next), plain.forward(next)), "a trace leaves the same KV cache");
+  CHECK(check::same_bits(traced.forward(next), plain.forward(next)), "a trace leaves the same KV cache");
   request.output = CQIL_OUTPUT_TRACE;
   request.ids.push_back(1);
   check::throws("INVALID_ARGUMENT", [&] { traced.forward(request); }, "more ids than a trace takes");
@@ -253,7 +253,7 @@ void test_timeline() {
         Session alone(small_model(threads, "F32", CQIL_ACTIVATIONS_F32, 1 << 30), plan, execution, 8);
         const std::vector<cqil_span> spans = alone.timeline(request);
         const bool first_only = std::all_of(spans.begin(), spans.end(), [](const cqil_span& span) { return span.thread == 0; });
-        check::that(first_only && spans.size() == program.phases.size(), "timeline of one of " + std::to_string(threads) + " threads");
+        CHECK(first_only && spans.size() == program.phases.size(), "timeline of one of " + std::to_string(threads) + " threads");
       }
       const std::string name = "timeline of " + std::to_string(threads) + (execution == Execution::kWide ? " threads, wide: " : " threads, lanes: ");
       Session session(small_model(threads), plan, execution, 8), untimed(small_model(threads), plan, execution, 8);
@@ -263,7 +263,7 @@ void test_timeline() {
         const int64_t free_from = i > 0 && spans[i - 1].thread == spans[i].thread ? spans[i - 1].end_ns : 0;
         in_order = in_order && spans[i].begin_ns >= free_from && spans[i].end_ns >= spans[i].begin_ns;
       }
-      check::that(in_order, name + "a thread does one thing at a time");
+      CHECK(in_order, name + "a thread does one thing at a time");
 
       bool complete = true;
       for (int32_t p = 0; p < static_cast<int32_t>(program.phases.size()); p++) {
@@ -278,7 +278,7 @@ void test_timeline() {
             complete = complete && count == (!apart || thread % crews == lane % crews ? 1 : 0);
           }
       }
-      check::that(complete, name + "every lane of every phase, by the threads that have it");
+      CHECK(complete, name + "every lane of every phase, by the threads that have it");
 
       // Lanes run ahead of one another inside a stage only.
       auto order = [&](const cqil_span& span) {
@@ -289,12 +289,12 @@ void test_timeline() {
       for (const cqil_span& before : spans)
         for (const cqil_span& after : spans)
           if (order(before) < order(after)) dependent = dependent && before.end_ns <= after.begin_ns;
-      check::that(dependent, name + "nothing begins before what it depends on has ended");
+      CHECK(dependent, name + "nothing begins before what it depends on has ended");
 
       untimed.forward(request);
       ForwardRequest next = request;
       next.position = 1;
-      check::that(check::same_bits(session.forward(next), untimed.forward(next)), name + "the same KV cache");
+      CHECK(check::same_bits(session.forward(next), untimed.forward(next)), name + "the same KV cache");
     }
 }
 
@@ -316,7 +316,7 @@ void test_bad_requests() {
   session.cancel();
   check::throws("ABORTED", [&] { session.forward(request({1, 2}, 0)); }, "cancelled");
   session.arm();
-  check::that(session.forward(request({1, 2}, 0)).empty(), "usable after an abort");
+  CHECK(session.forward(request({1, 2}, 0)).empty(), "usable after an abort");
 }
 
 }  // namespace

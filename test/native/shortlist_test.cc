@@ -21,7 +21,7 @@ void test_rows() {
     cqil_shortlist list = {};
     const int32_t count = 1 + random.below(CQIL_MAX_SHORTLIST);
     list.count = count;
-    check::that(cqil::list_highest(logits.data(), vocab, list), "every logit is a number");
+    CHECK(cqil::list_highest(logits.data(), vocab, list), "every logit is a number");
     double sum = 0;
     for (float v : logits) sum += std::exp(static_cast<double>(v));
     list.log_sum_exp = std::log(sum);
@@ -29,7 +29,7 @@ void test_rows() {
 
     somewhere() = round % 2 ? std::nanf("") : kInfinity;
     list.count = count;
-    check::that(!cqil::list_highest(logits.data(), vocab, list), "a logit that is no number is told of");
+    CHECK(!cqil::list_highest(logits.data(), vocab, list), "a logit that is no number is told of");
   }
 }
 

@@ -11,15 +11,15 @@ namespace {
 
 void test_everyone_runs_once(int threads) {
   Team team(threads);
-  check::that(team.size() == threads, "team of " + std::to_string(threads));
+  CHECK(team.size() == threads, "team of " + std::to_string(threads));
   for (int run = 0; run < 200; run++) {
     std::vector<std::atomic<int>> calls(static_cast<size_t>(threads));
     team.run([&](int member) { calls[static_cast<size_t>(member)]++; });
     bool once = true;
     for (auto& count : calls) once = once && count == 1;
-    if (!once) return check::that(false, "a member ran twice or not at all");
+    if (!once) return CHECK(false, "a member ran twice or not at all");
   }
-  check::that(true, "");
+  CHECK(true, "");
 }
 
 // Each member writes its slot before the barrier and reads all slots after it.
@@ -38,7 +38,7 @@ void test_barrier(int threads, int rounds, bool with_delays) {
       barrier.wait();
     }
   });
-  check::that(wrong == 0, "barrier of " + std::to_string(threads));
+  CHECK(wrong == 0, "barrier of " + std::to_string(threads));
 }
 
 }  // namespace
@@ -56,6 +56,6 @@ int main() {
     std::this_thread::sleep_for(std::chrono::milliseconds(2));
     team.run([&](int) { total++; });
   }
-  check::that(total == 60, "parked members wake");
+  CHECK(total == 60, "parked members wake");
   return check::report("team");
 }

@@ -26,10 +26,10 @@ void test_half_conversions() {
     if (std::isnan(value)) continue;
     round_trip = round_trip && f16_from_float(value) == h;
   }
-  check::that(round_trip, "every finite half survives float32");
-  check::that(f16_from_float(65520.0f) == 0x7c00 && f16_from_float(65519.0f) == 0x7bff, "halves overflow to infinity");
-  check::that(f16_from_float(1.00048828125f) == 0x3c00 && f16_from_float(1.00146484375f) == 0x3c02, "halves round to even");
-  check::that(bf16_from_float(1.00390625f) == 0x3f80 && bf16_from_float(1.01171875f) == 0x3f82, "bfloat16 rounds to even");
+  CHECK(round_trip, "every finite half survives float32");
+  CHECK(f16_from_float(65520.0f) == 0x7c00 && f16_from_float(65519.0f) == 0x7bff, "halves overflow to infinity");
+  CHECK(f16_from_float(1.00048828125f) == 0x3c00 && f16_from_float(1.00146484375f) == 0x3c02, "halves round to even");
+  CHECK(bf16_from_float(1.00390625f) == 0x3f80 && bf16_from_float(1.01171875f) == 0x3f82, "bfloat16 rounds to even");
 }
 
 void test_truncated_file() {
@@ -55,7 +55,7 @@ void test_truncated_file() {
 
 int main() {
   Weights sound(check::small_weights());
-  check::that(sound.bytes() > 0 && sound.view().output.data == sound.view().token_embedding.data, "tied output");
+  CHECK(sound.bytes() > 0 && sound.view().output.data == sound.view().token_embedding.data, "tied output");
   refuse("INVALID_CHECKPOINT", [](WeightsSpec& s) { s.tensors.pop_back(); }, "a tensor is missing");
   refuse("INVALID_CHECKPOINT", [](WeightsSpec& s) { s.tensors.push_back(s.tensors[0]); }, "a tensor twice");
   refuse("INVALID_CHECKPOINT", [](WeightsSpec& s) { s.tensors[3].rows++; }, "wrong rows");
