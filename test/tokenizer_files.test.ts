@@ -60,6 +60,8 @@ describe('a folder without tokenizer.json', () => {
     ['no class', vocabAndMerges('gpt-2'), /tokenizer_class is undefined/],
     ["tiktoken's vocabulary", { 'tokenizer.model': 'IQ== 0\nIg== 1\n' }, /vocabulary of tiktoken.*save_pretrained/],
     ['half a tokenizer.model', { 'tokenizer.model': model.subarray(0, 5000) }, /malformed at byte/],
+    ['a tokenizer.model of fields without end', { 'tokenizer.model': new Uint8Array(10_000_000).fill(0x08) }, /message of more than 4195328 fields/],
+    ['a merges.txt of lines without end', { 'vocab.json': {}, 'merges.txt': '\n'.repeat(5_000_000), 'tokenizer_config.json': { tokenizer_class: 'GPT2Tokenizer' } }, /more than 4194304 lines/],
     ['an empty tokenizer.model', { 'tokenizer.model': '' }, /has no pieces/],
     ['nothing', {}, /no tokenizer\.json, no tokenizer\.model and no vocab\.json with merges\.txt/],
     ['vocab.json alone', { 'vocab.json': {} }, /no vocab\.json with merges\.txt/],

@@ -4,8 +4,9 @@ import { preTokenizerRule } from './gguf_pre_tokenizers.js';
 import { sentencePieceJson, vocabularyOf } from './gguf_vocab.js';
 import { huggingFaceParts } from './huggingface_parts.js';
 import { invalidTokenizer, isObject, quote } from './invalid.js';
-import type { TokenizerParts } from './parts.js';
+import { PIECES_AT_ONCE, type TokenizerParts } from './parts.js';
 import { HOW_TO_CONVERT, readSentencePieceModel } from './sentencepiece_model.js';
+import { MAX_MERGES } from './tokenizer_json.js';
 
 const BYTE_PAIR_ENCODING = 2;
 const USER_DEFINED = 4;
@@ -42,7 +43,7 @@ const CLASSES: Record<string, { pre?: string; normalizer?: object; defaults: Rec
 };
 
 /** The tokenizer of a folder that has vocab.json and merges.txt and no tokenizer.json. Throws INVALID_TOKENIZER. */
-export function byteLevelParts(source: TokenizerSource & { kind: 'byte_level' }): TokenizerParts {
+export async function byteLevelParts(source: TokenizerSource & { kind: 'byte_level' }, pace: Pace): Promise<TokenizerParts> {
   const given = isObject(source.config) ? source.config : {};
   const name = typeof given.tokenizer_class === 'string' ? given.tokenizer_class.replace(/Fast$/, '') : undefined;
   const rules = name !== undefined && Object.hasOwn(CLASSES, name) ? CLASSES[name]! : undefined;
@@ -61,7 +62,23 @@ export function byteLevelParts(source: TokenizerSource & { kind: 'byte_level' })
     pre_tokenizer: { type: 'Sequence', pretokenizers: [...splits, byteLevel] },
     post_processor: null,
     decoder: { type: 'ByteLevel' },
-    model: { type: 'BPE', vocab: source.vocab, merges: source.merges.split(/\r?\n/).filter((line) => line !== '' && !line.startsWith('#version')) },
+    model: { type: 'BPE', vocab: source.vocab, merges: await mergesOf(source.merges, pace) },
   };
   return huggingFaceParts({ ...source, kind: 'huggingface', json, config });
+}
+
+/** The lines of merges.txt but the one that says its version. Throws INVALID_TOKENIZER for more than any vocabulary has. */
+async function mergesOf(text: string, pace: Pace): Promise<string[]> {
+  const merges: string[] = [];
+  let count = 0;
+  for (let start = 0; start < text.length; ) {
+    const found = text.indexOf('\n', start);
+    const end = found < 0 ? text.length : found;
+    const line = text.slice(start, text.charCodeAt(end - 1) === 0x0d ? end - 1 : end);
+    start = end + 1;
+    if (line !== '' && !line.startsWith('#version')) merges.push(line);
+    if (++count > MAX_MERGES) throw invalidTokenizer(`merges.txt has more than ${MAX_MERGES} lines; expected fewer.`);
+    if (count % PIECES_AT_ONCE === 0) await pace.step();
+  }
+  return merges;
 }

@@ -24,6 +24,10 @@ export interface SentencePieceModel {
   escapesSpaces: boolean;
 }
 
+/** Bounds on the fields of the whole message and of those in it: real ones have one for each piece, and a few dozen. */
+const MAX_FIELDS = MAX_VOCAB_SIZE + 1024;
+const MAX_INNER_FIELDS = 1024;
+
 /** A field of a message: its number, and its value as a number or as bytes. */
 type Field = readonly [number: number, value: number | Uint8Array];
 
@@ -36,12 +40,13 @@ export async function readSentencePieceModel(bytes: Uint8Array, pace: Pace): Pro
     pieces: [], scores: [], types: [], modelType: 1, byteFallback: false, spaceAsSuffix: false, unknownId: 0, bosId: 1, eosId: 2, padId: -1,
     hasTable: false, addsSpacePrefix: true, removesExtraSpaces: true, escapesSpaces: true,
   };
-  for (const [number, value] of fieldsOf(bytes)) {
+  let count = 0;
+  for (const [number, value] of fieldsOf(bytes, MAX_FIELDS)) {
+    if (++count % PIECES_AT_ONCE === 0) await pace.step();
     if (typeof value === 'number') continue;
     if (number === 1) addPiece(model, value);
     else if (number === 2) readTrainer(model, value);
     else if (number === 3) readNormalizer(model, value);
-    if (model.pieces.length % PIECES_AT_ONCE === 0) await pace.step();
   }
   if (model.pieces.length === 0) throw invalidTokenizer('tokenizer.model has no pieces; expected a model of SentencePiece.');
   return model;
@@ -52,7 +57,7 @@ export const HOW_TO_CONVERT = 'make a tokenizer.json with transformers: AutoToke
 
 function addPiece(model: SentencePieceModel, bytes: Uint8Array): void {
   let [piece, score, type] = ['', 0, 1];
-  for (const [number, value] of fieldsOf(bytes)) {
+  for (const [number, value] of fieldsOf(bytes, MAX_INNER_FIELDS)) {
     if (number === 1 && typeof value !== 'number') piece = Buffer.from(value).toString('utf8');
     else if (number === 2 && typeof value !== 'number') score = new DataView(value.buffer, value.byteOffset).getFloat32(0, true);
     else if (number === 3) type = Number(value);
@@ -64,7 +69,7 @@ function addPiece(model: SentencePieceModel, bytes: Uint8Array): void {
 }
 
 function readTrainer(model: SentencePieceModel, bytes: Uint8Array): void {
-  for (const [number, value] of fieldsOf(bytes)) {
+  for (const [number, value] of fieldsOf(bytes, MAX_INNER_FIELDS)) {
     if (typeof value !== 'number') continue;
     if (number === 3) model.modelType = value;
     else if (number === 24) model.spaceAsSuffix = value !== 0;
@@ -77,7 +82,7 @@ function readTrainer(model: SentencePieceModel, bytes: Uint8Array): void {
 }
 
 function readNormalizer(model: SentencePieceModel, bytes: Uint8Array): void {
-  for (const [number, value] of fieldsOf(bytes)) {
+  for (const [number, value] of fieldsOf(bytes, MAX_INNER_FIELDS)) {
     if (number === 2 && typeof value !== 'number') model.hasTable = value.length > 0;
     else if (number === 3) model.addsSpacePrefix = value !== 0;
     else if (number === 4) model.removesExtraSpaces = value !== 0;
@@ -86,9 +91,12 @@ function readNormalizer(model: SentencePieceModel, bytes: Uint8Array): void {
 }
 
 /** The fields of a message in the wire format of protocol buffers; those of fixed width as bytes. */
-function* fieldsOf(bytes: Uint8Array): Generator<Field> {
+function* fieldsOf(bytes: Uint8Array, most: number): Generator<Field> {
   let at = 0;
+  let count = 0;
   const varint = (): number => {
+    // Most numbers take one byte.
+    if (at < bytes.length && bytes[at]! < 0x80) return bytes[at++]!;
     let value = 0n;
     for (let shift = 0n; shift < 70n; shift += 7n) {
       const byte = bytes[at++];
@@ -104,6 +112,7 @@ function* fieldsOf(bytes: Uint8Array): Generator<Field> {
     return bytes.subarray(at - length, at);
   };
   while (at < bytes.length) {
+    if (++count > most) throw invalidTokenizer(`tokenizer.model holds a message of more than ${most} fields; expected fewer.`);
     const tag = varint();
     const number = Math.floor(tag / 8);
     switch (tag % 8) {

@@ -89,7 +89,7 @@ async function partsOf(source: TokenizerSource, pace: Pace): Promise<TokenizerPa
     case 'huggingface':
       return huggingFaceParts(source);
     case 'byte_level':
-      return byteLevelParts(source);
+      return byteLevelParts(source, pace);
     case 'sentencepiece':
       return sentencePieceParts(source, pace);
     case 'gguf':

@@ -58,7 +58,7 @@ const MAX_ADDED_CHARACTERS = 1 << 20;
 export const MAX_ADDED_TOKENS = 1 << 17;
 
 /** Bounds on the merges, and on normalizers, pre-tokenizers and their like: real files have below an eighth and a tenth of it. */
-const MAX_MERGES = 1 << 22;
+export const MAX_MERGES = 1 << 22;
 const MAX_PARTS = 64;
 const MAX_NESTING = 8;
 
