@@ -17,7 +17,7 @@ const JOINING = /^[\u1160-\u11ff\u3131-\u318e\ua960-\ua97f\ud7b0-\ud7ff\uff9e-\u
 export function* inNormalForm(text: string, form: NormalForm): Generator<void, string> {
   const pieces: string[] = [];
   for (let start = 0; start < text.length; ) {
-    const end = boundary(text, start + CHARACTERS_AT_ONCE);
+    const end = yield* boundary(text, start + CHARACTERS_AT_ONCE);
     const piece = text.slice(start, end);
     pieces.push((yield* withMarksInOrder(piece)).normalize(form));
     start = end;
@@ -35,9 +35,9 @@ export function beginsAnew(text: string, at: number): boolean {
   return !MARK.test(character) && !JOINING.test(character);
 }
 
-function boundary(text: string, from: number): number {
+function* boundary(text: string, from: number): Generator<void, number> {
   let at = Math.min(from, text.length);
-  while (at < text.length && !beginsAnew(text, at)) at++;
+  while (at < text.length && !beginsAnew(text, at)) if (++at % CHARACTERS_AT_ONCE === 0) yield;
   return at;
 }
 
@@ -55,30 +55,65 @@ function* withMarksInOrder(text: string): Generator<void, string> {
 
 /** Appends marks, by their combining classes; those of one class stay in their order, and none passes a mark without a class. */
 function* inOrder(marks: string, parts: string[]): Generator<void> {
-  /** Each mark's class, named after its first mark; undefined for none. */
-  const classes = new Map<string, string | undefined>();
-  const row = new Map<string, string[]>();
+  const classes = new MarkClasses();
+  const row = new Map<string, GrowingText>();
   const flush = (): void => {
-    for (const name of [...row.keys()].toSorted((a, b) => (trade(a, b) ? 1 : -1))) for (const mark of row.get(name)!) parts.push(mark);
+    for (const name of [...row.keys()].toSorted((a, b) => (trade(a, b) ? 1 : -1))) parts.push(row.get(name)!.toString());
     row.clear();
   };
   let count = 0;
   for (const composed of marks) {
     for (const mark of composed.normalize('NFD')) {
-      if (!classes.has(mark)) classes.set(mark, hasClass(mark) ? ([...new Set(classes.values())].find((name) => name !== undefined && !trade(name, mark) && !trade(mark, name)) ?? mark) : undefined);
-      const name = classes.get(mark);
+      const name = classes.of(mark);
       if (name === undefined) {
         flush();
         parts.push(mark);
-      } else {
-        const same = row.get(name);
-        if (same) same.push(mark);
-        else row.set(name, [mark]);
+        continue;
       }
+      const same = row.get(name) ?? new GrowingText();
+      row.set(name, same);
+      same.push(mark);
     }
     if (++count % CHARACTERS_AT_ONCE === 0) yield;
   }
   flush();
+}
+
+/** Combining classes, each named after the mark of it that was asked for first. */
+class MarkClasses {
+  private readonly names = new Map<string, string | undefined>();
+  private readonly firsts: string[] = [];
+
+  /** Undefined for a mark without a class, which stays where it is. */
+  of(mark: string): string | undefined {
+    if (this.names.has(mark)) return this.names.get(mark);
+    let name: string | undefined;
+    if (hasClass(mark)) {
+      name = this.firsts.find((first) => !trade(first, mark) && !trade(mark, first));
+      if (name === undefined) this.firsts.push((name = mark));
+    }
+    this.names.set(mark, name);
+    return name;
+  }
+}
+
+/** A long string that is put together of short ones, without a piece of memory for each. */
+class GrowingText {
+  private units = new Uint16Array(64);
+  private length = 0;
+
+  push(text: string): void {
+    if (this.length + text.length > this.units.length) {
+      const larger = new Uint16Array(2 * this.units.length);
+      larger.set(this.units);
+      this.units = larger;
+    }
+    for (let i = 0; i < text.length; i++) this.units[this.length++] = text.charCodeAt(i);
+  }
+
+  toString(): string {
+    return Buffer.from(this.units.buffer, 0, 2 * this.length).toString('utf16le');
+  }
 }
 
 /** Whether the second mark belongs before the first. */
