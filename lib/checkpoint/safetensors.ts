@@ -14,8 +14,8 @@ export interface SafetensorsFile {
 
 // The format's own limit.
 const MAX_HEADER_BYTES = 100_000_000;
-/** Far above any real model. A tensor is an object with two arrays. */
-export const MAX_TENSORS = 2 ** 17;
+/** More than the most layers have. A tensor is an object with two arrays. */
+export const MAX_TENSORS = 2 ** 16;
 
 // Bits, because the format has types narrower than a byte. A type that is not listed is left to whoever needs that tensor.
 const TYPE_BITS = new Map<unknown, number>([
