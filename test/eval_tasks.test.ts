@@ -161,6 +161,13 @@ describe('tasks', () => {
       expect(readFileSync(name, 'utf8').trim().split('\n')).toHaveLength(8);
     });
 
+    it('says that a line cannot be written', async () => {
+      const name = path.join(folder, 'unwritable.jsonl');
+      const resume = await ResumeFile.open(name, identity);
+      await resume.close();
+      await expectRejection('FILE_NOT_FOUND', resume.add({ task: 0, item: 0, scores: [] }), /^The resume file .*unwritable\.jsonl cannot be written: /);
+    });
+
     it('begins anew where only a part of its own first line was written', async () => {
       const name = write('begun.jsonl', JSON.stringify(identity).slice(0, 20));
       await (await ResumeFile.open(name, identity)).close();

@@ -23,6 +23,12 @@ it('keeps what was measured, part by part', async () => {
   await again.close();
 });
 
+it('says that a measurement cannot be written', async () => {
+  const closed = await MeasurementFile.open(file('closed'), IDENTITY);
+  await closed.close();
+  await expectRejection('FILE_NOT_FOUND', closed.add('fit', 'P2-D0-S2-E4', QUALITY), /^The file of measurements .*closed cannot be written: /);
+});
+
 it('drops a line that was not finished, the first one too', async () => {
   const first = await MeasurementFile.open(file('torn'), IDENTITY);
   await first.add('fit', 'P2-D0-S2-E4', QUALITY);

@@ -1,4 +1,5 @@
 import { open, readFile, type FileHandle } from 'node:fs/promises';
+import { appendLine } from '../append_line.js';
 import { CqilError } from '../errors.js';
 import type { WindowScore } from './compare_plans.js';
 import type { ItemScore } from './score_item.js';
@@ -31,10 +32,12 @@ const MAX_BYTES = 1 << 30;
  */
 export class ResumeFile {
   readonly #file: FileHandle;
+  readonly #path: string;
   readonly #done: Finished;
 
-  private constructor(file: FileHandle, done: Finished) {
+  private constructor(file: FileHandle, path: string, done: Finished) {
     this.#file = file;
+    this.#path = path;
     this.#done = done;
   }
 
@@ -57,7 +60,7 @@ export class ResumeFile {
       const done = whole === '' ? new Finished() : readLines(whole, path, identity);
       await file.truncate(Buffer.byteLength(whole));
       if (whole === '') await file.appendFile(header);
-      return new ResumeFile(file, done);
+      return new ResumeFile(file, path, done);
     } catch (error) {
       await file?.close();
       if (error instanceof CqilError) throw error;
@@ -71,7 +74,7 @@ export class ResumeFile {
   }
 
   async add(entry: ItemEntry): Promise<void> {
-    await this.#file.appendFile(`${JSON.stringify(entry)}\n`);
+    await this.#append(entry);
   }
 
   /** The scores of a window that was finished before. */
@@ -81,7 +84,11 @@ export class ResumeFile {
 
   /** Keeps a window, unless it has numbers that JSON cannot hold: it is then computed again. */
   async addWindow(entry: WindowEntry): Promise<void> {
-    if (entry.scores.every(isWindowScore)) await this.#file.appendFile(`${JSON.stringify(entry)}\n`);
+    if (entry.scores.every(isWindowScore)) await this.#append(entry);
+  }
+
+  #append(entry: ItemEntry | WindowEntry): Promise<void> {
+    return appendLine(this.#file, `The resume file ${this.#path}`, entry);
   }
 
   async close(): Promise<void> {

@@ -1,4 +1,5 @@
 import { open, readFile, type FileHandle } from 'node:fs/promises';
+import { appendLine } from '../append_line.js';
 import { CqilError } from '../errors.js';
 import type { Quality } from './quality.js';
 
@@ -17,10 +18,12 @@ const FIELDS: ReadonlyArray<keyof Quality> = ['tokens', 'kl', 'klStandardError',
  */
 export class MeasurementFile {
   readonly #file: FileHandle;
+  readonly #path: string;
   readonly #known: Map<string, Quality>;
 
-  private constructor(file: FileHandle, known: Map<string, Quality>) {
+  private constructor(file: FileHandle, path: string, known: Map<string, Quality>) {
     this.#file = file;
+    this.#path = path;
     this.#known = known;
   }
 
@@ -44,7 +47,7 @@ export class MeasurementFile {
       const known = whole === '' ? new Map<string, Quality>() : readLines(whole, path, identity);
       await file.truncate(Buffer.byteLength(whole));
       if (whole === '') await file.appendFile(header);
-      return new MeasurementFile(file, known);
+      return new MeasurementFile(file, path, known);
     } catch (error) {
       await file?.close();
       if (error instanceof CqilError) throw error;
@@ -58,7 +61,7 @@ export class MeasurementFile {
   }
 
   async add(part: string, plan: string, quality: Quality): Promise<void> {
-    await this.#file.appendFile(`${JSON.stringify({ part, plan, ...quality })}\n`);
+    await appendLine(this.#file, `The file of measurements ${this.#path}`, { part, plan, ...quality });
   }
 
   async close(): Promise<void> {
