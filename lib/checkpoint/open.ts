@@ -8,7 +8,7 @@ import { openGguf } from './gguf_checkpoint.js';
 import { openHuggingFace } from './huggingface.js';
 import { readError } from './read_file.js';
 import type { Checkpoint } from './types.js';
-import { isIndex } from './weight_files.js';
+import { isAdapterFile, isIndex } from './weight_files.js';
 
 /** JSON files of a Hugging Face folder that each of its models shares: given one of them, the folder is meant. */
 const FOLDER_FILES = ['config.json', 'generation_config.json', 'tokenizer.json', 'tokenizer_config.json', 'special_tokens_map.json'];
@@ -26,7 +26,7 @@ export async function openCheckpoint(location: Location): Promise<Checkpoint> {
     case 'gguf':
       return openGguf(absolute);
     case 'safetensors':
-      if (/^adapter/i.test(name)) throw isAdapter(absolute);
+      if (isAdapterFile(name)) throw isAdapter(absolute);
       return openHuggingFace(folder, name);
     case 'json':
       if (isIndex(name)) return openHuggingFace(folder, name);

@@ -13,8 +13,8 @@ const PART = /^(.+)-(\d{5})-of-(\d{5})(\.safetensors)$/i;
 const PYTORCH = /\.(bin|pth|pt)$/i;
 const NUMPY = /\.npz$/i;
 const GGUF = /\.gguf$/i;
-/** Weights that belong to another model, or are the same ones in another layout. */
-const BESIDE = /^(adapter_model|adapters|consolidated)\b/i;
+const ADAPTER = /^(adapter_model|adapters)\.safetensors$/i;
+const CONSOLIDATED = /^consolidated\b/i;
 
 export interface HuggingFaceWeights {
   stored: StoredTensor[];
@@ -41,6 +41,11 @@ export function isIndex(name: string): boolean {
   return INDEX.test(name);
 }
 
+/** Whether a file's name is that of an adapter's weights, PEFT's or MLX's. */
+export function isAdapterFile(name: string): boolean {
+  return ADAPTER.test(name);
+}
+
 /** Why a folder is no Hugging Face folder, for one without config.json. */
 export function noConfig(folder: string, entries: readonly string[]): CqilError {
   const gguf = entries.filter((name) => GGUF.test(name));
@@ -48,7 +53,7 @@ export function noConfig(folder: string, entries: readonly string[]): CqilError 
   if (entries.includes('adapter_config.json')) {
     return new CqilError('FILE_NOT_FOUND', `${folder} holds an adapter (adapter_config.json) and no config.json; a whole model is expected.`);
   }
-  const consolidated = entries.find((name) => /^consolidated\b/i.test(name)) ?? entries.find((name) => name === 'params.json');
+  const consolidated = entries.find((name) => CONSOLIDATED.test(name)) ?? entries.find((name) => name === 'params.json');
   if (consolidated !== undefined) return new CqilError('UNSUPPORTED_MODEL', `${folder} ${consolidatedProblem(consolidated)}`);
   return new CqilError('FILE_NOT_FOUND', `${folder} has no config.json; a Hugging Face model folder or a .gguf file is expected.`);
 }
@@ -60,8 +65,10 @@ function chooseWeights(folder: string, entries: readonly string[]): WeightFiles 
   if (indices.length > 1) throw several(folder, indices);
   if (indices.length === 1) return { index: indices[0]! };
   const all = entries.filter((name) => SAFETENSORS.test(name));
-  const own = all.filter((name) => !BESIDE.test(name));
-  const models = new Map((own.length > 0 ? own : all.filter((name) => !/^adapter/i.test(name))).map((name) => [partNames(name).join('/'), partNames(name)]));
+  const whole = all.filter((name) => !ADAPTER.test(name));
+  // The same weights in another layout, where there are others.
+  const own = whole.filter((name) => !CONSOLIDATED.test(name));
+  const models = new Map((own.length > 0 ? own : whole).map((name) => [partNames(name).join('/'), partNames(name)]));
   if (models.size > 1) throw several(folder, [...models.values()].map((names) => names[0]!));
   for (const names of models.values()) return { names };
   throw noWeights(folder, entries);
