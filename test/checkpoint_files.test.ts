@@ -108,6 +108,9 @@ describe('a folder', () => {
     renameSync(path.join(own, SINGLE), path.join(own, 'merged.safetensors'));
     for (const name of ['adapter_model.safetensors', 'consolidated.safetensors']) writeFileSync(path.join(own, name), safetensorsFile([]));
     expect(await opened(own)).toEqual(expected);
+    renameSync(path.join(own, 'merged.safetensors'), path.join(own, 'adapter-merged.safetensors'));
+    expect(await opened(own)).toEqual(expected);
+    expect(await opened(path.join(own, 'adapter-merged.safetensors'))).toEqual(expected);
   });
 });
 
