@@ -4,6 +4,7 @@ import { describe, expect, it } from 'vitest';
 import { openCheckpoint } from '../lib/checkpoint/open.js';
 import { loadTokenizer, type Tokenizer } from '../lib/tokenizer/index.js';
 import { expectRejection } from './support/expect_code.js';
+import { randomUniform } from './support/random.js';
 import { writeRandomModel } from './support/random_model.js';
 import { tempFolder } from './support/temp_folder.js';
 import { TINY_JSON } from './support/tiny_tokenizer.js';
@@ -74,6 +75,25 @@ describe('a folder without tokenizer.json', () => {
     ['user-defined pieces', [0x0a, 5, 0x0a, 1, 0x62, 0x18, 4, 0x12, 2, 0x18, 2, 0x1a, 2, 0x20, 0], /finds the piece "b" before it merges others/],
   ])('refuses a tokenizer.model with %s', (_name, rest, message) => {
     return expectRejection('INVALID_TOKENIZER', tokenizerOf({ 'tokenizer.model': Uint8Array.of(0x0a, 3, 0x0a, 1, 0x61, ...rest) }), message);
+  });
+});
+
+describe('a damaged tokenizer.model', () => {
+  it('gives a coded error or a tokenizer that works', async () => {
+    const sound = readFileSync(path.join(vocabularyFolder('sentencepiece'), 'tokenizer.model'));
+    const random = randomUniform(15);
+    const below = (limit: number): number => Math.floor(random() * limit);
+    for (let i = 0; i < 200; i++) {
+      const model = Buffer.from(sound.subarray(0, i % 5 === 0 ? below(sound.length) : sound.length));
+      // The head, where most pieces are, or the end, where their trainer's options are.
+      for (let j = 0; j <= i % 6; j++) if (model.length > 0) model[i % 2 === 0 ? below(model.length) : model.length - 1 - below(Math.min(120, model.length))] = below(256);
+      try {
+        const tokenizer = await loadTokenizer({ kind: 'sentencepiece', model, config: {}, generationConfig: {} });
+        tokenizer.decode(tokenizer.encode('Hello world, it is <s> 我'));
+      } catch (error) {
+        expect(error).toMatchObject({ name: 'CqilError', code: 'INVALID_TOKENIZER' });
+      }
+    }
   });
 });
 
