@@ -14,6 +14,11 @@ export interface GenerateOptions extends SamplingOptions {
    * they end it too, although they have no text.
    */
   stop?: string | readonly string[];
+  /**
+   * Read control tokens written in a text prompt, such as `<|im_end|>`, as tokens. Default false: they are plain text, since a prompt may hold
+   * what somebody else wrote. Messages are encoded by `model.tokenizer.encodeChat`, which keeps the template's control tokens.
+   */
+  parseSpecialTokens?: boolean;
   /** Stops within one token; the generation then rejects with ABORTED. */
   signal?: AbortSignal;
   /** The plan for this generation. Default: the model's. Not together with `session`, which has its own. */
@@ -61,7 +66,7 @@ export interface GenerationTimings {
 }
 
 const OPTION_NAMES = [
-  'maxTokens', 'stop', 'signal', 'plan', 'session', 'temperature', 'topK', 'topP', 'minP', 'repetitionPenalty', 'repetitionWindow',
+  'maxTokens', 'stop', 'parseSpecialTokens', 'signal', 'plan', 'session', 'temperature', 'topK', 'topP', 'minP', 'repetitionPenalty', 'repetitionWindow',
   'frequencyPenalty', 'presencePenalty', 'logitBias', 'seed', 'logprobs',
 ];
 
@@ -94,12 +99,13 @@ export class Generation implements AsyncIterable<GenerationChunk>, PromiseLike<G
   /** @internal Throws INVALID_ARGUMENT for an option that is unknown or out of range. */
   constructor(model: GenerationModel, prompt: string | ArrayLike<number>, options: GenerateOptions = {}) {
     expectOptionNames('generate', options, OPTION_NAMES);
-    const { maxTokens, stop, signal, plan, session } = options;
+    const { maxTokens, stop, parseSpecialTokens, signal, plan, session } = options;
     const stops = stop === undefined ? [] : typeof stop === 'string' ? [stop] : stop;
-    if (isMessages(prompt)) throw new CqilError('INVALID_ARGUMENT', 'The prompt is an array of messages; expected a string or token ids, as model.tokenizer.applyChatTemplate(messages) and encode make of them.');
+    if (isMessages(prompt)) throw new CqilError('INVALID_ARGUMENT', 'The prompt is an array of messages; expected a string or token ids, as model.tokenizer.encodeChat(messages) makes of them.');
     expectOption('The prompt', prompt, typeof prompt === 'string' || (typeof prompt === 'object' && prompt !== null && 'length' in prompt), 'a string or an array of token ids');
     expectOption('maxTokens', maxTokens, maxTokens === undefined || isCount(maxTokens), 'an integer, 1 or more');
     expectOption('stop', stop, Array.isArray(stops) && stops.every((text) => typeof text === 'string' && text !== '' && !LONE_SURROGATE.test(text)), 'a string or an array of strings, none of them empty or with half a character');
+    expectOption('parseSpecialTokens', parseSpecialTokens, parseSpecialTokens === undefined || typeof parseSpecialTokens === 'boolean', 'true or false');
     expectOption('signal', signal, isSignal(signal), 'an AbortSignal');
     if (plan !== undefined && session !== undefined) throw new CqilError('INVALID_ARGUMENT', 'Both plan and session were given; expected one of them, since a session has its own plan.');
     if (typeof prompt === 'string' || stops.length > 0) model.requireTokenizer();

@@ -29,7 +29,7 @@ export interface GenerationModel {
 type OwnSession = GenerationSession & Pick<Session, 'close'>;
 
 /** Options and prompt that have been checked. */
-export interface GenerationRequest extends Pick<GenerateOptions, 'maxTokens' | 'plan' | 'session'> {
+export interface GenerationRequest extends Pick<GenerateOptions, 'maxTokens' | 'parseSpecialTokens' | 'plan' | 'session'> {
   prompt: string | Int32Array;
   stops: readonly string[];
   sampler: Sampler;
@@ -125,14 +125,14 @@ export async function* generationSteps(model: GenerationModel, request: Generati
 
 /** The prompt's ids, at least one, with room for another after them. */
 async function promptTokens({ tokenizer }: GenerationModel, request: GenerationRequest, cached: readonly number[], contextLength: number): Promise<number[]> {
-  const { prompt, signal } = request;
+  const { prompt, parseSpecialTokens = false, signal } = request;
   const position = cached.length;
   const limit = contextLength - position - 1;
   let ids: number[];
   if (typeof prompt === 'string') {
     // A text after nothing but control tokens begins; after others it goes on where the session ends.
     const after = cached.every((id) => tokenizer!.isSpecial(id)) ? undefined : cached.at(-1);
-    ids = await tokenizer!.encodeSliced(prompt, { addSpecialTokens: position === 0, after, signal, limit });
+    ids = await tokenizer!.encodeSliced(prompt, { addSpecialTokens: position === 0, parseSpecialTokens, after, signal, limit });
   } else ids = Array.from(prompt);
   const bos = tokenizer?.bosTokenId;
   if (ids.length === 0 && position === 0 && bos !== undefined) ids.push(bos);

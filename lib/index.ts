@@ -18,7 +18,7 @@ export type { SamplingOptions, TokenLogprob } from './sampler.js';
 export type { CallOptions, Session, ShortlistOptions } from './session.js';
 export type { Shortlist } from './sampler/shortlist.js';
 export type { Timeline, TimelineSpan } from './timeline.js';
-export type { ChatMessage, ChatOptions, DecodeOptions, Detokenizer, DetokenizerOptions, EncodeOptions, EncodeSlicedOptions, Tokenizer } from './tokenizer/index.js';
+export type { ChatMessage, ChatOptions, ChatPart, DecodeOptions, Detokenizer, DetokenizerOptions, EncodeChatOptions, EncodeOptions, EncodeSlicedOptions, Tokenizer } from './tokenizer/index.js';
 
 declare global {
   /** Merged with the one of the DOM's or Node's types, where there are any. */

@@ -42,6 +42,15 @@ describe('generation on the engine', () => {
     session.close();
   });
 
+  it('takes control tokens in a text as text, unless asked', async () => {
+    const text = 'a</s><s>b';
+    const promptTokens = async (parseSpecialTokens?: boolean): Promise<number> => (await model.generate(text, { parseSpecialTokens, maxTokens: 1 })).usage.promptTokens;
+    const [parsed, plain] = [true, false].map((parseSpecialTokens) => model.tokenizer.encode(text, { parseSpecialTokens }).length);
+    expect(parsed).toBeLessThan(plain!);
+    expect([await promptTokens(), await promptTokens(false), await promptTokens(true)]).toEqual([plain, plain, parsed]);
+    expectCode('INVALID_ARGUMENT', () => model.generate(text, { parseSpecialTokens: 1 as never }), /^parseSpecialTokens is 1; expected true or false/);
+  });
+
   it('lists the highest of the logits, after a token and after a prompt of several slices', async () => {
     const [listed, whole] = [model.createSession(), model.createSession()];
     for (const [ids, count] of [[someIds(600, VOCAB), 40], [[7], 1], [[8], 64]] as Array<[number[], number]>) {

@@ -64,6 +64,7 @@ async function readTokenizer(folder: string, configJson: unknown, signal: AbortS
     config: await optional('tokenizer_config.json'),
     generationConfig: await readGenerationConfig(folder, configJson),
     chatTemplate: await readChatTemplate(folder),
+    ...(await readFurtherTemplates(folder)),
     addedTokens: await optional('added_tokens.json'),
     specialTokensMap: await optional('special_tokens_map.json'),
   });
@@ -100,4 +101,18 @@ async function readChatTemplate(folder: string): Promise<string | undefined> {
   const jsonPath = path.join(folder, 'chat_template.json');
   const json = await readJson(jsonPath, 'INVALID_TOKENIZER');
   return json === undefined ? undefined : Fields.ofJson(json, jsonPath).string('chat_template');
+}
+
+/** Templates for other uses, such as tool_use.jinja, in a folder of their own. */
+async function readFurtherTemplates(folder: string): Promise<{ furtherChatTemplates?: Record<string, string> }> {
+  const home = path.join(folder, 'additional_chat_templates');
+  let names: string[];
+  try {
+    names = (await readdir(home)).filter((name) => name.endsWith('.jinja')).toSorted();
+  } catch (cause) {
+    if (['ENOENT', 'ENOTDIR'].includes((cause as NodeJS.ErrnoException).code ?? '')) return {};
+    throw readError(home, cause);
+  }
+  const templates = await Promise.all(names.map(async (name) => [path.basename(name, '.jinja'), (await readText(path.join(home, name))) ?? ''] as const));
+  return templates.length > 0 ? { furtherChatTemplates: Object.fromEntries(templates) } : {};
 }

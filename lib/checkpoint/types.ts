@@ -96,6 +96,8 @@ export interface TokenizerSurroundings {
   generationConfig: unknown;
   /** chat_template.jinja, or what chat_template.json holds. */
   chatTemplate?: string;
+  /** additional_chat_templates/NAME.jinja, by name. */
+  furtherChatTemplates?: Record<string, string>;
   /** added_tokens.json. */
   addedTokens?: unknown;
   /** special_tokens_map.json. */

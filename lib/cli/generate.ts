@@ -13,6 +13,7 @@ interface Options extends PlacementOptions, PlanOptions {
   prompt?: string;
   tokenIds?: number[];
   chat?: boolean;
+  parseSpecialTokens?: boolean;
   maxTokens: number;
   context?: number;
   plan?: string;
@@ -35,6 +36,7 @@ export function addGenerate(program: Command, io: Io): void {
     .option('-p, --prompt <text>', 'what to continue; - reads it from stdin')
     .addOption(new Option('--token-ids <ids>', 'the prompt as token ids, such as 1,15043').argParser(integerList).conflicts('prompt'))
     .addOption(new Option('--chat', "put the prompt into the model's chat template as a user message").conflicts('tokenIds'))
+    .addOption(new Option('--parse-special-tokens', 'read control tokens in the prompt, such as <|im_end|>, as tokens, not as plain text').conflicts('tokenIds'))
     .option('-n, --max-tokens <n>', 'tokens to generate at most', integer(1, 1 << 24), 128)
     .option('--plan <plan>', PLAN_HELP)
     .addOption(bypassModeOption())
@@ -60,13 +62,13 @@ async function generate(path: string | undefined, options: Options, io: Io): Pro
   const started = performance.now();
   await using model = await openModel(path, options, io);
   const loadMs = performance.now() - started;
-  const { temperature, topK, topP, minP, repetitionPenalty, frequencyPenalty, presencePenalty, stop, logprobs, maxTokens } = options;
+  const { temperature, topK, topP, minP, repetitionPenalty, frequencyPenalty, presencePenalty, stop, logprobs, maxTokens, parseSpecialTokens } = options;
   // Drawn here rather than left to the sampler, so that an interrupted run can be repeated too.
   const seed = options.seed ?? randomInt(2 ** 32);
   const settings: GenerateOptions = {
-    maxTokens, temperature, topK, topP, minP, repetitionPenalty, frequencyPenalty, presencePenalty, seed, stop, logprobs, signal: io.signal,
+    maxTokens, temperature, topK, topP, minP, repetitionPenalty, frequencyPenalty, presencePenalty, seed, stop, logprobs, parseSpecialTokens, signal: io.signal,
   };
-  const output = await collect(model, promptOf(model, text, options), settings, options.json ? undefined : io);
+  const output = await collect(model, await promptOf(model, text, options, io), settings, options.json ? undefined : io);
   if (options.json) {
     const { prefillMs, decodeMs, prefillTokensPerSecond, decodeTokensPerSecond, timeToFirstTokenMs } = output.result?.timings ?? {};
     printJson(io, {
@@ -85,12 +87,9 @@ async function generate(path: string | undefined, options: Options, io: Io): Pro
   }
 }
 
-function promptOf(model: Model, text: string | undefined, options: Options): string | number[] {
-  if (text === undefined) return options.tokenIds!;
-  if (!options.chat) return text;
-  const rendered = model.tokenizer.applyChatTemplate([{ role: 'user', content: text }]);
-  // The template writes its own special tokens, the first one included.
-  return model.tokenizer.encode(rendered, { addSpecialTokens: false });
+async function promptOf({ tokenizer }: Model, text: string | undefined, { tokenIds, chat, parseSpecialTokens }: Options, { signal }: Io): Promise<string | number[]> {
+  if (text === undefined) return tokenIds!;
+  return chat ? tokenizer.encodeChatSliced([{ role: 'user', content: text }], { parseSpecialTokens, signal }) : text;
 }
 
 interface Output {

@@ -1,79 +1,174 @@
-import type { Template } from '@huggingface/jinja';
+import { randomInt } from 'node:crypto';
 import { CqilError } from '../errors.js';
-import { invalidTokenizer, isObject } from './invalid.js';
-
-export interface ChatMessage {
-  role: string;
-  content: string;
-  /** What else a template may read: tool calls, names. */
-  [field: string]: unknown;
-}
+import { checkMessages, renderSomeForm, withSuffix, type ChatMessage } from './chat_messages.js';
+import { invalidTokenizer, isObject, quote } from './invalid.js';
+import { Budget, BudgetError, sizeOf } from './jinja_budget.js';
+import { runTemplate } from './jinja_interpreter.js';
+import type { Node } from './jinja_library.js';
+import { parseTemplate, variablesOf } from './jinja_source.js';
 
 export interface ChatOptions {
-  /** End with the words that open the assistant's answer. Default true. */
+  /** End with the words that open the assistant's answer; `add_generation_prompt` is the same. Default true, false with `continueFinalMessage`. */
   addGenerationPrompt?: boolean;
+  /** End right after the final message's text, for the model to go on with it; `continue_final_message` is the same. Default false. */
+  continueFinalMessage?: boolean;
   /** Tools the model may call, as the template expects them. */
-  tools?: unknown[];
-  /** Any other variable of the template. */
+  tools?: readonly unknown[] | null;
+  /** Any other variable that the template reads. */
   [variable: string]: unknown;
 }
 
-/** Renders messages to the prompt a model was trained on. The template is Jinja, parsed on first use. */
+/** Messages as a template takes them, what it renders of them, and the same with other texts in their place. */
+export interface Rendering {
+  text: string;
+  /** Replaces what came from outside: the messages, the tools and the other variables, each by its name; what it gives renders them. */
+  again(replace: <T>(value: T, name: string) => T): () => string;
+}
+
+interface Parsed {
+  program: Node;
+  variables: ReadonlySet<string>;
+}
+
+const MAX_REASON = 300;
+
+/** Renders messages to the prompt a model was trained on. The templates are Jinja, parsed on first use and run within limits. */
 export class ChatTemplate {
-  private template: Template | undefined;
+  readonly #parsed = new Map<string, Parsed>();
 
-  /** `names`: the special tokens that a template may ask for, as `bos_token` and the like. */
-  constructor(readonly source: string, private readonly names: Readonly<Record<string, string | string[]>>) {}
+  /**
+   * `sources`: templates by name, "default" among them; "tool_use", where there is one, is for messages with tools.
+   * `names`: the special tokens that a template may ask for, as `bos_token` and the like.
+   */
+  constructor(private readonly sources: ReadonlyMap<string, string>, private readonly names: Readonly<Record<string, string | string[]>>) {}
 
-  /** Throws INVALID_TOKENIZER when the template is malformed, INVALID_ARGUMENT when it refuses the messages. */
-  render(messages: ChatMessage[], options: ChatOptions = {}): string {
+  get source(): string {
+    return this.sources.get('default')!;
+  }
+
+  /** Names of the variables that the templates read. Throws INVALID_TOKENIZER when one is malformed. */
+  get variables(): string[] {
+    return [...new Set([...this.sources.keys()].flatMap((name) => [...this.#parse(name).variables]))].toSorted();
+  }
+
+  /** Throws INVALID_TOKENIZER when the template is malformed or goes beyond its limits, INVALID_ARGUMENT for options or messages it does not take. */
+  render(messages: ChatMessage[], options: ChatOptions = {}): Rendering {
     checkMessages(messages);
-    const { addGenerationPrompt = true, tools, ...variables } = options;
-    const template = this.parse();
-    try {
-      return template.render({
-        // A template that concatenates a token the model does not have expects an empty text.
-        bos_token: '',
-        eos_token: '',
-        ...this.names,
-        ...variables,
-        messages,
-        tools: tools ?? null,
-        add_generation_prompt: addGenerationPrompt,
-      });
-    } catch (cause) {
-      throw new CqilError('INVALID_ARGUMENT', `The chat template refuses these messages: ${(cause as Error).message}`, { cause });
+    const { addGenerationPrompt, continues, tools, others } = readOptions(options);
+    const { program, variables } = this.#parse(tools && tools.length > 0 && this.sources.has('tool_use') ? 'tool_use' : 'default');
+    for (const name of Object.keys(others)) {
+      if (!variables.has(name)) throw unknownVariable(name, variables);
     }
+    if (tools && tools.length > 0 && !variables.has('tools')) {
+      throw new CqilError('INVALID_ARGUMENT', "The chat template does not read tools, so the model would not see them; expected none, or a model whose template has a place for them.");
+    }
+    // A template that concatenates a token the model does not have expects an empty text.
+    const fixed = { bos_token: '', eos_token: '', ...this.names, add_generation_prompt: addGenerationPrompt };
+    const given: Record<string, unknown> = { tools: tools ?? null, ...others };
+    const run = (chosen: ChatMessage[], values: Record<string, unknown>): string => {
+      const render = (messages: ChatMessage[]): string => runWithin(program, { ...fixed, ...values, messages });
+      return continues ? upToLastText(chosen, render) : render(chosen);
+    };
+    const { messages: chosen, text } = renderSomeForm(messages, (form) => run(form, given));
+    return {
+      text,
+      again: (replace) => {
+        const replaced = replace(chosen, 'messages');
+        const values = Object.fromEntries(Object.entries(given).map(([name, value]) => [name, replace(value, name)]));
+        return () => run(replaced, values);
+      },
+    };
   }
 
-  private parse(): Template {
-    // Loaded with the first template: most who load a model want its first token soon, and not all of them chat.
-    const jinja = require('@huggingface/jinja') as typeof import('@huggingface/jinja');
-    try {
-      return (this.template ??= new jinja.Template(this.source));
-    } catch (cause) {
-      throw invalidTokenizer(`The chat template cannot be parsed: ${(cause as Error).message}`, cause);
+  #parse(name: string): Parsed {
+    let parsed = this.#parsed.get(name);
+    if (!parsed) {
+      try {
+        const program = parseTemplate(this.sources.get(name)!);
+        parsed = { program, variables: variablesOf(program) };
+      } catch (cause) {
+        throw invalidTokenizer(`The chat template cannot be parsed: ${reasonOf(cause)}`, cause);
+      }
+      this.#parsed.set(name, parsed);
     }
+    return parsed;
   }
 }
 
-function checkMessages(messages: unknown): void {
-  if (!Array.isArray(messages) || messages.length === 0) {
-    throw new CqilError('INVALID_ARGUMENT', 'A chat needs at least one message; expected an array of { role, content }.');
-  }
-  for (const [index, message] of messages.entries()) {
-    if (!isObject(message) || typeof message.role !== 'string') {
-      throw new CqilError('INVALID_ARGUMENT', `Message ${index} has no role; expected { role, content }.`);
-    }
+export function expectChatOptions(options: unknown): void {
+  if (!isObject(options)) throw new CqilError('INVALID_ARGUMENT', `The options of a chat are ${quote(options)}; expected an object.`);
+}
+
+function readOptions(options: ChatOptions) {
+  expectChatOptions(options);
+  const { addGenerationPrompt, add_generation_prompt, continueFinalMessage, continue_final_message, tools, ...others } = options;
+  const flag = (name: string, ...spellings: unknown[]): boolean | undefined => {
+    const values = spellings.filter((value) => value !== undefined);
+    if (values.length > 1) throw new CqilError('INVALID_ARGUMENT', `${name} is given in both spellings; expected one.`);
+    if (values.length > 0 && typeof values[0] !== 'boolean') throw new CqilError('INVALID_ARGUMENT', `${name} is ${quote(values[0])}; expected true or false.`);
+    return values[0] as boolean | undefined;
+  };
+  const adds = flag('addGenerationPrompt', addGenerationPrompt, add_generation_prompt);
+  const continues = flag('continueFinalMessage', continueFinalMessage, continue_final_message) ?? false;
+  if (adds && continues) throw new CqilError('INVALID_ARGUMENT', 'Both addGenerationPrompt and continueFinalMessage are true; expected one: an answer begins, or the final message goes on.');
+  if (tools !== undefined && tools !== null && !Array.isArray(tools)) throw new CqilError('INVALID_ARGUMENT', `tools is ${quote(tools)}; expected an array.`);
+  for (const name of Object.keys(others)) if (others[name] === undefined) delete others[name];
+  return { addGenerationPrompt: adds ?? !continues, continues, tools, others };
+}
+
+function unknownVariable(name: string, variables: ReadonlySet<string>): CqilError {
+  const known = [...variables].filter((variable) => !['messages', 'tools', 'add_generation_prompt'].includes(variable));
+  const expected = ['addGenerationPrompt', 'continueFinalMessage', 'tools', ...known].join(', ');
+  return new CqilError('INVALID_ARGUMENT', `The chat template reads no variable ${quote(name)}, so it would have no effect; expected ${expected}.`);
+}
+
+function runWithin(program: Node, variables: Record<string, unknown>): string {
+  try {
+    return runTemplate(program, variables, new Budget(sizeOf(variables)));
+  } catch (cause) {
+    if (cause instanceof BudgetError) throw invalidTokenizer(`The chat template goes beyond its limits: ${reasonOf(cause)}`, cause);
+    // Too deep for the stack, or too long for a text.
+    if (cause instanceof RangeError) throw invalidTokenizer(`The chat template goes beyond what can be computed: ${reasonOf(cause)}`, cause);
+    throw new CqilError('INVALID_ARGUMENT', `The chat template refuses these messages: ${reasonOf(cause)}`, { cause });
   }
 }
 
-/** The template of a tokenizer_config.json: a string, or the one named "default" of several. */
-export function chatTemplateOf(config: Record<string, unknown>): string | undefined {
+function reasonOf(cause: unknown): string {
+  const reason = (cause as Error).message;
+  return reason.length > MAX_REASON ? `${reason.slice(0, MAX_REASON)}…` : /[.!?]$/.test(reason) ? reason : `${reason}.`;
+}
+
+/** What is rendered of messages up to the end of the last one's text, which something that nobody could have written marks in a second rendering. */
+function upToLastText(messages: ChatMessage[], render: (messages: ChatMessage[]) => string): string {
+  const mark = Array.from({ length: 4 }, () => randomInt(1e8, 1e9)).join('');
+  const marked = render(withSuffix(messages, mark));
+  const whole = render(messages);
+  const end = marked.lastIndexOf(mark);
+  // A template may show the message twice; the last time counts.
+  const text = marked.slice(0, end).replaceAll(mark, '');
+  // Many templates trim what they are given.
+  const shown = [text, text.trimEnd()].find((start) => whole.startsWith(start));
+  if (end < 0 || shown === undefined) throw new CqilError('INVALID_ARGUMENT', 'The chat template does not show the final message as it is; expected one that can be continued.');
+  return shown;
+}
+
+/** Templates by name of a tokenizer_config.json's `chat_template`: a string, or several with names. Undefined where there is none. */
+export function chatTemplatesOf(config: Record<string, unknown>): Map<string, string> | undefined {
   const { chat_template: template } = config;
-  if (typeof template === 'string') return template;
+  if (typeof template === 'string') return new Map([['default', template]]);
   if (!Array.isArray(template)) return undefined;
-  const named = template.filter(isObject);
-  const chosen = named.find((entry) => entry.name === 'default') ?? named[0];
-  return typeof chosen?.template === 'string' ? chosen.template : undefined;
+  const named = template.filter(isObject).filter((entry) => typeof entry.template === 'string');
+  const templates = new Map(named.map((entry) => [String(entry.name), entry.template as string]));
+  const first = [...templates.values()][0];
+  if (first !== undefined && !templates.has('default')) templates.set('default', first);
+  return templates.size > 0 ? templates : undefined;
+}
+
+/** A configuration's `chat_template` with the templates that lie beside it as files, which come first: the default one takes its whole place. */
+export function withTemplateFiles(template: unknown, files: { chatTemplate?: string; furtherChatTemplates?: Readonly<Record<string, string>> }): unknown {
+  const { chatTemplate, furtherChatTemplates = {} } = files;
+  const further = Object.entries(furtherChatTemplates).map(([name, text]) => ({ name, template: text }));
+  if (further.length === 0) return chatTemplate ?? template;
+  const chosen = chatTemplate ?? template;
+  return [...(Array.isArray(chosen) ? (chosen as unknown[]) : typeof chosen === 'string' ? [{ name: 'default', template: chosen }] : []), ...further];
 }

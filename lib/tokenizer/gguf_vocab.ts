@@ -140,10 +140,19 @@ function surroundings(metadata: Metadata, pieces: string[], addBos: boolean): Pi
       pad_token: piece('padding'),
       add_bos_token: readBoolean(metadata, 'add_bos_token') ?? addBos,
       add_eos_token: readBoolean(metadata, 'add_eos_token') ?? false,
-      chat_template: metadata.get('tokenizer.chat_template'),
+      chat_template: readChatTemplates(metadata),
     },
     generationConfig: { bos_token_id: id('bos'), eos_token_id: ['eos', 'eot', 'eom'].map((name) => metadata.get(`tokenizer.ggml.${name}_token_id`)).filter((value) => value !== NO_TOKEN) },
   };
+}
+
+/** As tokenizer_config.json has several: the one for tools is `tokenizer.chat_template.tool_use`. */
+function readChatTemplates(metadata: Metadata): unknown {
+  const key = 'tokenizer.chat_template';
+  const named = [...metadata].filter(([name]) => name.startsWith(`${key}.`)).map(([name, template]) => ({ name: name.slice(key.length + 1), template }));
+  const template = metadata.get(key);
+  if (named.length === 0) return template;
+  return [...(template === undefined ? [] : [{ name: 'default', template }]), ...named];
 }
 
 /** Tokens that stand apart from the merges: control tokens, and those the vocabulary's makers defined. */

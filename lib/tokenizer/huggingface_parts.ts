@@ -1,4 +1,5 @@
 import type { TokenizerSource } from '../checkpoint/types.js';
+import { withTemplateFiles } from './chat_template.js';
 import { isObject } from './invalid.js';
 import type { TokenizerParts } from './parts.js';
 
@@ -10,8 +11,8 @@ import type { TokenizerParts } from './parts.js';
 export function huggingFaceParts(source: TokenizerSource & { kind: 'huggingface' }): TokenizerParts {
   const objectOf = (value: unknown): Record<string, unknown> => (isObject(value) ? value : {});
   const config = { ...objectOf(source.specialTokensMap), ...objectOf(source.config) };
-  const template = source.chatTemplate === undefined ? {} : { chat_template: source.chatTemplate };
-  return { json: withAddedTokens(source, config), config: { ...config, ...template }, generationConfig: objectOf(source.generationConfig) };
+  const chatTemplates = withTemplateFiles(config.chat_template, source);
+  return { json: withAddedTokens(source, config), config: { ...config, chat_template: chatTemplates }, generationConfig: objectOf(source.generationConfig) };
 }
 
 function withAddedTokens(source: TokenizerSource & { kind: 'huggingface' }, config: Record<string, unknown>): unknown {

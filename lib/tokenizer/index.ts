@@ -1,4 +1,5 @@
 export { loadTokenizer } from './tokenizer.js';
-export type { EncodeOptions, EncodeSlicedOptions, Tokenizer } from './tokenizer.js';
-export type { ChatMessage, ChatOptions } from './chat_template.js';
+export type { EncodeChatOptions, EncodeOptions, EncodeSlicedOptions, Tokenizer } from './tokenizer.js';
+export type { ChatMessage, ChatPart } from './chat_messages.js';
+export type { ChatOptions } from './chat_template.js';
 export type { DecodeOptions, Detokenizer, DetokenizerOptions } from './detokenizer.js';

@@ -3,7 +3,8 @@ import { CqilError } from '../errors.js';
 import { Pace } from '../pace.js';
 import { AddedTokenSplitter } from './added_tokens.js';
 import { BpeEncoder } from './bpe.js';
-import { ChatTemplate, chatTemplateOf, type ChatMessage, type ChatOptions } from './chat_template.js';
+import type { ChatMessage } from './chat_messages.js';
+import { ChatTemplate, chatTemplatesOf, expectChatOptions, type ChatOptions } from './chat_template.js';
 import { createDetokenizer, decodeBytes, type DecodeOptions, type Detokenizer, type DetokenizerOptions } from './detokenizer.js';
 import { convertGgufVocabulary } from './gguf_vocab.js';
 import { huggingFaceParts } from './huggingface_parts.js';
@@ -15,6 +16,7 @@ import { createPreTokenizer, type Place, type PreTokenizer } from './pre_tokeniz
 import { resolveSpecialTokens, type SpecialTokens } from './special_tokens.js';
 import { createPieceDecoder, type PieceDecoder } from './token_bytes.js';
 import { parseTokenizerJson, type AddedToken, type TokenizerJson } from './tokenizer_json.js';
+import { ControlTexts, expectGuards, guardUserText, renderUserText, type GuardedText } from './user_text.js';
 
 export interface EncodeOptions {
   /** Add what the model's own rule puts around a text, such as BOS. BOS is not doubled where the text begins with it. Default true. */
@@ -35,6 +37,9 @@ export interface EncodeSlicedOptions extends EncodeOptions {
   limit?: number;
 }
 
+/** How messages become ids: `parseSpecialTokens` also reads control tokens written in messages as tokens. Default false. */
+export type EncodeChatOptions = ChatOptions & Pick<EncodeOptions, 'parseSpecialTokens'>;
+
 /** Text to ids and back. */
 export interface Tokenizer {
   /** One more than the highest id. A model may have more rows than this; those ids stand for no text. */
@@ -44,8 +49,13 @@ export interface Tokenizer {
   readonly eosTokenIds: readonly number[];
   /** What the files say that cannot be followed, such as an end of text that the vocabulary lacks: a sentence each. */
   readonly warnings: readonly string[];
-  /** The model's chat template, in Jinja. */
+  /** The model's chat template, in Jinja; the default one of several. */
   readonly chatTemplate: string | undefined;
+  /**
+   * Names of the variables that the chat template reads, such as `tools` or `enable_thinking`. One without `add_generation_prompt` ends in
+   * the same way whether or not an answer is to begin. Throws INVALID_TOKENIZER when the template is malformed.
+   */
+  readonly chatVariables: readonly string[];
   encode(text: string, options?: EncodeOptions): number[];
   /** The same ids as `encode`, made in slices of a few milliseconds between which the event loop runs. Throws ABORTED. */
   encodeSliced(text: string, options?: EncodeSlicedOptions): Promise<number[]>;
@@ -60,11 +70,20 @@ export interface Tokenizer {
   /** True for control tokens. */
   isSpecial(id: number): boolean;
   /**
-   * Renders messages with the model's chat template. The text holds every special token the model expects:
-   * encode it with `addSpecialTokens: false`, as Hugging Face does.
-   * Throws INVALID_ARGUMENT without a template, or when the template refuses the messages.
+   * Renders messages with the model's chat template. The text holds every special token the model expects, and whatever looks like one in a
+   * message: to compute with it, take `encodeChat`.
+   * Throws INVALID_ARGUMENT without a template, for an option that the template does not read, or when it refuses the messages;
+   * INVALID_TOKENIZER when it is malformed or goes beyond its limits of steps, text and time.
    */
   applyChatTemplate(messages: ChatMessage[], options?: ChatOptions): string;
+  /**
+   * The ids of messages in the model's chat template, complete with special tokens. Control tokens come from the template alone: one written
+   * in a message, a tool or a variable is plain text, to the template too. Elsewhere the ids are those of the rendered text.
+   * Throws as `applyChatTemplate` does.
+   */
+  encodeChat(messages: ChatMessage[], options?: EncodeChatOptions): number[];
+  /** The same ids as `encodeChat`, encoded in slices of a few milliseconds between which the event loop runs. Throws ABORTED. */
+  encodeChatSliced(messages: ChatMessage[], options?: EncodeChatOptions & { signal?: AbortSignal }): Promise<number[]>;
 }
 
 const NO_BYTES = new Uint8Array(0);
@@ -130,6 +149,9 @@ class BpeTokenizer implements Tokenizer {
   private readonly normalize: Normalizer;
   private readonly pieces: Array<string | undefined>;
   private readonly splitters: BuiltParts['splitters'];
+  private controls: ControlTexts | undefined;
+  /** Whether there are control tokens that are found in normalized text. */
+  private readonly normalizesControls: boolean;
 
   /** What is `built` becomes its own. */
   constructor(json: TokenizerJson, built: BuiltParts, parts: Pick<TokenizerParts, 'config' | 'generationConfig'>, modelVocabSize: number) {
@@ -147,6 +169,7 @@ class BpeTokenizer implements Tokenizer {
 
     this.preTokenize = createPreTokenizer(json.pre_tokenizer);
     this.decoder = createPieceDecoder(json.decoder);
+    this.normalizesControls = json.normalizer !== null && json.added_tokens.some((token) => token.special && token.normalized);
     this.special = resolveSpecialTokens(json.post_processor, parts.config, parts.generationConfig, {
       idOf: (token) => this.tokenToId(token),
       isAdded: (id) => this.added.has(id),
@@ -154,8 +177,8 @@ class BpeTokenizer implements Tokenizer {
     });
     this.bosTokenId = this.special.bosTokenId;
     this.eosTokenIds = this.special.eosTokenIds;
-    const template = chatTemplateOf(parts.config);
-    if (template !== undefined) this.template = new ChatTemplate(template, this.special.names);
+    const templates = chatTemplatesOf(parts.config);
+    if (templates) this.template = new ChatTemplate(templates, this.special.names);
   }
 
   get chatTemplate(): string | undefined {
@@ -166,12 +189,12 @@ class BpeTokenizer implements Tokenizer {
     return this.special.warnings;
   }
 
+  get chatVariables(): readonly string[] {
+    return this.template?.variables ?? [];
+  }
+
   encode(text: string, options: EncodeOptions = {}): number[] {
-    const slices = this.slices(text, options);
-    for (;;) {
-      const { done, value } = slices.next();
-      if (done) return value;
-    }
+    return allOf(this.slices(text, options));
   }
 
   async encodeSliced(text: string, options: EncodeSlicedOptions = {}): Promise<number[]> {
@@ -208,15 +231,42 @@ class BpeTokenizer implements Tokenizer {
   }
 
   applyChatTemplate(messages: ChatMessage[], options?: ChatOptions): string {
+    return this.requireTemplate().render(messages, options).text;
+  }
+
+  encodeChat(messages: ChatMessage[], options: EncodeChatOptions = {}): number[] {
+    return allOf(this.chatSlices(messages, options));
+  }
+
+  async encodeChatSliced(messages: ChatMessage[], options: EncodeChatOptions & { signal?: AbortSignal } = {}): Promise<number[]> {
+    expectChatOptions(options);
+    const { signal, ...others } = options;
+    return new Pace(signal).through(this.chatSlices(messages, others));
+  }
+
+  private requireTemplate(): ChatTemplate {
     if (!this.template) throw new CqilError('INVALID_ARGUMENT', 'This model has no chat template; give it a plain prompt.');
-    return this.template.render(messages, options);
+    return this.template;
+  }
+
+  private *chatSlices(messages: ChatMessage[], options: EncodeChatOptions): Generator<void, number[]> {
+    expectChatOptions(options);
+    const { parseSpecialTokens = false, ...others } = options;
+    if (typeof parseSpecialTokens !== 'boolean') throw new CqilError('INVALID_ARGUMENT', `parseSpecialTokens is ${quote(parseSpecialTokens)}; expected true or false.`);
+    const rendering = this.requireTemplate().render(messages, others);
+    if (parseSpecialTokens) return yield* this.slices(rendering.text, { addSpecialTokens: false });
+    this.controls ??= new ControlTexts([...this.added.values()].filter(({ special }) => special).map(({ content }) => content));
+    const user = yield* renderUserText(rendering, this.controls);
+    const guarded = guardUserText(user, this.controls);
+    return yield* this.slices(guarded?.text ?? user.text, { addSpecialTokens: false }, guarded);
   }
 
   /** Encodes step by step; every step is short. */
-  private *slices(text: string, options: EncodeSlicedOptions): Generator<void, number[]> {
+  private *slices(text: string, options: EncodeSlicedOptions, guarded?: GuardedText): Generator<void, number[]> {
     const { addSpecialTokens = true, parseSpecialTokens = true, after, limit = Infinity } = options;
     if (typeof text !== 'string') throw new CqilError('INVALID_ARGUMENT', `The text to encode is ${quote(text)}; expected a string.`);
     const { raw, normalized } = this.splitters[parseSpecialTokens ? 'all' : 'plain'];
+    const unguarded = (part: string): string => (guarded ? part.replaceAll(guarded.guard, '') : part);
     const ids: number[] = [];
     if (after !== undefined) this.checkId(after);
     let place: Place = after === undefined ? 'start' : this.added.has(after) ? 'within' : 'continues';
@@ -227,14 +277,14 @@ class BpeTokenizer implements Tokenizer {
       }
       if (typeof section !== 'string') ids.push(section.id);
       else {
-        for (const part of normalized.split(yield* this.normalize(section, place === 'continues'))) {
+        for (const part of normalized.split(yield* this.normalized(section, place === 'continues', guarded))) {
           if (part === undefined) {
             yield;
             continue;
           }
           if (typeof part !== 'string') ids.push(part.id);
           else {
-            for (const _ of this.encodePart(part, place, ids)) {
+            for (const _ of this.encodePart(unguarded(part), place, ids)) {
               if (ids.length > limit) return ids;
               yield;
             }
@@ -254,6 +304,15 @@ class BpeTokenizer implements Tokenizer {
       if (word === undefined) yield;
       else yield* this.bpe.encode(word, ids);
     }
+  }
+
+  /** Guards stay only where control tokens are looked for after normalization, too. */
+  private *normalized(section: string, continues: boolean, guarded: GuardedText | undefined): Generator<void, string> {
+    if (!guarded) return yield* this.normalize(section, continues);
+    if (!this.normalizesControls) return yield* this.normalize(section.replaceAll(guarded.guard, ''), continues);
+    const normalized = yield* this.normalize(section, continues);
+    expectGuards(normalized, section, guarded.guard);
+    return normalized;
   }
 
   private surround(ids: number[]): void {
@@ -284,6 +343,13 @@ function* createSplitters(json: TokenizerJson, normalize: Normalizer, wanted: (t
     yield;
   }
   return splitters;
+}
+
+function allOf<T>(steps: Generator<void, T>): T {
+  for (;;) {
+    const { done, value } = steps.next();
+    if (done) return value;
+  }
 }
 
 /** Pieces by id. */

@@ -1,0 +1,86 @@
+// Published templates take 30 to 80 steps for a message, which is three values, and up to 1,300 for a tool.
+const STEPS = 20_000;
+const STEPS_PER_VALUE = 1_000;
+const WORK = 8 << 20;
+const WORK_PER_CHARACTER = 256;
+// Some templates look through all messages for each.
+const WORK_PER_VALUE = 16_384;
+const TEXT = 2 << 20;
+const TEXT_PER_CHARACTER = 16;
+const MAX_DEPTH = 1_000;
+const MAX_MS = 2_000;
+// Looking at the clock takes a tenth of the time of a step.
+const STEPS_PER_LOOK = 16;
+
+/** A template asked for more than the messages can need. */
+export class BudgetError extends Error {}
+
+/**
+ * What rendering a template may cost, so that none can exhaust the memory or hold the event loop: steps of evaluation, characters and
+ * elements that are made or looked through, the length of one text, and time. The first three grow with what the template is given.
+ */
+export class Budget {
+  readonly #maxSteps: number;
+  readonly #maxWork: number;
+  readonly #maxText: number;
+  readonly #until = performance.now() + MAX_MS;
+  #steps = 0;
+  #work = 0;
+  #depth = 0;
+
+  /** For a template that is given so many values, and so many characters in them. */
+  constructor(given: { values: number; characters: number }) {
+    this.#maxSteps = STEPS + STEPS_PER_VALUE * given.values;
+    this.#maxWork = WORK + WORK_PER_VALUE * given.values + WORK_PER_CHARACTER * given.characters;
+    this.#maxText = TEXT + TEXT_PER_CHARACTER * given.characters;
+  }
+
+  /** Before each step, one level deeper in the template; `leave` ends it. */
+  enter(): void {
+    if (++this.#depth > MAX_DEPTH) throw new BudgetError(`it nests deeper than ${MAX_DEPTH} levels`);
+    this.step();
+  }
+
+  leave(): void {
+    this.#depth--;
+  }
+
+  step(): void {
+    if (++this.#steps > this.#maxSteps) throw new BudgetError(`it takes more than ${this.#maxSteps} steps`);
+    if (this.#steps % STEPS_PER_LOOK === 0) this.#look();
+  }
+
+  /** Before so many characters, or elements of a list, are made or looked through. */
+  spend(work: number): void {
+    this.#work += work;
+    if (!(this.#work <= this.#maxWork)) throw new BudgetError(`it works through more than ${this.#maxWork} characters`);
+    if (work > 1e5) this.#look();
+  }
+
+  /** Before a text of so many characters is made, of which `work` are new: to join two takes no longer than to remember both. */
+  makeText(length: number, work = length): void {
+    if (!(length <= this.#maxText)) throw new BudgetError(`it makes a text of more than ${this.#maxText} characters`);
+    this.spend(work);
+  }
+
+  #look(): void {
+    if (performance.now() > this.#until) throw new BudgetError(`it takes more than ${MAX_MS} ms`);
+  }
+}
+
+/** How many values there are in a JavaScript value, and how many characters. Throws BudgetError for one that contains itself. */
+export function sizeOf(given: unknown): { values: number; characters: number } {
+  const size = { values: 0, characters: 0 };
+  const add = (value: unknown, depth: number): void => {
+    if (depth > MAX_DEPTH) throw new BudgetError(`the messages nest deeper than ${MAX_DEPTH} levels`);
+    size.values++;
+    if (typeof value === 'string') size.characters += value.length;
+    if (typeof value !== 'object' || value === null) return;
+    for (const [key, child] of Object.entries(value)) {
+      size.characters += key.length;
+      add(child, depth + 1);
+    }
+  };
+  add(given, 0);
+  return size;
+}

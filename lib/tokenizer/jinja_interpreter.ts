@@ -1,0 +1,282 @@
+import { Budget, BudgetError } from './jinja_budget.js';
+import { Costs, ELEMENT } from './jinja_costs.js';
+import { isList, isMap, isText, jinjaLibrary, type JinjaFunction, type LibraryInterpreter, type Node, type Scope, type Value, type ValueClass } from './jinja_library.js';
+import { strftime } from './strftime.js';
+
+// As Jinja's own sandbox has it.
+const MAX_RANGE = 100_000;
+// A date takes as long as so many characters.
+const DATE = 500;
+
+/** `break` or `continue`, on its way to its loop with the text that the iteration has made until then. */
+class LoopExit extends Error {
+  text = '';
+  constructor(readonly kind: string) {
+    super(`there is a ${kind.toLowerCase()} outside of a loop`);
+  }
+}
+
+type Interpreter = new (scope: Scope, budget: Budget) => LibraryInterpreter;
+let prepared: { Interpreter: Interpreter; values: ReturnType<typeof valueClasses> } | undefined;
+
+/** Runs a parsed template with these variables. Throws BudgetError, or what the template raises. */
+export function runTemplate(program: Node, variables: Record<string, unknown>, budget: Budget): string {
+  const { Environment } = jinjaLibrary();
+  const { Interpreter, values } = (prepared ??= { Interpreter: boundedInterpreter(), values: valueClasses() });
+  const scope = new Environment();
+  const constants = { false: false, true: true, none: null, False: false, True: true, None: null };
+  for (const [name, value] of Object.entries({ ...constants, ...variables })) scope.setVariable(name, new Environment().set(name, value));
+  const define = (name: string, run: JinjaFunction): void => void scope.setVariable(name, new values.Function(run));
+  define('range', (args) => new values.Array(range(args, budget).map((value) => new values.Integer(value))));
+  define('strftime_now', ([format]) => {
+    budget.spend(DATE);
+    return new values.String(strftime(new Date(), String(format?.value)));
+  });
+  define('raise_exception', ([message]) => {
+    throw new Error(String(message?.value));
+  });
+  return new Interpreter(scope, budget).run(program).value as string;
+}
+
+function range(args: Value[], budget: Budget): number[] {
+  const bounds = args.map(({ value }) => value);
+  if (bounds.length < 1 || bounds.length > 3 || !bounds.every((bound): bound is number => Number.isSafeInteger(bound))) throw new Error('range() takes one to three integers');
+  const [start, stop, step = 1] = bounds.length === 1 ? [0, bounds[0]!] : (bounds as [number, number, number?]);
+  if (step === 0) throw new Error('range() takes a step that is not zero');
+  const length = Math.max(0, Math.ceil((stop - start) / step));
+  if (length > MAX_RANGE) throw new BudgetError(`it asks for a range of ${length} numbers, more than ${MAX_RANGE}`);
+  budget.spend(length * ELEMENT);
+  return Array.from({ length }, (_, index) => start + index * step);
+}
+
+/** The library's classes of values, which it does not export. */
+function valueClasses() {
+  const { Environment } = jinjaLibrary();
+  const classOf = (value: unknown): ValueClass => new Environment().set('value', value).constructor as ValueClass;
+  return {
+    String: classOf(''), Integer: classOf(0), Boolean: classOf(false), Array: classOf([]), Object: classOf({}), Function: classOf(() => null), Undefined: classOf(undefined),
+  };
+}
+
+/**
+ * The library's interpreter, which spends from a budget before it does what costs, and is Jinja's where the library is not: the text of an
+ * iteration that ends in `break` or `continue` is kept, each iteration has variables of its own, a loop over nothing defined is empty, `~`
+ * takes what has no text, and no list or object is joined to a text as JavaScript would.
+ */
+function boundedInterpreter(): Interpreter {
+  const { Interpreter, Environment } = jinjaLibrary();
+  const values = valueClasses();
+  const constant = (value: Value): Node => ({ type: 'Constant', value });
+
+  return class BoundedInterpreter extends Interpreter {
+    readonly #budget: Budget;
+    readonly #costs: Costs;
+    /** Whose method a function is. */
+    readonly #owners = new WeakMap<Value, { owner: Value; name: unknown }>();
+
+    constructor(scope: Scope, budget: Budget) {
+      super(scope);
+      this.#budget = budget;
+      this.#costs = new Costs(budget);
+    }
+
+    override evaluate(node: Node | undefined, scope: Scope): Value {
+      this.#budget.enter();
+      try {
+        switch (node?.type) {
+          case 'Constant': return node.value as Value;
+          case 'Break': case 'Continue': throw new LoopExit(node.type);
+          // The library looks through the whole body each time.
+          case 'Macro': case 'CallStatement': this.#budget.spend(countNodes(node) * ELEMENT);
+        }
+        return super.evaluate(node, scope);
+      } finally {
+        this.#budget.leave();
+      }
+    }
+
+    override evaluateBlock(nodes: Node[], scope: Scope): Value {
+      let text = '';
+      try {
+        for (const node of nodes) {
+          const value = this.evaluate(node, scope);
+          if (value.type === 'NullValue' || value.type === 'UndefinedValue') continue;
+          text = this.#concatenate(text, this.#text(value));
+        }
+      } catch (error) {
+        if (error instanceof LoopExit) error.text = this.#concatenate(text, error.text);
+        throw error;
+      }
+      return new values.String(text);
+    }
+
+    override evaluateFor(node: Node, scope: Scope): Value {
+      const { loopvar, iterable, body, defaultBlock } = node as unknown as { loopvar: Node; iterable: Node; body: Node[]; defaultBlock: Node[] };
+      const filtered = iterable.type === 'SelectExpression';
+      const items = this.#items(this.evaluate(filtered ? (iterable.lhs as Node) : iterable, scope)).filter((item) => {
+        return !filtered || this.evaluate(iterable.test as Node, bind(new Environment(scope), loopvar, item)).__bool__().value;
+      });
+
+      let text = '';
+      let completed = false;
+      for (const [index, item] of items.entries()) {
+        this.#budget.step();
+        const inner = bind(new Environment(scope), loopvar, item);
+        inner.setVariable('loop', loopOf(items, index));
+        try {
+          text = this.#concatenate(text, this.evaluateBlock(body, inner).value as string);
+        } catch (error) {
+          if (!(error instanceof LoopExit)) throw error;
+          text = this.#concatenate(text, error.text);
+          if (error.kind === 'Break') break;
+          continue;
+        }
+        completed = true;
+      }
+      // In Jinja too, an iteration that was cut short does not count.
+      return new values.String(completed ? text : this.#concatenate(text, this.evaluateBlock(defaultBlock, scope).value as string));
+    }
+
+    /** The library makes an error, and catches it, for each variable that is not defined. */
+    override evaluateIdentifier(node: Node, scope: Scope): Value {
+      for (let at: Scope | undefined = scope; at; at = at.parent) {
+        const value = at.variables.get(node.value as string);
+        if (value) return value;
+      }
+      return new values.Undefined();
+    }
+
+    override evaluateBinaryExpression(node: Node, scope: Scope): Value {
+      const operator = (node.operator as { value: string }).value;
+      if (operator === 'and' || operator === 'or') return super.evaluateBinaryExpression(node, scope);
+      const left = this.evaluate(node.left as Node, scope);
+      const right = this.evaluate(node.right as Node, scope);
+      switch (operator) {
+        case '~': {
+          const [start, end] = [left, right].map((value) => (value.type === 'NullValue' ? 'None' : value.type === 'UndefinedValue' ? '' : this.#text(value)));
+          return new values.String(this.#concatenate(start!, end!));
+        }
+        case '*':
+          if (isText(left) && right.type === 'IntegerValue') return new values.String(this.#repeat(left.value, right.value as number));
+          break;
+        case '+':
+          if (isText(left) || isText(right)) {
+            const other = isText(left) ? right : left;
+            if (isList(other) || isMap(other)) throw new Error(`a text and ${isList(other) ? 'a list' : 'an object'} cannot be added`);
+            const lengths = [String(left.value).length, String(right.value).length] as const;
+            this.#budget.makeText(lengths[0] + lengths[1], Math.min(...lengths));
+          } else if (isList(left) && isList(right)) this.#budget.spend((left.value.length + right.value.length) * ELEMENT);
+          break;
+        case 'in': case 'not in':
+          if (isList(right)) this.#budget.spend(right.value.length);
+          else if (isText(left) && isText(right)) this.#costs.search(right.value, left.value);
+          break;
+        default:
+          if (isText(left) && isText(right)) this.#budget.spend(Math.min(left.value.length, right.value.length));
+      }
+      return super.evaluateBinaryExpression({ ...node, left: constant(left), right: constant(right) }, scope);
+    }
+
+    override evaluateMemberExpression(node: Node, scope: Scope): Value {
+      const owner = this.evaluate(node.object as Node, scope);
+      const property = node.property as Node;
+      if (property.type === 'SliceExpression') {
+        if (isText(owner)) this.#budget.spend(owner.value.length * ELEMENT);
+        else if (isList(owner)) this.#budget.spend(owner.value.length);
+      }
+      const member = super.evaluateMemberExpression({ ...node, object: constant(owner) }, scope);
+      if (member.type === 'FunctionValue') this.#owners.set(member, { owner, name: property.value });
+      return member;
+    }
+
+    override evaluateCallExpression(node: Node, scope: Scope): Value {
+      const called = this.evaluate(node.callee as Node, scope);
+      const [args, named] = this.evaluateArguments(node.args as Node[], scope);
+      const method = this.#owners.get(called);
+      if (method) this.#costs.spendOn(String(method.name), method.owner, args, named);
+      return super.evaluateCallExpression({ ...node, callee: constant(called), args: constants(args, named) }, scope);
+    }
+
+    override applyFilter(operand: Value, filter: Node, scope: Scope): Value {
+      if (filter.type !== 'CallExpression') {
+        this.#costs.spendOn(String(filter.value), operand, [], new Map());
+        return super.applyFilter(operand, filter, scope);
+      }
+      const nodes = filter.args as Node[];
+      const [args, named] = this.evaluateArguments(nodes, scope);
+      this.#costs.spendOn(String((filter.callee as Node).value), operand, args, named);
+      // Some filters want to see that their arguments are literals.
+      const literal = nodes.every(({ type }) => type === 'StringLiteral');
+      return super.applyFilter(operand, literal ? filter : { ...filter, args: constants(args, named) }, scope);
+    }
+
+    #items(value: Value): Value[] {
+      if (value.type === 'UndefinedValue') return [];
+      if (isList(value)) return value.value;
+      if (value.type !== 'ObjectValue') throw new Error(`a loop goes over ${value.type === 'NullValue' ? 'none' : `a ${value.type}`}; a list or an object is expected`);
+      return [...(value.value as Map<string, Value>).keys()].map((key) => new values.String(key));
+    }
+
+    /** As it is printed. */
+    #text(value: Value): string {
+      if (isList(value) || isMap(value)) this.#budget.makeText(this.#costs.measure(value));
+      return value.toString();
+    }
+
+    #concatenate(start: string, end: string): string {
+      if (start === '' || end === '') return start + end;
+      this.#budget.makeText(start.length + end.length, Math.min(start.length, end.length));
+      return start + end;
+    }
+
+    #repeat(text: string, count: number): string {
+      this.#budget.makeText(text.length * Math.max(0, count));
+      return text.repeat(Math.max(0, count));
+    }
+  };
+
+  function constants(args: Value[], named: ReadonlyMap<string, Value>): Node[] {
+    const keywords = [...named].map(([key, value]) => ({ type: 'KeywordArgumentExpression', key: { type: 'Identifier', value: key }, value: constant(value) }));
+    return [...args.map(constant), ...keywords];
+  }
+
+  /** The scope, with a loop's variables in it. */
+  function bind(scope: Scope, target: Node, item: Value): Scope {
+    if (target.type === 'Identifier') {
+      scope.setVariable(target.value as string, item);
+      return scope;
+    }
+    const targets = target.value as Node[];
+    if (!isList(item) || item.value.length !== targets.length) throw new Error(`a loop takes ${targets.length} values at a time from what has ${isList(item) ? item.value.length : 'none'}`);
+    for (const [index, inner] of targets.entries()) bind(scope, inner, item.value[index]!);
+    return scope;
+  }
+
+  function loopOf(items: Value[], index: number): Value {
+    const { length } = items;
+    const number = (value: number): Value => new values.Integer(value);
+    const boolean = (value: boolean): Value => new values.Boolean(value);
+    const item = (at: number): Value => items[at] ?? new values.Undefined();
+    return new values.Object(new Map(Object.entries({
+      index: number(index + 1), index0: number(index), revindex: number(length - index), revindex0: number(length - index - 1), length: number(length),
+      first: boolean(index === 0), last: boolean(index === length - 1), previtem: item(index - 1), nextitem: item(index + 1),
+    })));
+  }
+}
+
+const counted = new WeakMap<Node, number>();
+
+function countNodes(node: Node): number {
+  let count = counted.get(node);
+  if (count === undefined) {
+    count = 1;
+    const visit = (value: unknown): void => {
+      if (typeof value !== 'object' || value === null) return;
+      count!++;
+      for (const child of value instanceof Map ? [...value].flat() : Object.values(value)) visit(child);
+    };
+    visit(node);
+    counted.set(node, count);
+  }
+  return count;
+}

@@ -1,0 +1,187 @@
+import { randomInt } from 'node:crypto';
+import type { Rendering } from './chat_template.js';
+import { invalidTokenizer } from './invalid.js';
+
+// Plane 15 of Unicode, for private use, has a character for every UTF-16 code unit: a unit of a message's text is marked by being that character.
+const PLANE = 0xf0000;
+const MARKED = /[\u{F0000}-\u{FFFFF}]/gu;
+// Marked, these would read otherwise to a template that trims, splits or writes JSON; other characters beyond the first plane stay whole.
+const LEFT_AS_IS = /[\s"\\\p{Cc}]|[\u{10000}-\u{EFFFF}\u{100000}-\u{10FFFF}]/u;
+/** Fields that templates compare, rather than show. */
+const STRUCTURE = ['role', 'type'];
+const GUARD_LENGTH = 8;
+
+/** A text, and which of its UTF-16 code units came from messages. */
+export interface UserText {
+  text: string;
+  fromUser: Uint8Array;
+}
+
+interface Branch {
+  /** By UTF-16 code unit. */
+  next: Map<number, Branch>;
+  ends: boolean;
+}
+
+/** Finds the texts of control tokens. */
+export class ControlTexts {
+  readonly #root: Branch = { next: new Map(), ends: false };
+
+  constructor(texts: Iterable<string>) {
+    for (const text of texts) {
+      let branch = this.#root;
+      for (let i = 0; i < text.length; i++) {
+        const unit = text.charCodeAt(i);
+        let next = branch.next.get(unit);
+        if (!next) branch.next.set(unit, (next = { next: new Map(), ends: false }));
+        branch = next;
+      }
+      branch.ends = true;
+    }
+  }
+
+  /** The ends of those that begin at a place of a text. */
+  endsFrom(text: string, place: number): number[] {
+    const ends: number[] = [];
+    let branch = this.#root.next.get(text.charCodeAt(place));
+    for (let end = place + 1; branch; end++) {
+      if (branch.ends) ends.push(end);
+      branch = branch.next.get(text.charCodeAt(end));
+    }
+    return ends;
+  }
+
+  /** Whether one begins at a place of a text, and ends there or is cut short at `textEnd`. */
+  beginsAt(text: string, place: number, textEnd: number): boolean {
+    let branch = this.#root.next.get(text.charCodeAt(place));
+    for (let end = place + 1; branch && !branch.ends; end++) {
+      if (end === textEnd) return true;
+      branch = branch.next.get(text.charCodeAt(end));
+    }
+    return branch !== undefined;
+  }
+}
+
+/**
+ * Renders once more with marks in what came from messages, tools and variables, to tell it from the template's own text.
+ *
+ * First the beginning of each control token's text is marked, so that a template finds none in a message. Then every character is: where the
+ * rest of the rendering stays the same, control tokens that are put together of several texts are told too. A template that looks into
+ * messages, to split them or to change their case, gives another text then, and only the first marks count.
+ */
+export function* renderUserText(rendering: Rendering, controls: ControlTexts): Generator<void, UserText> {
+  yield;
+  let holdsControls = false;
+  const withMarks = (part: string): string => {
+    const marked = markControls(part, controls);
+    holdsControls ||= marked !== part;
+    return marked;
+  };
+  const marked = rendering.again((value, name) => (isTokenName(name) ? value : mapTexts(value, withMarks)));
+  const { text, fromUser } = holdsControls ? unmark(marked()) : { text: rendering.text, fromUser: new Uint8Array(rendering.text.length) };
+  yield;
+  const everything = rendering.again((value, name) => {
+    if (isTokenName(name)) return value;
+    const shown = name === 'messages' || name === 'tools';
+    return mapTexts(value, (part, isStructure) => (isStructure || !shown ? markControls(part, controls) : markAll(part)));
+  });
+  yield;
+  try {
+    const found = unmark(everything());
+    if (found.text === text) for (const [place, user] of found.fromUser.entries()) fromUser[place]! |= user;
+  } catch {
+    // A template that does not take such texts.
+  }
+  return { text, fromUser };
+}
+
+/** A program that gives `bos_token` as a variable means the token. */
+function isTokenName(name: string): boolean {
+  return /_tokens?$/.test(name);
+}
+
+/** A copy of a value with every text in it replaced, keys included. `isStructure`: under a name that templates compare, or itself a key. */
+function mapTexts<T>(value: T, replace: (text: string, isStructure: boolean) => string, isStructure = false): T {
+  if (typeof value === 'string') return replace(value, isStructure) as T;
+  if (Array.isArray(value)) return value.map((item) => mapTexts(item, replace, isStructure)) as T;
+  if (typeof value !== 'object' || value === null) return value;
+  return Object.fromEntries(Object.entries(value).map(([key, child]) => [replace(key, true), mapTexts(child, replace, STRUCTURE.includes(key))])) as T;
+}
+
+function mark(unit: string): string {
+  return String.fromCodePoint(PLANE + unit.charCodeAt(0));
+}
+
+function markControls(text: string, controls: ControlTexts): string {
+  // The rest of a control token may follow in the next message, where a template trims this one.
+  const end = text.trimEnd().length;
+  let result = '';
+  let copied = 0;
+  for (let place = 0; place < text.length; place++) {
+    if (!controls.beginsAt(text, place, end) && !isInPlane(text, place)) continue;
+    result += text.slice(copied, place) + mark(text[place]!);
+    copied = place + 1;
+  }
+  return result + text.slice(copied);
+}
+
+/** Whether a code unit is half of a character that would itself read as a mark. */
+function isInPlane(text: string, place: number): boolean {
+  const half = text.charCodeAt(place) & 0xfc00;
+  if (half !== 0xd800 && half !== 0xdc00) return false;
+  const point = text.codePointAt(half === 0xd800 ? place : place - 1) ?? 0;
+  return point >= PLANE && point <= PLANE + 0xffff;
+}
+
+function markAll(text: string): string {
+  const marked: string[] = [];
+  for (const character of text) {
+    if (LEFT_AS_IS.test(character)) marked.push(character);
+    else for (let i = 0; i < character.length; i++) marked.push(mark(character[i]!));
+  }
+  return marked.join('');
+}
+
+function unmark(marked: string): UserText {
+  const parts: string[] = [];
+  const places: number[] = [];
+  let length = 0;
+  let copied = 0;
+  for (const { 0: character, index } of marked.matchAll(MARKED)) {
+    const before = marked.slice(copied, index);
+    parts.push(before, String.fromCharCode(character.codePointAt(0)! - PLANE));
+    places.push((length += before.length));
+    length++;
+    copied = index + character.length;
+  }
+  parts.push(marked.slice(copied));
+  const text = parts.join('');
+  const fromUser = new Uint8Array(text.length);
+  for (const place of places) fromUser[place] = 1;
+  return { text, fromUser };
+}
+
+/** A text in which something that stands nowhere else keeps control tokens of a user's from being found. */
+export interface GuardedText {
+  text: string;
+  guard: string;
+}
+
+/** Undefined where the user's part of the text has no part in a control token: then it can be encoded as it is. */
+export function guardUserText({ text, fromUser }: UserText, controls: ControlTexts): GuardedText | undefined {
+  const guard = String.fromCharCode(...Array.from({ length: GUARD_LENGTH }, () => randomInt(0xe000, 0xf900)));
+  let guarded = '';
+  let copied = 0;
+  for (let place = 0; place < text.length; place++) {
+    if (!controls.endsFrom(text, place).some((end) => fromUser.subarray(place, end).includes(1))) continue;
+    guarded += text.slice(copied, place + 1) + guard;
+    copied = place + 1;
+  }
+  return copied === 0 ? undefined : { text: guarded + text.slice(copied), guard };
+}
+
+/** Throws INVALID_TOKENIZER where normalizing a text has taken guards away: then control tokens of a user's could come through. */
+export function expectGuards(normalized: string, text: string, guard: string): void {
+  if (normalized.split(guard).length === text.split(guard).length) return;
+  throw invalidTokenizer("The tokenizer's normalizer changes what keeps control tokens in messages apart; messages without the texts of such tokens are expected.");
+}
