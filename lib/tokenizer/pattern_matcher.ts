@@ -1,11 +1,12 @@
 import { PatternMemory, tooCostly } from './pattern_memory.js';
 import { Op, type PatternProgram } from './pattern_program.js';
 
-/** Instructions and characters taken between two pauses: a tenth of a millisecond or so. */
-const STEPS_AT_ONCE = 1 << 13;
-
-/** An attempt that takes more steps than this remembers where it has been; in plain text it takes a dozen. */
-const STEPS_BEFORE_MEMORY = 1 << 11;
+const STEPS = {
+  /** Instructions and characters taken between two pauses: a tenth of a millisecond or so. */
+  atOnce: 1 << 13,
+  /** An attempt that takes more steps than this remembers where it has been; in plain text it takes a dozen. */
+  beforeMemory: 1 << 11,
+};
 
 const FRAME = 4;
 const MAX_FRAMES = 1 << 24;
@@ -27,7 +28,7 @@ export class PatternMatcher {
   private at = 0;
   private from = 0;
   private budget = 0;
-  private left = STEPS_AT_ONCE;
+  private left: number;
   /** Where to go on when what follows fails: [where, position, …]. */
   private stack = new Int32Array(16 * FRAME);
   private frames = 0;
@@ -36,15 +37,18 @@ export class PatternMatcher {
   private remembered = false;
   /** Outside of what is being looked at: memories and heights of the stack. */
   private readonly outside: Array<{ memory: PatternMemory | undefined; frames: number }> = [];
-  /** How far a Repeat that was paused has come, after how many code points, and where it took as many as it must; −1 between Repeats. */
+  /** How far a Repeat that was paused has come, and after how many code points; −1 between Repeats. */
   private scanned = -1;
   private taken = 0;
-  private nearest = 0;
+  /** Where what follows it may begin: from the first position to the last; −1 where it may not. */
+  private nearest = -1;
+  private farthest = -1;
   /** By the number of a Repeat: the positions, from one to the other, from which what follows is known to fail. */
   private readonly failsFrom: Int32Array;
   private readonly failsTo: Int32Array;
 
-  constructor(private readonly program: PatternProgram, private readonly text: string) {
+  constructor(private readonly program: PatternProgram, private readonly text: string, private readonly limits = STEPS) {
+    this.left = limits.atOnce;
     this.failsFrom = new Int32Array(program.places).fill(-1);
     this.failsTo = new Int32Array(program.places).fill(-1);
   }
@@ -57,7 +61,7 @@ export class PatternMatcher {
         if (this.from > this.text.length) return false;
         this.begin();
       }
-      const budget = this.memory ? this.left : Math.min(this.left, STEPS_BEFORE_MEMORY);
+      const budget = this.memory ? this.left : Math.min(this.left, this.limits.beforeMemory);
       this.budget = budget;
       this.run();
       this.left -= budget - this.budget;
@@ -75,7 +79,7 @@ export class PatternMatcher {
         return true;
       }
     }
-    this.left = STEPS_AT_ONCE;
+    this.left = this.limits.atOnce;
     return undefined;
   }
 
@@ -182,20 +186,23 @@ export class PatternMatcher {
     const set = sets[x[pc]!]!;
     const [least, most] = [y[pc]!, z[pc]!];
     const number = place[pc]!;
+    // Where a run was tried to its end before; of no use where that may end earlier.
+    const knownFrom = most < 0 ? this.failsFrom[number]! : Infinity;
+    const knownTo = this.failsTo[number]!;
     if (this.scanned < 0) {
       this.scanned = this.at;
       this.taken = 0;
       this.nearest = -1;
+      this.farthest = -1;
     }
     for (;;) {
-      if (this.taken === least) {
-        this.nearest = this.scanned;
-        // In the midst of a run that was tried to its end.
-        if (most < 0 && this.failsFrom[number]! <= this.scanned && this.scanned <= this.failsTo[number]!) {
-          this.scanned = -1;
-          return false;
-        }
+      if (this.taken === least) this.nearest = this.scanned;
+      if (this.taken >= least && knownFrom <= this.scanned && this.scanned <= knownTo) {
+        // What follows fails from here on, which leaves the positions before.
+        this.scanned = knownTo;
+        break;
       }
+      if (this.taken >= least) this.farthest = this.scanned;
       if (this.taken === most || this.scanned >= text.length) break;
       const code = text.codePointAt(this.scanned)!;
       if (!set.has(code)) break;
@@ -203,7 +210,7 @@ export class PatternMatcher {
       this.scanned += code > 0xffff ? 2 : 1;
       this.taken++;
     }
-    if (this.nearest >= 0) this.push(-3 - pc, this.nearest, this.scanned, this.scanned);
+    if (this.farthest >= 0) this.push(-3 - pc, this.nearest, this.farthest, this.scanned);
     this.scanned = -1;
     return false;
   }
