@@ -33,6 +33,18 @@ export function onAbort(signal: AbortSignal | undefined, callback: () => void): 
   };
 }
 
+/** What a promise gives, or ABORTED when the signal fires first: for waiting for work that is not this signal's to stop. */
+export async function orAborted<T>(promise: Promise<T>, signal: AbortSignal): Promise<T> {
+  throwIfAborted(signal);
+  let forget = (): void => undefined;
+  const aborted = new Promise<never>((_, reject) => (forget = onAbort(signal, () => reject(abortError(signal)))));
+  try {
+    return await Promise.race([promise, aborted]);
+  } finally {
+    forget();
+  }
+}
+
 function listen(signal: AbortSignal): Waiting {
   const callbacks: Waiting['callbacks'] = new Set();
   const listener = (): void => {

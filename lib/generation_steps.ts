@@ -1,3 +1,4 @@
+import { orAborted } from './abort.js';
 import { CqilError } from './errors.js';
 import type { GenerateOptions, GenerationChunk, GenerationResult } from './generate.js';
 import { countStages, type PlanInput } from './plan.js';
@@ -51,7 +52,7 @@ export async function* generationSteps(model: GenerationModel, request: Generati
   const held = request.session?.hold();
   let own: OwnSession | undefined;
   try {
-    await held?.ready;
+    if (held) await orAborted(held.ready, signal);
     const cached = held?.ids ?? [];
     const contextLength = held?.contextLength ?? model.contextLength;
     const prompt = await promptTokens(model, request, cached, contextLength);

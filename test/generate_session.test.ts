@@ -97,6 +97,18 @@ describe('a generation in a session', () => {
     expect((await generation).tokens).toEqual(alone.tokens);
   });
 
+  it('waits for them no longer than its signal lets it', async () => {
+    const session = model.createSession();
+    const order: string[] = [];
+    const earlier = session.prefill(someIds(200, VOCAB)).then(() => order.push('the earlier call'));
+    const controller = new AbortController();
+    const generation = expectRejection('ABORTED', model.generate([5], { session, signal: controller.signal })).then(() => order.push('the generation'));
+    controller.abort();
+    await Promise.all([earlier, generation]);
+    expect([order, session.position]).toEqual([['the generation', 'the earlier call'], 200]);
+    session.truncate(0);
+  });
+
   it('rejects with DISPOSED when the session is closed under it, between two chunks or while it works', async () => {
     const between = await begun();
     between.session.close();

@@ -113,8 +113,8 @@ describe('stop strings', () => {
 
   it('takes linear time on a text made to be almost a stop string', () => {
     const stop = `${'a'.repeat(20_000)}b`;
-    const started = performance.now();
+    const started = process.cpuUsage();
     expect(feed(Array.from({ length: 20_000 }, () => 'aaaa'), [stop]).text).toHaveLength(80_000);
-    expect(performance.now() - started).toBeLessThan(2000);
+    expect(process.cpuUsage(started).user / 1000).toBeLessThan(2000);
   });
 });
