@@ -204,6 +204,10 @@ describe('forms of messages', () => {
     expect(await render('{% for p in messages[0].content %}{{ p.text }}{% endfor %}', { role: 'user', content: 'x' })).toBe('x');
   });
 
+  it('stay a text where a template refuses it', async () => {
+    await expect(render("{% if 'bad' in messages[0].content %}{{ raise_exception('no') }}{% endif %}{{ messages[0].content }}", { role: 'user', content: 'bad' })).rejects.toThrow(/: no\.$/);
+  });
+
   it('take none for content beside tool calls', async () => {
     for (const content of [null, undefined]) {
       const message = { role: 'assistant', content, tool_calls: [call] };

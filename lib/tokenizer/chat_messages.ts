@@ -1,5 +1,6 @@
 import { CqilError } from '../errors.js';
 import { isObject, quote } from './invalid.js';
+import { TextLoopError } from './jinja_interpreter.js';
 
 /** A part of a message's content; text is the only kind that a language model takes. */
 export interface ChatPart {
@@ -52,7 +53,7 @@ function isParts(content: unknown): content is ChatPart[] {
 }
 
 interface Form {
-  /** Content in parts: as it is, joined to one part, or to a string; `typed`: strings as parts too. */
+  /** Content in parts: as it is, joined to one part, or to a string; `typed`: strings as parts too, for a template that loops over content. */
   parts: 'kept' | 'one' | 'joined' | 'typed';
   /** Content that is missing is an empty text. */
   empty: boolean;
@@ -69,15 +70,17 @@ export function renderSomeForm(messages: readonly ChatMessage[], render: (messag
   const hasParts = messages.some(({ content }) => isParts(content));
   const hasNone = messages.some(({ content }) => content === undefined || content === null);
   const forms: Form[] = [];
-  for (const parts of ['joined', 'typed'] as const) {
-    for (const parsed of callArguments(messages).some((text) => parsedJson(text) !== text) ? [true, false] : [true]) {
-      for (const empty of hasNone ? [false, true] : [false]) forms.push({ parts, empty, parsed });
-    }
+  for (const parsed of callArguments(messages).some((text) => parsedJson(text) !== text) ? [true, false] : [true]) {
+    for (const empty of hasNone ? [false, true] : [false]) forms.push({ parts: 'joined', empty, parsed });
   }
-  let failure: unknown;
+  const failures: unknown[] = [];
   for (const form of forms) {
     let text = attempt(form);
-    if (text === undefined) continue;
+    if (text === undefined) {
+      const { parts, ...others } = form;
+      if (parts === 'joined' && (failures.at(-1) as Error).cause instanceof TextLoopError) forms.push({ ...others, parts: 'typed' });
+      continue;
+    }
     if (hasNone && !form.empty) {
       // A template that does not look whether there is content writes "None".
       const empty = attempt({ ...form, empty: true });
@@ -89,14 +92,14 @@ export function renderSomeForm(messages: readonly ChatMessage[], render: (messag
     }
     return { messages: inForm(messages, form), text };
   }
-  throw failure;
+  throw failures[0];
 
   function attempt(form: Form): string | undefined {
     try {
       return render(inForm(messages, form));
     } catch (error) {
       if (error instanceof CqilError && error.code === 'INVALID_TOKENIZER') throw error;
-      failure ??= error;
+      failures.push(error);
       return undefined;
     }
   }

@@ -65,11 +65,12 @@ export class ChatTemplate {
     // A template that concatenates a token the model does not have expects an empty text.
     const fixed = { bos_token: '', eos_token: '', ...this.names, add_generation_prompt: addGenerationPrompt };
     const given: Record<string, unknown> = { tools: tools ?? null, ...others };
-    const run = (chosen: ChatMessage[], values: Record<string, unknown>): string => {
-      const render = (messages: ChatMessage[]): string => runWithin(program, { ...fixed, ...values, messages });
+    const run = (chosen: ChatMessage[], values: Record<string, unknown>, started = performance.now()): string => {
+      const render = (messages: ChatMessage[]): string => runWithin(program, { ...fixed, ...values, messages }, started);
       return continues ? upToLastText(chosen, render) : render(chosen);
     };
-    const { messages: chosen, text } = renderSomeForm(messages, (form) => run(form, given));
+    const started = performance.now();
+    const { messages: chosen, text } = renderSomeForm(messages, (form) => run(form, given, started));
     return {
       text,
       again: (replace) => {
@@ -122,9 +123,9 @@ function unknownVariable(name: string, variables: ReadonlySet<string>): CqilErro
   return new CqilError('INVALID_ARGUMENT', `The chat template reads no variable ${quote(name)}, so it would have no effect; expected ${expected}.`);
 }
 
-function runWithin(program: Node, variables: Record<string, unknown>): string {
+function runWithin(program: Node, variables: Record<string, unknown>, started: number): string {
   try {
-    return runTemplate(program, variables, new Budget(sizeOf(variables)));
+    return runTemplate(program, variables, new Budget(sizeOf(variables), started));
   } catch (cause) {
     if (cause instanceof BudgetError) throw invalidTokenizer(`The chat template goes beyond its limits: ${reasonOf(cause)}`, cause);
     // Too deep for the stack, or too long for a text.

@@ -23,13 +23,14 @@ export class Budget {
   readonly #maxSteps: number;
   readonly #maxWork: number;
   readonly #maxText: number;
-  readonly #until = performance.now() + MAX_MS;
+  readonly #until: number;
   #steps = 0;
   #work = 0;
   #depth = 0;
 
-  /** For a template that is given so many values, and so many characters in them. */
-  constructor(given: { values: number; characters: number }) {
+  /** For a template that is given so many values, and so many characters in them. `started`, on performance.now(): when its time began. */
+  constructor(given: { values: number; characters: number }, started = performance.now()) {
+    this.#until = started + MAX_MS;
     this.#maxSteps = STEPS + STEPS_PER_VALUE * given.values;
     this.#maxWork = WORK + WORK_PER_VALUE * given.values + WORK_PER_CHARACTER * given.characters;
     this.#maxText = TEXT + TEXT_PER_CHARACTER * given.characters;

@@ -16,6 +16,9 @@ class LoopExit extends Error {
   }
 }
 
+/** A loop goes over a text: the template expects content in parts. */
+export class TextLoopError extends Error {}
+
 type Interpreter = new (scope: Scope, budget: Budget) => LibraryInterpreter;
 let prepared: { Interpreter: Interpreter; values: ReturnType<typeof valueClasses> } | undefined;
 
@@ -213,6 +216,7 @@ function boundedInterpreter(): Interpreter {
     #items(value: Value): Value[] {
       if (value.type === 'UndefinedValue') return [];
       if (isList(value)) return value.value;
+      if (isText(value)) throw new TextLoopError('a loop goes over a text; a list or an object is expected');
       if (value.type !== 'ObjectValue') throw new Error(`a loop goes over ${value.type === 'NullValue' ? 'none' : `a ${value.type}`}; a list or an object is expected`);
       return [...(value.value as Map<string, Value>).keys()].map((key) => new values.String(key));
     }
