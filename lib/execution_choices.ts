@@ -1,15 +1,16 @@
+import { isDeepStrictEqual } from 'node:util';
 import { readCache, writeCache, type CacheIdentity } from './cache_file.js';
 import type { SettledExecution } from './native.js';
 import type { Plan } from './plan.js';
 
 const KIND = 'execution';
-const EXECUTIONS: readonly SettledExecution[] = ['wide', 'lanes', 'persistent'];
+const EXECUTIONS: ReadonlyArray<SettledExecution['execution']> = ['wide', 'lanes', 'persistent'];
 /** Plans kept per model shape; a search tries thousands, and the latest are the likeliest to come again. */
 const MAX_CHOICES = 500;
 
 /**
- * Which execution `auto` has measured to be the fastest for each plan, in this process or an earlier one, kept per machine and model
- * shape. What a plan computes is the same either way, so a wrong or missing choice costs time only.
+ * What `auto` has taken last for each plan, in this process or an earlier one, kept per machine and model shape: where it begins the next
+ * time. A choice that has turned wrong is replaced by what the engine takes instead, within a second.
  */
 export class ExecutionChoices {
   readonly #identity: CacheIdentity;
@@ -33,7 +34,7 @@ export class ExecutionChoices {
   /** Keeps what was found. Written in the background; `flush` waits for that. */
   add(plan: Plan, execution: SettledExecution): void {
     const key = keyOf(plan);
-    if (this.#choices.get(key) === execution) return;
+    if (isDeepStrictEqual(this.#choices.get(key), execution)) return;
     this.#choices.set(key, execution);
     if (this.#fresh.size === 0) this.#writing = this.#writing.then(() => this.#write());
     this.#fresh.set(key, execution);
@@ -57,7 +58,12 @@ export class ExecutionChoices {
 
 async function readChoices(identity: CacheIdentity): Promise<Map<string, SettledExecution>> {
   const entries = Object.entries(Object(await readCache(KIND, identity)) as Record<string, unknown>);
-  return new Map(entries.filter((entry): entry is [string, SettledExecution] => EXECUTIONS.some((known) => known === entry[1])));
+  return new Map(entries.filter((entry): entry is [string, SettledExecution] => isSettled(entry[1])));
+}
+
+function isSettled(value: unknown): value is SettledExecution {
+  const { execution, threads } = Object(value) as Partial<SettledExecution>;
+  return EXECUTIONS.some((known) => known === execution) && Number.isSafeInteger(threads) && threads! >= 0;
 }
 
 /** The stages of a plan, which alone decide its time. */

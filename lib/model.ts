@@ -159,7 +159,7 @@ export class Model {
     return session;
   }
 
-  /** The execution that `auto` takes for a plan, once it has measured it, here or in an earlier process; until then undefined. */
+  /** What `auto` took for a plan when a session of it was last closed, here or in an earlier process; undefined before, and where there is no choice. */
   settledExecution(plan?: PlanInput): SettledExecution | undefined {
     return this.#choices.get(this.#resolve(plan));
   }

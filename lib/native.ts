@@ -40,7 +40,7 @@ export interface NativeAddon {
   timeline(session: SessionHandle, request: ForwardRequest): Promise<Float64Array>;
   /** Makes what is in flight, if anything, reject with ABORTED: a forward at the next stage, reading after the pieces it is at. */
   cancel(work: SessionHandle | ModelHandle): void;
-  /** Gives what `auto` has found to be the fastest execution of the session's program, or was told; null while it has not. */
+  /** Gives what `auto` takes for the session's program at present; null until it has tried what there is, and where that is one thing. */
   closeSession(session: SessionHandle): SettledExecution | null;
 }
 
@@ -118,13 +118,17 @@ export interface AdaptedSpec {
 /** `persistent`, one kernel that walks a whole token, is the cuda backend's alone. */
 export type Execution = 'auto' | 'wide' | 'lanes' | 'persistent';
 
-/** An execution that was measured against the others. */
-export type SettledExecution = Exclude<Execution, 'auto'>;
+/** How tokens of a program are computed, measured against other ways. */
+export interface SettledExecution {
+  execution: Exclude<Execution, 'auto'>;
+  /** Of the model's, as many as compute a token; 0 on a GPU. */
+  threads: number;
+}
 
 export interface SessionSpec {
   plan: NativePlan;
   execution: Execution;
-  /** What `auto` is to take without measuring; ignored where the program has no such execution. */
+  /** What `auto` is to begin with; ignored where the program cannot run so. */
   settled?: SettledExecution;
   /** Positions the KV cache holds. */
   contextLength: number;

@@ -3,6 +3,7 @@
     "cqil_sources": [
       "native/core/adapter.cc",
       "native/core/ahead.cc",
+      "native/core/execution_tuner.cc",
       "native/core/mapped_file.cc",
       "native/core/model.cc",
       "native/core/program.cc",

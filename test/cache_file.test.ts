@@ -104,25 +104,26 @@ describe('what times depend on', () => {
 
 describe('choices of an execution', () => {
   const identity = { model: 'a' };
+  const [lanes, wide] = [{ execution: 'lanes', threads: 2 }, { execution: 'wide', threads: 1 }] as const;
   const [pairs, threes] = [resolvePlan('P2-S0-E6', 6), resolvePlan('P3-D1-S0-E6', 6)];
 
   it('are kept for the next process, with those of others', async () => {
     const [first, second] = [await ExecutionChoices.open(identity), await ExecutionChoices.open(identity)];
-    first.add(pairs, 'lanes');
-    first.add(pairs, 'lanes');
+    first.add(pairs, lanes);
+    first.add(pairs, lanes);
     await first.flush();
-    second.add(threes, 'wide');
+    second.add(threes, wide);
     await second.flush();
     const third = await ExecutionChoices.open(identity);
-    expect([third.get(pairs), third.get(threes), third.get(resolvePlan('sequential', 6))]).toEqual(['lanes', 'wide', undefined]);
+    expect([third.get(pairs), third.get(threes), third.get(resolvePlan('sequential', 6))]).toEqual([lanes, wide, undefined]);
     // The bypass changes the numbers and not the stages.
-    expect(third.get({ ...threes, bypass: 0 })).toBe('wide');
+    expect(third.get({ ...threes, bypass: 0 })).toEqual(wide);
   });
 
   it('that nobody knows are left out', async () => {
-    await writeCache('execution', identity, { '0-1 2-3 4-5': 'sideways', '0-2 3-5': 'lanes' });
+    await writeCache('execution', identity, { '0-1 2-3 4-5': { execution: 'sideways', threads: 2 }, '0-2 3-5': lanes, sequential: 'wide' });
     const choices = await ExecutionChoices.open(identity);
-    expect([choices.get(pairs), choices.get(threes)]).toEqual([undefined, 'lanes']);
+    expect([choices.get(pairs), choices.get(threes), choices.get(resolvePlan('sequential', 6))]).toEqual([undefined, lanes, undefined]);
   });
 });
 
@@ -140,19 +141,20 @@ describe('with the engine', () => {
     const first = await open();
     await decode(first, 'P2-S0-E6', 5);
     expect(first.settledExecution('P2-S0-E6')).toBeUndefined();
-    await decode(first, 'P2-S0-E6', 9);
-    const settled = first.settledExecution('P2-S0-E6');
-    expect(settled).toMatch(/^(wide|lanes)$/);
+    for (let i = 0; i < 20; i++) await decode(first, 'P2-S0-E6', 50);
+    const settled = first.settledExecution('P2-S0-E6')!;
+    expect([{ execution: 'wide', threads: 2 }, { execution: 'lanes', threads: 2 }, { execution: 'wide', threads: 1 }]).toContainEqual(settled);
     expect(first.settledExecution('sequential')).toBeUndefined();
     await first.dispose();
 
     await using second = await open();
-    expect(second.settledExecution('P2-S0-E6')).toBe(settled);
-    const other = settled === 'wide' ? 'lanes' : 'wide';
+    expect(second.settledExecution('P2-S0-E6')).toEqual(settled);
     const session = second.createSession({ plan: 'P2-S0-E6' });
-    expect((await session.timeline(1)).execution).toBe(settled);
-    const forced = second.createSession({ plan: 'P2-S0-E6', execution: other });
-    expect((await forced.timeline(1)).execution).toBe(other);
+    expect(await session.timeline(1)).toMatchObject(settled);
+    for (const execution of ['wide', 'lanes'] as const) {
+      const forced = second.createSession({ plan: 'P2-S0-E6', execution });
+      expect(await forced.timeline(1)).toMatchObject({ execution, threads: 2 });
+    }
   });
 
   it('a calibration is kept, and made anew when it is asked for, damaged, or of another placement', async () => {

@@ -78,14 +78,14 @@ describe('cqil plan latency', () => {
 describe('cqil bench', () => {
   it('counts barriers, of auto those of what it settled on', async () => {
     const args = ['bench', model, '--backend', 'cpu', '--threads', '2', '--plan', 'sequential', '--plan', 'P2-S0-E6', '--prompt-tokens', '2', '--tokens', '20', '--repeat', '1', '--json'];
-    const rowsOf = async (...more: string[]) => (JSON.parse((await cqil([...args, ...more])).stdout) as { rows: Array<{ execution: string; settledExecution: string | null; barriersPerToken: number | null }> }).rows;
+    const rowsOf = async (...more: string[]) => (JSON.parse((await cqil([...args, ...more])).stdout) as { rows: Array<{ execution: string; settledExecution: string | null; threads: number | null; barriersPerToken: number | null }> }).rows;
     const rows = await rowsOf('--execution', 'wide', '--execution', 'lanes');
     expect(rows.map(({ settledExecution, barriersPerToken }) => [settledExecution, barriersPerToken])).toEqual([['wide', 32], ['lanes', 32], ['wide', 17], ['lanes', 8]]);
-    const [sequential, pairs] = await rowsOf();
-    expect(sequential).toMatchObject({ execution: 'auto', settledExecution: 'wide', barriersPerToken: 32 });
-    expect(pairs).toMatchObject({ execution: 'auto', settledExecution: expect.stringMatching(/^(wide|lanes)$/), barriersPerToken: pairs!.settledExecution === 'wide' ? 17 : 8 });
+    const [sequential, pairs] = await rowsOf('--repeat', '60');
+    expect(sequential).toMatchObject({ execution: 'auto', settledExecution: 'wide', barriersPerToken: sequential!.threads === 1 ? 0 : 32 });
+    expect(pairs).toMatchObject({ execution: 'auto', barriersPerToken: pairs!.threads === 1 ? 0 : pairs!.settledExecution === 'wide' ? 17 : 8 });
     const short = await rowsOf('--tokens', '4', '--kv-cache', 'f16');
-    expect(short[1]).toMatchObject({ execution: 'auto', settledExecution: null, barriersPerToken: null });
+    expect(short[1]).toMatchObject({ execution: 'auto', settledExecution: null, threads: null, barriersPerToken: null });
     // Unless tests say otherwise, layers this small are computed by one thread.
     vi.stubEnv('CQIL_ALONE_BYTES', undefined);
     const alone = await rowsOf('--execution', 'wide', '--execution', 'lanes');

@@ -1,10 +1,13 @@
 import type { Command } from 'commander';
 import { randomWithAdapter } from '../adapted_weights.js';
+import type { Checkpoint } from '../checkpoint/types.js';
 import { CqilError } from '../errors.js';
 import { kvBytesPerPosition } from '../kv_cache.js';
 import { barriersPerToken, modelBytes } from '../latency/work.js';
 import { aloneBytes, describeMachine, measureBandwidth } from '../machine.js';
-import type { Execution } from '../native.js';
+import type { Model } from '../model.js';
+import type { Execution, Program, SettledExecution } from '../native.js';
+import type { Plan } from '../plan.js';
 import { planSummary } from '../plan_diagram.js';
 import { printJson, type Io } from './io.js';
 import { weightBytesPerToken } from './memory.js';
@@ -67,10 +70,8 @@ async function bench(path: string | undefined, options: Options, io: Io): Promis
     const timing = timings[i]!;
     const bandwidthGBs = bytesPerToken / timing.msPerToken.median / 1e6;
     const program = model.program(plan);
-    // Until it has settled, `auto` uses each execution in turn, and there is no one number of barriers.
-    const settled = execution === 'auto' ? model.settledExecution(plan) ?? (plan.groups.length === 0 ? 'wide' : null) : execution;
-    const barriers = settled === 'wide' || settled === 'lanes' ? barriersPerToken(modelBytes(checkpoint, model.kvCache, aloneBytes()), program, settled, model) : null;
-    return { plan, execution, settledExecution: settled, phases: program.layerPhases, barriersPerToken: barriers, ...timing, bytesPerToken, bandwidthGBs, fractionOfMeasuredBandwidth: bandwidthGBs / measuredGBs };
+    const settled = settledOn(model, plan, execution);
+    return { plan, execution, settledExecution: settled?.execution ?? null, threads: settled?.threads ?? null, phases: program.layerPhases, barriersPerToken: barriersOf(model, checkpoint, program, settled), ...timing, bytesPerToken, bandwidthGBs, fractionOfMeasuredBandwidth: bandwidthGBs / measuredGBs };
   });
   const { cpu, cores, isa, memoryBytes } = describeMachine();
   const machine = { cpu, cores, isa, memoryBytes, node: process.versions.node, backend: model.backend, threads: model.threads, kvCache: model.kvCache, activations: model.activations, measuredBandwidthGBs: measuredGBs };
@@ -81,11 +82,27 @@ async function bench(path: string | undefined, options: Options, io: Io): Promis
   const cells = rows.map((row) => {
     const { min, median, max } = row.msPerToken;
     const share = `${(row.fractionOfMeasuredBandwidth * 100).toFixed(0)} %`;
-    const execution = row.execution === 'auto' && row.settledExecution ? `auto: ${row.settledExecution}` : row.execution;
-    return [planSummary(row.plan), execution, String(row.phases), String(row.barriersPerToken ?? ''), ...[median, min, max].map((ms) => ms.toFixed(3)), row.prefillTokensPerSecond.toFixed(1), row.bandwidthGBs.toFixed(1), share];
+    return [planSummary(row.plan), executionName(row), String(row.phases), String(row.barriersPerToken ?? ''), ...[median, min, max].map((ms) => ms.toFixed(3)), row.prefillTokensPerSecond.toFixed(1), row.bandwidthGBs.toFixed(1), share];
   });
   io.out(formatTable(['plan', 'execution', 'phases', 'barriers', 'ms/token', 'min', 'max', 'prefill/s', 'GB/s', 'of bandwidth'], cells));
   io.out(`\n${formatBytes(bytesPerToken)} read per token; ${options.promptTokens} + ${options.tokens} tokens, ${options.repeat} rounds; KV cache ${machine.kvCache}, activations ${machine.activations}; ${machine.threads} ${machine.threads === 1 ? 'thread' : 'threads'} (${isa}) on ${cpu}, reading ${measuredGBs.toFixed(1)} GB/s at best\n`);
+}
+
+/** How tokens were computed last; undefined until `auto` has tried what there is. */
+function settledOn(model: Model, plan: Plan, execution: Execution): SettledExecution | undefined {
+  const all = model.backend === 'cuda' ? 0 : model.threads;
+  if (execution !== 'auto') return { execution, threads: all };
+  return model.settledExecution(plan) ?? (all === 1 ? { execution: 'wide', threads: 1 } : undefined);
+}
+
+function barriersOf(model: Model, checkpoint: Checkpoint, program: Program, settled: SettledExecution | undefined): number | null {
+  if (!settled || settled.execution === 'persistent') return null;
+  return barriersPerToken(modelBytes(checkpoint, model.kvCache, aloneBytes()), program, settled.execution, { backend: model.backend, threads: Math.max(1, settled.threads) });
+}
+
+function executionName({ execution, settledExecution, threads }: { execution: Execution; settledExecution: string | null; threads: number | null }): string {
+  if (execution !== 'auto' || settledExecution === null) return execution;
+  return `auto: ${settledExecution}${threads === 1 ? ', 1 thread' : threads ? `, ${threads} threads` : ''}`;
 }
 
 function workloadOf({ promptTokens, tokens, repeat }: Workload): Workload {

@@ -16,7 +16,10 @@ Napi::Value create_session(const Napi::CallbackInfo& info) {
     handle->object = std::make_shared<Session>(std::move(model), read_plan(options.Get("plan")),
                                                read_execution(options.Get("execution")), read_int(options, "contextLength"),
                                                read_kv_dtype(options.Get("kvCache")));
-    if (!options.Get("settled").IsUndefined()) handle->object->settle(read_execution(options.Get("settled")));
+    if (!options.Get("settled").IsUndefined()) {
+      const Napi::Object settled = read_object(options.Get("settled"), "settled");
+      handle->object->settle(read_execution(settled.Get("execution")), read_int(settled, "threads"));
+    }
     handle->reported_bytes = static_cast<int64_t>(handle->object->cache_bytes());
     Napi::MemoryManagement::AdjustExternalMemory(env, handle->reported_bytes);
     return make_handle(env, std::move(handle));
@@ -81,14 +84,18 @@ Napi::Value cancel_call(const Napi::CallbackInfo& info) {
 
 Napi::Value close_session(const Napi::CallbackInfo& info) {
   const Napi::Env env = info.Env();
-  return call(env, [&] {
+  return call(env, [&]() -> Napi::Value {
     SessionHandle& handle = read_handle<SessionHandle>(info[0]);
     const auto settled = handle.object ? handle.object->settled() : std::nullopt;
     if (handle.object) handle.object->cancel();
     handle.object.reset();
     Napi::MemoryManagement::AdjustExternalMemory(env, -handle.reported_bytes);
     handle.reported_bytes = 0;
-    return settled ? Napi::String::New(env, execution_name(*settled)) : env.Null();
+    if (!settled) return env.Null();
+    Napi::Object found = Napi::Object::New(env);
+    found.Set("execution", execution_name(settled->execution));
+    found.Set("threads", settled->threads);
+    return found;
   });
 }
 

@@ -182,6 +182,10 @@ typedef struct cqil_forward {
   int32_t n_ids;
   int32_t position;  // of ids[0]
   cqil_execution execution;
+  int32_t threads;  // of the model's, as many as are to compute this; 0: all
+  // Where threads have taken so long, one does alone what is left, from the next stage on: they may be waiting for one that does not run.
+  // 0: never.
+  int64_t patience_ns;
   cqil_output output;
   const int32_t* targets;   // [n_scores] for CQIL_OUTPUT_SCORES
   int32_t n_scores;         // <= n_ids
@@ -242,6 +246,8 @@ typedef struct cqil_backend {
   cqil_status (*prepare)(cqil_backend_model* model, const void* data, int64_t first_row, int64_t n_rows, int32_t* moved, cqil_error* error);
   // Bit 1 << e is set when sessions of this model take the cqil_execution e.
   uint32_t (*executions)(const cqil_backend_model* model);
+  // How many threads compute a forward of this model, unless it asks for fewer; 0 where a device does.
+  int32_t (*threads)(const cqil_backend_model* model);
   // The program is copied. A token's own keys and values are read back from the cache like all others, so that rounding them
   // does not depend on how a prompt is split.
   cqil_status (*session_create)(cqil_backend_model* model, const cqil_program* program, const cqil_session_options* options,

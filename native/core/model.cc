@@ -114,10 +114,24 @@ ExecutionTuner& Model::tuner(const Program& program) {
   std::lock_guard<std::mutex> lock(tuners_mutex_);
   const auto found = tuners_.find(stages);
   if (found != tuners_.end()) return found->second;
-  std::vector<cqil_execution> candidates;
-  for (cqil_execution execution : {CQIL_WIDE, CQIL_LANES, CQIL_PERSISTENT})
-    if (backend_.executions(backend_model_) & 1u << execution && (execution != CQIL_LANES || program.max_lanes > 1)) candidates.push_back(execution);
-  return tuners_.try_emplace(stages, candidates).first->second;
+  return tuners_.try_emplace(stages, ways(program.max_lanes)).first->second;
+}
+
+std::vector<Way> Model::ways(int32_t max_lanes) const {
+  const int32_t all = backend_.threads(backend_model_);
+  // One fewer leaves a core to another process; halves are for memory that feeds no more.
+  std::vector<int32_t> teams = {all};
+  if (all > 2) teams.push_back(all - 1);
+  for (int32_t fewer = all / 2; fewer > 0; fewer /= 2)
+    if (fewer < teams.back()) teams.push_back(fewer);
+  const uint32_t executions = backend_.executions(backend_model_);
+  std::vector<Way> ways;
+  for (int32_t threads : teams)
+    for (cqil_execution execution : {CQIL_WIDE, CQIL_LANES, CQIL_PERSISTENT}) {
+      const bool differs = execution != CQIL_LANES || (max_lanes > 1 && threads != 1);
+      if (executions & 1u << execution && differs) ways.push_back({execution, threads});
+    }
+  return ways;
 }
 
 }  // namespace cqil

@@ -49,6 +49,8 @@ class Model {
   ExecutionTuner& tuner(const Program& program);
 
  private:
+  // How programs of so many lanes may run, the likeliest to be fastest first.
+  std::vector<Way> ways(int32_t max_lanes) const;
   void read_piece(const std::vector<Weights::Rows>& piece);
   bool prepare(const void* data, int64_t first_row, int64_t n_rows);
 

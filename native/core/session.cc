@@ -50,8 +50,8 @@ void Session::cancel() {
   ahead().cancel(*this);
 }
 
-void Session::settle(Execution execution) {
-  if (execution != Execution::kAuto) tuner_.settle(chosen(execution));
+void Session::settle(Execution execution, int32_t threads) {
+  if (execution != Execution::kAuto) tuner_.settle({chosen(execution), threads});
 }
 
 void Session::check(const ForwardRequest& request) const {
@@ -174,14 +174,19 @@ std::vector<float> Session::run(const ForwardRequest& request, std::vector<cqil_
   call.spans = spans ? spans->data() : nullptr;
   call.n_spans = spans ? static_cast<int32_t>(spans->size()) : 0;
   const bool tune = execution_ == Execution::kAuto && n == 1 && request.output != CQIL_OUTPUT_TRACE;
-  call.execution = tune ? tuner_.next() : chosen(execution_);
+  const Way way = tune ? tuner_.next() : Way{chosen(execution_), 0};
+  call.execution = way.execution;
+  call.threads = way.threads;
+  call.patience_ns = tune && !spans ? static_cast<int64_t>(tuner_.patience() * 1e9) : 0;
 
   filled_ = request.position;  // what follows is overwritten, whether or not the call succeeds
   cqil_error error = {};
   const auto start = std::chrono::steady_clock::now();
   const cqil_status status = model_->backend().forward(backend_session_, &call, &error);
   check_status(status, error);
-  if (tune && !spans) tuner_.record(std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count());
+  using Seconds = std::chrono::duration<double>;
+  const auto end = std::chrono::steady_clock::now();
+  if (tune && !spans) tuner_.record(Seconds(end - start).count(), Seconds(end.time_since_epoch()).count());
   expect_finite(request, result, shortlist);
   filled_ = request.position + n;
   return result;

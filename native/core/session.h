@@ -39,9 +39,9 @@ class Session {
   // Where forwards of this session may be under way before they are asked for.
   Ahead& ahead() const { return model_->ahead(); }
   uint64_t cache_bytes() const { return cache_bytes_; }
-  // What kAuto takes for this program, as found in an earlier process, and as found or given in this one; see ExecutionTuner. From any thread.
-  void settle(Execution execution);
-  std::optional<cqil_execution> settled() const { return tuner_.settled(); }
+  // What kAuto begins with for this program, as found in an earlier process, and what it takes at present; see ExecutionTuner. From any thread.
+  void settle(Execution execution, int32_t threads);
+  std::optional<Way> settled() const { return tuner_.settled(); }
 
  private:
   void check(const ForwardRequest& request) const;

@@ -25,7 +25,7 @@ double measure_read_bandwidth(int threads, uint64_t bytes_per_thread) {
   double best = 0;
   for (int pass = 0; pass < kPasses; pass++) {
     const auto start = std::chrono::steady_clock::now();
-    team.run([&](int member) {
+    team.run(team.size(), [&](int member) {
       const auto m = static_cast<size_t>(member);
       kernels.matvec[CQIL_F32](reinterpret_cast<const uint8_t*>(weights[m].data()), kCols * 4, rows, kCols, x.data(), sums[m].data());
     });

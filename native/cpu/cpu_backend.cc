@@ -36,6 +36,8 @@ cqil_status prepare(cqil_backend_model* model, const void* data, int64_t first_r
 
 uint32_t executions(const cqil_backend_model*) { return 1u << CQIL_WIDE | 1u << CQIL_LANES; }
 
+int32_t threads(const cqil_backend_model* model) { return reinterpret_cast<const CpuModel*>(model)->team.size(); }
+
 void model_destroy(cqil_backend_model* model) { delete reinterpret_cast<CpuModel*>(model); }
 
 cqil_status session_create(cqil_backend_model* model, const cqil_program* program, const cqil_session_options* options,
@@ -66,7 +68,7 @@ void session_destroy(cqil_backend_session* session) { delete reinterpret_cast<Cp
 
 const cqil_backend* cpu_backend() {
   static const cqil_backend table = {
-      CQIL_BACKEND_ABI, "cpu", list_devices, model_create, model_destroy, prepare, executions, session_create, run_forward, session_destroy};
+      CQIL_BACKEND_ABI, "cpu", list_devices, model_create, model_destroy, prepare, executions, threads, session_create, run_forward, session_destroy};
   return &table;
 }
 

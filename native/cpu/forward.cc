@@ -19,20 +19,15 @@ int64_t nanoseconds() {
   return std::chrono::duration_cast<std::chrono::nanoseconds>(std::chrono::steady_clock::now().time_since_epoch()).count();
 }
 
-// Where one member notes when it computed what, if that is wanted.
-struct Spans {
-  cqil_span* next;  // null: not wanted
-  int64_t began;    // nanoseconds() when the call began
-};
-
 // One member's way through the program.
 class Walk {
  public:
-  Walk(const Pass& pass, int member, Spans spans)
+  Walk(const Pass& pass, int members, int member, int64_t began, cqil_span* spans)
       : pass_(pass),
+        began_(began),
         spans_(spans),
         session_(pass.session),
-        team_size_(session_.model.team.size()),
+        team_size_(members),
         member_(member),
         all_{member, team_size_, &session_.all, &session_.scratch[static_cast<size_t>(member)]},
         one_{0, 1, nullptr, all_.scratch} {}
@@ -43,7 +38,9 @@ class Walk {
   void run() {
     const size_t n = session_.phases.size();
     for (size_t i = 0; i < n && !stops_at(i);) {
-      const size_t end = alone_until(i);
+      const bool left = session_.alone_from.load(std::memory_order_relaxed) <= i;
+      if (left && member_ != 0) return;
+      const size_t end = left ? n : alone_until(i);
       if (end == i) {
         i = step(all_, i);
         continue;
@@ -70,9 +67,12 @@ class Walk {
       return after(i);
     }
     if (phase.kind == CQIL_EMBED) timed(i, kAllLanes, [&] { pass_.embed(crew); });
-    else if (in_lanes(phase)) stage_in_lanes(i, phase);
+    else if (in_lanes(phase) && &crew == &all_) stage_in_lanes(i, phase);
     else stage_wide(crew, i, phase);
-    if (crew.member == 0 && cqil_cancelled(&pass_.request)) session_.stop_at = after(i);
+    if (crew.member == 0) {
+      if (cqil_cancelled(&pass_.request)) session_.stop_at = after(i);
+      if (crew.size > 1 && pass_.request.patience_ns > 0 && nanoseconds() - began_ > pass_.request.patience_ns) session_.alone_from = after(i);
+    }
     crew.wait();
     return after(i);
   }
@@ -163,10 +163,10 @@ class Walk {
   // Does this member's part of a phase; the clock is read only where a timeline is wanted.
   template <class Work>
   void timed(size_t phase, int lane, Work work) {
-    if (!spans_.next) return work();
+    if (!spans_) return work();
     const int64_t begin = nanoseconds();
     work();
-    *spans_.next++ = {static_cast<int32_t>(phase), member_, lane, begin - spans_.began, nanoseconds() - spans_.began};
+    *spans_++ = {static_cast<int32_t>(phase), member_, lane, begin - began_, nanoseconds() - began_};
   }
 
   Claim* claimed(size_t phase, int lane) const {
@@ -175,9 +175,10 @@ class Walk {
   }
 
   const Pass& pass_;
-  Spans spans_;
+  const int64_t began_;  // nanoseconds() when the call did
+  cqil_span* spans_;     // where this member notes next when it computed what; null: not wanted
   CpuSession& session_;
-  const int team_size_;
+  const int team_size_;  // members of this forward
   const int member_;
   const Crew all_, one_;  // everybody, and this member by itself
 };
@@ -185,16 +186,16 @@ class Walk {
 }  // namespace
 
 cqil_status forward(CpuSession& session, const cqil_forward& request) {
-  const int64_t began = request.spans ? nanoseconds() : 0;
+  const int64_t began = nanoseconds();
   const Pass pass(session, request);
-  const size_t counters = session.phases.size() * static_cast<size_t>(session.program.max_lanes * session.model.team.size());
-  for (size_t i = 0; i < counters; i++) session.claimed[i].taken.store(0, std::memory_order_relaxed);
-  session.stop_at = CpuSession::kNever;
-  const int spans_each = request.n_spans / session.model.team.size();
-  auto walk = [&](int member) { return Walk(pass, member, {request.spans ? request.spans + member * spans_each : nullptr, began}); };
+  Team& team = session.model.team;
+  const int members = request.threads > 0 ? std::min(request.threads, team.size()) : team.size();
+  session.share_among(members);
+  session.stop_at = session.alone_from = CpuSession::kNever;
+  const int spans_each = request.n_spans / team.size();
+  auto walk = [&](int member) { return Walk(pass, members, member, began, request.spans ? request.spans + member * spans_each : nullptr); };
   // Nobody is woken who has nothing to do.
-  if (walk(0).all_alone()) walk(0).run();
-  else session.model.team.run([&](int member) { walk(member).run(); });
+  team.run(walk(0).all_alone() ? 1 : members, [&](int member) { walk(member).run(); });
   return session.stop_at == CpuSession::kNever ? CQIL_OK : CQIL_ABORTED;
 }
 

@@ -67,8 +67,16 @@ CpuSession::CpuSession(CpuModel& model, const cqil_program& compiled, const cqil
   const int most_crews = std::min(program.max_lanes, model.team.size());
   for (int n = 2; n <= most_crews; n++) {
     crews.emplace_back();
-    for (int c = 0; c < n; c++) crews.back().push_back(std::make_unique<Barrier>((model.team.size() - c + n - 1) / n));
+    for (int c = 0; c < n; c++) crews.back().push_back(std::make_unique<Barrier>(1));
   }
+}
+
+void CpuSession::share_among(int members) {
+  all.set_count(members);
+  for (int n = 2; n - 2 < static_cast<int>(crews.size()); n++)
+    for (int c = 0; c < n; c++) crews[static_cast<size_t>(n - 2)][static_cast<size_t>(c)]->set_count((members - c + n - 1) / n);
+  const size_t counters = phases.size() * static_cast<size_t>(program.max_lanes * members);
+  for (size_t i = 0; i < counters; i++) claimed[i].taken.store(0, std::memory_order_relaxed);
 }
 
 }  // namespace cqil

@@ -66,6 +66,8 @@ struct CpuSession {
   static constexpr size_t kNever = SIZE_MAX;
 
   CpuSession(CpuModel& model, const cqil_program& program, const cqil_session_options& options);
+  // So many members compute the next forward: where they meet, and what they have taken of the work, begins anew.
+  void share_among(int members);
 
   CpuModel& model;
   std::vector<cqil_phase> phases;
@@ -94,10 +96,12 @@ struct CpuSession {
 
   std::vector<Scratch> scratch;                 // [threads]
   std::unique_ptr<Claim[]> claimed;  // [n_phases, lanes, threads]
-  Barrier all;                                  // the whole team
-  // crews[n - 2][c]: the members of crew c when the team is split in n.
+  Barrier all;                                  // all members of a forward
+  // crews[n - 2][c]: the members of crew c when they are split in n.
   std::vector<std::vector<std::unique_ptr<Barrier>>> crews;
-  std::atomic<size_t> stop_at{kNever};  // the phase before which the request was found to be cancelled
+  // Phases, or kNever; see Walk::stops_at.
+  std::atomic<size_t> stop_at{kNever};     // before this the request was found to be cancelled
+  std::atomic<size_t> alone_from{kNever};  // from here on member 0 computes what is left, as the others keep it waiting
 };
 
 }  // namespace cqil

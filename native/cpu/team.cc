@@ -1,5 +1,6 @@
 #include "team.h"
 
+#include <algorithm>
 #include <chrono>
 #include <system_error>
 
@@ -18,23 +19,34 @@ void pause() {
 #endif
 }
 
+using Clock = std::chrono::steady_clock;
+using Microseconds = std::chrono::microseconds;
+
+// Until when this thread does not yield: another process is on its core, and would keep it for a scheduler's slice, milliseconds. A parked
+// thread that is woken comes back sooner.
+thread_local Clock::time_point shares_core_until;
+
 // Waits until ready() by spinning for about ten microseconds, then by yielding for about a hundred, which covers the
 // usual imbalance of a phase; false when it is time to park.
 template <class Ready>
 bool wait_briefly(Ready ready) {
-  using Clock = std::chrono::steady_clock;
   for (int i = 0; i < 200; i++) {
     if (ready()) return true;
     pause();
   }
-  const Clock::time_point give_up = Clock::now() + std::chrono::microseconds(100);
+  Clock::time_point now = Clock::now();
+  const Clock::time_point give_up = now + Microseconds(100);
+  if (now < shares_core_until) return ready();
   do {
     for (int i = 0; i < 4; i++) {
       if (ready()) return true;
       pause();
     }
     std::this_thread::yield();
-  } while (Clock::now() < give_up);
+    const Clock::time_point before = now;
+    now = Clock::now();
+    if (now - before > Microseconds(50)) shares_core_until = now + Microseconds(20000);
+  } while (now < give_up);
   return ready();
 }
 
@@ -62,31 +74,41 @@ void Barrier::wait() {
 
 Team::Team(int threads) {
   workers_.reserve(static_cast<size_t>(threads > 1 ? threads - 1 : 0));
-  try {
-    for (int member = 1; member < threads; member++) workers_.emplace_back([this, member] { serve(member); });
-  } catch (const std::system_error&) {
-    // The system has no more threads to give; the team works with those it got.
+  for (int member = 1; member < threads; member++) {
+    auto worker = std::make_unique<Worker>();
+    try {
+      worker->thread = std::thread([this, member, own = worker.get()] { serve(*own, member); });
+    } catch (const std::system_error&) {
+      return;  // The system has no more threads to give; the team works with those it got.
+    }
+    workers_.push_back(std::move(worker));
   }
 }
 
 Team::~Team() {
-  {
-    std::lock_guard<std::mutex> lock(mutex_);
-    stop_ = true;
+  stop_ = true;
+  for (const auto& worker : workers_) {
+    {
+      std::lock_guard<std::mutex> lock(worker->mutex);
+    }
+    worker->started.notify_one();
+    worker->thread.join();
   }
-  started_.notify_all();
-  for (std::thread& worker : workers_) worker.join();
 }
 
-void Team::run(const std::function<void(int)>& work) {
-  if (workers_.empty()) return work(0);
-  {
-    std::lock_guard<std::mutex> lock(mutex_);
-    work_ = &work;
-    running_.store(static_cast<int>(workers_.size()), std::memory_order_relaxed);
-    run_.fetch_add(1, std::memory_order_release);
+void Team::run(int members, const std::function<void(int)>& work) {
+  const int others = std::min(members, size()) - 1;
+  if (others <= 0) return work(0);
+  work_ = &work;
+  running_.store(others, std::memory_order_relaxed);
+  for (int i = 0; i < others; i++) {
+    Worker& worker = *workers_[static_cast<size_t>(i)];
+    {
+      std::lock_guard<std::mutex> lock(worker.mutex);
+      worker.run.fetch_add(1, std::memory_order_release);
+    }
+    worker.started.notify_one();
   }
-  started_.notify_all();
   work(0);
   auto done = [this] { return running_.load(std::memory_order_acquire) == 0; };
   if (wait_briefly(done)) return;
@@ -94,19 +116,19 @@ void Team::run(const std::function<void(int)>& work) {
   finished_.wait(lock, done);
 }
 
-uint32_t Team::wait_for_run(uint32_t seen) {
-  auto started = [&] { return run_.load(std::memory_order_acquire) != seen || stop_.load(std::memory_order_relaxed); };
+uint32_t Team::wait_for_run(Worker& worker, uint32_t seen) {
+  auto started = [&] { return worker.run.load(std::memory_order_acquire) != seen || stop_.load(std::memory_order_relaxed); };
   if (!wait_briefly(started)) {
-    std::unique_lock<std::mutex> lock(mutex_);
-    started_.wait(lock, started);
+    std::unique_lock<std::mutex> lock(worker.mutex);
+    worker.started.wait(lock, started);
   }
-  return run_.load(std::memory_order_acquire);
+  return worker.run.load(std::memory_order_acquire);
 }
 
-void Team::serve(int member) {
+void Team::serve(Worker& worker, int member) {
   uint32_t seen = 0;
   for (;;) {
-    const uint32_t now = wait_for_run(seen);
+    const uint32_t now = wait_for_run(worker, seen);
     if (now == seen) return;  // woken to stop
     seen = now;
     (*work_)(member);

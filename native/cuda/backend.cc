@@ -107,6 +107,8 @@ void destroy(T* object, int ordinal) {
   delete object;
 }
 
+int32_t threads(const cqil_backend_model*) { return 0; }
+
 void model_destroy(cqil_backend_model* model) { destroy(&model_of(model), model_of(model).device.ordinal); }
 
 cqil_status session_create(cqil_backend_model* model, const cqil_program* program, const cqil_session_options* options,
@@ -129,6 +131,6 @@ void session_destroy(cqil_backend_session* session) { destroy(&session_of(sessio
 extern "C" CQIL_EXPORT const cqil_backend* cqil_backend_entry() {
   using namespace cqil::cuda;
   static const cqil_backend table = {CQIL_BACKEND_ABI, "cuda",         list_devices,   model_create, model_destroy,
-                                     nullptr,          executions, session_create, run_forward,  session_destroy};
+                                     nullptr,          executions, threads,        session_create, run_forward,  session_destroy};
   return &table;
 }

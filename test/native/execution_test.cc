@@ -1,7 +1,4 @@
-// How often threads meet on their way through a token, which the latency model in lib/latency/work.ts counts too, and how
-// the faster execution of a plan is found.
-#include "core/execution_tuner.h"
-
+// How often threads meet on their way through a token, which the latency model in lib/latency/work.ts counts too.
 #include "check.h"
 #include "cpu/session.h"
 #include "small_model.h"
@@ -25,18 +22,19 @@ class OneSession {
   ~OneSession() { model_->backend().session_destroy(session_); }
 
   const CpuSession& cpu() const { return *reinterpret_cast<CpuSession*>(session_); }
-  // Fills the logits, unless the call is cancelled.
-  cqil_status decode(int32_t position, cqil_execution execution, int32_t (*cancelled)(const void*) = nullptr, const void* cancel_flag = nullptr) {
-    const int32_t id = 3;
+  cqil_status decode(int32_t position, cqil_execution execution) {
     cqil_forward call = {};
+    call.execution = execution;
+    return decode(position, call);
+  }
+  // Fills the logits, unless the call is cancelled.
+  cqil_status decode(int32_t position, cqil_forward call) {
+    const int32_t id = 3;
     call.ids = &id;
     call.n_ids = 1;
     call.position = position;
-    call.execution = execution;
     call.output = CQIL_OUTPUT_LOGITS;
     call.result = logits.data();
-    call.cancelled = cancelled;
-    call.cancel_flag = cancel_flag;
     cqil_error error = {};
     return model_->backend().forward(session_, &call, &error);
   }
@@ -129,7 +127,11 @@ void test_cancelled() {
         for (int until = questions; until >= 0; until--) {
           Patience patience;
           patience.until = until;
-          const cqil_status status = session.decode(0, execution, Patience::ended, &patience);
+          cqil_forward call = {};
+          call.execution = execution;
+          call.cancelled = Patience::ended;
+          call.cancel_flag = &patience;
+          const cqil_status status = session.decode(0, call);
           right = right && status == (until < questions ? CQIL_ABORTED : CQIL_OK) && patience.asked == std::min(until + 1, questions);
           if (until < questions) continue;
           if (expected.empty()) expected = session.logits;
@@ -139,26 +141,31 @@ void test_cancelled() {
     }
 }
 
-void test_tuner() {
-  ExecutionTuner tuner({CQIL_WIDE, CQIL_LANES});
-  CHECK(!tuner.settled(), "nothing is settled before it is measured");
-  // The first of each is slow, and then lanes are faster.
-  for (int i = 0; i < 14; i++) tuner.record(i < 2 ? 9 : tuner.next() == CQIL_LANES ? 1 : 2);
-  CHECK(tuner.settled() == CQIL_LANES && tuner.next() == CQIL_LANES, "the fastest is taken");
-  tuner.settle(CQIL_WIDE);
-  CHECK(tuner.settled() == CQIL_LANES, "what was measured stays");
-
-  ExecutionTuner known({CQIL_WIDE, CQIL_LANES});
-  known.settle(CQIL_PERSISTENT);
-  CHECK(!known.settled(), "what is no candidate is ignored");
-  known.settle(CQIL_LANES);
-  CHECK(known.settled() == CQIL_LANES && known.next() == CQIL_LANES, "what is known is taken without measuring");
-  for (int i = 0; i < 20; i++) known.record(known.next() == CQIL_LANES ? 2 : 1);
-  CHECK(known.next() == CQIL_LANES, "and not measured any more");
-
-  ExecutionTuner only({CQIL_WIDE});
-  for (int i = 0; i < 20; i++) only.record(1);
-  CHECK(only.next() == CQIL_WIDE && !only.settled(), "a single candidate is nothing to settle");
+// Fewer threads than the model has, and one that goes on alone because its patience is lost at once, compute the same bits.
+void test_fewer_threads() {
+  Plan mixed;
+  mixed.groups = {{1, 3}, {4, 2}};
+  for (mixed.bypass = 0; mixed.bypass < 2; mixed.bypass++)
+    for (int64_t alone_bytes : {0, 200000}) {
+      OneSession one(mixed, 1, alone_bytes), many(mixed, 4, alone_bytes);
+      for (int32_t position = 0; position < 3; position++) {
+        CHECK(one.decode(position, CQIL_WIDE) == CQIL_OK, "one thread");
+        for (cqil_execution execution : {CQIL_WIDE, CQIL_LANES})
+          for (int32_t threads = 0; threads <= 5; threads++)
+            for (int64_t patience : {0, 1}) {
+              cqil_forward call = {};
+              call.execution = execution;
+              call.threads = threads;
+              call.patience_ns = patience;
+              const uint32_t met = many.cpu().all.rounds();
+              const cqil_status status = many.decode(position, call);
+              CHECK(status == CQIL_OK && check::same_bits(many.logits, one.logits),
+                          std::to_string(threads) + " of 4 threads, " + (patience ? "impatient" : "patient") + (execution == CQIL_WIDE ? ", wide" : ", lanes"));
+              if (threads == 1) CHECK(many.cpu().all.rounds() == met, "one thread meets nobody");
+              if (threads != 1 && patience && alone_bytes == 0) CHECK(many.cpu().all.rounds() == met + 1, "threads part after the embedding");
+            }
+      }
+    }
 }
 
 }  // namespace
@@ -166,6 +173,6 @@ void test_tuner() {
 int main() {
   test_meetings();
   test_cancelled();
-  test_tuner();
+  test_fewer_threads();
   return check::report("execution");
 }

@@ -1,0 +1,149 @@
+// Decoding with every core free, and with one of them taken by another process: npm run build && node bench/contention.mjs [--rounds 7] [--models shipped,Q4_0,F16] [--name NAME]
+//
+// Every plan and number of threads decodes as a generation at temperature 0 does, in turn, half a second each; every other time a process of this
+// script's own keeps one core busy. What counts is tokens per second of the whole slice, without its first 100 ms. Bounds: with all cores free a plan
+// takes at most 1.02 times what the sequential model takes with as many threads; with one core taken every row is at least 0.9 times as fast as the
+// same plan with one thread then. Then a core is taken and given back in the middle of a generation, to see how soon the engine follows.
+// Writes bench/results/NAME.json and .md, and ends with code 1 where a bound is missed.
+import { spawn } from 'node:child_process';
+import { writeFileSync } from 'node:fs';
+import path from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { fileURLToPath } from 'node:url';
+import { parseArgs } from 'node:util';
+import { quantile } from '../dist/eval/statistics.js';
+import { loadModel } from '../dist/index.js';
+import { loadSyntheticModel } from '../dist/load.js';
+import { describeMachine } from '../dist/machine.js';
+import { resolvePlan } from '../dist/plan.js';
+import { describeRun, runLine } from '../tools/run_info.mjs';
+import { spread } from './spread.mjs';
+
+const MODELS = {
+  shipped: { title: 'the model that ships', load: (threads) => loadModel(undefined, { threads }), plans: ['sequential', 'P2-S6-E18', 'P4-S2-E22'] },
+  Q4_0: { title: 'smollm2-135m, Q4_0', load: (threads) => loadSyntheticModel('smollm2-135m', { dtype: 'Q4_0', threads }), plans: ['sequential', 'P2-S4-E28', 'P4-S4-E28'] },
+  F16: { title: 'smollm2-135m, F16', load: (threads) => loadSyntheticModel('smollm2-135m', { dtype: 'F16', threads }), plans: ['sequential', 'P2-S4-E28', 'P4-S4-E28'] },
+};
+const PROMPT = 64, CONTEXT = 512;
+const SLICE_MS = 500, UNCOUNTED_MS = 100;
+const FREE_BOUND = 1.02, BUSY_BOUND = 0.9;
+
+const { values } = parseArgs({
+  options: { rounds: { type: 'string', default: '7' }, models: { type: 'string', default: Object.keys(MODELS).join(',') }, name: { type: 'string', default: 'contention' } },
+});
+const run = describeRun('node bench/contention.mjs', process.argv.slice(2));
+const cores = describeMachine().cores;
+const busy = spawn(process.execPath, ['-e', 'for (;;);'], { stdio: 'ignore' });
+process.on('exit', () => busy.kill('SIGKILL'));
+const take = (on) => busy.kill(on ? 'SIGCONT' : 'SIGSTOP');
+take(false);
+
+const results = [];
+for (const key of values.models.split(',')) results.push({ model: MODELS[key].title, ...(await measure(MODELS[key])) });
+const rows = results.flatMap(({ model, rows }) => rows.map((row) => ({ model, ...row })));
+const missed = rows.filter(({ free, busy: taken }) => free.ratio > FREE_BOUND || taken.ratio < BUSY_BOUND);
+const lines = [
+  runLine(run),
+  '',
+  `Tokens per second, median (least–greatest) of ${values.rounds} slices in turn. Free: time per token against the sequential plan's with as many threads, slice by slice, median; bound ${FREE_BOUND}.`,
+  `One of ${cores} cores taken: speed against the same plan's with one thread then, slice by slice, median; bound ${BUSY_BOUND}.`,
+  '',
+  '| model | plan | threads | free, tokens/s | time, of sequential | one core taken, tokens/s | speed, of one thread |',
+  '| --- | --- | ---: | ---: | ---: | ---: | ---: |',
+  ...rows.map(({ model, plan, threads, free, busy: taken }) =>
+    `| ${model} | ${plan} | ${threads} | ${spread(free.rates, 0)} | ${mark(free.ratio, free.ratio > FREE_BOUND)} | ${spread(taken.rates, 0)} | ${mark(taken.ratio, taken.ratio < BUSY_BOUND)} |`),
+  '',
+  'How soon the engine follows, in the middle of a generation, milliseconds, median (least–greatest): until a window of 50 ms is again as fast as the bound asks, after a core is taken; until it',
+  'is within 10 % of the speed with all cores, after the core is given back.',
+  '',
+  '| model | plan | threads | taken | given back |',
+  '| --- | --- | ---: | ---: | ---: |',
+  ...results.flatMap(({ model, following }) => following.map(({ plan, threads, left, back }) => `| ${model} | ${plan} | ${threads} | ${spread(left, 0)} | ${spread(back, 0)} |`)),
+  '',
+];
+const file = path.join(path.dirname(fileURLToPath(import.meta.url)), 'results', values.name);
+writeFileSync(`${file}.json`, `${JSON.stringify({ ...run, rounds: Number(values.rounds), results }, null, 1)}\n`);
+writeFileSync(`${file}.md`, lines.join('\n'));
+console.log(lines.join('\n'));
+console.log(missed.length === 0 ? 'Every row is within its bounds.' : `${missed.length} of ${rows.length} rows miss a bound.`);
+process.exit(missed.length === 0 ? 0 : 1);
+
+function mark(ratio, wrong) {
+  return `${ratio.toFixed(2)}${wrong ? ' (missed)' : ''}`;
+}
+
+async function measure({ load, plans }) {
+  const contenders = [];
+  const models = [];
+  for (let threads = 1; threads <= cores; threads = threads < cores ? Math.min(2 * threads, cores) : threads + 1) {
+    const model = await load(threads);
+    models.push(model);
+    for (const plan of plans) contenders.push({ plan, threads, session: model.createSession({ plan: resolvePlan(plan, model.config.nLayers), contextLength: CONTEXT }), free: [], busy: [] });
+  }
+  // Until each has tried what it can do.
+  for (const { session } of contenders) await decode(session, SLICE_MS);
+  for (let round = 0; round < Number(values.rounds); round++)
+    for (const state of ['free', 'busy']) {
+      take(state === 'busy');
+      await sleep(UNCOUNTED_MS);
+      for (const contender of contenders) contender[state].push(rate(await decode(contender.session, SLICE_MS), UNCOUNTED_MS));
+    }
+  take(false);
+  const find = (plan, threads) => contenders.find((other) => other.plan === plan && other.threads === threads);
+  const ratio = (a, b) => quantile(a.map((value, i) => value / b[i]), 0.5);
+  const rows = contenders.map(({ plan, threads, free, busy: taken }) => ({
+    plan,
+    threads,
+    free: { rates: free, ratio: ratio(find('sequential', threads).free, free) },
+    busy: { rates: taken, ratio: ratio(taken, find(plan, 1).busy) },
+  }));
+  const following = [];
+  for (const { plan, threads, session } of contenders.filter((one) => one.threads === cores)) {
+    const left = [], back = [];
+    for (let round = 0; round < Number(values.rounds); round++) {
+      const alone = quantile(find(plan, 1).busy, 0.5), all = quantile(find(plan, threads).free, 0.5);
+      const began = performance.now();
+      const [taken, given, end] = [500, 1200, 3500];
+      const timers = [setTimeout(() => take(true), taken), setTimeout(() => take(false), given)];
+      const times = (await decode(session, end)).map((time) => time - began);
+      timers.forEach(clearTimeout);
+      left.push(until(times, taken, given, BUSY_BOUND * alone));
+      back.push(until(times, given, end, 0.9 * all));
+    }
+    following.push({ plan, threads, left, back });
+  }
+  for (const model of models) await model.dispose();
+  return { rows, following };
+}
+
+/** When each token came, in milliseconds of `performance.now()`. */
+async function decode(session, milliseconds) {
+  const times = [];
+  const began = performance.now();
+  const begin = async () => {
+    session.truncate(0);
+    return session.shortlist(new Int32Array(PROMPT).fill(1), 1, { ahead: true });
+  };
+  let list = await begin();
+  while (performance.now() - began < milliseconds) {
+    list = session.position === CONTEXT ? await begin() : await session.shortlist([list.ids[0]], 1, { ahead: session.position + 1 < CONTEXT });
+    times.push(performance.now());
+  }
+  return times;
+}
+
+function rate(times, skip) {
+  const from = times[0] + skip;
+  const counted = times.filter((time) => time > from);
+  return (1000 * (counted.length - 1)) / (counted.at(-1) - counted[0]);
+}
+
+/** Milliseconds from `from` to the begin of the first window in which tokens come at `wanted` a second; what is left if there is none. */
+function until(times, from, end, wanted) {
+  const WINDOW = 50;
+  for (let start = from; start + WINDOW <= end; start += 5) {
+    const count = times.filter((time) => time > start && time <= start + WINDOW).length;
+    if ((1000 * (count + 1)) / WINDOW >= wanted) return start - from;
+  }
+  return end - from;
+}
