@@ -11,11 +11,11 @@ export interface LoadOptions {
   plan?: PlanInput;
   /** `cuda` rejects with the reason where it cannot be used. Default `auto`: CUDA where it can be used and takes the model, else the CPU. */
   backend?: 'auto' | 'cpu' | 'cuda';
-  /** How the layers of a group are computed; changes the time only. Default `auto`. */
+  /** How the layers of a group are computed; changes the time only. Default `auto`: what is fastest while tokens come, by all threads or fewer. */
   execution?: Execution | 'devices';
   /** Index of the CUDA device; this version computes on one. Default [0]. */
   devices?: readonly number[];
-  /** Threads of the CPU backend; layers of which a token reads under 512 KB it computes with one of them. Default: one per physical core, or 1 for weights under 4 MB. */
+  /** Threads of the CPU backend, at most; layers of which a token reads under 512 KB it computes with one of them. Default: one per physical core, or 1 for weights under 4 MB. */
   threads?: number;
   /** Positions of sessions that do not say, and the most a generation takes. Default: the model's own, up to 4096 for sessions. */
   contextLength?: number;

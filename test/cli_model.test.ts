@@ -210,11 +210,19 @@ describe('bench', () => {
 });
 
 describe('demo', () => {
-  it('compares two plans on one prompt', async () => {
-    const { prompt, rows } = await document<{ prompt: string; rows: Array<{ plan: string; text: string; phases: number; msPerToken: number }> }>(['demo']);
+  it('compares two plans: quality on the shipped model, speed on a deep shape', async () => {
+    type Spread = { min: number; median: number; max: number };
+    type Demo = { prompt: string; quality: Array<{ plan: string; text: string; phases: number; perplexity: { all: number; min: number; max: number } }>; speed: { rows: Array<{ plan: string; phases: number; msPerToken: Spread; change: Spread }>; rounds: number; certain: boolean; busy: boolean } };
+    const { prompt, quality, speed } = await document<Demo>(['demo', '--seconds', '0.1']);
     expect(prompt).toBe(PROMPT);
-    expect(rows.map(({ plan, phases }) => [plan, phases])).toEqual([['sequential', 120], ['P2-D0-S6-E18', 90]]);
-    expect(rows[0]!.text).not.toBe(rows[1]!.text);
+    expect(quality.map(({ plan, phases }) => [plan, phases])).toEqual([['sequential', 120], ['P2-D0-S6-E18', 90]]);
+    expect(quality[0]!.text).not.toBe(quality[1]!.text);
+    for (const { perplexity: { all, min, max } } of quality) expect(min < all && all < max).toBe(true);
+    expect(speed.rows.map(({ plan, phases }) => [plan, phases])).toEqual([['sequential', 150], ['P2-D0-S7-E23', 110]]);
+    expect(speed.rounds).toBe(8);
+    expect([speed.certain, speed.busy].map((value) => typeof value)).toEqual(['boolean', 'boolean']);
+    for (const { msPerToken } of speed.rows) expect(0 < msPerToken.min && msPerToken.min <= msPerToken.median && msPerToken.median <= msPerToken.max).toBe(true);
+    expect(speed.rows[0]!.change).toEqual({ min: 0, median: 0, max: 0 });
   });
 });
 

@@ -3,6 +3,7 @@ import { randomWithAdapter } from '../adapted_weights.js';
 import type { Checkpoint } from '../checkpoint/types.js';
 import { CqilError } from '../errors.js';
 import { kvBytesPerPosition } from '../kv_cache.js';
+import { BUSY_WHILE_MEASURED } from '../latency/busy.js';
 import { barriersPerToken, modelBytes } from '../latency/work.js';
 import { aloneBytes, describeMachine, measureBandwidth } from '../machine.js';
 import type { Model } from '../model.js';
@@ -17,7 +18,7 @@ import { planForJson } from './plan_value.js';
 import { Progress } from './progress.js';
 import { formatBytes, formatTable } from './table.js';
 import { addSyntheticOptions, openTimedCheckpoint, openTimedModel, type TimedModelOptions } from './timed_model.js';
-import { timeContenders, type Contender, type Timing, type Workload } from './timing.js';
+import { timeWatched, type Contender, type Timing, type Workload } from './timing.js';
 
 interface Options extends TimedModelOptions, PlanOptions, Workload {
   plan?: string[];
@@ -54,13 +55,14 @@ async function bench(path: string | undefined, options: Options, io: Io): Promis
   await using model = await openTimedModel(path, options, io);
   const progress = new Progress(io, options.json);
   let timings: Timing[];
+  let busy: boolean;
   let measuredGBs: number;
   try {
     measuredGBs = await measureBandwidth(model.threads, BANDWIDTH_BYTES);
-    timings = await timeContenders(model, contenders, options, {
+    ({ timings, busy } = await timeWatched(model, contenders, options, {
       signal: io.signal,
       onProgress: (done, total) => progress.update('timing', done, total),
-    });
+    }));
   } finally {
     progress.stop();
   }
@@ -74,7 +76,7 @@ async function bench(path: string | undefined, options: Options, io: Io): Promis
     return { plan, execution, settledExecution: settled?.execution ?? null, threads: settled?.threads ?? null, phases: program.layerPhases, barriersPerToken: barriersOf(model, checkpoint, program, settled), ...timing, bytesPerToken, bandwidthGBs, fractionOfMeasuredBandwidth: bandwidthGBs / measuredGBs };
   });
   const { cpu, cores, isa, memoryBytes } = describeMachine();
-  const machine = { cpu, cores, isa, memoryBytes, node: process.versions.node, backend: model.backend, threads: model.threads, kvCache: model.kvCache, activations: model.activations, measuredBandwidthGBs: measuredGBs };
+  const machine = { cpu, cores, isa, memoryBytes, node: process.versions.node, backend: model.backend, threads: model.threads, kvCache: model.kvCache, activations: model.activations, measuredBandwidthGBs: measuredGBs, busy };
   if (options.json) {
     printJson(io, { rows: rows.map((row) => ({ ...row, plan: planForJson(row.plan) })), workload: workloadOf(options), machine });
     return;
@@ -86,6 +88,7 @@ async function bench(path: string | undefined, options: Options, io: Io): Promis
   });
   io.out(formatTable(['plan', 'execution', 'phases', 'barriers', 'ms/token', 'min', 'max', 'prefill/s', 'GB/s', 'of bandwidth'], cells));
   io.out(`\n${formatBytes(bytesPerToken)} read per token; ${options.promptTokens} + ${options.tokens} tokens, ${options.repeat} rounds; KV cache ${machine.kvCache}, activations ${machine.activations}; ${machine.threads} ${machine.threads === 1 ? 'thread' : 'threads'} (${isa}) on ${cpu}, reading ${measuredGBs.toFixed(1)} GB/s at best\n`);
+  if (busy) io.out(`${BUSY_WHILE_MEASURED}\n`);
 }
 
 /** How tokens were computed last; undefined until `auto` has tried what there is. */

@@ -8,7 +8,8 @@ import { shippedModelPath } from '../load.js';
 import type { Model } from '../model.js';
 import { formatPlan, resolvePlan, type Plan } from '../plan.js';
 import { chromeTrace } from '../report/chrome_trace.js';
-import { caution, headline } from '../report/headline.js';
+import { BUSY_WHILE_MEASURED } from '../latency/busy.js';
+import { headline } from '../report/headline.js';
 import { reportPage } from '../report/page.js';
 import { planName } from '../report/plan_name.js';
 import type { ReportData, SearchedFront } from '../report/report_data.js';
@@ -111,8 +112,7 @@ async function report(modelPath: string | undefined, options: Options, command: 
   await writeFiles([{ file: output, text: reportPage(data) }, ...(trace === undefined ? [] : [{ file: trace, text: `${JSON.stringify(chromeTrace(data.traces))}\n` }])], force);
   if (json) printJson(io, { output, trace: trace ?? null, headline: headline(data.rows), ...forJson(data) });
   else io.out(`${headline(data.rows)}\n`);
-  const noise = caution(data.rows);
-  if (noise !== undefined) io.err(`${noise}\n`);
+  if (data.timing.busy) io.err(`${BUSY_WHILE_MEASURED}\n`);
   io.err(`wrote ${[output, ...(trace === undefined ? [] : [trace])].join(' and ')}\n`);
 }
 

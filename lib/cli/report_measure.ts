@@ -10,7 +10,7 @@ import { planName } from '../report/plan_name.js';
 import type { PlanRow, ReportData, Speed, Spread, TracedToken } from '../report/report_data.js';
 import type { Session } from '../session.js';
 import type { Timeline } from '../timeline.js';
-import { timeContenders } from './timing.js';
+import { timeContenders, timeWatched } from './timing.js';
 
 export interface MeasureReportOptions {
   /** Sequential first. */
@@ -69,7 +69,7 @@ async function timePlans(model: Model, plans: readonly Plan[], { budget, executi
   const tokenMs = first.reduce((sum, { msPerToken }) => sum + msPerToken.median, 0);
   const tokens = clamp(Math.floor(((budget * 1000) / LEAST_ROUNDS - promptMs) / tokenMs), LEAST_TOKENS, MOST_TOKENS);
   const rounds = clamp(Math.floor((budget * 1000) / (promptMs + tokens * tokenMs)), LEAST_ROUNDS, MOST_ROUNDS);
-  const timings = await timeContenders(model, contenders, { promptTokens: PROMPT_TOKENS, tokens, repeat: rounds }, { signal, onProgress: (done, total) => onProgress('timing', done, total) });
+  const { timings, busy } = await timeWatched(model, contenders, { promptTokens: PROMPT_TOKENS, tokens, repeat: rounds }, { signal, onProgress: (done, total) => onProgress('timing', done, total) });
   const baseline = timings[0]!.roundMsPerToken;
   const byPlan = new Map(contenders.map(({ plan }, i): [string, Speed] => {
     const own = timings[i]!.roundMsPerToken;
@@ -79,7 +79,7 @@ async function timePlans(model: Model, plans: readonly Plan[], { budget, executi
       change: spreadOf(changes),
     }];
   }));
-  return { speeds: plans.map((plan) => byPlan.get(formatPlan(plan))!), timing: { rounds, promptTokens: PROMPT_TOKENS, tokens } };
+  return { speeds: plans.map((plan) => byPlan.get(formatPlan(plan))!), timing: { rounds, promptTokens: PROMPT_TOKENS, tokens, busy } };
 }
 
 function clamp(value: number, least: number, most: number): number {

@@ -1,4 +1,5 @@
 import { quantile } from '../eval/statistics.js';
+import { watchBusy } from '../latency/busy.js';
 import type { Model } from '../model.js';
 import type { Execution } from '../native.js';
 import type { Plan } from '../plan.js';
@@ -72,6 +73,17 @@ export async function timeContenders(
       prefillTokensPerSecond: (promptTokens / quantile(prefillMs, 0.5)) * 1000,
     };
   });
+}
+
+/** The same, and whether the machine was busy with something else meanwhile. */
+export async function timeWatched(...args: Parameters<typeof timeContenders>): Promise<{ timings: Timing[]; busy: boolean }> {
+  const { result: timings, busy } = await watchBusy(args[0], () => timeContenders(...args), scatter);
+  return { timings, busy };
+}
+
+/** How much the rounds of a contender are above its fastest one, a fraction; the median over contenders. */
+export function scatter(timings: readonly Timing[]): number {
+  return quantile(timings.map(({ roundMsPerToken }) => quantile(roundMsPerToken, 0.5) / Math.min(...roundMsPerToken) - 1), 0.5);
 }
 
 async function elapsed(work: () => Promise<unknown>): Promise<number> {

@@ -24,6 +24,22 @@ export function quantile(values: Iterable<number>, fraction: number): number {
   return below + (sorted[Math.ceil(at)]! - below) * (at - Math.floor(at));
 }
 
+/**
+ * Between which two of the values the median of what they are drawn from lies, with at least this confidence, whatever its distribution: the k-th
+ * least and the k-th greatest, k by the binomial distribution. Infinite where there are too few values to say.
+ */
+export function medianInterval(values: readonly number[], confidence: number): [low: number, high: number] {
+  const sorted = Float64Array.from(values).sort();
+  const n = sorted.length;
+  let [k, outside, probability] = [0, 0, 2 ** -n]; // of exactly k of n values below the median
+  while (2 * (outside + probability) <= 1 - confidence) {
+    outside += probability;
+    k++;
+    probability *= (n - k + 1) / k;
+  }
+  return k === 0 ? [-Infinity, Infinity] : [sorted[k - 1]!, sorted[n - k]!];
+}
+
 /** `count` of the indices 0 … total − 1, ascending, drawn without replacement; the same for the same seed. */
 export function sampleIndices(total: number, count: number, seed: number): number[] {
   const random = mulberry32(seed);

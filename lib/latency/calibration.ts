@@ -5,8 +5,8 @@ import type { Checkpoint, ModelConfig } from '../checkpoint/types.js';
 import type { KvCache } from '../kv_cache.js';
 import { aloneBytes, describeMachine } from '../machine.js';
 import type { Model } from '../model.js';
+import { watchBusy } from './busy.js';
 import { calibrate } from './calibrate.js';
-import { idleProcessors } from './idle_processors.js';
 import { LatencyModel, type Rates } from './latency_model.js';
 import type { Decode, TimingOptions } from './time_decodes.js';
 import { modelBytes, WORK_KINDS, type Placement, type Token } from './work.js';
@@ -24,11 +24,6 @@ export interface Calibration {
 }
 
 const KIND = 'latency';
-/** Undisturbed, typical times are 5 to 40 % above the least. */
-const BUSY_SCATTER = 0.6;
-/** Idle processors there should be for each thread, and how long they are watched. */
-const IDLE_PER_THREAD = 0.8;
-const WATCH_MS = 250;
 const TYPICAL_POSITION = 128;
 
 type ShapedCheckpoint = Pick<Checkpoint, 'config' | 'tensors'>;
@@ -49,10 +44,10 @@ export async function calibration(model: Model, checkpoint: ShapedCheckpoint, op
 /** A new one, whatever is known. Times other decodes in the same turns, see `calibrate`: [others][samples] milliseconds. */
 export async function calibrateAnew(model: Model, checkpoint: ShapedCheckpoint, options: Partial<TimingOptions> = {}, others: readonly Decode[] = []): Promise<Calibration & { others: number[][] }> {
   const { seconds = CALIBRATION_SECONDS, ...rest } = options;
-  const idle = model.backend === 'cuda' ? Infinity : await idleProcessors(WATCH_MS);
-  const { latency, scatter, others: timings } = await calibrate(model, modelBytes(checkpoint, model.kvCache, aloneBytes()), { seconds, ...rest }, others);
+  const bytes = modelBytes(checkpoint, model.kvCache, aloneBytes());
+  const { result, busy } = await watchBusy(model, () => calibrate(model, bytes, { seconds, ...rest }, others), ({ scatter }) => scatter);
+  const { latency, others: timings } = result;
   const measured = new Date().toISOString();
-  const busy = scatter > BUSY_SCATTER || idle < IDLE_PER_THREAD * model.threads;
   if (!busy) await writeCache(KIND, identityOf(checkpoint, model), { rates: latency.rates, measured });
   return { latency, measured, busy, others: timings };
 }

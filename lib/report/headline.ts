@@ -9,16 +9,6 @@ export function speedWords({ low, median, high }: Speed['change']): string {
   return 'cannot be told from the sequential model by its time per token,';
 }
 
-/** From this ratio of the quartiles of a plan's rounds on, the machine did something else as well. */
-const BUSY = 1.2;
-
-/** Says so when the times of a report are not to be relied on. */
-export function caution([sequential]: readonly PlanRow[]): string | undefined {
-  const { low, high } = sequential!.msPerToken;
-  if (high < BUSY * low) return undefined;
-  return `The machine was busy: a quarter of the rounds of the sequential plan took ${decimals(high / low, 1)} times as long as another quarter, so these times say little. Measure again when nothing else runs.`;
-}
-
 /** What a report comes to, in one sentence: of its first plan, or of the sequential model when there is no other. */
 export function headline([sequential, chosen]: readonly PlanRow[]): string {
   if (!chosen) return `The sequential model takes ${quantity(sequential!.msPerToken.median)} ms per token, with a perplexity of ${quantity(sequential!.quality.perplexity)}.`;

@@ -1,6 +1,7 @@
+import { BUSY_WHILE_MEASURED } from '../latency/busy.js';
 import { countStages } from '../plan.js';
 import { decimals, percent, quantity, signedPercent, whole } from './format.js';
-import { caution, explanation, headline } from './headline.js';
+import { explanation, headline } from './headline.js';
 import { heatMapFigure } from './heat_map_figure.js';
 import { layersFigure, layersTable } from './layers_figure.js';
 import { Markup, markup, type Content } from './markup.js';
@@ -14,9 +15,8 @@ import { closeUpFigure, timelineFigure } from './timeline_figure.js';
 
 /** One HTML document that needs nothing else: no network, no script, no font. Well-formed as XML too. */
 export function reportPage(data: ReportData): string {
-  const { model, rows, similarity, traces } = data;
+  const { model, rows, similarity, timing, traces } = data;
   const { plan } = rows[1] ?? rows[0]!;
-  const noise = caution(rows);
   const page = markup`<html lang="en">
 <head>
 <meta charset="utf-8"/>
@@ -32,7 +32,7 @@ ${new Markup(STYLE)}</style>
 <p class="eyebrow"><b>cqil report</b> · ${model.name}</p>
 <h1>${headline(rows)}</h1>
 <p class="lede">${explanation(rows)}</p>
-${noise !== undefined && markup`<p class="lede caution">${noise}</p>`}
+${timing.busy && markup`<p class="lede caution">${BUSY_WHILE_MEASURED}</p>`}
 ${tiles(data)}
 </header>
 <main>

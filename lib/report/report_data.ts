@@ -80,7 +80,7 @@ export interface ReportData {
   similarity: Similarity;
   /** Sequential first, then the plan the report is about, then others. */
   rows: PlanRow[];
-  timing: { rounds: number; promptTokens: number; tokens: number };
+  timing: { rounds: number; promptTokens: number; tokens: number; busy: boolean };
   front: SearchedFront | null;
   /** One token per plan and execution; none on a backend that keeps no times. */
   traces: TracedToken[];

@@ -56,7 +56,7 @@ export function sampleReport(layers = 8): ReportData {
       influence: index.map((i) => 0.05 + i / 1000),
     },
     rows: [sampleRow('sequential', layers, 2, 0, 0), ...(layers < 6 ? [] : [sampleRow('P2-D0-S2-E6', layers, 1.5, 0.03, -0.25), sampleRow('P4-D1-S2-E6', layers, 1.2, 0.2, -0.4)])],
-    timing: { rounds: 9, promptTokens: 16, tokens: 32 },
+    timing: { rounds: 9, promptTokens: 16, tokens: 32, busy: false },
     front: null,
     traces: [{ plan: resolvePlan('sequential', layers), name: 'sequential', timeline: sampleTimeline(layers) }],
     traced: { position: 16, repeats: 21 },

@@ -1,0 +1,69 @@
+import { medianInterval, quantile } from '../eval/statistics.js';
+import { watchBusy } from '../latency/busy.js';
+import type { Model } from '../model.js';
+import type { Plan } from '../plan.js';
+import { scatter, timeContenders, type Timing } from './timing.js';
+
+/** The median of a number of rounds, and the least and the greatest of them. */
+export interface Spread {
+  min: number;
+  median: number;
+  max: number;
+}
+
+export interface PlanSpeed {
+  plan: Plan;
+  phases: number;
+  msPerToken: Spread;
+  /** Of the time per token against the first plan's in the same round, −0.1 for a tenth less. */
+  change: Spread;
+}
+
+export interface Speeds {
+  rows: PlanSpeed[];
+  rounds: number;
+  /** Whether every plan is told apart from the first, as faster or as slower. */
+  certain: boolean;
+  /** Whether the machine was busy with something else meanwhile. */
+  busy: boolean;
+}
+
+const WORKLOAD = { promptTokens: 16, tokens: 32 };
+const FIRST_ROUNDS = 8;
+const MORE_ROUNDS = 4;
+/** Of the answer, though it is asked for after each few rounds. */
+const CONFIDENCE = 0.99;
+
+/** Times plans in interleaved rounds until each is certain to be faster or slower than the first, or the time is up. Rejects with ABORTED. */
+export async function timeUntilCertain(
+  model: Model,
+  plans: readonly Plan[],
+  { seconds, signal, onProgress }: { seconds: number; signal: AbortSignal; onProgress: (share: number) => void },
+): Promise<Speeds> {
+  const contenders = plans.map((plan) => ({ plan, execution: 'auto' as const }));
+  const roundsOf = plans.map((): number[] => []);
+  const changesOf = (of: number): number[] => roundsOf[of]!.map((ms, round) => ms / roundsOf[0]![round]! - 1);
+  const isCertain = (): boolean =>
+    plans.every((_, of) => {
+      const [low, high] = medianInterval(changesOf(of), CONFIDENCE);
+      return of === 0 || low > 0 || high < 0;
+    });
+  const started = performance.now();
+  const spent = (): number => (performance.now() - started) / 1000 / seconds;
+  const measure = async (): Promise<Timing[]> => {
+    let timings: Timing[];
+    do {
+      const repeat = roundsOf[0]!.length === 0 ? FIRST_ROUNDS : MORE_ROUNDS;
+      timings = await timeContenders(model, contenders, { ...WORKLOAD, repeat }, { signal, onProgress: () => onProgress(Math.min(1, spent())) });
+      for (const [of, { roundMsPerToken }] of timings.entries()) roundsOf[of]!.push(...roundMsPerToken);
+    } while (!isCertain() && spent() < 1);
+    return timings;
+  };
+  const { busy } = await watchBusy(model, measure, scatter);
+  const rows = plans.map((plan, of): PlanSpeed => ({ plan, phases: model.program(plan).layerPhases, msPerToken: spread(roundsOf[of]!), change: spread(changesOf(of)) }));
+  return { rows, rounds: roundsOf[0]!.length, certain: isCertain(), busy };
+}
+
+function spread(values: readonly number[]): Spread {
+  return { min: quantile(values, 0), median: quantile(values, 0.5), max: quantile(values, 1) };
+}
