@@ -15,7 +15,6 @@ import { quantile } from '../dist/eval/statistics.js';
 import { loadModel } from '../dist/index.js';
 import { loadSyntheticModel } from '../dist/load.js';
 import { describeMachine } from '../dist/machine.js';
-import { resolvePlan } from '../dist/plan.js';
 import { describeRun, runLine } from '../tools/run_info.mjs';
 import { spread } from './spread.mjs';
 
@@ -74,19 +73,19 @@ function mark(ratio, wrong) {
 
 async function measure({ load, plans }) {
   const contenders = [];
-  const models = [];
-  for (let threads = 1; threads <= cores; threads = threads < cores ? Math.min(2 * threads, cores) : threads + 1) {
-    const model = await load(threads);
-    models.push(model);
-    for (const plan of plans) contenders.push({ plan, threads, session: model.createSession({ plan: resolvePlan(plan, model.config.nLayers), contextLength: CONTEXT }), free: [], busy: [] });
-  }
+  const models = new Map();
+  for (let threads = 1; threads < cores; threads *= 2) models.set(threads, await load(threads));
+  models.set(cores, await load(cores));
+  // Numbers of threads beside each other, as they are compared.
+  for (const plan of plans)
+    for (const [threads, model] of models) contenders.push({ plan, threads, model, free: [], busy: [] });
   // Until each has tried what it can do.
-  for (const { session } of contenders) await decode(session, SLICE_MS);
+  for (const contender of contenders) await decode(contender, SLICE_MS);
   for (let round = 0; round < Number(values.rounds); round++)
     for (const state of ['free', 'busy']) {
       take(state === 'busy');
       await sleep(UNCOUNTED_MS);
-      for (const contender of contenders) contender[state].push(rate(await decode(contender.session, SLICE_MS), UNCOUNTED_MS));
+      for (const contender of contenders) contender[state].push(rate(await decode(contender, SLICE_MS), UNCOUNTED_MS));
     }
   take(false);
   const find = (plan, threads) => contenders.find((other) => other.plan === plan && other.threads === threads);
@@ -98,26 +97,28 @@ async function measure({ load, plans }) {
     busy: { rates: taken, ratio: ratio(taken, find(plan, 1).busy) },
   }));
   const following = [];
-  for (const { plan, threads, session } of contenders.filter((one) => one.threads === cores)) {
+  for (const contender of contenders.filter((one) => one.threads === cores)) {
+    const { plan, threads } = contender;
     const left = [], back = [];
     for (let round = 0; round < Number(values.rounds); round++) {
       const alone = quantile(find(plan, 1).busy, 0.5), all = quantile(find(plan, threads).free, 0.5);
       const began = performance.now();
       const [taken, given, end] = [500, 1200, 3500];
       const timers = [setTimeout(() => take(true), taken), setTimeout(() => take(false), given)];
-      const times = (await decode(session, end)).map((time) => time - began);
+      const times = (await decode(contender, end)).map((time) => time - began);
       timers.forEach(clearTimeout);
       left.push(until(times, taken, given, BUSY_BOUND * alone));
       back.push(until(times, given, end, 0.9 * all));
     }
     following.push({ plan, threads, left, back });
   }
-  for (const model of models) await model.dispose();
+  for (const model of models.values()) await model.dispose();
   return { rows, following };
 }
 
-/** When each token came, in milliseconds of `performance.now()`. */
-async function decode(session, milliseconds) {
+/** When each token came, in milliseconds of `performance.now()`. In a session of its own: where its memory lies makes some faster than others. */
+async function decode({ plan, model }, milliseconds) {
+  const session = model.createSession({ plan, contextLength: CONTEXT });
   const times = [];
   const began = performance.now();
   const begin = async () => {
@@ -129,6 +130,7 @@ async function decode(session, milliseconds) {
     list = session.position === CONTEXT ? await begin() : await session.shortlist([list.ids[0]], 1, { ahead: session.position + 1 < CONTEXT });
     times.push(performance.now());
   }
+  session.close();
   return times;
 }
 

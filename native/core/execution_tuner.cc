@@ -16,7 +16,7 @@ constexpr int kCloseTokens = 16;
 constexpr double kFaster = 0.97, kHopeless = 1.25;
 // Seconds between trials of a way: at first, and at most, where trials cost nothing. A core that has become free shows only where more threads are
 // tried; that there is one less shows at once, since the present way becomes slow.
-constexpr double kFirstInterval = 0.1, kMoreThreads = 1, kFewerThreads = 8;
+constexpr double kFirstInterval = 0.05, kMoreThreads = 1, kFewerThreads = 8;
 // Trials may take this share of the time.
 constexpr double kTrialShare = 1.0 / 128;
 // The present way has become slow where tokens have lately taken this much more than usual, together a token and kSlow seconds more.
@@ -24,7 +24,7 @@ constexpr double kUsual = 1.3, kSlow = 0.004;
 // A token's threads are patient with each other for so many times what is usual and so many seconds more, in which parked threads wake.
 constexpr double kPatience = 2, kWaking = 0.002;
 // Seconds for which a way that has been taken up should hold to count as found.
-constexpr double kHolds = 1;
+constexpr double kHolds = 0.3;
 
 }  // namespace
 
@@ -154,7 +154,7 @@ void ExecutionTuner::end_round(double now) {
   if (best_ == current_) {
     // Becoming slow, if it was that, had another reason, which no other way escapes.
     if (in_haste_) {
-      patience_ = std::clamp(2 * patience_, kFirstInterval / 2, kMoreThreads);
+      patience_ = std::clamp(2 * patience_, kFirstInterval, kMoreThreads);
       patient_until_ = now + patience_;
       usual_ = window_.mean();
     }
