@@ -101,7 +101,7 @@ export class Generation implements AsyncIterable<GenerationChunk>, PromiseLike<G
     expectOptionNames('generate', options, OPTION_NAMES);
     const { maxTokens, stop, parseSpecialTokens, signal, plan, session } = options;
     const stops = stop === undefined ? [] : typeof stop === 'string' ? [stop] : stop;
-    if (isMessages(prompt)) throw new CqilError('INVALID_ARGUMENT', 'The prompt is an array of messages; expected a string or token ids, as model.tokenizer.encodeChat(messages) makes of them.');
+    if (isMessages(prompt)) throw new CqilError('INVALID_ARGUMENT', 'The prompt is an array of messages; expected a string or token ids: model.tokenizer.encodeChat(messages) gives the ids, applyChatTemplate(messages) the text.');
     expectOption('The prompt', prompt, typeof prompt === 'string' || (typeof prompt === 'object' && prompt !== null && 'length' in prompt), 'a string or an array of token ids');
     expectOption('maxTokens', maxTokens, maxTokens === undefined || isCount(maxTokens), 'an integer, 1 or more');
     expectOption('stop', stop, Array.isArray(stops) && stops.every((text) => typeof text === 'string' && text !== '' && !LONE_SURROGATE.test(text)), 'a string or an array of strings, none of them empty or with half a character');

@@ -302,7 +302,7 @@ describe('generation', () => {
     [undefined, /^The prompt is undefined; expected a string or an array of token ids/],
     [7, /^The prompt is 7/],
     [[{ role: 'user', content: 'Hello' }], /^The prompt is an array of messages; .* model\.tokenizer\.encodeChat\(messages\)/],
-    [{ role: 'user', content: 'Hello' }, /encodeChat/],
+    [{ role: 'user', content: 'Hello' }, /encodeChat.*applyChatTemplate/],
     [[1.5], /^Token 0 is 1.5; expected an integer from 0 to 14/],
     [[3, 15], /^Token 1 is 15/],
     [{ length: -1 }, /^The tokens/],
