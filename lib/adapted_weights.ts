@@ -51,16 +51,16 @@ export class AdaptedWeights {
     return handle;
   }
 
-  /** Sessions that use these weights keep them until they are closed. */
-  release(adapter: string): void {
+  /** Sessions that use these weights keep them until they are closed; resolves when they are gone. */
+  async release(adapter: string): Promise<void> {
     const folder = path.resolve(adapter);
     const handle = this.#handles.get(folder);
-    if (handle) this.#host.native.disposeModel(handle);
     this.#handles.delete(folder);
+    if (handle) await this.#host.native.disposeModel(handle);
   }
 
-  dispose(): void {
-    for (const folder of this.#handles.keys()) this.release(folder);
+  async dispose(): Promise<void> {
+    await Promise.all(Array.from(this.#handles.keys(), (folder) => this.release(folder)));
   }
 
   async #load(folder: string): Promise<void> {

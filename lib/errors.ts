@@ -4,6 +4,7 @@
  * - `INVALID_ARGUMENT`: an option or argument of a call.
  * - `INVALID_PLAN`: a plan that is malformed or does not fit the model.
  * - `FILE_NOT_FOUND`: a path that does not exist or cannot be read.
+ * - `FILE_CHANGED`: a file of the weights was written to or shortened while the model was in use.
  * - `INVALID_CHECKPOINT`: a model file that is truncated, corrupted or contradicts itself.
  * - `UNSUPPORTED_MODEL`: a sound model file that asks for something this version does not compute.
  * - `INVALID_TOKENIZER`: a tokenizer that is missing, malformed or of an unknown kind.
@@ -21,6 +22,7 @@ export type ErrorCode =
   | 'INVALID_ARGUMENT'
   | 'INVALID_PLAN'
   | 'FILE_NOT_FOUND'
+  | 'FILE_CHANGED'
   | 'INVALID_CHECKPOINT'
   | 'UNSUPPORTED_MODEL'
   | 'INVALID_TOKENIZER'

@@ -23,7 +23,7 @@ import { publishedPlan, publishedPlanNote } from './published_plan.js';
  * Loads a Hugging Face folder, a `.safetensors` file in one, or a `.gguf` file, by its path or `file:` URL; without one, the small model
  * that ships. Where the folder's config.json holds a plan and none was asked for, a warning says so (`CQIL_PUBLISHED_PLAN`).
  *
- * Rejects with a CqilError: FILE_NOT_FOUND, INVALID_CHECKPOINT or UNSUPPORTED_MODEL for the files; INVALID_ARGUMENT or INVALID_PLAN for the
+ * Rejects with a CqilError: FILE_NOT_FOUND, FILE_CHANGED, INVALID_CHECKPOINT or UNSUPPORTED_MODEL for the files; INVALID_ARGUMENT or INVALID_PLAN for the
  * options; BACKEND_UNAVAILABLE, OUT_OF_MEMORY or NATIVE_ADDON for this machine; ABORTED.
  */
 export async function loadModel(file?: Location, options: LoadOptions = {}): Promise<Model> {
@@ -64,7 +64,7 @@ async function load(checkpoint: Checkpoint, placement: Placement, options: LoadO
   const threads = options.threads ?? defaultThreads(checkpoint);
   onProgress?.({ phase: 'open', loaded: 0, total });
   throwIfAborted(signal);
-  const spec = { shape: nativeShape(config), device: placement.device, threads, aloneBytes: aloneBytes(), files, tensors, randomSeed };
+  const spec = { shape: nativeShape(config), device: placement.device, threads, aloneBytes: aloneBytes(), files, mmap: placement.mmap, tensors, randomSeed };
   const { handle, backend, activations } = await loadOn(placement, spec);
   const kvCache = chooseKvCache(placement.kvCache, activations, tensors);
   try {
@@ -86,7 +86,7 @@ async function load(checkpoint: Checkpoint, placement: Placement, options: LoadO
     await model.prepare();
     return model;
   } catch (error) {
-    native.disposeModel(handle);
+    await native.disposeModel(handle);
     throw error;
   }
 }

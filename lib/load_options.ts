@@ -36,6 +36,13 @@ export interface LoadOptions {
    * Weights that int8 applies to are copied into memory of their own while they are read.
    */
   activations?: ActivationsChoice;
+  /**
+   * Whether the files of the weights are mapped and used in place, as they are by default: it takes no memory of the process, and what is in the
+   * system's cache is there at once. A mapped file must stay as it is while the model is in use; one that is written to or shortened makes every
+   * further call reject with FILE_CHANGED, and one that another takes the name of is no matter. `false` reads the files into memory of the
+   * process: nothing that happens to them after loading matters. Weights that int8 applies to are copied either way, but for token embeddings.
+   */
+  mmap?: boolean;
   /** Told how far the weights have been read. */
   onProgress?: (progress: LoadProgress) => void;
   /**
@@ -66,7 +73,7 @@ export interface SessionOptions {
 }
 
 export const MAX_THREADS = 256;
-const LOAD_OPTIONS = ['plan', 'backend', 'execution', 'devices', 'threads', 'contextLength', 'kvCache', 'activations', 'onProgress', 'onWarning', 'signal'];
+const LOAD_OPTIONS = ['plan', 'backend', 'execution', 'devices', 'threads', 'contextLength', 'kvCache', 'activations', 'mmap', 'onProgress', 'onWarning', 'signal'];
 
 /** The options of `loadModel` that say where and how it is computed, checked and with their defaults. */
 export interface Placement {
@@ -76,12 +83,13 @@ export interface Placement {
   contextLength: number | undefined;
   kvCache: KvCacheChoice;
   activations: ActivationsChoice;
+  mmap: boolean;
 }
 
 /** Throws INVALID_ARGUMENT; BACKEND_UNAVAILABLE for what this version cannot do; ABORTED. */
 export function readOptions(options: LoadOptions): Placement {
   expectOptionNames('loadModel', options, LOAD_OPTIONS);
-  const { backend = 'auto', execution = 'auto', devices, threads, contextLength, kvCache = 'auto', activations = 'auto', onProgress, onWarning, signal } = options;
+  const { backend = 'auto', execution = 'auto', devices, threads, contextLength, kvCache = 'auto', activations = 'auto', mmap = true, onProgress, onWarning, signal } = options;
   expectOption('backend', backend, ['auto', 'cpu', 'cuda'].includes(backend), 'auto, cpu or cuda');
   expectOption('devices', devices, devices === undefined || (Array.isArray(devices) && devices.length > 0 && devices.every((device) => Number.isSafeInteger(device) && device >= 0)), 'an array of device indices');
   expectOption('threads', threads, threads === undefined || isCount(threads, MAX_THREADS), `an integer from 1 to ${MAX_THREADS}`);
@@ -90,6 +98,7 @@ export function readOptions(options: LoadOptions): Placement {
   expectOption('activations', activations, ACTIVATIONS_CHOICES.some((known) => known === activations), 'auto, float32, bf16 or int8');
   const rounded = activations === 'bf16' || activations === 'int8';
   if (backend === 'cuda') expectOption('activations', activations, !rounded, 'auto or float32 on the cuda backend');
+  expectOption('mmap', mmap, typeof mmap === 'boolean', 'true or false');
   expectOption('onProgress', onProgress, onProgress === undefined || typeof onProgress === 'function', 'a function');
   expectOption('onWarning', onWarning, onWarning === undefined || typeof onWarning === 'function', 'a function');
   expectOption('signal', signal, isSignal(signal), 'an AbortSignal');
@@ -98,7 +107,7 @@ export function readOptions(options: LoadOptions): Placement {
   }
   expectExecution(execution);
   throwIfAborted(signal);
-  return { backend: rounded ? 'cpu' : backend, device: devices?.[0] ?? 0, execution, contextLength, kvCache, activations };
+  return { backend: rounded ? 'cpu' : backend, device: devices?.[0] ?? 0, execution, contextLength, kvCache, activations, mmap };
 }
 
 export function expectExecution(execution: string): asserts execution is Execution {

@@ -136,7 +136,7 @@ export class Model {
   release(plan: PlanInput): void {
     this.#expectOpen();
     const { adapter } = this.#resolve(plan);
-    if (adapter !== undefined) this.#adapted.release(adapter);
+    if (adapter !== undefined) void this.#adapted.release(adapter);
   }
 
   /** A new text with an empty KV cache. A plan with an adapter must be ready, see `prepare`. Throws INVALID_ARGUMENT, INVALID_PLAN, OUT_OF_MEMORY, DISPOSED. */
@@ -172,7 +172,10 @@ export class Model {
     return new Generation(this.#generationModel, prompt, options);
   }
 
-  /** Stops the work in flight, closes the sessions and frees the weights. Calling it again gives the same promise. */
+  /**
+   * Stops the work in flight, closes the sessions and frees the weights; when it resolves, nothing reads the model's files any more. Calling it
+   * again gives the same promise.
+   */
   dispose(): Promise<void> {
     this.#disposal ??= this.#dispose();
     return this.#disposal;
@@ -189,8 +192,7 @@ export class Model {
       else this.#release(handle);
     }
     await this.#queue.idle();
-    this.#adapted.dispose();
-    this.#native.disposeModel(this.#handle);
+    await Promise.all([this.#adapted.dispose(), this.#native.disposeModel(this.#handle)]);
     await this.#choices.flush();
   }
 

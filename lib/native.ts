@@ -20,15 +20,15 @@ export interface NativeAddon {
   measureBandwidth(threads: number, bytesPerThread: number): Promise<number>;
   /** Compiles a plan for a shape; pure, touches no weights. */
   compileProgram(shape: NativeShape, plan: NativePlan): Program;
-  /** Maps the files (or fills random weights) and checks every tensor against the shape. */
+  /** Maps the files (or makes room for them, or fills random weights) and checks every tensor against the shape. */
   loadModel(spec: ModelSpec | AdaptedSpec): Promise<ModelHandle>;
   /**
    * Brings the weights to where products read them, so that later calls do not wait for the disk; once, and without an adapter. `onProgress`
    * is told how many bytes are there, perhaps out of turn, or after the promise has settled; it must not throw.
    */
   readModel(model: ModelHandle, onProgress: (loaded: number) => void): Promise<void>;
-  /** Frees the weights; sessions of the model must be closed. */
-  disposeModel(model: ModelHandle): void;
+  /** Frees the weights; sessions of the model must be closed. Resolves when no thread uses the weights or their files any more. */
+  disposeModel(model: ModelHandle): Promise<void>;
   /** Allocates the KV cache (committed as it is used) and compiles the plan. */
   createSession(model: ModelHandle, options: SessionSpec): SessionHandle;
   /** Runs tokens at a position. At most MAX_BATCH ids a call; one call at a time per model. */
@@ -99,6 +99,8 @@ export interface ModelSpec {
   /** On the CPU: where a token reads at most so many bytes of a layer, its weights and its keys and values, one thread computes it. */
   aloneBytes: number;
   files: string[];
+  /** Whether the files are mapped, rather than read into memory of their own. */
+  mmap: boolean;
   tensors: NativeTensor[];
   /** When set, `files` is empty and every tensor is filled with random weights from this seed. */
   randomSeed?: number;
@@ -260,7 +262,7 @@ function withCodedErrors(raw: NativeAddon): NativeAddon {
     compileProgram: sync((shape, plan) => inThisRealm(raw.compileProgram(shape, plan))),
     loadModel: async(raw.loadModel),
     readModel: async(raw.readModel),
-    disposeModel: sync(raw.disposeModel),
+    disposeModel: async(raw.disposeModel),
     createSession: sync(raw.createSession),
     forward: async(async (session, request) => inThisRealm(await raw.forward(session, request))),
     timeline: async(async (session, request) => inThisRealm(await raw.timeline(session, request))),

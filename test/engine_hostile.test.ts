@@ -21,7 +21,7 @@ describe('native calls with input that TypeScript would have refused', () => {
     writeRandomModel(folder, { format: 'huggingface', seed: 17 });
     const { config, files, tensors } = await openCheckpoint(folder);
     native = loadNative();
-    sound = { shape: config, backend: 'cpu', device: 0, threads: 1, activations: 'float32', aloneBytes: 0, files, tensors };
+    sound = { shape: config, backend: 'cpu', device: 0, threads: 1, activations: 'float32', aloneBytes: 0, files, mmap: true, tensors };
   });
   afterAll(() => rmSync(folder, { recursive: true }));
 

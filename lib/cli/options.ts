@@ -11,6 +11,7 @@ export interface BackendOptions {
   threads?: number;
   kvCache: KvCacheChoice;
   activations: ActivationsChoice;
+  mmap: boolean;
 }
 
 /** What computes, and how the layers of a group run. */
@@ -30,7 +31,8 @@ export function addBackendOptions(command: Command): Command {
     .addOption(new Option('--backend <name>', 'what computes').choices(['auto', 'cpu', 'cuda']).default('auto'))
     .option('--threads <n>', 'CPU threads (default: one per physical core)', integer(1, 256))
     .addOption(kvCacheOption())
-    .addOption(activationsOption());
+    .addOption(activationsOption())
+    .option('--no-mmap', 'read the files of the weights into memory instead of mapping them: then they may change');
 }
 
 export function kvCacheOption(): Option {

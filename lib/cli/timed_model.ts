@@ -30,7 +30,7 @@ export async function openTimedCheckpoint(path: string | undefined, { synthetic,
 }
 
 export async function openTimedModel(path: string | undefined, options: TimedModelOptions, io: Io): Promise<Model> {
-  const { plan, synthetic, dtype, backend, threads, kvCache, activations, json } = options;
-  if (synthetic === undefined) return openModel(path, { plans: plan, backend, threads, kvCache, activations, json }, io);
+  const { plan, synthetic, dtype, backend, threads, kvCache, activations, mmap, json } = options;
+  if (synthetic === undefined) return openModel(path, { plans: plan, backend, threads, kvCache, activations, mmap, json }, io);
   return loadSyntheticModel(synthetic, { dtype, backend, threads, kvCache, activations, signal: io.signal });
 }

@@ -4,6 +4,7 @@
 #include <napi.h>
 
 #include <functional>
+#include <memory>
 #include <new>
 
 #include "../core/error.h"
@@ -39,7 +40,9 @@ class Task : public Napi::AsyncWorker {
     return start(env, std::move(work), std::move(finish), Napi::Promise::Deferred::New(env));
   }
   static Napi::Value start(Napi::Env env, Work work, Finish finish, const Napi::Promise::Deferred& deferred) {
-    (new Task(env, std::move(work), std::move(finish), deferred))->Queue();
+    std::unique_ptr<Task> task(new Task(env, std::move(work), std::move(finish), deferred));
+    task->Queue();
+    static_cast<void>(task.release());  // it deletes itself when it has finished
     return deferred.Promise();
   }
 
@@ -67,7 +70,7 @@ class Task : public Napi::AsyncWorker {
 
   void OnOK() override {
     try {
-      deferred_.Resolve(finish_(Env(), std::move(result_)));
+      deferred_.Resolve(call(Env(), [this] { return finish_(Env(), std::move(result_)); }));
     } catch (const Napi::Error& error) {
       deferred_.Reject(error.Value());
     }

@@ -101,6 +101,7 @@ ModelRequest read_model_request(const Napi::Value& from) {
   ModelRequest request;
   request.weights.shape = read_shape(read_object(spec.Get("shape"), "shape"), request.weights.rope_frequencies);
   request.backend = read_string(spec, "backend");
+  request.weights.mapped = read_bool(spec, "mmap");
   request.options.threads = read_int(spec, "threads");
   if (request.options.threads < 1 || request.options.threads > 1024) mismatch("threads", "between 1 and 1024");
   request.options.device = read_int(spec, "device");

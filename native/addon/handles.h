@@ -5,6 +5,7 @@
 
 #include <memory>
 
+#include "../core/departure.h"
 #include "../core/error.h"
 #include "../core/model.h"
 #include "../core/session.h"
@@ -15,6 +16,7 @@ struct ModelHandle {
   static constexpr napi_type_tag kTag = {0x6371696c6d6f6465, 0x8f0a4c1db2e75a31};
   static constexpr const char* kName = "model";
   std::shared_ptr<Model> object;
+  std::shared_ptr<Departure> departure;  // of the model: work in flight may outlive the handle's part in it
   int64_t reported_bytes = 0;  // of merged weights, told to V8's garbage collector; mapped files are no memory of ours
 };
 

@@ -16,19 +16,34 @@ Napi::Value compile_program_call(const Napi::CallbackInfo& info) {
   });
 }
 
+namespace {
+
+struct LoadedModel {
+  std::shared_ptr<Model> model;
+  std::shared_ptr<Departure> departure;
+};
+
+LoadedModel loaded(std::unique_ptr<Model> model) {
+  auto departure = std::make_shared<Departure>();
+  return {share_until_gone(std::move(model), departure), departure};
+}
+
+Napi::Value make_model_handle(Napi::Env env, LoadedModel loaded) {
+  auto handle = std::make_unique<ModelHandle>();
+  handle->reported_bytes = static_cast<int64_t>(loaded.model->merged_bytes());
+  Napi::MemoryManagement::AdjustExternalMemory(env, handle->reported_bytes);
+  handle->object = std::move(loaded.model);
+  handle->departure = std::move(loaded.departure);
+  return make_handle(env, std::move(handle));
+}
+
+}  // namespace
+
 static Napi::Value load_adapted(Napi::Env env, const Napi::Object& spec) {
   auto base = read_open<ModelHandle>(spec.Get("base"));
   auto adapter = std::make_shared<AdapterSpec>(read_adapter(spec));
   base->ahead().stop();
-  return Task<std::shared_ptr<Model>>::start(
-      env, [base, adapter] { return std::make_shared<Model>(base, *adapter); },
-      [](Napi::Env env, std::shared_ptr<Model> model) {
-        auto handle = std::make_unique<ModelHandle>();
-        handle->reported_bytes = static_cast<int64_t>(model->merged_bytes());
-        Napi::MemoryManagement::AdjustExternalMemory(env, handle->reported_bytes);
-        handle->object = std::move(model);
-        return make_handle(env, std::move(handle));
-      });
+  return Task<LoadedModel>::start(env, [base, adapter] { return loaded(std::make_unique<Model>(base, *adapter)); }, make_model_handle);
 }
 
 Napi::Value load_model(const Napi::CallbackInfo& info) {
@@ -37,16 +52,10 @@ Napi::Value load_model(const Napi::CallbackInfo& info) {
     const Napi::Object spec = read_object(info[0], "spec");
     if (spec.Has("base")) return load_adapted(env, spec);
     auto request = std::make_shared<ModelRequest>(read_model_request(info[0]));
-    return Task<std::shared_ptr<Model>>::start(
+    return Task<LoadedModel>::start(
         env,
-        [request] {
-          return std::make_shared<Model>(std::move(request->weights), find_backend(request->backend), request->options);
-        },
-        [](Napi::Env env, std::shared_ptr<Model> model) {
-          auto handle = std::make_unique<ModelHandle>();
-          handle->object = std::move(model);
-          return make_handle(env, std::move(handle));
-        });
+        [request] { return loaded(std::make_unique<Model>(std::move(request->weights), find_backend(request->backend), request->options)); },
+        make_model_handle);
   });
 }
 
@@ -88,6 +97,34 @@ Napi::Value read_model(const Napi::CallbackInfo& info) {
   });
 }
 
+namespace {
+
+using Deferred = Napi::Promise::Deferred;
+
+// On the JavaScript thread. Without an env there is no JavaScript any more to tell.
+void resolve(Napi::Env env, Napi::Function, std::nullptr_t*, Deferred* promised) {
+  const std::unique_ptr<Deferred> owned(promised);
+  if (env) owned->Resolve(env.Undefined());
+}
+
+using Resolution = Napi::TypedThreadSafeFunction<std::nullptr_t, Deferred, resolve>;
+
+// A promise of a model's end, which the last thread that uses it may bring about.
+Napi::Value promise_of(Napi::Env env, const std::shared_ptr<Departure>& departure) {
+  auto promised = std::make_unique<Deferred>(env);
+  const Napi::Promise promise = promised->Promise();
+  Resolution resolution = Resolution::New(env, "cqil", 0, 1);
+  departure->when_gone([resolution, waiting = promised.get()]() mutable {
+    const napi_status status = resolution.NonBlockingCall(waiting);
+    if (status != napi_ok) delete waiting;
+    if (status != napi_closing) resolution.Release();  // which closing has done
+  });
+  static_cast<void>(promised.release());
+  return promise;
+}
+
+}  // namespace
+
 Napi::Value dispose_model(const Napi::CallbackInfo& info) {
   const Napi::Env env = info.Env();
   return call(env, [&] {
@@ -95,7 +132,7 @@ Napi::Value dispose_model(const Napi::CallbackInfo& info) {
     handle.object.reset();
     Napi::MemoryManagement::AdjustExternalMemory(env, -handle.reported_bytes);
     handle.reported_bytes = 0;
-    return env.Undefined();
+    return promise_of(env, handle.departure);
   });
 }
 

@@ -21,7 +21,7 @@ struct StoredMatrix {
   const uint8_t* row(int64_t i) const { return data + i * row_bytes(dtype, cols); }
 };
 
-StoredMatrix locate(const MappedFile& file, const AdapterMatrix& matrix, int64_t rows, int64_t cols, const std::string& name) {
+StoredMatrix locate(const WeightsFile& file, const AdapterMatrix& matrix, int64_t rows, int64_t cols, const std::string& name) {
   const cqil_dtype dtype = dtype_from_name(matrix.dtype);
   if (dtype != CQIL_F32 && dtype != CQIL_F16 && dtype != CQIL_BF16)
     invalid("The adapter has " + name + " as " + matrix.dtype + "; expected F32, F16 or BF16.");
@@ -44,11 +44,13 @@ cqil_dtype merged_dtype(cqil_dtype dtype) {
   return dtype == CQIL_F32 || dtype == CQIL_F16 || dtype == CQIL_BF16 ? dtype : CQIL_Q8_0;
 }
 
-MergedWeights::MergedWeights(const Weights& base, const AdapterSpec& spec, int32_t threads) : view_(base.view()) {
+MergedWeights::MergedWeights(Weights& base, const AdapterSpec& spec, int32_t threads) : view_(base.view()) {
   layers_.assign(view_.layers, view_.layers + view_.shape.n_layers);
   view_.layers = layers_.data();
-  const MappedFile file(spec.file);
-  for (const LoraPair& pair : spec.pairs) merge(pair, file, base.view().layers, threads);
+  const WeightsFile file(spec.file);
+  for (const LoraPair& pair : spec.pairs) merge(pair, file, base, threads);
+  file.expect_unchanged();
+  base.expect_unchanged();
 }
 
 std::vector<const void*> MergedWeights::matrices() const {
@@ -62,11 +64,11 @@ void MergedWeights::release(const void* data) {
     if (storage.get() == data) storage.reset();
 }
 
-void MergedWeights::merge(const LoraPair& pair, const MappedFile& file, const cqil_layer* base_layers, int32_t threads) {
+void MergedWeights::merge(const LoraPair& pair, const WeightsFile& file, Weights& base, int32_t threads) {
   const std::string name = "layer " + std::to_string(pair.layer) + " " + pair.role;
   cqil_tensor cqil_layer::*member = layer_slot(pair.role);
   if (!member || pair.layer < 0 || pair.layer >= view_.shape.n_layers) invalid("The model has no " + name + ".");
-  const cqil_tensor from = base_layers[pair.layer].*member;
+  const cqil_tensor from = base.view().layers[pair.layer].*member;
   if (!from.data || from.rows < 2) invalid("The model has no matrix " + name + ".");
   cqil_tensor& to = layers_[static_cast<size_t>(pair.layer)].*member;
   if (to.data != from.data) invalid("The adapter updates " + name + " twice.");
@@ -84,6 +86,8 @@ void MergedWeights::merge(const LoraPair& pair, const MappedFile& file, const cq
   const bool interleaved = view_.shape.rope_interleaved && (pair.role == "wq" || pair.role == "wk");
   const int parts = static_cast<int>(std::min<int64_t>(std::max(1, threads), from.rows));
   // Each part's update of one row [cols], the row itself [cols], and its row of B [rank].
+  const Weights::Rows rows = {static_cast<const uint8_t*>(from.data), 0, from.rows, static_cast<uint64_t>(from_stride)};
+  const bool brought_back = base.bring_back(rows);
   std::vector<std::vector<float>> scratch(static_cast<size_t>(parts), std::vector<float>(static_cast<size_t>(2 * cols + rank)));
   std::atomic<bool> finite{true};
   in_parts(from.rows, parts, [&](int part, int64_t first, int64_t end) {
@@ -103,6 +107,7 @@ void MergedWeights::merge(const LoraPair& pair, const MappedFile& file, const cq
       if (!pack_row(dtype, weights, cols, storage.get() + row * stride)) finite.store(false, std::memory_order_relaxed);
     }
   });
+  if (brought_back) base.release({rows});
   if (!finite)
     invalid("Merging the adapter into " + name + " gives values that are no finite " + dtype_info(dtype).name + ".");
   to = {storage.get(), dtype, from.rows, from.cols};

@@ -4,8 +4,8 @@
 #include <string>
 #include <vector>
 
-#include "mapped_file.h"
 #include "weights.h"
+#include "weights_file.h"
 
 namespace cqil {
 
@@ -36,8 +36,8 @@ cqil_dtype merged_dtype(cqil_dtype dtype);
 class MergedWeights {
  public:
   // Computes in float32 and rounds once. base must outlive this. Throws INVALID_CHECKPOINT for what does not fit the model or the
-  // file, or gives values that are not finite; FILE_NOT_FOUND; OUT_OF_MEMORY.
-  MergedWeights(const Weights& base, const AdapterSpec& spec, int32_t threads);
+  // file, or gives values that are not finite; FILE_NOT_FOUND; FILE_CHANGED; OUT_OF_MEMORY.
+  MergedWeights(Weights& base, const AdapterSpec& spec, int32_t threads);
   MergedWeights(const MergedWeights&) = delete;
 
   // Borrowed; valid as long as this object and the base.
@@ -50,7 +50,7 @@ class MergedWeights {
   void release(const void* data);
 
  private:
-  void merge(const LoraPair& pair, const MappedFile& file, const cqil_layer* base_layers, int32_t threads);
+  void merge(const LoraPair& pair, const WeightsFile& file, Weights& base, int32_t threads);
 
   cqil_weights view_;
   std::vector<cqil_layer> layers_;

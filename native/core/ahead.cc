@@ -1,6 +1,6 @@
 #include "ahead.h"
 
-#include <cmath>
+#include <new>
 
 #include "session.h"
 
@@ -29,7 +29,7 @@ void Ahead::run(Session& session, ForwardRequest request, Asker asker, const Del
   Outcome outcome = run_one(session, request, nullptr);
   for (;;) {
     // Before anybody hears of the outcome and asks for what follows.
-    const std::shared_ptr<Guess> guess = std::chrono::steady_clock::now() < end ? begin(session, request, outcome) : nullptr;
+    const std::shared_ptr<Guess> guess = std::chrono::steady_clock::now() < end ? try_begin(session, request, outcome) : nullptr;
     deliver(asker, outcome);
     if (!guess) return;
     outcome = run_one(session, guess->request, &guess->cancel);
@@ -39,7 +39,7 @@ void Ahead::run(Session& session, ForwardRequest request, Asker asker, const Del
       guess_.reset();
       lock.unlock();
       asker = guess->asker;
-      request = guess->instead ? *guess->instead : guess->request;
+      request = std::move(guess->instead ? *guess->instead : guess->request);  // a copy might find no memory
       if (guess->instead) outcome = run_one(session, request, nullptr);
     } else if (outcome.failure) {  // whoever asks for it will see
       return guess_.reset();
@@ -51,8 +51,17 @@ void Ahead::run(Session& session, ForwardRequest request, Asker asker, const Del
   }
 }
 
+// Without memory for a guess there is none.
+std::shared_ptr<Ahead::Guess> Ahead::try_begin(const Session& session, const ForwardRequest& request, const Outcome& outcome) {
+  try {
+    return begin(session, request, outcome);
+  } catch (const std::bad_alloc&) {
+    return nullptr;
+  }
+}
+
 std::shared_ptr<Ahead::Guess> Ahead::begin(const Session& session, const ForwardRequest& request, const Outcome& outcome) {
-  if (!request.ahead || outcome.failure || std::isnan(outcome.shortlist.log_sum_exp)) return nullptr;
+  if (!request.ahead || outcome.failure) return nullptr;
   const auto guess = std::make_shared<Guess>();
   guess->session = &session;
   guess->request = request;

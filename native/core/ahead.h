@@ -28,7 +28,7 @@ class Ahead {
 
   // Runs a request of a shortlist and delivers its outcome. If the request says so, then runs the forward that would follow, and goes on in
   // the same way where that has been asked for by its end; where it has not, keeps what came of it, and returns. Begins nothing more after
-  // `longest`: others may be waiting for the thread. Does not throw.
+  // `longest`: others may be waiting for the thread. Does not throw, nor does deliver().
   void run(Session& session, ForwardRequest request, Asker asker, const Deliver& deliver, std::chrono::milliseconds longest);
   // Whether run() takes the request: it is what run() is at, or comes at once instead, if it is of the same session. Its outcome goes to asker
   // then. Anything else that is ahead is given up. From any thread.
@@ -56,6 +56,7 @@ class Ahead {
     bool is(const Session& of, const ForwardRequest& wanted) const;
   };
 
+  std::shared_ptr<Guess> try_begin(const Session& session, const ForwardRequest& request, const Outcome& outcome);
   std::shared_ptr<Guess> begin(const Session& session, const ForwardRequest& request, const Outcome& outcome);
   void give_up();
 

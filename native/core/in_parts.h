@@ -1,7 +1,7 @@
 // Work shared out to threads of the moment.
 #pragma once
 #include <cstdint>
-#include <system_error>
+#include <exception>
 #include <thread>
 #include <vector>
 
@@ -16,7 +16,7 @@ void in_parts(int64_t n, int parts, Work work) {
   for (int part = 0; part < own; part++) {
     try {
       threads.emplace_back(work, part, n * part / parts, n * (part + 1) / parts);
-    } catch (const std::system_error&) {
+    } catch (const std::exception&) {  // no thread to be had, or no memory for one
       own = part;
     }
   }

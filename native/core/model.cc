@@ -25,9 +25,16 @@ void check_status(cqil_status status, const cqil_error& error) {
 
 Model::Model(WeightsSpec spec, const cqil_backend& backend, const cqil_model_options& options)
     : weights_(std::make_unique<Weights>(std::move(spec))), backend_(backend), options_(options) {
-  if (!backend_.prepare) weights_->bring_in_vectors();
+  if (!backend_.prepare) weights_->bring_in_rest();
   cqil_error error = {};
   check_status(backend_.model_create(&weights_->view(), &options_, &backend_model_, &error), error);
+  if (backend_.prepare) return;
+  try {
+    weights_->expect_as_read();
+  } catch (...) {
+    backend_.model_destroy(backend_model_);
+    throw;
+  }
 }
 
 static cqil_model_options variant_options(cqil_model_options options, cqil_backend_model* base) {
@@ -60,8 +67,6 @@ bool Model::prepare(const void* data, int64_t first_row, int64_t n_rows) {
   check_status(backend_.prepare(backend_model_, data, first_row, n_rows, &moved, &error), error);
   return moved != 0;
 }
-
-void Model::bring_in_vectors() { base_ ? base_->bring_in_vectors() : weights_->bring_in_vectors(); }
 
 void Model::read_piece(const std::vector<Weights::Rows>& piece) {
   for (const Weights::Rows& rows : piece) weights_->bring_in(rows);
@@ -103,6 +108,7 @@ void Model::read(const std::function<void(uint64_t)>& progressed, uint64_t piece
   });
   if (failure) std::rethrow_exception(failure);
   if (stop_reading_) throw Error("ABORTED", "Reading the weights was stopped.");
+  weights_->expect_as_read();
 }
 
 Model::~Model() { backend_.model_destroy(backend_model_); }

@@ -27,12 +27,13 @@ class Model {
   const cqil_shape& shape() const { return weights().view().shape; }
   // As they are in the files.
   const Weights& weights() const { return base_ ? base_->weights() : *weights_; }
+  Weights& weights() { return base_ ? base_->weights() : *weights_; }
   // Brings the weights to where products read them, in pieces of about piece_bytes, by a few threads: some wait for the disk while others
   // prepare what they have read. Any of them says how many bytes there are more. Once, and without an adapter; what is not read so costs the
-  // first session time. Throws ABORTED after stop_reading(), FILE_NOT_FOUND, and what the backend throws.
+  // first session time. Throws ABORTED after stop_reading(), FILE_NOT_FOUND, FILE_CHANGED, and what the backend throws.
   void read(const std::function<void(uint64_t)>& progressed, uint64_t piece_bytes = 32 << 20);
   // What sessions need to have been read.
-  void bring_in_vectors();
+  void bring_in_rest() { weights().bring_in_rest(); }
   // From any thread.
   void stop_reading() { stop_reading_ = true; }
   // Of matrices with an adapter merged in.

@@ -30,7 +30,7 @@ Session::Session(std::shared_ptr<Model> model, const Plan& plan, Execution execu
   if (!(model_->backend().executions(model_->backend_model()) & 1u << chosen(execution)))
     throw Error("BACKEND_UNAVAILABLE", std::string("The ") + model_->backend().name +
                                            " backend has no persistent execution of this model; expected auto, wide or lanes.");
-  model_->bring_in_vectors();
+  model_->bring_in_rest();
   const cqil_program program = program_.view();
   const cqil_session_options options = {context_length, kv_dtype};
   cqil_error error = {};
@@ -179,6 +179,7 @@ std::vector<float> Session::run(const ForwardRequest& request, std::vector<cqil_
   call.threads = way.threads;
   call.patience_ns = tune && !spans ? static_cast<int64_t>(tuner_.patience() * 1e9) : 0;
 
+  model_->weights().expect_unchanged();
   filled_ = request.position;  // what follows is overwritten, whether or not the call succeeds
   cqil_error error = {};
   const auto start = std::chrono::steady_clock::now();
@@ -187,6 +188,7 @@ std::vector<float> Session::run(const ForwardRequest& request, std::vector<cqil_
   using Seconds = std::chrono::duration<double>;
   const auto end = std::chrono::steady_clock::now();
   if (tune && !spans) tuner_.record(Seconds(end - start).count(), Seconds(end.time_since_epoch()).count());
+  model_->weights().expect_unchanged();  // while it was computed; before, what is read would be of no use
   expect_finite(request, result, shortlist);
   filled_ = request.position + n;
   return result;

@@ -22,7 +22,7 @@ class Session {
   Session(const Session&) = delete;
 
   // Runs ids at request.position and returns logits [vocab_size] or [ids, vocab_size], scores, a
-  // trace, or nothing. Throws INVALID_ARGUMENT, CONTEXT_OVERFLOW, ABORTED, or NOT_FINITE for logits, or logits that scores are made of, that
+  // trace, or nothing. Throws INVALID_ARGUMENT, CONTEXT_OVERFLOW, ABORTED, FILE_CHANGED for a mapped file, or NOT_FINITE for logits, or logits that scores are made of, that
   // are NaN or infinite; after an error the positions before request.position are as they were.
   std::vector<float> forward(const ForwardRequest& request);
   // The same for a request of a shortlist: the highest request.count logits after the last id. Throws also INVALID_ARGUMENT for a count

@@ -71,7 +71,7 @@ Weights::Weights(WeightsSpec spec) : spec_(std::move(spec)) {
   layers_.assign(static_cast<size_t>(spec_.shape.n_layers), cqil_layer{});
   view_.layers = layers_.data();
   files_.reserve(spec_.files.size());
-  for (const std::string& file : spec_.files) files_.emplace_back(file);
+  for (const std::string& file : spec_.files) files_.push_back(std::make_unique<WeightsFile>(file, spec_.mapped));
 
   for (const TensorSpec& tensor : spec_.tensors) {
     const cqil_dtype dtype = dtype_from_name(tensor.dtype);
@@ -95,7 +95,7 @@ Weights::Weights(WeightsSpec spec) : spec_(std::move(spec)) {
   }
   if (!view_.output.data) view_.output = view_.token_embedding;
   check_complete();
-  if (spec_.random) bring_in_vectors();
+  if (spec_.random) bring_in_rest();
 }
 
 cqil_tensor* Weights::slot(const TensorSpec& spec) {
@@ -120,7 +120,7 @@ const void* Weights::locate(const TensorSpec& spec, cqil_dtype dtype, uint64_t s
   }
   if (spec.file < 0 || static_cast<size_t>(spec.file) >= files_.size())
     invalid(name_of(spec) + " names file " + std::to_string(spec.file) + " of " + std::to_string(files_.size()) + ".");
-  const MappedFile& file = files_[static_cast<size_t>(spec.file)];
+  const WeightsFile& file = *files_[static_cast<size_t>(spec.file)];
   if (spec.offset > file.size() || size > file.size() - spec.offset)
     invalid(file.path() + " is truncated: " + name_of(spec) + " needs bytes " + std::to_string(spec.offset) + " to " +
             std::to_string(spec.offset + size) + ", and the file has " + std::to_string(file.size()) + ".");
@@ -207,23 +207,51 @@ std::vector<std::vector<Weights::Rows>> Weights::pieces(uint64_t bytes) const {
 }
 
 void Weights::bring_in(const Rows& rows) {
-  if (!spec_.random && !populate(rows.data(), rows.bytes()))
-    for (const MappedFile& file : files_)
-      if (rows.data() - file.data() < static_cast<int64_t>(file.size()) && rows.data() >= file.data())
-        throw Error("FILE_NOT_FOUND", file.path() + " cannot be read any more: it has been shortened, or its disk fails.");
+  if (WeightsFile* file = file_of(rows.data())) file->read(rows.data(), rows.bytes());
+  brought_in_ += rows.bytes();
   for (Vector& vector : vectors_)
     if (vector.stored.data == rows.tensor) convert(vector);
 }
 
 void Weights::touch(const Rows& rows) const {
-  if (!spec_.random) cqil::touch(rows.data(), rows.bytes());
+  if (!spec_.random && spec_.mapped) cqil::touch(rows.data(), rows.bytes());
 }
 
-void Weights::bring_in_vectors() {
+void Weights::bring_in_rest() {
+  if (!spec_.random && !spec_.mapped && brought_in_ < bytes_)
+    for (const Rows& tensor : stored_) bring_in(tensor);
   for (Vector& vector : vectors_) convert(vector);
 }
 
-void Weights::release(const std::vector<Rows>& rows) {
+bool Weights::bring_back(const Rows& tensor) {
+  std::lock_guard<std::mutex> lock(releasing_);
+  if (released_.erase(tensor.tensor) == 0) return false;
+  bring_in(tensor);
+  return true;
+}
+
+WeightsFile* Weights::file_of(const uint8_t* data) const {
+  for (const auto& file : files_)
+    if (file->holds(data)) return file.get();
+  return nullptr;
+}
+
+void Weights::expect_unchanged() const {
+  for (const auto& file : files_)
+    if (file->mapped()) file->expect_unchanged();
+}
+
+void Weights::expect_as_read() const {
+  for (const auto& file : files_) file->expect_unchanged();
+}
+
+void Weights::release(const std::vector<Rows>& all) {
+  std::vector<Rows> rows = all;
+  if (!spec_.random && !spec_.mapped) {
+    std::lock_guard<std::mutex> lock(releasing_);
+    rows.erase(std::remove_if(rows.begin(), rows.end(), [&](const Rows& one) { return one.tensor == view_.token_embedding.data; }), rows.end());
+    for (const Rows& one : rows) released_.insert(one.tensor);
+  }
   if (!spec_.random) {
     // Rows that stand together are given up together: a page on the border of two would stay.
     constexpr uint64_t kGap = 4096;  // more than tensors are apart for the sake of alignment

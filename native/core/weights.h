@@ -1,12 +1,14 @@
-// The model's tensors: mapped files used in place, checked against the shape; or random weights of that shape.
+// The model's tensors: files, mapped and used in place or read into memory, checked against the shape; or random weights of that shape.
 #pragma once
+#include <atomic>
 #include <memory>
 #include <mutex>
+#include <set>
 #include <string>
 #include <vector>
 
 #include "../backend/backend.h"
-#include "mapped_file.h"
+#include "weights_file.h"
 
 namespace cqil {
 
@@ -24,6 +26,7 @@ struct WeightsSpec {
   cqil_shape shape;                       // rope_frequencies points into the vector below
   std::vector<double> rope_frequencies;  // [head_dim / 2]
   std::vector<std::string> files;
+  bool mapped = true;  // the files; otherwise they are read into memory of their own
   std::vector<TensorSpec> tensors;
   bool random = false;
   uint64_t random_seed = 0;
@@ -55,17 +58,22 @@ class Weights {
   // Every row once, in the order of the files, in pieces of at least so many bytes where there are as many: of whole random tensors, of the
   // others cut at multiples of CQIL_PREPARED_ROWS.
   std::vector<std::vector<Rows>> pieces(uint64_t bytes) const;
-  // Brings rows into memory; random ones are there already. Throws FILE_NOT_FOUND where the system cannot read them any more. Calls for other
-  // rows may overlap.
+  // Brings rows into memory; random ones are there already. Throws what WeightsFile::read does. Calls for other rows may overlap.
   void bring_in(const Rows& rows);
   // What bring_in() leaves to be done for rows that are used where they are, and not for those that are copied.
   void touch(const Rows& rows) const;
-  // Norms and biases, which are zero in the view until they are brought in: they lie all over the file, and the disk would be waited for at
-  // each of them when it is opened.
-  void bring_in_vectors();
-  // Gives up the memory of rows that are not read again, but as token embeddings: mapped pages, which come back when they are touched, or
-  // random tensors other than that, which do not. Calls for other rows may overlap.
+  // What must be in memory before a product reads any of it, and is not: norms and biases, which are zero in the view until they are brought in,
+  // as they lie all over the file, and the disk would be waited for at each of them when it is opened; and all of a file that is not mapped.
+  void bring_in_rest();
+  // Gives up the memory of rows that are not read again, but as token embeddings: mapped pages, which come back when they are touched; rows
+  // that were read, other than that, which bring_back() reads again; random tensors, other than that, for good. Calls for other rows may overlap.
   void release(const std::vector<Rows>& rows);
+  // Whether a tensor had been given up and had to be read again; whoever asked gives it up again.
+  bool bring_back(const Rows& tensor);
+
+  // Throws FILE_CHANGED when a mapped file is not what it was when it was opened; a system call a file. After reading, when any is not.
+  void expect_unchanged() const;
+  void expect_as_read() const;
 
  private:
   struct Vector {
@@ -76,19 +84,22 @@ class Weights {
 
   cqil_tensor* slot(const TensorSpec& spec);
   void convert(Vector& vector);
+  WeightsFile* file_of(const uint8_t* data) const;
   const void* locate(const TensorSpec& spec, cqil_dtype dtype, uint64_t size);
   float* float_storage(const cqil_tensor& vector);
   void check_shape(const std::string& name, const cqil_tensor& tensor, int64_t rows, int64_t cols, bool required);
   void check_complete();
 
   WeightsSpec spec_;
-  std::vector<MappedFile> files_;
+  std::vector<std::unique_ptr<WeightsFile>> files_;
   std::vector<std::unique_ptr<uint8_t[]>> owned_;  // random tensors, and vectors converted to float32
   std::vector<cqil_layer> layers_;
   cqil_weights view_{};
   std::vector<Rows> stored_;      // each tensor, as given
   std::vector<Vector> vectors_;  // those of one row
   std::mutex releasing_;
+  std::set<const uint8_t*> released_;      // tensors that were read and then given up, in part at least
+  std::atomic<uint64_t> brought_in_{0};  // bytes
   uint64_t bytes_ = 0;
 };
 

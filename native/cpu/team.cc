@@ -2,7 +2,7 @@
 
 #include <algorithm>
 #include <chrono>
-#include <system_error>
+#include <exception>
 
 #if defined(__x86_64__) || defined(_M_X64)
 #include <immintrin.h>
@@ -75,13 +75,13 @@ void Barrier::wait() {
 Team::Team(int threads) {
   workers_.reserve(static_cast<size_t>(threads > 1 ? threads - 1 : 0));
   for (int member = 1; member < threads; member++) {
-    auto worker = std::make_unique<Worker>();
     try {
+      auto worker = std::make_unique<Worker>();
       worker->thread = std::thread([this, member, own = worker.get()] { serve(*own, member); });
-    } catch (const std::system_error&) {
-      return;  // The system has no more threads to give; the team works with those it got.
+      workers_.push_back(std::move(worker));
+    } catch (const std::exception&) {
+      return;  // The system has no more threads to give, or no memory for one; the team works with those it got.
     }
-    workers_.push_back(std::move(worker));
   }
 }
 

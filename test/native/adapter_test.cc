@@ -103,7 +103,7 @@ void test_merge(const char* dtype, const char* adapter_dtype, bool interleaved) 
   const std::string what = std::string(dtype) + " with an adapter in " + adapter_dtype + (interleaved ? ", interleaved" : "");
   WeightsSpec spec = check::small_weights(dtype, 3);
   spec.shape.rope_interleaved = interleaved;
-  const Weights base(std::move(spec));
+  Weights base(std::move(spec));
   const cqil_layer* layers = base.view().layers;
   std::vector<uint8_t> bytes(3);  // so that nothing in the file is aligned
   AdapterSpec adapter;
@@ -162,7 +162,7 @@ void test_codec() {
 }
 
 void test_refusals() {
-  const Weights base(check::small_weights("F16", 2));
+  Weights base(check::small_weights("F16", 2));
   std::vector<uint8_t> bytes;
   AdapterSpec sound;
   sound.file = kFile;

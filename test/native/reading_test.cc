@@ -9,8 +9,10 @@
 #include "small_model.h"
 #include "some_text.h"
 
-#ifdef __linux__
-#include <sys/mman.h>
+#ifndef _WIN32
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <unistd.h>
 #endif
 
 using namespace cqil;
@@ -60,14 +62,23 @@ void test_interleaved(const char* dtype) {
   }
 }
 
+#ifndef _WIN32
+// Gives a file another time of writing.
+void touch_up(const char* path) {
+  const timespec times[2] = {{1000000000, 0}, {1000000000, 5}};
+  CHECK(utimensat(AT_FDCWD, path, times, 0) == 0, "the time of writing is set");
+}
+#endif
+
 // Whole, in rows of tensors, or not at all before the first session: the products are the same, and so they are while pages come back.
-void test_reading(const char* dtype, cqil_activations activations) {
+void test_reading(const char* dtype, cqil_activations activations, bool mapped) {
   const char* path = "session_test.bin";
-  const std::string name = std::string("reading ") + dtype;
+  const std::string name = std::string("reading ") + dtype + (mapped ? "" : " without mapping");
   const std::vector<int32_t> ids = some_ids(37);
   Session random(small_model(2, dtype, activations), Plan{}, Execution::kWide, 64);
   const std::vector<float> expected = run(random, ids, {37});
-  const WeightsSpec spec = in_file(small_weights(dtype), path);
+  WeightsSpec spec = in_file(small_weights(dtype), path);
+  spec.mapped = mapped;
   auto model = [&] { return std::make_shared<Model>(spec, *cpu_backend(), cqil_model_options{2, 0, activations, nullptr, 0}); };
   for (uint64_t piece : {uint64_t{1}, uint64_t{100000}, uint64_t{1} << 30}) {
     const auto read = model();
@@ -81,14 +92,60 @@ void test_reading(const char* dtype, cqil_activations activations) {
   check::throws("ABORTED", [&] { stopped->read([&](uint64_t) { stopped->stop_reading(); }, 1); }, "reading that is stopped");
   Session session(stopped, Plan{}, Execution::kWide, 64);
   CHECK(check::same_bits(run(session, ids, {37}), expected), name + " that was stopped");
-#ifdef __linux__
-  if (madvise(nullptr, 0, 22) == 0) {  // MADV_POPULATE_READ: an older system can only end the process
-    const auto shortened = model();
-    std::fclose(std::fopen(path, "wb"));
-    check::throws("FILE_NOT_FOUND", [&] { shortened->read([](uint64_t) {}); }, name + " of a file that was shortened");
+#ifndef _WIN32
+  const auto shortened = model(), written = model(), unread = model();
+  touch_up(path);
+  check::throws("FILE_CHANGED", [&] { written->read([](uint64_t) {}); }, name + " of a file that is written to");
+  std::fclose(std::fopen(path, "wb"));
+  check::throws("FILE_CHANGED", [&] { shortened->read([](uint64_t) {}); }, name + " of a file that was shortened");
+  if (mapped) {
+    Session late(unread, Plan{}, Execution::kWide, 64);
+    check::throws("FILE_CHANGED", [&] { run(late, ids, {37}); }, name + " of a file that was shortened, by the first session");
+    check::throws("FILE_CHANGED", [&] { run(session, ids, {37}); }, name + ", and shortened later");
+  } else {
+    check::throws("FILE_CHANGED", [&] { Session late(unread, Plan{}, Execution::kWide, 64); }, name + " of a file that was shortened, by the first session");
+    CHECK(check::same_bits(run(session, ids, {37}), expected), name + ", and shortened later");
   }
 #endif
   std::remove(path);
+}
+
+#ifndef _WIN32
+// A page goes while it is in use, after the file was looked at.
+void test_lost_page() {
+  const char* path = "session_test.bin";
+  in_file(small_weights("F32"), path);
+  const WeightsFile file(path);
+  CHECK(truncate(path, 1) == 0, "the file is cut");
+  CHECK(file.data()[file.size() - 1] == 0, "what cannot be had is zero");
+  check::throws("FILE_CHANGED", [&] { file.expect_unchanged(); }, "a page that was lost");
+  std::remove(path);
+}
+#endif
+
+// An adapter merged into rows that were read and given up, as they stand interleaved elsewhere: as into rows that are mapped.
+void test_adapter() {
+  const char *path = "session_test.bin", *adapter_path = "adapter_of_reading_test.bin";
+  const std::vector<int32_t> ids = some_ids(37);
+  WeightsSpec spec = in_file(small_weights("Q8_0"), path);
+  std::vector<float> values(static_cast<size_t>(2 * (512 + 256)), 0.01f);
+  std::FILE* file = std::fopen(adapter_path, "wb");
+  std::fwrite(values.data(), sizeof(float), values.size(), file);
+  std::fclose(file);
+  const AdapterSpec adapter = {adapter_path, {{"w_down", 1, 2, 0.5f, {"F32", 0}, {"F32", 4 * 2 * 512}}}};
+  std::vector<float> expected;
+  for (bool mapped : {true, false}) {
+    spec.mapped = mapped;
+    const auto base = std::make_shared<Model>(spec, *cpu_backend(), cqil_model_options{2, 0, CQIL_ACTIVATIONS_INT8, nullptr, 0});
+    base->read([](uint64_t) {});
+    Session plain(base, Plan{}, Execution::kWide, 64), with(std::make_shared<Model>(base, adapter), Plan{}, Execution::kWide, 64);
+    const std::vector<float> found = run(with, ids, {37});
+    CHECK(!check::same_bits(found, run(plain, ids, {37})), "an adapter changes something");
+    if (mapped) expected = found;
+    CHECK(check::same_bits(found, expected), "an adapter merged into what is not mapped");
+  }
+  std::remove(path);
+  std::remove(adapter_path);
 }
 
 }  // namespace
@@ -96,6 +153,11 @@ void test_reading(const char* dtype, cqil_activations activations) {
 int main() {
   for (const char* dtype : {"F32", "Q8_0", "Q4_0", "Q4_K", "Q6_K"}) test_interleaved(dtype);
   for (const char* dtype : {"BF16", "Q8_0", "Q4_K"})
-    for (cqil_activations activations : {CQIL_ACTIVATIONS_F32, CQIL_ACTIVATIONS_INT8}) test_reading(dtype, activations);
+    for (cqil_activations activations : {CQIL_ACTIVATIONS_F32, CQIL_ACTIVATIONS_INT8})
+      for (bool mapped : {true, false}) test_reading(dtype, activations, mapped);
+#ifndef _WIN32
+  test_lost_page();
+#endif
+  test_adapter();
   return check::report("reading");
 }
