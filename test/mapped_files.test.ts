@@ -5,12 +5,12 @@ import { loadModel, shippedModelPath } from '../lib/load.js';
 import type { LoadOptions } from '../lib/load_options.js';
 import type { Model } from '../lib/model.js';
 import { runScript } from './lifetimes/run_script.js';
-import { engineMissing } from './reference/engine.js';
 import { buildPackage } from './support/built_package.js';
 import { cqil } from './support/cli.js';
 import { expectRejection } from './support/expect_code.js';
-import { describeUnless } from './support/shared_data.js';
+
 import { tempFolder } from './support/temp_folder.js';
+import { describeUnless } from './support/unless.js';
 
 const folder = tempFolder();
 let copies = 0;
@@ -40,7 +40,7 @@ const CHANGES: Array<[string, (file: string) => void]> = [
   ['given another time', (file) => utimesSync(file, 1e9, 1e9)],
 ];
 
-describeUnless(engineMissing ?? (process.platform === 'win32' ? 'a mapped file cannot be changed on Windows' : undefined), 'a model file that changes', () => {
+describeUnless(process.platform === 'win32' ? 'a mapped file cannot be changed on Windows' : undefined, 'a model file that changes', () => {
   it.each(CHANGES.flatMap(([what, change]) => (['float32', 'int8'] as const).map((activations) => [what, activations, change] as const)))('%s, with %s: FILE_CHANGED from then on', async (_, activations, change) => {
     const file = copyOfModel();
     await withModel(file, { activations }, async (model) => {
@@ -86,7 +86,7 @@ describeUnless(engineMissing ?? (process.platform === 'win32' ? 'a mapped file c
   });
 });
 
-describeUnless(engineMissing ?? (process.platform === 'linux' ? undefined : 'only Linux lists what a process has mapped'), 'a disposed model', () => {
+describeUnless(process.platform === 'linux' ? undefined : 'only Linux lists what a process has mapped', 'a disposed model', () => {
   it.each([{ temperature: 0 }, { temperature: 0.8, topK: 20 }])('has no file mapped, wherever a generation with %o was left', async (options) => {
     const file = copyOfModel();
     const mapped: boolean[] = [];
