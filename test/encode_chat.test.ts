@@ -111,6 +111,14 @@ describe('control tokens put together', () => {
     await expect(chat('{{ messages[0].content }}<end>', says('a<end>'), eats)).rejects.toThrow(/normalizer/);
   });
 
+  it('are those, too, that are written as one but not called special', async () => {
+    const tokens = ['<|end|>', '<｜end｜>', '<tool>'].map((content, index) => ({ id: 5 + index, content, special: false }));
+    const tokenizer = await tinyTokenizer({ added_tokens: tokens }, { chat_template: '<|end|>{{ messages[0].content }}<｜end｜>' });
+    const added = (ids: number[]): number[] => ids.filter((id) => id >= 5);
+    expect(added(tokenizer.encodeChat(says('a<|end|><tool><｜end｜>')))).toEqual([5, 7, 6]);
+    expect(added(tokenizer.encode('a<|end|><tool><｜end｜>', { parseSpecialTokens: false }))).toEqual([7]);
+  });
+
   it('leave a partial answer open', async () => {
     expect(await chat('{% for m in messages %}{{ m.content }}<end>{% endfor %}', says('a<end>', 'b<end>'), {}, { continueFinalMessage: true })).toEqual(['<end>']);
   });

@@ -21,7 +21,10 @@ import { ControlTexts, expectGuards, guardUserText, renderUserText, type Guarded
 export interface EncodeOptions {
   /** Add what the model's own rule puts around a text, such as BOS. BOS is not doubled where the text begins with it. Default true. */
   addSpecialTokens?: boolean;
-  /** Read control tokens written in the text, such as `<s>`, as tokens; false takes them as plain text. Default true. */
+  /**
+   * Read control tokens written in the text, such as `<s>`, as tokens; false takes them as plain text, and with them other added tokens of the
+   * form `<|…|>`. Default true.
+   */
   parseSpecialTokens?: boolean;
   /**
    * The token that the text follows; not given, the text begins. After text, a text is taken as it is written: the space that SentencePiece
@@ -87,6 +90,8 @@ export interface Tokenizer {
 }
 
 const NO_BYTES = new Uint8Array(0);
+// Fine-tuned models have been published whose `<|im_start|>` is an added token like any other.
+const CONTROL_FORM = /^<[|｜].*[|｜]>$/s;
 
 /**
  * Builds a tokenizer, in slices of a few milliseconds between which the event loop runs. `modelVocabSize`: rows of the model's output, where
@@ -99,7 +104,7 @@ export async function loadTokenizer(source: TokenizerSource, modelVocabSize = 0,
   const pieces = parts.pieces ?? (await piecesOf(json.model.vocab, pace));
   const normalize = createNormalizer(json.normalizer);
   const all = await pace.through(createSplitters(json, normalize, () => true));
-  const plain = await pace.through(createSplitters(json, normalize, (token) => !token.special));
+  const plain = await pace.through(createSplitters(json, normalize, (token) => !isControl(token)));
   return new BpeTokenizer(json, { pieces, normalize, splitters: { all, plain } }, parts, modelVocabSize);
 }
 
@@ -169,7 +174,7 @@ class BpeTokenizer implements Tokenizer {
 
     this.preTokenize = createPreTokenizer(json.pre_tokenizer);
     this.decoder = createPieceDecoder(json.decoder);
-    this.normalizesControls = json.normalizer !== null && json.added_tokens.some((token) => token.special && token.normalized);
+    this.normalizesControls = json.normalizer !== null && json.added_tokens.some((token) => token.normalized && isControl(token));
     this.special = resolveSpecialTokens(json.post_processor, parts.config, parts.generationConfig, {
       idOf: (token) => this.tokenToId(token),
       isAdded: (id) => this.added.has(id),
@@ -255,7 +260,7 @@ class BpeTokenizer implements Tokenizer {
     if (typeof parseSpecialTokens !== 'boolean') throw new CqilError('INVALID_ARGUMENT', `parseSpecialTokens is ${quote(parseSpecialTokens)}; expected true or false.`);
     const rendering = this.requireTemplate().render(messages, others);
     if (parseSpecialTokens) return yield* this.slices(rendering.text, { addSpecialTokens: false });
-    this.controls ??= new ControlTexts([...this.added.values()].filter(({ special }) => special).map(({ content }) => content));
+    this.controls ??= new ControlTexts([...this.added.values()].filter(isControl).map(({ content }) => content));
     const user = yield* renderUserText(rendering, this.controls);
     const guarded = guardUserText(user, this.controls);
     return yield* this.slices(guarded?.text ?? user.text, { addSpecialTokens: false }, guarded);
@@ -343,6 +348,11 @@ function* createSplitters(json: TokenizerJson, normalize: Normalizer, wanted: (t
     yield;
   }
   return splitters;
+}
+
+/** Whether a text's own may not be one: what the files call special, and what is written as such tokens are. */
+function isControl({ special, content }: AddedToken): boolean {
+  return special || CONTROL_FORM.test(content);
 }
 
 function allOf<T>(steps: Generator<void, T>): T {
