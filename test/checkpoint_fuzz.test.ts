@@ -3,6 +3,7 @@ import path from 'node:path';
 import { describe, expect, it } from 'vitest';
 import { openCheckpoint } from '../lib/checkpoint/open.js';
 import { CqilError } from '../lib/errors.js';
+import { computedMs } from './support/event_loop.js';
 import { randomUniform } from './support/random.js';
 import { writeRandomModel } from './support/random_model.js';
 import { tempFolder } from './support/temp_folder.js';
@@ -10,7 +11,7 @@ import { tempFolder } from './support/temp_folder.js';
 const folder = tempFolder();
 const SHAPE = { dim: 8, hiddenDim: 8, nHeads: 2, nKvHeads: 1, nLayers: 1, vocabSize: 260 };
 const CASES = 1000;
-const MAX_CASE_MS = 1000;
+const MAX_CASE_MS = 1000; // of computing, not of waiting for a core
 const MAX_GROWTH_BYTES = 256 * 2 ** 20;
 
 type Pick = (below: number) => number;
@@ -49,9 +50,9 @@ async function fuzz(target: string, file: string, header: number, seed: number):
   const outcomes: Record<string, number> = {};
   for (let i = 0; i < CASES; i++) {
     writeFileSync(file, MUTATIONS[i % MUTATIONS.length]!(Buffer.from(original), header, pick));
-    const start = performance.now();
+    const start = computedMs();
     const outcome = await openCheckpoint(target).then(() => 'opened', (error: unknown) => (error instanceof CqilError ? error.code : `case ${i}: ${String((error as Error).stack)}`));
-    expect(performance.now() - start, `case ${i}`).toBeLessThan(MAX_CASE_MS);
+    expect(computedMs() - start, `case ${i}`).toBeLessThan(MAX_CASE_MS);
     outcomes[outcome] = (outcomes[outcome] ?? 0) + 1;
   }
   return outcomes;

@@ -134,9 +134,9 @@ void test_turns() {
     CHECK(same(outcome.shortlist, text.lists[static_cast<size_t>(delivered)]), "a turn's token");
     if (delivered++ > 0) return;
     CHECK(session.ahead().ask(session, listed({text.ids[0]}, 9), asker(1)), "under way");
-    std::this_thread::sleep_for(std::chrono::milliseconds(300));
+    std::this_thread::sleep_for(std::chrono::milliseconds(1300));
   };
-  session.ahead().run(session, listed(some_ids(9), 0), asker(0), deliver, std::chrono::milliseconds(200));
+  session.ahead().run(session, listed(some_ids(9), 0), asker(0), deliver, std::chrono::milliseconds(1000));
   CHECK(delivered == 2, "what is under way is delivered");
   CHECK(!session.ahead().take(session, listed({text.ids[1]}, 10)), "and nothing follows");
 }

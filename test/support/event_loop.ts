@@ -4,7 +4,7 @@ import { readFileSync } from 'node:fs';
  * The milliseconds that this thread has computed, not counting what it waited for a core: so a busy machine makes no turn of the event loop
  * longer. Where the system does not say, time on the clock.
  */
-function computedMs(): number {
+export function computedMs(): number {
   try {
     return Number(readFileSync('/proc/thread-self/schedstat', 'utf8').split(' ')[0]) / 1e6;
   } catch {
