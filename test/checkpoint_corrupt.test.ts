@@ -145,7 +145,7 @@ describe('a broken checkpoint gives one coded error that names what is wrong', (
   ];
 
   it('a pipe in the place of a file does not hang', async ({ skip }) => {
-    if (process.platform === 'win32') skip('Windows has no named pipes in folders');
+    if (process.platform === 'win32') skip('another system: Windows has no named pipes in folders');
     const target = makeFolder();
     const file = path.join(target, 'model.safetensors');
     unlinkSync(file);

@@ -4,6 +4,7 @@ import path from 'node:path';
 import { describe, expect, it } from 'vitest';
 import { diagnose } from '../scripts/install.mjs';
 import { tempFolder } from './support/temp_folder.js';
+import { describeUnless } from './support/unless.js';
 
 const root = path.join(__dirname, '..');
 const folder = tempFolder();
@@ -30,7 +31,7 @@ describe('when the addon cannot be compiled, one sentence says what is missing',
   });
 });
 
-describe.skipIf(process.platform === 'win32')('scripts/install.mjs', () => {
+describeUnless(process.platform === 'win32' ? 'another system: its programs are stood in for by shell scripts' : undefined, 'scripts/install.mjs', () => {
   const run = (script: string) => {
     const bin = path.join(folder, 'bin');
     mkdirSync(bin, { recursive: true });
