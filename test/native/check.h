@@ -42,6 +42,12 @@ std::string describe(const T& value) {
     return std::to_string(value);
   } else if constexpr (std::is_convertible_v<const T&, std::string>) {
     return '"' + std::string(value) + '"';
+  } else if constexpr (std::is_function_v<T> || (std::is_pointer_v<T> && std::is_function_v<std::remove_pointer_t<T>>)) {
+    return "a function";
+  } else if constexpr (std::is_pointer_v<T>) {
+    char text[32];
+    std::snprintf(text, sizeof text, "%p", static_cast<const void*>(value));
+    return text;
   } else if constexpr (is_list<T>::value) {
     std::string text = "[" + std::to_string(value.size()) + "] {";
     for (size_t i = 0; i < value.size() && i < 8; i++) text += (i > 0 ? ", " : "") + describe(value[i]);

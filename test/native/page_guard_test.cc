@@ -28,9 +28,9 @@ struct CutFile {
     const char* path = "page_guard_test.bin";
     const int file = open(path, O_RDWR | O_CREAT | O_TRUNC, 0600);
     const std::vector<uint8_t> ones(4 * page, 1);
-    check::that(write(file, ones.data(), ones.size()) == static_cast<ssize_t>(ones.size()), "the file is written");
+    CHECK(write(file, ones.data(), ones.size()) == static_cast<ssize_t>(ones.size()), "the file is written");
     data = static_cast<const uint8_t*>(mmap(nullptr, 4 * page, PROT_READ, MAP_PRIVATE, file, 0));
-    check::that(ftruncate(file, static_cast<off_t>(page)) == 0, "the file is cut");
+    CHECK(ftruncate(file, static_cast<off_t>(page)) == 0, "the file is cut");
     close(file);
     std::remove(path);
   }
@@ -41,11 +41,11 @@ struct CutFile {
 void test_zeros() {
   const CutFile cut, other;
   const PageGuard guard(cut.at(), 4 * page), sound(other.at(), 4 * page);
-  check::that(!guard.failed(), "nothing has failed yet");
-  check::that(cut.data[2 * page + 5] == 0 && guard.failed(), "a page that is gone is zero, and told of");
-  check::that(cut.data[3 * page] == 0 && cut.data[page] == 0 && cut.data[4 * page - 1] == 0, "and so are the others");
-  check::that(cut.data[0] == 1 && cut.data[page - 1] == 1, "what is there is still there");
-  check::that(!sound.failed() && other.data[0] == 1, "another mapping has not failed");
+  CHECK(!guard.failed(), "nothing has failed yet");
+  CHECK(cut.data[2 * page + 5] == 0 && guard.failed(), "a page that is gone is zero, and told of");
+  CHECK(cut.data[3 * page] == 0 && cut.data[page] == 0 && cut.data[4 * page - 1] == 0, "and so are the others");
+  CHECK(cut.data[0] == 1 && cut.data[page - 1] == 1, "what is there is still there");
+  CHECK(!sound.failed() && other.data[0] == 1, "another mapping has not failed");
 }
 
 sigjmp_buf back;
@@ -68,13 +68,13 @@ void test_earlier_handler() {
   {
     const CutFile ours, theirs;
     const PageGuard guard(ours.at(), 4 * page);
-    check::that(faults(theirs) && handled == 1, "a mapping that is not guarded: the earlier handler");
-    check::that(!faults(ours) && handled == 1 && guard.failed(), "one that is guarded: not");
+    CHECK(faults(theirs) && handled == 1, "a mapping that is not guarded: the earlier handler");
+    CHECK(!faults(ours) && handled == 1 && guard.failed(), "one that is guarded: not");
     if (sigsetjmp(back, 1) == 0) raise(SIGBUS);
-    check::that(handled == 2, "a signal that was sent: the earlier handler");
+    CHECK(handled == 2, "a signal that was sent: the earlier handler");
   }
   sigaction(SIGBUS, nullptr, &now);
-  check::that(now.sa_sigaction == jump, "the earlier handler is back");
+  CHECK(now.sa_sigaction == jump, "the earlier handler is back");
   sigaction(SIGBUS, &before, nullptr);
 }
 
@@ -94,11 +94,11 @@ int signal_that_ends(const std::function<void()>& body) {
 }
 
 void test_without_handler() {
-  check::that(signal_that_ends([] { CutFile theirs; (void)theirs.data[2 * page]; }) == SIGBUS, "a mapping that is not guarded ends the process");
-  check::that(signal_that_ends([] { raise(SIGBUS); }) == SIGBUS, "a signal that was sent ends the process");
+  CHECK(signal_that_ends([] { CutFile theirs; (void)theirs.data[2 * page]; }) == SIGBUS, "a mapping that is not guarded ends the process");
+  CHECK(signal_that_ends([] { raise(SIGBUS); }) == SIGBUS, "a signal that was sent ends the process");
   signal(SIGBUS, SIG_IGN);
-  check::that(signal_that_ends([] { raise(SIGBUS); }) == 0, "one that is ignored does not");
-  check::that(signal_that_ends([] { CutFile theirs; (void)theirs.data[2 * page]; }) == SIGBUS, "an access that cannot be made ends it all the same");
+  CHECK(signal_that_ends([] { raise(SIGBUS); }) == 0, "one that is ignored does not");
+  CHECK(signal_that_ends([] { CutFile theirs; (void)theirs.data[2 * page]; }) == SIGBUS, "an access that cannot be made ends it all the same");
   signal(SIGBUS, SIG_DFL);
 }
 
