@@ -1,12 +1,70 @@
 import { orAborted } from './abort.js';
 import { CqilError } from './errors.js';
-import type { GenerateOptions, GenerationChunk, GenerationResult } from './generate.js';
 import { countStages, type PlanInput } from './plan.js';
-import type { Sampler } from './sampler.js';
+import type { Sampler, SamplingOptions, TokenLogprob } from './sampler.js';
 import type { Shortlist } from './sampler/shortlist.js';
 import type { HeldSession, Session } from './session.js';
 import { StopMatcher, type StopUnits } from './stop.js';
 import type { Tokenizer } from './tokenizer/index.js';
+
+export interface GenerateOptions extends SamplingOptions {
+  /** Most tokens to generate; fewer when the context is full before. Default 256. */
+  maxTokens?: number;
+  /**
+   * Text that ends the generation; it and what follows are not part of the result's text. It may name control tokens, such as `<|im_end|>`:
+   * they end it too, although they have no text.
+   */
+  stop?: string | readonly string[];
+  /**
+   * Read control tokens written in a text prompt, such as `<|im_end|>`, as tokens. Default false: they are plain text, since a prompt may hold
+   * what somebody else wrote. Messages are encoded by `model.tokenizer.encodeChat`, which keeps the template's control tokens.
+   */
+  parseSpecialTokens?: boolean;
+  /** Stops within one token; the generation then rejects with ABORTED. */
+  signal?: AbortSignal;
+  /** The plan for this generation. Default: the model's. Not together with `session`, which has its own. */
+  plan?: PlanInput;
+  /**
+   * Continues in this session, at its position, instead of one made and closed for this call: a text prompt is taken as it is written, without
+   * what begins a text. When the generation is done the session's cache holds the prompt and every token of the result; when it failed or was
+   * left, what had been computed of them. Until then no other call changes the session, see `Session`.
+   */
+  session?: Session;
+}
+
+/** One generated token and the text that became certain with it; the text may be empty, or hold back from earlier tokens. */
+export interface GenerationChunk {
+  text: string;
+  token: number;
+  /** When `logprobs` is set: see `Sample` of the sampler. */
+  logprob?: number;
+  alternatives?: TokenLogprob[];
+}
+
+export interface GenerationResult {
+  /** All chunks' texts joined. */
+  text: string;
+  /** Every generated token; the last is an end-of-text token when `finishReason` is `eos`. */
+  tokens: number[];
+  /** `eos`: the model ended its text. `stop`: a stop string was found. `length`: `maxTokens` was reached. `context`: the context is full. */
+  finishReason: 'eos' | 'stop' | 'length' | 'context';
+  usage: { promptTokens: number; completionTokens: number; totalTokens: number };
+  timings: GenerationTimings;
+  /** The seed that was used: given again with the same options, it gives the same text. */
+  seed: number;
+}
+
+/** Milliseconds waited for the engine; time a consumer spent between chunks is not counted, even where the engine used it to decode ahead. */
+export interface GenerationTimings {
+  prefillMs: number;
+  /** All tokens after the first, which comes out of the prefill. */
+  decodeMs: number;
+  prefillTokensPerSecond: number;
+  /** Tokens after the first per second of `decodeMs`; 0 when there is none. */
+  decodeTokensPerSecond: number;
+  /** From the first pull, tokenization included. */
+  timeToFirstTokenMs: number;
+}
 
 /** What a generation needs of a session. */
 export type GenerationSession = Pick<HeldSession, 'plan' | 'position' | 'contextLength' | 'prefill' | 'shortlist'>;
