@@ -2,7 +2,7 @@ import { mkdtempSync, rmSync, statSync, truncateSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { loadModel } from '../lib/load.js';
+import { loadModel, shippedModelPath } from '../lib/load.js';
 import { growthPerSample } from './lifetimes/growth.js';
 import { runScript } from './lifetimes/run_script.js';
 import { decodeAll, expectSameBits, someIds } from './reference/engine.js';
@@ -137,6 +137,13 @@ describe('lifetimes of whole processes', () => {
       for (const period of [2, 3, 4, 5]) expect(series((i) => 80e6 + (i % period) * 4e6), `a saw of ${period}`).toBe(0);
       expect(series((i) => step(40, 40)(i) + 1.6e6 * i)).toBeGreaterThan(1.5e6);
     });
+  });
+
+  it('closed sessions give their memory back', async () => {
+    const { before, open, closed } = JSON.parse(await runScript('session_memory.cjs', [path.join(built, 'dist/index.js'), shippedModelPath(), '100', '4'])) as { before: number; open: number; closed: number[] };
+    expect(open - before).toBeGreaterThan(40e6);
+    // What stays is JavaScript's, and small: a third of it would be an allocator that keeps what it is given.
+    for (const after of closed) expect(after - before).toBeLessThan((open - before) / 3);
   });
 
   it('a process may exit with work in flight and nothing closed', async () => {

@@ -1,4 +1,4 @@
-import { copyFileSync, readFileSync, renameSync, truncateSync, utimesSync } from 'node:fs';
+import { copyFileSync, readFileSync, renameSync, rmSync, truncateSync, utimesSync } from 'node:fs';
 import path from 'node:path';
 import { expect, it } from 'vitest';
 import { loadModel, shippedModelPath } from '../lib/load.js';
@@ -75,7 +75,9 @@ describeUnless(process.platform === 'win32' ? 'a mapped file cannot be changed o
   });
 
   it('shortened at any moment of a generation: a coded error, and the process lives', async () => {
-    const outcome = JSON.parse(await runScript('cut_while_in_use.cjs', [await buildPackage(), shippedModelPath(), folder])) as { codes: string[] };
+    const built = buildPackage();
+    const outcome = JSON.parse(await runScript('cut_while_in_use.cjs', [built, shippedModelPath(), folder])) as { codes: string[] };
+    rmSync(built, { recursive: true });
     expect(outcome.codes).toEqual(outcome.codes.map(() => 'FILE_CHANGED'));
   });
 
