@@ -78,7 +78,7 @@ describe('a plan with an adapter', () => {
     ['gguf', 'Q6_K'],
   ])('merges into %s %s and rounds once, to its own format or to Q8_0', async (format, dtype) => {
     const { adapted, plain, moved } = await differences({ format, dtype, shape: BLOCKS });
-    expect(adapted).toBeLessThan(5e-3);
+    expect(adapted).toBeLessThan(dtype.endsWith('F16') ? 1e-3 : 5e-3);
     expect(plain).toBeLessThan(1e-4);
     expect(moved).toBeGreaterThan(0.1);
   });
