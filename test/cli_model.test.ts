@@ -223,7 +223,7 @@ describe('demo', () => {
     expect([speed.certain, speed.busy].map((value) => typeof value)).toEqual(['boolean', 'boolean']);
     for (const { msPerToken } of speed.rows) expect(0 < msPerToken.min && msPerToken.min <= msPerToken.median && msPerToken.median <= msPerToken.max).toBe(true);
     expect(speed.rows[0]!.change).toEqual({ min: 0, median: 0, max: 0 });
-  });
+  }, 240_000);
 });
 
 describe('doctor', () => {
