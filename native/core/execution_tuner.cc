@@ -12,13 +12,15 @@ constexpr int kTrialTokens = 3, kMostTokens = 64;
 // Where two ways are this close, a trial goes on, for more certainty: it costs little.
 constexpr double kClose = 0.1, kCloseTrial = 0.05;
 constexpr int kCloseTokens = 16;
-// A way is taken up where it is faster by this share, and given up before its trial is over where it is slower by that.
-constexpr double kFaster = 0.97, kHopeless = 1.25;
+// A way is taken up where it takes less than this share of the time: of fewer threads, of as many, and of more, which other work can hold up and
+// which take cores from it. It is given up before its trial is over where it takes more than kHopeless.
+constexpr double kFewerFaster = 1, kFaster = 0.97, kMoreFaster = 0.92, kHopeless = 1.25;
 // Seconds between trials of a way: at first, and at most, where trials cost nothing. A core that has become free shows only where more threads are
 // tried; that there is one less shows at once, since the present way becomes slow.
 constexpr double kFirstInterval = 0.05, kMoreThreads = 1, kFewerThreads = 8;
-// Trials may take this share of the time.
-constexpr double kTrialShare = 1.0 / 128;
+// Trials may take this share of the time: of more threads, which alone show that a core is free, and of fewer. At first, where something has changed,
+// a way rests for so many times what its trial has lost, and no longer than this.
+constexpr double kMoreShare = 1.0 / 48, kFewerShare = 1.0 / 128, kRest = 16, kLongestRest = 0.4;
 // The present way has become slow where tokens have lately taken this much more than usual, together a token and kSlow seconds more.
 constexpr double kUsual = 1.3, kSlow = 0.004;
 // A token's threads are patient with each other for so many times what is usual and so many seconds more, in which parked threads wake.
@@ -84,15 +86,16 @@ void ExecutionTuner::record_present(double seconds, double now) {
     return;
   }
   window_.add(seconds);
-  if (!window_.full()) return;
-  if (usual_ == 0) usual_ = window_.mean();
-  in_haste_ = has_become_slow(seconds, now);
+  if (usual_ == 0 && window_.full()) usual_ = window_.mean();
+  in_haste_ = usual_ > 0 && has_become_slow(seconds, now);
+  if (!in_haste_ && !window_.full()) return;
   for (Entry& entry : entries_)
-    // What was far behind even what the present way takes now is not tried for that.
-    if (in_haste_ && entry.seconds * 0.8 < window_.mean()) entry.due = now;
+    // More threads would not help, nor what was far behind even what the present way takes now.
+    if (in_haste_ && entry.way.threads <= entries_[current_].way.threads && entry.seconds * 0.8 < window_.mean()) entry.due = now;
   best_ = current_;
   best_seconds_ = window_.mean();
   begin_trial(now);
+  if (in_haste_ && !trial_) excess_ = 0;  // nothing helps
 }
 
 bool ExecutionTuner::has_become_slow(double seconds, double now) {
@@ -126,17 +129,23 @@ void ExecutionTuner::record_trial(double seconds, double now) {
   const bool hopeless = !tolerable || (ratio > kHopeless && trial.tokens > 1);
   const bool enough = trial.tokens >= kMostTokens || (trial.tokens >= kTrialTokens && trial.seconds >= kTrial);
   const bool close = ratio > 1 - kClose && ratio < 1 + kClose && trial.tokens < kCloseTokens && trial.seconds < kCloseTrial;
-  if (hopeless || (enough && !close)) end_trial(now);
+  if (!hopeless && (!enough || close)) return;
+  // Threads that wait for one that does not run do so in whatever execution: the others of as many need not be tried now.
+  if (!tolerable)
+    for (Entry& entry : entries_)
+      if (entry.way.threads >= entries_[trial.entry].way.threads) entry.due = std::max(entry.due, now + entry.interval);
+  end_trial(now);
 }
 
 void ExecutionTuner::end_trial(double now) {
   Entry& entry = entries_[trial_->entry];
   entry.seconds = trial_->seconds / trial_->tokens;
-  if (entry.seconds < kFaster * best_seconds_) {
+  const int32_t threads = entry.way.threads, best = entries_[best_].way.threads;
+  if (entry.seconds < best_seconds_ * (threads < best ? kFewerFaster : threads > best ? kMoreFaster : kFaster)) {
     best_ = trial_->entry;
     best_seconds_ = entry.seconds;
   }
-  entry.interval = std::min(2 * entry.interval, longest_interval(entry, trial_->lost));
+  entry.interval = std::min(std::max(2 * entry.interval, std::min(kRest * trial_->lost, kLongestRest)), longest_interval(entry, trial_->lost));
   entry.due = now + entry.interval;
   // In haste the first that helps is taken, and the others have their turn later.
   if (in_haste_ && best_ != current_) trial_.reset();
@@ -145,8 +154,8 @@ void ExecutionTuner::end_trial(double now) {
 }
 
 double ExecutionTuner::longest_interval(const Entry& entry, double lost) const {
-  const double most = entry.way.threads > entries_[current_].way.threads ? kMoreThreads : kFewerThreads;
-  return std::max(most, lost / kTrialShare);
+  const bool more = entry.way.threads > entries_[current_].way.threads;
+  return std::max(more ? kMoreThreads : kFewerThreads, lost / (more ? kMoreShare : kFewerShare));
 }
 
 void ExecutionTuner::end_round(double now) {

@@ -50,11 +50,11 @@ Run decode(ExecutionTuner& tuner, Machine& machine, double& now, double until) {
   return run;
 }
 
-// When the tuner first takes `way`, and for the next 5 tokens, seconds from now on; 10 if it does not.
+// When the tuner first takes `way`, and for the next 3 tokens, seconds from now on; 10 if it does not.
 double time_until(ExecutionTuner& tuner, Machine& machine, double& now, const Way& way) {
   const double from = now;
   double since = -1;
-  for (int held = 0; now < from + 10 && held < 5;) {
+  for (int held = 0; now < from + 10 && held < 3;) {
     const Way taken = tuner.next();
     if (taken == way && held++ == 0) since = now - from;
     if (!(taken == way)) held = 0;
