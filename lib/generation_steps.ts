@@ -187,6 +187,7 @@ async function promptTokens({ tokenizer }: GenerationModel, request: GenerationR
   const { prompt, parseSpecialTokens = false, signal } = request;
   const position = cached.length;
   const limit = contextLength - position - 1;
+  if (limit < 1) throw new CqilError('CONTEXT_OVERFLOW', `The session holds ${position} tokens of ${contextLength}, which leaves no room for a prompt and a token after it; expected a session that was truncated or rewound, or one with a larger contextLength.`);
   let ids: number[];
   if (typeof prompt === 'string') {
     // A text after nothing but control tokens begins; after others it goes on where the session ends.
@@ -195,7 +196,10 @@ async function promptTokens({ tokenizer }: GenerationModel, request: GenerationR
   } else ids = Array.from(prompt);
   const bos = tokenizer?.bosTokenId;
   if (ids.length === 0 && position === 0 && bos !== undefined) ids.push(bos);
-  if (ids.length === 0) throw new CqilError('INVALID_ARGUMENT', 'The prompt has no tokens and the model has no token that begins a text; expected at least one token.');
+  if (ids.length === 0) {
+    const why = position > 0 ? 'a session that has tokens already needs one to go on with (session.rewind gives the last of all ids back)' : 'the model has no token that begins a text';
+    throw new CqilError('INVALID_ARGUMENT', `The prompt has no tokens, and ${why}; expected at least one token.`);
+  }
   if (ids.length > limit) {
     // A text is not encoded to its end when that cannot fit.
     const length = typeof prompt === 'string' ? `more than ${limit}` : ids.length;

@@ -27,7 +27,7 @@ import { publishedPlan, publishedPlanNote } from './published_plan.js';
  * options; BACKEND_UNAVAILABLE, OUT_OF_MEMORY or NATIVE_ADDON for this machine; ABORTED.
  */
 export async function loadModel(file?: Location, options: LoadOptions = {}): Promise<Model> {
-  expectOption('The path of the model', file, file === undefined || isUrl(file) || (typeof file === 'string' && file !== ''), 'a folder, a .gguf file, or nothing for the model that ships');
+  expectOption('The path of the model', file, file === undefined || isUrl(file) || (typeof file === 'string' && file !== ''), 'a folder, a .gguf file, or undefined for the model that ships; options come second');
   const placement = readOptions(options);
   const checkpoint = await openCheckpoint(file ?? shippedModelPath());
   return load(checkpoint, placement, options);

@@ -151,6 +151,21 @@ describe('a generation in a session', () => {
     encode.mockRestore();
   });
 
+  it('refuses to go on in a full session, or with nothing, and says what helps', async () => {
+    const session = model.createSession({ contextLength: PROMPT.length + 1 });
+    await session.prefill(PROMPT);
+    for (const prompt of ['more', [5], '']) {
+      await expectRejection('CONTEXT_OVERFLOW', model.generate(prompt, { session }), /^The session holds 20 tokens of 21, .* truncated or rewound/);
+    }
+    const roomy = model.createSession({ contextLength: 64 });
+    await roomy.prefill(PROMPT);
+    await expectRejection('INVALID_ARGUMENT', model.generate('', { session: roomy }), /a session that has tokens already needs one to go on with/);
+    const whole = await model.generate(PROMPT, { ...LONG, maxTokens: 8 });
+    const begun = await model.generate(roomy.rewind(PROMPT), { ...LONG, maxTokens: 3, session: roomy });
+    const rest = await model.generate(roomy.rewind([...PROMPT, ...begun.tokens]), { ...LONG, maxTokens: 5, session: roomy });
+    expect([...begun.tokens, ...rest.tokens]).toEqual(whole.tokens);
+  });
+
   it('says when the context of the session is full', async () => {
     const session = model.createSession({ contextLength: PROMPT.length + 8 });
     expect(await model.generate(PROMPT, { ...LONG, maxTokens: 8, session })).toMatchObject({ finishReason: 'length' });
