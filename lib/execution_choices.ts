@@ -1,6 +1,8 @@
 import { isDeepStrictEqual } from 'node:util';
 import { readCache, writeCache, type CacheIdentity } from './cache_file.js';
+import { MAX_THREADS } from './load_options.js';
 import type { SettledExecution } from './native.js';
+import { isCount } from './options.js';
 import type { Plan } from './plan.js';
 
 const KIND = 'execution';
@@ -63,7 +65,7 @@ async function readChoices(identity: CacheIdentity): Promise<Map<string, Settled
 
 function isSettled(value: unknown): value is SettledExecution {
   const { execution, threads } = Object(value) as Partial<SettledExecution>;
-  return EXECUTIONS.some((known) => known === execution) && Number.isSafeInteger(threads) && threads! >= 0;
+  return EXECUTIONS.some((known) => known === execution) && (threads === 0 || isCount(threads, MAX_THREADS));
 }
 
 /** The stages of a plan, which alone decide its time. */

@@ -121,7 +121,7 @@ describe('choices of an execution', () => {
   });
 
   it('that nobody knows are left out', async () => {
-    await writeCache('execution', identity, { '0-1 2-3 4-5': { execution: 'sideways', threads: 2 }, '0-2 3-5': lanes, sequential: 'wide' });
+    await writeCache('execution', identity, { '0-1 2-3 4-5': { execution: 'sideways', threads: 2 }, '0-2 3-5': lanes, sequential: { execution: 'wide', threads: 2 ** 32 } });
     const choices = await ExecutionChoices.open(identity);
     expect([choices.get(pairs), choices.get(threes), choices.get(resolvePlan('sequential', 6))]).toEqual([undefined, lanes, undefined]);
   });

@@ -5,6 +5,7 @@ import { runTemplate } from '../lib/tokenizer/jinja_interpreter.js';
 import { parseTemplate } from '../lib/tokenizer/jinja_source.js';
 import { strftime } from '../lib/tokenizer/strftime.js';
 import { describeShared } from './support/shared_data.js';
+import { expectCode } from './support/expect_code.js';
 import { tinyTokenizer } from './support/tiny_tokenizer.js';
 import { readJson } from './support/tokenizer_sources.js';
 
@@ -119,6 +120,13 @@ describe('hostile templates', () => {
         expect((error as CqilError).message.length).toBeLessThan(400);
       }
     }
+  });
+
+  it.each(['raise_exception', 'strftime_now'])('end in an error where %s is given what is no text', async (name) => {
+    // Sixty levels would be 2 ** 60 items of text.
+    const chat_template = `{% set ns = namespace(s=[1]) %}{% for i in range(60) %}{% set ns.s = [ns.s, ns.s] %}{% endfor %}{{ ${name}(ns.s) }}`;
+    const tokenizer = await tinyTokenizer({}, { chat_template });
+    expectCode('INVALID_ARGUMENT', () => tokenizer.applyChatTemplate([{ role: 'user', content: 'a' }]), /is no text/);
   });
 
   it('has limits that grow with the messages', async () => {

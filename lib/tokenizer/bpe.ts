@@ -21,7 +21,8 @@ interface Spelling {
  * same, and the stretches between are often words that come again.
  */
 export class BpeEncoder {
-  private readonly unknownId: number | undefined;
+  /** What stands for a symbol that the vocabulary lacks. */
+  readonly unknownId: number | undefined;
   private readonly byteIds: ReadonlyArray<number | undefined>;
   /** What merges make of short words and stretches. */
   private readonly remembered = new Map<string, readonly number[]>();

@@ -33,10 +33,10 @@ export function runTemplate(program: Node, variables: Record<string, unknown>, b
   define('range', (args) => new values.Array(range(args, budget).map((value) => new values.Integer(value))));
   define('strftime_now', ([format]) => {
     budget.spend(DATE);
-    return new values.String(strftime(new Date(), String(format?.value)));
+    return new values.String(strftime(new Date(), textOf(format, 'a format of times')));
   });
   define('raise_exception', ([message]) => {
-    throw new Error(String(message?.value));
+    throw new Error(textOf(message, 'the message of an exception'));
   });
   return new Interpreter(scope, budget).run(program).value as string;
 }
@@ -266,6 +266,12 @@ function boundedInterpreter(): Interpreter {
       first: boolean(index === 0), last: boolean(index === length - 1), previtem: item(index - 1), nextitem: item(index + 1),
     })));
   }
+}
+
+/** Nothing else: what a list turns into may be longer than any text. */
+function textOf(value: Value | undefined, what: string): string {
+  if (isText(value)) return value.value;
+  throw new Error(`${what} is no text`);
 }
 
 const counted = new WeakMap<Node, number>();

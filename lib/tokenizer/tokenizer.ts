@@ -16,7 +16,7 @@ import { createPreTokenizer, type Place, type PreTokenizer } from './pre_tokeniz
 import { resolveSpecialTokens, type SpecialTokens } from './special_tokens.js';
 import { createPieceDecoder, type PieceDecoder } from './token_bytes.js';
 import { parseTokenizerJson, type AddedToken, type TokenizerJson } from './tokenizer_json.js';
-import { ControlTexts, expectGuards, guardUserText, renderUserText, type GuardedText } from './user_text.js';
+import { ControlTexts, expectGuards, guardUserText, renderUserText, renderWithoutTexts, type GuardedText } from './user_text.js';
 
 export interface EncodeOptions {
   /** Add what the model's own rule puts around a text, such as BOS. BOS is not doubled where the text begins with it. Default true. */
@@ -263,7 +263,21 @@ class BpeTokenizer implements Tokenizer {
     this.controls ??= new ControlTexts([...this.added.values()].filter(isControl).map(({ content }) => content));
     const user = yield* renderUserText(rendering, this.controls);
     const guarded = guardUserText(user, this.controls);
-    return yield* this.slices(guarded?.text ?? user.text, { addSpecialTokens: false }, guarded);
+    const ids = yield* this.slices(guarded?.text ?? user.text, { addSpecialTokens: false }, guarded);
+    const own = renderWithoutTexts(rendering);
+    if (own !== undefined) this.expectControls(ids, yield* this.slices(own, { addSpecialTokens: false }));
+    return ids;
+  }
+
+  /** Throws INVALID_ARGUMENT where ids have other control tokens than the template's own, which then come from messages. */
+  private expectControls(ids: readonly number[], own: readonly number[]): void {
+    const isControlId = (id: number): boolean => id !== this.bpe.unknownId && this.added.has(id) && isControl(this.added.get(id)!);
+    const controlsOf = (list: readonly number[]): number[] => list.filter(isControlId);
+    const [found, expected] = [controlsOf(ids), controlsOf(own)];
+    const at = found.findIndex((id, i) => id !== expected[i]);
+    if (at < 0 && found.length === expected.length) return;
+    const name = quote(this.pieces[(at < 0 ? expected[found.length] : found[at])!]);
+    throw new CqilError('INVALID_ARGUMENT', `Around control token ${name}, what the messages say changes which control tokens there are; expected messages without such texts, or parseSpecialTokens: true.`);
   }
 
   /** Encodes step by step; every step is short. */

@@ -7,8 +7,12 @@ const PLANE = 0xf0000;
 const MARKED = /[\u{F0000}-\u{FFFFF}]/gu;
 // Marked, these would read otherwise to a template that trims, splits or writes JSON; other characters beyond the first plane stay whole.
 const LEFT_AS_IS = /[\s"\\\p{Cc}]|[\u{10000}-\u{EFFFF}\u{100000}-\u{10FFFF}]/u;
+/** A mark as JSON writes it in ASCII: two halves of a character of that plane. */
+const ESCAPED_MARK = /\\u[dD][bB][89abAB][0-9a-fA-F]\\u[dD][c-fC-F]/;
 /** Fields that templates compare, rather than show. */
 const STRUCTURE = ['role', 'type'];
+/** What names do not have, and control tokens do. */
+const UNUSUAL = /[^\w\s.,:;/-]/gu;
 const GUARD_LENGTH = 8;
 
 /** A text, and which of its UTF-16 code units came from messages. */
@@ -78,7 +82,10 @@ export function* renderUserText(rendering: Rendering, controls: ControlTexts): G
     return marked;
   };
   const marked = rendering.again((value, name) => (isTokenName(name) ? value : mapTexts(value, withMarks)));
-  const { text, fromUser } = holdsControls ? unmark(marked()) : { text: rendering.text, fromUser: new Uint8Array(rendering.text.length) };
+  const plain = { text: rendering.text, fromUser: new Uint8Array(rendering.text.length) };
+  const seen = holdsControls ? unmark(marked()) : plain;
+  // A template that escapes what is not ASCII writes marks in another way; what it must not show is found by its ids.
+  const { text, fromUser } = ESCAPED_MARK.test(seen.text) && !ESCAPED_MARK.test(rendering.text) ? plain : seen;
   yield;
   const everything = rendering.again((value, name) => {
     if (isTokenName(name)) return value;
@@ -93,6 +100,23 @@ export function* renderUserText(rendering: Rendering, controls: ControlTexts): G
     // A template that does not take such texts.
   }
   return { text, fromUser };
+}
+
+/**
+ * What a template shows of messages that say next to nothing: its own control tokens and no others. Undefined for one that does not take them.
+ * What comes of the real messages has to have the same control tokens, however a template or a normalizer changes texts.
+ */
+export function renderWithoutTexts(rendering: Rendering): string | undefined {
+  const rendered = rendering.again((value, name) => {
+    if (isTokenName(name)) return value;
+    const shown = name === 'messages' || name === 'tools';
+    return mapTexts(value, (part, isStructure) => (isStructure || !shown ? part.replace(UNUSUAL, '_') : /\S/.test(part) ? 'x' : part));
+  });
+  try {
+    return rendered();
+  } catch {
+    return undefined;
+  }
 }
 
 /** A program that gives `bos_token` as a variable means the token. */
