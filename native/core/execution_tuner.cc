@@ -23,8 +23,9 @@ constexpr double kFirstInterval = 0.05, kMoreThreads = 1, kFewerThreads = 8;
 constexpr double kMoreShare = 1.0 / 48, kFewerShare = 1.0 / 128, kRest = 16, kLongestRest = 0.4;
 // The present way has become slow where tokens have lately taken this much more than usual, together a token and kSlow seconds more.
 constexpr double kUsual = 1.3, kSlow = 0.004;
-// A token's threads are patient with each other for so many times what is usual and so many seconds more, in which parked threads wake.
-constexpr double kPatience = 2, kWaking = 0.002;
+// A token's threads are patient with each other for so many times what is usual, or for what is, where more threads than at present are tried, which
+// are to take less; and for so many seconds more, in which parked threads wake.
+constexpr double kPatience = 2, kWaking = 0.001;
 // Seconds for which a way that has been taken up should hold to count as found.
 constexpr double kHolds = 0.3;
 
@@ -69,7 +70,8 @@ std::optional<Way> ExecutionTuner::settled() const {
 
 double ExecutionTuner::patience() const {
   const double usual = trial_ ? best_seconds_ : usual_;
-  return usual > 0 ? kPatience * usual + kWaking : 0;
+  const bool more = trial_ && entries_[trial_->entry].way.threads > entries_[current_].way.threads;
+  return usual > 0 ? (more ? 1 : kPatience) * usual + kWaking : 0;
 }
 
 void ExecutionTuner::record(double seconds, double now) {
