@@ -136,7 +136,8 @@ async function decode({ plan, model }, milliseconds) {
 
 function rate(times, skip) {
   const from = times[0] + skip;
-  const counted = times.filter((time) => time > from);
+  const later = times.filter((time) => time > from);
+  const counted = later.length > 1 ? later : times; // a slice in which hardly anything ran counts whole
   return (1000 * (counted.length - 1)) / (counted.at(-1) - counted[0]);
 }
 
