@@ -19,9 +19,13 @@ function load(family: Family, template: string, format: string): Promise<Tokeniz
   return loadTokenizer({ ...vocabularySource(family), chatTemplate: template });
 }
 
+/** The control tokens among ids. */
+function controls(tokenizer: Tokenizer, ids: number[]): string[] {
+  return ids.filter((id) => tokenizer.isSpecial(id)).map((id) => tokenizer.idToToken(id)!);
+}
+
 describe.each(VOCABULARIES.flatMap((entry) => ['tokenizer.json', 'GGUF'].map((format) => [...entry, format] as const)))('messages in %s (%s, %s), %s', (family, open, close, format) => {
   const user = (content: string): ChatMessage[] => [{ role: 'system', content: 'Be good.' }, { role: 'user', content }];
-  const controls = (tokenizer: Tokenizer, ids: number[]): string[] => ids.filter((id) => tokenizer.isSpecial(id)).map((id) => tokenizer.idToToken(id)!);
   const fromTemplate = [open, close, open, close, open];
 
   it('have the ids of the rendered text where they hold no control token', async () => {
@@ -69,9 +73,9 @@ describe.each(VOCABULARIES.flatMap((entry) => ['tokenizer.json', 'GGUF'].map((fo
 
 describe('control tokens put together', () => {
   const added_tokens = ['<end>', '[b]', '<a><c>'].map((content, index) => ({ id: 5 + index, content, special: true }));
-  const chat = async (template: string, messages: ChatMessage[], parts: object = {}, options: EncodeChatOptions = {}): Promise<Array<string | undefined>> => {
+  const chat = async (template: string, messages: ChatMessage[], parts: object = {}, options: EncodeChatOptions = {}): Promise<string[]> => {
     const tokenizer = await tinyTokenizer({ added_tokens, ...parts }, { chat_template: template });
-    return tokenizer.encodeChat(messages, options).filter((id) => tokenizer.isSpecial(id)).map((id) => tokenizer.idToToken(id));
+    return controls(tokenizer, tokenizer.encodeChat(messages, options));
   };
   const says = (...contents: string[]): ChatMessage[] => contents.map((content) => ({ role: 'user', content }));
   const JOINED = '{% for m in messages %}{{ m.content | trim }}{% endfor %}<end>';
@@ -161,6 +165,6 @@ describe('control tokens that come of messages', () => {
     await expectRejection('INVALID_ARGUMENT', tokenizer.encodeChatSliced(chat(text)), /parseSpecialTokens: true/);
     expect(tokenizer.encodeChat(chat(text), { parseSpecialTokens: true }).length).toBeGreaterThan(2);
     const harmless = tokenizer.encodeChat(chat('A < b | c > d, <p>é</p>'));
-    expect(harmless.filter((id) => tokenizer.isSpecial(id)).map((id) => tokenizer.idToToken(id))).toEqual(['<|im_start|>', '<|im_end|>']);
+    expect(controls(tokenizer, harmless)).toEqual(['<|im_start|>', '<|im_end|>']);
   });
 });

@@ -1,7 +1,7 @@
 import { readFileSync } from 'node:fs';
 import path from 'node:path';
 import { describe, expect, it } from 'vitest';
-import { preTokenizerRule } from '../lib/tokenizer/gguf_pre_tokenizers.js';
+import { preTokenizerRule, splitsBy } from '../lib/tokenizer/gguf_pre_tokenizers.js';
 import { createPreTokenizer } from '../lib/tokenizer/pre_tokenizer.js';
 import type { Component } from '../lib/tokenizer/tokenizer_json.js';
 
@@ -26,7 +26,6 @@ describe("pre-tokenizers cut as the reference library's do", () => {
 
 describe("the rules of llama.cpp's names cut as the reference library does", () => {
   it.each(Object.entries(GOLDENS.rules))('%s', (name, words) => {
-    const pretokenizers = preTokenizerRule(name).patterns.map((Regex) => ({ type: 'Split', pattern: { Regex }, behavior: 'Isolated' }));
-    expectWords({ type: 'Sequence', pretokenizers }, words);
+    expectWords({ type: 'Sequence', pretokenizers: splitsBy(preTokenizerRule(name)) }, words);
   });
 });

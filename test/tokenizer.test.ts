@@ -6,6 +6,7 @@ import { loadTokenizer, type Tokenizer } from '../lib/tokenizer/index.js';
 import { openCheckpoint } from '../lib/checkpoint/open.js';
 import { textBeside } from '../lib/cli/text_file.js';
 import { shippedModelPath } from '../lib/load.js';
+import { countTurns } from './support/event_loop.js';
 import { expectCode, expectRejection } from './support/expect_code.js';
 import { randomUniform } from './support/random.js';
 import { describeShared, sharedData } from './support/shared_data.js';
@@ -100,6 +101,22 @@ for (const name of Object.keys({ ...OWN, ...REAL })) {
   });
 }
 
+async function expectNoBos(names: string[]): Promise<void> {
+  for (const name of names) {
+    const { tokenizer } = await load(name);
+    expect(tokenizer.encode('Hello')).toEqual([tokenizer.tokenToId('Hello')]);
+  }
+}
+
+async function expectSlicedIds(names: string[], text: string): Promise<void> {
+  for (const name of names) {
+    const { tokenizer } = await load(name);
+    const { result: ids, turns } = await countTurns(() => tokenizer.encodeSliced(text));
+    expect(ids).toEqual(tokenizer.encode(text));
+    expect(turns).toBeGreaterThan(3);
+  }
+}
+
 describe('tokenizer: rules of checkpoints', () => {
   it('puts BOS where the model wants it, once', async () => {
     for (const name of ['sentencepiece', 'sentencepiece as GGUF']) {
@@ -116,12 +133,7 @@ describe('tokenizer: rules of checkpoints', () => {
     }
   });
 
-  it('adds no BOS where the model has no such rule', async () => {
-    for (const name of ['qwen2', 'gpt-2']) {
-      const { tokenizer } = await load(name);
-      expect(tokenizer.encode('Hello')).toEqual([tokenizer.tokenToId('Hello')]);
-    }
-  });
+  it('adds no BOS where the model has no such rule', () => expectNoBos(['qwen2', 'gpt-2']));
 
   it('takes half a surrogate pair for the replacement character', async () => {
     for (const name of ['sentencepiece', 'gpt-2']) {
@@ -132,15 +144,7 @@ describe('tokenizer: rules of checkpoints', () => {
 
   it('encodes in slices to the same ids while the event loop runs', async () => {
     const text = readFileSync(textBeside(shippedModelPath()), 'utf8').repeat(8);
-    for (const name of ['sentencepiece', 'llama-3', 'deepseek-llm']) {
-      const { tokenizer } = await load(name);
-      let turns = 0;
-      const timer = setInterval(() => turns++, 0);
-      const ids = await tokenizer.encodeSliced(text);
-      clearInterval(timer);
-      expect(ids).toEqual(tokenizer.encode(text));
-      expect(turns).toBeGreaterThan(3);
-    }
+    await expectSlicedIds(['sentencepiece', 'llama-3', 'deepseek-llm'], text);
   });
 
   it('stops encoding when aborted', async () => {
@@ -168,12 +172,7 @@ describeShared('tokenizer: rules of real checkpoints', () => {
     expect(llama3.encode('<|begin_of_text|>Hello')).toEqual(llama3.encode('Hello'));
   });
 
-  it('adds no BOS where the model has no such rule', async () => {
-    for (const name of ['Qwen2', 'GPT-2', 'GPT-2 as GGUF']) {
-      const { tokenizer } = await load(name);
-      expect(tokenizer.encode('Hello')).toEqual([tokenizer.tokenToId('Hello')]);
-    }
-  });
+  it('adds no BOS where the model has no such rule', () => expectNoBos(['Qwen2', 'GPT-2', 'GPT-2 as GGUF']));
 
   it('collects every end of generation', async () => {
     expect(new Set((await load('LLaMA-3')).tokenizer.eosTokenIds)).toEqual(new Set([128001, 128008, 128009]));
@@ -203,15 +202,7 @@ describeShared('tokenizer: rules of real checkpoints', () => {
 
   it('encodes in slices to the same ids while the event loop runs', async () => {
     const text = readFileSync(sharedData('corpora', 'wikitext-2', 'wiki.test.raw.txt'), 'utf8').slice(0, 200_000);
-    for (const name of ['LLaMA-2', 'LLaMA-3']) {
-      const { tokenizer } = await load(name);
-      let turns = 0;
-      const timer = setInterval(() => turns++, 0);
-      const ids = await tokenizer.encodeSliced(text);
-      clearInterval(timer);
-      expect(ids).toEqual(tokenizer.encode(text));
-      expect(turns).toBeGreaterThan(3);
-    }
+    await expectSlicedIds(['LLaMA-2', 'LLaMA-3'], text);
   });
 });
 

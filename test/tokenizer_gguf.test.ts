@@ -1,6 +1,7 @@
 import { describe, expect, it } from 'vitest';
 import type { GgufStrings, GgufValue, TokenizerSource } from '../lib/checkpoint/types.js';
 import { loadTokenizer, type Tokenizer } from '../lib/tokenizer/index.js';
+import { countTurns } from './support/event_loop.js';
 import { expectRejection } from './support/expect_code.js';
 import { ggufStrings } from './support/gguf_strings.js';
 import { randomUniform } from './support/random.js';
@@ -148,10 +149,7 @@ describe('byte-level vocabulary of a GGUF file', () => {
   it('is read in slices when it is large, and not to the end when that is aborted', async () => {
     const entries = Array.from({ length: 200_000 }, (_, id) => ({ piece: `piece ${id}` }));
     const source = { kind: 'gguf', metadata: metadata('gpt2', entries, { merges: ggufStrings([]), pre: 'gpt-2' }) } as const;
-    let turns = 0;
-    const timer = setInterval(() => turns++, 0);
-    const tokenizer = await loadTokenizer(source);
-    clearInterval(timer);
+    const { result: tokenizer, turns } = await countTurns(() => loadTokenizer(source));
     expect(tokenizer.idToToken(199_999)).toBe('piece 199999');
     expect(turns).toBeGreaterThan(3);
 

@@ -1,30 +1,16 @@
 import { CHARACTERS_AT_ONCE } from './pattern.js';
 import type { AddedToken } from './tokenizer_json.js';
+import { insertText, type TrieNode } from './trie.js';
 
 const WORD_CHARACTER = /[\p{Alphabetic}\p{M}\p{Nd}\p{Pc}]/u;
 
-interface TrieNode {
-  /** By UTF-16 code unit. */
-  next: Map<number, TrieNode>;
-  /** The token that ends here. */
-  token?: AddedToken;
-}
-
 /** Finds added tokens in text: the leftmost, and the longest of those that start there. */
 export class AddedTokenSplitter {
-  private readonly root: TrieNode = { next: new Map() };
+  private readonly root: TrieNode<AddedToken> = { next: new Map() };
 
   /** `content`: what stands in the text for the token. */
   insert(content: string, token: AddedToken): void {
-    if (content === '') return;
-    let node = this.root;
-    for (let i = 0; i < content.length; i++) {
-      const unit = content.charCodeAt(i);
-      let child = node.next.get(unit);
-      if (!child) node.next.set(unit, (child = { next: new Map() }));
-      node = child;
-    }
-    node.token = token;
+    if (content !== '') insertText(this.root, content, token);
   }
 
   /** The text's added tokens and the non-empty stretches between them, in order; undefined where there is time for a pause. */
@@ -62,7 +48,7 @@ export class AddedTokenSplitter {
     let end = start;
     let at = start + 1;
     for (; node; at++) {
-      if (node.token) [token, end] = [node.token, at];
+      if (node.value) [token, end] = [node.value, at];
       node = node.next.get(text.charCodeAt(at));
     }
     return { token, end, looked: at - start };

@@ -1,5 +1,6 @@
 import { PIECES_AT_ONCE } from './parts.js';
 import { CHARACTERS_AT_ONCE } from './pattern.js';
+import { isLowSurrogate } from './surrogates.js';
 import type { BpeModel } from './tokenizer_json.js';
 import { WordMerger } from './word_merger.js';
 
@@ -141,8 +142,4 @@ function* spellingOf(pieces: Iterable<string>): Generator<void, Spelling> {
 
 function pair(left: number, right: number): number {
   return (left << 16) | right;
-}
-
-function isLowSurrogate(unit: number): boolean {
-  return unit >= 0xdc00 && unit <= 0xdfff;
 }

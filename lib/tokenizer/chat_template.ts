@@ -165,11 +165,9 @@ export function chatTemplatesOf(config: Record<string, unknown>): Map<string, st
   return templates.size > 0 ? templates : undefined;
 }
 
-/** A configuration's `chat_template` with the templates that lie beside it as files, which come first: the default one takes its whole place. */
-export function withTemplateFiles(template: unknown, files: { chatTemplate?: string; furtherChatTemplates?: Readonly<Record<string, string>> }): unknown {
-  const { chatTemplate, furtherChatTemplates = {} } = files;
-  const further = Object.entries(furtherChatTemplates).map(([name, text]) => ({ name, template: text }));
-  if (further.length === 0) return chatTemplate ?? template;
-  const chosen = chatTemplate ?? template;
-  return [...(Array.isArray(chosen) ? (chosen as unknown[]) : typeof chosen === 'string' ? [{ name: 'default', template: chosen }] : []), ...further];
+/** A `chat_template` as tokenizer_config.json has it, the given one being the default, or several already, with further ones by name. */
+export function withNamedTemplates(template: unknown, named: ReadonlyArray<{ name: string; template: unknown }>): unknown {
+  if (named.length === 0) return template;
+  const own: unknown[] = Array.isArray(template) ? template : typeof template === 'string' ? [{ name: 'default', template }] : [];
+  return [...own, ...named];
 }

@@ -1,5 +1,6 @@
 import { invalidTokenizer, quote } from './invalid.js';
 import { GPT2_PATTERN } from './pre_tokenizer.js';
+import type { Component } from './tokenizer_json.js';
 
 /** How a byte-level vocabulary cuts text before merging, and the rules that come with it. */
 export interface PreTokenizerRule {
@@ -173,6 +174,11 @@ const RULES: Record<string, PreTokenizerRule> = {
     addBos: true,
   },
 };
+
+/** A rule's patterns as pre-tokenizers of a tokenizer.json. */
+export function splitsBy(rule: PreTokenizerRule): Component[] {
+  return rule.patterns.map((Regex) => ({ type: 'Split', pattern: { Regex }, behavior: 'Isolated' }));
+}
 
 /** The rule of a name. Throws INVALID_TOKENIZER, listing the known names. */
 export function preTokenizerRule(name: unknown): PreTokenizerRule {

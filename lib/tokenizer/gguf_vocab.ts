@@ -1,6 +1,7 @@
 import type { GgufStrings, GgufValue } from '../checkpoint/types.js';
 import type { Pace } from '../pace.js';
-import { preTokenizerRule } from './gguf_pre_tokenizers.js';
+import { withNamedTemplates } from './chat_template.js';
+import { preTokenizerRule, splitsBy } from './gguf_pre_tokenizers.js';
 import { invalidTokenizer, quote } from './invalid.js';
 import { PIECES_AT_ONCE, type MergeRank, type TokenizerParts } from './parts.js';
 import { MAX_ADDED_TOKENS, MAX_VOCAB_SIZE } from './tokenizer_json.js';
@@ -11,7 +12,7 @@ type Metadata = ReadonlyMap<string, GgufValue>;
 const NO_TOKEN = 2 ** 32 - 1;
 
 /** llama.cpp's token types, as `tokenizer.ggml.token_type` holds them. */
-const TYPE = { normal: 1, unknown: 2, control: 3, userDefined: 4, unused: 5, byte: 6 };
+export const TOKEN_TYPE = { normal: 1, unknown: 2, control: 3, userDefined: 4, unused: 5, byte: 6 };
 
 /**
  * Converts the vocabulary of a GGUF file to the parts of a Hugging Face tokenizer that gives llama.cpp's ids.
@@ -22,7 +23,7 @@ export async function convertGgufVocabulary(metadata: Metadata, pace: Pace): Pro
   const model = metadata.get('tokenizer.ggml.model');
   const pieces = await readPieces(metadata, pace);
   const vocab = await vocabularyOf(pieces, pace);
-  const types = readNumbers(metadata, 'token_type', pieces.length) ?? pieces.map(() => TYPE.normal);
+  const types = readNumbers(metadata, 'token_type', pieces.length) ?? pieces.map(() => TOKEN_TYPE.normal);
   switch (model) {
     case 'llama':
       return convertSentencePiece(metadata, pieces, vocab, types);
@@ -84,7 +85,7 @@ function mergeRankFromScores(ids: ReadonlyMap<string, number>, types: ArrayLike<
   const ascending = Float64Array.from(scores).sort();
   return (joint) => {
     const id = ids.get(joint);
-    if (id === undefined || types[id] === TYPE.unknown || types[id] === TYPE.control || types[id] === TYPE.byte) return undefined;
+    if (id === undefined || types[id] === TOKEN_TYPE.unknown || types[id] === TOKEN_TYPE.control || types[id] === TOKEN_TYPE.byte) return undefined;
     return ascending.length - countUpTo(ascending, scores[id]!);
   };
 }
@@ -104,12 +105,11 @@ function countUpTo(ascending: Float64Array, most: number): number {
 function convertByteLevel(metadata: Metadata, pieces: string[], vocab: Map<string, number>, types: ArrayLike<number>): TokenizerParts {
   // llama.cpp, too, falls back to its first pre-tokenizer for files from before there were several.
   const rule = preTokenizerRule(metadata.get('tokenizer.ggml.pre') ?? 'default');
-  const splits = rule.patterns.map((Regex) => ({ type: 'Split', pattern: { Regex }, behavior: 'Isolated', invert: false }));
   return {
     json: {
       added_tokens: addedTokens(pieces, types),
       normalizer: null,
-      pre_tokenizer: { type: 'Sequence', pretokenizers: [...splits, { type: 'ByteLevel', use_regex: false }] },
+      pre_tokenizer: { type: 'Sequence', pretokenizers: [...splitsBy(rule), { type: 'ByteLevel', use_regex: false }] },
       post_processor: null,
       decoder: { type: 'ByteLevel' },
       model: {
@@ -150,17 +150,15 @@ function surroundings(metadata: Metadata, pieces: string[], addBos: boolean): Pi
 function readChatTemplates(metadata: Metadata): unknown {
   const key = 'tokenizer.chat_template';
   const named = [...metadata].filter(([name]) => name.startsWith(`${key}.`)).map(([name, template]) => ({ name: name.slice(key.length + 1), template }));
-  const template = metadata.get(key);
-  if (named.length === 0) return template;
-  return [...(template === undefined ? [] : [{ name: 'default', template }]), ...named];
+  return withNamedTemplates(metadata.get(key), named);
 }
 
 /** Tokens that stand apart from the merges: control tokens, and those the vocabulary's makers defined. */
 function addedTokens(pieces: string[], types: ArrayLike<number>): unknown[] {
   const tokens: unknown[] = [];
   pieces.forEach((content, id) => {
-    const special = types[id] === TYPE.control || types[id] === TYPE.unknown;
-    if (!special && types[id] !== TYPE.userDefined) return;
+    const special = types[id] === TOKEN_TYPE.control || types[id] === TOKEN_TYPE.unknown;
+    if (!special && types[id] !== TOKEN_TYPE.userDefined) return;
     if (tokens.push({ id, content, special, normalized: false }) > MAX_ADDED_TOKENS) {
       throw invalidTokenizer(`More than ${MAX_ADDED_TOKENS} tokens are control tokens or user-defined; expected fewer.`);
     }

@@ -1,6 +1,6 @@
 import type { TokenizerSource } from '../checkpoint/types.js';
-import { withTemplateFiles } from './chat_template.js';
-import { isObject } from './invalid.js';
+import { withNamedTemplates } from './chat_template.js';
+import { isObject, objectOf } from './invalid.js';
 import type { TokenizerParts } from './parts.js';
 
 /**
@@ -9,9 +9,10 @@ import type { TokenizerParts } from './parts.js';
  * taken from special_tokens_map.json.
  */
 export function huggingFaceParts(source: TokenizerSource & { kind: 'huggingface' }): TokenizerParts {
-  const objectOf = (value: unknown): Record<string, unknown> => (isObject(value) ? value : {});
   const config = { ...objectOf(source.specialTokensMap), ...objectOf(source.config) };
-  const chatTemplates = withTemplateFiles(config.chat_template, source);
+  // Templates that lie beside the configuration as files come first: the default one takes its whole place.
+  const named = Object.entries(source.furtherChatTemplates ?? {}).map(([name, template]) => ({ name, template }));
+  const chatTemplates = withNamedTemplates(source.chatTemplate ?? config.chat_template, named);
   return { json: withAddedTokens(source, config), config: { ...config, chat_template: chatTemplates }, generationConfig: objectOf(source.generationConfig) };
 }
 
@@ -57,7 +58,7 @@ function piecesNamed(named: ReadonlySet<unknown>, model: unknown): FurtherToken[
 }
 
 /** What stands for a piece in a vocabulary that has been parsed: an object, or a Map where it is large. */
-export function idIn(vocab: Record<string, unknown>, piece: string): unknown {
+function idIn(vocab: Record<string, unknown>, piece: string): unknown {
   if (vocab instanceof Map) return vocab.get(piece);
   return Object.hasOwn(vocab, piece) ? vocab[piece] : undefined;
 }

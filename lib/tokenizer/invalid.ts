@@ -33,6 +33,11 @@ function spell(value: unknown, room: number): string {
   return `${text}}`;
 }
 
+/** The value where it is an object, else one without fields. */
+export function objectOf(value: unknown): Record<string, unknown> {
+  return isObject(value) ? value : {};
+}
+
 export function isObject(value: unknown): value is Record<string, unknown> {
   return typeof value === 'object' && value !== null && !Array.isArray(value);
 }

@@ -20,12 +20,13 @@ class LoopExit extends Error {
 export class TextLoopError extends Error {}
 
 type Interpreter = new (scope: Scope, budget: Budget) => LibraryInterpreter;
-let prepared: { Interpreter: Interpreter; values: ReturnType<typeof valueClasses> } | undefined;
+type Values = ReturnType<typeof valueClasses>;
+let prepared: { Interpreter: Interpreter; values: Values } | undefined;
 
 /** Runs a parsed template with these variables. Throws BudgetError, or what the template raises. */
 export function runTemplate(program: Node, variables: Record<string, unknown>, budget: Budget): string {
   const { Environment } = jinjaLibrary();
-  const { Interpreter, values } = (prepared ??= { Interpreter: boundedInterpreter(), values: valueClasses() });
+  const { Interpreter, values } = (prepared ??= prepare());
   const scope = new Environment();
   const constants = { false: false, true: true, none: null, False: false, True: true, None: null };
   for (const [name, value] of Object.entries({ ...constants, ...variables })) scope.setVariable(name, new Environment().set(name, value));
@@ -39,6 +40,11 @@ export function runTemplate(program: Node, variables: Record<string, unknown>, b
     throw new Error(textOf(message, 'the message of an exception'));
   });
   return new Interpreter(scope, budget).run(program).value as string;
+}
+
+function prepare(): { Interpreter: Interpreter; values: Values } {
+  const values = valueClasses();
+  return { Interpreter: boundedInterpreter(values), values };
 }
 
 function range(args: Value[], budget: Budget): number[] {
@@ -66,9 +72,8 @@ function valueClasses() {
  * iteration that ends in `break` or `continue` is kept, each iteration has variables of its own, a loop over nothing defined is empty, `~`
  * takes what has no text, and no list or object is joined to a text as JavaScript would.
  */
-function boundedInterpreter(): Interpreter {
+function boundedInterpreter(values: Values): Interpreter {
   const { Interpreter, Environment } = jinjaLibrary();
-  const values = valueClasses();
   const constant = (value: Value): Node => ({ type: 'Constant', value });
 
   return class BoundedInterpreter extends Interpreter {

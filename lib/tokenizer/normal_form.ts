@@ -1,4 +1,5 @@
 import { CHARACTERS_AT_ONCE } from './pattern.js';
+import { isLowSurrogate } from './surrogates.js';
 
 export type NormalForm = 'NFC' | 'NFD' | 'NFKC' | 'NFKD';
 
@@ -30,7 +31,7 @@ export function* inNormalForm(text: string, form: NormalForm): Generator<void, s
 export function beginsAnew(text: string, at: number): boolean {
   const unit = text.charCodeAt(at);
   if (unit < 0x80) return true;
-  if (unit >= 0xdc00 && unit <= 0xdfff) return false;
+  if (isLowSurrogate(unit)) return false;
   const character = String.fromCodePoint(text.codePointAt(at)!);
   return !MARK.test(character) && !JOINING.test(character);
 }

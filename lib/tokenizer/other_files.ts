@@ -1,15 +1,14 @@
 import type { TokenizerSource } from '../checkpoint/types.js';
 import type { Pace } from '../pace.js';
-import { preTokenizerRule } from './gguf_pre_tokenizers.js';
-import { sentencePieceJson, vocabularyOf } from './gguf_vocab.js';
+import { preTokenizerRule, splitsBy } from './gguf_pre_tokenizers.js';
+import { sentencePieceJson, TOKEN_TYPE, vocabularyOf } from './gguf_vocab.js';
 import { huggingFaceParts } from './huggingface_parts.js';
-import { invalidTokenizer, isObject, quote } from './invalid.js';
+import { invalidTokenizer, objectOf, quote } from './invalid.js';
 import { PIECES_AT_ONCE, type TokenizerParts } from './parts.js';
 import { HOW_TO_CONVERT, readSentencePieceModel } from './sentencepiece_model.js';
 import { MAX_MERGES } from './tokenizer_json.js';
 
 const BYTE_PAIR_ENCODING = 2;
-const USER_DEFINED = 4;
 
 /** The tokenizer of a folder that has a tokenizer.model of SentencePiece and no tokenizer.json. Throws INVALID_TOKENIZER. */
 export async function sentencePieceParts(source: TokenizerSource & { kind: 'sentencepiece' }, pace: Pace): Promise<TokenizerParts> {
@@ -22,7 +21,7 @@ export async function sentencePieceParts(source: TokenizerSource & { kind: 'sent
     model.removesExtraSpaces && 'removes extra spaces',
     model.spaceAsSuffix && 'puts spaces after words',
     !model.escapesSpaces && 'keeps spaces as they are',
-    model.types.includes(USER_DEFINED) && `finds the piece ${quote(model.pieces[model.types.indexOf(USER_DEFINED)])} before it merges others`,
+    model.types.includes(TOKEN_TYPE.userDefined) && `finds the piece ${quote(model.pieces[model.types.indexOf(TOKEN_TYPE.userDefined)])} before it merges others`,
   ].find(Boolean);
   if (refused) throw invalidTokenizer(`tokenizer.model ${refused}, which cqil does not; ${HOW_TO_CONVERT}`);
   const { pieces, types, scores } = model;
@@ -33,7 +32,7 @@ export async function sentencePieceParts(source: TokenizerSource & { kind: 'sent
     addsSpacePrefix: model.addsSpacePrefix,
     byteFallback: model.byteFallback,
   });
-  return { ...huggingFaceParts({ ...source, kind: 'huggingface', json, config: { ...own, ...(isObject(source.config) ? source.config : {}) } }), pieces };
+  return { ...huggingFaceParts({ ...source, kind: 'huggingface', json, config: { ...own, ...objectOf(source.config) } }), pieces };
 }
 
 /** What tokenizers of these classes do besides what vocab.json and merges.txt say. */
@@ -44,7 +43,7 @@ const CLASSES: Record<string, { pre?: string; normalizer?: object; defaults: Rec
 
 /** The tokenizer of a folder that has vocab.json and merges.txt and no tokenizer.json. Throws INVALID_TOKENIZER. */
 export async function byteLevelParts(source: TokenizerSource & { kind: 'byte_level' }, pace: Pace): Promise<TokenizerParts> {
-  const given = isObject(source.config) ? source.config : {};
+  const given = objectOf(source.config);
   const name = typeof given.tokenizer_class === 'string' ? given.tokenizer_class.replace(/Fast$/, '') : undefined;
   const rules = name !== undefined && Object.hasOwn(CLASSES, name) ? CLASSES[name]! : undefined;
   if (!rules) {
@@ -54,7 +53,7 @@ export async function byteLevelParts(source: TokenizerSource & { kind: 'byte_lev
     );
   }
   const config = { ...rules.defaults, ...given };
-  const splits = rules.pre === undefined ? [] : preTokenizerRule(rules.pre).patterns.map((Regex) => ({ type: 'Split', pattern: { Regex }, behavior: 'Isolated' }));
+  const splits = rules.pre === undefined ? [] : splitsBy(preTokenizerRule(rules.pre));
   const byteLevel = { type: 'ByteLevel', add_prefix_space: config.add_prefix_space === true, use_regex: splits.length === 0 };
   const json = {
     added_tokens: [],

@@ -1,4 +1,4 @@
-import { invalidTokenizer, isObject, quote } from './invalid.js';
+import { invalidTokenizer, objectOf, quote } from './invalid.js';
 import { library } from './library.js';
 import { PatternMatcher } from './pattern_matcher.js';
 import { compilePattern, type PatternProgram } from './pattern_program.js';
@@ -14,7 +14,7 @@ export type Pattern = (text: string) => Iterable<MatchOrPause>;
 
 /** A pattern of a tokenizer.json, `{ "Regex": … }` or `{ "String": … }`. Throws INVALID_TOKENIZER; `what` names its owner in the message. */
 export function createPattern(config: unknown, what: string): Pattern {
-  const { Regex: regex, String: string } = isObject(config) ? config : {};
+  const { Regex: regex, String: string } = objectOf(config);
   if (typeof regex === 'string') return regexPattern(regex, what);
   if (typeof string === 'string' && string !== '') return stringPattern(string);
   throw invalidTokenizer(`${what} has the pattern ${quote(config)}; expected a Regex or a String.`);

@@ -1,5 +1,6 @@
 import { PatternMemory, tooCostly } from './pattern_memory.js';
 import { Op, type PatternProgram } from './pattern_program.js';
+import { isHighSurrogate, isLowSurrogate } from './surrogates.js';
 
 const STEPS = {
   /** Instructions and characters taken between two pauses: a tenth of a millisecond or so. */
@@ -241,7 +242,7 @@ export class PatternMatcher {
         if (z[pc]! < 0) this.fails(number, nearest, this.stack[top + 3]!);
         continue;
       }
-      const isPair = next - nearest >= 2 && isLow(text.charCodeAt(next - 1)) && isHigh(text.charCodeAt(next - 2));
+      const isPair = next - nearest >= 2 && isLowSurrogate(text.charCodeAt(next - 1)) && isHighSurrogate(text.charCodeAt(next - 2));
       this.stack[top + 2] = next - (isPair ? 2 : 1);
       if (this.memory && !this.enter(number, next)) continue;
       this.pc = pc + 1;
@@ -295,13 +296,5 @@ export class PatternMatcher {
 function codePointBefore(text: string, position: number): number | undefined {
   if (position === 0) return undefined;
   const unit = text.charCodeAt(position - 1);
-  return isLow(unit) && position > 1 && isHigh(text.charCodeAt(position - 2)) ? text.codePointAt(position - 2) : unit;
-}
-
-function isHigh(unit: number): boolean {
-  return unit >= 0xd800 && unit <= 0xdbff;
-}
-
-function isLow(unit: number): boolean {
-  return unit >= 0xdc00 && unit <= 0xdfff;
+  return isLowSurrogate(unit) && position > 1 && isHighSurrogate(text.charCodeAt(position - 2)) ? text.codePointAt(position - 2) : unit;
 }

@@ -1,6 +1,7 @@
 import { toByteLevel } from './byte_level.js';
 import { invalidTokenizer, quote } from './invalid.js';
 import { CHARACTERS_AT_ONCE, createPattern, regexPattern, stringPattern, type Pattern } from './pattern.js';
+import { isHighSurrogate } from './surrogates.js';
 import { flattenSequence, type Component } from './tokenizer_json.js';
 
 /** Where a piece of text stands: at the start of the whole text, right after other text that it continues, or somewhere within. */
@@ -201,7 +202,7 @@ function metaspaceStage(config: Component): PreTokenizer {
 }
 
 /** Changes a text a piece at a time, with pauses, where each piece changes by itself; then gives the whole. */
-export function* piecewise(text: string, change: (piece: string) => string): Generator<string | undefined> {
+function* piecewise(text: string, change: (piece: string) => string): Generator<string | undefined> {
   if (text.length <= CHARACTERS_AT_ONCE) {
     yield change(text);
     return;
@@ -210,8 +211,7 @@ export function* piecewise(text: string, change: (piece: string) => string): Gen
   for (let start = 0; start < text.length; ) {
     let end = Math.min(text.length, start + CHARACTERS_AT_ONCE);
     // Half a surrogate pair would become something else.
-    const unit = text.charCodeAt(end - 1);
-    if (end < text.length && unit >= 0xd800 && unit <= 0xdbff) end--;
+    if (end < text.length && isHighSurrogate(text.charCodeAt(end - 1))) end--;
     pieces.push(change(text.slice(start, end)));
     start = end;
     yield undefined;

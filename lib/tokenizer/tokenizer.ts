@@ -103,9 +103,8 @@ export async function loadTokenizer(source: TokenizerSource, modelVocabSize = 0,
   const json = await parseTokenizerJson(parts.json, pace);
   const pieces = parts.pieces ?? (await piecesOf(json.model.vocab, pace));
   const normalize = createNormalizer(json.normalizer);
-  const all = await pace.through(createSplitters(json, normalize, () => true));
-  const plain = await pace.through(createSplitters(json, normalize, (token) => !isControl(token)));
-  return new BpeTokenizer(json, { pieces, normalize, splitters: { all, plain } }, parts, modelVocabSize);
+  const splitters = await pace.through(createSplitters(json, normalize));
+  return new BpeTokenizer(json, { pieces, normalize, splitters }, parts, modelVocabSize);
 }
 
 async function partsOf(source: TokenizerSource, pace: Pace): Promise<TokenizerParts> {
@@ -271,9 +270,11 @@ class BpeTokenizer implements Tokenizer {
 
   /** Throws INVALID_ARGUMENT where ids have other control tokens than the template's own, which then come from messages. */
   private expectControls(ids: readonly number[], own: readonly number[]): void {
-    const isControlId = (id: number): boolean => id !== this.bpe.unknownId && this.added.has(id) && isControl(this.added.get(id)!);
-    const controlsOf = (list: readonly number[]): number[] => list.filter(isControlId);
-    const [found, expected] = [controlsOf(ids), controlsOf(own)];
+    const isControlId = (id: number): boolean => {
+      const token = this.added.get(id);
+      return token !== undefined && id !== this.bpe.unknownId && isControl(token);
+    };
+    const [found, expected] = [ids.filter(isControlId), own.filter(isControlId)];
     const at = found.findIndex((id, i) => id !== expected[i]);
     if (at < 0 && found.length === expected.length) return;
     const name = quote(this.pieces[(at < 0 ? expected[found.length] : found[at])!]);
@@ -294,22 +295,22 @@ class BpeTokenizer implements Tokenizer {
         yield;
         continue;
       }
-      if (typeof section !== 'string') ids.push(section.id);
-      else {
-        for (const part of normalized.split(yield* this.normalized(section, place === 'continues', guarded))) {
-          if (part === undefined) {
-            yield;
-            continue;
-          }
-          if (typeof part !== 'string') ids.push(part.id);
-          else {
-            for (const _ of this.encodePart(unguarded(part), place, ids)) {
-              if (ids.length > limit) return ids;
-              yield;
-            }
-          }
-          place = 'within';
+      if (typeof section !== 'string') {
+        ids.push(section.id);
+        place = 'within';
+        continue;
+      }
+      for (const part of normalized.split(yield* this.normalized(section, place === 'continues', guarded))) {
+        if (part === undefined) {
+          yield;
+          continue;
         }
+        if (typeof part !== 'string') ids.push(part.id);
+        else for (const _ of this.encodePart(unguarded(part), place, ids)) {
+          if (ids.length > limit) return ids;
+          yield;
+        }
+        place = 'within';
       }
       place = 'within';
     }
@@ -353,12 +354,14 @@ class BpeTokenizer implements Tokenizer {
   }
 }
 
-function* createSplitters(json: TokenizerJson, normalize: Normalizer, wanted: (token: AddedToken) => boolean): Generator<void, Splitters> {
-  const splitters = { raw: new AddedTokenSplitter(), normalized: new AddedTokenSplitter() };
+function* createSplitters(json: TokenizerJson, normalize: Normalizer): Generator<void, BuiltParts['splitters']> {
+  const none = (): Splitters => ({ raw: new AddedTokenSplitter(), normalized: new AddedTokenSplitter() });
+  const splitters = { all: none(), plain: none() };
   for (const token of json.added_tokens) {
-    if (!wanted(token)) continue;
-    if (token.normalized && json.normalizer !== null) splitters.normalized.insert(yield* normalize(token.content), token);
-    else splitters.raw.insert(token.content, token);
+    const foundIn = token.normalized && json.normalizer !== null ? 'normalized' : 'raw';
+    const content = foundIn === 'raw' ? token.content : yield* normalize(token.content);
+    splitters.all[foundIn].insert(content, token);
+    if (!isControl(token)) splitters.plain[foundIn].insert(content, token);
     yield;
   }
   return splitters;

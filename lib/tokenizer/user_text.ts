@@ -1,6 +1,8 @@
 import { randomInt } from 'node:crypto';
 import type { Rendering } from './chat_template.js';
 import { invalidTokenizer } from './invalid.js';
+import { isHighSurrogate, isLowSurrogate } from './surrogates.js';
+import { insertText, type TrieNode } from './trie.js';
 
 // Plane 15 of Unicode, for private use, has a character for every UTF-16 code unit: a unit of a message's text is marked by being that character.
 const PLANE = 0xf0000;
@@ -21,48 +23,33 @@ export interface UserText {
   fromUser: Uint8Array;
 }
 
-interface Branch {
-  /** By UTF-16 code unit. */
-  next: Map<number, Branch>;
-  ends: boolean;
-}
-
 /** Finds the texts of control tokens. */
 export class ControlTexts {
-  readonly #root: Branch = { next: new Map(), ends: false };
+  readonly #root: TrieNode<true> = { next: new Map() };
 
   constructor(texts: Iterable<string>) {
-    for (const text of texts) {
-      let branch = this.#root;
-      for (let i = 0; i < text.length; i++) {
-        const unit = text.charCodeAt(i);
-        let next = branch.next.get(unit);
-        if (!next) branch.next.set(unit, (next = { next: new Map(), ends: false }));
-        branch = next;
-      }
-      branch.ends = true;
-    }
+    for (const text of texts) insertText(this.#root, text, true);
   }
 
   /** The ends of those that begin at a place of a text. */
   endsFrom(text: string, place: number): number[] {
     const ends: number[] = [];
-    let branch = this.#root.next.get(text.charCodeAt(place));
-    for (let end = place + 1; branch; end++) {
-      if (branch.ends) ends.push(end);
-      branch = branch.next.get(text.charCodeAt(end));
+    let node = this.#root.next.get(text.charCodeAt(place));
+    for (let end = place + 1; node; end++) {
+      if (node.value) ends.push(end);
+      node = node.next.get(text.charCodeAt(end));
     }
     return ends;
   }
 
   /** Whether one begins at a place of a text, and ends there or is cut short at `textEnd`. */
   beginsAt(text: string, place: number, textEnd: number): boolean {
-    let branch = this.#root.next.get(text.charCodeAt(place));
-    for (let end = place + 1; branch && !branch.ends; end++) {
+    let node = this.#root.next.get(text.charCodeAt(place));
+    for (let end = place + 1; node && !node.value; end++) {
       if (end === textEnd) return true;
-      branch = branch.next.get(text.charCodeAt(end));
+      node = node.next.get(text.charCodeAt(end));
     }
-    return branch !== undefined;
+    return node !== undefined;
   }
 }
 
@@ -81,17 +68,13 @@ export function* renderUserText(rendering: Rendering, controls: ControlTexts): G
     holdsControls ||= marked !== part;
     return marked;
   };
-  const marked = rendering.again((value, name) => (isTokenName(name) ? value : mapTexts(value, withMarks)));
+  const marked = renderAgain(rendering, withMarks);
   const plain = { text: rendering.text, fromUser: new Uint8Array(rendering.text.length) };
   const seen = holdsControls ? unmark(marked()) : plain;
   // A template that escapes what is not ASCII writes marks in another way; what it must not show is found by its ids.
   const { text, fromUser } = ESCAPED_MARK.test(seen.text) && !ESCAPED_MARK.test(rendering.text) ? plain : seen;
   yield;
-  const everything = rendering.again((value, name) => {
-    if (isTokenName(name)) return value;
-    const shown = name === 'messages' || name === 'tools';
-    return mapTexts(value, (part, isStructure) => (isStructure || !shown ? markControls(part, controls) : markAll(part)));
-  });
+  const everything = renderAgain(rendering, (part, isShown) => (isShown ? markAll(part) : markControls(part, controls)));
   yield;
   try {
     const found = unmark(everything());
@@ -107,16 +90,27 @@ export function* renderUserText(rendering: Rendering, controls: ControlTexts): G
  * What comes of the real messages has to have the same control tokens, however a template or a normalizer changes texts.
  */
 export function renderWithoutTexts(rendering: Rendering): string | undefined {
-  const rendered = rendering.again((value, name) => {
-    if (isTokenName(name)) return value;
-    const shown = name === 'messages' || name === 'tools';
-    return mapTexts(value, (part, isStructure) => (isStructure || !shown ? part.replace(UNUSUAL, '_') : /\S/.test(part) ? 'x' : part));
+  const rendered = renderAgain(rendering, (part, isShown) => {
+    if (!isShown) return part.replace(UNUSUAL, '_');
+    return /\S/.test(part) ? 'x' : part;
   });
   try {
     return rendered();
   } catch {
     return undefined;
   }
+}
+
+/**
+ * What renders once more, with other texts in place of those from outside. `isShown`: in messages and tools, not under a name that templates
+ * compare.
+ */
+function renderAgain(rendering: Rendering, replace: (text: string, isShown: boolean) => string): () => string {
+  return rendering.again((value, name) => {
+    if (isTokenName(name)) return value;
+    const shown = name === 'messages' || name === 'tools';
+    return mapTexts(value, (text, isStructure) => replace(text, shown && !isStructure));
+  });
 }
 
 /** A program that gives `bos_token` as a variable means the token. */
@@ -151,9 +145,9 @@ function markControls(text: string, controls: ControlTexts): string {
 
 /** Whether a code unit is half of a character that would itself read as a mark. */
 function isInPlane(text: string, place: number): boolean {
-  const half = text.charCodeAt(place) & 0xfc00;
-  if (half !== 0xd800 && half !== 0xdc00) return false;
-  const point = text.codePointAt(half === 0xd800 ? place : place - 1) ?? 0;
+  const unit = text.charCodeAt(place);
+  if (!isHighSurrogate(unit) && !isLowSurrogate(unit)) return false;
+  const point = text.codePointAt(isHighSurrogate(unit) ? place : place - 1) ?? 0;
   return point >= PLANE && point <= PLANE + 0xffff;
 }
 

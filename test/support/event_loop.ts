@@ -12,6 +12,17 @@ export function computedMs(): number {
   }
 }
 
+/** What `work` gives, and how many turns of the event loop it leaves to others meanwhile. */
+export async function countTurns<T>(work: () => PromiseLike<T>): Promise<{ result: T; turns: number }> {
+  let turns = 0;
+  const timer = setInterval(() => turns++, 0);
+  try {
+    return { result: await work(), turns };
+  } finally {
+    clearInterval(timer);
+  }
+}
+
 /** The longest turn of the event loop, in milliseconds of computing, while `work` runs. */
 export async function longestTurn(work: () => PromiseLike<unknown>): Promise<number> {
   let running = true;
