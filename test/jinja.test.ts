@@ -56,7 +56,7 @@ describe('templates', () => {
 });
 
 describeShared("the library's own cases", () => {
-  it('come out the same, but for four that need functions of JavaScript', () => {
+  it('come out the same, except four that need functions of JavaScript', () => {
     const cases = readJson('chat-templates', 'huggingfacejs-syntax', 'syntax-cases.json') as Record<string, { template: string; context: Record<string, unknown>; context_has_functions: boolean; expected: string }>;
     const plain = Object.entries(cases).filter(([, { context_has_functions: hasFunctions }]) => !hasFunctions);
     expect([Object.keys(cases).length, plain.length]).toEqual([161, 157]);

@@ -15,7 +15,7 @@ function find(source: string, text: string, limits?: { atOnce: number; beforeMem
   return { ends, pauses };
 }
 
-/** The same by the engine's own regular expressions. */
+/** The matches that the engine's own regular expressions find. */
 function expected(source: string, text: string): number[] {
   return [...text.matchAll(new RegExp(source, 'gu'))].flatMap(({ 0: match, index }) => [index, index + match.length]);
 }

@@ -8,12 +8,14 @@ const WORD_CHARACTER = /[\p{Alphabetic}\p{M}\p{Nd}\p{Pc}]/u;
 export class AddedTokenSplitter {
   private readonly root: TrieNode<AddedToken> = { next: new Map() };
 
-  /** `content`: what stands in the text for the token. */
+  /** Adds a token to look for. `content`: its text, as it stands in the texts that are split. */
   insert(content: string, token: AddedToken): void {
     if (content !== '') insertText(this.root, content, token);
   }
 
-  /** The text's added tokens and the non-empty stretches between them, in order; undefined where there is time for a pause. */
+  /**
+   * The text's added tokens and the non-empty stretches between them, in order; undefined marks a place to pause at.
+   */
   *split(text: string): Generator<string | AddedToken | undefined> {
     let start = 0;
     let i = 0;
@@ -40,7 +42,10 @@ export class AddedTokenSplitter {
     if (start < text.length) yield text.slice(start);
   }
 
-  /** The longest token that begins here, where it ends, and how many characters were looked at; undefined where none begins so. */
+  /**
+   * The longest token at `start`, where it ends, and how many characters were looked at. `token` is undefined if no
+   * token is there; the result is, if none even begins with this character.
+   */
   private longestAt(text: string, start: number): { token: AddedToken | undefined; end: number; looked: number } | undefined {
     let node = this.root.next.get(text.charCodeAt(start));
     if (!node) return undefined;

@@ -4,11 +4,12 @@ import { isLowSurrogate } from './surrogates.js';
 import type { BpeModel } from './tokenizer_json.js';
 import { WordMerger } from './word_merger.js';
 
-// Words up to here are encoded whole and remembered; longer ones are first cut where no piece could span.
+// Words of up to this many code units are encoded whole and remembered; longer ones are first cut at places that no
+// piece can span.
 const LONG_WORD = 64;
 const REMEMBERED_WORDS = 10_000;
 
-/** What a vocabulary's pieces have in common. */
+/** Facts about all pieces of a vocabulary, for encoding long words. */
 interface Spelling {
   /** Every two UTF-16 code units that stand side by side in some piece. */
   neighbours: ReadonlySet<number>;
@@ -18,14 +19,14 @@ interface Spelling {
 
 /**
  * Byte-pair encoding of single words.
- * A long word is cut between two characters that no piece of the vocabulary holds side by side: no merge can span such a place, so the ids stay the
- * same, and the stretches between are often words that come again.
+ * A long word is cut between two characters that no piece of the vocabulary holds side by side. No merge can span such
+ * a place, so the ids stay the same; the stretches in between often occur again, and are remembered.
  */
 export class BpeEncoder {
-  /** What stands for a symbol that the vocabulary lacks. */
+  /** The token for symbols that the vocabulary lacks. */
   readonly unknownId: number | undefined;
   private readonly byteIds: ReadonlyArray<number | undefined>;
-  /** What merges make of short words and stretches. */
+  /** The ids of short words and stretches that were encoded before. */
   private readonly remembered = new Map<string, readonly number[]>();
   private spelling: Spelling | undefined;
 
@@ -87,7 +88,10 @@ export class BpeEncoder {
     return ids;
   }
 
-  /** Appends what a symbol that merges no further stands for: a piece, bytes, or the unknown token; nothing where there is none. */
+  /**
+   * Appends the ids of a symbol that merges no further: its piece, else its bytes, else the unknown token, else
+   * nothing.
+   */
   private append(symbol: string, ids: number[], wordStart: number): void {
     const id = this.ids.get(symbol);
     if (id !== undefined) {
@@ -105,17 +109,17 @@ export class BpeEncoder {
   }
 }
 
-/** A string of its own: one that was cut out of a text keeps all of that in memory. */
+/** A copy of a string that was cut out of a text: without it, the engine would keep the whole text in memory. */
 function copied(text: string): string {
   return Buffer.from(text, 'utf16le').toString('utf16le');
 }
 
-/** How SentencePiece spells a byte that is no part of another piece. */
+/** SentencePiece's name of the piece for a single byte. */
 function bytePiece(byte: number): string {
   return `<0x${byte.toString(16).toUpperCase().padStart(2, '0')}>`;
 }
 
-/** A long word's stretches, and undefined where there is time for a pause. */
+/** A long word's stretches; undefined marks a place to pause at. */
 function* stretchesOf(word: string, neighbours: ReadonlySet<number>): Generator<string | undefined> {
   let start = 0;
   for (let i = 1; i < word.length; i++) {

@@ -12,7 +12,8 @@ for (let byte = 0, next = 0x100; byte < 256; byte++) {
   CHARACTER_TO_BYTE.set(character, byte);
 }
 
-// Long strings that are put together character by character take thirty times their length until they are flattened.
+// Texts longer than this are converted in a buffer: a long string that is concatenated character by character takes
+// thirty times its length in memory until the engine flattens it.
 const LONG_TEXT = 64;
 
 /** Text as one character per UTF-8 byte. */

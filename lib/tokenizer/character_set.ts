@@ -1,4 +1,4 @@
-/** A class of code points, asked one at a time. */
+/** A set of code points. */
 export interface CharacterSet {
   has(code: number): boolean;
 }
@@ -6,10 +6,13 @@ export interface CharacterSet {
 const MAX_SHARED = 256;
 const MAX_ASTRAL = 1 << 16;
 
-/** Sets by their spelling: those of patterns in use are mostly the same few. */
+/** Sets by their source, shared between patterns, because most patterns use the same few. */
 const shared = new Map<string, CharacterSet>();
 
-/** The set that a regular expression with the flag u takes one of, such as an escape or a class in brackets. Throws SyntaxError. */
+/**
+ * The code points that a part of a regular expression with the flag u matches; the part is an escape or a class in
+ * brackets. Throws SyntaxError.
+ */
 export function characterSet(source: string): CharacterSet {
   let set = shared.get(source);
   if (!set) {
@@ -19,7 +22,7 @@ export function characterSet(source: string): CharacterSet {
   return set;
 }
 
-/** Remembers each answer of a regular expression. */
+/** A set defined by a regular expression, whose answers are remembered in a table. */
 class TabledSet implements CharacterSet {
   /** 0: not asked yet, 1: in the set, 2: not. */
   private readonly low = new Uint8Array(0x10000);

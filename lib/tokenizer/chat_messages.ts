@@ -12,18 +12,18 @@ export interface ChatPart {
 export interface ChatMessage {
   role: string;
   /**
-   * A text, or parts of text, which are joined by newlines where the model's template knows no parts. Null or left out beside `tool_calls`.
-   * What a tool gave may be any object that the template takes.
+   * A text, or parts of text; for a template that does not know parts, they are joined by newlines. May be null or left
+   * out beside `tool_calls`. A tool's answer may be any object that the template accepts.
    */
   content?: string | readonly ChatPart[] | Record<string, unknown> | null;
   /** What else a template may read: tool calls, names. */
   [field: string]: unknown;
 }
 
-/** Roles whose content is somebody's words; the others', such as a tool's, may be data. */
+/** Roles whose content must be text; the content of other roles, such as a tool, may be data. */
 const SPEAKERS = ['system', 'developer', 'user', 'assistant'];
 
-/** Throws INVALID_ARGUMENT for what no template takes. */
+/** Throws INVALID_ARGUMENT for messages that no template could render. */
 export function checkMessages(messages: unknown): asserts messages is ChatMessage[] {
   if (!Array.isArray(messages) || messages.length === 0) throw invalid('A chat needs at least one message; expected an array of { role, content }.');
   for (const [index, message] of messages.entries()) {
@@ -53,18 +53,21 @@ function isParts(content: unknown): content is ChatPart[] {
 }
 
 interface Form {
-  /** Content in parts: as it is, joined to one part, or to a string; `typed`: strings as parts too, for a template that loops over content. */
+  /**
+   * What becomes of content. `kept`: parts stay parts; `one`: they are joined into one part; `joined`: they are joined
+   * into a string; `typed`: parts stay, and strings become parts too, for a template that loops over content.
+   */
   parts: 'kept' | 'one' | 'joined' | 'typed';
-  /** Content that is missing is an empty text. */
+  /** Whether missing content becomes an empty text. */
   empty: boolean;
-  /** Arguments of tool calls that are JSON are parsed, as templates since Llama 3.1 expect them. */
+  /** Whether the arguments of tool calls are parsed from JSON, as templates since Llama 3.1 expect. */
   parsed: boolean;
 }
 
 /**
- * The form of the messages that a template takes, and what it renders of it. Templates differ in what they do with content in parts, with none
- * and with the arguments of tool calls: of the forms that mean the same, this is the first that the template renders.
- * Throws what `render` throws for the first form.
+ * Finds a form of the messages that a template can render, and renders it. Templates differ in how they treat content
+ * in parts, missing content and the arguments of tool calls, so forms that mean the same are tried in turn. Throws what
+ * `render` throws for the first form.
  */
 export function renderSomeForm(messages: readonly ChatMessage[], render: (messages: ChatMessage[]) => string): { messages: ChatMessage[]; text: string } {
   const hasParts = messages.some(({ content }) => isParts(content));
@@ -82,7 +85,7 @@ export function renderSomeForm(messages: readonly ChatMessage[], render: (messag
       continue;
     }
     if (hasNone && !form.empty) {
-      // A template that does not look whether there is content writes "None".
+      // A template that does not check whether there is content writes "None".
       const empty = attempt({ ...form, empty: true });
       if (empty !== undefined && countNone(empty) < countNone(text)) [form.empty, text] = [true, empty];
     }
@@ -131,7 +134,7 @@ function callArguments(messages: readonly ChatMessage[]): string[] {
   return calls.map((call) => (isObject(call.function) ? call.function : call).arguments).filter((value) => typeof value === 'string');
 }
 
-/** The object that a text spells in JSON; the text itself where it spells none. */
+/** The object that a text holds in JSON; the text itself if it holds none. */
 function parsedJson(text: string): unknown {
   try {
     const value: unknown = JSON.parse(text);

@@ -10,7 +10,10 @@ import { parseTemplate, variablesOf } from './jinja_source.js';
 export interface ChatOptions {
   /** End with the words that open the assistant's answer; `add_generation_prompt` is the same. Default true, false with `continueFinalMessage`. */
   addGenerationPrompt?: boolean;
-  /** End right after the final message's text, for the model to go on with it; `continue_final_message` is the same. Default false. */
+  /**
+   * End right after the final message's text, so that the model continues it; `continue_final_message` is the same.
+   * Default false.
+   */
   continueFinalMessage?: boolean;
   /** Tools the model may call, as the template expects them. */
   tools?: readonly unknown[] | null;
@@ -18,10 +21,13 @@ export interface ChatOptions {
   [variable: string]: unknown;
 }
 
-/** Messages as a template takes them, what it renders of them, and the same with other texts in their place. */
+/** What a template renders, and a way to render it again with other texts. */
 export interface Rendering {
   text: string;
-  /** Replaces what came from outside: the messages, the tools and the other variables, each by its name; what it gives renders them. */
+  /**
+   * Replaces each value that came from outside: the messages, the tools and the other variables. `replace` gets the
+   * value and its name. Returns a function that renders the new values.
+   */
   again(replace: <T>(value: T, name: string) => T): () => string;
 }
 
@@ -128,7 +134,7 @@ function runWithin(program: Node, variables: Record<string, unknown>, started: n
     return runTemplate(program, variables, new Budget(sizeOf(variables), started));
   } catch (cause) {
     if (cause instanceof BudgetError) throw invalidTokenizer(`The chat template goes beyond its limits: ${reasonOf(cause)}`, cause);
-    // Too deep for the stack, or too long for a text.
+    // It recursed too deep for the stack, or made a string that is too long for the engine.
     if (cause instanceof RangeError) throw invalidTokenizer(`The chat template goes beyond what can be computed: ${reasonOf(cause)}`, cause);
     throw new CqilError('INVALID_ARGUMENT', `The chat template refuses these messages: ${reasonOf(cause)}`, { cause });
   }
@@ -139,7 +145,10 @@ function reasonOf(cause: unknown): string {
   return reason.length > MAX_REASON ? `${reason.slice(0, MAX_REASON)}…` : /[.!?]$/.test(reason) ? reason : `${reason}.`;
 }
 
-/** What is rendered of messages up to the end of the last one's text, which something that nobody could have written marks in a second rendering. */
+/**
+ * What a template renders, up to the end of the last message's text. To find that end, the messages are rendered a
+ * second time with a random mark after that text.
+ */
 function upToLastText(messages: ChatMessage[], render: (messages: ChatMessage[]) => string): string {
   const mark = Array.from({ length: 4 }, () => randomInt(1e8, 1e9)).join('');
   const marked = render(withSuffix(messages, mark));
@@ -147,7 +156,7 @@ function upToLastText(messages: ChatMessage[], render: (messages: ChatMessage[])
   const end = marked.lastIndexOf(mark);
   // A template may show the message twice; the last time counts.
   const text = marked.slice(0, end).replaceAll(mark, '');
-  // Many templates trim what they are given.
+  // Many templates trim messages.
   const shown = [text, text.trimEnd()].find((start) => whole.startsWith(start));
   if (end < 0 || shown === undefined) throw new CqilError('INVALID_ARGUMENT', 'The chat template does not show the final message as it is; expected one that can be continued.');
   return shown;
@@ -165,7 +174,10 @@ export function chatTemplatesOf(config: Record<string, unknown>): Map<string, st
   return templates.size > 0 ? templates : undefined;
 }
 
-/** A `chat_template` as tokenizer_config.json has it, the given one being the default, or several already, with further ones by name. */
+/**
+ * Adds named templates to a `chat_template`, in the form that tokenizer_config.json has for several. A single template
+ * becomes the default one.
+ */
 export function withNamedTemplates(template: unknown, named: ReadonlyArray<{ name: string; template: unknown }>): unknown {
   if (named.length === 0) return template;
   const own: unknown[] = Array.isArray(template) ? template : typeof template === 'string' ? [{ name: 'default', template }] : [];

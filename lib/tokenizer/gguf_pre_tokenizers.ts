@@ -25,7 +25,10 @@ function gpt4Pattern(digits: string): string {
 const UPPER = '[\\p{Lu}\\p{Lt}\\p{Lm}\\p{Lo}\\p{M}]';
 const LOWER = '[\\p{Ll}\\p{Lm}\\p{Lo}\\p{M}]';
 
-/** The pattern of GPT-4o's family, whose words begin anew where a capital follows a small letter; `ending` may stand after a word. */
+/**
+ * The pattern of GPT-4o's family, which begins a new word where a capital follows a small letter; `ending` may stand
+ * after a word.
+ */
 function casedPattern(digits: string, ending = ''): string {
   return (
     `[^\\r\\n\\p{L}\\p{N}]?${UPPER}*${LOWER}+${ending}|[^\\r\\n\\p{L}\\p{N}]?${UPPER}+${LOWER}*${ending}|` +
@@ -33,13 +36,13 @@ function casedPattern(digits: string, ending = ''): string {
   );
 }
 
-/** DeepSeek V3's words: letters with their marks, after one sign; runs of signs. */
+/** DeepSeek V3's words: letters with their marks, perhaps after one sign; and runs of signs. */
 const DEEPSEEK_WORDS =
   '[!"#$%&\'()*+,\\-./:;<=>?@\\[\\\\\\]^_`{|}~][A-Za-z]+|[^\\r\\n\\p{L}\\p{P}\\p{S}]?[\\p{L}\\p{M}]+| ?[\\p{P}\\p{S}]+';
 const HAN_AND_KANA = '[\u4e00-\u9fa5\u3040-\u309f\u30a0-\u30ff]+';
 const EAST_ASIAN = '[\u4e00-\u9fa5\u0800-\u4e00\uac00-\ud7ff]+';
 
-/** First and last code points of the letters, of scripts with capitals, that DeepSeek-LLM lists. */
+/** Ranges of code points: the letters that DeepSeek-LLM's pattern lists, from scripts that have capitals. */
 const CASED_LETTERS =
   '41-5a 61-7a b5 c0-d6 d8-f6 f8-1ba 1bc-1bf 1c4-293 295-2af 370-373 376-377 37b-37d 37f 386 388-38a 38c 38e-3a1 3a3-3f5 3f7-481 48a-52f ' +
   '531-556 10a0-10c5 13a0-13f5 13f8-13fd 1c90-1cba 1cbd-1cbf 1d00-1d2b 1d6b-1d77 1d79-1d9a 1e00-1f15 1f18-1f1d 1f20-1f45 1f48-1f4d 1f50-1f57 ' +

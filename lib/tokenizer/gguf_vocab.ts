@@ -8,7 +8,7 @@ import { MAX_ADDED_TOKENS, MAX_VOCAB_SIZE } from './tokenizer_json.js';
 
 type Metadata = ReadonlyMap<string, GgufValue>;
 
-/** How writers mark a token that a vocabulary lacks. */
+/** The id that writers of GGUF files give a token that the vocabulary lacks. */
 const NO_TOKEN = 2 ** 32 - 1;
 
 /** llama.cpp's token types, as `tokenizer.ggml.token_type` holds them. */
@@ -146,7 +146,10 @@ function surroundings(metadata: Metadata, pieces: string[], addBos: boolean): Pi
   };
 }
 
-/** As tokenizer_config.json has several: the one for tools is `tokenizer.chat_template.tool_use`. */
+/**
+ * The chat templates as tokenizer_config.json would hold them. Further ones have keys such as
+ * `tokenizer.chat_template.tool_use`.
+ */
 function readChatTemplates(metadata: Metadata): unknown {
   const key = 'tokenizer.chat_template';
   const named = [...metadata].filter(([name]) => name.startsWith(`${key}.`)).map(([name, template]) => ({ name: name.slice(key.length + 1), template }));
@@ -166,7 +169,7 @@ function addedTokens(pieces: string[], types: ArrayLike<number>): unknown[] {
   return tokens;
 }
 
-/** Ids by their pieces. */
+/** The id of each piece. */
 export async function vocabularyOf(pieces: string[], pace: Pace): Promise<Map<string, number>> {
   const ids = new Map<string, number>();
   for (const [id, piece] of pieces.entries()) {

@@ -10,7 +10,7 @@ import type { TokenizerParts } from './parts.js';
  */
 export function huggingFaceParts(source: TokenizerSource & { kind: 'huggingface' }): TokenizerParts {
   const config = { ...objectOf(source.specialTokensMap), ...objectOf(source.config) };
-  // Templates that lie beside the configuration as files come first: the default one takes its whole place.
+  // A template in a file of its own replaces the configuration's; further files add named ones.
   const named = Object.entries(source.furtherChatTemplates ?? {}).map(([name, template]) => ({ name, template }));
   const chatTemplates = withNamedTemplates(source.chatTemplate ?? config.chat_template, named);
   return { json: withAddedTokens(source, config), config: { ...config, chat_template: chatTemplates }, generationConfig: objectOf(source.generationConfig) };
@@ -36,18 +36,18 @@ interface FurtherToken extends Record<string, unknown> {
   content: unknown;
 }
 
-/** `added_tokens_decoder`: what a token is, by its id. */
+/** The tokens of `added_tokens_decoder`, an object with ids as keys. */
 function decoderTokens(decoder: unknown): FurtherToken[] {
   if (!isObject(decoder)) return [];
   return Object.entries(decoder).map(([id, token]) => ({ ...(isObject(token) ? token : { content: token }), id: Number(id) }) as FurtherToken);
 }
 
-/** added_tokens.json: ids by the tokens' contents. */
+/** The tokens of added_tokens.json, an object with contents as keys and ids as values. */
 function listedTokens(list: unknown): FurtherToken[] {
   return isObject(list) ? Object.entries(list).map(([content, id]) => ({ id: id as number, content })) : [];
 }
 
-/** Pieces of the vocabulary that the configuration gives a part. */
+/** Pieces of the vocabulary that the configuration names as BOS, EOS or the like. */
 function piecesNamed(named: ReadonlySet<unknown>, model: unknown): FurtherToken[] {
   const vocab = isObject(model) ? model.vocab : undefined;
   if (!isObject(vocab)) return [];
@@ -57,13 +57,13 @@ function piecesNamed(named: ReadonlySet<unknown>, model: unknown): FurtherToken[
   });
 }
 
-/** What stands for a piece in a vocabulary that has been parsed: an object, or a Map where it is large. */
+/** The id of a piece in a parsed vocabulary, which is an object, or a Map if it is large. */
 function idIn(vocab: Record<string, unknown>, piece: string): unknown {
   if (vocab instanceof Map) return vocab.get(piece);
   return Object.hasOwn(vocab, piece) ? vocab[piece] : undefined;
 }
 
-/** The contents of the tokens that a configuration gives a part, which makes them control tokens. */
+/** The contents of the tokens that a configuration names as BOS, EOS or the like, which makes them control tokens. */
 function namedTokens(config: Record<string, unknown>): Set<unknown> {
   const named = new Set<unknown>();
   for (const [name, value] of Object.entries(config)) {

@@ -7,13 +7,16 @@ export function invalidTokenizer(message: string, cause?: unknown): CqilError {
   return new CqilError('INVALID_TOKENIZER', message, cause === undefined ? undefined : { cause });
 }
 
-/** A value for a message: as in JSON, and shortened, because files may hold anything. No more of it is spelled than is shown. */
+/**
+ * A value for a message: as in JSON, and shortened, because files may hold anything. Only the part that is shown is
+ * spelled out.
+ */
 export function quote(value: unknown): string {
   const text = spell(value, QUOTED_CHARACTERS + 1);
   return text.length > QUOTED_CHARACTERS ? `${text.slice(0, QUOTED_CHARACTERS)}…` : text;
 }
 
-/** A value in JSON, as much of it as `room` characters take, or somewhat more. */
+/** A value in JSON, cut off soon after `room` characters. */
 function spell(value: unknown, room: number): string {
   if (typeof value === 'string') return JSON.stringify(value.slice(0, room));
   if (typeof value === 'number' || typeof value === 'boolean' || value === null) return String(value);
@@ -33,7 +36,7 @@ function spell(value: unknown, room: number): string {
   return `${text}}`;
 }
 
-/** The value where it is an object, else one without fields. */
+/** The value if it is an object, else an empty object. */
 export function objectOf(value: unknown): Record<string, unknown> {
   return isObject(value) ? value : {};
 }

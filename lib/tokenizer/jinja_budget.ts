@@ -3,7 +3,7 @@ const STEPS = 20_000;
 const STEPS_PER_VALUE = 1_000;
 const WORK = 8 << 20;
 const WORK_PER_CHARACTER = 256;
-// Some templates look through all messages for each.
+// Some templates look through all messages for each message.
 const WORK_PER_VALUE = 16_384;
 const TEXT = 2 << 20;
 const TEXT_PER_CHARACTER = 16;
@@ -16,8 +16,9 @@ const STEPS_PER_LOOK = 16;
 export class BudgetError extends Error {}
 
 /**
- * What rendering a template may cost, so that none can exhaust the memory or hold the event loop: steps of evaluation, characters and
- * elements that are made or looked through, the length of one text, and time. The first three grow with what the template is given.
+ * Limits on what rendering a template may cost, so that none can exhaust the memory or hold up the event loop: steps of
+ * evaluation, characters and elements that are made or looked through, the length of one text, and time. The first
+ * three limits grow with what the template is given.
  */
 export class Budget {
   readonly #maxSteps: number;
@@ -28,7 +29,10 @@ export class Budget {
   #work = 0;
   #depth = 0;
 
-  /** For a template that is given so many values, and so many characters in them. `started`, on performance.now(): when its time began. */
+  /**
+   * `given`: how many values the template gets, and how many characters they hold. `started`: when its time began, by
+   * performance.now().
+   */
   constructor(given: { values: number; characters: number }, started = performance.now()) {
     this.#until = started + MAX_MS;
     this.#maxSteps = STEPS + STEPS_PER_VALUE * given.values;
@@ -36,7 +40,7 @@ export class Budget {
     this.#maxText = TEXT + TEXT_PER_CHARACTER * given.characters;
   }
 
-  /** Before each step, one level deeper in the template; `leave` ends it. */
+  /** Begins a step of evaluation, one level deeper in the template; `leave` ends it. */
   enter(): void {
     if (++this.#depth > MAX_DEPTH) throw new BudgetError(`it nests deeper than ${MAX_DEPTH} levels`);
     this.step();
@@ -51,14 +55,17 @@ export class Budget {
     if (this.#steps % STEPS_PER_LOOK === 0) this.#look();
   }
 
-  /** Before so many characters, or elements of a list, are made or looked through. */
+  /** Called before `work` characters, or elements of a list, are made or looked through. */
   spend(work: number): void {
     this.#work += work;
     if (!(this.#work <= this.#maxWork)) throw new BudgetError(`it works through more than ${this.#maxWork} characters`);
     if (work > 1e5) this.#look();
   }
 
-  /** Before a text of so many characters is made, of which `work` are new: to join two takes no longer than to remember both. */
+  /**
+   * Called before a text of `length` characters is made, of which `work` are new: the engine joins two texts without
+   * copying the longer one.
+   */
   makeText(length: number, work = length): void {
     if (!(length <= this.#maxText)) throw new BudgetError(`it makes a text of more than ${this.#maxText} characters`);
     this.spend(work);
@@ -69,7 +76,10 @@ export class Budget {
   }
 }
 
-/** How many values there are in a JavaScript value, and how many characters. Throws BudgetError for one that contains itself. */
+/**
+ * How many values a JavaScript value holds, and how many characters. Throws BudgetError for one that nests too deep,
+ * such as one that contains itself.
+ */
 export function sizeOf(given: unknown): { values: number; characters: number } {
   const size = { values: 0, characters: 0 };
   const add = (value: unknown, depth: number): void => {

@@ -1,19 +1,20 @@
 import { BudgetError, type Budget } from './jinja_budget.js';
 import { isList, isMap, isText, type Value } from './jinja_library.js';
 
-/** What one element of a list weighs beside one character. */
+/** The cost of one element of a list, in characters. */
 export const ELEMENT = 16;
-// The engine's search looks at every place of a text for as far as it agrees: 32 characters in the time of a character's other uses.
+// The engine's search compares at each place of a text for as long as it agrees: 32 characters in the time that one
+// takes elsewhere.
 const COMPARED_AT_ONCE = 32;
 const MAX_INDENT = 64;
-/** Filters and methods that take as long for much as for little. */
+/** Filters and methods whose time does not depend on the length of what they are given. */
 const CHEAP = new Set(['length', 'first', 'last', 'list', 'get', 'default', 'safe']);
 
 /** Spends from a budget what the library's filters, methods and operators are about to cost. */
 export class Costs {
   constructor(private readonly budget: Budget) {}
 
-  /** Before a filter or method of that name does its work. */
+  /** Spends what a filter or method is about to cost. `owner`: the value that it is applied to. */
   spendOn(name: string, owner: Value, args: Value[], named: ReadonlyMap<string, Value>): void {
     if (CHEAP.has(name)) return;
     const argument = (index: number, key: string): unknown => (args[index] ?? named.get(key))?.value;
@@ -49,12 +50,12 @@ export class Costs {
     throw new BudgetError(`it indents by ${String(width)}, more than ${MAX_INDENT}`);
   }
 
-  /** Before the engine looks for one text in another. */
+  /** Spends what a search for one text in another costs. */
   search(text: string, part: string): void {
     this.budget.spend(text.length * (1 + part.length / COMPARED_AT_ONCE));
   }
 
-  /** At how many places `part` can stand in the text, at most. */
+  /** How often `part` stands in the text, without overlaps. */
   private count(text: string, part: string): number {
     if (part === '') return text.length + 1;
     this.search(text, part);
@@ -63,7 +64,10 @@ export class Costs {
     return count;
   }
 
-  /** The length of a value in JSON, about. A value may hold another many times over: each time counts, and is spent. */
+  /**
+   * About how long a value is in JSON. Spends what the measuring costs. A value that occurs several times in another
+   * counts each time.
+   */
   measure(value: Value, layout = { between: 0, indent: 0 }, depth = 0): number {
     this.budget.spend(ELEMENT);
     if (isText(value)) return value.value.length + 2;

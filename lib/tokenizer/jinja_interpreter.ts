@@ -3,12 +3,12 @@ import { Costs, ELEMENT } from './jinja_costs.js';
 import { isList, isMap, isText, jinjaLibrary, type JinjaFunction, type LibraryInterpreter, type Node, type Scope, type Value, type ValueClass } from './jinja_library.js';
 import { strftime } from './strftime.js';
 
-// As Jinja's own sandbox has it.
+// The limit of Jinja's own sandbox.
 const MAX_RANGE = 100_000;
-// A date takes as long as so many characters.
+// The cost of a date, in characters.
 const DATE = 500;
 
-/** `break` or `continue`, on its way to its loop with the text that the iteration has made until then. */
+/** A `break` or `continue` on its way out to its loop, with the text that the iteration has made so far. */
 class LoopExit extends Error {
   text = '';
   constructor(readonly kind: string) {
@@ -16,7 +16,7 @@ class LoopExit extends Error {
   }
 }
 
-/** A loop goes over a text: the template expects content in parts. */
+/** Thrown where a loop goes over a text: the template expects content in parts. */
 export class TextLoopError extends Error {}
 
 type Interpreter = new (scope: Scope, budget: Budget) => LibraryInterpreter;
@@ -68,9 +68,10 @@ function valueClasses() {
 }
 
 /**
- * The library's interpreter, which spends from a budget before it does what costs, and is Jinja's where the library is not: the text of an
- * iteration that ends in `break` or `continue` is kept, each iteration has variables of its own, a loop over nothing defined is empty, `~`
- * takes what has no text, and no list or object is joined to a text as JavaScript would.
+ * The library's interpreter with two changes. It spends from a budget before it does something costly. And where the
+ * library differs from Jinja, it does as Jinja does: the text of an iteration that ends in `break` or `continue` is
+ * kept; each iteration has variables of its own; a loop over an undefined value is empty; `~` also joins values that
+ * are not texts; and adding a list or an object to a text is an error.
  */
 function boundedInterpreter(values: Values): Interpreter {
   const { Interpreter, Environment } = jinjaLibrary();
@@ -79,7 +80,7 @@ function boundedInterpreter(values: Values): Interpreter {
   return class BoundedInterpreter extends Interpreter {
     readonly #budget: Budget;
     readonly #costs: Costs;
-    /** Whose method a function is. */
+    /** The value whose method a function is, and the method's name. */
     readonly #owners = new WeakMap<Value, { owner: Value; name: unknown }>();
 
     constructor(scope: Scope, budget: Budget) {
@@ -94,7 +95,7 @@ function boundedInterpreter(values: Values): Interpreter {
         switch (node?.type) {
           case 'Constant': return node.value as Value;
           case 'Break': case 'Continue': throw new LoopExit(node.type);
-          // The library looks through the whole body each time.
+          // The library looks through the whole body each time it comes to one of these.
           case 'Macro': case 'CallStatement': this.#budget.spend(countNodes(node) * ELEMENT);
         }
         return super.evaluate(node, scope);
@@ -141,11 +142,12 @@ function boundedInterpreter(values: Values): Interpreter {
         }
         completed = true;
       }
-      // In Jinja too, an iteration that was cut short does not count.
+      // As in Jinja, an iteration that was cut short does not count: after only such iterations, the loop's
+      // `else` is rendered.
       return new values.String(completed ? text : this.#concatenate(text, this.evaluateBlock(defaultBlock, scope).value as string));
     }
 
-    /** The library makes an error, and catches it, for each variable that is not defined. */
+    /** Looks a variable up. The library throws an error, and catches it, for each one that is not defined. */
     override evaluateIdentifier(node: Node, scope: Scope): Value {
       for (let at: Scope | undefined = scope; at; at = at.parent) {
         const value = at.variables.get(node.value as string);
@@ -213,7 +215,7 @@ function boundedInterpreter(values: Values): Interpreter {
       const nodes = filter.args as Node[];
       const [args, named] = this.evaluateArguments(nodes, scope);
       this.#costs.spendOn(String((filter.callee as Node).value), operand, args, named);
-      // Some filters want to see that their arguments are literals.
+      // Some filters check that their arguments are literals.
       const literal = nodes.every(({ type }) => type === 'StringLiteral');
       return super.applyFilter(operand, literal ? filter : { ...filter, args: constants(args, named) }, scope);
     }
@@ -226,7 +228,7 @@ function boundedInterpreter(values: Values): Interpreter {
       return [...(value.value as Map<string, Value>).keys()].map((key) => new values.String(key));
     }
 
-    /** As it is printed. */
+    /** A value as a template prints it. */
     #text(value: Value): string {
       if (isList(value) || isMap(value)) this.#budget.makeText(this.#costs.measure(value));
       return value.toString();
@@ -249,7 +251,7 @@ function boundedInterpreter(values: Values): Interpreter {
     return [...args.map(constant), ...keywords];
   }
 
-  /** The scope, with a loop's variables in it. */
+  /** Sets a loop's variables in a scope, and returns the scope. */
   function bind(scope: Scope, target: Node, item: Value): Scope {
     if (target.type === 'Identifier') {
       scope.setVariable(target.value as string, item);
@@ -273,7 +275,10 @@ function boundedInterpreter(values: Values): Interpreter {
   }
 }
 
-/** Nothing else: what a list turns into may be longer than any text. */
+/**
+ * The text of a value that has to be a text. A list is refused, because its text may be longer than any that can be
+ * made.
+ */
 function textOf(value: Value | undefined, what: string): string {
   if (isText(value)) return value.value;
   throw new Error(`${what} is no text`);

@@ -59,7 +59,9 @@ interface Library {
   parse(tokens: unknown[]): Node;
 }
 
-/** Loaded with the first template: most who load a model want its first token soon, and not all of them chat. */
+/**
+ * The library, loaded with the first template: most users want a model's first token soon, and not all of them chat.
+ */
 export function jinjaLibrary(): Library {
   return require('@huggingface/jinja') as unknown as Library;
 }

@@ -2,7 +2,7 @@ import { jinjaLibrary, type Node } from './jinja_library.js';
 
 // The longest template of a published model takes 30 KB.
 const MAX_SOURCE = 1 << 18;
-// The library's lexer takes the square of such a run's length.
+// The library's lexer takes time that grows with the square of the length of such a run.
 const MAX_WHITESPACE = 500;
 const RAW = /(^[ \t]*)?\{%(-?)\s*raw\s*(-?)%\}/gm;
 const END_RAW = /\{%(-?)\s*endraw\s*(-?)%\}(\n?)/g;
@@ -12,13 +12,13 @@ const BUILT_IN = new Set(['range', 'namespace', 'raise_exception', 'strftime_now
 export function parseTemplate(source: string): Node {
   if (source.length > MAX_SOURCE) throw new Error(`it is ${source.length} characters long, more than ${MAX_SOURCE}`);
   if (longestWhitespace(source) > MAX_WHITESPACE) throw new Error(`it has more than ${MAX_WHITESPACE} spaces in a row`);
-  // There, `user_text.ts` marks what came from messages.
+  // `user_text.ts` marks what came from messages with these characters.
   if (/[\u{F0000}-\u{FFFFF}]/u.test(source)) throw new Error("it has characters of Unicode's plane 15, which is for private use");
   const { parse, tokenize } = jinjaLibrary();
   try {
     return parse(tokenize(withoutRaw(source), { lstrip_blocks: true, trim_blocks: true }));
   } catch (cause) {
-    // The library reads past the end of what is cut short.
+    // The library reads past the end of a template that is cut short.
     if (cause instanceof TypeError) throw new Error('it ends within a block or an expression', { cause });
     if (cause instanceof RangeError) throw new Error('it nests too deep', { cause });
     throw cause;
@@ -31,7 +31,7 @@ function longestWhitespace(source: string): number {
   return longest;
 }
 
-/** The library does not know `raw`: what stands between is written as the text that it is. */
+/** Replaces `raw` blocks, which the library does not know, with expressions that print their text. */
 function withoutRaw(source: string): string {
   let result = '';
   let position = 0;
@@ -45,7 +45,7 @@ function withoutRaw(source: string): string {
     let text = source.slice(start, end.index);
     if (first) text = text.trimStart();
     text = last ? text.trimEnd() : text.replace(/(?<=\n)[ \t]*$/, '');
-    // A brace would open a block to the library's first look at the source, which knows no texts.
+    // The library looks for blocks before it knows string literals, so a brace in one would open a block.
     const literal = JSON.stringify(text).replaceAll('{', '\\u007b').replaceAll('}', '\\u007d');
     result += `${source.slice(position, index)}${before ? margin : ''}{{${before} ${literal} ${after}}}${after ? newline : ''}`;
     position = end.index + closing.length;
@@ -57,7 +57,7 @@ function withoutRaw(source: string): string {
 export function variablesOf(program: Node): Set<string> {
   const read = new Set<string>();
   const macros = new Set<string>();
-  /** How many times each name is set before here, in the blocks around. */
+  /** How often each name has been set so far, in this block and those around it. */
   const set = new Map<string, number>();
   let block: string[] = [];
 
@@ -70,7 +70,7 @@ export function variablesOf(program: Node): Set<string> {
     } else if (target.type === 'TupleLiteral') for (const inner of target.value as unknown[]) assign(inner);
     else visit(target);
   };
-  /** What is set within ends with it; gives the names. */
+  /** Visits a block, whose variables end with it. Returns the names of these. */
   const within = (run: () => void): string[] => {
     const outer = block;
     const inner: string[] = (block = []);
@@ -108,7 +108,7 @@ export function variablesOf(program: Node): Set<string> {
         visit(node.test);
         const body = within(() => visit(node.body));
         const alternate = new Set(within(() => visit(node.alternate)));
-        // Set in one branch alone, it may have to come from outside.
+        // A name that is set in only one branch may have to come from outside.
         for (const name of new Set(body)) if (alternate.has(name)) assign({ type: 'Identifier', value: name });
         return;
       }
@@ -156,7 +156,7 @@ export function variablesOf(program: Node): Set<string> {
     }
   };
   visit(program);
-  // A macro may be used, in another, before it is defined.
+  // A macro may be used in another one before it is defined.
   for (const name of macros) read.delete(name);
   return read;
 }

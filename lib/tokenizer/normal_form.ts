@@ -5,12 +5,16 @@ export type NormalForm = 'NFC' | 'NFD' | 'NFKC' | 'NFKD';
 
 const MARK = /^\p{M}/u;
 
-/** Marks in a row that are put in order here: the engine's own way takes time with the square of their number. */
+/**
+ * Rows of marks that are put in order here: the engine's `normalize` takes time that grows with the square of their
+ * number.
+ */
 const MANY_MARKS = /\p{M}{256,}/gu;
 
 /**
- * What joins or trades places with the characters before it, besides marks: Hangul's vowels and final consonants and what stands for them, voiced
- * sound marks of half width, vowel signs of Tulu-Tigalari and Kirat Rai. A test asks every code point.
+ * Characters other than marks that join or trade places with those before them: Hangul's vowels and final consonants,
+ * and their compatibility forms; half-width voiced sound marks; vowel signs of Tulu-Tigalari and Kirat Rai. A test
+ * checks every code point.
  */
 const JOINING = /^[\u1160-\u11ff\u3131-\u318e\ua960-\ua97f\ud7b0-\ud7ff\uff9e-\uffdc\u{113c2}-\u{113c9}\u{16d40}-\u{16d7f}]/u;
 
@@ -27,7 +31,7 @@ export function* inNormalForm(text: string, form: NormalForm): Generator<void, s
   return pieces.join('');
 }
 
-/** Whether nothing that stands from here on can change what stands before, in any form. */
+/** Whether a text can be cut at a place: what follows changes nothing that stands before, in any form. */
 export function beginsAnew(text: string, at: number): boolean {
   const unit = text.charCodeAt(at);
   if (unit < 0x80) return true;
@@ -54,7 +58,10 @@ function* withMarksInOrder(text: string): Generator<void, string> {
   return last === 0 ? text : parts.join('') + text.slice(last);
 }
 
-/** Appends marks, by their combining classes; those of one class stay in their order, and none passes a mark without a class. */
+/**
+ * Appends marks in the order of their combining classes. Marks of one class keep their order, and none passes a mark
+ * without a class.
+ */
 function* inOrder(marks: string, parts: string[]): Generator<void> {
   const classes = new MarkClasses();
   const row = new Map<string, GrowingText>();
@@ -80,7 +87,7 @@ function* inOrder(marks: string, parts: string[]): Generator<void> {
   flush();
 }
 
-/** Combining classes, each named after the mark of it that was asked for first. */
+/** Combining classes, each named after its first mark that was asked for. */
 class MarkClasses {
   private readonly names = new Map<string, string | undefined>();
   private readonly firsts: string[] = [];
@@ -98,7 +105,7 @@ class MarkClasses {
   }
 }
 
-/** A long string that is put together of short ones, without a piece of memory for each. */
+/** Builds a long string from short ones without keeping each of them in memory. */
 class GrowingText {
   private units = new Uint16Array(64);
   private length = 0;
@@ -122,7 +129,7 @@ function trade(first: string, second: string): boolean {
   return (first + second).normalize('NFD') !== first + second;
 }
 
-/** Marks of the lowest class and of the highest trade places with all others that have one. */
+/** Whether a mark has a combining class: then it trades places with a mark of the lowest or of the highest class. */
 function hasClass(mark: string): boolean {
   return trade(mark, '\u0334') || trade('\u0345', mark);
 }

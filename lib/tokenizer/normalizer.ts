@@ -3,10 +3,13 @@ import { CHARACTERS_AT_ONCE, createPattern } from './pattern.js';
 import { inNormalForm, type NormalForm } from './normal_form.js';
 import { flattenSequence, type Component } from './tokenizer_json.js';
 
-/** Turns raw text into the text that the vocabulary was learned on, with pauses. Before text that `continues` other text nothing is put. */
+/**
+ * Turns raw text into the text that the vocabulary was learned on, with pauses. Nothing is put before a text that
+ * `continues` another.
+ */
 export type Normalizer = (text: string, continues?: boolean) => Generator<void, string>;
 
-/** No text grows to more than so many times its length, and some characters: normalizers in use at most double it. */
+/** A text may grow to this many times its length, plus SMALL_TEXT characters; normalizers in use at most double it. */
 const MAX_GROWTH = 64;
 const SMALL_TEXT = 1 << 16;
 

@@ -35,7 +35,7 @@ export async function sentencePieceParts(source: TokenizerSource & { kind: 'sent
   return { ...huggingFaceParts({ ...source, kind: 'huggingface', json, config: { ...own, ...objectOf(source.config) } }), pieces };
 }
 
-/** What tokenizers of these classes do besides what vocab.json and merges.txt say. */
+/** What tokenizers of these classes do that vocab.json and merges.txt do not say. */
 const CLASSES: Record<string, { pre?: string; normalizer?: object; defaults: Record<string, string> }> = {
   GPT2Tokenizer: { defaults: { bos_token: '<|endoftext|>', eos_token: '<|endoftext|>', unk_token: '<|endoftext|>' } },
   Qwen2Tokenizer: { pre: 'qwen2', normalizer: { type: 'NFC' }, defaults: { eos_token: '<|endoftext|>', pad_token: '<|endoftext|>' } },
@@ -66,7 +66,10 @@ export async function byteLevelParts(source: TokenizerSource & { kind: 'byte_lev
   return huggingFaceParts({ ...source, kind: 'huggingface', json, config });
 }
 
-/** The lines of merges.txt but the one that says its version. Throws INVALID_TOKENIZER for more than any vocabulary has. */
+/**
+ * The lines of merges.txt without the one that names its version. Throws INVALID_TOKENIZER for more than any vocabulary
+ * has.
+ */
 async function mergesOf(text: string, pace: Pace): Promise<string[]> {
   const merges: string[] = [];
   let count = 0;

@@ -3,7 +3,7 @@ import { library } from './library.js';
 import { PatternMatcher } from './pattern_matcher.js';
 import { compilePattern, type PatternProgram } from './pattern_program.js';
 
-/** How often a long text is left to others: after so many characters. */
+/** How many characters of a long text are worked on between two pauses. */
 export const CHARACTERS_AT_ONCE = 1 << 13;
 
 /** A match's positions in the text: the first, and the one after the last; or a pause in a long search. */
@@ -20,12 +20,12 @@ export function createPattern(config: unknown, what: string): Pattern {
   throw invalidTokenizer(`${what} has the pattern ${quote(config)}; expected a Regex or a String.`);
 }
 
-/** Every occurrence of a string that does not overlap the one before. */
+/** Finds every occurrence of a string that does not overlap the one before. */
 export function stringPattern(string: string): Pattern {
   return function* (text) {
     let from = 0;
     while (from + string.length <= text.length) {
-      // In a window of its own, as a search cannot be stopped.
+      // Each search is limited to a window, because it cannot be interrupted.
       const window = text.slice(from, from + CHARACTERS_AT_ONCE + string.length - 1);
       let start = 0;
       for (let found = window.indexOf(string); found !== -1; found = window.indexOf(string, start)) {
@@ -38,7 +38,10 @@ export function stringPattern(string: string): Pattern {
   };
 }
 
-/** Every match of a regular expression, in Oniguruma's syntax. */
+/**
+ * Finds every match of a regular expression in Oniguruma's syntax. Throws INVALID_TOKENIZER; `what` names its owner in
+ * the message.
+ */
 export function regexPattern(regex: string, what: string): Pattern {
   const program = compile(regex, what);
   return function* (text) {

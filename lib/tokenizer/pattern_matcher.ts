@@ -12,12 +12,15 @@ const STEPS = {
 const FRAME = 4;
 const MAX_FRAMES = 1 << 24;
 
-/** A frame's first number is where to go on, one of these, or −3 − the place in the program of a Repeat. */
+/**
+ * A frame's first number says where to go on: an instruction of the program, LOOKING, or −3 − pc for the Repeat at pc.
+ */
 const LOOKING = -1;
 
 /**
- * Finds the matches of a pattern in a text, as a regular expression with the flags g and u does. Two things differ: it pauses, so a text may be
- * long; and it goes on from no place of the pattern twice at one position of the text, so no pattern takes exponential time.
+ * Finds the matches of a pattern in a text, as a regular expression with the flags g and u does. Two things differ. It
+ * pauses, so a text may be long. And it never goes on twice from the same place of the pattern at the same position of
+ * the text, so no pattern takes exponential time.
  */
 export class PatternMatcher {
   /** The match found last: its first position, and the one after its last. */
@@ -36,15 +39,15 @@ export class PatternMatcher {
   /** Where this attempt, and those that failed since the last match, have been. */
   private memory: PatternMemory | undefined;
   private remembered = false;
-  /** Outside of what is being looked at: memories and heights of the stack. */
+  /** For each look that is under way: the memory outside of it, and the height of the stack. */
   private readonly outside: Array<{ memory: PatternMemory | undefined; frames: number }> = [];
   /** How far a Repeat that was paused has come, and after how many code points; −1 between Repeats. */
   private scanned = -1;
   private taken = 0;
-  /** Where what follows it may begin: from the first position to the last; −1 where it may not. */
+  /** The first and the last position where what follows the Repeat may begin; −1 if there is none. */
   private nearest = -1;
   private farthest = -1;
-  /** By the number of a Repeat: the positions, from one to the other, from which what follows is known to fail. */
+  /** By the number of a Repeat: the first and the last of the positions from which what follows it is known to fail. */
   private readonly failsFrom: Int32Array;
   private readonly failsTo: Int32Array;
 
@@ -54,9 +57,12 @@ export class PatternMatcher {
     this.failsTo = new Int32Array(program.places).fill(-1);
   }
 
-  /** Goes on to the next match: true when it is found, false when there is none, undefined now and then: to be asked again. */
+  /**
+   * Looks for the next match: true when it is found, false when there is none, undefined for a pause, after which it is
+   * to be called again.
+   */
   next(): boolean | undefined {
-    // Matches that are found share the steps between two pauses: whoever asks may drop them all.
+    // Several matches share the steps between two pauses, so that a caller that drops every match pauses, too.
     while (this.left > 0) {
       if (this.pc < 0) {
         if (this.from > this.text.length) return false;
@@ -68,7 +74,7 @@ export class PatternMatcher {
       this.left -= budget - this.budget;
       if (this.pc >= 0) {
         if (!this.memory) {
-          // From the start: what it remembers has to be in the order of what it tries.
+          // The attempt begins again, because its memory has to hold all that it tries, in order.
           this.memory = new PatternMemory(this.program.places);
           this.begin();
         }
@@ -99,7 +105,7 @@ export class PatternMatcher {
     this.from = this.end > this.start ? this.end : this.following(this.end);
     this.memory = undefined;
     if (!this.remembered) return;
-    // What seemed to fail may have been under way.
+    // A place that was remembered may not have failed, but still been under way.
     this.remembered = false;
     this.failsFrom.fill(-1);
     this.failsTo.fill(-1);
@@ -137,7 +143,7 @@ export class PatternMatcher {
             goesOn = false;
             break;
           }
-          // A character tells most choices.
+          // Most choices are decided by the next character.
           const first = x[pc]!;
           if (ops[first] === Op.Char && text.codePointAt(this.at) !== x[first]) {
             this.pc = y[pc]!;
@@ -160,7 +166,7 @@ export class PatternMatcher {
         case Op.Look:
           this.push(LOOKING, this.at, pc, 0);
           this.outside.push({ memory: this.memory, frames: this.frames });
-          // What succeeds inside may do so again: it remembers for itself.
+          // A look has a memory of its own, because what succeeds in it may succeed again.
           if (this.memory) this.memory = new PatternMemory(this.program.places);
           this.pc = pc + 1;
           break;
@@ -181,13 +187,16 @@ export class PatternMatcher {
     }
   }
 
-  /** Takes all that a Repeat can, and leaves a frame to go on from the farthest first. True when the budget ended before. */
+  /**
+   * Takes all that a Repeat can, and leaves a frame to go on from the farthest position first. True if the budget ended
+   * before that.
+   */
   private scan(pc: number): boolean {
     const { text, program: { x, y, z, place, sets } } = this;
     const set = sets[x[pc]!]!;
     const [least, most] = [y[pc]!, z[pc]!];
     const number = place[pc]!;
-    // Where a run was tried to its end before; of no use where that may end earlier.
+    // Known failures only help a Repeat without a maximum: one with a maximum may end before them.
     const knownFrom = most < 0 ? this.failsFrom[number]! : Infinity;
     const knownTo = this.failsTo[number]!;
     if (this.scanned < 0) {
@@ -199,7 +208,7 @@ export class PatternMatcher {
     for (;;) {
       if (this.taken === least) this.nearest = this.scanned;
       if (this.taken >= least && knownFrom <= this.scanned && this.scanned <= knownTo) {
-        // What follows fails from here on, which leaves the positions before.
+        // What follows is known to fail from here on, so only the positions before are left.
         this.scanned = knownTo;
         break;
       }
@@ -252,7 +261,7 @@ export class PatternMatcher {
     return false;
   }
 
-  /** Ends the look whose frame is on top; whether the attempt goes on there. */
+  /** Ends the look whose frame is on top. True if the attempt goes on after it. */
   private leaveLook(found: boolean): boolean {
     const { z, x } = this.program;
     this.memory = this.outside.pop()!.memory;
@@ -265,7 +274,7 @@ export class PatternMatcher {
   }
 
   private fails(number: number, from: number, to: number): void {
-    // Two stretches that touch are one: what follows fails from each position of either.
+    // Stretches that touch become one: what follows fails from each position of either.
     const joins = from <= this.failsFrom[number]! && this.failsFrom[number]! <= to + 1;
     this.failsTo[number] = joins ? Math.max(to, this.failsTo[number]!) : to;
     this.failsFrom[number] = from;

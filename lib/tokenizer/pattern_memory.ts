@@ -3,7 +3,7 @@ import { invalidTokenizer } from './invalid.js';
 const PAGE_POSITIONS = 512;
 const MAX_BYTES = 1 << 28;
 
-/** Where a match has been: numbered instructions at positions of the text. */
+/** The places where an attempt to match has been: numbered instructions at positions of the text. */
 export class PatternMemory {
   private readonly pages = new Map<number, Uint8Array>();
   private readonly pageBytes: number;
@@ -13,7 +13,7 @@ export class PatternMemory {
     this.pageBytes = (PAGE_POSITIONS * places) >>> 3;
   }
 
-  /** Notes a place at a position; false where it was noted before. Throws INVALID_TOKENIZER after 256 MB. */
+  /** Notes that an attempt was at a place; false if that was noted before. Throws INVALID_TOKENIZER after 256 MB. */
   enter(place: number, position: number): boolean {
     const number = Math.floor(position / PAGE_POSITIONS);
     let page = this.pages.get(number);

@@ -127,7 +127,7 @@ class Compiler {
         this.node(part);
       }
     }
-    // Each leads to the end of all; a lazy one rather than once more.
+    // Each Split leads to the end of the whole repetition; a lazy one tries that first.
     for (const split of splits) this.code[split]![lazy ? 1 : 2] = this.code.length;
   }
 
@@ -160,7 +160,7 @@ class Compiler {
   }
 }
 
-/** The spelling of a node that takes exactly one code point, whatever follows that; undefined for others. */
+/** The source of a node that takes exactly one code point, whatever follows it; undefined for others. */
 function single(node: PatternNode): string | undefined {
   switch (node.kind) {
     case 'char':
@@ -172,7 +172,7 @@ function single(node: PatternNode): string | undefined {
       return parts.includes(undefined) ? undefined : `(?:${parts.join('|')})`;
     }
     case 'sequence': {
-      // An intersection: looks ahead at one character, and one that takes it.
+      // Looks ahead at one character, then a part that takes one: the intersection of their sets.
       const last = node.parts.at(-1);
       const taken = last && single(last);
       const looks = node.parts.slice(0, -1).map((part) => (part.kind === 'look' && !part.behind ? lookAtOne(part) : undefined));

@@ -18,10 +18,13 @@ export const GPT2_PATTERN = "'s|'t|'re|'ve|'m|'ll|'d| ?\\p{L}+| ?\\p{N}+| ?[^\\s
 
 const METASPACE = '▁';
 const PUNCTUATION = '[\\p{P}!-/:-@\\[-`{-~]';
-/** What is in a word for Rust's regular expressions, which the reference library asks here; Oniguruma's have some more. */
+/** Word characters of Rust's regular expressions, which the reference library uses here; Oniguruma has some more. */
 const WORD = '\\p{Alphabetic}\\p{M}\\p{Nd}\\p{Pc}\\u200c\\u200d';
 
-/** What becomes of the matches of a pattern and of the stretches between them, which all are words by themselves when `Isolated`. */
+/**
+ * What becomes of the matches of a pattern and of the stretches between them. With `Isolated`, each is a word by
+ * itself.
+ */
 const BEHAVIORS = ['Isolated', 'Removed', 'MergedWithPrevious', 'MergedWithNext', 'Contiguous'] as const;
 type Behavior = (typeof BEHAVIORS)[number];
 
@@ -87,7 +90,7 @@ function builtIn(regex: string): Pattern {
 }
 
 function behaviorOf({ behavior = 'Isolated' }: Component): Behavior {
-  // The library's own files spell it as one word, those of others with a capital less.
+  // Files differ in the capitals.
   const known = BEHAVIORS.find((name) => typeof behavior === 'string' && name.toLowerCase() === behavior.toLowerCase());
   if (!known) throw invalidTokenizer(`A pre-tokenizer splits with the behavior ${quote(behavior)}; expected ${BEHAVIORS.join(', ')}.`);
   return known;
@@ -100,7 +103,7 @@ function characterOf(value: unknown, what: string): string {
   return value;
 }
 
-/** Words by what a pattern finds; `invert`: what it does not find counts as found. */
+/** Cuts a text at the matches of a pattern. `invert`: the stretches between matches count as the matches. */
 function split(pattern: Pattern, behavior: Behavior, invert = false): PreTokenizer {
   return function* (text) {
     for (const stretch of behave(stretches(pattern, text, invert), behavior)) {
@@ -142,7 +145,7 @@ function* behave(all: Iterable<Stretch | undefined>, behavior: Behavior): Genera
   if (before !== undefined) yield before;
 }
 
-/** Whether a stretch is one word with that before it. */
+/** Whether a stretch and the one before it are one word. */
 function joins(beforeMatches: boolean, matches: boolean, behavior: Behavior): boolean {
   switch (behavior) {
     case 'Contiguous':
@@ -201,7 +204,10 @@ function metaspaceStage(config: Component): PreTokenizer {
   };
 }
 
-/** Changes a text a piece at a time, with pauses, where each piece changes by itself; then gives the whole. */
+/**
+ * Changes a text piece by piece, with pauses, then gives the whole. For changes that do not depend on what stands
+ * around a piece.
+ */
 function* piecewise(text: string, change: (piece: string) => string): Generator<string | undefined> {
   if (text.length <= CHARACTERS_AT_ONCE) {
     yield change(text);
@@ -210,7 +216,7 @@ function* piecewise(text: string, change: (piece: string) => string): Generator<
   const pieces: string[] = [];
   for (let start = 0; start < text.length; ) {
     let end = Math.min(text.length, start + CHARACTERS_AT_ONCE);
-    // Half a surrogate pair would become something else.
+    // A surrogate pair must not be cut in half.
     if (end < text.length && isHighSurrogate(text.charCodeAt(end - 1))) end--;
     pieces.push(change(text.slice(start, end)));
     start = end;

@@ -3,7 +3,7 @@ import { PIECES_AT_ONCE } from './parts.js';
 import type { Pace } from '../pace.js';
 import { MAX_VOCAB_SIZE } from './tokenizer_json.js';
 
-/** What a tokenizer.model of SentencePiece holds, of its protocol buffer's ModelProto. */
+/** The fields of a SentencePiece tokenizer.model, the protocol buffer ModelProto, that are of use here. */
 export interface SentencePieceModel {
   pieces: string[];
   scores: number[];
@@ -24,7 +24,10 @@ export interface SentencePieceModel {
   escapesSpaces: boolean;
 }
 
-/** Bounds on the fields of the whole message and of those in it: real ones have one for each piece, and a few dozen. */
+/**
+ * Bounds on the number of fields in the whole message, and in each message inside it. Real files have one for each
+ * piece, and a few dozen.
+ */
 const MAX_FIELDS = MAX_VOCAB_SIZE + 1024;
 const MAX_INNER_FIELDS = 1024;
 
@@ -34,7 +37,7 @@ type Field = readonly [number: number, value: number | Uint8Array];
 /** Reads a tokenizer.model in slices. Throws INVALID_TOKENIZER. */
 export async function readSentencePieceModel(bytes: Uint8Array, pace: Pace): Promise<SentencePieceModel> {
   if (/^[A-Za-z0-9+/]+=* \d+\r?\n/.test(Buffer.from(bytes.subarray(0, 256)).toString('latin1'))) {
-    throw invalidTokenizer(`tokenizer.model is a vocabulary of tiktoken, which says nothing of how text is cut; ${HOW_TO_CONVERT}`);
+    throw invalidTokenizer(`tokenizer.model is a vocabulary of tiktoken, which does not say how text is cut; ${HOW_TO_CONVERT}`);
   }
   const model: SentencePieceModel = {
     pieces: [], scores: [], types: [], modelType: 1, byteFallback: false, spaceAsSuffix: false, unknownId: 0, bosId: 1, eosId: 2, padId: -1,
@@ -52,7 +55,7 @@ export async function readSentencePieceModel(bytes: Uint8Array, pace: Pace): Pro
   return model;
 }
 
-/** What to do about a vocabulary that is not enough by itself. */
+/** What to do about a vocabulary that does not say all that is needed. */
 export const HOW_TO_CONVERT = 'make a tokenizer.json with transformers: AutoTokenizer.from_pretrained(folder).save_pretrained(folder).';
 
 function addPiece(model: SentencePieceModel, bytes: Uint8Array): void {
@@ -90,7 +93,7 @@ function readNormalizer(model: SentencePieceModel, bytes: Uint8Array): void {
   }
 }
 
-/** The fields of a message in the wire format of protocol buffers; those of fixed width as bytes. */
+/** The fields of a message in the wire format of protocol buffers; the values of fixed width are given as bytes. */
 function* fieldsOf(bytes: Uint8Array, most: number): Generator<Field> {
   let at = 0;
   let count = 0;

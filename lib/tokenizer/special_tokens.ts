@@ -12,7 +12,7 @@ export interface SpecialTokens {
   suffix: number[];
   /** Contents of `bos_token`, `eos_token` and their like, by these names, for chat templates. */
   names: Record<string, string | string[]>;
-  /** What the files name that the vocabulary does not have, a sentence each. */
+  /** A sentence for each token that the files name and the vocabulary lacks. */
   warnings: string[];
 }
 
@@ -71,7 +71,7 @@ export function resolveSpecialTokens(
   const isMissing = (name: string): boolean => contentOf(config[name]) !== undefined && named(name) === undefined;
   const missing = (name: string): string => `${name} is ${quote(contentOf(config[name]))}, which the vocabulary does not have`;
   if (isMissing('eos_token')) warnings.push(`The tokenizer's ${missing('eos_token')}; ${ends}.`);
-  // A negative id is a way to say that there is none.
+  // Some files write a negative id for none.
   const outside = ids.filter((id) => (typeof id === 'number' ? id >= 0 && !inVocabulary(id) : id !== undefined && id !== null));
   if (outside.length > 0) warnings.push(`The model's eos_token_id holds ${outside.map(quote).join(', ')}, expected ids below ${size}; ${ends}.`);
   if (isMissing('bos_token') && bosTokenId === undefined && config.add_bos_token === true) warnings.push(`The tokenizer's ${missing('bos_token')}, though add_bos_token is true; nothing is put before a text.`);
@@ -86,7 +86,7 @@ export function resolveSpecialTokens(
   };
 }
 
-/** True where nothing but the class says that BOS goes before a text. */
+/** True if only the tokenizer's class says that BOS goes before a text. */
 function beginsByClass(postProcessor: Component | null, tokenizerClass: unknown): true | undefined {
   const parts = postProcessor === null ? [] : flattenSequence(postProcessor, 'processors');
   const isSilent = parts.every((part) => part.type === 'ByteLevel');

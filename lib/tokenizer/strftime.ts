@@ -1,7 +1,10 @@
 const MONTHS = ['January', 'February', 'March', 'April', 'May', 'June', 'July', 'August', 'September', 'October', 'November', 'December'];
 const DAYS = ['Sunday', 'Monday', 'Tuesday', 'Wednesday', 'Thursday', 'Friday', 'Saturday'];
 
-/** A date as Python's strftime writes it in its C locale, in local time; `%-d` and the like leave out leading zeros. Codes that it does not know stay as they are. */
+/**
+ * A date as Python's strftime writes it in its C locale, in local time. `%-d` and the like leave out leading zeros.
+ * Unknown codes stay as they are.
+ */
 export function strftime(date: Date, format: string): string {
   const hour12 = date.getHours() % 12 || 12;
   const startOfYear = new Date(date.getFullYear(), 0, 1);

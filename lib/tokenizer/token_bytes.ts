@@ -10,7 +10,7 @@ export interface PieceDecoder {
   leadingSpaces: number;
 }
 
-/** Bounds on what one piece becomes: real ones are words, and what replaces a character is a character. */
+/** Bounds on the text of one piece: real pieces are words, and one character replaces another. */
 const MAX_CONTENT = 64;
 const MAX_PIECE_TEXT = 1 << 16;
 
@@ -81,7 +81,7 @@ function parseReplace(part: Component): [string, string] {
     throw invalidTokenizer(`The decoder replaces ${quote(part)}; expected a pattern String and a content.`);
   }
   if (part.content.length > MAX_CONTENT) throw invalidTokenizer(`The decoder puts ${part.content.length} characters for one; at most ${MAX_CONTENT} are expected.`);
-  // As it is: a dollar sign means nothing.
+  // Doubled, a dollar sign stands for itself to replaceAll.
   return [from, part.content.replaceAll('$', '$$$$')];
 }
 

@@ -22,21 +22,25 @@ export interface EncodeOptions {
   /** Add what the model's own rule puts around a text, such as BOS. BOS is not doubled where the text begins with it. Default true. */
   addSpecialTokens?: boolean;
   /**
-   * Read control tokens written in the text, such as `<s>`, as tokens; false takes them as plain text, and with them other added tokens of the
-   * form `<|…|>`. Default true.
+   * Read control tokens written in the text, such as `<s>`, as tokens. With false they are plain text, and so are other
+   * added tokens of the form `<|…|>`. Default true.
    */
   parseSpecialTokens?: boolean;
   /**
-   * The token that the text follows; not given, the text begins. After text, a text is taken as it is written: the space that SentencePiece
-   * vocabularies put before a text that begins is not put before it. So "Once upon a" goes on with " time" to "Once upon a time", and with "time"
-   * to "Once upon atime". After an added token, such as a control token, it is encoded as it would be there within one text.
+   * The id of the token before the text; without it, the text is a beginning. After a token of text, the text is taken
+   * as it is written: SentencePiece vocabularies put no space before it. So " time" continues "Once upon a" to "Once
+   * upon a time", and "time" continues it to "Once upon atime". After an added token, such as a control token, the text
+   * is encoded as it would be after that token within one text.
    */
   after?: number;
 }
 
 export interface EncodeSlicedOptions extends EncodeOptions {
   signal?: AbortSignal;
-  /** Stops soon after so many ids: what is given is then longer than this, and not the whole. For texts that are refused when they are too long. */
+  /**
+   * Stop soon after this many ids: the result is then longer than this, but not complete. For texts that are refused
+   * when they are too long.
+   */
   limit?: number;
 }
 
@@ -50,17 +54,20 @@ export interface Tokenizer {
   readonly bosTokenId: number | undefined;
   /** Every id that ends generation. */
   readonly eosTokenIds: readonly number[];
-  /** What the files say that cannot be followed, such as an end of text that the vocabulary lacks: a sentence each. */
+  /**
+   * A sentence for each thing in the files that cannot be followed, such as an end of text that the vocabulary lacks.
+   */
   readonly warnings: readonly string[];
   /** The model's chat template, in Jinja; the default one of several. */
   readonly chatTemplate: string | undefined;
   /**
-   * Names of the variables that the chat template reads, such as `tools` or `enable_thinking`. One without `add_generation_prompt` ends in
-   * the same way whether or not an answer is to begin. Throws INVALID_TOKENIZER when the template is malformed.
+   * Names of the variables that the chat template reads, such as `tools` or `enable_thinking`. A template that does not
+   * read `add_generation_prompt` ends the same way whether or not an answer is to begin. Throws INVALID_TOKENIZER when
+   * the template is malformed.
    */
   readonly chatVariables: readonly string[];
   encode(text: string, options?: EncodeOptions): number[];
-  /** The same ids as `encode`, made in slices of a few milliseconds between which the event loop runs. Throws ABORTED. */
+  /** Does what `encode` does, in slices of a few milliseconds between which the event loop runs. Throws ABORTED. */
   encodeSliced(text: string, options?: EncodeSlicedOptions): Promise<number[]>;
   decode(ids: Iterable<number>, options?: DecodeOptions): string;
   detokenizer(options?: DetokenizerOptions): Detokenizer;
@@ -73,24 +80,29 @@ export interface Tokenizer {
   /** True for control tokens. */
   isSpecial(id: number): boolean;
   /**
-   * Renders messages with the model's chat template. The text holds every special token the model expects, and whatever looks like one in a
-   * message: to compute with it, take `encodeChat`.
-   * Throws INVALID_ARGUMENT without a template, for an option that the template does not read, or when it refuses the messages;
-   * INVALID_TOKENIZER when it is malformed or goes beyond its limits of steps, text and time.
+   * Renders messages with the model's chat template. The text holds every special token the model expects, and also
+   * anything in a message that looks like one; for ids to compute with, use `encodeChat`.
+   * Throws INVALID_ARGUMENT without a template, for an option that the template does not read, or when it refuses the
+   * messages; INVALID_TOKENIZER when it is malformed or goes beyond its limits of steps, text and time.
    */
   applyChatTemplate(messages: ChatMessage[], options?: ChatOptions): string;
   /**
-   * The ids of messages in the model's chat template, complete with special tokens. Control tokens come from the template alone: one written
-   * in a message, a tool or a variable is plain text, to the template too. Elsewhere the ids are those of the rendered text.
-   * Throws as `applyChatTemplate` does.
+   * The ids of messages in the model's chat template, complete with special tokens. Control tokens come from the
+   * template alone: one written in a message, a tool or a variable is plain text, to the template too. All other ids
+   * are those of the rendered text.
+   * Throws as `applyChatTemplate` does, and INVALID_ARGUMENT for messages that would change the template's control
+   * tokens.
    */
   encodeChat(messages: ChatMessage[], options?: EncodeChatOptions): number[];
-  /** The same ids as `encodeChat`, encoded in slices of a few milliseconds between which the event loop runs. Throws ABORTED. */
+  /**
+   * Does what `encodeChat` does, encoding in slices of a few milliseconds between which the event loop runs. Throws
+   * ABORTED.
+   */
   encodeChatSliced(messages: ChatMessage[], options?: EncodeChatOptions & { signal?: AbortSignal }): Promise<number[]>;
 }
 
 const NO_BYTES = new Uint8Array(0);
-// Fine-tuned models have been published whose `<|im_start|>` is an added token like any other.
+// Some published models do not call their `<|im_start|>` special.
 const CONTROL_FORM = /^<[|｜].*[|｜]>$/s;
 
 /**
@@ -128,7 +140,7 @@ interface Splitters {
   normalized: AddedTokenSplitter;
 }
 
-/** What takes a while to build. */
+/** The parts of a tokenizer that take a while to build. */
 interface BuiltParts {
   /** By id. */
   pieces: Array<string | undefined>;
@@ -157,7 +169,7 @@ class BpeTokenizer implements Tokenizer {
   /** Whether there are control tokens that are found in normalized text. */
   private readonly normalizesControls: boolean;
 
-  /** What is `built` becomes its own. */
+  /** `built` belongs to the tokenizer from here on. */
   constructor(json: TokenizerJson, built: BuiltParts, parts: Pick<TokenizerParts, 'config' | 'generationConfig'>, modelVocabSize: number) {
     this.bpe = new BpeEncoder(json.model);
     this.pieces = built.pieces;
@@ -268,7 +280,10 @@ class BpeTokenizer implements Tokenizer {
     return ids;
   }
 
-  /** Throws INVALID_ARGUMENT where ids have other control tokens than the template's own, which then come from messages. */
+  /**
+   * Throws INVALID_ARGUMENT if the ids hold other control tokens than the template's own: the messages made the
+   * difference.
+   */
   private expectControls(ids: readonly number[], own: readonly number[]): void {
     const isControlId = (id: number): boolean => {
       const token = this.added.get(id);
@@ -278,7 +293,7 @@ class BpeTokenizer implements Tokenizer {
     const at = found.findIndex((id, i) => id !== expected[i]);
     if (at < 0 && found.length === expected.length) return;
     const name = quote(this.pieces[(at < 0 ? expected[found.length] : found[at])!]);
-    throw new CqilError('INVALID_ARGUMENT', `Around control token ${name}, what the messages say changes which control tokens there are; expected messages without such texts, or parseSpecialTokens: true.`);
+    throw new CqilError('INVALID_ARGUMENT', `With these messages the chat has other control tokens than its template writes, beginning at ${name}; expected messages without the texts of control tokens, or parseSpecialTokens: true.`);
   }
 
   /** Encodes step by step; every step is short. */
@@ -326,7 +341,7 @@ class BpeTokenizer implements Tokenizer {
     }
   }
 
-  /** Guards stay only where control tokens are looked for after normalization, too. */
+  /** Normalizes a section. Guards stay in it only if control tokens are looked for after normalization, too. */
   private *normalized(section: string, continues: boolean, guarded: GuardedText | undefined): Generator<void, string> {
     if (!guarded) return yield* this.normalize(section, continues);
     if (!this.normalizesControls) return yield* this.normalize(section.replaceAll(guarded.guard, ''), continues);
@@ -367,7 +382,10 @@ function* createSplitters(json: TokenizerJson, normalize: Normalizer): Generator
   return splitters;
 }
 
-/** Whether a text's own may not be one: what the files call special, and what is written as such tokens are. */
+/**
+ * Whether a token is a control token, which nothing in a user's text may become: the files call it special, or it is
+ * written as such tokens are.
+ */
 function isControl({ special, content }: AddedToken): boolean {
   return special || CONTROL_FORM.test(content);
 }

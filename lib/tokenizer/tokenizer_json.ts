@@ -57,7 +57,10 @@ export const MAX_VOCAB_SIZE = 1 << 22;
 const MAX_ADDED_CHARACTERS = 1 << 20;
 export const MAX_ADDED_TOKENS = 1 << 17;
 
-/** Bounds on the merges, and on normalizers, pre-tokenizers and their like: real files have below an eighth and a tenth of it. */
+/**
+ * Bounds on the number of merges, and of normalizers, pre-tokenizers and the like; real files stay below an eighth and
+ * a tenth of these.
+ */
 export const MAX_MERGES = 1 << 22;
 const MAX_PARTS = 64;
 const MAX_NESTING = 8;
@@ -177,7 +180,7 @@ async function parseVocab(vocab: unknown, pace: Pace): Promise<Map<string, numbe
   return vocab instanceof Map ? (vocab as Map<string, number>) : ids;
 }
 
-/** What an object or a Map holds. */
+/** The keys and values of an object or a Map. */
 function* entriesOf(object: Record<string, unknown>): Generator<[string, unknown]> {
   if (object instanceof Map) yield* object;
   else for (const key in object) yield [key, object[key]];

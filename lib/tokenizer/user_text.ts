@@ -4,16 +4,18 @@ import { invalidTokenizer } from './invalid.js';
 import { isHighSurrogate, isLowSurrogate } from './surrogates.js';
 import { insertText, type TrieNode } from './trie.js';
 
-// Plane 15 of Unicode, for private use, has a character for every UTF-16 code unit: a unit of a message's text is marked by being that character.
+// Unicode's plane 15, for private use, has as many characters as there are UTF-16 code units. To mark a unit of a
+// message's text, it is replaced with the character of its number in that plane.
 const PLANE = 0xf0000;
 const MARKED = /[\u{F0000}-\u{FFFFF}]/gu;
-// Marked, these would read otherwise to a template that trims, splits or writes JSON; other characters beyond the first plane stay whole.
+// Characters that are not marked: a template that trims, splits or writes JSON would treat their marks differently, and
+// those beyond the first plane stay whole.
 const LEFT_AS_IS = /[\s"\\\p{Cc}]|[\u{10000}-\u{EFFFF}\u{100000}-\u{10FFFF}]/u;
-/** A mark as JSON writes it in ASCII: two halves of a character of that plane. */
+/** A mark in JSON that is limited to ASCII: the two escaped halves of a character of that plane. */
 const ESCAPED_MARK = /\\u[dD][bB][89abAB][0-9a-fA-F]\\u[dD][c-fC-F]/;
-/** Fields that templates compare, rather than show. */
+/** Fields that templates compare rather than show. */
 const STRUCTURE = ['role', 'type'];
-/** What names do not have, and control tokens do. */
+/** Characters that control tokens have and names do not. */
 const UNUSUAL = /[^\w\s.,:;/-]/gu;
 const GUARD_LENGTH = 8;
 
@@ -31,7 +33,7 @@ export class ControlTexts {
     for (const text of texts) insertText(this.#root, text, true);
   }
 
-  /** The ends of those that begin at a place of a text. */
+  /** Where the control tokens' texts end that begin at a place of a text. */
   endsFrom(text: string, place: number): number[] {
     const ends: number[] = [];
     let node = this.#root.next.get(text.charCodeAt(place));
@@ -42,7 +44,7 @@ export class ControlTexts {
     return ends;
   }
 
-  /** Whether one begins at a place of a text, and ends there or is cut short at `textEnd`. */
+  /** Whether a control token's text begins at a place of a text and ends in it, or is cut short at `textEnd`. */
   beginsAt(text: string, place: number, textEnd: number): boolean {
     let node = this.#root.next.get(text.charCodeAt(place));
     for (let end = place + 1; node && !node.value; end++) {
@@ -54,11 +56,12 @@ export class ControlTexts {
 }
 
 /**
- * Renders once more with marks in what came from messages, tools and variables, to tell it from the template's own text.
+ * Renders again with marks in what came from messages, tools and variables, to tell it from the template's own text.
  *
- * First the beginning of each control token's text is marked, so that a template finds none in a message. Then every character is: where the
- * rest of the rendering stays the same, control tokens that are put together of several texts are told too. A template that looks into
- * messages, to split them or to change their case, gives another text then, and only the first marks count.
+ * First only the beginning of each control token's text is marked, so that a template finds no control token in a
+ * message. Then every character is marked: if the text comes out the same, this also shows control tokens that are put
+ * together from several texts. A template that looks into messages, to split them or change their case, may render
+ * another text then; only the first marks count for it.
  */
 export function* renderUserText(rendering: Rendering, controls: ControlTexts): Generator<void, UserText> {
   yield;
@@ -71,7 +74,8 @@ export function* renderUserText(rendering: Rendering, controls: ControlTexts): G
   const marked = renderAgain(rendering, withMarks);
   const plain = { text: rendering.text, fromUser: new Uint8Array(rendering.text.length) };
   const seen = holdsControls ? unmark(marked()) : plain;
-  // A template that escapes what is not ASCII writes marks in another way; what it must not show is found by its ids.
+  // A template that escapes what is not ASCII changes the marks. Control tokens from its messages are found later, by
+  // their ids.
   const { text, fromUser } = ESCAPED_MARK.test(seen.text) && !ESCAPED_MARK.test(rendering.text) ? plain : seen;
   yield;
   const everything = renderAgain(rendering, (part, isShown) => (isShown ? markAll(part) : markControls(part, controls)));
@@ -80,14 +84,15 @@ export function* renderUserText(rendering: Rendering, controls: ControlTexts): G
     const found = unmark(everything());
     if (found.text === text) for (const [place, user] of found.fromUser.entries()) fromUser[place]! |= user;
   } catch {
-    // A template that does not take such texts.
+    // The template does not accept such texts.
   }
   return { text, fromUser };
 }
 
 /**
- * What a template shows of messages that say next to nothing: its own control tokens and no others. Undefined for one that does not take them.
- * What comes of the real messages has to have the same control tokens, however a template or a normalizer changes texts.
+ * Renders messages that say next to nothing, which shows the template's own control tokens and no others. Undefined if
+ * the template does not accept such messages. The real messages must give the same control tokens, however a template
+ * or a normalizer changes texts.
  */
 export function renderWithoutTexts(rendering: Rendering): string | undefined {
   const rendered = renderAgain(rendering, (part, isShown) => {
@@ -102,8 +107,8 @@ export function renderWithoutTexts(rendering: Rendering): string | undefined {
 }
 
 /**
- * What renders once more, with other texts in place of those from outside. `isShown`: in messages and tools, not under a name that templates
- * compare.
+ * Prepares to render again, with other texts in place of those from outside. `isShown`: in messages and tools, and not
+ * under a name that templates compare.
  */
 function renderAgain(rendering: Rendering, replace: (text: string, isShown: boolean) => string): () => string {
   return rendering.again((value, name) => {
@@ -113,7 +118,7 @@ function renderAgain(rendering: Rendering, replace: (text: string, isShown: bool
   });
 }
 
-/** A program that gives `bos_token` as a variable means the token. */
+/** Whether a variable names a token: a program that gives `bos_token` means the token. */
 function isTokenName(name: string): boolean {
   return /_tokens?$/.test(name);
 }
@@ -131,7 +136,7 @@ function mark(unit: string): string {
 }
 
 function markControls(text: string, controls: ControlTexts): string {
-  // The rest of a control token may follow in the next message, where a template trims this one.
+  // The rest of a control token may follow in the next message if a template trims this one.
   const end = text.trimEnd().length;
   let result = '';
   let copied = 0;
@@ -179,13 +184,18 @@ function unmark(marked: string): UserText {
   return { text, fromUser };
 }
 
-/** A text in which something that stands nowhere else keeps control tokens of a user's from being found. */
+/**
+ * A text with guards: a random string inside each control token's text that came from a user, so that it is not found.
+ */
 export interface GuardedText {
   text: string;
   guard: string;
 }
 
-/** Undefined where the user's part of the text has no part in a control token: then it can be encoded as it is. */
+/**
+ * Puts guards into control tokens' texts that came from a user, wholly or in part. Undefined if there are none: then
+ * the text can be encoded as it is.
+ */
 export function guardUserText({ text, fromUser }: UserText, controls: ControlTexts): GuardedText | undefined {
   const guard = String.fromCharCode(...Array.from({ length: GUARD_LENGTH }, () => randomInt(0xe000, 0xf900)));
   let guarded = '';
@@ -198,8 +208,10 @@ export function guardUserText({ text, fromUser }: UserText, controls: ControlTex
   return copied === 0 ? undefined : { text: guarded + text.slice(copied), guard };
 }
 
-/** Throws INVALID_TOKENIZER where normalizing a text has taken guards away: then control tokens of a user's could come through. */
+/**
+ * Throws INVALID_TOKENIZER if normalizing a text has removed guards: then a user's control tokens could come through.
+ */
 export function expectGuards(normalized: string, text: string, guard: string): void {
   if (normalized.split(guard).length === text.split(guard).length) return;
-  throw invalidTokenizer("The tokenizer's normalizer changes what keeps control tokens in messages apart; messages without the texts of such tokens are expected.");
+  throw invalidTokenizer("The tokenizer's normalizer removes what keeps control tokens in messages plain text; expected messages without the texts of such tokens.");
 }

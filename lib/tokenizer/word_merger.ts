@@ -10,16 +10,22 @@ const NONE = -1;
  * The merges that are possible wait in a heap, each once, so n characters take O(n log n).
  */
 export class WordMerger {
-  /** By the position where a symbol begins: that of the next, the word's length after the last; and that of the one before, or −1. */
+  /**
+   * By the position where a symbol begins: where the next one begins, which is the word's length after the last; and
+   * where the one before begins, or −1.
+   */
   readonly next: Int32Array;
   private readonly previous: Int32Array;
-  /** By the position of a left symbol: the rank of its merge with the right one, and 1 + the place of that in the heap, 0 where there is none. */
+  /**
+   * By the position of a left symbol: the rank of its merge with the right one; and 1 + the place of this merge in the
+   * heap, or 0 if it is not there.
+   */
   private readonly rank: Int32Array;
   private readonly place: Int32Array;
   /** Positions of left symbols. */
   private readonly heap: Int32Array;
   private size = 0;
-  /** Up to where the word is cut into symbols, and up to where their merges wait. */
+  /** The position up to which the word is cut into symbols, and the one up to which merges were put into the heap. */
   private cut = 0;
   private seeded = 0;
 
