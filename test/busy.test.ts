@@ -32,6 +32,13 @@ describe('the interval of a median', () => {
     expect(medianInterval(Array.from({ length: 10 }, (_, i) => i), 0.95)).toEqual([1, 8]);
   });
 
+  it('is found for thousands of values', () => {
+    const [low, high] = medianInterval(Array.from({ length: 10_001 }, (_, i) => i), 0.99);
+    expect(low + high).toBe(10_000);
+    // By the normal distribution: 2.576 standard deviations of 50.
+    expect(Math.abs(high - low - 2 * 128.8)).toBeLessThan(3);
+  });
+
   it('holds the median as often as it says', () => {
     const random = mulberry32(3);
     const draws = 2000;

@@ -6,7 +6,7 @@ import { show } from './fields.js';
 import { expectedTensors, rowsAndCols, tensorBytes } from './layout.js';
 import { readLoraConfig, type LoraConfig } from './lora_config.js';
 import { HUGGINGFACE_NAMES, nameReader, tensorName } from './names.js';
-import { readError, readJson } from './read_file.js';
+import { exists, readJson } from './read_file.js';
 import { readSafetensors } from './safetensors.js';
 import type { StoredTensor } from './tensor_table.js';
 import { PROJECTIONS, type DType, type ModelConfig, type Projection, type TensorInfo } from './types.js';
@@ -76,13 +76,8 @@ async function refuseFile(location: string): Promise<void> {
 }
 
 async function expectSafetensors(folder: string): Promise<void> {
-  const exists = (name: string): Promise<boolean> =>
-    stat(path.join(folder, name)).then(() => true, (cause: NodeJS.ErrnoException) => {
-      if (cause.code === 'ENOENT') return false;
-      throw readError(path.join(folder, name), cause);
-    });
-  if (await exists(LORA_WEIGHTS_FILE)) return;
-  if (await exists('adapter_model.bin')) throw new CqilError('UNSUPPORTED_MODEL', `${folder} has its weights only as a PyTorch file (adapter_model.bin); convert them to safetensors.`);
+  if (await exists(path.join(folder, LORA_WEIGHTS_FILE))) return;
+  if (await exists(path.join(folder, 'adapter_model.bin'))) throw new CqilError('UNSUPPORTED_MODEL', `${folder} has its weights only as a PyTorch file (adapter_model.bin); convert them to safetensors.`);
   throw new CqilError('FILE_NOT_FOUND', `${folder} has no ${LORA_WEIGHTS_FILE}.`);
 }
 

@@ -22,7 +22,8 @@ export async function openCheckpoint(location: Location): Promise<Checkpoint> {
   const absolute = path.resolve(pathOf(location, 'The path of the model'));
   if (await isFolder(absolute)) return openHuggingFace(absolute);
   const [folder, name] = [path.dirname(absolute), path.basename(absolute)];
-  switch (await sniff(absolute)) {
+  const kind = await sniff(absolute);
+  switch (kind) {
     case 'gguf':
       return openGguf(absolute);
     case 'safetensors':
@@ -34,9 +35,8 @@ export async function openCheckpoint(location: Location): Promise<Checkpoint> {
       if (name === 'adapter_config.json') throw isAdapter(absolute);
       throw new CqilError('INVALID_CHECKPOINT', `${absolute} is JSON but no index of weights; a Hugging Face model folder, a .safetensors or a .gguf file is expected.`);
     case 'zip':
-      if (/\.npz$/i.test(name)) throw new CqilError('UNSUPPORTED_MODEL', `${absolute} is an MLX file of weights; convert it to safetensors with Hugging Face's names, or GGUF.`);
-      throw new CqilError('UNSUPPORTED_MODEL', `${absolute} is a PyTorch file; convert it to safetensors or GGUF.`);
     case 'pickle':
+      if (kind === 'zip' && /\.npz$/i.test(name)) throw new CqilError('UNSUPPORTED_MODEL', `${absolute} is an MLX file of weights; convert it to safetensors with Hugging Face's names, or GGUF.`);
       throw new CqilError('UNSUPPORTED_MODEL', `${absolute} is a PyTorch file; convert it to safetensors or GGUF.`);
     case 'ggml':
       throw new CqilError('UNSUPPORTED_MODEL', `${absolute} is of a GGML format older than GGUF; convert it to GGUF.`);

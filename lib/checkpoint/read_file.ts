@@ -56,14 +56,11 @@ export async function exists(path: string): Promise<boolean> {
   }
 }
 
-/**
- * A parsed JSON file, or undefined where there is no such file. Throws `code` where it is not JSON, or holds more than `most` arrays and
- * objects.
- */
-export async function readJson(path: string, code: ErrorCode = 'INVALID_CHECKPOINT', most = MAX_CONTAINERS): Promise<unknown> {
+/** A parsed JSON file, or undefined where there is no such file. Throws `code` where it is not JSON, or holds too many arrays and objects. */
+export async function readJson(path: string, code: ErrorCode = 'INVALID_CHECKPOINT'): Promise<unknown> {
   const bytes = await readBytes(path, code);
   if (bytes === undefined) return undefined;
-  expectFewContainers(bytes, path, code, most);
+  expectFewContainers(bytes, path, code, MAX_CONTAINERS);
   return parseJson(utf8Text(bytes, path, code), path, code);
 }
 

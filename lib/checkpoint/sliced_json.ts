@@ -45,7 +45,7 @@ export async function readLargeJson(path: string, code: ErrorCode, pace: Pace): 
     if (size > MAX_BYTES) throw new CqilError(code, `${path} is ${size} bytes long; at most ${MAX_BYTES} are expected.`);
     return await parseInSlices(await decode(handle, size, pace), path, code, pace);
   } catch (cause) {
-    if (cause instanceof TypeError) throw new CqilError(code, `${path} is not UTF-8 text.`, { cause });
+    if ((cause as NodeJS.ErrnoException).code === 'ERR_ENCODING_INVALID_ENCODED_DATA') throw new CqilError(code, `${path} is not UTF-8 text.`, { cause });
     throw cause instanceof CqilError ? cause : readError(path, cause);
   } finally {
     await handle.close();
@@ -53,7 +53,7 @@ export async function readLargeJson(path: string, code: ErrorCode, pace: Pace): 
 }
 
 async function decode(handle: FileHandle, size: number, pace: Pace): Promise<string> {
-  // Drops a byte-order mark, and throws a TypeError for what is not UTF-8.
+  // Drops a byte-order mark, and throws for what is not UTF-8.
   const decoder = new TextDecoder('utf-8', { fatal: true });
   const parts: string[] = [];
   const buffer = Buffer.allocUnsafe(Math.min(size, BYTES_AT_ONCE) || 1);

@@ -68,9 +68,11 @@ function chooseWeights(folder: string, entries: readonly string[]): WeightFiles 
   const whole = all.filter((name) => !ADAPTER.test(name));
   // The same weights in another layout, where there are others.
   const own = whole.filter((name) => !CONSOLIDATED.test(name));
-  const models = new Map((own.length > 0 ? own : whole).map((name) => [partNames(name).join('/'), partNames(name)]));
-  if (models.size > 1) throw several(folder, [...models.values()].map((names) => names[0]!));
-  for (const names of models.values()) return { names };
+  // Each model by its first part.
+  const models = new Map((own.length > 0 ? own : whole).map(partNames).map((names) => [names[0]!, names]));
+  if (models.size > 1) throw several(folder, [...models.keys()]);
+  const [names] = models.values();
+  if (names) return { names };
   throw noWeights(folder, entries);
 }
 

@@ -6,7 +6,7 @@ import { loadSyntheticModel, shippedModelPath } from '../load.js';
 import type { Model } from '../model.js';
 import { resolvePlan, type Plan } from '../plan.js';
 import { drawPlan, planSummary } from '../plan_diagram.js';
-import { timeUntilCertain, type Speeds, type Spread } from './demo_speed.js';
+import { timeUntilCertain, type Speeds } from './demo_speed.js';
 import { printJson, type Io } from './io.js';
 import { openModel } from './open_model.js';
 import { addBackendOptions, addJsonOption, decimal, type BackendOptions } from './options.js';
@@ -145,6 +145,6 @@ function printDocument(qualities: readonly Quality[], { rows, ...measured }: Spe
   });
 }
 
-function percent(change: Spread['median']): string {
+function percent(change: number): string {
   return `${change < 0 ? '−' : '+'}${Math.abs(change * 100).toFixed(1)} %`;
 }

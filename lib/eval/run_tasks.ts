@@ -132,11 +132,14 @@ function summarize({ form, items }: Task, sampled: Sampled[], scores: ItemScore[
 /** The answer's index, or what a completion is completed with. */
 function majority(items: readonly TaskItem[]): number {
   const counts = new Map<number | string, number>();
+  let most = 0;
   for (const item of items) {
     const answer = item.form === 'completion' ? item.continuation.trim() : item.gold;
-    counts.set(answer, (counts.get(answer) ?? 0) + 1);
+    const count = (counts.get(answer) ?? 0) + 1;
+    counts.set(answer, count);
+    most = Math.max(most, count);
   }
-  return Math.max(...counts.values()) / items.length;
+  return most / items.length;
 }
 
 interface Verdict {

@@ -31,11 +31,13 @@ export function quantile(values: Iterable<number>, fraction: number): number {
 export function medianInterval(values: readonly number[], confidence: number): [low: number, high: number] {
   const sorted = Float64Array.from(values).sort();
   const n = sorted.length;
-  let [k, outside, probability] = [0, 0, 2 ** -n]; // of exactly k of n values below the median
-  while (2 * (outside + probability) <= 1 - confidence) {
-    outside += probability;
+  let [k, outside] = [0, 0];
+  // The logarithm of the probability of exactly k values below the median: the probability itself is no double where there are a thousand.
+  let log = -n * Math.LN2;
+  while (2 * (outside + Math.exp(log)) <= 1 - confidence) {
+    outside += Math.exp(log);
     k++;
-    probability *= (n - k + 1) / k;
+    log += Math.log((n - k + 1) / k);
   }
   return k === 0 ? [-Infinity, Infinity] : [sorted[k - 1]!, sorted[n - k]!];
 }
