@@ -17,9 +17,10 @@ interface Waiting {
 const waiting = new WeakMap<AbortSignal, Waiting>();
 
 /**
- * Calls back once, when the signal fires; gives what takes that back. Does nothing without a signal. The callback must not throw.
+ * Calls back once, when the signal fires; returns a function that unsubscribes. Does nothing without a signal. The
+ * callback must not throw.
  *
- * A signal gets one listener, however much work it is given to: Node.js takes more than ten for a leak and says so.
+ * A signal gets one listener, however many calls it is given to: Node.js warns of a leak at more than ten.
  */
 export function onAbort(signal: AbortSignal | undefined, callback: () => void): () => void {
   if (!signal) return () => undefined;
@@ -33,7 +34,10 @@ export function onAbort(signal: AbortSignal | undefined, callback: () => void): 
   };
 }
 
-/** What a promise gives, or ABORTED when the signal fires first: for waiting for work that is not this signal's to stop. */
+/**
+ * Waits for a promise. Rejects with ABORTED when the signal fires first; the work behind the promise goes on, so this
+ * suits work that other callers wait for too.
+ */
 export async function orAborted<T>(promise: Promise<T>, signal: AbortSignal): Promise<T> {
   throwIfAborted(signal);
   let forget = (): void => undefined;

@@ -51,7 +51,9 @@ export class AdaptedWeights {
     return handle;
   }
 
-  /** Sessions that use these weights keep them until they are closed; resolves when they are gone. */
+  /**
+   * Frees an adapter's weights. Sessions that use them keep them until they are closed; resolves when they are freed.
+   */
   async release(adapter: string): Promise<void> {
     const folder = path.resolve(adapter);
     const handle = this.#handles.get(folder);

@@ -10,11 +10,13 @@
  * - `INVALID_TOKENIZER`: a tokenizer that is missing, malformed or of an unknown kind.
  * - `BACKEND_UNAVAILABLE`: the backend or execution that was asked for cannot run on this machine.
  * - `OUT_OF_MEMORY`: memory for weights, caches or scratch could not be had.
- * - `NOT_FINITE`: logits, or what layers compute, are NaN or infinite: the weights are, or the KV cache's format does not hold what they give.
+ * - `NOT_FINITE`: logits or outputs of layers are NaN or infinite, because weights are, or because keys or values are
+ *   too large for the format of the KV cache.
  * - `CONTEXT_OVERFLOW`: more tokens than the session's context holds.
  * - `DISPOSED`: a model or session was used after it was closed.
  * - `GOAL_UNREACHABLE`: a search found no plan that meets its goal.
- * - `ABORTED`: an AbortSignal fired; `cause` is the signal's reason. The error's `name` is `AbortError`, as Node's own functions have it.
+ * - `ABORTED`: an AbortSignal fired; `cause` is the signal's reason. The error's `name` is `AbortError`, as in Node's
+ *   own functions.
  * - `NATIVE_ADDON`: the native addon is missing or cannot be loaded.
  * - `INTERNAL`: a fault of cqil's own.
  */
@@ -36,7 +38,10 @@ export type ErrorCode =
   | 'NATIVE_ADDON'
   | 'INTERNAL';
 
-/** The only error class cqil throws. Its `name` is `CqilError`, but for ABORTED: code that knows nothing of cqil tells an abort by its name. */
+/**
+ * The only error class cqil throws. Its `name` is `CqilError`, except for ABORTED: there it is `AbortError`, by which
+ * code that knows nothing of cqil recognizes an abort.
+ */
 export class CqilError extends Error {
   readonly code: ErrorCode;
 

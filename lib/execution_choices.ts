@@ -11,8 +11,9 @@ const EXECUTIONS: ReadonlyArray<SettledExecution['execution']> = ['wide', 'lanes
 const MAX_CHOICES = 500;
 
 /**
- * What `auto` has taken last for each plan, in this process or an earlier one, kept per machine and model shape: where it begins the next
- * time. A choice that has turned wrong is replaced by what the engine takes instead, within a second.
+ * The way to compute tokens that `auto` used last for each plan, in this process or an earlier one, kept per machine
+ * and model shape. `auto` begins with it the next time. When it is no longer the fastest, the engine changes to another
+ * within a second.
  */
 export class ExecutionChoices {
   readonly #identity: CacheIdentity;

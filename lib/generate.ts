@@ -12,18 +12,19 @@ const OPTION_NAMES = [
   'frequencyPenalty', 'presencePenalty', 'logitBias', 'seed', 'logprobs',
 ];
 
-/** Forgets the signals of generations that were dropped half-way, once they are collected. */
+/** When a generation that was dropped half-way has been collected, removes its callback from the signal. */
 const dropped = new FinalizationRegistry<() => void>((forget) => forget());
 
 /**
  * A text being generated: iterate it for chunks as they come, await it for the whole, or both.
  *
- * Nothing is done before the first use. Iterated, each step is done when the loop asks for it, but for what the engine decodes ahead: the
- * likeliest token, meanwhile, at temperature 0 and where a wrong guess costs nothing. Leaving the loop early stops the generation and frees
- * its session; awaiting it then rejects with ABORTED. Each iterator starts at the first chunk.
+ * Nothing is done before the first use. In a loop, each step is done when the loop asks for it. Only the likeliest next
+ * token is decoded ahead, at temperature 0 and when a wrong guess costs nothing. Leaving the loop early stops the
+ * generation and frees its session; awaiting it then rejects with ABORTED. Each iterator starts at the first chunk.
  *
- * Rejects with INVALID_ARGUMENT when its session is in use by another generation; CONTEXT_OVERFLOW when the prompt leaves no room for a token;
- * ABORTED, an error whose name is `AbortError` as in Node's own functions; DISPOSED when its session is closed or its model disposed of.
+ * Rejects with INVALID_ARGUMENT when its session is in use by another generation; CONTEXT_OVERFLOW when the prompt
+ * leaves no room for a token; ABORTED; DISPOSED when its session was closed or its model disposed. The name of an
+ * ABORTED error is `AbortError`, as in Node's own functions.
  */
 export class Generation implements AsyncIterable<GenerationChunk>, PromiseLike<GenerationResult> {
   readonly #model: GenerationModel;
@@ -147,7 +148,9 @@ export class Generation implements AsyncIterable<GenerationChunk>, PromiseLike<G
     }
   }
 
-  /** Static, since the signal must not keep alive a generation that nobody holds any more. */
+  /**
+   * Cancels a generation when the signal fires. Static, so that the signal does not keep a dropped generation alive.
+   */
   static #cancelOnAbort(generation: Generation, signal: AbortSignal | undefined): () => void {
     if (!signal) return () => undefined;
     const reference = new WeakRef(generation);
@@ -165,7 +168,7 @@ export class Generation implements AsyncIterable<GenerationChunk>, PromiseLike<G
 
 const LONE_SURROGATE = /\p{Surrogate}/u;
 
-/** Whether this is what chat models are asked with elsewhere: [{ role, content }, …]. */
+/** Whether a prompt is an array of chat messages, which other libraries accept as a prompt: [{ role, content }, …]. */
 function isMessages(prompt: unknown): boolean {
   const first: unknown = Array.isArray(prompt) ? prompt[0] : prompt;
   return typeof first === 'object' && first !== null && 'role' in first;

@@ -11,13 +11,14 @@ export interface GenerateOptions extends SamplingOptions {
   /** Most tokens to generate; fewer when the context is full before. Default 256. */
   maxTokens?: number;
   /**
-   * Text that ends the generation; it and what follows are not part of the result's text. It may name control tokens, such as `<|im_end|>`:
-   * they end it too, although they have no text.
+   * Text that ends the generation. It and what follows are not part of the result's text. It may name control tokens,
+   * such as `<|im_end|>`; these tokens then end the generation too, although they have no text.
    */
   stop?: string | readonly string[];
   /**
-   * Read control tokens written in a text prompt, such as `<|im_end|>`, as tokens. Default false: they are plain text, since a prompt may hold
-   * what somebody else wrote. Messages are encoded by `model.tokenizer.encodeChat`, which keeps the template's control tokens.
+   * Whether control tokens written in a text prompt, such as `<|im_end|>`, are read as tokens. Default false: they are
+   * plain text, because a prompt may contain what somebody else wrote. Messages are encoded by
+   * `model.tokenizer.encodeChat`, which keeps the template's control tokens.
    */
   parseSpecialTokens?: boolean;
   /** Stops within one token; the generation then rejects with ABORTED. */
@@ -25,9 +26,10 @@ export interface GenerateOptions extends SamplingOptions {
   /** The plan for this generation. Default: the model's. Not together with `session`, which has its own. */
   plan?: PlanInput;
   /**
-   * Continues in this session, at its position, instead of one made and closed for this call: a text prompt is taken as it is written, without
-   * what begins a text. When the generation is done the session's cache holds the prompt and every token of the result; when it failed or was
-   * left, what had been computed of them. Until then no other call changes the session, see `Session`.
+   * The session to continue in, at its position. Without it, a session is made and closed for this call. A text prompt
+   * that continues a session is taken as it is written, without the tokens that begin a text. When the generation is
+   * done, the session's cache holds the prompt and every token of the result; when it failed or was left, as many of
+   * them as had been computed. Until then no other call can change the session, see `Session`.
    */
   session?: Session;
 }

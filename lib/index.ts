@@ -1,4 +1,5 @@
-// What the declarations name, whatever libraries a program that uses them is compiled with, and without @types/node.
+// The libraries that the declarations need: a program that uses them may be compiled with others, and without
+// @types/node.
 /// <reference lib="es2020" preserve="true" />
 /// <reference lib="esnext.disposable" preserve="true" />
 export { CqilError, type ErrorCode } from './errors.js';
@@ -21,6 +22,6 @@ export type { Timeline, TimelineSpan } from './timeline.js';
 export type { ChatMessage, ChatOptions, ChatPart, DecodeOptions, Detokenizer, DetokenizerOptions, EncodeChatOptions, EncodeOptions, EncodeSlicedOptions, Tokenizer } from './tokenizer/index.js';
 
 declare global {
-  /** Merged with the one of the DOM's or Node's types, where there are any. */
+  /** Declared for programs that have neither the DOM's nor Node's types; otherwise merged with theirs. */
   interface AbortSignal {}
 }

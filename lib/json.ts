@@ -6,7 +6,10 @@ const BACKSLASH = 0x5c;
 const OPENING_BRACE = 0x7b;
 const OPENING_BRACKET = 0x5b;
 
-/** Bytes of a file as text, without a byte order mark. Throws `code` for what is not UTF-8; `source` names the file. */
+/**
+ * The text of a file's bytes, without a byte order mark. Throws `code` when they are not UTF-8; `source` names the
+ * file.
+ */
 export function utf8Text(bytes: Buffer, source: string, code: ErrorCode): string {
   const mark = bytes.length >= 2 ? bytes.readUInt16BE(0) : 0;
   if (mark === 0xfffe || mark === 0xfeff) throw new CqilError(code, `${source} is UTF-16 text; UTF-8 is expected.`);
@@ -14,7 +17,10 @@ export function utf8Text(bytes: Buffer, source: string, code: ErrorCode): string
   return bytes.toString('utf8').replace(/^\ufeff/, '');
 }
 
-/** Parses JSON as Python writes it: NaN, Infinity and -Infinity are numbers. Throws `code` for what is malformed; `source` names it. */
+/**
+ * Parses JSON as Python writes it, where NaN, Infinity and -Infinity are numbers. Throws `code` for malformed JSON;
+ * `source` names it.
+ */
 export function parseJson(json: string, source: string, code: ErrorCode): unknown {
   try {
     return JSON.parse(json);
@@ -26,7 +32,10 @@ export function parseJson(json: string, source: string, code: ErrorCode): unknow
   }
 }
 
-/** Arrays and objects in JSON, counted without parsing it: a few bytes each in a file, they are what takes memory and time afterwards. */
+/**
+ * Counts the arrays and objects in JSON without parsing it. In a file each takes two bytes or more; parsed, they take
+ * most of the memory and time.
+ */
 export function countContainers(bytes: Uint8Array): number {
   let count = 0;
   let inString = false;
@@ -41,9 +50,9 @@ export function countContainers(bytes: Uint8Array): number {
   return count;
 }
 
-/** The value where Python's numbers are all that is wrong, otherwise undefined. */
+/** Parses JSON whose only fault is Python's numbers; undefined when it has another. */
 function parsePythonNumbers(json: string): unknown {
-  // JSON has a spelling for a number too large to be finite, but none for NaN, which is a string until all is parsed.
+  // 1e999 is valid JSON and becomes Infinity. NaN has no such spelling, so it is a string until everything is parsed.
   const nan = crypto.randomUUID();
   const spelled = replaceOutsideStrings(json, (word) => (word === 'NaN' ? `"${nan}"` : word.replace('Infinity', '1e999')));
   if (spelled === json) return undefined;
@@ -69,7 +78,7 @@ function replaceOutsideStrings(json: string, replace: (word: string) => string):
   return parts.length === 0 ? json : parts.join('') + json.slice(from);
 }
 
-/** The index after the quote that ends the string which begins at `start`. */
+/** The index after the closing quote of the string that begins at `start`. */
 function endOfString(json: string, start: number): number {
   for (let at = start + 1; at < json.length; at++) {
     const unit = json.charCodeAt(at);

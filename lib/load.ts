@@ -20,11 +20,13 @@ import { resolvePlan } from './plan.js';
 import { publishedPlan, publishedPlanNote } from './published_plan.js';
 
 /**
- * Loads a Hugging Face folder, a `.safetensors` file in one, or a `.gguf` file, by its path or `file:` URL; without one, the small model
- * that ships. Where the folder's config.json holds a plan and none was asked for, a warning says so (`CQIL_PUBLISHED_PLAN`).
+ * Loads a Hugging Face folder, a `.safetensors` file in one, or a `.gguf` file, by its path or `file:` URL. Without a
+ * path, loads the small model that ships. When the folder's config.json holds a plan and `options` has none, a warning
+ * says so (`CQIL_PUBLISHED_PLAN`).
  *
- * Rejects with a CqilError: FILE_NOT_FOUND, FILE_CHANGED, INVALID_CHECKPOINT or UNSUPPORTED_MODEL for the files; INVALID_ARGUMENT or INVALID_PLAN for the
- * options; BACKEND_UNAVAILABLE, OUT_OF_MEMORY or NATIVE_ADDON for this machine; ABORTED.
+ * Rejects with a CqilError: FILE_NOT_FOUND, FILE_CHANGED, INVALID_CHECKPOINT or UNSUPPORTED_MODEL for the files;
+ * INVALID_ARGUMENT or INVALID_PLAN for the options; BACKEND_UNAVAILABLE, OUT_OF_MEMORY or NATIVE_ADDON for this
+ * machine; ABORTED.
  */
 export async function loadModel(file?: Location, options: LoadOptions = {}): Promise<Model> {
   expectOption('The path of the model', file, file === undefined || isUrl(file) || (typeof file === 'string' && file !== ''), 'a folder, a .gguf file, or undefined for the model that ships; options come second');

@@ -11,19 +11,26 @@ export interface LoadOptions {
   plan?: PlanInput;
   /** `cuda` rejects with the reason where it cannot be used. Default `auto`: CUDA where it can be used and takes the model, else the CPU. */
   backend?: 'auto' | 'cpu' | 'cuda';
-  /** How the layers of a group are computed; changes the time only. Default `auto`: what is fastest while tokens come, by all threads or fewer. */
+  /**
+   * How the layers of a group are computed; changes the time only. Default `auto`: the engine measures while it
+   * computes tokens, and uses the fastest execution, with all threads or fewer.
+   */
   execution?: Execution | 'devices';
   /** Index of the CUDA device; this version computes on one. Default [0]. */
   devices?: readonly number[];
-  /** Threads of the CPU backend, at most; layers of which a token reads under 512 KB it computes with one of them. Default: one per physical core, or 1 for weights under 4 MB. */
+  /**
+   * The most threads that the CPU backend uses. A layer of which a token reads less than 512 KB is computed by one of
+   * them. Default: one per physical core, or 1 for weights under 4 MB.
+   */
   threads?: number;
   /** Positions of sessions that do not say, and the most a generation takes. Default: the model's own, up to 4096 for sessions. */
   contextLength?: number;
   /**
-   * How sessions that do not say keep keys and values. `f32` keeps log-probabilities within 1e-4 of float64. The others save memory and
-   * time: `f16` takes half of it and moves log-probabilities by up to 2e-2, at a KL divergence below 1e-5; `q8_0` takes 27 % and moves
-   * those of unlikely tokens by tenths, at a KL divergence below 1e-2. Keys or values beyond 65504 in `f16`, or 8.3e6 in `q8_0`, are NOT_FINITE. `auto`, the
-   * default, is f16 where activations are rounded, and f32 otherwise; `model.kvCache` says which it is.
+   * How sessions that do not say keep keys and values. `f32` keeps log-probabilities within 1e-4 of float64. The others
+   * save memory and time: `f16` takes half of it and moves log-probabilities by up to 2e-2, at a KL divergence below
+   * 1e-5; `q8_0` takes 27 % and moves those of unlikely tokens by tenths, at a KL divergence below 1e-2. Calls whose
+   * keys or values are beyond 65504 in `f16`, or 8.3e6 in `q8_0`, reject with NOT_FINITE. `auto`, the default, is f16
+   * where activations are rounded, and f32 otherwise; `model.kvCache` says which it is.
    */
   kvCache?: KvCacheChoice;
   /**
@@ -37,17 +44,19 @@ export interface LoadOptions {
    */
   activations?: ActivationsChoice;
   /**
-   * Whether the files of the weights are mapped and used in place, as they are by default: it takes no memory of the process, and what is in the
-   * system's cache is there at once. A mapped file must stay as it is while the model is in use; one that is written to or shortened makes every
-   * further call reject with FILE_CHANGED, and one that another takes the name of is no matter. `false` reads the files into memory of the
-   * process: nothing that happens to them after loading matters. Weights that int8 applies to are copied either way, but for token embeddings.
+   * Whether the files of the weights are mapped and used in place. Default true: that takes no memory of the process,
+   * and files in the system's cache need not be read again. While the model is in use, a mapped file must not be
+   * written to or shortened: every further call then rejects with FILE_CHANGED. Replacing it with another file of its
+   * name is safe. `false` reads the files into memory of the process, and what happens to them after loading does not
+   * matter. Weights that int8 applies to, except token embeddings, are copied in both cases.
    */
   mmap?: boolean;
   /** Told how far the weights have been read. */
   onProgress?: (progress: LoadProgress) => void;
   /**
-   * Told, in a sentence each, what the model's files say that is not followed: CQIL_TOKENIZER, such as an end of text that the vocabulary lacks;
-   * CQIL_PUBLISHED_PLAN. `model.warnings` has them too. Default: `process.emitWarning`.
+   * Called with one sentence for everything in the model's files that is not followed. CQIL_TOKENIZER: something about
+   * the tokenizer, such as an end of text that the vocabulary lacks. CQIL_PUBLISHED_PLAN: the plan in its config.json.
+   * `model.warnings` has these sentences too. Default: `process.emitWarning`.
    */
   onWarning?: (warning: string, code: 'CQIL_TOKENIZER' | 'CQIL_PUBLISHED_PLAN') => void;
   /** Stops loading within a hundred megabytes, or after the copy to a GPU; it then rejects with ABORTED. */

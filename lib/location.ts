@@ -2,7 +2,7 @@ import { fileURLToPath } from 'node:url';
 import { inspect } from 'node:util';
 import { CqilError } from './errors.js';
 
-/** Where a file or folder lies: a path, or a `file:` URL as an object or as text. */
+/** The place of a file or folder: a path, or a `file:` URL as an object or as text. */
 export type Location = string | UrlLike;
 
 /** A `URL`, of this realm or another. */
@@ -16,9 +16,11 @@ export function isUrl(value: unknown): value is UrlLike {
   return typeof value === 'object' && typeof href === 'string' && typeof protocol === 'string';
 }
 
-/** The path a location stands for. Throws INVALID_ARGUMENT for what is none; `what` names it. */
+/**
+ * The path that a location stands for. Throws INVALID_ARGUMENT when it stands for none; `what` names it in the error.
+ */
 export function pathOf(location: Location, what: string): string {
-  // A scheme of one letter is a drive.
+  // One letter before the colon is a drive, not a scheme.
   const scheme = typeof location === 'string' ? /^([a-z][a-z0-9+.-]+):\/\//i.exec(location)?.[1]?.toLowerCase() : isUrl(location) ? location.protocol.slice(0, -1) : undefined;
   if (scheme === undefined) {
     if (typeof location === 'string' && location !== '') return location;

@@ -20,11 +20,12 @@ export function similarityWindow(model: Pick<Model, 'config'>): number {
 }
 
 /**
- * How alike the inputs of the sequential model's layers are over token ids: one pass, in windows that do not overlap, each in a fresh
- * context. The first token of a window is context only, because it sees nothing and trained models treat it apart.
+ * How alike the inputs of the sequential model's layers are over token ids: one pass, in windows that do not overlap,
+ * each in a fresh context. The first token of a window is context only, because it sees nothing and trained models
+ * treat it apart.
  *
- * @throws CqilError INVALID_ARGUMENT for fewer than two tokens or ids outside the vocabulary; ABORTED; DISPOSED; NOT_FINITE
- * when the model computes values that are not finite.
+ * @throws CqilError INVALID_ARGUMENT for fewer than two tokens or ids outside the vocabulary; ABORTED; DISPOSED;
+ * NOT_FINITE when the model computes values that are infinite or not numbers.
  */
 export async function measureSimilarity(model: Model, ids: readonly number[], { signal, onProgress }: SimilarityOptions = {}): Promise<Similarity> {
   if (ids.length < 2) throw new CqilError('INVALID_ARGUMENT', `The text has ${ids.length} ${ids.length === 1 ? 'token' : 'tokens'}, expected at least 2.`);

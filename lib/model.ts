@@ -47,7 +47,7 @@ export class Model {
   readonly config: ModelConfig;
   /** What sessions and generations compute unless they say otherwise. */
   readonly plan: Plan;
-  /** The plan that the model's config.json holds (`cqil_layers`), where it has any. It is used only where it is asked for. */
+  /** The plan in the model's config.json (`cqil_layers`), when it has one. It is used only when it is asked for. */
   readonly publishedPlan: PublishedPlan | undefined;
   readonly backend: 'cpu' | 'cuda';
   readonly threads: number;
@@ -55,9 +55,9 @@ export class Model {
   readonly kvCache: KvCache;
   /** What vectors are when weights are multiplied with them. */
   readonly activations: Activations;
-  /** Every id that ends a generation; known from the model's files even where there is no tokenizer. */
+  /** Every id that ends a generation. It is read from the model's files, also when there is no usable tokenizer. */
   readonly eosTokenIds: readonly number[];
-  /** What the model's files say that is not followed, a sentence each. */
+  /** One sentence for everything in the model's files that is not followed. */
   readonly warnings: readonly string[];
   readonly #handle: ModelHandle;
   readonly #tokenizer: Tokenizer | CqilError;
@@ -159,7 +159,10 @@ export class Model {
     return session;
   }
 
-  /** What `auto` took for a plan when a session of it was last closed, here or in an earlier process; undefined before, and where there is no choice. */
+  /**
+   * The execution and number of threads that `auto` was using for a plan when a session of it was last closed, in this
+   * process or an earlier one. Undefined before that, and for a plan that can be computed in one way only.
+   */
   settledExecution(plan?: PlanInput): SettledExecution | undefined {
     return this.#choices.get(this.#resolve(plan));
   }
@@ -173,8 +176,8 @@ export class Model {
   }
 
   /**
-   * Stops the work in flight, closes the sessions and frees the weights; when it resolves, nothing reads the model's files any more. Calling it
-   * again gives the same promise.
+   * Stops the work in flight, closes the sessions and frees the weights. When it resolves, nothing reads the model's
+   * files any more. Calling it again gives the same promise.
    */
   dispose(): Promise<void> {
     this.#disposal ??= this.#dispose();

@@ -20,7 +20,10 @@ export interface NativeAddon {
   measureBandwidth(threads: number, bytesPerThread: number): Promise<number>;
   /** Compiles a plan for a shape; pure, touches no weights. */
   compileProgram(shape: NativeShape, plan: NativePlan): Program;
-  /** Maps the files (or makes room for them, or fills random weights) and checks every tensor against the shape. */
+  /**
+   * Maps the files, or allocates memory that `readModel` reads them into, or makes random weights. Checks every tensor
+   * against the shape.
+   */
   loadModel(spec: ModelSpec | AdaptedSpec): Promise<ModelHandle>;
   /**
    * Brings the weights to where products read them, so that later calls do not wait for the disk; once, and without an adapter. `onProgress`
@@ -40,7 +43,10 @@ export interface NativeAddon {
   timeline(session: SessionHandle, request: ForwardRequest): Promise<Float64Array>;
   /** Makes what is in flight, if anything, reject with ABORTED: a forward at the next stage, reading after the pieces it is at. */
   cancel(work: SessionHandle | ModelHandle): void;
-  /** Gives what `auto` takes for the session's program at present; null until it has tried what there is, and where that is one thing. */
+  /**
+   * Gives the execution and number of threads that `auto` uses for the session's program at present. Null while it is
+   * still trying the possible ones, and when only one is possible.
+   */
   closeSession(session: SessionHandle): SettledExecution | null;
 }
 
@@ -120,17 +126,17 @@ export interface AdaptedSpec {
 /** `persistent`, one kernel that walks a whole token, is the cuda backend's alone. */
 export type Execution = 'auto' | 'wide' | 'lanes' | 'persistent';
 
-/** How tokens of a program are computed, measured against other ways. */
+/** The way in which tokens of a program are computed, found by measuring the possible ones. */
 export interface SettledExecution {
   execution: Exclude<Execution, 'auto'>;
-  /** Of the model's, as many as compute a token; 0 on a GPU. */
+  /** How many of the model's threads compute a token; 0 on a GPU. */
   threads: number;
 }
 
 export interface SessionSpec {
   plan: NativePlan;
   execution: Execution;
-  /** What `auto` is to begin with; ignored where the program cannot run so. */
+  /** The way that `auto` begins with; ignored when the program cannot be computed in it. */
   settled?: SettledExecution;
   /** Positions the KV cache holds. */
   contextLength: number;
@@ -203,8 +209,8 @@ export interface CudaInfo {
 
 const ADDON_FILE = 'build/Release/cqil.node';
 const HOW_TO_BUILD =
-  'Run "npm rebuild cqil" (in a checkout "npm run build:native"), which takes Python 3, make and a C++17 compiler. pnpm 10 runs the scripts of packages only '
-  + 'where they are approved: run "pnpm approve-builds", or list cqil in onlyBuiltDependencies, then "pnpm rebuild cqil".';
+  'Run "npm rebuild cqil" (in a checkout "npm run build:native"), which needs Python 3, make and a C++17 compiler. pnpm 10 runs the scripts of packages only '
+  + 'when they are approved: run "pnpm approve-builds", or list cqil in onlyBuiltDependencies, then "pnpm rebuild cqil".';
 let addon: NativeAddon | undefined;
 
 /** Loads the addon on first use. Throws NATIVE_ADDON with what was tried and what to run. */

@@ -36,15 +36,17 @@ const FORMS = '"sequential", shorthand such as P2-D0-S12-E30, or the path of a J
 /**
  * Makes a checked plan of any accepted form.
  *
- * Shorthand: P is the group size, S the first layer (inclusive), E the end (exclusive), D the bypass distance (0 when left out), in
- * any order and case, also at the end of a published name (`LLaMA-7B-S12-E30-P2-D0`). The last group is shortened to end at E, and a
- * single layer left over runs alone. With D ≥ 1, a published name and an official config mean bypass mode "official", because adapters
- * published with them were trained so; letters alone mean "paper". `-official` or `-paper` at the end says which. Where a published name
- * is that of a folder with a config.json, that is read.
+ * Shorthand: P is the group size, S the first layer (inclusive), E the end (exclusive), D the bypass distance (0 when
+ * left out), in any order and case, also at the end of a published name (`LLaMA-7B-S12-E30-P2-D0`). The last group is
+ * shortened to end at E, and a single layer left over runs alone.
+ *
+ * With D ≥ 1, a published name and an official config mean bypass mode "official", because adapters published with them
+ * were trained in it; letters alone mean "paper". `-official` or `-paper` at the end overrides that. When a published
+ * name is also the path of a folder with a config.json, that file is read instead.
  *
  * @param layers the model's number of layers; left out, the plan itself must say it.
- * @throws CqilError INVALID_PLAN for a malformed or misfitting plan; FILE_NOT_FOUND for a path that cannot be read; INVALID_ARGUMENT for a
- * URL that is no file's.
+ * @throws CqilError INVALID_PLAN for a malformed or misfitting plan; FILE_NOT_FOUND for a path that cannot be read;
+ * INVALID_ARGUMENT for a URL that is not a file's.
  */
 export function resolvePlan(input: PlanInput | undefined, layers?: number): Plan {
   if (layers !== undefined) checkLayers(layers, 'The model has');
@@ -68,13 +70,15 @@ function planInFile(location: string, layers: number | undefined): Plan {
   return plan;
 }
 
-/** Whether a text is the name of a published model, whose plan's bypass mode it implies. */
+/** Whether a text is the name of a published model and so implies the bypass mode of its plan. */
 export function isPublishedName(text: string): boolean {
   const shorthand = readShorthand(text.trim());
   return shorthand !== undefined && shorthand.published && shorthand.mode === undefined;
 }
 
-/** The same plan in this bypass mode; where nothing is bypassed, the modes are the same. */
+/**
+ * A plan in another bypass mode. A plan without a bypass is returned as it is, because the modes do not differ for it.
+ */
 export function withBypassMode(plan: Plan, bypassMode: Plan['bypassMode']): Plan {
   return plan.bypass === 0 ? plan : { ...plan, bypassMode };
 }
@@ -134,15 +138,15 @@ function evenGroups(size: number, start: number, end: number): number[][] {
 }
 
 interface Shorthand {
-  /** The tokens of a letter and a number. */
+  /** The parts that consist of a letter and a number. */
   tokens: string[];
-  /** Whether a model's name stands before them, as in the names of the authors' folders. */
+  /** Whether a model's name stands before these parts, as in the names of the authors' folders. */
   published: boolean;
-  /** Where it is spelled out. */
+  /** The bypass mode, when the shorthand spells it out. */
   mode?: Plan['bypassMode'];
 }
 
-/** Shorthand, or undefined when the text is none. */
+/** Splits shorthand into its parts; undefined when the text is not shorthand. */
 function readShorthand(text: string): Shorthand | undefined {
   if (text.length > 200 || /[\\/]/.test(text)) return undefined;
   const tokens = text.split('-');

@@ -12,12 +12,12 @@ export function planFile(location: string): string | undefined {
   return stats || /[\\/]|\.json$/i.test(location) ? location : undefined;
 }
 
-/** Whether a path is that of a folder with a config.json in it. */
+/** Whether a path names a folder with a config.json in it. */
 export function isModelFolder(location: string): boolean {
   return statsOf(path.join(location, 'config.json'))?.isFile() ?? false;
 }
 
-/** What a plan file holds, not checked. Throws FILE_NOT_FOUND; INVALID_PLAN for what is no JSON. */
+/** Reads a plan file without checking the plan. Throws FILE_NOT_FOUND; INVALID_PLAN when it is not JSON. */
 export function readPlanFile(file: string): unknown {
   const stats = statsOf(file);
   if (!stats?.isFile()) throw new CqilError('FILE_NOT_FOUND', `The plan file ${file} ${stats ? 'is not a regular file' : 'does not exist or cannot be reached'}.`);

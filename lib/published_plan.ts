@@ -4,15 +4,15 @@ import { CqilError } from './errors.js';
 import { resolvePlan, type Plan } from './plan.js';
 import { planSummary } from './plan_diagram.js';
 
-/** The plan in a model's config.json (`cqil_layers`), which is used only where it is asked for. */
+/** The plan in a model's config.json (`cqil_layers`). It is used only when it is asked for. */
 export interface PublishedPlan {
-  /** What to give as a plan to use it: the model's folder. */
+  /** The model's folder. Given as a plan, it stands for this one. */
   folder: string;
-  /** Or why it cannot be used. */
+  /** The plan, or the error that says why it cannot be used. */
   plan: Plan | CqilError;
 }
 
-/** What a checkpoint's config.json holds of a plan, if it does. */
+/** The plan in a checkpoint's config.json; undefined when it has none. */
 export function publishedPlan({ plan: found, config }: Pick<Checkpoint, 'plan' | 'config'>): PublishedPlan | undefined {
   if (found === undefined) return undefined;
   const folder = path.dirname(found.file);
@@ -24,7 +24,7 @@ export function publishedPlan({ plan: found, config }: Pick<Checkpoint, 'plan' |
   }
 }
 
-/** One sentence that says so; `usage` is what asks for it. */
+/** One sentence saying that there is a plan; `usage` is how to ask for it. */
 export function publishedPlanNote({ folder, plan }: PublishedPlan, usage: string): string {
   if (plan instanceof CqilError) return `The config.json of ${folder} has "cqil_layers" that make no plan for it: ${plan.message}`;
   return `The config.json of ${folder} holds the plan ${planSummary(plan)}, which is used only when it is asked for: ${usage}.`;

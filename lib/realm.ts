@@ -1,8 +1,9 @@
 import { types } from 'node:util';
 
 /**
- * What the addon made, as values of the realm this module runs in. Jest and node:vm give modules a realm of their own, with an Array and a
- * Float32Array of its own, of which the addon's values are no instances; such values are copied. Elsewhere they are given as they are.
+ * Gives values that the addon made as instances of the classes in this module's realm. Jest and node:vm run modules in
+ * realms of their own, each with its own Array and Float32Array. There the addon's values belong to another realm and
+ * are copied; elsewhere they are returned as they are.
  */
 export function inThisRealm<T>(value: T): T;
 export function inThisRealm(value: unknown): unknown {

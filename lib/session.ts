@@ -35,14 +35,14 @@ export interface ShortlistOptions extends CallOptions {
   ahead?: boolean;
 }
 
-/** A session in the hands of a generation: while it is held, nothing else changes what its cache holds. */
+/** A session as a generation uses it. While the generation holds it, nothing else can change its KV cache. */
 export interface HeldSession {
   readonly plan: Plan;
   readonly contextLength: number;
   readonly position: number;
-  /** Of the tokens in the KV cache. */
+  /** The ids of the tokens in the KV cache. */
   readonly ids: readonly number[];
-  /** Resolves when the calls made before are done; until then `position` and `ids` are not what they will be. */
+  /** Resolves when the calls made before are done. Until then these calls may change `position` and `ids`. */
   readonly ready: Promise<void>;
   prefill(ids: ArrayLike<number>, options: CallOptions): Promise<Float32Array>;
   shortlist(ids: ArrayLike<number>, count: number, options: ShortlistOptions): Promise<Shortlist>;
@@ -53,12 +53,14 @@ export interface HeldSession {
 /**
  * One text and its KV cache. Made by `model.createSession()`.
  *
- * Calls are done in the order they were made. Long inputs go to the engine in slices, between which other sessions of the
- * model get their turn. Methods that return a promise reject with: INVALID_ARGUMENT for anything but token ids of the vocabulary;
- * CONTEXT_OVERFLOW when the tokens do not fit; ABORTED; DISPOSED after `close()` or the model's `dispose()`.
+ * Calls are done in the order they were made. Long inputs go to the engine in slices, between which other sessions of
+ * the model get their turn. Methods that return a promise reject with: INVALID_ARGUMENT for anything but token ids of
+ * the vocabulary; CONTEXT_OVERFLOW when the tokens do not fit; ABORTED; DISPOSED after `close()` or the model's
+ * `dispose()`.
  *
- * While a generation continues in the session, from its first use until it has ended or was left, every method that changes what the cache
- * holds is refused with INVALID_ARGUMENT. `close()` is not: the generation then rejects with DISPOSED.
+ * While a generation continues in the session, that is from the generation's first use until it has ended or was left,
+ * every method that would change the cache is refused with INVALID_ARGUMENT. Only `close()` is not refused: the
+ * generation then rejects with DISPOSED.
  */
 export class Session {
   /** Positions the KV cache holds. */
@@ -69,11 +71,14 @@ export class Session {
   readonly #handle: SessionHandle;
   readonly #program: () => Program;
   readonly #calls = new WorkQueue();
-  /** Of the tokens in the KV cache. */
+  /** The ids of the tokens in the KV cache. */
   readonly #ids: number[] = [];
   #closed = false;
   #inFlight = false;
-  /** Weak, so that a generation that was dropped half-way does not keep the session for ever. */
+  /**
+   * The generation's hold. The reference is weak, so that a generation dropped half-way does not keep the session for
+   * ever.
+   */
   #holder: WeakRef<HeldSession> | undefined;
 
   /** @internal */
@@ -184,8 +189,8 @@ export class Session {
   }
 
   /**
-   * @internal Takes the session for a generation: calls made before are done first, and until it is released no other changes the cache.
-   * Throws INVALID_ARGUMENT when another generation has it, DISPOSED.
+   * @internal Takes the session for a generation. Calls made before are done first; until the session is released, no
+   * other call can change the cache. Throws INVALID_ARGUMENT when another generation holds the session; DISPOSED.
    */
   hold(): HeldSession {
     this.#expectOpen();

@@ -1,13 +1,14 @@
-/** A stop string as what it is found in: UTF-16 code units, and control tokens by their ids. */
+/** A stop string as a sequence of units: UTF-16 code units, and the ids of control tokens. */
 export type StopUnits = ReadonlyArray<string | number>;
 
 /**
  * Cuts a text, given in pieces, before the first stop string, and never lets out a piece of one: text that could be the
  * beginning of a stop string is held back until it is known not to be.
  *
- * The first stop string is the one that is complete first; of two complete at the same character, the longer. So the result
- * does not depend on where the pieces are cut. Control tokens have no text: they stand between its characters for those stop strings that name
- * control tokens, and for others they are not there.
+ * The first stop string is the one that is complete first; of two complete at the same character, the longer. So the
+ * result does not depend on where the pieces are cut. Control tokens have no text. A stop string that names control
+ * tokens is matched against the text with the control tokens between its characters; for any other stop string they are
+ * ignored.
  */
 export class StopMatcher {
   readonly #stops: Stop[];
@@ -19,7 +20,10 @@ export class StopMatcher {
     this.#stops = stops.map(stopOf);
   }
 
-  /** Takes the next piece, and the control token after it; returns what is now safe to show. Once `stopped`, nothing more may be pushed. */
+  /**
+   * Takes the next piece of text and the control token after it, if there is one. Returns the text that is now safe to
+   * show. Once `stopped`, nothing more may be pushed.
+   */
   push(piece: string, control?: number): { text: string; stopped: boolean } {
     const text = this.#held + piece;
     const units: Array<string | number> = [...codeUnits(piece), ...(control === undefined ? [] : [control])];
@@ -49,11 +53,11 @@ export class StopMatcher {
 /** A stop string and how much of its beginning ends the text so far (Knuth, Morris and Pratt). */
 interface Stop {
   units: StopUnits;
-  /** Whether it names control tokens, so that those in the text count. */
+  /** Whether the stop string names control tokens, so that control tokens in the text are matched too. */
   seesControls: boolean;
-  /** For each number of units, the characters they hold. */
+  /** `lengths[n]`: how many of the first n units are characters. */
   lengths: Int32Array;
-  /** For each number of units, the longest shorter beginning that is also an end of that beginning. */
+  /** `borders[n]`: the number of units in the longest proper beginning of the first n units that is also their end. */
   borders: Int32Array;
   matched: number;
 }
@@ -65,7 +69,7 @@ function stopOf(stop: string | StopUnits): Stop {
   return { units, seesControls: lengths[units.length]! < units.length, lengths, borders: bordersOf(units), matched: 0 };
 }
 
-/** Whether the stop is complete with this unit. */
+/** Takes the next unit of the text. True when it completes the stop string. */
 function advance(stop: Stop, unit: string | number): boolean {
   if (typeof unit === 'number' && !stop.seesControls) return false;
   while (stop.matched > 0 && stop.units[stop.matched] !== unit) stop.matched = stop.borders[stop.matched]!;

@@ -1,6 +1,8 @@
 /**
- * node scripts/install.mjs node-gyp rebuild: runs that, which compiles the addon, and where it fails says in one sentence after its own
- * words what was missing. Needs nothing but Node.js, and the node-gyp that npm, pnpm and Yarn put into a script's path.
+ * node scripts/install.mjs node-gyp rebuild
+ *
+ * Runs the command given, which compiles the addon. When it fails, one sentence after its output says what was missing.
+ * Needs only Node.js, and the node-gyp that npm, pnpm and Yarn put on the path of a script.
  */
 import { spawn, spawnSync } from 'node:child_process';
 import path from 'node:path';
@@ -13,7 +15,9 @@ const NEEDS = {
   win32: 'Visual Studio Build Tools with "Desktop development with C++", and Python 3',
 };
 
-/** What node-gyp and compilers print when something is missing, and what that is. The first that fits is told. */
+/**
+ * What node-gyp and compilers print when something is missing, and the name of what is missing. The first match counts.
+ */
 const MISSING = [
   [/Could not find any Python installation/, 'Python 3'],
   [/not found: g?make\b|spawn g?make ENOENT/, 'make'],
@@ -22,14 +26,14 @@ const MISSING = [
   [/unrecognized command[- ]line option[^\n]*std=\S*\+\+17|invalid value '\S*\+\+17'/, 'a C++ compiler that knows C++17'],
 ];
 
-/** The same for what is not to be installed, and what to do about it. */
+/** What they print for problems that no installation solves, and what the problem is and what to do about it. */
 const OTHERS = [
   [/ENOTFOUND|ECONNREFUSED|EAI_AGAIN|ETIMEDOUT|ECONNRESET|fetch failed|response downloading|related to network connectivity/, 'the headers of Node.js could not be downloaded: without a network, set npm_config_nodedir to a folder that has them in include/node'],
   [/No space left on device/, 'the disk is full: make room'],
   [/virtual memory exhausted|Killed signal terminated program|cannot allocate memory/i, 'memory ran out while compiling: close what else takes it'],
 ];
 
-/** The one sentence, for what was printed. */
+/** The sentence that says what went wrong, from what was printed. */
 export function diagnose(printed, { platform = process.platform, nodeGyp = true } = {}) {
   const failed = 'cqil: the native addon was not compiled: ';
   const then = ', then run "npm rebuild cqil".';
@@ -43,7 +47,7 @@ export function diagnose(printed, { platform = process.platform, nodeGyp = true 
 }
 
 function main(command) {
-  // Through the shell, since node-gyp is a .cmd file on Windows.
+  // Run by the shell, because node-gyp is a .cmd file on Windows.
   const child = spawn(command.join(' '), { shell: true, stdio: ['inherit', 'pipe', 'pipe'] });
   let printed = '';
   for (const [from, to] of [[child.stdout, process.stdout], [child.stderr, process.stderr]]) {
@@ -60,5 +64,5 @@ function main(command) {
   });
 }
 
-// Not where a test imports it.
+// A test imports this file, and must not run it.
 if (process.argv.length > 2 && path.resolve(process.argv[1]) === fileURLToPath(import.meta.url)) main(process.argv.slice(2));

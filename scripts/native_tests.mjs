@@ -1,4 +1,5 @@
-// Builds the native tests with CMake and runs them; what they skipped is counted with the rest of `npm test`. Arguments go to CMake.
+// Builds the native tests with CMake and runs them. What they skip is counted by `npm test`. Arguments are passed on to
+// CMake.
 import { spawnSync } from 'node:child_process';
 import { readFileSync } from 'node:fs';
 import { availableParallelism } from 'node:os';
@@ -18,7 +19,10 @@ if (spawnSync('cmake', ['--version']).error) {
   if (failed) process.exitCode = failed;
 }
 
-/** What CTest's log says: a section a test, with what it printed, then "Test Passed.", "Test Skipped." or why it failed. */
+/**
+ * Counts from CTest's log. It has a section per test: what the test printed, then "Test Passed.", "Test Skipped." or
+ * why it failed.
+ */
 function readLog(log) {
   const found = { passed: 0, failed: 0, skipped: [] };
   for (const section of log.split(/^(?=\d+\/\d+ Testing: )/m).slice(1)) {

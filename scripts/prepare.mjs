@@ -1,6 +1,6 @@
 /**
- * Compiles lib/ to dist/ in a checkout. npm also runs this when it rebuilds a package that it has linked, which may be one as it is
- * published, with dist/ and no compiler of TypeScript: then there is nothing to do.
+ * Compiles lib/ to dist/ in a checkout. npm also runs this script when it rebuilds a linked package. That may be the
+ * package as it is published, with dist/ and without a TypeScript compiler; then there is nothing to do.
  */
 import { spawnSync } from 'node:child_process';
 import { existsSync } from 'node:fs';
@@ -19,7 +19,7 @@ if (existsSync(path.join(root, 'tsconfig.build.json')) && tsc !== undefined) {
   process.exitCode = 1;
 }
 
-/** The compiler that the project is written for; another that happens to be around would not do. */
+/** The path of the TypeScript compiler, in the version that package.json asks for; undefined when there is none. */
 function resolveTsc() {
   try {
     const require = createRequire(path.join(root, 'package.json'));

@@ -1,8 +1,8 @@
-/** Something that did not run. */
+/** A test, or a part of one, that did not run. */
 export interface Skip {
   what: string;
   reason: string;
-  /** How many tests that kept from running; 0: a part of one. */
+  /** The number of tests that did not run; 0 when only a part of a test was skipped. */
   tests: number;
 }
 
@@ -13,9 +13,15 @@ export interface Run {
   skipped: Skip[];
 }
 
-/** Adds to the record of the whole run, where there is one; otherwise prints it. Sets the exit code when CQIL_TESTS=all forbids a skip. */
+/**
+ * Adds what a step did to the record of the whole run; without such a record, prints it, and sets the exit code when
+ * something failed or CQIL_TESTS=all forbids a skip.
+ */
 export function recordRun(run: Run): void;
 /** The records of a file, in the order in which they were added. */
 export function readRuns(file: string): Run[];
-/** Prints counts and what was skipped, by reason. False when something failed, or was skipped that CQIL_TESTS=all wants to be run. */
+/**
+ * Prints counts, and by reason what was skipped. False when something failed, or CQIL_TESTS=all forbids one of the
+ * skips.
+ */
 export function summarize(runs: Run[], print?: (line: string) => void): boolean;

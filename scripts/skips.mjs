@@ -1,9 +1,13 @@
-// What a test run left out, and whether it may. Each step of `npm test` appends to the file that CQIL_TEST_RECORD names; the last lines sum up.
+// Counts what a test run skipped, and says whether that is allowed. Each step of `npm test` appends to the file that
+// CQIL_TEST_RECORD names; the last lines of the run sum it up.
 import { appendFileSync, readFileSync } from 'node:fs';
 
 const ALLOWED = JSON.parse(readFileSync(new URL('../test/allowed_skips.json', import.meta.url), 'utf8'));
 
-/** Adds to the record of the whole run, where there is one; otherwise prints it. Sets the exit code when CQIL_TESTS=all forbids a skip. */
+/**
+ * Adds what a step did to the record of the whole run; without such a record, prints it, and sets the exit code when
+ * something failed or CQIL_TESTS=all forbids a skip.
+ */
 export function recordRun(run) {
   if (process.env.CQIL_TEST_RECORD) appendFileSync(process.env.CQIL_TEST_RECORD, `${JSON.stringify(run)}\n`);
   else if (!summarize([run])) process.exitCode = 1;
@@ -14,7 +18,10 @@ export function readRuns(file) {
   return readFileSync(file, 'utf8').split('\n').filter(Boolean).map((line) => JSON.parse(line));
 }
 
-/** Prints counts and what was skipped, by reason. False when something failed, or was skipped that CQIL_TESTS=all wants to be run. */
+/**
+ * Prints counts, and by reason what was skipped. False when something failed, or CQIL_TESTS=all forbids one of the
+ * skips.
+ */
 export function summarize(runs, print = console.log) {
   const total = (count) => runs.reduce((sum, run) => sum + count(run), 0);
   const skipped = runs.flatMap((run) => run.skipped);

@@ -1,4 +1,5 @@
-// npm test: every step in turn, how long each took, and at the end how many tests passed and what was skipped and why.
+// npm test: runs every step in turn, then prints how long each took, how many tests passed, and what was skipped and
+// why.
 import { spawnSync } from 'node:child_process';
 import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';

@@ -78,7 +78,7 @@ export async function readGguf(file: string): Promise<GgufFile> {
 
 class HeaderParser {
   private elements = 0;
-  /** Inside other arrays. */
+  /** Arrays inside other arrays that were read so far. */
   private arrays = 0;
 
   constructor(private readonly reader: ByteReader) {}
@@ -203,7 +203,10 @@ class HeaderParser {
   }
 }
 
-/** Copied whole, since what is viewed moves on; all that the engine runs on is little-endian too. */
+/**
+ * The numbers of an array. They are copied, because the reader's window moves on, and taken as they are, because every
+ * machine that the engine runs on is little-endian, as the file is.
+ */
 function numbers(type: ValueType, { buffer, byteOffset, byteLength }: DataView): GgufArray {
   const bytes = new Uint8Array(buffer, byteOffset, byteLength).slice();
   switch (type) {

@@ -11,12 +11,12 @@ import { idsWithin } from './token_ids.js';
 import type { Checkpoint, TokenizerSource } from './types.js';
 import { noConfig, readHuggingFaceWeights } from './weight_files.js';
 
-/** Fields of config.json that hold a plan: the authors' own, and what they need to be one. */
+/** Fields of config.json that describe a plan: two from the authors of CQIL, and the model's number of layers. */
 const PLAN_FIELDS = ['cqil_layers', 'd', 'num_hidden_layers'];
 
 /**
- * Opens a Hugging Face folder: config.json and its weights, those in `given` where a file of them was given. The tokenizer is read when
- * asked for.
+ * Opens a Hugging Face folder: config.json and the weights. `given` names a file of weights in the folder that is to be
+ * used. The tokenizer is read when it is asked for.
  */
 export async function openHuggingFace(folder: string, given?: string): Promise<Checkpoint> {
   const configPath = path.join(folder, 'config.json');
@@ -34,7 +34,8 @@ export async function openHuggingFace(folder: string, given?: string): Promise<C
     tensors: tensorTable(stored, files, HUGGINGFACE_NAMES, config, options),
     readTokenizer: (signal) => readTokenizer(folder, json, signal),
     readEosTokenIds: async () => {
-      // A generation_config.json that cannot be read is why there is no tokenizer; config.json has been read.
+      // When generation_config.json cannot be read, that is already reported as the reason why there is no tokenizer.
+      // The ids of config.json, which has been read, are used then.
       const { eos_token_id: ids } = await readGenerationConfig(folder, json).catch(() => endsOf(json));
       return idsWithin(config.vocabSize, ids);
     },
@@ -55,7 +56,10 @@ function planIn(json: Record<string, unknown>, file: string): Checkpoint['plan']
   return { file, fields: Object.fromEntries(PLAN_FIELDS.flatMap((key) => (json[key] === undefined ? [] : [[key, json[key]]]))) };
 }
 
-/** What the tokenizer of a folder is built from: tokenizer.json, else SentencePiece's tokenizer.model, else vocab.json and merges.txt. */
+/**
+ * Reads what the tokenizer of a folder is built from: tokenizer.json, else SentencePiece's tokenizer.model, else
+ * vocab.json and merges.txt.
+ */
 async function readTokenizer(folder: string, configJson: unknown, signal: AbortSignal | undefined): Promise<TokenizerSource> {
   const pace = new Pace(signal);
   const at = (name: string): string => path.join(folder, name);
@@ -82,13 +86,16 @@ async function readTokenizer(folder: string, configJson: unknown, signal: AbortS
   return { kind: 'none', reason: `${folder} has no tokenizer.json, no tokenizer.model and no vocab.json with merges.txt.` };
 }
 
-/** What generation_config.json says, and config.json of the tokens at a text's ends where it is silent, as transformers reads them. */
+/**
+ * The fields of generation_config.json. As in transformers, the ids of BOS and EOS are taken from config.json where it
+ * has none.
+ */
 async function readGenerationConfig(folder: string, configJson: unknown): Promise<Record<string, unknown>> {
   const json = Object(await readJson(path.join(folder, 'generation_config.json'))) as Record<string, unknown>;
   return { ...json, ...endsOf(configJson), ...endsOf(json) };
 }
 
-/** The ids of BOS and EOS that a file has. */
+/** The ids of BOS and EOS in a file, where it has them. */
 function endsOf(json: unknown): Record<string, unknown> {
   const fields = json as Record<string, unknown>;
   return Object.fromEntries(['bos_token_id', 'eos_token_id'].flatMap((name) => ((fields[name] ?? undefined) === undefined ? [] : [[name, fields[name]]])));
@@ -103,7 +110,7 @@ async function readChatTemplate(folder: string): Promise<string | undefined> {
   return json === undefined ? undefined : Fields.ofJson(json, jsonPath).string('chat_template');
 }
 
-/** Templates for other uses, such as tool_use.jinja, in a folder of their own. */
+/** Reads the chat templates for other uses, such as tool_use.jinja, which lie in a folder of their own. */
 async function readFurtherTemplates(folder: string): Promise<{ furtherChatTemplates?: Record<string, string> }> {
   const home = path.join(folder, 'additional_chat_templates');
   let names: string[];

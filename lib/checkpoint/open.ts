@@ -10,12 +10,14 @@ import { readError } from './read_file.js';
 import type { Checkpoint } from './types.js';
 import { isAdapterFile, isIndex } from './weight_files.js';
 
-/** JSON files of a Hugging Face folder that each of its models shares: given one of them, the folder is meant. */
+/** JSON files that belong to a whole Hugging Face folder. The path of one of them stands for the folder. */
 const FOLDER_FILES = ['config.json', 'generation_config.json', 'tokenizer.json', 'tokenizer_config.json', 'special_tokens_map.json'];
 
 /**
- * Opens a model on disk: a Hugging Face folder, a .safetensors file or an index in one, or a .gguf file (or one part of a split set of
- * either kind). Reads headers and configuration only, no weights. What a file is shows in its first bytes, not in its name.
+ * Opens a model on disk: a Hugging Face folder, a .safetensors file or an index in one, or a .gguf file. Of a model
+ * split into several files, any part will do. Reads headers and configuration only, no weights. A file's kind is told
+ * by its first bytes, not by its name.
+ *
  * Throws INVALID_ARGUMENT, FILE_NOT_FOUND, INVALID_CHECKPOINT, UNSUPPORTED_MODEL or INVALID_TOKENIZER.
  */
 export async function openCheckpoint(location: Location): Promise<Checkpoint> {
@@ -62,7 +64,7 @@ async function isFolder(location: string): Promise<boolean> {
 
 type FileKind = 'gguf' | 'safetensors' | 'json' | 'zip' | 'pickle' | 'ggml' | 'unknown';
 
-const ZIP_MAGIC = 0x04034b50; // PyTorch's files are zip archives, and NumPy's
+const ZIP_MAGIC = 0x04034b50; // PyTorch's and NumPy's files are zip archives
 const OLD_GGML_MAGICS = [0x67676d6c, 0x67676d66, 0x67676a74]; // "ggml", "ggmf", "ggjt"
 const OPENING_BRACE = 0x7b;
 const PICKLE_PROTOCOL = 0x80;

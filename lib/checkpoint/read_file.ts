@@ -4,7 +4,7 @@ import { countContainers, utf8Text, parseJson } from '../json.js';
 
 // Far above any real configuration or tokenizer (the largest take about 30 MB).
 const MAX_TEXT_BYTES = 256 * 2 ** 20;
-// Arrays and objects: far above any real configuration, and few enough to be parsed in a fifth of a second.
+// Arrays and objects in a file: far more than any real configuration has, and parsed in a fifth of a second.
 const MAX_CONTAINERS = 2 ** 18;
 
 /** What a failed file-system call means to the caller: FILE_NOT_FOUND, with the system's own reason. */
@@ -25,13 +25,19 @@ export async function openFile(path: string): Promise<{ handle: FileHandle; size
   }
 }
 
-/** A UTF-8 file's text, or undefined where there is no such path. Other failures throw FILE_NOT_FOUND, text that is too long or none `code`. */
+/**
+ * A UTF-8 file's text, or undefined when there is no such path. Throws `code` for a file that is too long or not UTF-8,
+ * and FILE_NOT_FOUND for other failures.
+ */
 export async function readText(path: string, code: ErrorCode = 'INVALID_CHECKPOINT'): Promise<string | undefined> {
   const bytes = await readBytes(path, code);
   return bytes && utf8Text(bytes, path, code);
 }
 
-/** A whole file, or undefined where there is no such path. Other failures throw FILE_NOT_FOUND, more than 256 MB `code`. */
+/**
+ * A file's bytes, or undefined when there is no such path. Throws `code` for a file of more than 256 MB, and
+ * FILE_NOT_FOUND for other failures.
+ */
 export async function readBytes(path: string, code: ErrorCode): Promise<Buffer | undefined> {
   if (!(await exists(path))) return undefined;
   const { handle, size } = await openFile(path);
@@ -45,7 +51,7 @@ export async function readBytes(path: string, code: ErrorCode): Promise<Buffer |
   }
 }
 
-/** Whether there is something at a path. Throws FILE_NOT_FOUND where that cannot be told. */
+/** Whether there is something at a path. Throws FILE_NOT_FOUND when that cannot be found out. */
 export async function exists(path: string): Promise<boolean> {
   try {
     await stat(path);
@@ -56,7 +62,10 @@ export async function exists(path: string): Promise<boolean> {
   }
 }
 
-/** A parsed JSON file, or undefined where there is no such file. Throws `code` where it is not JSON, or holds too many arrays and objects. */
+/**
+ * A parsed JSON file, or undefined when there is no such file. Throws `code` when it is not JSON or holds too many
+ * arrays and objects.
+ */
 export async function readJson(path: string, code: ErrorCode = 'INVALID_CHECKPOINT'): Promise<unknown> {
   const bytes = await readBytes(path, code);
   if (bytes === undefined) return undefined;
@@ -64,8 +73,8 @@ export async function readJson(path: string, code: ErrorCode = 'INVALID_CHECKPOI
   return parseJson(utf8Text(bytes, path, code), path, code);
 }
 
-/** Throws `code` for JSON that holds more than `most` arrays and objects, before it is parsed. */
+/** Refuses JSON that holds more than `most` arrays and objects, before it is parsed. Throws `code`. */
 export function expectFewContainers(bytes: Uint8Array, source: string, code: ErrorCode, most: number): void {
-  // Most files are too short to hold so many.
+  // Each takes two bytes at least, so most files need not be counted.
   if (bytes.length > 2 * most && countContainers(bytes) > most) throw new CqilError(code, `${source} holds more than ${most} arrays and objects; far fewer are expected.`);
 }

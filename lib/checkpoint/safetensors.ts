@@ -14,7 +14,10 @@ export interface SafetensorsFile {
 
 // The format's own limit.
 const MAX_HEADER_BYTES = 100_000_000;
-/** More than the most layers have. A tensor is an object with two arrays. */
+/**
+ * Tensors in a file at most: more than a model with the most layers has. In the header, each is an object with two
+ * arrays.
+ */
 export const MAX_TENSORS = 2 ** 16;
 
 // Bits, because the format has types narrower than a byte. A type that is not listed is left to whoever needs that tensor.

@@ -11,14 +11,20 @@ const MAX_DEPTH = 256;
 const BYTES_AT_ONCE = 1 << 20;
 const VALUES_AT_ONCE = 256;
 
-/** Entries from which on an object becomes a Map, which can be gone through in slices: V8 lists the keys of an object in one piece. */
+/**
+ * From this number of entries on an object becomes a Map. V8 lists all keys of an object in one piece, whereas a Map
+ * can be iterated in slices.
+ */
 const LARGE_OBJECT = 4096;
 
-/** Strings from here on share the memory of the text they are cut from, and would keep all of it. */
+/**
+ * V8 lets strings of this length and more share the memory of the text they are cut from: they would keep all of it
+ * alive.
+ */
 const SHARED_LENGTH = 13;
 
 const NUMBER = /-?(?:0|[1-9]\d*)(?:\.\d+)?(?:[eE][+-]?\d+)?/y;
-/** What else may stand for a value; the last three are what Python writes. */
+/** The values that are spelled as words. The last three are not JSON, but Python writes them. */
 const LITERALS: ReadonlyArray<readonly [spelling: string, value: unknown]> = [
   ['true', true],
   ['false', false],
@@ -28,7 +34,7 @@ const LITERALS: ReadonlyArray<readonly [spelling: string, value: unknown]> = [
   ['-Infinity', -Infinity],
 ];
 
-/** An array or object that has not ended. `key`: the name of the next value. */
+/** An array or object whose end has not been reached. `key` is the name of the next value in an object. */
 interface Open {
   value: unknown[] | Record<string, unknown> | Map<string, unknown>;
   key: string | undefined;
@@ -36,8 +42,10 @@ interface Open {
 }
 
 /**
- * Reads a large JSON file in slices between which the event loop runs; objects of 4,096 entries and more are Maps. Throws FILE_NOT_FOUND, ABORTED, or `code` where the file is no JSON, or has
- * more than 96 MB, 4 million values, or values nested more than 256 deep.
+ * Reads a large JSON file in slices, between which the event loop runs. Objects of 4,096 entries and more become Maps.
+ *
+ * Throws FILE_NOT_FOUND; ABORTED; `code` for a file that is not JSON, has more than 96 MB or 4 million values, or nests
+ * values more than 256 deep.
  */
 export async function readLargeJson(path: string, code: ErrorCode, pace: Pace): Promise<unknown> {
   const { handle, size } = await openFile(path);
@@ -53,7 +61,7 @@ export async function readLargeJson(path: string, code: ErrorCode, pace: Pace): 
 }
 
 async function decode(handle: FileHandle, size: number, pace: Pace): Promise<string> {
-  // Drops a byte-order mark, and throws for what is not UTF-8.
+  // Drops a byte-order mark, and throws when bytes are not UTF-8.
   const decoder = new TextDecoder('utf-8', { fatal: true });
   const parts: string[] = [];
   const buffer = Buffer.allocUnsafe(Math.min(size, BYTES_AT_ONCE) || 1);
@@ -67,7 +75,10 @@ async function decode(handle: FileHandle, size: number, pace: Pace): Promise<str
   return parts.join('');
 }
 
-/** Parses JSON as JSON.parse does, in slices, but that objects of 4,096 entries and more are Maps and NaN and Infinity are taken. `source` names it in errors. */
+/**
+ * Parses JSON in slices. Unlike JSON.parse, this makes Maps of objects with 4,096 entries and more, and accepts NaN and
+ * Infinity. `source` names the text in errors.
+ */
 export async function parseInSlices(text: string, source: string, code: ErrorCode, pace: Pace, maxValues = MAX_VALUES): Promise<unknown> {
   const parser = new SlicedParser(text, maxValues, (message) => new CqilError(code, `${source} ${message}`));
   while (!parser.step()) await pace.step();
@@ -84,13 +95,16 @@ class SlicedParser {
 
   constructor(private readonly text: string, private readonly maxValues: number, private readonly fault: (message: string) => CqilError) {}
 
-  /** Takes some values; true when the text has ended. */
+  /** Parses some more values. True when the text has ended. */
   step(): boolean {
     for (let i = 0; i < VALUES_AT_ONCE && !this.done; i++) this.value();
     return this.done;
   }
 
-  /** One value with what surrounds it; an array or object is one when it begins, and has others after. */
+  /**
+   * Parses one value and the punctuation after it. Of an array or object it parses the beginning only; the values
+   * inside are parsed by further calls.
+   */
   private value(): void {
     const first = this.peek();
     if (++this.values > this.maxValues) throw this.fault(`holds more than ${this.maxValues} values; expected fewer.`);
@@ -107,7 +121,7 @@ class SlicedParser {
     this.add(first === '"' ? this.string() : this.numberOrLiteral());
   }
 
-  /** Puts a value where it belongs, and goes on to where the next one begins. */
+  /** Adds a value to the array or object it stands in, and moves on to where the next value begins. */
   private add(value: unknown): void {
     for (;;) {
       const open = this.open.at(-1);
@@ -173,7 +187,7 @@ class SlicedParser {
     return literal[1];
   }
 
-  /** The next character that is no space; empty at the end. */
+  /** Skips white space and gives the character after it, or an empty string at the end. */
   private peek(): string {
     const { text } = this;
     for (;;) {

@@ -1,4 +1,7 @@
-/** The token ids in a field that holds one or a list of them; what is no id of the vocabulary is left out. */
+/**
+ * The token ids in a field that holds one id or a list of ids. Anything that is not an id of the vocabulary is left
+ * out.
+ */
 export function idsWithin(vocabSize: number, field: unknown): number[] {
   return [field].flat().filter((id): id is number => Number.isInteger(id) && (id as number) >= 0 && (id as number) < vocabSize);
 }

@@ -88,7 +88,7 @@ export interface TensorInfo {
   byteLength: number;
 }
 
-/** What stands beside the vocabulary in a Hugging Face folder, parsed. */
+/** What a Hugging Face folder says about its tokenizer besides the vocabulary, parsed. */
 export interface TokenizerSurroundings {
   /** tokenizer_config.json. */
   config: unknown;
@@ -104,7 +104,10 @@ export interface TokenizerSurroundings {
   specialTokensMap?: unknown;
 }
 
-/** What the tokenizer is built from: a tokenizer.json, parsed; vocab.json, parsed, and merges.txt; SentencePiece's tokenizer.model; a GGUF file's metadata. */
+/**
+ * What the tokenizer is built from, by kind: tokenizer.json, parsed; vocab.json, parsed, and the text of merges.txt;
+ * SentencePiece's tokenizer.model; a GGUF file's metadata.
+ */
 export type TokenizerSource =
   | ({ kind: 'huggingface'; json: unknown } & TokenizerSurroundings)
   | ({ kind: 'byte_level'; vocab: unknown; merges: string } & TokenizerSurroundings)
@@ -125,16 +128,25 @@ export interface GgufStrings extends Iterable<string> {
 /** A model on disk: its shape and where each tensor lies. No weight is read. */
 export interface Checkpoint {
   format: 'huggingface' | 'gguf';
-  /** The path as given, made absolute; the folder, where one of its configurations was given. */
+  /** The path as given, made absolute. For a path of one of a folder's configuration files, the folder. */
   path: string;
   config: ModelConfig;
-  /** The fields of config.json that hold a plan, where it has any, as `resolvePlan` takes them, and its path. */
+  /**
+   * When config.json holds a plan: the path of that file, and the fields that describe the plan, as `resolvePlan` takes
+   * them.
+   */
   plan?: { file: string; fields: Record<string, unknown> };
   files: string[];
   /** Every tensor the engine needs, each once; checked against `config` and the files' sizes. */
   tensors: TensorInfo[];
-  /** What its tokenizer is built from, read when asked for. Rejects with INVALID_TOKENIZER, INVALID_CHECKPOINT, FILE_NOT_FOUND or ABORTED. */
+  /**
+   * Reads what the tokenizer is built from. Rejects with INVALID_TOKENIZER, INVALID_CHECKPOINT, FILE_NOT_FOUND or
+   * ABORTED.
+   */
   readTokenizer(signal?: AbortSignal): Promise<TokenizerSource>;
-  /** Every id that ends a text, as far as the files say it without a tokenizer: for models whose tokenizer cannot be used. */
+  /**
+   * Reads every id that ends a text, as far as the files name such ids without a tokenizer. Needed for models whose
+   * tokenizer cannot be used.
+   */
   readEosTokenIds(): Promise<number[]>;
 }

@@ -21,13 +21,16 @@ export interface HuggingFaceWeights {
   files: StoredFile[];
 }
 
-/** Files that hold the weights of one model: those an index lists, or all of them by name. */
+/** The files that hold the weights of one model: the name of an index that lists them, or the names of all of them. */
 type WeightFiles = { index: string } | { names: string[] };
 
 /**
- * Reads the headers of a Hugging Face folder's weights: of `given`, a .safetensors file or an index in that folder, and the other parts
- * of the model that it is a part of; without it model.safetensors, else what its index lists, else the only weights there are.
- * `entries` are the names in the folder. Throws FILE_NOT_FOUND, INVALID_CHECKPOINT or UNSUPPORTED_MODEL.
+ * Reads the headers of the weights in a Hugging Face folder. `given` is a .safetensors file or an index in that folder;
+ * with a file, the other parts of its model are read too. Without `given`, this reads model.safetensors; if there is
+ * none, the files that the index lists; if there is no index either, the only model in the folder. `entries` are the
+ * names in the folder.
+ *
+ * Throws FILE_NOT_FOUND, INVALID_CHECKPOINT or UNSUPPORTED_MODEL.
  */
 export async function readHuggingFaceWeights(folder: string, entries: readonly string[], given: string | undefined): Promise<HuggingFaceWeights> {
   const chosen = given === undefined ? chooseWeights(folder, entries) : await weightsOf(folder, entries, given);
@@ -46,7 +49,7 @@ export function isAdapterFile(name: string): boolean {
   return ADAPTER.test(name);
 }
 
-/** Why a folder is no Hugging Face folder, for one without config.json. */
+/** The error for a folder without config.json: it says what the folder holds instead. */
 export function noConfig(folder: string, entries: readonly string[]): CqilError {
   const gguf = entries.filter((name) => GGUF.test(name));
   if (gguf.length > 0) return new CqilError('FILE_NOT_FOUND', `${folder} has no config.json but has ${listed(gguf)}; give the path of ${gguf.length === 1 ? 'that file' : 'one of these files'}.`);
@@ -66,7 +69,7 @@ function chooseWeights(folder: string, entries: readonly string[]): WeightFiles 
   if (indices.length === 1) return { index: indices[0]! };
   const all = entries.filter((name) => SAFETENSORS.test(name));
   const whole = all.filter((name) => !ADAPTER.test(name));
-  // The same weights in another layout, where there are others.
+  // A consolidated file usually repeats the other weights in another layout, so it counts only when it is alone.
   const own = whole.filter((name) => !CONSOLIDATED.test(name));
   // Each model by its first part.
   const models = new Map((own.length > 0 ? own : whole).map(partNames).map((names) => [names[0]!, names]));
@@ -76,7 +79,7 @@ function chooseWeights(folder: string, entries: readonly string[]): WeightFiles 
   throw noWeights(folder, entries);
 }
 
-/** The model a file belongs to. */
+/** The files of the model that `given` belongs to. */
 async function weightsOf(folder: string, entries: readonly string[], given: string): Promise<WeightFiles> {
   if (isIndex(given)) return { index: given };
   for (const index of entries.filter(isIndex)) {
@@ -86,7 +89,7 @@ async function weightsOf(folder: string, entries: readonly string[], given: stri
   return { names: partNames(given) };
 }
 
-/** All parts of the set a file is one of by its name, or the file alone. */
+/** The names of all parts of the model that a file, by its name, is one part of; otherwise the file's own name. */
 function partNames(name: string): string[] {
   const [, start, , count, extension] = PART.exec(name) ?? [];
   if (count === undefined || Number(count) < 1) return [name];
@@ -144,7 +147,7 @@ async function readIndexed(folder: string, index: string): Promise<HuggingFaceWe
   return weights;
 }
 
-/** The shard of each tensor. */
+/** Reads an index: the name of the shard that holds each tensor. */
 async function readIndex(folder: string, name: string): Promise<Map<string, string>> {
   const indexPath = path.join(folder, name);
   const index = Fields.ofJson(await readJson(indexPath), indexPath);
@@ -161,7 +164,10 @@ async function readIndex(folder: string, name: string): Promise<Map<string, stri
   return shardOf;
 }
 
-/** Tensors under the names that their makers train with, in the order of rows they train with. */
+/**
+ * Refuses consolidated checkpoints: the tensors' names and the order of their rows are those of the maker's training
+ * code.
+ */
 function refuseOtherLayouts({ stored, files }: HuggingFaceWeights): void {
   const sign = stored.find(({ name }) => name === 'tok_embeddings.weight' || /^layers\.\d+\.(attention\.w[qkvo]|feed_forward\.w[123])\.weight$/.test(name));
   if (sign) throw new CqilError('UNSUPPORTED_MODEL', `${files[sign.file]!.path} ${consolidatedProblem(sign.name)}`);

@@ -91,7 +91,7 @@ async function bench(path: string | undefined, options: Options, io: Io): Promis
   if (busy) io.out(`${BUSY_WHILE_MEASURED}\n`);
 }
 
-/** How tokens were computed last; undefined until `auto` has tried what there is. */
+/** How the last tokens of a plan were computed; undefined while `auto` is still trying the ways to run it. */
 function settledOn(model: Model, plan: Plan, execution: Execution): SettledExecution | undefined {
   const all = model.backend === 'cuda' ? 0 : model.threads;
   if (execution !== 'auto') return { execution, threads: all };

@@ -19,9 +19,9 @@ const PROMPT = 'Once upon a time';
 const STORY = { maxTokens: 120, seed: 9, temperature: 0.7 };
 /** Tokens of the held-out text that are scored: enough to tell plans apart, few enough to wait for. */
 const SCORED_TOKENS = 8192;
-/** Tokens of a window: several fit the text, so that they can be compared. */
+/** Tokens per window: few enough for the text to have several windows, whose results can be compared. */
 const WINDOW = 512;
-/** Where plans pay: many layers, each too small to keep all threads busy for long. */
+/** A shape for which plans pay: many layers, each too small to keep all threads busy for long. */
 const DEEP = { shape: 'smollm2-135m', dtype: 'Q4_0' } as const;
 const SPEED_SECONDS = 45;
 
@@ -34,15 +34,18 @@ interface Quality {
   plan: Plan;
   text: string;
   phases: number;
-  /** Of all windows together, and the least and the greatest of one; absent where the held-out text is not beside the model. */
+  /**
+   * The perplexity over all windows, and the least and the greatest perplexity of a single window. Undefined when there
+   * is no held-out text beside the model.
+   */
   perplexity: { all: number; min: number; max: number; tokens: number } | undefined;
 }
 
 export function addDemo(program: Command, io: Io): void {
   const command = program
     .command('demo')
-    .description('tell one story with the shipped model layer by layer and with a plan, and compare quality there and speed where plans are for')
-    .option('--seconds <n>', 'how long to time plans at most, where it stays uncertain which is faster', decimal(0.1, 3600), SPEED_SECONDS);
+    .description('tell one story with the shipped model layer by layer and with a plan; compare their quality, and their speed on a deeper shape')
+    .option('--seconds <n>', 'how long to time plans at most, while it is uncertain which is faster', decimal(0.1, 3600), SPEED_SECONDS);
   addJsonOption(addBackendOptions(command)).action((options: Options) => demo(options, io));
 }
 
@@ -125,14 +128,14 @@ function printQuality(qualities: readonly Quality[], io: Io): void {
     return [planSummary(plan), String(phases), all.toFixed(3), min.toFixed(2), max.toFixed(2), percent(all / before.all - 1)];
   });
   io.out(`${formatTable(['plan', 'phases', 'perplexity', 'min', 'max', 'change'], rows)}\n`);
-  io.out(`Over ${before.tokens} tokens of held-out text, and the least and greatest of its windows.\n\n`);
+  io.out(`Perplexity over ${before.tokens} tokens of held-out text; min and max: the least and greatest of its windows.\n\n`);
 }
 
 function printSpeed({ rows, rounds, certain, busy, threads }: Speeds & { threads: number }, io: Io): void {
   io.out(`What a plan saves: ${DEEP.shape}, ${DEEP.dtype}, random weights\n\n`);
   const cells = rows.map(({ plan, phases, msPerToken: { median, min, max }, change }) => [planSummary(plan), String(phases), ...[median, min, max].map((ms) => ms.toFixed(3)), percent(change.median)]);
   io.out(`${formatTable(['plan', 'phases', 'ms/token', 'min', 'max', 'change'], cells)}\n`);
-  io.out(`Medians of ${rounds} rounds in turn, and the least and greatest round; change: round by round, median; ${threads} ${threads === 1 ? 'thread' : 'threads'}.\n`);
+  io.out(`Medians of ${rounds} rounds, in which the plans took turns; min and max: the least and greatest round; change: the median of the rounds' changes; ${threads} ${threads === 1 ? 'thread' : 'threads'}.\n`);
   if (!certain) io.out('These rounds do not tell which plan is faster.\n');
   if (busy) io.out(`${BUSY_WHILE_MEASURED}\n`);
 }

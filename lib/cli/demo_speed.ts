@@ -4,7 +4,7 @@ import type { Model } from '../model.js';
 import type { Plan } from '../plan.js';
 import { scatter, timeContenders, type Timing } from './timing.js';
 
-/** The median of a number of rounds, and the least and the greatest of them. */
+/** The median, the least and the greatest of the values of all rounds. */
 export interface Spread {
   min: number;
   median: number;
@@ -15,14 +15,16 @@ export interface PlanSpeed {
   plan: Plan;
   phases: number;
   msPerToken: Spread;
-  /** Of the time per token against the first plan's in the same round, −0.1 for a tenth less. */
+  /**
+   * How much the time per token differs from the first plan's in the same round, as a fraction: −0.1 is a tenth less.
+   */
   change: Spread;
 }
 
 export interface Speeds {
   rows: PlanSpeed[];
   rounds: number;
-  /** Whether every plan is told apart from the first, as faster or as slower. */
+  /** Whether every plan is known to be faster, or known to be slower, than the first. */
   certain: boolean;
   /** Whether the machine was busy with something else meanwhile. */
   busy: boolean;
@@ -31,7 +33,9 @@ export interface Speeds {
 const WORKLOAD = { promptTokens: 16, tokens: 32 };
 const FIRST_ROUNDS = 8;
 const MORE_ROUNDS = 4;
-/** Of the answer, though it is asked for after each few rounds. */
+/**
+ * Confidence of each test. The test is repeated after every few rounds, so the final answer is somewhat less certain.
+ */
 const CONFIDENCE = 0.99;
 
 /** Times plans in interleaved rounds until each is certain to be faster or slower than the first, or the time is up. Rejects with ABORTED. */

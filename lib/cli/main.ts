@@ -9,13 +9,14 @@ process.on('SIGINT', () => {
   abort.abort();
 });
 
-// Whoever read stdout is gone (`cqil … | head`): nothing is left to do, and it is not a failure. A full disk is one.
+// When the reader of stdout is gone (`cqil … | head`), nothing is left to do, and that is not a failure. A full disk is
+// one.
 process.stdout.on('error', (error: NodeJS.ErrnoException) => {
   if (error.code === 'EPIPE') process.exit(0);
   process.stderr.write(`cqil: stdout cannot be written: ${error.code === 'ENOSPC' ? 'no space is left' : error.message} (${error.code})\n`, () => process.exit(1));
 });
 
-// Progress and errors are for whoever reads them: the work and its exit code are the same without.
+// When nobody reads progress and errors, the work goes on, and its exit code is the same.
 process.stderr.on('error', () => {});
 
 void runCli(process.argv.slice(2), {

@@ -10,7 +10,10 @@ import { Progress } from './progress.js';
 
 interface OpenOptions extends BackendOptions, PlanOptions {
   plan?: string;
-  /** Those that the command runs by itself; none where it takes none. */
+  /**
+   * The plans given for a command that makes its sessions with them itself; an empty array for a command that takes no
+   * plan. Undefined when none was given: then the user is told of the plan in the model's config.json.
+   */
   plans?: readonly string[];
   execution?: Execution;
   context?: number;
@@ -20,7 +23,7 @@ interface OpenOptions extends BackendOptions, PlanOptions {
 /** Loads the model of a command line, with a bar while it loads. */
 export async function openModel(path: string | undefined, options: OpenOptions, io: Io): Promise<Model> {
   const { plan, bypassMode } = options;
-  // Read before only where its mode is changed, since that takes the model's number of layers.
+  // Changing a plan's mode takes the model's number of layers, so only then the checkpoint is opened beforehand.
   const asked = plan === undefined || bypassMode === undefined ? plan : readPlan(plan, (await openCheckpoint(path ?? shippedModelPath())).config.nLayers, options, io);
   const progress = new Progress(io, options.json);
   const warnings: string[] = [];

@@ -32,7 +32,7 @@ export function addBackendOptions(command: Command): Command {
     .option('--threads <n>', 'CPU threads (default: one per physical core)', integer(1, 256))
     .addOption(kvCacheOption())
     .addOption(activationsOption())
-    .option('--no-mmap', 'read the files of the weights into memory instead of mapping them: then they may change');
+    .option('--no-mmap', 'read the files of the weights into memory instead of mapping them, so that they may be changed meanwhile');
 }
 
 export function kvCacheOption(): Option {
@@ -80,12 +80,12 @@ export function integerList(text: string): number[] {
 const ESCAPES: Record<string, string> = { n: '\n', r: '\r', t: '\t', '\\': '\\' };
 export const ESCAPES_HELP = '\\n, \\t, \\r and \\\\ stand for a line break, a tab, a carriage return and a backslash';
 
-/** A parser for text as shells pass it on, in which `\n` and the like are two characters. */
+/** A parser for text with escapes: shells pass `\n` and the like on as two characters. */
 export function unescaped(text: string): string {
   return text.replace(/\\([nrt\\])/g, (_, letter: string) => ESCAPES[letter]!);
 }
 
-/** The same for an option that may be given several times. */
+/** A parser for an option with escapes that may be given several times. */
 export function repeatableUnescaped(text: string, before: string[] | undefined): string[] {
   return repeatable(unescaped(text), before);
 }

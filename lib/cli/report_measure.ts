@@ -41,7 +41,10 @@ const MOST_TOKENS = 32;
 /** The position of the traced token, and how often it is traced: the first times warm up, of the others the median is kept. */
 const TRACE = { position: 16, warmUp: 4, repeats: 21 };
 
-/** Measures everything a report shows. Rejects with ABORTED; DISPOSED; INVALID_ARGUMENT for a window that does not fit the model or text; NOT_FINITE. */
+/**
+ * Measures everything a report shows. Rejects with INVALID_ARGUMENT for a window that does not fit the model or the
+ * text; NOT_FINITE; ABORTED; DISPOSED.
+ */
 export async function measureReport(model: Model, options: MeasureReportOptions): Promise<MeasuredReport> {
   const { plans, timed, ids, window, execution, signal, onProgress } = options;
   const windows = modelWindows(model, ids, window, 'gptq');

@@ -54,7 +54,10 @@ async function createProgram(first: string | undefined, io: Io): Promise<Command
   return program;
 }
 
-/** Prints the help of a command in a command, such as `plan search`; commander's own knows only the first of these words. Always throws. */
+/**
+ * Prints the help of a nested command, such as `plan search`; commander's own `help` looks at the first word only.
+ * Always throws.
+ */
 function helpOn(program: Command, words: readonly string[]): never {
   let command = program;
   for (const word of words) {

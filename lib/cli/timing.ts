@@ -75,13 +75,16 @@ export async function timeContenders(
   });
 }
 
-/** The same, and whether the machine was busy with something else meanwhile. */
+/** Times contenders as `timeContenders` does, and says whether the machine was busy with something else meanwhile. */
 export async function timeWatched(...args: Parameters<typeof timeContenders>): Promise<{ timings: Timing[]; busy: boolean }> {
   const { result: timings, busy } = await watchBusy(args[0], () => timeContenders(...args), scatter);
   return { timings, busy };
 }
 
-/** How much the rounds of a contender are above its fastest one, a fraction; the median over contenders. */
+/**
+ * How far a contender's median round is above its fastest one, as a fraction of the fastest. Of several contenders, the
+ * median of that.
+ */
 export function scatter(timings: readonly Timing[]): number {
   return quantile(timings.map(({ roundMsPerToken }) => quantile(roundMsPerToken, 0.5) / Math.min(...roundMsPerToken) - 1), 0.5);
 }

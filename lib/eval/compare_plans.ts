@@ -99,7 +99,7 @@ async function compareWindow(sessions: readonly Session[], { ids, firstScored }:
   return tallies.map(({ nll, kl, sameTop }) => ({ nll, kl, sameTop }));
 }
 
-/** Several plans run at a time: what is not finite says of which. */
+/** Adds the plan to a NOT_FINITE error: several plans run at a time, and the error must say which one failed. */
 async function ofPlan<T>(session: Session, work: Promise<T>): Promise<T> {
   try {
     return await work;

@@ -18,10 +18,10 @@ export interface EncodedItem {
 }
 
 /**
- * Joins each context and answer as context without trailing white space + `delimiter` + answer without leading white space, and
- * encodes the whole. Scored is what differs from the ids of the context with the words of the delimiter, so white space before the answer
- * and a token across the joint count as answer. What is longer
- * than `contextLength` loses its beginning; undefined when an answer with one token of context does not fit.
+ * Joins each context and answer as context without trailing white space + `delimiter` + answer without leading white
+ * space, and encodes the whole. The tokens after those of the context with the delimiter's words are scored, so white
+ * space before the answer and a token across the joint count as answer. What is longer than `contextLength` loses its
+ * beginning; undefined when an answer with one token of context does not fit.
  */
 export function encodeItem(item: TaskItem, tokenizer: Tokenizer, delimiter: string, contextLength: number): EncodedItem | undefined {
   const pairs = pairsOf(item);

@@ -41,7 +41,7 @@ export interface TaskResult {
   tooLong: number;
   /** Items whose context lost its beginning to fit the model. */
   truncated: number;
-  /** Share of items whose right answer is the most frequent one: what always giving that answer would achieve. */
+  /** The accuracy of always giving the answer that is right most often. */
   majority: number;
   /** One per plan, in their order. */
   plans: TaskQuality[];
@@ -129,7 +129,10 @@ function summarize({ form, items }: Task, sampled: Sampled[], scores: ItemScore[
   };
 }
 
-/** The answer's index, or what a completion is completed with. */
+/**
+ * The share of items with the most frequent right answer. Answers are told apart by their index, completions by their
+ * text.
+ */
 function majority(items: readonly TaskItem[]): number {
   const counts = new Map<number | string, number>();
   let most = 0;

@@ -25,8 +25,9 @@ export function quantile(values: Iterable<number>, fraction: number): number {
 }
 
 /**
- * Between which two of the values the median of what they are drawn from lies, with at least this confidence, whatever its distribution: the k-th
- * least and the k-th greatest, k by the binomial distribution. Infinite where there are too few values to say.
+ * An interval that contains the median of the distribution the values are drawn from, with at least this confidence,
+ * whatever that distribution is. Its ends are the k-th least and the k-th greatest of the values, where k follows from
+ * the binomial distribution. The interval is infinite when there are too few values.
  */
 export function medianInterval(values: readonly number[], confidence: number): [low: number, high: number] {
   const sorted = Float64Array.from(values).sort();

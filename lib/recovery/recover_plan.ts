@@ -33,14 +33,14 @@ export function recoverWindow(model: Pick<Model, 'config'>, tokens: number): num
 }
 
 /**
- * Fits, group by group in the order of the layers, low-rank corrections of what a group lacks of the sequential model because its
- * members do not see one another's outputs: of the inputs n of each member's attention and MLP, n + U Vᵀ n, and of the group's output,
- * y + Σ_j E_j m_j. All are linear in something a weight produces or reads, so they become updates of the weights, a LoRA adapter, and
- * take no time at run time. Each is kept when it lowers the KL divergence from the sequential model on a part of the text it was
- * not fitted on. Nothing is trained, and nothing is random.
+ * Fits, group by group in the order of the layers, low-rank corrections of what a group lacks of the sequential model
+ * because its members do not see one another's outputs: of the inputs n of each member's attention and MLP, n + U Vᵀ n,
+ * and of the group's output, y + Σ_j E_j m_j. All are linear in something a weight produces or reads, so they become
+ * updates of the weights, a LoRA adapter, and take no time at run time. Each is kept when it lowers the KL divergence
+ * from the sequential model on a part of the text it was not fitted on. Nothing is trained, and nothing is random.
  *
- * @throws CqilError INVALID_PLAN for a plan without groups or with an adapter; INVALID_ARGUMENT for a group too wide or too few tokens;
- * NOT_FINITE for values that are not; ABORTED; DISPOSED.
+ * @throws CqilError INVALID_PLAN for a plan without groups or with an adapter; INVALID_ARGUMENT for a group too wide or
+ * too few tokens; NOT_FINITE for values that are infinite or not numbers; ABORTED; DISPOSED.
  */
 export async function recoverPlan(model: Model, checkpoint: Checkpoint, plan: Plan, ids: readonly number[], options: RecoverOptions): Promise<RecoveredPlan> {
   const { rank, signal, onProgress, window = recoverWindow(model, ids.length) } = options;

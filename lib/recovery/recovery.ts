@@ -99,7 +99,10 @@ export class Recovery {
     this.#current = plan;
   }
 
-  /** Infinity for plans whose updates give what is not finite. */
+  /**
+   * The KL divergence of each plan from the sequential one; Infinity when a plan's updates give values that are not
+   * finite.
+   */
   async #klOf(plans: readonly Plan[]): Promise<number[]> {
     const { model, choose, signal } = this.#parts;
     try {

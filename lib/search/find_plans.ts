@@ -64,11 +64,11 @@ export function searchWindow(model: Pick<Model, 'config'>, tokens: number): numb
 }
 
 /**
- * Looks for plans of a model that change its predictions on a text the least. The first half of the tokens chooses them, the second half
- * measures them.
+ * Looks for plans of a model that change its predictions on a text the least. The first half of the tokens chooses
+ * them, the second half measures them.
  *
- * @throws CqilError INVALID_ARGUMENT for fewer than LEAST_TOKENS tokens, a window the model cannot hold, or a guard that leaves nothing
- * to group; NOT_FINITE for values that are not; ABORTED; DISPOSED.
+ * @throws CqilError INVALID_ARGUMENT for fewer than LEAST_TOKENS tokens, a window the model cannot hold, or a guard
+ * that leaves nothing to group; NOT_FINITE for values that are infinite or not numbers; ABORTED; DISPOSED.
  */
 export async function findPlans(model: Model, ids: readonly number[], options: FindOptions): Promise<FoundPlans> {
   const { goal, seed, evaluations, seconds = Infinity, msPerToken, file, signal, onProgress } = options;
