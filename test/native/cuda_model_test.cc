@@ -1,77 +1,26 @@
-// Whole models on CUDA against the CPU backend, through the same table: every format, plan, bypass, output and way to split a
-// prompt; and wide = lanes = persistent to the bit. Built twice: with nvcc for a GPU, and without any toolkit over the emulated
-// runtime and kernels (CQIL_CUDA_EMULATOR), where streams and graphs run in a random order that respects what was recorded.
+// Whole models on CUDA against the CPU backend, through the same table: every format, plan, bypass, output and way to
+// split a prompt; and wide = lanes = persistent to the bit. Built twice, see cuda_models.h: on the emulated device
+// streams and graphs run in a random order that respects what was recorded.
 #include <algorithm>
-#include <cstdlib>
 
-#include "backend/registry.h"
-#include "check.h"
-#include "core/session.h"
-#include "not_finite.h"
+#include "cuda_models.h"
 #include "shortlist.h"
-#include "small_model.h"
 
 #ifdef CQIL_CUDA_EMULATOR
 #include <dlfcn.h>
-
-#include "cuda_emulated_runtime.h"
-extern "C" const cqil_backend* cqil_backend_entry();
 #endif
 
-using namespace cqil;
+using namespace cuda_models;
 
 namespace {
 
-#ifdef CQIL_CUDA_EMULATOR
-constexpr bool kEmulated = true;
-const cqil_backend& cuda() { return *cqil_backend_entry(); }
-#else
-constexpr bool kEmulated = false;
-const cqil_backend& cuda() { return find_backend("cuda"); }
-#endif
-
 // ‖logits − CPU‖ / ‖CPU‖. The kernels promise 1e-5 for one token and 5e-5 for several (native/cuda/kernels/launch.h); layers add up.
 constexpr double kTolerance = 2e-4;
-
-constexpr Execution kExecutions[] = {Execution::kWide, Execution::kLanes, Execution::kPersistent};
 
 // Persistent is for models of one plain format.
 bool offers(const Model& model, Execution execution) {
   const cqil_execution bit = execution == Execution::kPersistent ? CQIL_PERSISTENT : execution == Execution::kLanes ? CQIL_LANES : CQIL_WIDE;
   return (cuda().executions(model.backend_model()) & 1u << bit) != 0;
-}
-
-std::shared_ptr<Model> model_on(const cqil_backend& backend, WeightsSpec spec) {
-  return std::make_shared<Model>(std::move(spec), backend, cqil_model_options{1, 0, CQIL_ACTIVATIONS_F32, nullptr, 0});
-}
-
-// Every model once on each backend.
-struct Pair {
-  explicit Pair(const WeightsSpec& spec) : cpu(model_on(*cpu_backend(), spec)), gpu(model_on(cuda(), spec)) {}
-  std::shared_ptr<Model> cpu, gpu;
-};
-
-Plan plan_of(std::vector<Group> groups, int32_t bypass = 0, bool official = false) {
-  Plan plan;
-  plan.groups = std::move(groups);
-  plan.bypass = bypass;
-  plan.bypass_residual = official;
-  return plan;
-}
-
-std::vector<int32_t> some_ids(int n, uint64_t seed = 5) {
-  check::Random random(seed);
-  std::vector<int32_t> ids;
-  for (int i = 0; i < n; i++) ids.push_back(random.below(101));
-  return ids;
-}
-
-ForwardRequest request_of(std::vector<int32_t> ids, int32_t position, cqil_output output) {
-  ForwardRequest request;
-  request.ids = std::move(ids);
-  request.position = position;
-  request.output = output;
-  return request;
 }
 
 // Logits after all ids, given in pieces of these sizes, the last size repeating.
@@ -271,111 +220,6 @@ void test_shared_weights() {
   if (variant) cuda().model_destroy(variant);
 }
 
-void test_refusals(const Pair& models) {
-  Session session(models.gpu, Plan{}, Execution::kAuto, 16);
-  session.cancel();
-  check::throws("ABORTED", [&] { session.forward(request_of({1, 2}, 0, CQIL_OUTPUT_LOGITS)); }, "cancelled");
-  session.arm();
-  CHECK(session.forward(request_of({1, 2}, 0, CQIL_OUTPUT_NONE)).empty(), "usable after an abort");
-  check::throws("CONTEXT_OVERFLOW", [&] { session.forward(request_of(some_ids(17), 0, CQIL_OUTPUT_NONE)); }, "past the context");
-  check::throws("INVALID_ARGUMENT", [&] { Session bad(models.gpu, Plan{}, Execution::kWide, 8, CQIL_Q4_0); }, "no such cache");
-  check::throws("BACKEND_UNAVAILABLE", [&] { Session bad(models.cpu, Plan{}, Execution::kPersistent, 8); }, "persistent on the CPU");
-  // 1,000 layers of keys and values at the longest context there is are petabytes.
-  const auto deep = model_on(cuda(), check::small_weights("BF16", kEmulated ? 4 : 1000));
-  check::throws("OUT_OF_MEMORY", [&] { Session bad(deep, Plan{}, Execution::kWide, 1 << 24); }, "a cache larger than the device");
-  check::throws("INVALID_ARGUMENT", [] {
-    Model bad(check::small_weights("F32", 1), cuda(), cqil_model_options{1, 99, CQIL_ACTIVATIONS_F32, nullptr, 0});
-  }, "no such device");
-  check::throws("INVALID_ARGUMENT", [] {
-    Model bad(check::small_weights("F32", 1), cuda(), cqil_model_options{1, -1, CQIL_ACTIVATIONS_F32, nullptr, 0});
-  }, "a negative device");
-}
-
-#ifdef CQIL_CUDA_EMULATOR
-
-void expect_reason(const emulator::Machine& machine, const char* expected) {
-  const emulator::Machine sound = emulator::machine();
-  emulator::machine() = machine;
-  cqil_error error = {};
-  int32_t count = -1;
-  const cqil_status status = cuda().list_devices(nullptr, 0, &count, &error);
-  CHECK(status == CQIL_BACKEND_UNAVAILABLE && count == 0, std::string("unavailable where ") + expected);
-  CHECK(std::strstr(error.text, expected) != nullptr, std::string(error.text) + " says: " + expected);
-  emulator::machine() = sound;
-}
-
-void test_reasons() {
-  expect_reason({cudaErrorInsufficientDriver, 0}, "no NVIDIA driver is installed");
-  expect_reason({cudaErrorInsufficientDriver, 12040}, "too old: it supports CUDA 12.4, expected 13.0");
-  expect_reason({cudaErrorNoDevice, 13000}, "sees no GPU");
-  expect_reason({cudaErrorStubLibrary, 0}, "libcuda is the toolkit's, which is for linking only");
-  expect_reason({cudaErrorSystemDriverMismatch, 13000}, "different versions");
-  expect_reason({cudaErrorIllegalAddress, 13000}, "cudaErrorIllegalAddress (700)");
-  expect_reason({cudaSuccess, 13000, 0}, "sees no GPU");
-  expect_reason({cudaSuccess, 13000, 2, 7, 5}, "has compute capability 7.5, Emulated GPU has compute capability 7.5, expected 8.0 or newer");
-}
-
-void test_no_memory() {
-  const size_t sound = emulator::machine().memory_bytes;
-  emulator::machine().memory_bytes = 1 << 20;
-  try {
-    model_on(cuda(), check::small_weights("F32", 6));
-    CHECK(false, "a model larger than the device is refused");
-  } catch (const Error& error) {
-    CHECK(std::string(error.code()) == "OUT_OF_MEMORY" && std::strstr(error.what(), "The weights take 2 MB"), error.what());
-  }
-  emulator::machine().memory_bytes = sound;
-}
-
-// Whatever launch or copy it happens in: a coded error that names it, the same from then on, and nothing is left behind.
-void test_lost_device() {
-  for (int calls : {1, 2, 9, 14, 30}) {
-    {
-      const auto model = model_on(cuda(), check::small_weights("F32", 3));
-      Session session(model, plan_of({{0, 2}}), calls % 2 ? Execution::kLanes : Execution::kWide, 16);
-      emulator::fail_after(calls, cudaErrorIllegalAddress);
-      const std::string when = "the device is lost in piece of work " + std::to_string(calls);
-      for (int again = 0; again < 2; again++) {
-        try {
-          for (int32_t i = 0; i < 4; i++) session.forward(request_of({1}, i, CQIL_OUTPUT_LOGITS));
-          CHECK(false, when + ": nothing was thrown");
-        } catch (const Error& error) {
-          CHECK(std::string(error.code()) == "BACKEND_UNAVAILABLE" && std::strstr(error.what(), "cudaErrorIllegalAddress (700)"),
-                      when + ": " + error.code() + ": " + error.what());
-        }
-        emulator::repair();  // even a device that seems well again: the model does not come back
-      }
-      check::throws("BACKEND_UNAVAILABLE", [&] { Session more(model, Plan{}, Execution::kWide, 8); }, "no session on a lost device");
-    }
-    CHECK(emulator::live_objects() == 0, "a lost device leaves nothing behind: " + std::to_string(emulator::live_objects()));
-  }
-}
-
-#endif
-
-// What is not finite is told of, as on the CPU.
-void test_not_finite() {
-  constexpr const char* kFile = "cuda_not_finite_test.bin";
-  auto model = [&](const char* dtype, const char* role, float value) {
-    return model_on(cuda(), check::in_file(check::biased_weights(dtype), kFile, check::poke_one(role, role[0] == 'o' ? -1 : 1, value)));
-  };
-  size_t turn = 0;
-  for (const char* dtype : {"F32", "Q8_0", "Q4_K"})
-    for (const char* role : {"wq", "wk", "w_down", "output"}) {
-      const float value = turn % 2 ? check::kNan : check::kInfinity;
-      check::expect_told(model(dtype, role, value), check::kCaches[turn++ % 3], std::string(dtype) + " " + role + " " + std::to_string(value));
-    }
-  for (const char* role : {"bk", "bv"})
-    for (float value : {1e6f, -1e8f}) {
-      const auto large = model("F32", role, value);
-      const std::string name = role + std::string(" ") + std::to_string(value);
-      for (Execution execution : kExecutions) check::expect_told(large, CQIL_F16, name, execution);
-      value < 0 ? check::expect_told(large, CQIL_Q8_0, name) : check::expect_fine(large, CQIL_Q8_0, name);
-      check::expect_fine(large, CQIL_F32, name);
-    }
-  std::remove(kFile);
-}
-
 void test_models() {
   for (const char* dtype : {"F32", "F16", "BF16", "Q8_0", "Q4_0", "Q4_K", "Q5_K", "Q6_K"}) {
     const Pair models(check::small_weights(dtype, 2));
@@ -388,7 +232,6 @@ void test_models() {
   test_shortlists(models);
   test_ahead(models);
   test_replay(models);
-  test_refusals(models);
   test_variants();
   test_shared_weights();
 }
@@ -399,28 +242,10 @@ void test_short() { test_logits(Pair(check::small_weights("BF16", 2)), plan_of({
 }  // namespace
 
 int main() {
-  const char* const which = std::getenv("CQIL_CUDA_TEST");
-  const auto is = [which](const char* name) { return which && std::strcmp(which, name) == 0; };
-#ifdef CQIL_CUDA_EMULATOR
-  test_reasons();
-  test_no_memory();
-#else
-  const std::string reason = describe_cuda().reason;
-  if (!reason.empty()) {
-    std::printf("skipped: cuda_model: no CUDA device: %s\n", reason.c_str());
-    return 77;
-  }
-#endif
-  if (is("short")) test_short();
-  else if (is("library")) test_library_products();
-  else {
-    // Both, unless one is asked for: on the emulated device they take long enough to run beside each other.
-    if (!is("not_finite")) test_models();
-    if (!is("models")) test_not_finite();
-  }
-#ifdef CQIL_CUDA_EMULATOR
-  CHECK(emulator::live_objects() == 0, "everything is freed: " + std::to_string(emulator::live_objects()));
-  if (!is("library") && !is("not_finite")) test_lost_device();
-#endif
+  if (skipped("cuda_model")) return 77;
+  if (asked_for("short")) test_short();
+  else if (asked_for("library")) test_library_products();
+  else test_models();
+  expect_freed("everything is freed");
   return check::report("cuda_model");
 }
