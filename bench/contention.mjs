@@ -1,10 +1,12 @@
-// Decoding with every core free, and with one of them taken by another process: npm run build && node bench/contention.mjs [--rounds 7] [--models shipped,Q4_0,F16] [--name NAME]
+// Decoding with every core free, and with one of them taken by another process: npm run build && node
+// bench/contention.mjs [--rounds 7] [--models shipped,Q4_0,F16] [--name NAME]
 //
-// Every plan and number of threads decodes as a generation at temperature 0 does, in turn, half a second each; every other time a process of this
-// script's own keeps one core busy. What counts is tokens per second of the whole slice, without its first 100 ms. Bounds: with all cores free a plan
-// takes at most 1.02 times what the sequential model takes with as many threads; with one core taken every row is at least 0.9 times as fast as the
-// same plan with one thread then. Then a core is taken and given back in the middle of a generation, to see how soon the engine follows.
-// Writes bench/results/NAME.json and .md, and ends with code 1 where a bound is missed.
+// Every plan and number of threads decodes as a generation at temperature 0 does, in turn, half a second each; every
+// other time a process of this script's own keeps one core busy. What counts is tokens per second of the whole slice,
+// without its first 100 ms. Bounds: with all cores free a plan takes at most 1.02 times what the sequential model takes
+// with as many threads; with one core taken every row is at least 0.9 times as fast as the same plan with one thread
+// then. Then a core is taken and given back in the middle of a generation, to see how soon the engine follows. Writes
+// bench/results/NAME.json and .md, and ends with code 1 where a bound is missed.
 import { spawn } from 'node:child_process';
 import { writeFileSync } from 'node:fs';
 import path from 'node:path';
@@ -76,10 +78,10 @@ async function measure({ load, plans }) {
   const models = new Map();
   for (let threads = 1; threads < cores; threads *= 2) models.set(threads, await load(threads));
   models.set(cores, await load(cores));
-  // Numbers of threads beside each other, as they are compared.
+  // Contenders that are compared, the same plan with other numbers of threads, run beside each other.
   for (const plan of plans)
     for (const [threads, model] of models) contenders.push({ plan, threads, model, free: [], busy: [] });
-  // Until each has tried what it can do.
+  // A first slice each, in which `auto` tries its ways.
   for (const contender of contenders) await decode(contender, SLICE_MS);
   for (let round = 0; round < Number(values.rounds); round++)
     for (const state of ['free', 'busy']) {
@@ -116,7 +118,10 @@ async function measure({ load, plans }) {
   return { rows, following };
 }
 
-/** When each token came, in milliseconds of `performance.now()`. In a session of its own: where its memory lies makes some faster than others. */
+/**
+ * When each token came, in milliseconds of `performance.now()`. In a session of its own: where its memory lies makes
+ * some faster than others.
+ */
 async function decode({ plan, model }, milliseconds) {
   const session = model.createSession({ plan, contextLength: CONTEXT });
   const times = [];
@@ -137,11 +142,14 @@ async function decode({ plan, model }, milliseconds) {
 function rate(times, skip) {
   const from = times[0] + skip;
   const later = times.filter((time) => time > from);
-  const counted = later.length > 1 ? later : times; // a slice in which hardly anything ran counts whole
+  const counted = later.length > 1 ? later : times; // a slice with hardly any token counts as a whole
   return (1000 * (counted.length - 1)) / (counted.at(-1) - counted[0]);
 }
 
-/** Milliseconds from `from` to the begin of the first window in which tokens come at `wanted` a second; what is left if there is none. */
+/**
+ * Milliseconds from `from` to the begin of the first window in which tokens come at `wanted` a second; what is left if
+ * there is none.
+ */
 function until(times, from, end, wanted) {
   const WINDOW = 50;
   for (let start = from; start + WINDOW <= end; start += 5) {

@@ -1,7 +1,8 @@
-// What a plan takes off a token: npm run build && node bench/plan_gain.mjs [--shape smollm2-135m] [--dtypes F16,Q4_0] [--executions wide,lanes]
+// What a plan takes off a token: npm run build && node bench/plan_gain.mjs [--shape smollm2-135m] [--dtypes F16,Q4_0]
+// [--executions wide,lanes]
 //   [--tokens 64] [--rounds 30] [--name NAME]
-// `cqil bench` of a shape with random weights, two threads, the sequential plan and two others in each execution, in turn; once for each format.
-// Writes bench/results/NAME.json and .md; NAME is plan-SHAPE unless it is given.
+// `cqil bench` of a shape with random weights, two threads, the sequential plan and two others in each execution, in
+// turn; once for each format. Writes bench/results/NAME.json and .md; NAME is plan-SHAPE unless it is given.
 import { execFileSync } from 'node:child_process';
 import { writeFileSync } from 'node:fs';
 import path from 'node:path';

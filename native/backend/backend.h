@@ -157,9 +157,9 @@ typedef enum cqil_output {
   CQIL_OUTPUT_SHORTLIST
 } cqil_output;
 
-// What is left of the logits after one id where a caller samples from the likeliest: the highest, in falling order, ties by lowest
-// id. log_sum_exp is of all logits: log(sum(exp(logit))), natural; NaN when a logit is NaN or infinite, and the entries then mean
-// nothing.
+// What is left of the logits after one id where a caller samples from the likeliest: the highest, in falling order,
+// ties by lowest id. log_sum_exp is of all logits: log(sum(exp(logit))), natural; NaN when a logit is NaN or infinite,
+// and the entries then mean nothing.
 typedef struct cqil_shortlist {
   double log_sum_exp;
   int32_t count;
@@ -182,17 +182,18 @@ typedef struct cqil_forward {
   int32_t n_ids;
   int32_t position;  // of ids[0]
   cqil_execution execution;
-  int32_t threads;  // of the model's, as many as are to compute this; 0: all
-  // Where threads have taken so long, one does alone what is left, from the next stage on: they may be waiting for one that does not run.
-  // 0: never.
+  int32_t threads;  // how many of the model's threads compute this forward; 0: all
+  // Nanoseconds after which one thread computes the remaining stages alone, because the threads may be waiting for one
+  // that does not run. 0: never.
   int64_t patience_ns;
   cqil_output output;
   const int32_t* targets;   // [n_scores] for CQIL_OUTPUT_SCORES
   int32_t n_scores;         // <= n_ids
   float* result;            // logits of the last id [vocab_size], or log-probabilities of the targets [n_scores], nats, NaN where a
-                            // logit is not finite, or, of each layer, its input x, a_j and m_j [n_layers, 3, n_ids, dim],
-                            // or the logits of every id [n_ids, vocab_size]. What is not finite on the way, and keys and values that
-                            // the cache's format does not hold, make NaN of what depends on them: nothing hides them
+                            // logit is not finite, or, of each layer, its input x, a_j and m_j [n_layers, 3, n_ids,
+                            // dim], or the logits of every id [n_ids, vocab_size]. A value that is not finite, or a key
+                            // or value that the cache's format does not hold, makes every result that depends on it
+                            // NaN: nothing hides it
   cqil_shortlist* shortlist;  // of the last id for CQIL_OUTPUT_SHORTLIST; its count, 1 .. CQIL_MAX_SHORTLIST, says how many
                               // are wanted, and afterwards how many there are, fewer only in a smaller vocabulary
   // Null, or asked between stages, on any thread: non-zero ends the call with CQIL_ABORTED.
@@ -246,7 +247,7 @@ typedef struct cqil_backend {
   cqil_status (*prepare)(cqil_backend_model* model, const void* data, int64_t first_row, int64_t n_rows, int32_t* moved, cqil_error* error);
   // Bit 1 << e is set when sessions of this model take the cqil_execution e.
   uint32_t (*executions)(const cqil_backend_model* model);
-  // How many threads compute a forward of this model, unless it asks for fewer; 0 where a device does.
+  // The number of threads that compute a forward of this model, unless it asks for fewer; 0 where a device computes.
   int32_t (*threads)(const cqil_backend_model* model);
   // The program is copied. A token's own keys and values are read back from the cache like all others, so that rounding them
   // does not depend on how a prompt is split.

@@ -5,28 +5,38 @@
 namespace cqil {
 namespace {
 
-// Seconds, and tokens that are always, and always are, enough. A trial outlasts the time for which a scheduler lets one of two threads have a
-// core: 3 to 4 ms on Linux.
+// A trial lasts this many seconds, and at least kTrialTokens tokens; Window::kTokens tokens always end it. That
+// outlasts a scheduler's slice, for which one of two threads has a core: 3 to 4 ms on Linux.
 constexpr double kTrial = 0.012;
-constexpr int kTrialTokens = 3, kMostTokens = 64;
-// Where two ways are this close, a trial goes on, for more certainty: it costs little.
+constexpr int kTrialTokens = 3;
+// A trial of a way that is about as fast as the best goes on for certainty, which costs little there: while the two
+// differ by less than kClose, up to kCloseTrial seconds or kCloseTokens tokens.
 constexpr double kClose = 0.1, kCloseTrial = 0.05;
 constexpr int kCloseTokens = 16;
-// A way is taken up where it takes less than this share of the time: of fewer threads, of as many, and of more, which other work can hold up and
-// which take cores from it. It is given up before its trial is over where it takes more than kHopeless.
-constexpr double kFewerFaster = 1, kFaster = 0.97, kMoreFaster = 0.92, kHopeless = 1.25;
-// Seconds between trials of a way: at first, and at most, where trials cost nothing. A core that has become free shows only where more threads are
-// tried; that there is one less shows at once, since the present way becomes slow.
+// A way replaces the best one where it takes less than this share of its time. Fewer threads need no gain. More threads
+// need the most: they take cores from other work, which can hold them up.
+constexpr double kFewerFaster = 1, kFaster = 0.97, kMoreFaster = 0.92;
+// A trial ends early where the way takes more than this share of the best one's time.
+constexpr double kHopeless = 1.25;
+// Seconds between two trials of a way. They double from the first to the longest. Ways of more threads are tried more
+// often: only they show that a core is free again. A core that is taken shows without a trial, because the present way
+// becomes slow.
 constexpr double kFirstInterval = 0.05, kMoreThreads = 1, kFewerThreads = 8;
-// Trials may take this share of the time: of more threads, which alone show that a core is free, and of fewer. At first, where something has changed,
-// a way rests for so many times what its trial has lost, and no longer than this.
-constexpr double kMoreShare = 1.0 / 48, kFewerShare = 1.0 / 128, kRest = 16, kLongestRest = 0.4;
-// The present way has become slow where tokens have lately taken this much more than usual, together a token and kSlow seconds more.
+// The share of all time that trials of a way may take in the long run. The interval becomes longer where trials lose
+// more.
+constexpr double kMoreShare = 1.0 / 48, kFewerShare = 1.0 / 128;
+// The next trial of a way waits for kRest times the seconds that this one has lost, but no longer than kLongestRest for
+// that reason.
+constexpr double kRest = 16, kLongestRest = 0.4;
+// A token is late by what it takes beyond kUsual times the usual time. The present way has become slow when the late
+// seconds add up to a usual token and kSlow seconds.
 constexpr double kUsual = 1.3, kSlow = 0.004;
-// A token's threads are patient with each other for so many times what is usual, or for what is, where more threads than at present are tried, which
-// are to take less; and for so many seconds more, in which parked threads wake.
+// The threads of a token wait for each other for kPatience times the usual time. Where more threads are tried than at
+// present, they wait for one usual time, because such a way is of use only where it is faster. kWaking seconds are
+// added, in which parked threads wake.
 constexpr double kPatience = 2, kWaking = 0.001;
-// Seconds for which a way that has been taken up should hold to count as found.
+// A way that was used for this many seconds had a reason to be: when it is left, it is tried again after the first
+// interval.
 constexpr double kHolds = 0.3;
 
 }  // namespace
@@ -92,21 +102,23 @@ void ExecutionTuner::record_present(double seconds, double now) {
   in_haste_ = usual_ > 0 && has_become_slow(seconds, now);
   if (!in_haste_ && !window_.full()) return;
   for (Entry& entry : entries_)
-    // More threads would not help, nor what was far behind even what the present way takes now.
+    // In haste, more threads are no help. Neither is a way that was far slower when it was last tried than the present
+    // one is now.
     if (in_haste_ && entry.way.threads <= entries_[current_].way.threads && entry.seconds * 0.8 < window_.mean()) entry.due = now;
   best_ = current_;
   best_seconds_ = window_.mean();
   begin_trial(now);
-  if (in_haste_ && !trial_) excess_ = 0;  // nothing helps
+  if (in_haste_ && !trial_) excess_ = 0;  // no way may help
 }
 
 bool ExecutionTuner::has_become_slow(double seconds, double now) {
   excess_ = std::max(0.0, excess_ + seconds - kUsual * usual_);
-  if (excess_ == 0) usual_ += (seconds - usual_) * std::min(1.0, seconds / kHolds);  // a text grows, and so does what is usual
-  return excess_ > usual_ + kSlow && now >= patient_until_;
+  if (excess_ == 0) usual_ += (seconds - usual_) * std::min(1.0, seconds / kHolds);  // a text grows, and with it the usual time
+  return excess_ > usual_ + kSlow && now >= doubts_until_;
 }
 
-// Of a way that is due, if any; of fewer threads, if any of those: where a core has been taken, they are what helps.
+// Begins the trial of a way that is due, if there is one. Ways of fewer threads come first: they help where a core has
+// been taken.
 void ExecutionTuner::begin_trial(double now) {
   trial_.reset();
   const int32_t threads = entries_[current_].way.threads;
@@ -129,10 +141,10 @@ void ExecutionTuner::record_trial(double seconds, double now) {
   trial.seconds += seconds;
   const double ratio = trial.seconds / trial.tokens / best_seconds_;
   const bool hopeless = !tolerable || (ratio > kHopeless && trial.tokens > 1);
-  const bool enough = trial.tokens >= kMostTokens || (trial.tokens >= kTrialTokens && trial.seconds >= kTrial);
+  const bool enough = trial.tokens >= static_cast<int>(Window::kTokens) || (trial.tokens >= kTrialTokens && trial.seconds >= kTrial);
   const bool close = ratio > 1 - kClose && ratio < 1 + kClose && trial.tokens < kCloseTokens && trial.seconds < kCloseTrial;
   if (!hopeless && (!enough || close)) return;
-  // Threads that wait for one that does not run do so in whatever execution: the others of as many need not be tried now.
+  // A thread that does not run holds up the others in every execution, so the other ways of as many threads wait too.
   if (!tolerable)
     for (Entry& entry : entries_)
       if (entry.way.threads >= entries_[trial.entry].way.threads) entry.due = std::max(entry.due, now + entry.interval);
@@ -149,7 +161,7 @@ void ExecutionTuner::end_trial(double now) {
   }
   entry.interval = std::min(std::max(2 * entry.interval, std::min(kRest * trial_->lost, kLongestRest)), longest_interval(entry, trial_->lost));
   entry.due = now + entry.interval;
-  // In haste the first that helps is taken, and the others have their turn later.
+  // In haste the first way that helps is taken. The others are tried later.
   if (in_haste_ && best_ != current_) trial_.reset();
   else begin_trial(now);
   if (!trial_) end_round(now);
@@ -163,10 +175,10 @@ double ExecutionTuner::longest_interval(const Entry& entry, double lost) const {
 void ExecutionTuner::end_round(double now) {
   known_ = true;
   if (best_ == current_) {
-    // Becoming slow, if it was that, had another reason, which no other way escapes.
+    // No way is faster, so the slowness has a cause that all ways share. The next one is believed only after a while.
     if (in_haste_) {
-      patience_ = std::clamp(2 * patience_, kFirstInterval, kMoreThreads);
-      patient_until_ = now + patience_;
+      doubt_ = std::clamp(2 * doubt_, kFirstInterval, kMoreThreads);
+      doubts_until_ = now + doubt_;
       usual_ = window_.mean();
     }
   } else {
@@ -176,7 +188,7 @@ void ExecutionTuner::end_round(double now) {
     left.interval = now - taken_up_ >= kHolds ? kFirstInterval : std::min(2 * left.interval, longest_interval(left, 0));
     left.due = now + left.interval;
     taken_up_ = now;
-    patience_ = 0;
+    doubt_ = 0;
     usual_ = best_seconds_;
   }
   excess_ = 0;

@@ -1,6 +1,7 @@
-// Picks how tokens of a program are computed, while they are: which execution, by how many threads. The tokens of a text double as the
-// measurement. What is fastest now need not stay so: another process takes a core and gives it back. So the others are tried again now and
-// then, and at once when the present one has become slow. All give the same bits.
+// Chooses how the tokens of a program are computed, while they are computed: in which execution, and by how many
+// threads. The tokens of a text are the measurement. The fastest way may change, because other processes take cores and
+// give them back. So the tuner tries the other ways again from time to time, and at once when the present way becomes
+// slow. Every way gives the same bits.
 #pragma once
 #include <array>
 #include <atomic>
@@ -15,51 +16,57 @@ namespace cqil {
 // How a program may run.
 struct Way {
   cqil_execution execution;
-  int32_t threads;  // that compute it; 0: a device does
+  int32_t threads;  // how many compute it; 0 where a device does
   bool operator==(const Way& other) const { return execution == other.execution && threads == other.threads; }
 };
 
 class ExecutionTuner {
  public:
-  // ways: at least one; the first is begun with, and wins a draw.
+  // ways: at least one. The first is the present way until another is faster.
   explicit ExecutionTuner(const std::vector<Way>& ways);
 
   // How the next token is to be computed.
   const Way& next() const { return entries_[trial_ ? trial_->entry : current_.load()].way; }
-  // Seconds after which a token that several threads compute is better ended by one of them: they wait for one that does not run. 0: unknown.
+  // Seconds after which one thread should finish a token that several compute, because they probably wait for a thread
+  // that does not run. 0: unknown.
   double patience() const;
-  // The token that used next() took so many seconds, and ended now: seconds of a clock that never goes back.
+  // Tells what the token that used next() took, in seconds, and when it ended, in seconds of a clock that never goes
+  // back.
   void record(double seconds, double now);
 
-  // Begins with this way instead of the first, unless it is none of them or tokens were recorded. From any thread.
+  // Makes this the present way. Has no effect for a way that is not in the list, or once a token was recorded. From any
+  // thread.
   void settle(const Way& way);
-  // What is taken at present, once the others have been tried or it was given; nothing where there is only one. From any thread.
+  // The present way, once it was given or the others have been tried; nothing where there is only one way. From any
+  // thread.
   std::optional<Way> settled() const;
 
  private:
   struct Entry {
     Way way;
-    double seconds = 0;   // per token when last tried; 0: not yet
-    double interval = 0;  // between trials that change nothing
-    double due = 0;       // when it is tried next
+    double seconds = 0;   // per token, in its last trial; 0: not tried yet
+    double interval = 0;  // seconds from its last trial to the next
+    double due = 0;       // when the next trial may begin
   };
   struct Trial {
     size_t entry;
-    bool warm = false;  // the first token wakes threads, and is not counted
+    bool warm = false;  // whether the first token, in which threads wake, is over; it is not counted
     int tokens = 0;
-    double seconds = 0, lost = 0;  // of the tokens counted; more than the present way would have taken, all tokens
+    double seconds = 0;  // that the counted tokens took
+    double lost = 0;     // seconds that all tokens took beyond what the best way would have taken
   };
   // The latest tokens of the present way.
   class Window {
    public:
+    static constexpr size_t kTokens = 64;
     void add(double seconds);
     void clear() { size_ = 0; }
     bool full() const;
-    // Seconds per token of as many of the last tokens as fill the window.
+    // Mean seconds per token, over the last tokens that make up a trial.
     double mean() const;
 
    private:
-    std::array<double, 64> tokens_{};
+    std::array<double, kTokens> tokens_{};
     size_t size_ = 0, next_ = 0;
   };
 
@@ -73,18 +80,18 @@ class ExecutionTuner {
 
   std::vector<Entry> entries_;
   std::atomic<size_t> current_{0};
-  std::atomic<bool> known_{false};    // the others have been tried, or it was given
+  std::atomic<bool> known_{false};    // the other ways have been tried, or the present one was given
   std::atomic<bool> recorded_{false};
   std::optional<Trial> trial_;
-  bool in_haste_ = false;             // this round of trials is because the present way has become slow
-  size_t best_ = 0;                   // of this round
+  bool in_haste_ = false;             // this round of trials began because the present way has become slow
+  size_t best_ = 0;                   // the fastest way of this round
   double best_seconds_ = 0;
-  bool warm_ = false;                 // the present way has had a token since it was taken up
+  bool warm_ = false;                 // whether the present way has had a token since it was taken up
   Window window_;
-  double usual_ = 0;                  // seconds per token of the present way while nothing changes; 0: not known yet
-  double excess_ = 0;                 // seconds lately beyond what is usual
-  double taken_up_ = 0;               // when the present way was
-  double patience_ = 0, patient_until_ = 0;  // before becoming slow is believed again
+  double usual_ = 0;                  // seconds per token of the present way while nothing changes; 0: unknown
+  double excess_ = 0;                 // late seconds, see kUsual
+  double taken_up_ = 0;               // when the present way was taken up
+  double doubt_ = 0, doubts_until_ = 0;  // seconds, and the time, until which slow tokens start no trials
 };
 
 }  // namespace cqil

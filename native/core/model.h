@@ -50,7 +50,8 @@ class Model {
   ExecutionTuner& tuner(const Program& program);
 
  private:
-  // How programs of so many lanes may run, the likeliest to be fastest first.
+  // The ways in which a program may run whose largest group has max_lanes layers. The one that is most likely the
+  // fastest comes first.
   std::vector<Way> ways(int32_t max_lanes) const;
   void read_piece(const std::vector<Weights::Rows>& piece);
   bool prepare(const void* data, int64_t first_row, int64_t n_rows);

@@ -38,15 +38,16 @@ bool installed = false;
 struct sigaction previous;  // from before ours; written before any mapping is guarded
 uintptr_t page_size = 4096;
 
-// Whether the address lies in a guarded mapping, from the page of which on there are zeros now. No thread of anybody else's reads there, so that
-// it does not matter which this is. Only mmap is called, on Linux and macOS a system call and no more.
+// Whether the address lies in a guarded mapping. Then zeros replace the mapping from that page on. Which thread has
+// faulted does not matter, because only our code reads these mappings. The only call is mmap, which on Linux and macOS
+// is a plain system call.
 bool fill(uintptr_t address) {
   for (Slot& slot : slots) {
     const uintptr_t begin = slot.begin.load(std::memory_order_acquire), end = slot.end.load(std::memory_order_relaxed);
     if (begin == 0 || address < begin || address >= end) continue;
     const uintptr_t page = address / page_size * page_size;
     slot.failed.store(true, std::memory_order_relaxed);
-    // All of the rest: where a file ends, nothing follows, and a model that has lost a page is of no use.
+    // The rest goes with the page: nothing follows the end of a file, and a model that has lost a page is of no use.
     return mmap(reinterpret_cast<void*>(page), end - page, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0) != MAP_FAILED;
   }
   return false;
@@ -60,7 +61,7 @@ void hand_on(int signal, siginfo_t* info, void* context) {
   struct sigaction ends = {};
   ends.sa_handler = SIG_DFL;
   sigaction(signal, &ends, nullptr);
-  if (sent) raise(signal);  // comes when this handler has returned; an access is simply made again
+  if (sent) raise(signal);  // arrives when this handler has returned; a bad access is simply repeated then
 }
 
 void on_bus_error(int signal, siginfo_t* info, void* context) {

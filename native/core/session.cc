@@ -96,8 +96,8 @@ size_t result_size(cqil_output output, const cqil_shape& shape, size_t n, size_t
 
 }  // namespace
 
-// What is NaN or infinite anywhere on the way makes NaN of the logits, so that nothing need be looked at but them. A trace is handed over as it
-// is: it shows where.
+// A NaN or infinity anywhere on the way makes the logits NaN, so only they are checked. A trace is given as it is: it
+// shows where the value arose.
 void Session::expect_finite(const ForwardRequest& request, const std::vector<float>& result, const cqil_shortlist* shortlist) const {
   if (request.output == CQIL_OUTPUT_TRACE) return;
   size_t at = 0;  // of the ids, the one after which logits are not finite
@@ -188,7 +188,7 @@ std::vector<float> Session::run(const ForwardRequest& request, std::vector<cqil_
   using Seconds = std::chrono::duration<double>;
   const auto end = std::chrono::steady_clock::now();
   if (tune && !spans) tuner_.record(Seconds(end - start).count(), Seconds(end.time_since_epoch()).count());
-  model_->weights().expect_unchanged();  // while it was computed; before, what is read would be of no use
+  model_->weights().expect_unchanged();  // the files may have changed while this was computed
   expect_finite(request, result, shortlist);
   filled_ = request.position + n;
   return result;

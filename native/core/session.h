@@ -21,9 +21,10 @@ class Session {
   ~Session();
   Session(const Session&) = delete;
 
-  // Runs ids at request.position and returns logits [vocab_size] or [ids, vocab_size], scores, a
-  // trace, or nothing. Throws INVALID_ARGUMENT, CONTEXT_OVERFLOW, ABORTED, FILE_CHANGED for a mapped file, or NOT_FINITE for logits, or logits that scores are made of, that
-  // are NaN or infinite; after an error the positions before request.position are as they were.
+  // Runs ids at request.position and returns logits [vocab_size] or [ids, vocab_size], scores, a trace, or nothing.
+  // Throws INVALID_ARGUMENT, CONTEXT_OVERFLOW, ABORTED, FILE_CHANGED for a mapped file, or NOT_FINITE for logits, or
+  // logits that scores are made of, that are NaN or infinite; after an error the positions before request.position are
+  // as they were.
   std::vector<float> forward(const ForwardRequest& request);
   // The same for a request of a shortlist: the highest request.count logits after the last id. Throws also INVALID_ARGUMENT for a count
   // outside 1 .. CQIL_MAX_SHORTLIST. cancel: the flag that ends it, if not this session's own.
@@ -39,7 +40,8 @@ class Session {
   // Where forwards of this session may be under way before they are asked for.
   Ahead& ahead() const { return model_->ahead(); }
   uint64_t cache_bytes() const { return cache_bytes_; }
-  // What kAuto begins with for this program, as found in an earlier process, and what it takes at present; see ExecutionTuner. From any thread.
+  // The way that kAuto begins with for this program, found in an earlier process, and the way that it takes at present,
+  // see ExecutionTuner. Both may be called from any thread.
   void settle(Execution execution, int32_t threads);
   std::optional<Way> settled() const { return tuner_.settled(); }
 

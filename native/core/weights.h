@@ -1,4 +1,5 @@
-// The model's tensors: files, mapped and used in place or read into memory, checked against the shape; or random weights of that shape.
+// The model's tensors: files, mapped and used in place or read into memory, checked against the shape; or random
+// weights of that shape.
 #pragma once
 #include <atomic>
 #include <memory>
@@ -58,20 +59,23 @@ class Weights {
   // Every row once, in the order of the files, in pieces of at least so many bytes where there are as many: of whole random tensors, of the
   // others cut at multiples of CQIL_PREPARED_ROWS.
   std::vector<std::vector<Rows>> pieces(uint64_t bytes) const;
-  // Brings rows into memory; random ones are there already. Throws what WeightsFile::read does. Calls for other rows may overlap.
+  // Brings rows into memory; random ones are there already. Throws what WeightsFile::read does. Calls for other rows
+  // may overlap.
   void bring_in(const Rows& rows);
   // What bring_in() leaves to be done for rows that are used where they are, and not for those that are copied.
   void touch(const Rows& rows) const;
-  // What must be in memory before a product reads any of it, and is not: norms and biases, which are zero in the view until they are brought in,
-  // as they lie all over the file, and the disk would be waited for at each of them when it is opened; and all of a file that is not mapped.
+  // What must be in memory before a product reads any of it, and is not: norms and biases, which are zero in the view
+  // until they are brought in, as they lie all over the file, and the disk would be waited for at each of them when it
+  // is opened; and all of a file that is not mapped.
   void bring_in_rest();
-  // Gives up the memory of rows that are not read again, but as token embeddings: mapped pages, which come back when they are touched; rows
-  // that were read, other than that, which bring_back() reads again; random tensors, other than that, for good. Calls for other rows may overlap.
+  // Gives up the memory of rows that products do not read again. Mapped pages come back when they are touched. Token
+  // embeddings, which are still looked up, stay where they are not mapped. Other rows that were read come back by
+  // bring_back(); other random rows do not come back. Calls for other rows may overlap.
   void release(const std::vector<Rows>& rows);
-  // Whether a tensor had been given up and had to be read again; whoever asked gives it up again.
+  // Reads a tensor again that had been given up, and says whether it had. The caller gives it up again.
   bool bring_back(const Rows& tensor);
 
-  // Throws FILE_CHANGED when a mapped file is not what it was when it was opened; a system call a file. After reading, when any is not.
+  // Throws FILE_CHANGED when a mapped file has changed since it was opened. Costs a system call for each file.
   void expect_unchanged() const;
   void expect_as_read() const;
 

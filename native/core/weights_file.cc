@@ -116,8 +116,8 @@ WeightsFile::WeightsFile(const std::string& path, bool mapped) : path_(path) {
       if (at == MAP_FAILED) fail("mapped", errno);
       data_ = static_cast<const uint8_t*>(at);
 #ifdef __linux__
-      // Where the file system has large pages, the file is read in them and mapped by them: fewer, larger readings and a fraction of the page
-      // table. Where it has none, nothing changes.
+      // Where the file system has large pages, the file is read in them and mapped by them: fewer, larger readings and
+      // a fraction of the page table. Where it has none, nothing changes.
       madvise(at, size_, MADV_HUGEPAGE);
 #endif
       guard_ = std::make_unique<PageGuard>(at, size_);
@@ -165,8 +165,8 @@ void WeightsFile::read(const uint8_t* at, uint64_t size) {
 #ifndef MADV_POPULATE_READ
 #define MADV_POPULATE_READ 22  // Linux 5.14; older C libraries do not name it
 #endif
-  // One call reads and fills the page table; a kernel that does not know it refuses. To ask for pages ahead of it (MADV_WILLNEED) is no help:
-  // they come in the smallest size.
+  // One call reads and fills the page table; a kernel that does not know it refuses. To ask for pages ahead of it
+  // (MADV_WILLNEED) is no help: they come in the smallest size.
   if (madvise(first, size + skew, MADV_POPULATE_READ) == 0) return;
   if (errno == EFAULT) {  // where touching a page would be a SIGBUS
     expect_unchanged();

@@ -23,11 +23,12 @@ class WeightsFile {
   bool mapped() const { return !owned_; }
   bool holds(const uint8_t* at) const { return at >= data_ && static_cast<uint64_t>(at - data_) < size_; }
 
-  // Brings [at, at + size) into memory, so that reading it does not wait for the disk. Throws FILE_CHANGED where the file has been shortened,
-  // FILE_NOT_FOUND where it cannot be read. Calls for other parts may overlap.
+  // Brings [at, at + size) into memory, so that reading it does not wait for the disk. Throws FILE_CHANGED where the
+  // file has been shortened, FILE_NOT_FOUND where it cannot be read. Calls for other parts may overlap.
   void read(const uint8_t* at, uint64_t size);
-  // Throws FILE_CHANGED when the file has another size or time of writing than when it was opened, or a page of it could not be had. One that
-  // has taken its name since is no matter. Costs a system call; nothing on Windows, which has no such files.
+  // Throws FILE_CHANGED when the file's size or time of writing has changed since it was opened, or a page of it was
+  // lost. Another file under the same name does not matter. Costs a system call. Does nothing on Windows, where a
+  // mapped file cannot change so.
   void expect_unchanged() const;
 
  private:
@@ -49,10 +50,11 @@ class WeightsFile {
   std::unique_ptr<PageGuard> guard_;
 };
 
-// Reads from each page: on a virtual machine whose host keeps page tables of its own, the first touch of a populated page enters it there.
+// Reads from each page: on a virtual machine whose host keeps page tables of its own, the first touch of a populated
+// page enters it there.
 void touch(const uint8_t* data, uint64_t size);
-// Gives up those that lie in it as a whole, on systems that would not take them when memory is short. Of a mapped file they come back when they are
-// touched; other memory is zero then.
+// Gives up the pages that lie wholly in this memory, on systems that would not take them when memory is short. Pages of
+// a mapped file come back when they are touched; other memory is zero then.
 void unload(const uint8_t* data, uint64_t size);
 
 }  // namespace cqil

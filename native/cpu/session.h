@@ -66,7 +66,7 @@ struct CpuSession {
   static constexpr size_t kNever = SIZE_MAX;
 
   CpuSession(CpuModel& model, const cqil_program& program, const cqil_session_options& options);
-  // So many members compute the next forward: where they meet, and what they have taken of the work, begins anew.
+  // Prepares the next forward for this number of members: their barriers, and their claims on work, which begin anew.
   void share_among(int members);
 
   CpuModel& model;
@@ -101,7 +101,7 @@ struct CpuSession {
   std::vector<std::vector<std::unique_ptr<Barrier>>> crews;
   // Phases, or kNever; see Walk::stops_at.
   std::atomic<size_t> stop_at{kNever};     // before this the request was found to be cancelled
-  std::atomic<size_t> alone_from{kNever};  // from here on member 0 computes what is left, as the others keep it waiting
+  std::atomic<size_t> alone_from{kNever};  // from here on member 0 computes alone, because the others keep it waiting
 };
 
 }  // namespace cqil

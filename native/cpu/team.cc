@@ -22,8 +22,8 @@ void pause() {
 using Clock = std::chrono::steady_clock;
 using Microseconds = std::chrono::microseconds;
 
-// Until when this thread does not yield: another process is on its core, and would keep it for a scheduler's slice, milliseconds. A parked
-// thread that is woken comes back sooner.
+// Until this time the thread parks rather than yields. Another process shares its core and would keep it for a
+// scheduler's slice of some milliseconds, while a parked thread that is woken comes back sooner.
 thread_local Clock::time_point shares_core_until;
 
 // Waits until ready() by spinning for about ten microseconds, then by yielding for about a hundred, which covers the

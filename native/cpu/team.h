@@ -1,6 +1,6 @@
 // A team of threads that walks a program together. The caller is member 0; the others wait between runs, spinning
-// briefly, then parked; those a run does not need are not woken. Waiting inside a run spins, then yields, then parks too, so a descheduled member costs its own
-// delay and not the machine.
+// briefly, then parked; those a run does not need are not woken. Waiting inside a run spins, then yields, then parks
+// too, so a descheduled member costs its own delay and not the machine.
 #pragma once
 #include <atomic>
 #include <condition_variable>
@@ -17,7 +17,7 @@ namespace cqil {
 class Barrier {
  public:
   explicit Barrier(int count) : count_(count) {}
-  // How many they are from now on. While none of them waits.
+  // Changes the number of threads. To be called while none of them waits.
   void set_count(int count) { count_ = count; }
   // Everything written before by any of the threads is seen after by all.
   void wait();
@@ -41,7 +41,8 @@ class Team {
   Team(const Team&) = delete;
 
   int size() const { return static_cast<int>(workers_.size()) + 1; }
-  // Calls work(member) once on each of the first `members` and returns when all have finished. One run at a time. work must not throw.
+  // Calls work(member) once on each of the first `members` and returns when all have finished. One run at a time. work
+  // must not throw.
   void run(int members, const std::function<void(int member)>& work);
 
  private:

@@ -1,4 +1,5 @@
-// The little a native test needs: checks that count and tell what they found and where, random numbers, and a last line that says how it went.
+// The little a native test needs: checks that count and tell what they found and where, random numbers, and a last line
+// that says how it went.
 #pragma once
 #include <cmath>
 #include <cstdint>

@@ -141,7 +141,8 @@ void test_cancelled() {
     }
 }
 
-// Fewer threads than the model has, and one that goes on alone because its patience is lost at once, compute the same bits.
+// Fewer threads than the model has compute the same bits. So does one thread that loses its patience at once and goes
+// on alone.
 void test_fewer_threads() {
   Plan mixed;
   mixed.groups = {{1, 3}, {4, 2}};

@@ -1,4 +1,4 @@
-// How `auto` chooses while tokens are computed, against simulated machines: seconds per token of each way, as a function of time.
+// Holds the tuner of `auto` against simulated machines, which give the seconds per token of each way at each time.
 #include "core/execution_tuner.h"
 
 #include "check.h"
@@ -11,14 +11,14 @@ const Way kWide{CQIL_WIDE, 2}, kLanes{CQIL_LANES, 2}, kOne{CQIL_WIDE, 1};
 
 // Two cores, of which another process takes one from time to time.
 struct Machine {
-  double token = 0.002;   // seconds by one thread
-  double wide = 0.7, lanes = 0.6;  // by two threads, of that
-  double noise = 0.1;     // a token takes up to so much more
+  double token = 0.002;            // seconds that a token takes with one thread
+  double wide = 0.7, lanes = 0.6;  // what two threads take, as a share of that
+  double noise = 0.1;              // the largest random addition, as a share of the time
   bool taken = false;
   check::Random random{1};
 
-  // With one core taken, two threads compute for a scheduler's slice, and then one waits for the other for several; once patience is lost, one goes
-  // on alone.
+  // With one core taken, two threads compute for a scheduler's slice, and then one waits for the other for several
+  // slices. When its patience is over, it goes on alone.
   double seconds(const Way& way, double patience) {
     const double share = way.threads == 1 ? 1 : way.execution == CQIL_LANES ? lanes : wide;
     double time = token * share * (1 + noise * std::fabs(random.uniform()));
@@ -31,8 +31,8 @@ struct Machine {
 };
 
 struct Run {
-  double seconds = 0;  // that tokens took
-  double ideal = 0;    // by the best way at each time
+  double seconds = 0;  // that the tokens took
+  double ideal = 0;    // that they would have taken by the best way at each time
   int tokens = 0;
 };
 
@@ -67,7 +67,7 @@ double time_until(ExecutionTuner& tuner, Machine& machine, double& now, const Wa
 
 std::string named(double token) { return "a token of " + std::to_string(token * 1000) + " ms"; }
 
-// For tokens as of a small model and of a large one.
+// Tokens of a small model and of larger ones.
 void test_follows_the_machine() {
   for (double token : {0.0003, 0.001, 0.003, 0.009, 0.02}) {
     Machine machine;

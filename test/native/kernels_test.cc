@@ -138,7 +138,8 @@ std::vector<uint8_t> stored(cqil_dtype dtype, const std::vector<float>& x) {
   return row;
 }
 
-// A row with one kind of NaN: what is infinite is kept as some NaN, and the values of a block whose d is NaN are of no matter.
+// A row with one kind of NaN: what is infinite is kept as some NaN, and the values of a block whose d is NaN are of no
+// matter.
 std::vector<uint8_t> one_nan(cqil_dtype dtype, std::vector<uint8_t> row) {
   const size_t step = dtype == CQIL_Q8_0 ? 34 : 2;
   for (size_t at = 0; dtype != CQIL_F32 && at + step <= row.size(); at += step) {

@@ -8,7 +8,7 @@
 
 namespace check {
 
-// The same tensors in a file, at offsets that are no multiples of a page; change() may write to the bytes of any.
+// The tensors of a spec in a file, at offsets that are no multiples of a page; change() may write to the bytes of any.
 inline cqil::WeightsSpec in_file(cqil::WeightsSpec spec, const char* path, const std::function<void(const cqil::TensorSpec&, uint8_t*)>& change = {}) {
   const cqil::Weights random(spec);
   std::FILE* file = std::fopen(path, "wb");

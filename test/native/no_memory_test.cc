@@ -1,5 +1,5 @@
-// Memory that cannot be had, at every allocation in turn: an error, or less of what is done for speed alone, but nothing that ends the process
-// or loses an answer.
+// Memory that cannot be had, at every allocation in turn: an error, or less of what is done for speed alone, but
+// nothing that ends the process or loses an answer.
 #include <atomic>
 #include <cstdlib>
 #include <new>
@@ -55,7 +55,8 @@ namespace {
 
 using namespace cqil;
 
-// Does work with the n-th allocation failing, n = 0, 1, 2, …, until it needs no more than that; work returns having caught what it threw.
+// Does work with the n-th allocation failing, n = 0, 1, 2, …, until it needs no more than that; work returns having
+// caught what it threw.
 void each_failure(const std::function<void()>& work) {
   for (bool all : {false, true})
     for (int n = 0; n < 2000; n++) {

@@ -1,4 +1,5 @@
-// Models of which one weight is not finite, or gives keys and values that a KV cache does not hold, and whether a session tells of it.
+// Models of which one weight is not finite, or gives keys and values that a KV cache does not hold, and whether a
+// session tells of it.
 #pragma once
 #include <cmath>
 #include <limits>

@@ -1,5 +1,5 @@
-// What is not finite is told of, wherever it comes from: in every instruction set, weight format, format of the KV cache and kind of
-// activations, for prompts and for single tokens, whatever is asked for.
+// What is not finite is told of, wherever it comes from: in every instruction set, weight format, format of the KV
+// cache and kind of activations, for prompts and for single tokens, whatever is asked for.
 #include <cmath>
 #include <cstdlib>
 

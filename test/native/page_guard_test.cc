@@ -59,7 +59,7 @@ bool faults(const CutFile& file) {
   return file.data[2 * page] > 1;
 }
 
-// Of mappings that nobody guards, and when nothing is guarded any more.
+// What a SIGBUS does in mappings that nobody guards, and when nothing is guarded any more.
 void test_earlier_handler() {
   struct sigaction earlier = {}, before, now;
   earlier.sa_sigaction = jump;

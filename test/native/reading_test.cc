@@ -123,7 +123,8 @@ void test_lost_page() {
 }
 #endif
 
-// An adapter merged into rows that were read and given up, as they stand interleaved elsewhere: as into rows that are mapped.
+// An adapter merged into rows that were read and given up, as they stand interleaved elsewhere: as into rows that are
+// mapped.
 void test_adapter() {
   const char *path = "session_test.bin", *adapter_path = "adapter_of_reading_test.bin";
   const std::vector<int32_t> ids = some_ids(37);

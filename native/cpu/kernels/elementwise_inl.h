@@ -16,8 +16,8 @@ inline void each_vector(int64_t n, Whole whole, Part part) {
 }
 
 // exp(x) to about one unit in the last place, and 0 to 1e-38 below -87: 2^n * 2^f with n whole and |f| <= 1/2, the
-// second factor from the Taylor series of e^r, r = f ln 2, whose first missing term is below 2^-26 there. NaN stays NaN: where
-// one side is NaN, max and min give the second.
+// second factor from the Taylor series of e^r, r = f ln 2, whose first missing term is below 2^-26 there. NaN stays
+// NaN: where one side is NaN, max and min give the second.
 inline F32x16 exp(F32x16 x) {
   x = min(broadcast(88.0f), max(broadcast(-87.0f), x));
   const F32x16 n = round(mul(x, broadcast(1.44269504f)));

@@ -59,17 +59,19 @@ struct Kernels {
   void (*matmul)(const float* panel, int64_t n_rows, const float* x, int64_t x_stride, int64_t n_tokens, int64_t n, float* y,
                  int64_t y_stride);
 
-  // out = x * weight / sqrt(mean(x^2) + eps), NaN throughout where the mean is not finite; out's padding is left alone. out may be x.
+  // out = x * weight / sqrt(mean(x^2) + eps), NaN throughout where the mean is not finite; out's padding is left alone.
+  // out may be x.
   void (*rms_norm)(const float* x, const float* weight, int64_t n, float eps, float* out);
   // y += x
   void (*add)(float* y, const float* x, int64_t n);
   // gate = SiLU(gate) * up, SiLU(g) = g / (1 + exp(-g))
   void (*silu_mul)(float* gate, const float* up, int64_t n);
-  // By the format of the KV cache; null for what is none.
-  // row = x[stride], a multiple of 16 and of the format's block, rounded to the format. A value that is not finite, or not in the format, is
-  // kept as NaN, or its block is: an infinite key could hide, as softmax gives a score of minus infinity no weight.
+  // By the format of the KV cache; null for what is none. row = x[stride], a multiple of 16 and of the format's block,
+  // rounded to the format. A value that is not finite, or not in the format, is kept as NaN, or its block is: an
+  // infinite key could hide, as softmax gives a score of minus infinity no weight.
   void (*store_kv[CQIL_DTYPE_COUNT])(const float* x, int64_t stride, uint8_t* row);
-  // out = softmax(scale * query . keys) values; NaN where a key or value that is attended to has one, or a score is NaN or infinite.
+  // out = softmax(scale * query . keys) values; NaN where a key or value that is attended to has one, or a score is NaN
+  // or infinite.
   void (*attend[CQIL_DTYPE_COUNT])(const AttendArgs& args);
   // log(sum(exp(x))); NaN when one is NaN or infinite.
   double (*log_sum_exp)(const float* x, int64_t n);

@@ -3,7 +3,7 @@
 //   bytes(n)      bytes of n values, n a multiple of kBlock
 //   load(at, i)   values i … i + 15 of the blocks at `at` as float32, i a multiple of 16
 //   store(x, to)  rounds one block
-// Stored bytes and loaded values are the same on every instruction set, but for the bits of a NaN.
+// Stored bytes and loaded values are the same on every instruction set. Only the bits of a NaN may differ.
 #pragma once
 #include <stdint.h>
 #include <string.h>
@@ -35,9 +35,9 @@ struct KvF16 {
   }
 };
 
-// GGUF's block: f16 d, 32 x int8 q, value d q, with d = max|x| / 127 and q = x / d to the nearest integer. Ties go to even,
-// which vector units do; GGUF's own quantizer rounds them away from zero. As there, x is divided by d before d becomes an f16. d is NaN where
-// x is not finite or d is no finite f16, from 8.3e6 on.
+// GGUF's block: f16 d, 32 x int8 q, value d q, with d = max|x| / 127 and q = x / d to the nearest integer. Ties go to
+// even, which vector units do; GGUF's own quantizer rounds them away from zero. As there, x is divided by d before d
+// becomes an f16. d is NaN where x is not finite or d is no finite f16, from 8.3e6 on.
 struct KvQ8_0 {
   static constexpr int64_t kBlock = 32;
   static constexpr int64_t bytes(int64_t n) { return n / kBlock * 34; }

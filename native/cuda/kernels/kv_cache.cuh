@@ -1,7 +1,8 @@
-// How keys and values are kept in the cache. A head's row at one position is head_stride values (head_dim in whole blocks of 32,
-// the rest zero) in kv_row_bytes bytes: F32, F16, BF16 plainly; Q8_0 as head_stride int8 and then one f16 d for each 32 of
-// them, value d q, with d = max|x| / 127 and q = x / d to the nearest integer. What is not finite, or not in the format, is kept as NaN,
-// or its block's d is: an infinite key could hide, as softmax gives a score of minus infinity no weight.
+// How keys and values are kept in the cache. A head's row at one position is head_stride values (head_dim in whole
+// blocks of 32, the rest zero) in kv_row_bytes bytes: F32, F16, BF16 plainly; Q8_0 as head_stride int8 and then one f16
+// d for each 32 of them, value d q, with d = max|x| / 127 and q = x / d to the nearest integer. What is not finite, or
+// not in the format, is kept as NaN, or its block's d is: an infinite key could hide, as softmax gives a score of minus
+// infinity no weight.
 #pragma once
 #include "block.cuh"
 #include "launch.h"

@@ -59,7 +59,8 @@ __global__ void __launch_bounds__(kThreads) finish_heads_kernel(const __grid_con
   finish_head(m, s, h, position, values, query);
 }
 
-// scores[first_token + i] = logits[i, target] - log(sum(exp(logits[i]))), NaN where a logit is not finite, a block a row. Bytes: the rows once, from L2 twice.
+// scores[first_token + i] = logits[i, target] - log(sum(exp(logits[i]))), NaN where a logit is not finite, a block a
+// row. Bytes: the rows once, from L2 twice.
 __global__ void __launch_bounds__(kThreads) scores_kernel(const __grid_constant__ Step step, int first_token) {
   const DeviceSession& s = step.session;
   const int vocab = step.model.vocab_size, token = first_token + static_cast<int>(blockIdx.x);
