@@ -34,7 +34,10 @@ export interface GenerateOptions extends SamplingOptions {
   session?: Session;
 }
 
-/** One generated token and the text that became certain with it; the text may be empty, or hold back from earlier tokens. */
+/**
+ * One generated token and the text that became certain with it; the text may be empty, or hold back from earlier
+ * tokens.
+ */
 export interface GenerationChunk {
   text: string;
   token: number;
@@ -48,7 +51,10 @@ export interface GenerationResult {
   text: string;
   /** Every generated token; the last is an end-of-text token when `finishReason` is `eos`. */
   tokens: number[];
-  /** `eos`: the model ended its text. `stop`: a stop string was found. `length`: `maxTokens` was reached. `context`: the context is full. */
+  /**
+   * `eos`: the model ended its text. `stop`: a stop string was found. `length`: `maxTokens` was reached. `context`: the
+   * context is full.
+   */
   finishReason: 'eos' | 'stop' | 'length' | 'context';
   usage: { promptTokens: number; completionTokens: number; totalTokens: number };
   timings: GenerationTimings;
@@ -56,7 +62,10 @@ export interface GenerationResult {
   seed: number;
 }
 
-/** Milliseconds waited for the engine; time a consumer spent between chunks is not counted, even where the engine used it to decode ahead. */
+/**
+ * Milliseconds waited for the engine; time a consumer spent between chunks is not counted, even where the engine used
+ * it to decode ahead.
+ */
 export interface GenerationTimings {
   prefillMs: number;
   /** All tokens after the first, which comes out of the prefill. */
@@ -76,7 +85,10 @@ export interface GenerationModel {
   readonly vocabSize: number;
   /** Most positions a session made for a generation may have. */
   readonly contextLength: number;
-  /** Whether a token that was begun ahead and is not wanted is stopped at the end of a stage, rather than done to its end. */
+  /**
+   * Whether a token that was begun ahead and is not wanted is stopped at the end of a stage, rather than done to its
+   * end.
+   */
   readonly stopsAtStage: boolean;
   /** Undefined when the model has none: then prompts are token ids and texts are empty. */
   readonly tokenizer: Pick<Tokenizer, 'encodeSliced' | 'detokenizer' | 'isSpecial' | 'idToToken' | 'bosTokenId'> | undefined;
@@ -99,12 +111,16 @@ export interface GenerationRequest extends Pick<GenerateOptions, 'maxTokens' | '
 
 const DEFAULT_MAX_TOKENS = 256;
 /**
- * Milliseconds. A wrong guess of the next token is stopped at the end of a stage; where stages are this short, that takes no longer than the
- * threads take to wake, which guessing spares them, and a right one saves all the time that JavaScript takes.
+ * Milliseconds. A wrong guess of the next token is stopped at the end of a stage; where stages are this short, that
+ * takes no longer than the threads take to wake, which guessing spares them, and a right one saves all the time that
+ * JavaScript takes.
  */
 const SHORT_STAGE_MS = 0.2;
 
-/** The chunks of a generation, each made when it is asked for. Holds the session while it runs, and frees what it made however it ends. */
+/**
+ * The chunks of a generation, each made when it is asked for. Holds the session while it runs, and frees what it made
+ * however it ends.
+ */
 export async function* generationSteps(model: GenerationModel, request: GenerationRequest): AsyncGenerator<GenerationChunk, GenerationResult> {
   const started = performance.now();
   const { sampler, signal, plan, maxTokens = DEFAULT_MAX_TOKENS } = request;
@@ -126,7 +142,10 @@ export async function* generationSteps(model: GenerationModel, request: Generati
     const session = held ?? (own = await model.createSession({ contextLength: prompt.length + most, plan }));
     const stages = countStages(session.plan);
     let stageMs = Infinity;
-    /** Whether the likeliest token is to be begun before the sampler has chosen the next, where a stage of the last one took so long. */
+    /**
+     * Whether the likeliest token is to be begun before the sampler has chosen the next, where a stage of the last one
+     * took so long.
+     */
     const guesses = (): boolean => sampler.takesFirst || (model.stopsAtStage && stageMs <= SHORT_STAGE_MS);
     /** Appends tokens and gives what the sampler needs to choose the next. */
     const append = (ids: number[], ahead: boolean): Promise<Float32Array | Shortlist> =>
@@ -210,7 +229,10 @@ async function promptTokens({ tokenizer }: GenerationModel, request: GenerationR
   return ids;
 }
 
-/** The stop strings, and again those that name control tokens, with these as their ids: a model may give either the token or its name. */
+/**
+ * The stop strings, and again those that name control tokens, with these as their ids: a model may give either the
+ * token or its name.
+ */
 async function stopUnits({ tokenizer }: GenerationModel, { stops, signal }: GenerationRequest): Promise<Array<string | StopUnits>> {
   const found: Array<string | StopUnits> = [...stops];
   for (const stop of stops) {

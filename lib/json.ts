@@ -88,7 +88,10 @@ function endOfString(json: string, start: number): number {
   return json.length;
 }
 
-/** V8's message with the place as line and column, which only newer versions say, after the offset. Some messages quote the place instead. */
+/**
+ * V8's message with the place as line and column, which only newer versions say, after the offset. Some messages quote
+ * the place instead.
+ */
 function jsonProblem(json: string, message: string): string {
   const place = / at position (\d+)(?: \(line \d+ column \d+\))?$/.exec(message);
   if (!place) return message.replace(/ is not valid JSON$/, '');

@@ -30,7 +30,10 @@ export interface NativeAddon {
    * is told how many bytes are there, perhaps out of turn, or after the promise has settled; it must not throw.
    */
   readModel(model: ModelHandle, onProgress: (loaded: number) => void): Promise<void>;
-  /** Frees the weights; sessions of the model must be closed. Resolves when no thread uses the weights or their files any more. */
+  /**
+   * Frees the weights; sessions of the model must be closed. Resolves when no thread uses the weights or their files
+   * any more.
+   */
   disposeModel(model: ModelHandle): Promise<void>;
   /** Allocates the KV cache (committed as it is used) and compiles the plan. */
   createSession(model: ModelHandle, options: SessionSpec): SessionHandle;

@@ -23,8 +23,8 @@ export interface Plan {
 }
 
 /**
- * `sequential`, shorthand such as `P2-D0-S12-E30`, the path or `file:` URL of a JSON file, JSON text, a plan, or an official config with
- * `cqil_layers`.
+ * `sequential`, shorthand such as `P2-D0-S12-E30`, the path or `file:` URL of a JSON file, JSON text, a plan, or an
+ * official config with `cqil_layers`.
  */
 export type PlanInput = string | UrlLike | Record<string, unknown> | Plan;
 

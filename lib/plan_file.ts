@@ -5,7 +5,10 @@ import { parseJson, utf8Text } from './json.js';
 
 const MAX_FILE_BYTES = 1 << 20;
 
-/** The JSON file that a path names, or undefined when the text does not look like a path at all. A folder stands for its config.json. */
+/**
+ * The JSON file that a path names, or undefined when the text does not look like a path at all. A folder stands for its
+ * config.json.
+ */
 export function planFile(location: string): string | undefined {
   const stats = statsOf(location);
   if (stats?.isDirectory()) return path.join(location, 'config.json');

@@ -215,7 +215,10 @@ export class Session {
     return held;
   }
 
-  /** Frees the KV cache; calls in flight reject with DISPOSED, and so does a generation in this session. Closing again does nothing. */
+  /**
+   * Frees the KV cache; calls in flight reject with DISPOSED, and so does a generation in this session. Closing again
+   * does nothing.
+   */
   close(): void {
     if (this.#closed) return;
     this.#closed = true;

@@ -13,7 +13,8 @@ function render(template: string, variables: Record<string, unknown> = {}): stri
   return runTemplate(parseTemplate(template), variables, new Budget(sizeOf(variables)));
 }
 
-// What Jinja 3.1.6 renders in its sandbox, with trim_blocks, lstrip_blocks and loop controls, as Hugging Face configures it.
+// What Jinja 3.1.6 renders in its sandbox, with trim_blocks, lstrip_blocks and loop controls, as Hugging Face
+// configures it.
 const JINJA: Array<[template: string, rendered: string]> = [
   ['{% for x in [1,2,3] %}{{ x }}{% if x == 2 %}{% break %}{% endif %}{% endfor %}', '12'],
   ['{% for x in [1,2,3] %}{{ x }}{% if x == 2 %}{% continue %}{% endif %}.{% endfor %}', '1.23.'],

@@ -5,7 +5,10 @@ import { compileFunction, createContext, runInContext, type Context } from 'node
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { buildPackage } from './support/built_package.js';
 
-/** Requires a CommonJS file and what it requires into a context of its own, as Jest does; the addon and Node's modules stay outside. */
+/**
+ * Requires a CommonJS file and what it requires into a context of its own, as Jest does; the addon and Node's modules
+ * stay outside.
+ */
 function requireInto(context: Context, file: string, loaded = new Map<string, { exports: unknown }>()): unknown {
   const known = loaded.get(file);
   if (known) return known.exports;

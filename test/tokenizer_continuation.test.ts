@@ -6,7 +6,9 @@ import { FAMILIES, VOCABULARY_TEXTS, vocabularyAsGguf, vocabularySource } from '
 
 const sentencePiece = vocabularySource('sentencepiece');
 
-/** The SentencePiece vocabulary as newer files have it: no normalizer, but a pre-tokenizer that prepends by this scheme. */
+/**
+ * The SentencePiece vocabulary as newer files have it: no normalizer, but a pre-tokenizer that prepends by this scheme.
+ */
 function withMetaspace(scheme: string, split: boolean): TokenizerSource {
   const json = sentencePiece.json as Record<string, unknown>;
   const pre_tokenizer = { type: 'Metaspace', replacement: '▁', prepend_scheme: scheme, split };

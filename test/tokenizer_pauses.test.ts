@@ -4,7 +4,10 @@ import { createPreTokenizer } from '../lib/tokenizer/pre_tokenizer.js';
 import { expectRejection } from './support/expect_code.js';
 import { vocabularySource, type Family } from './support/vocabularies.js';
 
-/** Processor time between two looks at the clock, of all threads: far above what a slice takes, far below what a run took in one piece. */
+/**
+ * Processor time between two looks at the clock, of all threads: far above what a slice takes, far below what a run
+ * took in one piece.
+ */
 const MOST_MS = 100;
 
 const LONG = 24_000;

@@ -12,7 +12,10 @@ export interface LoraConfig {
   selects(module: string, layer: number): boolean | undefined;
 }
 
-/** Fields whose presence in any form means a computation other than W + scale · B · A of whole projections; what to call each. */
+/**
+ * Fields whose presence in any form means a computation other than W + scale · B · A of whole projections; what to call
+ * each.
+ */
 const REFUSED: Record<string, string> = {
   use_dora: 'DoRA ("use_dora")',
   use_qalora: 'QALoRA ("use_qalora")',

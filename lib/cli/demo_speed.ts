@@ -38,7 +38,10 @@ const MORE_ROUNDS = 4;
  */
 const CONFIDENCE = 0.99;
 
-/** Times plans in interleaved rounds until each is certain to be faster or slower than the first, or the time is up. Rejects with ABORTED. */
+/**
+ * Times plans in interleaved rounds until each is certain to be faster or slower than the first, or the time is up.
+ * Rejects with ABORTED.
+ */
 export async function timeUntilCertain(
   model: Model,
   plans: readonly Plan[],

@@ -39,9 +39,10 @@ interface Tally extends WindowScore {
 }
 
 /**
- * Measures plans on a text, and how far each is at every scored token from the first of them, the baseline. All run side by side,
- * slice by slice, so that logits [tokens][vocabSize] are never held for a whole window. Rejects with NOT_FINITE, naming the plan, or with
- * ABORTED; windows finished by then are in `resume`, and give the same numbers as if they were computed again.
+ * Measures plans on a text, and how far each is at every scored token from the first of them, the baseline. All run
+ * side by side, slice by slice, so that logits [tokens][vocabSize] are never held for a whole window. Rejects with
+ * NOT_FINITE, naming the plan, or with ABORTED; windows finished by then are in `resume`, and give the same numbers as
+ * if they were computed again.
  *
  * @returns one entry per plan, in their order.
  */

@@ -33,7 +33,8 @@ export function medianInterval(values: readonly number[], confidence: number): [
   const sorted = Float64Array.from(values).sort();
   const n = sorted.length;
   let [k, outside] = [0, 0];
-  // The logarithm of the probability of exactly k values below the median: the probability itself is no double where there are a thousand.
+  // The logarithm of the probability of exactly k values below the median: the probability itself is no double where
+  // there are a thousand.
   let log = -n * Math.LN2;
   while (2 * (outside + Math.exp(log)) <= 1 - confidence) {
     outside += Math.exp(log);

@@ -25,8 +25,8 @@ export class PlanMeter {
   }
 
   /**
-   * What plans cost, in their order; at most PLANS_AT_ONCE. Rejects with ABORTED, or with NOT_FINITE when a plan computes
-   * values that are not finite.
+   * What plans cost, in their order; at most PLANS_AT_ONCE. Rejects with ABORTED, or with NOT_FINITE when a plan
+   * computes values that are not finite.
    */
   async measure(plans: readonly Plan[], signal?: AbortSignal): Promise<Quality[]> {
     const keys = plans.map(formatPlan);

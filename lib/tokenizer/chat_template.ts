@@ -8,7 +8,10 @@ import type { Node } from './jinja_library.js';
 import { parseTemplate, variablesOf } from './jinja_source.js';
 
 export interface ChatOptions {
-  /** End with the words that open the assistant's answer; `add_generation_prompt` is the same. Default true, false with `continueFinalMessage`. */
+  /**
+   * End with the words that open the assistant's answer; `add_generation_prompt` is the same. Default true, false with
+   * `continueFinalMessage`.
+   */
   addGenerationPrompt?: boolean;
   /**
    * End right after the final message's text, so that the model continues it; `continue_final_message` is the same.
@@ -38,7 +41,10 @@ interface Parsed {
 
 const MAX_REASON = 300;
 
-/** Renders messages to the prompt a model was trained on. The templates are Jinja, parsed on first use and run within limits. */
+/**
+ * Renders messages to the prompt a model was trained on. The templates are Jinja, parsed on first use and run within
+ * limits.
+ */
 export class ChatTemplate {
   readonly #parsed = new Map<string, Parsed>();
 
@@ -57,7 +63,10 @@ export class ChatTemplate {
     return [...new Set([...this.sources.keys()].flatMap((name) => [...this.#parse(name).variables]))].toSorted();
   }
 
-  /** Throws INVALID_TOKENIZER when the template is malformed or goes beyond its limits, INVALID_ARGUMENT for options or messages it does not take. */
+  /**
+   * Throws INVALID_TOKENIZER when the template is malformed or goes beyond its limits, INVALID_ARGUMENT for options or
+   * messages it does not take.
+   */
   render(messages: ChatMessage[], options: ChatOptions = {}): Rendering {
     checkMessages(messages);
     const { addGenerationPrompt, continues, tools, others } = readOptions(options);
@@ -162,7 +171,10 @@ function upToLastText(messages: ChatMessage[], render: (messages: ChatMessage[])
   return shown;
 }
 
-/** Templates by name of a tokenizer_config.json's `chat_template`: a string, or several with names. Undefined where there is none. */
+/**
+ * Templates by name of a tokenizer_config.json's `chat_template`: a string, or several with names. Undefined where
+ * there is none.
+ */
 export function chatTemplatesOf(config: Record<string, unknown>): Map<string, string> | undefined {
   const { chat_template: template } = config;
   if (typeof template === 'string') return new Map([['default', template]]);

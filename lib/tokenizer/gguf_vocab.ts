@@ -44,7 +44,10 @@ function convertSentencePiece(metadata: Metadata, pieces: string[], vocab: Map<s
   return { json: sentencePieceJson(pieces, vocab, types, scores, rules), ...surroundings(metadata, pieces, true), pieces };
 }
 
-/** A tokenizer.json that encodes as SentencePiece does with these pieces. `types` are llama.cpp's, which are SentencePiece's. */
+/**
+ * A tokenizer.json that encodes as SentencePiece does with these pieces. `types` are llama.cpp's, which are
+ * SentencePiece's.
+ */
 export function sentencePieceJson(
   pieces: string[],
   vocab: Map<string, number>,

@@ -4,9 +4,9 @@ import { isObject, objectOf } from './invalid.js';
 import type { TokenizerParts } from './parts.js';
 
 /**
- * The parts of a tokenizer in a Hugging Face folder. Tokens that only tokenizer_config.json (`added_tokens_decoder`) or added_tokens.json knows are
- * added to those of tokenizer.json, and so are pieces that tokenizer_config.json names as BOS, EOS and their like; names of special tokens are also
- * taken from special_tokens_map.json.
+ * The parts of a tokenizer in a Hugging Face folder. Tokens that only tokenizer_config.json (`added_tokens_decoder`) or
+ * added_tokens.json knows are added to those of tokenizer.json, and so are pieces that tokenizer_config.json names as
+ * BOS, EOS and their like; names of special tokens are also taken from special_tokens_map.json.
  */
 export function huggingFaceParts(source: TokenizerSource & { kind: 'huggingface' }): TokenizerParts {
   const config = { ...objectOf(source.specialTokensMap), ...objectOf(source.config) };

@@ -1,5 +1,6 @@
-// What cqil uses of @huggingface/jinja is declared here: the library's own declarations import without file extensions, which a Node-style
-// resolution cannot follow, and they call private what our interpreter overrides. The version is pinned for that reason.
+// What cqil uses of @huggingface/jinja is declared here: the library's own declarations import without file extensions,
+// which a Node-style resolution cannot follow, and they call private what our interpreter overrides. The version is
+// pinned for that reason.
 
 /** A part of a parsed template; its other fields depend on `type`. */
 export interface Node {

@@ -8,7 +8,10 @@ const RAW = /(^[ \t]*)?\{%(-?)\s*raw\s*(-?)%\}/gm;
 const END_RAW = /\{%(-?)\s*endraw\s*(-?)%\}(\n?)/g;
 const BUILT_IN = new Set(['range', 'namespace', 'raise_exception', 'strftime_now', 'true', 'false', 'none', 'True', 'False', 'None', 'loop', 'caller', 'varargs', 'kwargs']);
 
-/** Parses a template, as Hugging Face configures Jinja: `trim_blocks`, `lstrip_blocks`, `break` and `continue`. Throws with the reason. */
+/**
+ * Parses a template, as Hugging Face configures Jinja: `trim_blocks`, `lstrip_blocks`, `break` and `continue`. Throws
+ * with the reason.
+ */
 export function parseTemplate(source: string): Node {
   if (source.length > MAX_SOURCE) throw new Error(`it is ${source.length} characters long, more than ${MAX_SOURCE}`);
   if (longestWhitespace(source) > MAX_WHITESPACE) throw new Error(`it has more than ${MAX_WHITESPACE} spaces in a row`);

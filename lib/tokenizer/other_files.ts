@@ -10,7 +10,10 @@ import { MAX_MERGES } from './tokenizer_json.js';
 
 const BYTE_PAIR_ENCODING = 2;
 
-/** The tokenizer of a folder that has a tokenizer.model of SentencePiece and no tokenizer.json. Throws INVALID_TOKENIZER. */
+/**
+ * The tokenizer of a folder that has a tokenizer.model of SentencePiece and no tokenizer.json. Throws
+ * INVALID_TOKENIZER.
+ */
 export async function sentencePieceParts(source: TokenizerSource & { kind: 'sentencepiece' }, pace: Pace): Promise<TokenizerParts> {
   const model = await readSentencePieceModel(source.model, pace);
   if (model.modelType !== BYTE_PAIR_ENCODING) {

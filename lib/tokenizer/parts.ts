@@ -1,6 +1,6 @@
 /**
- * The rank at which two neighbouring pieces merge, undefined where they do not; the lowest merges first, the leftmost of equals.
- * `joint`: both together; `cut`: the length of the left one. Ranks are integers below 2²³.
+ * The rank at which two neighbouring pieces merge, undefined where they do not; the lowest merges first, the leftmost
+ * of equals. `joint`: both together; `cut`: the length of the left one. Ranks are integers below 2²³.
  */
 export type MergeRank = (joint: string, cut: number) => number | undefined;
 

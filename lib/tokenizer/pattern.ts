@@ -12,7 +12,10 @@ export type MatchOrPause = readonly [start: number, end: number] | undefined;
 /** Finds something in a text, from the start, with pauses. */
 export type Pattern = (text: string) => Iterable<MatchOrPause>;
 
-/** A pattern of a tokenizer.json, `{ "Regex": … }` or `{ "String": … }`. Throws INVALID_TOKENIZER; `what` names its owner in the message. */
+/**
+ * A pattern of a tokenizer.json, `{ "Regex": … }` or `{ "String": … }`. Throws INVALID_TOKENIZER; `what` names its
+ * owner in the message.
+ */
 export function createPattern(config: unknown, what: string): Pattern {
   const { Regex: regex, String: string } = objectOf(config);
   if (typeof regex === 'string') return regexPattern(regex, what);

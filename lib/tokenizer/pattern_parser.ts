@@ -23,8 +23,8 @@ const SIMPLE_ESCAPE = /^\\[fnrtv0^$\\.*+?()[\]{}|/-]/;
 const QUANTIFIER = /^(?:[*+?]|\{(\d+)(?:(,)(\d*))?\})/;
 
 /**
- * Parses the source of a regular expression with the flag u. Throws SyntaxError for what a tokenizer has no use for: back-references, boundaries that
- * are not spelled as looks, and more than 64 groups in each other.
+ * Parses the source of a regular expression with the flag u. Throws SyntaxError for what a tokenizer has no use for:
+ * back-references, boundaries that are not spelled as looks, and more than 64 groups in each other.
  */
 export function parsePattern(source: string): PatternNode {
   return new Parser(source).parse();

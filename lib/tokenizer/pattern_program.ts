@@ -38,8 +38,8 @@ const MAX_INSTRUCTIONS = 1 << 12;
 const MAX_SETS = 256;
 
 /**
- * Compiles the source of a regular expression with the flag u. Throws SyntaxError where it is too long, or holds what tokenizers have no use for:
- * back-references, looks behind at more than one character.
+ * Compiles the source of a regular expression with the flag u. Throws SyntaxError where it is too long, or holds what
+ * tokenizers have no use for: back-references, looks behind at more than one character.
  */
 export function compilePattern(source: string): PatternProgram {
   if (source.length > MAX_SOURCE) throw new SyntaxError(`It has ${source.length} characters; at most ${MAX_SOURCE} are expected`);

@@ -4,12 +4,15 @@ import { CHARACTERS_AT_ONCE, createPattern, regexPattern, stringPattern, type Pa
 import { isHighSurrogate } from './surrogates.js';
 import { flattenSequence, type Component } from './tokenizer_json.js';
 
-/** Where a piece of text stands: at the start of the whole text, right after other text that it continues, or somewhere within. */
+/**
+ * Where a piece of text stands: at the start of the whole text, right after other text that it continues, or somewhere
+ * within.
+ */
 export type Place = 'start' | 'continues' | 'within';
 
 /**
- * Cuts text into the words that are encoded each by itself. Words come one at a time as they are asked for, and undefined where a pause can be
- * made before the next.
+ * Cuts text into the words that are encoded each by itself. Words come one at a time as they are asked for, and
+ * undefined where a pause can be made before the next.
  */
 export type PreTokenizer = (text: string, place: Place) => Iterable<string | undefined>;
 

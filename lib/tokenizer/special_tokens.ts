@@ -22,7 +22,8 @@ const END_TOKENS = [
   '<|end|>', '<|end_of_turn|>', '<end_of_turn>', '<｜end▁of▁sentence｜>',
 ];
 
-// The classes of transformers 4 that put BOS before a text unless tokenizer_config.json says otherwise, and need no post-processor for it.
+// The classes of transformers 4 that put BOS before a text unless tokenizer_config.json says otherwise, and need no
+// post-processor for it.
 const BEGINNING_CLASSES = /^(?:Llama|CodeLlama|Gemma|Cohere)Tokenizer(?:Fast)?$/;
 
 /** Bound on the tokens around a text: real templates have one or two. */
@@ -32,10 +33,10 @@ const NAMES = ['bos_token', 'eos_token', 'unk_token', 'pad_token'];
 
 /**
  * Resolves special tokens. BOS and EOS are those of `config` (tokenizer_config.json), else of `generationConfig`.
- * `eosTokenIds` also holds every id in `generationConfig.eos_token_id` and every added token with a well-known end's name.
- * `size`: one more than the highest id of the model.
- * What stands around a text is what the post-processor puts there; `add_bos_token` and `add_eos_token`, where given, overrule it. Without either,
- * BOS stands before a text if the tokenizer's class wants it.
+ * `eosTokenIds` also holds every id in `generationConfig.eos_token_id` and every added token with a well-known end's
+ * name. `size`: one more than the highest id of the model. What stands around a text is what the post-processor puts
+ * there; `add_bos_token` and `add_eos_token`, where given, overrule it. Without either, BOS stands before a text if the
+ * tokenizer's class wants it.
  */
 export function resolveSpecialTokens(
   postProcessor: Component | null,

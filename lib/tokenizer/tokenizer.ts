@@ -44,7 +44,9 @@ export interface EncodeSlicedOptions extends EncodeOptions {
   limit?: number;
 }
 
-/** How messages become ids: `parseSpecialTokens` also reads control tokens written in messages as tokens. Default false. */
+/**
+ * How messages become ids: `parseSpecialTokens` also reads control tokens written in messages as tokens. Default false.
+ */
 export type EncodeChatOptions = ChatOptions & Pick<EncodeOptions, 'parseSpecialTokens'>;
 
 /** Text to ids and back. */

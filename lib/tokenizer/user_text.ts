@@ -123,7 +123,10 @@ function isTokenName(name: string): boolean {
   return /_tokens?$/.test(name);
 }
 
-/** A copy of a value with every text in it replaced, keys included. `isStructure`: under a name that templates compare, or itself a key. */
+/**
+ * A copy of a value with every text in it replaced, keys included. `isStructure`: under a name that templates compare,
+ * or itself a key.
+ */
 function mapTexts<T>(value: T, replace: (text: string, isStructure: boolean) => string, isStructure = false): T {
   if (typeof value === 'string') return replace(value, isStructure) as T;
   if (Array.isArray(value)) return value.map((item) => mapTexts(item, replace, isStructure)) as T;

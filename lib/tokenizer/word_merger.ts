@@ -6,8 +6,8 @@ const STEPS_AT_ONCE = 256;
 const NONE = -1;
 
 /**
- * Byte-pair encoding of a word: of all neighbours that merge, those of the lowest rank do first, the leftmost of equals, until none are left.
- * The merges that are possible wait in a heap, each once, so n characters take O(n log n).
+ * Byte-pair encoding of a word: of all neighbours that merge, those of the lowest rank do first, the leftmost of
+ * equals, until none are left. The merges that are possible wait in a heap, each once, so n characters take O(n log n).
  */
 export class WordMerger {
   /**
@@ -40,7 +40,9 @@ export class WordMerger {
     this.heap = new Int32Array(length);
   }
 
-  /** Goes on for a while; true when the symbols are final: the first begins at 0, the one after at `next[0]`, and so on. */
+  /**
+   * Goes on for a while; true when the symbols are final: the first begins at 0, the one after at `next[0]`, and so on.
+   */
   step(): boolean {
     const { length } = this.word;
     for (let steps = 0; steps < STEPS_AT_ONCE; steps++) {

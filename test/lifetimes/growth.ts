@@ -1,9 +1,10 @@
 const WINDOW = 5;
 
 /**
- * How much a series of resident bytes grows from one sample to the next: the median growth of the least of five samples to the least of the
- * next five, over the last two thirds. A leak grows from each five to the next. The C library takes and gives back memory in steps of tens
- * of MB, which lie between one five and the next, and garbage that waits for its collection makes a saw, of which only the feet count.
+ * How much a series of resident bytes grows from one sample to the next: the median growth of the least of five samples
+ * to the least of the next five, over the last two thirds. A leak grows from each five to the next. The C library takes
+ * and gives back memory in steps of tens of MB, which lie between one five and the next, and garbage that waits for its
+ * collection makes a saw, of which only the feet count.
  */
 export function growthPerSample(samples: readonly number[]): number {
   const late = samples.slice(Math.floor(samples.length / 3));

@@ -1,8 +1,8 @@
 import { readFileSync } from 'node:fs';
 
 /**
- * The milliseconds that this thread has computed, not counting what it waited for a core: so a busy machine makes no turn of the event loop
- * longer. Where the system does not say, time on the clock.
+ * The milliseconds that this thread has computed, not counting what it waited for a core: so a busy machine makes no
+ * turn of the event loop longer. Where the system does not say, time on the clock.
  */
 export function computedMs(): number {
   try {

@@ -6,7 +6,10 @@ const given = process.env['CQIL_DATA'];
 const root = given ?? path.resolve(__dirname, '../../../shared/data');
 if (given !== undefined && !existsSync(given)) throw new Error(`CQIL_DATA is '${given}', and no such folder exists.`);
 
-/** A path inside the folder of real inputs, which the project does not ship: $CQIL_DATA, or ../shared/data beside the checkout. */
+/**
+ * A path inside the folder of real inputs, which the project does not ship: $CQIL_DATA, or ../shared/data beside the
+ * checkout.
+ */
 export function sharedData(...parts: string[]): string {
   return path.join(root, ...parts);
 }

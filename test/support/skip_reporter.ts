@@ -1,7 +1,10 @@
 import type { Reporter, TestCase, TestModule, Vitest } from 'vitest/node';
 import { recordRun, type Skip } from '../../scripts/skips.mjs';
 
-/** Counts the tests that did not run, and says why: as `describeUnless` puts it into a suite's name, or as a test's own `skip(reason)`. */
+/**
+ * Counts the tests that did not run, and says why: as `describeUnless` puts it into a suite's name, or as a test's own
+ * `skip(reason)`.
+ */
 export default class SkipReporter implements Reporter {
   private filtered = false;
 

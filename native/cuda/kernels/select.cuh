@@ -1,8 +1,8 @@
-// Gives the log-sum-exp of a row of logits and the highest few, by which the host samples or the device goes on. Bytes: the row
-// once. A block holds a slice in shared memory and gives its highest `count` by as many rounds of a maximum, as it is
-// small; the block that arrives last merges the sorted lists in the same way. Ties go to the lowest id. What is not
-// finite makes the log-sum-exp NaN, and NaN counts as minus infinity in the list. The slices depend on the vocabulary
-// alone, so that the result does not depend on the grid.
+// Gives the log-sum-exp of a row of logits and the highest few, by which the host samples or the device goes on. Bytes:
+// the row once. A block holds a slice in shared memory and gives its highest `count` by as many rounds of a maximum, as
+// it is small; the block that arrives last merges the sorted lists in the same way. Ties go to the lowest id. What is
+// not finite makes the log-sum-exp NaN, and NaN counts as minus infinity in the list. The slices depend on the
+// vocabulary alone, so that the result does not depend on the grid.
 #pragma once
 #include "block.cuh"
 #include "launch.h"
