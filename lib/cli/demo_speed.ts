@@ -2,7 +2,7 @@ import { medianInterval, quantile } from '../eval/statistics.js';
 import { watchBusy } from '../latency/busy.js';
 import type { Model } from '../model.js';
 import type { Plan } from '../plan.js';
-import { scatter, timeContenders, type Timing } from './timing.js';
+import { scatter, timeContenders } from './timing.js';
 
 /** The median, the least and the greatest of the values of all rounds. */
 export interface Spread {
@@ -57,16 +57,14 @@ export async function timeUntilCertain(
     });
   const started = performance.now();
   const spent = (): number => (performance.now() - started) / 1000 / seconds;
-  const measure = async (): Promise<Timing[]> => {
-    let timings: Timing[];
+  const measure = async (): Promise<void> => {
     do {
       const repeat = roundsOf[0]!.length === 0 ? FIRST_ROUNDS : MORE_ROUNDS;
-      timings = await timeContenders(model, contenders, { ...WORKLOAD, repeat }, { signal, onProgress: () => onProgress(Math.min(1, spent())) });
+      const timings = await timeContenders(model, contenders, { ...WORKLOAD, repeat }, { signal, onProgress: () => onProgress(Math.min(1, spent())) });
       for (const [of, { roundMsPerToken }] of timings.entries()) roundsOf[of]!.push(...roundMsPerToken);
     } while (!isCertain() && spent() < 1);
-    return timings;
   };
-  const { busy } = await watchBusy(model, measure, scatter);
+  const { busy } = await watchBusy(model, measure, () => scatter(roundsOf));
   const rows = plans.map((plan, of): PlanSpeed => ({ plan, phases: model.program(plan).layerPhases, msPerToken: spread(roundsOf[of]!), change: spread(changesOf(of)) }));
   return { rows, rounds: roundsOf[0]!.length, certain: isCertain(), busy };
 }

@@ -77,7 +77,7 @@ export async function timeContenders(
 
 /** Times contenders as `timeContenders` does, and says whether the machine was busy with something else meanwhile. */
 export async function timeWatched(...args: Parameters<typeof timeContenders>): Promise<{ timings: Timing[]; busy: boolean }> {
-  const { result: timings, busy } = await watchBusy(args[0], () => timeContenders(...args), scatter);
+  const { result: timings, busy } = await watchBusy(args[0], () => timeContenders(...args), (timed) => scatter(timed.map(({ roundMsPerToken }) => roundMsPerToken)));
   return { timings, busy };
 }
 
@@ -85,8 +85,8 @@ export async function timeWatched(...args: Parameters<typeof timeContenders>): P
  * How far a contender's median round is above its fastest one, as a fraction of the fastest. Of several contenders, the
  * median of that.
  */
-export function scatter(timings: readonly Timing[]): number {
-  return quantile(timings.map(({ roundMsPerToken }) => quantile(roundMsPerToken, 0.5) / Math.min(...roundMsPerToken) - 1), 0.5);
+export function scatter(rounds: ReadonlyArray<readonly number[]>): number {
+  return quantile(rounds.map((ms) => quantile(ms, 0.5) / quantile(ms, 0) - 1), 0.5);
 }
 
 async function elapsed(work: () => Promise<unknown>): Promise<number> {
