@@ -47,17 +47,26 @@ void ExecutionTuner::Window::add(double seconds) {
   size_ = std::min(size_ + 1, tokens_.size());
 }
 
-bool ExecutionTuner::Window::full() const {
-  double sum = 0;
-  for (size_t i = 0; i < size_; i++) sum += tokens_[i];
-  return size_ == tokens_.size() || (size_ >= kTrialTokens && sum >= kTrial);
+ExecutionTuner::Sample ExecutionTuner::Window::latest() const {
+  Sample sample;
+  for (size_t n = 0; n < size_ && !sample.enough(); n++) sample.add(tokens_[(next_ + tokens_.size() - 1 - n) % tokens_.size()]);
+  return sample;
 }
 
-double ExecutionTuner::Window::mean() const {
-  double sum = 0;
-  size_t n = 0;
-  for (; n < size_ && (n < kTrialTokens || sum < kTrial); n++) sum += tokens_[(next_ + tokens_.size() - 1 - n) % tokens_.size()];
-  return sum / static_cast<double>(n);
+void ExecutionTuner::Sample::add(double seconds) {
+  tokens++;
+  sum += seconds;
+  slowest = std::max(slowest, seconds);
+}
+
+bool ExecutionTuner::Sample::enough() const {
+  return tokens >= static_cast<int>(Window::kTokens) || (tokens >= kTrialTokens && sum >= kTrial);
+}
+
+// One thread waits for no other, so a token that takes far longer than the others says nothing about the way: another
+// process had the core meanwhile. The slowest token is left out there.
+double ExecutionTuner::Sample::mean(const Way& way) const {
+  return way.threads == 1 && tokens >= kTrialTokens ? (sum - slowest) / (tokens - 1) : sum / tokens;
 }
 
 ExecutionTuner::ExecutionTuner(const std::vector<Way>& ways) {
@@ -98,20 +107,36 @@ void ExecutionTuner::record_present(double seconds, double now) {
     return;
   }
   window_.add(seconds);
-  if (usual_ == 0 && window_.full()) usual_ = window_.mean();
+  if (usual_ == 0 && window_.latest().enough()) usual_ = present_seconds();
   in_haste_ = usual_ > 0 && has_become_slow(seconds, now);
-  if (!in_haste_ && !window_.full()) return;
+  if (!in_haste_ && !window_.latest().enough()) return;
   for (Entry& entry : entries_)
     // In haste, more threads are no help. Neither is a way that was far slower when it was last tried than the present
     // one is now.
-    if (in_haste_ && entry.way.threads <= entries_[current_].way.threads && entry.seconds * 0.8 < window_.mean()) entry.due = now;
+    if (in_haste_ && entry.way.threads <= entries_[current_].way.threads && entry.seconds * 0.8 < present_seconds()) entry.due = now;
+  if (!in_haste_)
+    for (Entry& entry : entries_) {
+      const bool was_faster = entry.seconds > 0 && entry.seconds < std::min(usual_, present_seconds());
+      if (was_faster && entry.way.threads < entries_[current_].way.threads) entry.due = std::min(entry.due, entry.tried + kFirstInterval);
+    }
   best_ = current_;
-  best_seconds_ = window_.mean();
+  best_seconds_ = present_seconds();
   begin_trial(now);
   if (in_haste_ && !trial_) excess_ = 0;  // no way may help
 }
 
+// Seconds per token of the present way, lately. What holds up one thread would hold up several, too.
+double ExecutionTuner::present_seconds() const {
+  const Way& way = entries_[current_].way;
+  const double mean = window_.latest().mean(way);
+  return way.threads == 1 && usual_ > 0 ? std::min(mean, usual_) : mean;
+}
+
 bool ExecutionTuner::has_become_slow(double seconds, double now) {
+  if (entries_[current_].way.threads == 1) {
+    usual_ += (std::min(seconds, 2 * usual_) - usual_) * std::min(1.0, seconds / kHolds);
+    return false;
+  }
   excess_ = std::max(0.0, excess_ + seconds - kUsual * usual_);
   if (excess_ == 0) usual_ += (seconds - usual_) * std::min(1.0, seconds / kHolds);  // a text grows, and with it the usual time
   return excess_ > usual_ + kSlow && now >= doubts_until_;
@@ -132,29 +157,31 @@ void ExecutionTuner::begin_trial(double now) {
 void ExecutionTuner::record_trial(double seconds, double now) {
   Trial& trial = *trial_;
   trial.lost += seconds - best_seconds_;
-  const bool tolerable = seconds < patience();
+  const Way& way = entries_[trial.entry].way;
+  const bool alone = way.threads == 1;
+  const bool tolerable = alone || seconds < patience();
   if (!trial.warm && tolerable) {
     trial.warm = true;
     return;
   }
-  trial.tokens++;
-  trial.seconds += seconds;
-  const double ratio = trial.seconds / trial.tokens / best_seconds_;
-  const bool hopeless = !tolerable || (ratio > kHopeless && trial.tokens > 1);
-  const bool enough = trial.tokens >= static_cast<int>(Window::kTokens) || (trial.tokens >= kTrialTokens && trial.seconds >= kTrial);
-  const bool close = ratio > 1 - kClose && ratio < 1 + kClose && trial.tokens < kCloseTokens && trial.seconds < kCloseTrial;
-  if (!hopeless && (!enough || close)) return;
+  Sample& sample = trial.sample;
+  sample.add(seconds);
+  const double ratio = sample.mean(way) / best_seconds_;
+  const bool hopeless = !tolerable || (ratio > kHopeless && sample.tokens > (alone ? 2 : 1));
+  const bool close = ratio > 1 - kClose && ratio < 1 + kClose && sample.tokens < kCloseTokens && sample.sum < kCloseTrial;
+  if (!hopeless && (!sample.enough() || close)) return;
   // A thread that does not run holds up the others in every execution, so the other ways of as many threads wait too.
   if (!tolerable)
     for (Entry& entry : entries_)
-      if (entry.way.threads >= entries_[trial.entry].way.threads) entry.due = std::max(entry.due, now + entry.interval);
+      if (entry.way.threads >= way.threads) entry.due = std::max(entry.due, now + entry.interval);
   end_trial(now);
 }
 
 void ExecutionTuner::end_trial(double now) {
   Entry& entry = entries_[trial_->entry];
-  entry.seconds = trial_->seconds / trial_->tokens;
   const int32_t threads = entry.way.threads, best = entries_[best_].way.threads;
+  entry.seconds = trial_->sample.mean(entry.way);
+  entry.tried = now;
   if (entry.seconds < best_seconds_ * (threads < best ? kFewerFaster : threads > best ? kMoreFaster : kFaster)) {
     best_ = trial_->entry;
     best_seconds_ = entry.seconds;
@@ -179,12 +206,13 @@ void ExecutionTuner::end_round(double now) {
     if (in_haste_) {
       doubt_ = std::clamp(2 * doubt_, kFirstInterval, kMoreThreads);
       doubts_until_ = now + doubt_;
-      usual_ = window_.mean();
+      usual_ = present_seconds();
     }
   } else {
     Entry& left = entries_[current_];
     current_ = best_;
-    left.seconds = window_.mean();
+    left.seconds = present_seconds();
+    left.tried = now;
     left.interval = now - taken_up_ >= kHolds ? kFirstInterval : std::min(2 * left.interval, longest_interval(left, 0));
     left.due = now + left.interval;
     taken_up_ = now;

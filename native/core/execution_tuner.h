@@ -46,13 +46,23 @@ class ExecutionTuner {
     Way way;
     double seconds = 0;   // per token, in its last trial; 0: not tried yet
     double interval = 0;  // seconds from its last trial to the next
+    double tried = 0;     // when its last trial ended, or when it was left
     double due = 0;       // when the next trial may begin
+  };
+  // Tokens of one way.
+  struct Sample {
+    int tokens = 0;
+    double sum = 0, slowest = 0;  // seconds
+    void add(double seconds);
+    // Whether these tokens are enough to judge the way.
+    bool enough() const;
+    // Seconds per token.
+    double mean(const Way& way) const;
   };
   struct Trial {
     size_t entry;
     bool warm = false;  // whether the first token, in which threads wake, is over; it is not counted
-    int tokens = 0;
-    double seconds = 0;  // that the counted tokens took
+    Sample sample{};
     double lost = 0;     // seconds that all tokens took beyond what the best way would have taken
   };
   // The latest tokens of the present way.
@@ -61,9 +71,8 @@ class ExecutionTuner {
     static constexpr size_t kTokens = 64;
     void add(double seconds);
     void clear() { size_ = 0; }
-    bool full() const;
-    // Mean seconds per token, over the last tokens that make up a trial.
-    double mean() const;
+    // Those that are enough, or all.
+    Sample latest() const;
 
    private:
     std::array<double, kTokens> tokens_{};
@@ -72,6 +81,7 @@ class ExecutionTuner {
 
   void record_present(double seconds, double now);
   void record_trial(double seconds, double now);
+  double present_seconds() const;
   bool has_become_slow(double seconds, double now);
   void begin_trial(double now);
   void end_trial(double now);

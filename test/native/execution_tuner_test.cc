@@ -65,6 +65,27 @@ double time_until(ExecutionTuner& tuner, Machine& machine, double& now, const Wa
   return now < from + 10 ? since : 10;
 }
 
+// Two cores and a busy process that moves between them, as seen on Linux 6.18. Two threads run at full speed for a
+// scheduler's slice, and then one of them waits while the process runs for as long. A thread alone is moved to the free
+// core, and is now and then held up for a slice, too.
+struct SharedCore {
+  double token;
+  double two = 0.65;          // what two threads take, as a share of what one takes
+  double stalls = 0.03;       // slices that one thread is held up, as a share of its slices
+  double slice = 0.003;
+  double left = 0.003;        // seconds of the present slice
+  check::Random random{7};
+
+  double seconds(const Way& way, double patience) {
+    double time = token * (way.threads == 1 ? 1 : two) * (1 + 0.1 * std::fabs(random.uniform()));
+    left -= time;
+    if (left > 0) return time;
+    left = slice * (0.7 + 0.6 * std::fabs(random.uniform()));
+    if (way.threads == 1) return std::fabs(random.uniform()) < stalls ? time + 2 * slice : time;
+    return patience == 0 ? time + slice : std::min(time + slice, std::max(time, patience) + token);
+  }
+};
+
 std::string named(double token) { return "a token of " + std::to_string(token * 1000) + " ms"; }
 
 // Tokens of a small model and of larger ones.
@@ -91,6 +112,34 @@ void test_follows_the_machine() {
       decode(tuner, machine, now, now + 3);
     }
   }
+}
+
+// The way of one thread is found again after any trial of it that another process has spoilt.
+void test_shared_core() {
+  for (double token : {0.0005, 0.0007, 0.001})
+    for (uint64_t seed = 1; seed <= 40; seed++) {
+      ExecutionTuner tuner({kWide, kLanes, kOne});
+      Machine free;
+      free.token = token;
+      free.random = check::Random(seed);
+      double now = 0;
+      decode(tuner, free, now, 1);
+      SharedCore machine{token};
+      machine.random = check::Random(seed);
+      double spent = 0;
+      int tokens = 0;
+      for (const double from = now; now < from + 3;) {
+        const double seconds = machine.seconds(tuner.next(), tuner.patience());
+        now += seconds;
+        tuner.record(seconds, now);
+        if (now < from + 0.1) continue;
+        spent += seconds;
+        tokens++;
+      }
+      // What one thread takes, stalls included.
+      const double alone = token * 1.05 * (1 + machine.stalls * 2);
+      CHECK(spent / tokens < alone / 0.9, named(token) + ", seed " + std::to_string(seed) + ": on a shared core " + std::to_string(spent / tokens / alone));
+    }
 }
 
 void test_one_thread_where_layers_are_small() {
@@ -153,6 +202,7 @@ void test_given() {
 
 int main() {
   test_follows_the_machine();
+  test_shared_core();
   test_one_thread_where_layers_are_small();
   test_growing_text();
   test_given();
