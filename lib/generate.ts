@@ -1,7 +1,7 @@
 import { abortError, onAbort, throwIfAborted } from './abort.js';
 import { CqilError } from './errors.js';
 import { generationSteps, type GenerateOptions, type GenerationChunk, type GenerationModel, type GenerationResult } from './generation_steps.js';
-import { expectOption, expectOptionNames, isCount, isSignal } from './options.js';
+import { expectOption, isCount, isSignal, readArgument, readKnownOptions } from './options.js';
 import { Sampler } from './sampler.js';
 import { toTokens } from './session.js';
 
@@ -41,23 +41,21 @@ export class Generation implements AsyncIterable<GenerationChunk>, PromiseLike<G
 
   /** @internal Throws INVALID_ARGUMENT for an option that is unknown or out of range. */
   constructor(model: GenerationModel, prompt: string | ArrayLike<number>, options: GenerateOptions = {}) {
-    expectOptionNames('generate', options, OPTION_NAMES);
-    const { maxTokens, stop, parseSpecialTokens, signal, plan, session } = options;
-    const stops = stop === undefined ? [] : typeof stop === 'string' ? [stop] : stop;
-    if (isMessages(prompt)) throw new CqilError('INVALID_ARGUMENT', 'The prompt is an array of messages; expected a string or token ids: model.tokenizer.encodeChat(messages) gives the ids, applyChatTemplate(messages) the text.');
-    expectOption('The prompt', prompt, typeof prompt === 'string' || (typeof prompt === 'object' && prompt !== null && 'length' in prompt), 'a string or an array of token ids');
+    options = readKnownOptions('generate', options, OPTION_NAMES);
+    const { maxTokens, parseSpecialTokens, signal, plan, session } = options;
+    const stops = readArgument('stop', () => textsOf(options.stop));
+    readArgument('The prompt', () => expectPrompt(prompt));
     expectOption('maxTokens', maxTokens, maxTokens === undefined || isCount(maxTokens), 'an integer, 1 or more');
-    expectOption('stop', stop, Array.isArray(stops) && stops.every((text) => typeof text === 'string' && text !== '' && !LONE_SURROGATE.test(text)), 'a string or an array of strings, none of them empty or with half a character');
     expectOption('parseSpecialTokens', parseSpecialTokens, parseSpecialTokens === undefined || typeof parseSpecialTokens === 'boolean', 'true or false');
     expectOption('signal', signal, isSignal(signal), 'an AbortSignal');
     if (plan !== undefined && session !== undefined) throw new CqilError('INVALID_ARGUMENT', 'Both plan and session were given; expected one of them, since a session has its own plan.');
     if (typeof prompt === 'string' || stops.length > 0) model.requireTokenizer();
 
     this.#model = model;
-    this.#prompt = typeof prompt === 'string' ? prompt : prompt.length === 0 ? new Int32Array() : toTokens(prompt, model.vocabSize, session?.contextLength ?? model.contextLength);
-    this.#options = { ...options };
-    this.#stops = [...stops];
-    this.#sampler = new Sampler(options, model.vocabSize);
+    this.#prompt = typeof prompt === 'string' ? prompt : readArgument('The prompt', () => (prompt.length === 0 ? new Int32Array() : toTokens(prompt, model.vocabSize, session?.contextLength ?? model.contextLength)));
+    this.#options = options;
+    this.#stops = stops;
+    this.#sampler = readArgument('The options of generate', () => new Sampler(options, model.vocabSize));
     this.#steps = this.#run();
   }
 
@@ -167,6 +165,22 @@ export class Generation implements AsyncIterable<GenerationChunk>, PromiseLike<G
 }
 
 const LONE_SURROGATE = /\p{Surrogate}/u;
+
+/** The strings of `stop`, copied. */
+function textsOf(stop: string | readonly string[] | undefined): readonly string[] {
+  const texts = stop === undefined ? [] : typeof stop === 'string' ? [stop] : stop;
+  const isText = (text: unknown): boolean => typeof text === 'string' && text !== '' && !LONE_SURROGATE.test(text);
+  expectOption('stop', stop, Array.isArray(texts) && texts.every(isText), 'a string or an array of strings, none of them empty or with half a character');
+  return [...texts];
+}
+
+function expectPrompt(prompt: unknown): void {
+  if (isMessages(prompt)) {
+    throw new CqilError('INVALID_ARGUMENT', 'The prompt is an array of messages; expected a string or token ids: await model.tokenizer.encodeChatSliced(messages) gives the ids, applyChatTemplate(messages) the text.');
+  }
+  const isPrompt = typeof prompt === 'string' || (typeof prompt === 'object' && prompt !== null && 'length' in prompt);
+  expectOption('The prompt', prompt, isPrompt, 'a string or an array of token ids');
+}
 
 /** Whether a prompt is an array of chat messages, which other libraries accept as a prompt: [{ role, content }, …]. */
 function isMessages(prompt: unknown): boolean {

@@ -30,17 +30,17 @@ import { publishedPlan, publishedPlanNote } from './published_plan.js';
  */
 export async function loadModel(file?: Location, options: LoadOptions = {}): Promise<Model> {
   expectOption('The path of the model', file, file === undefined || isUrl(file) || (typeof file === 'string' && file !== ''), 'a folder, a .gguf file, or undefined for the model that ships; options come second');
-  const placement = readOptions(options);
+  const read = readOptions(options);
   const checkpoint = await openCheckpoint(file ?? shippedModelPath());
-  return load(checkpoint, placement, options);
+  return load(checkpoint, read.placement, read.options);
 }
 
 /** Random weights of a known shape, for measuring speed; the tokens mean nothing and there is no tokenizer. Takes `loadModel`'s options too. */
 export async function loadSyntheticModel(shape: string, options: LoadOptions & { dtype?: DType; seed?: number } = {}): Promise<Model> {
   const { dtype = 'BF16', seed = 0, ...rest } = options;
   expectOption('seed', seed, Number.isSafeInteger(seed) && seed >= 0, 'an integer, 0 or more');
-  const placement = readOptions(rest);
-  return load(syntheticCheckpoint(shape, dtype), placement, rest, seed);
+  const read = readOptions(rest);
+  return load(syntheticCheckpoint(shape, dtype), read.placement, read.options, seed);
 }
 
 /** The file of the model that ships: models/ lies beside lib/ and dist/. */

@@ -3,7 +3,7 @@ import { ACTIVATIONS_CHOICES, type ActivationsChoice } from './activations.js';
 import { CqilError } from './errors.js';
 import { KV_CACHE_CHOICES, KV_CACHES, type KvCache, type KvCacheChoice } from './kv_cache.js';
 import type { Execution } from './native.js';
-import { expectOption, expectOptionNames, isCount, isSignal } from './options.js';
+import { expectOption, isCount, isSignal, readArgument, readKnownOptions } from './options.js';
 import type { PlanInput } from './plan.js';
 
 export interface LoadOptions {
@@ -95,9 +95,16 @@ export interface Placement {
   mmap: boolean;
 }
 
-/** Throws INVALID_ARGUMENT; BACKEND_UNAVAILABLE for what this version cannot do; ABORTED. */
-export function readOptions(options: LoadOptions): Placement {
-  expectOptionNames('loadModel', options, LOAD_OPTIONS);
+/**
+ * The options of `loadModel`, copied, and what they say of the placement. Throws INVALID_ARGUMENT; BACKEND_UNAVAILABLE
+ * for what this version cannot do; ABORTED.
+ */
+export function readOptions(given: LoadOptions): { options: LoadOptions; placement: Placement } {
+  const options = readKnownOptions('loadModel', given, LOAD_OPTIONS);
+  return { options, placement: readArgument('The options of loadModel', () => placementOf(options)) };
+}
+
+function placementOf(options: LoadOptions): Placement {
   const { backend = 'auto', execution = 'auto', devices, threads, contextLength, kvCache = 'auto', activations = 'auto', mmap = true, onProgress, onWarning, signal } = options;
   expectOption('backend', backend, ['auto', 'cpu', 'cuda'].includes(backend), 'auto, cpu or cuda');
   expectOption('devices', devices, devices === undefined || (Array.isArray(devices) && devices.length > 0 && devices.every((device) => Number.isSafeInteger(device) && device >= 0)), 'an array of device indices');

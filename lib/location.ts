@@ -12,8 +12,13 @@ export interface UrlLike {
 }
 
 export function isUrl(value: unknown): value is UrlLike {
-  const { href, protocol } = Object(value) as Partial<UrlLike>;
-  return typeof value === 'object' && typeof href === 'string' && typeof protocol === 'string';
+  if (typeof value !== 'object' || value === null) return false;
+  try {
+    const { href, protocol } = value as Partial<UrlLike>;
+    return typeof href === 'string' && typeof protocol === 'string';
+  } catch {
+    return false; // a proxy or a getter that throws
+  }
 }
 
 /**

@@ -8,7 +8,7 @@ import type { GenerationModel } from './generation_steps.js';
 import type { KvCache } from './kv_cache.js';
 import { expectContextLength, expectExecution, expectKvCache, type SessionOptions } from './load_options.js';
 import { loadNative, nativeShape, type Execution, type ModelHandle, type Program, type SessionHandle, type SettledExecution } from './native.js';
-import { expectOption, expectOptionNames } from './options.js';
+import { expectOption, readArgument, readKnownOptions } from './options.js';
 import { resolvePlan, toNativePlan, type Plan, type PlanInput } from './plan.js';
 import type { PublishedPlan } from './published_plan.js';
 import { Session, type SessionHost } from './session.js';
@@ -142,7 +142,7 @@ export class Model {
   /** A new text with an empty KV cache. A plan with an adapter must be ready, see `prepare`. Throws INVALID_ARGUMENT, INVALID_PLAN, OUT_OF_MEMORY, DISPOSED. */
   createSession(options: SessionOptions = {}): Session {
     this.#expectOpen();
-    expectOptionNames('createSession', options, ['contextLength', 'plan', 'execution', 'kvCache']);
+    options = readKnownOptions('createSession', options, ['contextLength', 'plan', 'execution', 'kvCache']);
     const { execution = this.#execution, kvCache = this.kvCache } = options;
     const most = this.config.contextLength;
     const contextLength = options.contextLength ?? this.#contextLength ?? Math.min(most, DEFAULT_SESSION_LENGTH);
@@ -170,7 +170,7 @@ export class Model {
   /** Generates text after a prompt: a string, or token ids. Throws at once for options that are wrong; see `Generation` for the rest. */
   generate(prompt: string | ArrayLike<number>, options: GenerateOptions = {}): Generation {
     this.#expectOpen();
-    const session = options?.session;
+    const session = readArgument('The options of generate', () => options?.session);
     expectOption('session', session, session === undefined || this.#made.has(session), 'a session of this model');
     return new Generation(this.#generationModel, prompt, options);
   }

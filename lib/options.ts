@@ -6,10 +6,35 @@ export function expectOption(name: string, found: unknown, ok: boolean, expected
   if (!ok) throw new CqilError('INVALID_ARGUMENT', `${name} is ${inspect(found, { depth: 0 })}; expected ${expected}.`);
 }
 
-/** Refuses an options object that is none, or that has a name nobody reads, with the nearest known one as a suggestion. */
-export function expectOptionNames(call: string, options: object, known: readonly string[]): void {
-  expectOption(`The options of ${call}`, options, typeof options === 'object' && options !== null && !Array.isArray(options), 'an object');
-  for (const name of Object.keys(options)) {
+/**
+ * What `read` gives. An argument may be a proxy or have getters: where reading it throws, this throws INVALID_ARGUMENT.
+ */
+export function readArgument<T>(name: string, read: () => T): T {
+  try {
+    return read();
+  } catch (cause) {
+    if (cause instanceof CqilError) throw cause;
+    const reason = cause instanceof Error ? cause.message : inspect(cause, { depth: 0 });
+    throw new CqilError('INVALID_ARGUMENT', `${name} cannot be read (${reason}); expected plain values.`, { cause });
+  }
+}
+
+/**
+ * A copy of the options that a call knows. Refuses an options object that is none, that cannot be read, or that has a
+ * name nobody reads, with the nearest known one as a suggestion.
+ */
+export function readKnownOptions<T extends object>(call: string, options: T, known: readonly string[]): T {
+  const name = `The options of ${call}`;
+  return readArgument(name, () => {
+    expectOption(name, options, typeof options === 'object' && options !== null && !Array.isArray(options), 'an object');
+    expectNames(call, Object.keys(options), known);
+    const values = known.map((key) => [key, options[key as keyof T]] as const);
+    return Object.fromEntries(values.filter(([, value]) => value !== undefined)) as T;
+  });
+}
+
+function expectNames(call: string, names: readonly string[], known: readonly string[]): void {
+  for (const name of names) {
     if (known.includes(name)) continue;
     const nearest = known.map((other) => ({ other, distance: editDistance(name.toLowerCase(), other.toLowerCase()) })).sort((a, b) => a.distance - b.distance)[0];
     const hint = nearest && nearest.distance <= 1 + name.length / 4 ? `did you mean ${nearest.other}?` : `expected ${known.join(', ')}.`;
@@ -23,8 +48,10 @@ export function isCount(value: unknown, max = Number.MAX_SAFE_INTEGER): value is
 
 /** By its shape, since a signal may come from another realm. */
 export function isSignal(value: unknown): value is AbortSignal | undefined {
-  const { aborted, addEventListener } = Object(value) as Partial<AbortSignal>;
-  return value === undefined || (typeof aborted === 'boolean' && typeof addEventListener === 'function');
+  return readArgument('The signal', () => {
+    const { aborted, addEventListener } = Object(value) as Partial<AbortSignal>;
+    return value === undefined || (typeof aborted === 'boolean' && typeof addEventListener === 'function');
+  });
 }
 
 /** Insertions, deletions and replacements that turn `a` into `b` (Levenshtein). */

@@ -83,9 +83,22 @@ export function withBypassMode(plan: Plan, bypassMode: Plan['bypassMode']): Plan
   return plan.bypass === 0 ? plan : { ...plan, bypassMode };
 }
 
-/** The shorthand of a plan when it says everything about it, otherwise its JSON. `resolvePlan` reads both kinds back. */
+/**
+ * The shorthand of a plan when it says everything about it, otherwise its JSON. `resolvePlan` reads both kinds back.
+ * Throws INVALID_PLAN for what is no plan.
+ */
 export function formatPlan(plan: Plan): string {
-  return planShorthand(plan) ?? JSON.stringify(plan);
+  const checked = checkedPlan(plan);
+  try {
+    return planShorthand(checked) ?? JSON.stringify(checked);
+  } catch (cause) {
+    throw new CqilError('INVALID_PLAN', `The plan's evidence cannot be written as JSON (${(cause as Error).message.split('\n')[0]}), expected plain values.`, { cause });
+  }
+}
+
+/** A checked copy of a plan that a program may have made by hand. Throws INVALID_PLAN. */
+export function checkedPlan(plan: Plan): Plan {
+  return planFromObject(plan, undefined, 'The plan');
 }
 
 /** The shorthand of a plan, or undefined when shorthand cannot say all of it. */
@@ -183,6 +196,17 @@ function planFromShorthand(text: string, { tokens, published, mode = published ?
 }
 
 function planFromObject(input: unknown, layers: number | undefined, where: string): Plan {
+  try {
+    return readPlan(input, layers, where);
+  } catch (cause) {
+    if (cause instanceof CqilError) throw cause;
+    // A proxy, or an object with getters.
+    const reason = cause instanceof Error ? cause.message : String(cause);
+    throw new CqilError('INVALID_PLAN', `${where} cannot be read (${reason}), expected plain values.`, { cause });
+  }
+}
+
+function readPlan(input: unknown, layers: number | undefined, where: string): Plan {
   const refuse = (problem: string): never => {
     throw new CqilError('INVALID_PLAN', `${where} ${problem}.`);
   };
@@ -277,14 +301,10 @@ function quote(text: string): string {
 /** A found value for a message; numbers as JavaScript writes them (JSON has no NaN), everything else as short JSON. */
 function show(value: unknown): string {
   if (typeof value !== 'object' && typeof value !== 'string') return String(value);
-  const json = Array.isArray(value) && value.length > 40 ? `a list of ${value.length}` : safeJson(value);
-  return json.length > 80 ? `${json.slice(0, 80)}…` : json;
-}
-
-function safeJson(value: unknown): string {
   try {
-    return JSON.stringify(value);
+    const json = Array.isArray(value) && value.length > 40 ? `a list of ${value.length}` : JSON.stringify(value);
+    return json.length > 80 ? `${json.slice(0, 80)}…` : json;
   } catch {
-    return kindOf(value); // cyclic, or holds a bigint
+    return `of type ${typeof value}`; // cyclic, holds a bigint, or cannot be read
   }
 }

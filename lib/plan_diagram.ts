@@ -1,4 +1,4 @@
-import { countStages, planShorthand, type Plan } from './plan.js';
+import { checkedPlan, countStages, planShorthand, type Plan } from './plan.js';
 
 /** Dependent phases of a stage: qkv, attention, attention_out, gate_up, down. */
 export const PHASES_PER_STAGE = 5;
@@ -11,8 +11,12 @@ export function planSummary(plan: Plan): string {
   return plan.adapter === undefined ? name : `${name} + adapter`;
 }
 
-/** What a plan does, in a few sentences: which layers share an input, how many steps remain, and what it costs. */
+/**
+ * What a plan does, in a few sentences: which layers share an input, how many steps remain, and what it costs. Throws
+ * INVALID_PLAN for what is no plan.
+ */
 export function describePlan(plan: Plan): string {
+  plan = checkedPlan(plan);
   const stages = countStages(plan);
   const [before, after] = [plan.layers * PHASES_PER_STAGE, stages * PHASES_PER_STAGE];
   if (plan.groups.length === 0) {
@@ -37,9 +41,10 @@ export function describePlan(plan: Plan): string {
 
 /**
  * A plan as a table in ASCII: time runs to the right, one column per stage, and the layers of a column run at the same time, one per
- * lane. At most 80 columns wide; long plans continue below.
+ * lane. At most 80 columns wide; long plans continue below. Throws INVALID_PLAN for what is no plan.
  */
 export function drawPlan(plan: Plan): string {
+  plan = checkedPlan(plan);
   const stages = stagesOf(plan);
   const lanes = Math.max(...stages.map((stage) => stage.length));
   const cell = String(plan.layers - 1).length + 1;

@@ -2,7 +2,7 @@ import { abortError, onAbort, throwIfAborted } from './abort.js';
 import { commonPrefix } from './common_prefix.js';
 import { CqilError } from './errors.js';
 import { MAX_BATCH, MAX_LOGIT_ROWS, MAX_TRACE, type ForwardRequest, type NativeAddon, type Program, type SessionHandle } from './native.js';
-import { expectOption, expectOptionNames, isSignal } from './options.js';
+import { expectOption, isSignal, readArgument, readKnownOptions } from './options.js';
 import type { Plan } from './plan.js';
 import { MAX_SHORTLIST, type Shortlist } from './sampler/shortlist.js';
 import { readTimeline, type Timeline } from './timeline.js';
@@ -97,8 +97,8 @@ export class Session {
 
   /** Appends tokens, at least one; gives the logits after the last, Float32Array [vocabSize]. */
   async prefill(ids: ArrayLike<number>, options: CallOptions = {}): Promise<Float32Array> {
-    const tokens = this.#expectTokens('prefill', ids, options);
-    return this.#append(tokens, { output: 'logits' }, options.signal);
+    const { tokens, signal } = this.#read('prefill', ids, options);
+    return this.#append(tokens, { output: 'logits' }, signal);
   }
 
   /** Appends one token; gives the logits after it, Float32Array [vocabSize]. */
@@ -111,10 +111,10 @@ export class Session {
    * top-k, without moving and searching a whole vocabulary. Fewer in a smaller vocabulary.
    */
   async shortlist(ids: ArrayLike<number>, count: number, options: ShortlistOptions = {}): Promise<Shortlist> {
-    const tokens = this.#expectTokens('shortlist', ids, options, ['signal', 'ahead']);
-    expectOption('ahead', options.ahead, options.ahead === undefined || typeof options.ahead === 'boolean', 'true or false');
+    const { tokens, signal, ahead } = this.#read<ShortlistOptions>('shortlist', ids, options, ['signal', 'ahead']);
+    expectOption('ahead', ahead, ahead === undefined || typeof ahead === 'boolean', 'true or false');
     expectOption('The length of the shortlist', count, Number.isInteger(count) && count >= 1 && count <= MAX_SHORTLIST, `an integer from 1 to ${MAX_SHORTLIST}`);
-    return this.#append<Shortlist>(tokens, { output: 'shortlist', count, ahead: options.ahead }, options.signal);
+    return this.#append<Shortlist>(tokens, { output: 'shortlist', count, ahead }, signal);
   }
 
   /**
@@ -122,14 +122,14 @@ export class Session {
    * everything up to ids[i].
    */
   async score(ids: ArrayLike<number>, options: CallOptions = {}): Promise<Float32Array> {
-    const tokens = this.#expectTokens('score', ids, options);
+    const { tokens, signal } = this.#read('score', ids, options);
     return this.#calls.run(async () => {
       const scores = new Float32Array(tokens.length - 1);
-      await this.#inSlices(tokens, options.signal, async (slice, from) => {
+      await this.#inSlices(tokens, signal, async (slice, from) => {
         // The first token of the next slice is scored here, after the last of this one.
         const next = tokens[from + slice.length];
         const output = slice.length > 1 || next !== undefined ? 'scores' : 'none';
-        const part = await this.#forward({ ids: slice, position: this.position, output, next }, options.signal);
+        const part = await this.#forward({ ids: slice, position: this.position, output, next }, signal);
         if (part) scores.set(part, from);
       });
       return scores;
@@ -142,16 +142,16 @@ export class Session {
    * passes on x + a + m, a group what the formula makes of its members.
    */
   async trace(ids: ArrayLike<number>, options: CallOptions = {}): Promise<Float32Array> {
-    const tokens = this.#expectTokens('trace', ids, options);
+    const { tokens, signal } = this.#read('trace', ids, options);
     expectOption('The number of tokens to trace', tokens.length, tokens.length <= MAX_TRACE, `at most ${MAX_TRACE}`);
-    return this.#append(tokens, { output: 'trace' }, options.signal);
+    return this.#append(tokens, { output: 'trace' }, signal);
   }
 
   /** Appends 1 to 32 (MAX_LOGIT_ROWS) tokens; gives the logits after each, Float32Array [ids.length][vocabSize]. */
   async logits(ids: ArrayLike<number>, options: CallOptions = {}): Promise<Float32Array> {
-    const tokens = this.#expectTokens('logits', ids, options);
+    const { tokens, signal } = this.#read('logits', ids, options);
     expectOption('The number of tokens to give logits of', tokens.length, tokens.length <= MAX_LOGIT_ROWS, `at most ${MAX_LOGIT_ROWS}`);
-    return this.#append(tokens, { output: 'all_logits' }, options.signal);
+    return this.#append(tokens, { output: 'all_logits' }, signal);
   }
 
   /**
@@ -159,11 +159,11 @@ export class Session {
    * keeps no times.
    */
   async timeline(id: number, options: CallOptions = {}): Promise<Timeline> {
-    const tokens = this.#expectTokens('timeline', [id], options);
+    const { tokens, signal } = this.#read('timeline', [id], options);
     return this.#calls.run(async () => {
       let spans: Float64Array = new Float64Array();
-      await this.#inSlices(tokens, options.signal, async (slice) => {
-        spans = await this.#inEngine((native) => native.timeline(this.#handle, { ids: slice, position: this.position, output: 'logits' }), options.signal);
+      await this.#inSlices(tokens, signal, async (slice) => {
+        spans = await this.#inEngine((native) => native.timeline(this.#handle, { ids: slice, position: this.position, output: 'logits' }), signal);
       });
       return readTimeline(spans, this.#program());
     });
@@ -294,11 +294,12 @@ export class Session {
     if (this.#calls.size > 0) throw new CqilError('INVALID_ARGUMENT', `${call} was called while a call of this session is in flight; expected it to be awaited first.`);
   }
 
-  #expectTokens(call: string, ids: ArrayLike<number>, options: CallOptions, names = ['signal']): Int32Array {
+  /** The tokens and options of a call, copied and checked. */
+  #read<T extends CallOptions>(call: string, ids: ArrayLike<number>, given: T, names = ['signal']): T & { tokens: Int32Array } {
     this.#expectFree(call);
-    expectOptionNames(`session.${call}`, options, names);
+    const options = readKnownOptions(`session.${call}`, given, names);
     expectOption('signal', options.signal, isSignal(options.signal), 'an AbortSignal');
-    return toTokens(ids, this.#host.vocabSize, this.contextLength);
+    return { ...options, tokens: toTokens(ids, this.#host.vocabSize, this.contextLength) };
   }
 
   #expectRoom(count: number): void {
@@ -308,16 +309,19 @@ export class Session {
 
 /** A checked copy of token ids; throws INVALID_ARGUMENT, or CONTEXT_OVERFLOW when there are more than `limit`. */
 export function toTokens(ids: ArrayLike<number>, vocabSize: number, limit: number): Int32Array {
-  const expected = 'an array of token ids, at least one';
-  expectOption('The tokens', ids, typeof ids === 'object' && ids !== null && Number.isSafeInteger(ids.length) && ids.length > 0, expected);
-  if (ids.length > limit) throw overflow(ids.length, limit, 0);
-  const tokens = new Int32Array(ids.length);
-  for (let i = 0; i < tokens.length; i++) {
-    const id = ids[i]!;
-    expectOption(`Token ${i}`, id, Number.isInteger(id) && id >= 0 && id < vocabSize, `an integer from 0 to ${vocabSize - 1}`);
-    tokens[i] = id;
-  }
-  return tokens;
+  return readArgument('The tokens', () => {
+    const expected = 'an array of token ids, at least one';
+    const length = typeof ids === 'object' && ids !== null ? ids.length : 0;
+    expectOption('The tokens', ids, Number.isSafeInteger(length) && length > 0, expected);
+    if (length > limit) throw overflow(length, limit, 0);
+    const tokens = new Int32Array(length);
+    for (let i = 0; i < length; i++) {
+      const id = ids[i]!;
+      expectOption(`Token ${i}`, id, Number.isInteger(id) && id >= 0 && id < vocabSize, `an integer from 0 to ${vocabSize - 1}`);
+      tokens[i] = id;
+    }
+    return tokens;
+  });
 }
 
 function overflow(count: number, contextLength: number, position: number): CqilError {

@@ -2,6 +2,7 @@ import { beforeAll, describe, expect, it } from 'vitest';
 import type { TokenizerSource } from '../lib/checkpoint/types.js';
 import { loadTokenizer, type Tokenizer } from '../lib/tokenizer/index.js';
 import { expectCode } from './support/expect_code.js';
+import { tinyTokenizer } from './support/tiny_tokenizer.js';
 import { FAMILIES, VOCABULARY_TEXTS, vocabularyAsGguf, vocabularySource } from './support/vocabularies.js';
 
 const sentencePiece = vocabularySource('sentencepiece');
@@ -20,6 +21,12 @@ const SOURCES: Array<[name: string, source: () => TokenizerSource]> = [
   ['sentencepiece, GGUF', () => vocabularyAsGguf('sentencepiece')],
   ...['first', 'always', 'never'].map((scheme): [string, () => TokenizerSource] => [`sentencepiece, Metaspace ${scheme}`, () => withMetaspace(scheme, scheme !== 'always')]),
 ];
+
+it.each([['found in raw text', false, null], ['found in normalized text', true, { type: 'NFC' }]])('stops in a text of nothing but added tokens, %s', async (_where, normalized, normalizer) => {
+  const tokenizer = await tinyTokenizer({ added_tokens: [{ id: 5, content: '<end>', special: true, normalized }], normalizer });
+  const cut = await tokenizer.encodeSliced('<end>'.repeat(10_000), { limit: 100 });
+  expect(cut).toEqual(Array(101).fill(5));
+});
 
 describe.each(SOURCES)('a text that continues another: %s', (name, source) => {
   let tokenizer: Tokenizer;

@@ -12,7 +12,12 @@ export function invalidTokenizer(message: string, cause?: unknown): CqilError {
  * spelled out.
  */
 export function quote(value: unknown): string {
-  const text = spell(value, QUOTED_CHARACTERS + 1);
+  let text: string;
+  try {
+    text = spell(value, QUOTED_CHARACTERS + 1);
+  } catch {
+    return 'an object that cannot be read'; // a proxy, or getters that throw
+  }
   return text.length > QUOTED_CHARACTERS ? `${text.slice(0, QUOTED_CHARACTERS)}…` : text;
 }
 

@@ -1,5 +1,6 @@
 import type { TokenizerSource } from '../checkpoint/types.js';
 import { CqilError } from '../errors.js';
+import { expectOption, isSignal, readArgument, readKnownOptions } from '../options.js';
 import { Pace } from '../pace.js';
 import { AddedTokenSplitter } from './added_tokens.js';
 import { BpeEncoder } from './bpe.js';
@@ -103,6 +104,7 @@ export interface Tokenizer {
   encodeChatSliced(messages: ChatMessage[], options?: EncodeChatOptions & { signal?: AbortSignal }): Promise<number[]>;
 }
 
+const ENCODE_OPTIONS = ['addSpecialTokens', 'parseSpecialTokens', 'after'];
 const NO_BYTES = new Uint8Array(0);
 // Some published models do not call their `<|im_start|>` special.
 const CONTROL_FORM = /^<[|｜].*[|｜]>$/s;
@@ -212,20 +214,26 @@ class BpeTokenizer implements Tokenizer {
   }
 
   encode(text: string, options: EncodeOptions = {}): number[] {
-    return allOf(this.slices(text, options));
+    return allOf(this.slices(text, this.readEncodeOptions('encode', options, ENCODE_OPTIONS)));
   }
 
   async encodeSliced(text: string, options: EncodeSlicedOptions = {}): Promise<number[]> {
-    return new Pace(options.signal).through(this.slices(text, options));
+    const read = this.readEncodeOptions('encodeSliced', options, [...ENCODE_OPTIONS, 'signal', 'limit']);
+    return new Pace(read.signal).through(this.slices(text, read));
   }
 
-  decode(ids: Iterable<number>, { skipSpecialTokens = true }: DecodeOptions = {}): string {
-    const parts: Uint8Array[] = [];
-    for (const id of ids) parts.push(this.visibleBytes(id, skipSpecialTokens));
-    return decodeBytes(parts, this.decoder.leadingSpaces);
+  decode(ids: Iterable<number>, options: DecodeOptions = {}): string {
+    const { skipSpecialTokens = true } = readKnownOptions('decode', options, ['skipSpecialTokens']);
+    return readArgument('The ids to decode', () => {
+      expectOption('The ids to decode', ids, typeof ids === 'object' && ids !== null && Symbol.iterator in ids, 'an array of token ids');
+      const parts: Uint8Array[] = [];
+      for (const id of ids) parts.push(this.visibleBytes(id, skipSpecialTokens));
+      return decodeBytes(parts, this.decoder.leadingSpaces);
+    });
   }
 
-  detokenizer({ skipSpecialTokens = true, continues = false }: DetokenizerOptions = {}): Detokenizer {
+  detokenizer(options: DetokenizerOptions = {}): Detokenizer {
+    const { skipSpecialTokens = true, continues = false } = readKnownOptions('detokenizer', options, ['skipSpecialTokens', 'continues']);
     return createDetokenizer((id) => this.visibleBytes(id, skipSpecialTokens), continues ? 0 : this.decoder.leadingSpaces);
   }
 
@@ -241,7 +249,7 @@ class BpeTokenizer implements Tokenizer {
   }
 
   idToToken(id: number): string | undefined {
-    return this.pieces[id];
+    return Number.isInteger(id) ? this.pieces[id] : undefined;
   }
 
   isSpecial(id: number): boolean {
@@ -260,6 +268,18 @@ class BpeTokenizer implements Tokenizer {
     expectChatOptions(options);
     const { signal, ...others } = options;
     return new Pace(signal).through(this.chatSlices(messages, others));
+  }
+
+  private readEncodeOptions(call: string, given: EncodeSlicedOptions, known: readonly string[]): EncodeSlicedOptions {
+    const options = readKnownOptions(call, given, known);
+    const { addSpecialTokens, parseSpecialTokens, after, limit, signal } = options;
+    const isFlag = (value: unknown): boolean => value === undefined || typeof value === 'boolean';
+    expectOption('addSpecialTokens', addSpecialTokens, isFlag(addSpecialTokens), 'true or false');
+    expectOption('parseSpecialTokens', parseSpecialTokens, isFlag(parseSpecialTokens), 'true or false');
+    expectOption('limit', limit, limit === undefined || (typeof limit === 'number' && limit >= 0), 'a number of ids, 0 or more');
+    expectOption('signal', signal, isSignal(signal), 'an AbortSignal');
+    if (after !== undefined) this.checkId(after);
+    return options;
   }
 
   private requireTemplate(): ChatTemplate {
@@ -305,9 +325,9 @@ class BpeTokenizer implements Tokenizer {
     const { raw, normalized } = this.splitters[parseSpecialTokens ? 'all' : 'plain'];
     const unguarded = (part: string): string => (guarded ? part.replaceAll(guarded.guard, '') : part);
     const ids: number[] = [];
-    if (after !== undefined) this.checkId(after);
     let place: Place = after === undefined ? 'start' : this.added.has(after) ? 'within' : 'continues';
     for (const section of raw.split(text)) {
+      if (ids.length > limit) return ids;
       if (section === undefined) {
         yield;
         continue;
@@ -318,6 +338,7 @@ class BpeTokenizer implements Tokenizer {
         continue;
       }
       for (const part of normalized.split(yield* this.normalized(section, place === 'continues', guarded))) {
+        if (ids.length > limit) return ids;
         if (part === undefined) {
           yield;
           continue;
