@@ -5,7 +5,7 @@ import { runTemplate } from '../lib/tokenizer/jinja_interpreter.js';
 import { parseTemplate } from '../lib/tokenizer/jinja_source.js';
 import { strftime } from '../lib/tokenizer/strftime.js';
 import { describeShared } from './support/shared_data.js';
-import { expectCode } from './support/expect_code.js';
+import { expectCode, expectRejection } from './support/expect_code.js';
 import { tinyTokenizer } from './support/tiny_tokenizer.js';
 import { readJson } from './support/tokenizer_sources.js';
 
@@ -33,6 +33,10 @@ const JINJA: Array<[template: string, rendered: string]> = [
   ['a\n  {%- raw %} {% if %} {# c #} {% endraw -%}  b', 'a {% if %} {# c #} b'],
   ['a\n  {% raw %} x\n  {% endraw %}\n y', 'a\n x\n y'],
   ['{% raw %}a{% endraw -%}  b{% raw %}"\\{% endraw %}', 'ab"\\'],
+  ['{{ [[1]] == [[1]] }}{{ [1] == [2] }}{{ [1] != [1] }}{{ [1, 2] == [1] }}', 'truefalsefalsefalse'],
+  ["{{ {'a': [1], 'b': none} == {'b': none, 'a': [1]} }}{{ {'a': 1} == {'b': 1} }}{{ {'a': 1} == {'a': 1, 'b': 2} }}", 'truefalsefalse'],
+  ["{{ 1 == true }}{{ 0 == false }}{{ 1 == 1.0 }}{{ '1' == 1 }}{{ none == u }}{{ none == none }}{{ [1, 2] == (1, 2) }}", 'truetruetruefalsefalsetruefalse'],
+  ["{{ [1] in [[1]] }}{{ 1.0 in [1] }}{{ none in [none] }}{{ u in ['a'] }}{{ '1' not in [1] }}", 'truetruetruefalsetrue'],
   ['b {% raw %}a{% endraw %} c', 'b a c'],
 ];
 
@@ -61,7 +65,8 @@ describeShared("the library's own cases", () => {
     const cases = readJson('chat-templates', 'huggingfacejs-syntax', 'syntax-cases.json') as Record<string, { template: string; context: Record<string, unknown>; context_has_functions: boolean; expected: string }>;
     const plain = Object.entries(cases).filter(([, { context_has_functions: hasFunctions }]) => !hasFunctions);
     expect([Object.keys(cases).length, plain.length]).toEqual([161, 157]);
-    for (const [name, { template, context, expected }] of plain) expect(render(template, context), name).toBe(expected);
+    // In Python, true is 1 and false is 0, also in a list.
+    for (const [name, { template, context, expected }] of plain) expect(render(template, context), name).toBe(name === 'MEMBERSHIP' ? '|true|true|true|true|true|false|' : expected);
   });
 });
 
@@ -96,6 +101,7 @@ const HOSTILE: Record<string, string> = {
   'slices': repeated("'x' * 1000000", '{% set b = a[1:] %}'),
   'sorting': repeated('range(100000)', '{% set b = a|sort %}'),
   'texts that are kept': grown('none', "[ns.x, 'x' * 1000000]", ''),
+  'a comparison of lists that double': "{% set a = namespace(x=[1], y=[1]) %}{% for i in range(60) %}{% set a.x = [a.x, a.x] %}{% set a.y = [a.y, a.y] %}{% endfor %}{{ a.x == a.y }}",
   'a sum of many': `{{ ${'1 + '.repeat(50_000)}1 }}`,
   'a chain of filters': `{{ 'a'${'|trim'.repeat(20_000)} }}`,
 };
@@ -140,10 +146,19 @@ describe('hostile templates', () => {
     expect(quadratic.applyChatTemplate(messages.map((message) => ({ ...message, content: '' })))).toMatch(/,1000,1000,$/);
   });
 
-  it('refuses messages that contain themselves', async () => {
-    const tokenizer = await tinyTokenizer({}, { chat_template: '{{ messages | tojson }}' });
-    const message: Record<string, unknown> = { role: 'tool', content: {} };
-    message.content = message;
-    expect(() => tokenizer.applyChatTemplate([message as never])).toThrow(/nest deeper/);
+  it.each(['messages', 'tools', 'documents'])('refuses %s that contain themselves, or a few objects too often', async (name) => {
+    const tokenizer = await tinyTokenizer({}, { chat_template: '{{ messages | tojson }}{{ tools }}{{ documents }}' });
+    const cyclic: Record<string, unknown> = {};
+    cyclic.self = [cyclic, cyclic];
+    let shared: unknown[] = [1];
+    for (let i = 0; i < 40; i++) shared = [shared, shared];
+    const sparse: unknown[] = [];
+    sparse.length = 2 ** 32 - 1;
+    for (const [value, reason] of [[cyclic, /contain themselves/], [shared, /more than 262144 values/], [sparse, /more than 262144 values/], [['x'.repeat(1 << 24)], /16777216 characters/], [[new Map()], /hold a Map/]] as const) {
+      const messages = [{ role: 'tool', content: name === 'messages' ? { value } : 'a' }];
+      const options = name === 'messages' ? {} : { [name]: [value] };
+      for (const use of [() => tokenizer.applyChatTemplate(messages, options), () => tokenizer.encodeChat(messages, options)]) expectCode('INVALID_ARGUMENT', use, reason);
+      await expectRejection('INVALID_ARGUMENT', tokenizer.encodeChatSliced(messages, options), reason);
+    }
   });
 });

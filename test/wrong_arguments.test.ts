@@ -73,6 +73,7 @@ describe('a model', async () => {
   const model = await cqil.loadModel();
   const session = model.createSession({ contextLength: 64 });
   const chat = await loadTokenizer({ kind: 'huggingface', json: TINY_JSON, config: { chat_template: '{{ messages[0].content }}{{ tools }}{{ documents }}' }, generationConfig: {} });
+  const messages = [{ role: 'user', content: 'a' }];
   const signalled = (signal: never) => ({ signal });
   const calls: Record<string, Call> = {
     'generate(…)': (value) => model.generate(value, { maxTokens: 1 }),
@@ -93,6 +94,18 @@ describe('a model', async () => {
       return [`generate ${name}`, (value: never) => model.generate([1], { maxTokens: 1, [name]: value })];
     })),
     ...Object.fromEntries([['the model', model.tokenizer], ['chats', chat]].flatMap(([name, tokenizer]) => Object.entries(tokenizerCalls(tokenizer as cqil.Tokenizer)).map(([call, run]) => [`${call} of ${name as string}`, run]))),
+    'applyChatTemplate(…)': (value) => chat.applyChatTemplate(value),
+    'applyChatTemplate options': (value) => chat.applyChatTemplate(messages, value),
+    'encodeChat(…)': (value) => chat.encodeChat(value),
+    'encodeChatSliced options': (value) => chat.encodeChatSliced(messages, value),
+    'a signal of encodeChatSliced': (value) => chat.encodeChatSliced(messages, signalled(value)),
+    'a message': (value) => chat.encodeChat([value]),
+    content: (value) => chat.encodeChat([{ role: 'user', content: value }]),
+    'content of a tool': (value) => chat.encodeChat([{ role: 'tool', content: value }]),
+    'a field of a message': (value) => chat.encodeChat([{ role: 'user', content: 'a', name: value }]),
+    'tool calls': (value) => chat.encodeChat([{ role: 'user', content: 'a', tool_calls: value }]),
+    'a tool': (value) => chat.encodeChat(messages, { tools: [value] }),
+    documents: (value) => chat.encodeChat(messages, { documents: [value] }),
   };
 
   it.each(Object.entries(calls))('%s', async (_name, call) => {

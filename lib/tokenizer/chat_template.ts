@@ -1,5 +1,7 @@
 import { randomInt } from 'node:crypto';
 import { CqilError } from '../errors.js';
+import { readArgument } from '../options.js';
+import { ChatData } from './chat_data.js';
 import { checkMessages, renderSomeForm, withSuffix, type ChatMessage } from './chat_messages.js';
 import { invalidTokenizer, isObject, quote } from './invalid.js';
 import { Budget, BudgetError, sizeOf } from './jinja_budget.js';
@@ -67,9 +69,14 @@ export class ChatTemplate {
    * Throws INVALID_TOKENIZER when the template is malformed or goes beyond its limits, INVALID_ARGUMENT for options or
    * messages it does not take.
    */
-  render(messages: ChatMessage[], options: ChatOptions = {}): Rendering {
+  *render(chat: readonly ChatMessage[], options: ChatOptions = {}): Generator<void, Rendering> {
+    const read = readArgument('The options of a chat', () => readOptions(options));
+    const { addGenerationPrompt, continues } = read;
+    const data = new ChatData();
+    const messages = (yield* data.copy(chat, 'The messages')) as ChatMessage[];
+    const tools = (yield* data.copy(read.tools ?? null, 'The tools')) as unknown[] | null;
+    const others = (yield* data.copy(read.others, 'The variables of the chat template')) as Record<string, unknown>;
     checkMessages(messages);
-    const { addGenerationPrompt, continues, tools, others } = readOptions(options);
     const { program, variables } = this.#parse(tools && tools.length > 0 && this.sources.has('tool_use') ? 'tool_use' : 'default');
     for (const name of Object.keys(others)) {
       if (!variables.has(name)) throw unknownVariable(name, variables);
@@ -79,7 +86,7 @@ export class ChatTemplate {
     }
     // A template that concatenates a token the model does not have expects an empty text.
     const fixed = { bos_token: '', eos_token: '', ...this.names, add_generation_prompt: addGenerationPrompt };
-    const given: Record<string, unknown> = { tools: tools ?? null, ...others };
+    const given: Record<string, unknown> = { tools, ...others };
     const run = (chosen: ChatMessage[], values: Record<string, unknown>, started = performance.now()): string => {
       const render = (messages: ChatMessage[]): string => runWithin(program, { ...fixed, ...values, messages }, started);
       return continues ? upToLastText(chosen, render) : render(chosen);
@@ -112,7 +119,7 @@ export class ChatTemplate {
 }
 
 export function expectChatOptions(options: unknown): void {
-  if (!isObject(options)) throw new CqilError('INVALID_ARGUMENT', `The options of a chat are ${quote(options)}; expected an object.`);
+  if (!readArgument('The options of a chat', () => isObject(options))) throw new CqilError('INVALID_ARGUMENT', `The options of a chat are ${quote(options)}; expected an object.`);
 }
 
 function readOptions(options: ChatOptions) {

@@ -1,6 +1,7 @@
 import { Budget, BudgetError } from './jinja_budget.js';
 import { Costs, ELEMENT } from './jinja_costs.js';
 import { isList, isMap, isText, jinjaLibrary, type JinjaFunction, type LibraryInterpreter, type Node, type Scope, type Value, type ValueClass } from './jinja_library.js';
+import { equal } from './jinja_equality.js';
 import { strftime } from './strftime.js';
 
 // The limit of Jinja's own sandbox.
@@ -70,8 +71,8 @@ function valueClasses() {
 /**
  * The library's interpreter with two changes. It spends from a budget before it does something costly. And where the
  * library differs from Jinja, it does as Jinja does: the text of an iteration that ends in `break` or `continue` is
- * kept; each iteration has variables of its own; a loop over an undefined value is empty; `~` also joins values that
- * are not texts; and adding a list or an object to a text is an error.
+ * kept; each iteration has variables of its own; a loop over an undefined value is empty; values are
+ * compared as Python compares them; `~` also joins values that are not texts; and adding a list or an object to a text is an error.
  */
 function boundedInterpreter(values: Values): Interpreter {
   const { Interpreter, Environment } = jinjaLibrary();
@@ -162,6 +163,8 @@ function boundedInterpreter(values: Values): Interpreter {
       const left = this.evaluate(node.left as Node, scope);
       const right = this.evaluate(node.right as Node, scope);
       switch (operator) {
+        case '==': case '!=':
+          return new values.Boolean(this.#equal(left, right) === (operator === '=='));
         case '~': {
           const [start, end] = [left, right].map((value) => (value.type === 'NullValue' ? 'None' : value.type === 'UndefinedValue' ? '' : this.#text(value)));
           return new values.String(this.#concatenate(start!, end!));
@@ -178,8 +181,8 @@ function boundedInterpreter(values: Values): Interpreter {
           } else if (isList(left) && isList(right)) this.#budget.spend((left.value.length + right.value.length) * ELEMENT);
           break;
         case 'in': case 'not in':
-          if (isList(right)) this.#budget.spend(right.value.length);
-          else if (isText(left) && isText(right)) this.#costs.search(right.value, left.value);
+          if (isList(right)) return new values.Boolean(right.value.some((item) => this.#equal(item, left)) === (operator === 'in'));
+          if (isText(left) && isText(right)) this.#costs.search(right.value, left.value);
           break;
         default:
           if (isText(left) && isText(right)) this.#budget.spend(Math.min(left.value.length, right.value.length));
@@ -226,6 +229,10 @@ function boundedInterpreter(values: Values): Interpreter {
       if (isText(value)) throw new TextLoopError('a loop goes over a text; a list or an object is expected');
       if (value.type !== 'ObjectValue') throw new Error(`a loop goes over ${value.type === 'NullValue' ? 'none' : `a ${value.type}`}; a list or an object is expected`);
       return [...(value.value as Map<string, Value>).keys()].map((key) => new values.String(key));
+    }
+
+    #equal(a: Value, b: Value): boolean {
+      return equal(a, b, () => this.#budget.step());
     }
 
     /** A value as a template prints it. */

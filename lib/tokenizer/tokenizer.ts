@@ -257,7 +257,7 @@ class BpeTokenizer implements Tokenizer {
   }
 
   applyChatTemplate(messages: ChatMessage[], options?: ChatOptions): string {
-    return this.requireTemplate().render(messages, options).text;
+    return allOf(this.requireTemplate().render(messages, options)).text;
   }
 
   encodeChat(messages: ChatMessage[], options: EncodeChatOptions = {}): number[] {
@@ -266,7 +266,8 @@ class BpeTokenizer implements Tokenizer {
 
   async encodeChatSliced(messages: ChatMessage[], options: EncodeChatOptions & { signal?: AbortSignal } = {}): Promise<number[]> {
     expectChatOptions(options);
-    const { signal, ...others } = options;
+    const { signal, ...others } = readArgument('The options of a chat', () => ({ ...options }));
+    expectOption('signal', signal, isSignal(signal), 'an AbortSignal');
     return new Pace(signal).through(this.chatSlices(messages, others));
   }
 
@@ -289,9 +290,9 @@ class BpeTokenizer implements Tokenizer {
 
   private *chatSlices(messages: ChatMessage[], options: EncodeChatOptions): Generator<void, number[]> {
     expectChatOptions(options);
-    const { parseSpecialTokens = false, ...others } = options;
+    const { parseSpecialTokens = false, ...others } = readArgument('The options of a chat', () => ({ ...options }));
     if (typeof parseSpecialTokens !== 'boolean') throw new CqilError('INVALID_ARGUMENT', `parseSpecialTokens is ${quote(parseSpecialTokens)}; expected true or false.`);
-    const rendering = this.requireTemplate().render(messages, others);
+    const rendering = yield* this.requireTemplate().render(messages, others);
     if (parseSpecialTokens) return yield* this.slices(rendering.text, { addSpecialTokens: false });
     this.controls ??= new ControlTexts([...this.added.values()].filter(isControl).map(({ content }) => content));
     const user = yield* renderUserText(rendering, this.controls);

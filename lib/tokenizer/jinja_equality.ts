@@ -1,0 +1,32 @@
+import { isList, isMap, type Value } from './jinja_library.js';
+
+/**
+ * Whether two values are equal as in Python: lists, tuples and objects by what they hold, and true and false are 1 and
+ * 0. `step` is called for each pair of values that is compared.
+ */
+export function equal(a: Value, b: Value, step: () => void): boolean {
+  step();
+  if (isNumber(a) && isNumber(b)) return Number(a.value) === Number(b.value);
+  if (a.type !== b.type) return false;
+  if (a === b) return true;
+  if (a.type === 'ObjectValue' && isMap(a) && isMap(b)) {
+    if (a.value.size !== b.value.size) return false;
+    for (const [key, item] of a.value) {
+      const other = b.value.get(key);
+      if (!other || !equal(item, other, step)) return false;
+    }
+    return true;
+  }
+  if (isList(a) && isList(b)) {
+    if (a.constructor !== b.constructor || a.value.length !== b.value.length) return false;
+    const others = b.value;
+    return a.value.every((item, index) => equal(item, others[index]!, step));
+  }
+  if (typeof a.value === 'string') return a.value === b.value;
+  // None is None, and what is undefined is undefined. Functions and namespaces are equal to themselves only.
+  return a.type === 'NullValue' || a.type === 'UndefinedValue';
+}
+
+function isNumber({ type }: Value): boolean {
+  return type === 'IntegerValue' || type === 'FloatValue' || type === 'BooleanValue';
+}
