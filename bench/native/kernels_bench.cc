@@ -1,6 +1,6 @@
 // Every kernel on every instruction set this machine runs, timed with a cold cache: one thread walks a working set larger than the
 // caches once per pass, as a decoded token walks the weights. Prints one JSON document and judges nothing.
-//   kernels_bench [size of the working set in MiB, default 128 [part of a kernel's name, default all [dtype, default all]]]
+//   kernels_bench [MiB of the working set, default 128 [part of a kernel's name, default all [dtype, default all]]]
 #include <algorithm>
 #include <chrono>
 #include <cmath>

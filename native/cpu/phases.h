@@ -1,6 +1,7 @@
 // The phases of a program on the CPU. Each is called by every member of a crew and returns when this member finds no
 // work left; the caller waits for the others. The shared formula is in DESIGN terms:
-//   a_j = A_j(x);  b_j = sum of up to D earlier a in the group;  m_j = M_j(x + a_j + b_j);  x += sum of a_j [+ b_j] + m_j
+//   a_j = A_j(x);  b_j = sum of up to D earlier a in the group;  m_j = M_j(x + a_j + b_j)
+//   x += sum of a_j [+ b_j] + m_j
 #pragma once
 #include "session.h"
 

@@ -15,7 +15,8 @@ constexpr int kFloat32 = 0, kBfloat16 = 14;    // cudaDataType
 constexpr int kComputeFloat32 = 68;            // cublasComputeType_t
 constexpr int32_t kNotTransposed = 0, kTransposed = 1;  // cublasOperation_t
 constexpr int32_t kEpilogueBias = 4;           // cublasLtEpilogue_t
-enum DescAttribute { kTransposeA = 3, kTransposeB = 4, kEpilogue = 7, kBiasPointer = 8 };  // cublasLtMatmulDescAttributes_t
+// cublasLtMatmulDescAttributes_t
+enum DescAttribute { kTransposeA = 3, kTransposeB = 4, kEpilogue = 7, kBiasPointer = 8 };
 constexpr int kMaxWorkspaceBytes = 1;          // cublasLtMatmulPreferenceAttributes_t
 
 using Handle = void*;

@@ -38,9 +38,10 @@ inline void score_keys(const AttendArgs& a, int64_t p, int64_t origin) {
     if ((p - origin) * Kv::bytes(a.stride) < kValuesPrefetchBytes) prefetch_range(a.values + p * Kv::bytes(a.stride), R * Kv::bytes(a.stride));
   }
   F32x16 sum[T][R];
-  CQIL_UNROLL for (int t = 0; t < T; t++)
+  CQIL_UNROLL for (int t = 0; t < T; t++) {
     CQIL_UNROLL for (int r = 0; r < R; r++) sum[t][r] = zero();
-  for (int64_t i = 0; i < a.stride; i += Kv::kBlock)
+  }
+  for (int64_t i = 0; i < a.stride; i += Kv::kBlock) {
     CQIL_UNROLL for (int run = 0; run < Kv::kBlock; run += 16) {
       F32x16 k[R];
       CQIL_UNROLL for (int r = 0; r < R; r++) k[r] = Kv::load(key + Kv::bytes(r * a.stride + i), run);
@@ -49,6 +50,7 @@ inline void score_keys(const AttendArgs& a, int64_t p, int64_t origin) {
         CQIL_UNROLL for (int r = 0; r < R; r++) sum[t][r] = fma(k[r], q, sum[t][r]);
       }
     }
+  }
   CQIL_UNROLL for (int t = 0; t < T; t++) {
     float* scores = a.scores + t * a.scores_stride + (p - origin);
     store_sums<R>(sum[t], scores);
@@ -61,8 +63,9 @@ template <class Kv, int T, int N>
 inline void weigh_values(const AttendArgs& a, int64_t from, int64_t to, int64_t origin, int64_t column, const float* scores,
                          F32x16* sums) {
   F32x16 sum[T][N];
-  CQIL_UNROLL for (int t = 0; t < T; t++)
+  CQIL_UNROLL for (int t = 0; t < T; t++) {
     CQIL_UNROLL for (int j = 0; j < N; j++) sum[t][j] = sums[t * N + j];
+  }
   const uint8_t* value = a.values + from * Kv::bytes(a.stride) + Kv::bytes(column);
   for (int64_t p = from; p < to; p++, value += Kv::bytes(a.stride)) {
     if (a.step == 0) prefetch_range(value + kCachePrefetchBytes, Kv::bytes(16 * N));
@@ -73,8 +76,9 @@ inline void weigh_values(const AttendArgs& a, int64_t from, int64_t to, int64_t 
       CQIL_UNROLL for (int j = 0; j < N; j++) sum[t][j] = fma(v[j], weight, sum[t][j]);
     }
   }
-  CQIL_UNROLL for (int t = 0; t < T; t++)
+  CQIL_UNROLL for (int t = 0; t < T; t++) {
     CQIL_UNROLL for (int j = 0; j < N; j++) sums[t * N + j] = sum[t][j];
+  }
 }
 
 // N vectors of every query's output from `column` on. Each query sums its own positions in ascending order: those only

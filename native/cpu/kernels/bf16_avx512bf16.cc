@@ -63,9 +63,11 @@ inline void bf16_dot_rows(const uint16_t* rows, int64_t apart, int64_t cols, con
       sum[r] = P::multiply_add(P::load(rows + r * apart + k), xk, sum[r]);
     }
   }
-  if (k < cols)
-    CQIL_UNROLL for (int r = 0; r < R; r++)
+  if (k < cols) {
+    CQIL_UNROLL for (int r = 0; r < R; r++) {
       sum[r] = P::multiply_add(P::load_some(rows + r * apart + k, cols - k), P::load(x + k), sum[r]);
+    }
+  }
   store_sums<R>(sum, y);
 }
 

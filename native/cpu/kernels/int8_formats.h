@@ -5,14 +5,14 @@
 // missing are zero. A format is a struct with
 //   kBlock, kBytes    as in weight_formats.h
 //   kHalfAt           where its f16 that is no part of a word stands in a block; -1: nowhere
-//   word_at(k)        where the k-th interleaved word stands in a block: they are in the order in which each_group reads them, as
-//                     hardware prefetchers give up on any other
+//   word_at(k)        where the k-th interleaved word stands in a block: they are in the order in which each_group
+//                     reads them, as hardware prefetchers give up on any other
 //   kGroup            weights that share a scale: 32, or 16
 //   kSigned           bytes are signed; otherwise they are 0 … kMost, and
 //   kOffsetBits       log2 of what is to be taken off each of them; 0: nothing
 //   kHasMin           groups have a minimum: w = scale q - min
-//   each_group(block, f)   calls f(g, w, scale, min) for its groups, ascending; w[k] holds weights 4 k … 4 k + 3 of the group of each
-//                     row, in lanes
+//   each_group(block, f)   calls f(g, w, scale, min) for its groups, ascending; w[k] holds weights 4 k … 4 k + 3 of the
+//                     group of each row, in lanes
 #pragma once
 #include <stdint.h>
 

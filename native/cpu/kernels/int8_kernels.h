@@ -11,7 +11,9 @@
 #include "rounded_kernels.h"
 
 // Extensions that some compilers of C++17 do not know, or only when all of the code may use them.
-#if defined(__clang__) ? __clang_major__ >= 12 : defined(__GNUC__) ? __GNUC__ >= 11 : defined(_MSC_VER) && _MSC_VER >= 1930
+#if defined(__clang__) ? __clang_major__ >= 12 : defined(__GNUC__) && __GNUC__ >= 11
+#define CQIL_HAS_AVXVNNI 1
+#elif !defined(__clang__) && defined(_MSC_VER) && _MSC_VER >= 1930
 #define CQIL_HAS_AVXVNNI 1
 #endif
 #if defined(__clang__) ? __clang_major__ >= 16 || defined(__ARM_FEATURE_DOTPROD) : defined(__GNUC__)

@@ -98,7 +98,9 @@ CQIL_INLINE void each_total(Block<W> block, const Int8Row& x, int64_t first, F f
     }
     const int32_t less = less_of<W>(x, g);
     Dot4<W> dot = begin<W>(less);
-    CQIL_UNROLL for (int k = 0; k < W::kGroup / 4; k++) add_dot4<W>(dot, prepare<W>(w[k]), splat_bytes(x.q + g * W::kGroup + 4 * k), k);
+    CQIL_UNROLL for (int k = 0; k < W::kGroup / 4; k++) {
+      add_dot4<W>(dot, prepare<W>(w[k]), splat_bytes(x.q + g * W::kGroup + 4 * k), k);
+    }
     f(g, total<W>(dot, less), scale, minimum);
   });
 }
@@ -179,16 +181,18 @@ inline void int8_tile(const uint8_t* panel, int64_t set_bytes, int64_t n_rows, c
   const bool whole = n_rows == S * kLanes;
   const int last = static_cast<int>(n_rows - (S - 1) * kLanes);
   F32xN sum[T][S];
-  CQIL_UNROLL for (int t = 0; t < T; t++)
+  CQIL_UNROLL for (int t = 0; t < T; t++) {
     CQIL_UNROLL for (int s = 0; s < S; s++) {
       const float* at = y + t * y_stride + s * kLanes;
       sum[t][s] = from == 0 ? broadcast_lanes(0) : whole || s < S - 1 ? load_floats(at) : load_some_floats(at, last);
     }
+  }
   for (int64_t g = from; g < to; g++) {
     const uint8_t* group = panel + g * kGroupBytes<W>;
     Dot4<W> dot[T][S];
-    CQIL_UNROLL for (int t = 0; t < T; t++)
+    CQIL_UNROLL for (int t = 0; t < T; t++) {
       CQIL_UNROLL for (int s = 0; s < S; s++) dot[t][s] = begin<W>(less_of<W>(row[t], g));
+    }
     CQIL_UNROLL for (int k = 0; k < W::kGroup / 4; k++) {
       Weights4<W> w[S];
       CQIL_UNROLL for (int s = 0; s < S; s++) w[s] = prepare<W>(load_lanes(group + s * set_bytes + k * kVectorBytes));
@@ -200,16 +204,18 @@ inline void int8_tile(const uint8_t* panel, int64_t set_bytes, int64_t n_rows, c
     CQIL_UNROLL for (int s = 0; s < S; s++) {
       const float* scales = reinterpret_cast<const float*>(group + s * set_bytes + W::kGroup / 4 * kVectorBytes);
       const F32xN scale = load_floats(scales), minimum = W::kHasMin ? load_floats(scales + kLanes) : broadcast_lanes(0);
-      CQIL_UNROLL for (int t = 0; t < T; t++)
+      CQIL_UNROLL for (int t = 0; t < T; t++) {
         sum[t][s] = add_group<W>(sum[t][s], total<W>(dot[t][s], less_of<W>(row[t], g)), less_of<W>(row[t], g), scale_of<W>(row[t], g), scale, minimum);
+      }
     }
   }
-  CQIL_UNROLL for (int t = 0; t < T; t++)
+  CQIL_UNROLL for (int t = 0; t < T; t++) {
     CQIL_UNROLL for (int s = 0; s < S; s++) {
       float* at = y + t * y_stride + s * kLanes;
       if (whole || s < S - 1) store(at, sum[t][s]);
       else store_partial(at, sum[t][s], last);
     }
+  }
 }
 
 // Columns of a panel that stay in the first cache while all tokens pass.

@@ -23,8 +23,11 @@ CQIL_NOINLINE void tile(const typename P::Value* w, const typename P::Value* x, 
     const typename P::Value *w_lane = w + lane, *x_lane = x + lane;
     float* carry_lane = carry + lane;
     Register sum[T][R];
-    CQIL_UNROLL for (int t = 0; t < T; t++)
-      CQIL_UNROLL for (int r = 0; r < R; r++) sum[t][r] = First ? zero_register() : load_register(carry_lane + 16 * (t * R + r));
+    CQIL_UNROLL for (int t = 0; t < T; t++) {
+      CQIL_UNROLL for (int r = 0; r < R; r++) {
+        sum[t][r] = First ? zero_register() : load_register(carry_lane + 16 * (t * R + r));
+      }
+    }
     for (int64_t k = 0; k < n; k += P::kStep) {
       typename P::Values wk[R];
       CQIL_UNROLL for (int r = 0; r < R; r++) wk[r] = P::load(w_lane + r * n + k);

@@ -17,8 +17,9 @@ namespace CQIL_ISA {
 template <class W, int C, int R>
 inline void add_parts(const W (&blocks)[R], const float* x, F32x16* sum) {
   if constexpr (C < W::kParts) {
-    CQIL_UNROLL for (int r = 0; r < R; r++)
+    CQIL_UNROLL for (int r = 0; r < R; r++) {
       blocks[r].template part<C>([&](int i, F32x16 w) { sum[r] = fma(w, load(x + 16 * i), sum[r]); });
+    }
     add_parts<W, C + 1>(blocks, x, sum);
   }
 }
@@ -64,8 +65,9 @@ inline void dot_rows(const uint8_t* rows, int64_t row_bytes, int64_t cols, const
   if constexpr (W::kBlock == 16) {
     const int rest = static_cast<int>(cols % 16);
     if (rest)
-      CQIL_UNROLL for (int r = 0; r < R; r++)
+      CQIL_UNROLL for (int r = 0; r < R; r++) {
         sum[r] = fma(W::partial(rows + r * row_bytes + blocks * W::kBytes, rest), load(x + blocks * 16), sum[r]);
+      }
   }
   store_sums<R>(sum, y);
 }

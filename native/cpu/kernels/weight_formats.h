@@ -2,8 +2,8 @@
 //   kBlock             weights per block, a multiple of 16
 //   kBytes             bytes of a block
 //   kParts             parts a block is unpacked in, so that several rows can take turns part by part
-//   part<C>(f)         calls f(i, values) for the 16-weight runs i of part C, ascending: weights 16 i … 16 i + 15 of the
-//                      block as float32
+//   part<C>(f)         calls f(i, values) for the 16-weight runs i of part C, ascending: weights 16 i … 16 i + 15 of
+//                      the block as float32
 // and, for formats whose rows need not be whole blocks, partial(from, n): n < 16 weights, the rest zero.
 // Block layouts are those of GGUF. Unpacked values are the same bits on every instruction set with fused multiply-add.
 #pragma once

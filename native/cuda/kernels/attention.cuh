@@ -93,8 +93,9 @@ __device__ __forceinline__ void attend_positions(const DeviceModel& m, const Dev
     CQIL_UNROLL for (int b = 0; b < kInFlight; b++) {
       float v[8];
       value[b].unpack(v);
-      CQIL_UNROLL for (int h = 0; h < kHeads; h++)
+      CQIL_UNROLL for (int h = 0; h < kHeads; h++) {
         CQIL_UNROLL for (int i = 0; i < 8; i++) state.values[h][i] = fmaf(score[b][h], v[i], state.values[h][i]);
+      }
     }
   }
 }
@@ -108,7 +109,9 @@ __device__ __forceinline__ void join_groups(AttendState<kHeads>& state, int grou
       const float mine = expf(state.highest[h] - highest), theirs = expf(other - highest);
       state.highest[h] = highest;
       state.sum[h] = fmaf(state.sum[h], mine, shuffle_xor(state.sum[h], mask) * theirs);
-      CQIL_UNROLL for (int i = 0; i < 8; i++) state.values[h][i] = fmaf(state.values[h][i], mine, shuffle_xor(state.values[h][i], mask) * theirs);
+      CQIL_UNROLL for (int i = 0; i < 8; i++) {
+        state.values[h][i] = fmaf(state.values[h][i], mine, shuffle_xor(state.values[h][i], mask) * theirs);
+      }
     }
   }
 }

@@ -18,12 +18,13 @@ __device__ __forceinline__ void eight_weights(const Matrix& w, int row, int firs
   if (first >= w.cols) return;
   switch (w.dtype) {
     case CQIL_F32:
-      CQIL_UNROLL for (int j = 0; j < 2; j++)
+      CQIL_UNROLL for (int j = 0; j < 2; j++) {
         if (first + 4 * j < w.cols) {
           const uint4 v = load_weights(r.data + static_cast<int64_t>(first + 4 * j) * 4);
           out[4 * j] = float_from_bits(v.x), out[4 * j + 1] = float_from_bits(v.y);
           out[4 * j + 2] = float_from_bits(v.z), out[4 * j + 3] = float_from_bits(v.w);
         }
+      }
       return;
     case CQIL_F16:
     case CQIL_BF16: {

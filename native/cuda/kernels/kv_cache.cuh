@@ -95,7 +95,9 @@ struct KvRun<CQIL_Q8_0> {
   __device__ __forceinline__ void unpack(float (&out)[8]) const {
     const float scale = float_from_half(d);
     const uint32_t w[2] = {v.x, v.y};
-    CQIL_UNROLL for (int i = 0; i < 8; i++) out[i] = scale * static_cast<float>(static_cast<int8_t>(w[i / 4] >> (8 * (i % 4)) & 0xffu));
+    CQIL_UNROLL for (int i = 0; i < 8; i++) {
+      out[i] = scale * static_cast<float>(static_cast<int8_t>(w[i / 4] >> (8 * (i % 4)) & 0xffu));
+    }
   }
 };
 

@@ -3,7 +3,8 @@
 // one token to the next (token ids, position, targets) is read from device memory, so that the graph can be replayed.
 //
 // Order of one forward over step.n_tokens tokens, for a program's phases:
-//   launch_embed;  per stage: launch_qkv, launch_attention, launch_attention_out, launch_gate_up, launch_down;  launch_head
+//   launch_embed;  per stage: launch_qkv, launch_attention, launch_attention_out, launch_gate_up, launch_down;
+//   launch_head
 // `wide` passes all lanes of a stage at once. `lanes` passes one lane at a time, each on a stream of its own, with
 // launch_down_apart in place of launch_down and launch_join once all lanes are there; with bypass > 0 launch_gate_up of a lane
 // waits for launch_attention_out of the lanes before it. Lanes share no scratch. `persistent` is launch_token. With one token

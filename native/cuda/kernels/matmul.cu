@@ -141,23 +141,26 @@ __device__ __forceinline__ void multiply(const Step& step, const MatmulRun& run,
     CQIL_UNROLL for (int slice = 0; slice < kDepth / 16; slice++) {
       const int word = slice * 8 + t;
       uint32_t b[kInputParts][kTiles][2];
-      CQIL_UNROLL for (int part = 0; part < kInputParts; part++)
+      CQIL_UNROLL for (int part = 0; part < kInputParts; part++) {
         CQIL_UNROLL for (int n = 0; n < kTiles; n++) {
           const uint32_t* at = inputs + part * kInputWords + (token_part + n * 8 + g) * kRowWords + word;
           b[part][n][0] = at[0], b[part][n][1] = at[4];
         }
-      CQIL_UNROLL for (int half = 0; half < 2; half++)
+      }
+      CQIL_UNROLL for (int half = 0; half < 2; half++) {
         CQIL_UNROLL for (int part = 0; part < kWeightParts; part++) {
           const uint32_t* at = weights + part * kWeightWords + (row_part + half * 16 + g) * kRowWords + word;
           const uint32_t a[4] = {at[0], at[8 * kRowWords], at[4], at[8 * kRowWords + 4]};
-          CQIL_UNROLL for (int input = 0; input < kInputParts; input++)
+          CQIL_UNROLL for (int input = 0; input < kInputParts; input++) {
             if (part + input < kDeepest)
               CQIL_UNROLL for (int n = 0; n < kTiles; n++) mma_bf16(sums[half][n], a, b[input][n]);
+          }
         }
+      }
     }
   }
 
-  CQIL_UNROLL for (int n = 0; n < kTiles; n++)
+  CQIL_UNROLL for (int n = 0; n < kTiles; n++) {
     CQIL_UNROLL for (int i = 0; i < 4; i++) {
       const int token = first_token + token_part + n * 8 + 2 * t + i % 2, row = row_part + g + i / 2 * 8;
       if (run.product == kProductGateUp) {
@@ -166,8 +169,11 @@ __device__ __forceinline__ void multiply(const Step& step, const MatmulRun& run,
           lane_row(step.session, step.session.gate_up, step.session.hidden_stride, lane, token)[gate.row] = silu_mul(sums[0][n][i], sums[1][n][i]);
         continue;
       }
-      CQIL_UNROLL for (int half = 0; half < 2; half++) store_product(step, run, lane, tile_row(step, run, lane, row + half * 16), token, sums[half][n][i]);
+      CQIL_UNROLL for (int half = 0; half < 2; half++) {
+        store_product(step, run, lane, tile_row(step, run, lane, row + half * 16), token, sums[half][n][i]);
+      }
     }
+  }
 }
 
 // The parts that a tile's weights need; gate and up share a tile, so the finer of the two decides.

@@ -99,11 +99,12 @@ __device__ __forceinline__ void attend_tile(const Step& step, const LaneRange& l
     for (int p = 0; p < kPositions; p++) {
       float w[kPerWarp];
       CQIL_UNROLL for (int j = 0; j < kPerWarp; j++) w[j] = shuffle(weight[j], p);
-      CQIL_UNROLL for (int c = 0; c < kColumns; c++)
+      CQIL_UNROLL for (int c = 0; c < kColumns; c++) {
         if (c < columns) {
           const float v = tile[p * stride + c * kWarpSize + lane_id()];
           CQIL_UNROLL for (int j = 0; j < kPerWarp; j++) values[j][c] = fmaf(w[j], v, values[j][c]);
         }
+      }
     }
   }
   CQIL_UNROLL for (int j = 0; j < kPerWarp; j++) {

@@ -7,7 +7,8 @@
 //   Chunk           a chunk's registers
 //   load(row, scales, chunk)          of a part; chunk 0 ... 31
 //   Staged         how x lies in shared memory: StagedFloats, or StagedFixed for quantized weights
-//   add_dot(chunks, index, x, sums)   sums[r] += chunk r . x for kRows rows that share x; index is the chunk's place after x's first
+//   add_dot(chunks, index, x, sums)   sums[r] += chunk r . x for kRows rows that share x; index is the chunk's
+//                                     place after x's first
 //
 // A quantized chunk's sum is one of integers, exact: of each digit plane of x with the quants, four at a time, and then
 // low + 2^8 middle + 2^16 high, which no format's largest quants bring to 2^31. Block layouts are those of GGUF as repacked by
@@ -81,8 +82,9 @@ struct Format<CQIL_F32> : PlainChunks {
   template <class X>
   __device__ static __forceinline__ void add_dot(const Chunk (&c)[kRows], int index, const X& x, float (&sums)[kRows]) {
     const float4 v = x.quad(index);
-    CQIL_UNROLL for (int r = 0; r < kRows; r++)
+    CQIL_UNROLL for (int r = 0; r < kRows; r++) {
       sums[r] = add_dot4(sums[r], float_from_bits(c[r].x), float_from_bits(c[r].y), float_from_bits(c[r].z), float_from_bits(c[r].w), v);
+    }
   }
 };
 
