@@ -2,13 +2,14 @@
 //
 //   npm run build && node bench/cold_start.mjs [--shape tinyllama-1.1b] [--dtype Q8_0] [--threads 2] [--rounds 5] [--name NAME] [--disk TEXT]
 //
-// Each round drops the file's pages from the system's cache (dd's nocache advice) before each of these, in turn: `cat FILE` to nowhere and
-// into memory, and a process that loads the model and gives one token, with float32 activations, which uses the file's pages where they are,
-// and with int8, which copies them. Ratios compare what touches as many pages: what loading adds to reading. The same process runs once more
-// on the file that is cached then. Each time, as much memory as the larger of them takes is written and freed first: a virtual machine may not
-// have it from its host yet, which gives it ten times as slowly as a disk gives the file. Needs GNU dd and /dev/shm.
-// A system that can limit the disk of a process shows how the ratio depends on it; --disk then says so in the table.
-// Writes bench/results/NAME.json and .md; NAME is cold-start-SHAPE-DTYPE unless it is given.
+// Each round drops the file's pages from the system's cache (dd's nocache advice) before each of these, in turn: `cat
+// FILE` to nowhere and into memory, and a process that loads the model and gives one token, with float32 activations,
+// which uses the file's pages where they are, and with int8, which copies them. Ratios compare what touches as many
+// pages: what loading adds to reading. The same process runs once more on the file that is cached then. Each time, as
+// much memory as the larger of them takes is written and freed first: a virtual machine may not have it from its host
+// yet, which gives it ten times as slowly as a disk gives the file. Needs GNU dd and /dev/shm. A system that can limit
+// the disk of a process shows how the ratio depends on it; --disk then says so in the table. Writes
+// bench/results/NAME.json and .md; NAME is cold-start-SHAPE-DTYPE unless it is given.
 import { execFileSync } from 'node:child_process';
 import { mkdtempSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
@@ -24,7 +25,10 @@ const here = path.dirname(fileURLToPath(import.meta.url));
 const CONTEXT = 512;
 /** Of Node.js, our JavaScript and tokenizer, and the slices of the file that are on their way to the int8 copy. */
 const FIXED_BYTES = 100e6;
-/** Taken beforehand besides the file's pages and their copy: that of Node.js, and what the system does not give back in whole. */
+/**
+ * Taken beforehand besides the file's pages and their copy: that of Node.js, and what the system does not give back in
+ * whole.
+ */
 const MORE_BYTES = 600e6;
 const { values: options } = parseArgs({
   options: {
@@ -43,7 +47,12 @@ const folder = mkdtempSync(path.join(options.folder, 'cold-start-'));
 const file = path.join(folder, 'model.gguf');
 const copy = path.join(mkdtempSync('/dev/shm/cold-start-'), 'copy');
 const READINGS = { float32: ['/dev/null', '`cat FILE > /dev/null`'], int8: [copy, '`cat FILE > /dev/shm/COPY`'] };
-const samples = Object.fromEntries(Object.keys(READINGS).map((activations) => [activations, { readMs: [], firstTokenMs: [], cachedMs: [], peakBytes: [] }]));
+const samples = Object.fromEntries(
+  Object.keys(READINGS).map((activations) => [
+    activations,
+    { readMs: [], firstTokenMs: [], cachedMs: [], peakBytes: [] },
+  ]),
+);
 const nodeMs = [];
 let fileBytes;
 let kvBytes;
@@ -84,7 +93,13 @@ try {
   rmSync(path.dirname(copy), { recursive: true });
 }
 
-const nodeBytes = Number(execFileSync(process.execPath, ['-p', `1024 * /VmHWM:\\s+(\\d+)/.exec(fs.readFileSync('/proc/self/status', 'utf8'))[1]`], { encoding: 'utf8' }));
+const nodeBytes = Number(
+  execFileSync(
+    process.execPath,
+    ['-p', `1024 * /VmHWM:\\s+(\\d+)/.exec(fs.readFileSync('/proc/self/status', 'utf8'))[1]`],
+    { encoding: 'utf8' },
+  ),
+);
 const rows = Object.entries(samples).map(([activations, { readMs, firstTokenMs, cachedMs, peakBytes }]) => {
   const ratio = quantile(firstTokenMs, 0.5) / quantile(readMs, 0.5);
   const peak = quantile(peakBytes, 0.5);
@@ -102,13 +117,22 @@ ${options.disk === undefined ? '' : `The disk: ${options.disk}. `}Node.js alone 
 |---|---|---|---|---|---|---|
 ${rows.join('\n')}
 `;
-writeFileSync(`${name}.json`, `${JSON.stringify({ ...run, options: { ...options, folder: undefined }, fileBytes, kvBytes, nodeBytes, nodeMs, samples }, null, 1)}\n`);
+writeFileSync(
+  `${name}.json`,
+  `${JSON.stringify({ ...run, options: { ...options, folder: undefined }, fileBytes, kvBytes, nodeBytes, nodeMs, samples }, null, 1)}\n`,
+);
 writeFileSync(`${name}.md`, text);
 console.log(text);
 
 function firstToken(activations) {
   const start = Date.now();
-  const first = JSON.parse(execFileSync(process.execPath, [path.join(here, 'first_token.mjs'), file, options.threads, String(CONTEXT), activations], { encoding: 'utf8' }));
+  const first = JSON.parse(
+    execFileSync(
+      process.execPath,
+      [path.join(here, 'first_token.mjs'), file, options.threads, String(CONTEXT), activations],
+      { encoding: 'utf8' },
+    ),
+  );
   return { ms: first.at - start, peakBytes: first.peakBytes };
 }
 
@@ -117,7 +141,9 @@ function evict() {
 }
 
 function takeMemory(bytes) {
-  execFileSync('dd', ['if=/dev/zero', `of=${copy}`, 'bs=1M', `count=${Math.ceil(bytes / 2 ** 20)}`], { stdio: 'ignore' });
+  execFileSync('dd', ['if=/dev/zero', `of=${copy}`, 'bs=1M', `count=${Math.ceil(bytes / 2 ** 20)}`], {
+    stdio: 'ignore',
+  });
   rmSync(copy);
 }
 

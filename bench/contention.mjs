@@ -5,8 +5,8 @@
 // turn, a slice each, so that what the machine does meanwhile meets both. Every other time a process of this script's
 // own keeps one core busy. What counts is tokens per second of a slice; the first slice after a change begins 100 ms
 // later. Bounds: with all cores free a plan takes at most 1.02 times what the sequential model takes with as many
-// threads; with one core taken every row is at least 0.9 times as fast as the same plan with one thread then. A bound is
-// missed where the median is beyond it, and missed for certain where all of its interval of 95 % is. Then a core is
+// threads; with one core taken every row is at least 0.9 times as fast as the same plan with one thread then. A bound
+// is missed where the median is beyond it, and missed for certain where all of its interval of 95 % is. Then a core is
 // taken and given back in the middle of a generation, to see how soon the engine follows. Writes
 // bench/results/NAME.json and .md, and ends with code 1 where a bound is missed for certain.
 import { spawn } from 'node:child_process';
@@ -23,16 +23,36 @@ import { describeRun, runLine } from '../tools/run_info.mjs';
 import { spread } from './spread.mjs';
 
 const MODELS = {
-  shipped: { title: 'the model that ships', load: (threads) => loadModel(undefined, { threads }), plans: ['sequential', 'P2-S6-E18', 'P4-S2-E22'] },
-  Q4_0: { title: 'smollm2-135m, Q4_0', load: (threads) => loadSyntheticModel('smollm2-135m', { dtype: 'Q4_0', threads }), plans: ['sequential', 'P2-S4-E28', 'P4-S4-E28'] },
-  F16: { title: 'smollm2-135m, F16', load: (threads) => loadSyntheticModel('smollm2-135m', { dtype: 'F16', threads }), plans: ['sequential', 'P2-S4-E28', 'P4-S4-E28'] },
+  shipped: {
+    title: 'the model that ships',
+    load: (threads) => loadModel(undefined, { threads }),
+    plans: ['sequential', 'P2-S6-E18', 'P4-S2-E22'],
+  },
+  Q4_0: {
+    title: 'smollm2-135m, Q4_0',
+    load: (threads) => loadSyntheticModel('smollm2-135m', { dtype: 'Q4_0', threads }),
+    plans: ['sequential', 'P2-S4-E28', 'P4-S4-E28'],
+  },
+  F16: {
+    title: 'smollm2-135m, F16',
+    load: (threads) => loadSyntheticModel('smollm2-135m', { dtype: 'F16', threads }),
+    plans: ['sequential', 'P2-S4-E28', 'P4-S4-E28'],
+  },
 };
-const PROMPT = 64, CONTEXT = 512;
-const SLICE_MS = 200, UNCOUNTED_MS = 100, TURNS = 3;
-const FREE_BOUND = 1.02, BUSY_BOUND = 0.9;
+const PROMPT = 64,
+  CONTEXT = 512;
+const SLICE_MS = 200,
+  UNCOUNTED_MS = 100,
+  TURNS = 3;
+const FREE_BOUND = 1.02,
+  BUSY_BOUND = 0.9;
 
 const { values } = parseArgs({
-  options: { rounds: { type: 'string', default: '7' }, models: { type: 'string', default: Object.keys(MODELS).join(',') }, name: { type: 'string', default: 'contention' } },
+  options: {
+    rounds: { type: 'string', default: '7' },
+    models: { type: 'string', default: Object.keys(MODELS).join(',') },
+    name: { type: 'string', default: 'contention' },
+  },
 });
 const run = describeRun('node bench/contention.mjs', process.argv.slice(2));
 const cores = describeMachine().cores;
@@ -52,15 +72,22 @@ const lines = [
   '',
   '| model | plan | threads | free, tokens/s | time, of sequential | one core taken, tokens/s | speed, of one thread |',
   '| --- | --- | ---: | ---: | ---: | ---: | ---: |',
-  ...rows.map(({ model, plan, threads, free, busy: taken }) =>
-    `| ${model} | ${plan} | ${threads} | ${spread(free.rates, 0)} | ${shown(free)} | ${spread(taken.rates, 0)} | ${shown(taken)} |`),
+  ...rows.map(
+    ({ model, plan, threads, free, busy: taken }) =>
+      `| ${model} | ${plan} | ${threads} | ${spread(free.rates, 0)} | ${shown(free)} | ${spread(taken.rates, 0)} | ${shown(taken)} |`,
+  ),
   '',
   'How soon the engine follows, in the middle of a generation, milliseconds, median (least–greatest): until a window of 50 ms is again as fast as the bound asks, after a core is taken; until it',
   'is within 10 % of the speed with all cores, after the core is given back.',
   '',
   '| model | plan | threads | taken | given back |',
   '| --- | --- | ---: | ---: | ---: |',
-  ...results.flatMap(({ model, following }) => following.map(({ plan, threads, left, back }) => `| ${model} | ${plan} | ${threads} | ${spread(left, 0)} | ${spread(back, 0)} |`)),
+  ...results.flatMap(({ model, following }) =>
+    following.map(
+      ({ plan, threads, left, back }) =>
+        `| ${model} | ${plan} | ${threads} | ${spread(left, 0)} | ${spread(back, 0)} |`,
+    ),
+  ),
   '',
 ];
 const file = path.join(path.dirname(fileURLToPath(import.meta.url)), 'results', values.name);
@@ -68,8 +95,11 @@ writeFileSync(`${file}.json`, `${JSON.stringify({ ...run, rounds: Number(values.
 writeFileSync(`${file}.md`, lines.join('\n'));
 console.log(lines.join('\n'));
 const verdicts = rows.flatMap(({ free, busy: taken }) => [free.verdict, taken.verdict]);
-const certain = verdicts.filter((verdict) => verdict === 'missed').length, likely = verdicts.filter((verdict) => verdict === 'missed?').length;
-console.log(`${verdicts.filter(Boolean).length} bounds: ${certain} missed for certain, ${likely} missed by a median that may be chance.`);
+const certain = verdicts.filter((verdict) => verdict === 'missed').length,
+  likely = verdicts.filter((verdict) => verdict === 'missed?').length;
+console.log(
+  `${verdicts.filter(Boolean).length} bounds: ${certain} missed for certain, ${likely} missed by a median that may be chance.`,
+);
 process.exit(certain > 0 ? 1 : 0);
 
 function shown({ ratio, interval, verdict }) {
@@ -80,7 +110,8 @@ function shown({ ratio, interval, verdict }) {
 /** What pairs of slices, ratios of the compared to its reference, say of a bound. */
 function judge(ratios, beyond) {
   if (ratios.length === 0) return {};
-  const ratio = quantile(ratios, 0.5), interval = medianInterval(ratios, 0.95);
+  const ratio = quantile(ratios, 0.5),
+    interval = medianInterval(ratios, 0.95);
   return { ratio, interval, verdict: !beyond(ratio) ? 'held' : interval.every(beyond) ? 'missed' : 'missed?' };
 }
 
@@ -90,7 +121,8 @@ async function measure({ load, plans }) {
   for (let threads = 1; threads < cores; threads *= 2) models.set(threads, await load(threads));
   models.set(cores, await load(cores));
   for (const plan of plans)
-    for (const [threads, model] of models) contenders.push({ plan, threads, model, free: { rates: [], ratios: [] }, busy: { rates: [], ratios: [] } });
+    for (const [threads, model] of models)
+      contenders.push({ plan, threads, model, free: { rates: [], ratios: [] }, busy: { rates: [], ratios: [] } });
   const find = (plan, threads) => contenders.find((other) => other.plan === plan && other.threads === threads);
   const reference = { free: ({ threads }) => find('sequential', threads), busy: ({ plan }) => find(plan, 1) };
   // A first slice each, in which `auto` tries its ways.
@@ -125,9 +157,11 @@ async function measure({ load, plans }) {
   const following = [];
   for (const contender of contenders.filter((one) => one.threads === cores)) {
     const { plan, threads } = contender;
-    const left = [], back = [];
+    const left = [],
+      back = [];
     for (let round = 0; round < Math.min(4, Number(values.rounds)); round++) {
-      const alone = quantile(find(plan, 1).busy.rates, 0.5), all = quantile(find(plan, threads).free.rates, 0.5);
+      const alone = quantile(find(plan, 1).busy.rates, 0.5),
+        all = quantile(find(plan, threads).free.rates, 0.5);
       const began = performance.now();
       const [taken, given, end] = [500, 1200, 3500];
       const timers = [setTimeout(() => take(true), taken), setTimeout(() => take(false), given)];
@@ -143,8 +177,8 @@ async function measure({ load, plans }) {
 }
 
 /**
- * When each token came, in milliseconds of `performance.now()`, in `milliseconds` after the prompt. In a session of its own: where its memory lies makes
- * some faster than others.
+ * When each token came, in milliseconds of `performance.now()`, in `milliseconds` after the prompt. In a session of its
+ * own: where its memory lies makes some faster than others.
  */
 async function decode({ plan, model }, milliseconds) {
   const session = model.createSession({ plan, contextLength: CONTEXT });
@@ -156,7 +190,10 @@ async function decode({ plan, model }, milliseconds) {
   let list = await begin();
   const began = performance.now();
   while (performance.now() - began < milliseconds) {
-    list = session.position === CONTEXT ? await begin() : await session.shortlist([list.ids[0]], 1, { ahead: session.position + 1 < CONTEXT });
+    list =
+      session.position === CONTEXT
+        ? await begin()
+        : await session.shortlist([list.ids[0]], 1, { ahead: session.position + 1 < CONTEXT });
     times.push(performance.now());
   }
   session.close();

@@ -38,7 +38,9 @@ const lines = [
   '',
   '| weights | plan | execution | phases | barriers | ms per token | change | round by round | of bandwidth |',
   '| --- | --- | --- | ---: | ---: | ---: | ---: | ---: | ---: |',
-  ...Object.entries(results).flatMap(([dtype, { rows, machine }]) => rows.map((row) => line(`${dtype}, ${machine.activations}`, row, rows[0]))),
+  ...Object.entries(results).flatMap(([dtype, { rows, machine }]) =>
+    rows.map((row) => line(`${dtype}, ${machine.activations}`, row, rows[0])),
+  ),
   '',
   'In `lanes` each of the two threads computes a layer of a group for itself: most barriers are gone, and each reads whole matrices. `wide` saves barriers alone.',
   '',
@@ -49,17 +51,53 @@ writeFileSync(`${file}.md`, lines.join('\n'));
 console.log(lines.join('\n'));
 
 function bench(dtype) {
-  const contenders = [...PLANS.flatMap((plan) => ['--plan', plan]), ...values.executions.split(',').flatMap((execution) => ['--execution', execution])];
-  const args = ['bench', '--synthetic', values.shape, '--dtype', dtype, '--backend', 'cpu', ...contenders, ...WORKLOAD, '--repeat', values.rounds, '--json'];
-  return JSON.parse(execFileSync(process.execPath, [path.join(here, '../dist/cli/main.js'), ...args], { encoding: 'utf8', stdio: ['ignore', 'pipe', 'inherit'] }));
+  const contenders = [
+    ...PLANS.flatMap((plan) => ['--plan', plan]),
+    ...values.executions.split(',').flatMap((execution) => ['--execution', execution]),
+  ];
+  const args = [
+    'bench',
+    '--synthetic',
+    values.shape,
+    '--dtype',
+    dtype,
+    '--backend',
+    'cpu',
+    ...contenders,
+    ...WORKLOAD,
+    '--repeat',
+    values.rounds,
+    '--json',
+  ];
+  return JSON.parse(
+    execFileSync(process.execPath, [path.join(here, '../dist/cli/main.js'), ...args], {
+      encoding: 'utf8',
+      stdio: ['ignore', 'pipe', 'inherit'],
+    }),
+  );
 }
 
 function line(weights, row, sequential) {
   const { min, median, max } = row.msPerToken;
   const change = percent(median / sequential.msPerToken.median);
-  const rounds = percent(quantile(row.roundMsPerToken.map((ms, i) => ms / sequential.roundMsPerToken[i]), 0.5));
+  const rounds = percent(
+    quantile(
+      row.roundMsPerToken.map((ms, i) => ms / sequential.roundMsPerToken[i]),
+      0.5,
+    ),
+  );
   const ms = `${median.toFixed(2)} (${min.toFixed(2)}–${max.toFixed(2)})`;
-  const cells = [weights, row.plan, executionOf(row), row.phases, row.barriersPerToken, ms, change, rounds, `${(100 * row.fractionOfMeasuredBandwidth).toFixed(0)} %`];
+  const cells = [
+    weights,
+    row.plan,
+    executionOf(row),
+    row.phases,
+    row.barriersPerToken,
+    ms,
+    change,
+    rounds,
+    `${(100 * row.fractionOfMeasuredBandwidth).toFixed(0)} %`,
+  ];
   return `| ${cells.join(' | ')} |`;
 }
 

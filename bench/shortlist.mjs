@@ -1,6 +1,6 @@
 // What sampling from a shortlist saves of a token's time: node bench/shortlist.mjs [--dtype Q4_0] [--rounds 15]
-// The same generation with its default options, and with a bias that changes no logit but needs them all, in turn. Writes
-// bench/results/shortlist-smollm2-135m.json and .md.
+// The same generation with its default options, and with a bias that changes no logit but needs them all, in turn.
+// Writes bench/results/shortlist-smollm2-135m.json and .md.
 import { writeFileSync } from 'node:fs';
 import path from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -14,7 +14,9 @@ const SHAPE = 'smollm2-135m';
 const TOKENS = 40;
 const OPTIONS = { 'from a shortlist': {}, 'from all logits': { logitBias: { 0: Number.MIN_VALUE } } };
 
-const { values } = parseArgs({ options: { dtype: { type: 'string', default: 'Q4_0' }, rounds: { type: 'string', default: '15' } } });
+const { values } = parseArgs({
+  options: { dtype: { type: 'string', default: 'Q4_0' }, rounds: { type: 'string', default: '15' } },
+});
 const run = describeRun('node bench/shortlist.mjs', process.argv.slice(2));
 const rows = [];
 let vocabSize;
@@ -26,7 +28,12 @@ for (const threads of [1, 2]) {
     const ms = Object.fromEntries(Object.keys(OPTIONS).map((name) => [name, []]));
     for (let round = 0; round <= Number(values.rounds); round++) {
       for (const [name, options] of Object.entries(OPTIONS)) {
-        const { timings, tokens } = await model.generate(prompt, { ...options, temperature, maxTokens: TOKENS, seed: 1 });
+        const { timings, tokens } = await model.generate(prompt, {
+          ...options,
+          temperature,
+          maxTokens: TOKENS,
+          seed: 1,
+        });
         if (round > 0) ms[name].push(timings.decodeMs / (tokens.length - 1));
       }
     }
@@ -43,7 +50,12 @@ const lines = [
   '',
   `| threads | sampling | ${Object.keys(OPTIONS).join(' | ')} | ratio |`,
   '|---:|---|---:|---:|---:|',
-  ...rows.map(({ threads, sampling, ms, ratio }) => `| ${threads} | ${sampling} | ${Object.values(ms).map((each) => spread(each, 2)).join(' | ')} | ${ratio.toFixed(3)} |`),
+  ...rows.map(
+    ({ threads, sampling, ms, ratio }) =>
+      `| ${threads} | ${sampling} | ${Object.values(ms)
+        .map((each) => spread(each, 2))
+        .join(' | ')} | ${ratio.toFixed(3)} |`,
+  ),
   '',
 ];
 const file = path.join(path.dirname(fileURLToPath(import.meta.url)), 'results', `shortlist-${SHAPE}`);

@@ -18,7 +18,10 @@ export interface AdaptedHost {
 
 /** To be said before random weights of a large shape are made, where that is known. */
 export function randomWithAdapter(adapter: string): CqilError {
-  return new CqilError('INVALID_PLAN', `The plan has the adapter ${adapter}, and the model has random weights; expected a plan without an adapter.`);
+  return new CqilError(
+    'INVALID_PLAN',
+    `The plan has the adapter ${adapter}, and the model has random weights; expected a plan without an adapter.`,
+  );
 }
 
 /** A model's weights with adapters merged in, each set beside the model's own, which stay as they are. */
@@ -47,7 +50,11 @@ export class AdaptedWeights {
   /** Throws INVALID_PLAN for an adapter that is not merged yet. */
   handle(adapter: string): ModelHandle {
     const handle = this.#handles.get(path.resolve(adapter));
-    if (!handle) throw new CqilError('INVALID_PLAN', `The adapter ${adapter} of the plan is not merged yet; expected model.prepare(plan) to be awaited before sessions of the plan are made.`);
+    if (!handle)
+      throw new CqilError(
+        'INVALID_PLAN',
+        `The adapter ${adapter} of the plan is not merged yet; expected model.prepare(plan) to be awaited before sessions of the plan are made.`,
+      );
     return handle;
   }
 

@@ -9,16 +9,20 @@ export type CacheIdentity = Readonly<Record<string, unknown>>;
 const MAX_BYTES = 1 << 20;
 
 /**
- * Where measurements of this machine are kept: `CQIL_CACHE_DIR`, or `cqil` in the platform's folder for caches. Nothing in it is ever
- * needed: it can be deleted, read-only or absent.
+ * Where measurements of this machine are kept: `CQIL_CACHE_DIR`, or `cqil` in the platform's folder for caches. Nothing
+ * in it is ever needed: it can be deleted, read-only or absent.
  */
-export function cacheFolder(env: Readonly<Record<string, string | undefined>> = process.env, platform: string = process.platform): string {
+export function cacheFolder(
+  env: Readonly<Record<string, string | undefined>> = process.env,
+  platform: string = process.platform,
+): string {
   if (env.CQIL_CACHE_DIR) return path.resolve(env.CQIL_CACHE_DIR);
   const home = os.homedir();
   if (platform === 'win32') return path.join(env.LOCALAPPDATA || path.join(home, 'AppData', 'Local'), 'cqil', 'Cache');
   if (platform === 'darwin') return path.join(home, 'Library', 'Caches', 'cqil');
   // The XDG specification has relative paths ignored.
-  const base = env.XDG_CACHE_HOME && path.isAbsolute(env.XDG_CACHE_HOME) ? env.XDG_CACHE_HOME : path.join(home, '.cache');
+  const base =
+    env.XDG_CACHE_HOME && path.isAbsolute(env.XDG_CACHE_HOME) ? env.XDG_CACHE_HOME : path.join(home, '.cache');
   return path.join(base, 'cqil');
 }
 

@@ -14,17 +14,44 @@ export interface TimedPlacement {
 }
 
 /**
- * What a time measured on this machine depends on: the machine, this build of the engine, what computes, and the model's shape and
- * formats, but not its values.
+ * What a time measured on this machine depends on: the machine, this build of the engine, what computes, and the
+ * model's shape and formats, but not its values.
  */
-export function timingIdentity({ arch, cpu, cores, isa, build }: MachineInfo, { backend, threads, kvCache, activations }: TimedPlacement, checkpoint: Pick<Checkpoint, 'config' | 'tensors'>): CacheIdentity {
-  return { version: 1, arch, cpu, cores, isa, build, backend, threads, kvCache, activations, model: shapeDigest(checkpoint) };
+export function timingIdentity(
+  { arch, cpu, cores, isa, build }: MachineInfo,
+  { backend, threads, kvCache, activations }: TimedPlacement,
+  checkpoint: Pick<Checkpoint, 'config' | 'tensors'>,
+): CacheIdentity {
+  return {
+    version: 1,
+    arch,
+    cpu,
+    cores,
+    isa,
+    build,
+    backend,
+    threads,
+    kvCache,
+    activations,
+    model: shapeDigest(checkpoint),
+  };
 }
 
 /** The same for models of the same shape in the same formats. */
 function shapeDigest({ config, tensors }: Pick<Checkpoint, 'config' | 'tensors'>): string {
   const { dim, hiddenDim, headDim, nHeads, nKvHeads, nLayers, vocabSize, slidingWindow, tiedEmbeddings } = config;
   const formats = tensors.map(({ role, layer, dtype }) => `${layer} ${role} ${dtype}`).sort();
-  const shape = { dim, hiddenDim, headDim, nHeads, nKvHeads, nLayers, vocabSize, slidingWindow, tiedEmbeddings, formats };
+  const shape = {
+    dim,
+    hiddenDim,
+    headDim,
+    nHeads,
+    nKvHeads,
+    nLayers,
+    vocabSize,
+    slidingWindow,
+    tiedEmbeddings,
+    formats,
+  };
   return digest(shape);
 }

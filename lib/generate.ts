@@ -1,6 +1,12 @@
 import { abortError, onAbort, throwIfAborted } from './abort.js';
 import { CqilError } from './errors.js';
-import { generationSteps, type GenerateOptions, type GenerationChunk, type GenerationModel, type GenerationResult } from './generation_steps.js';
+import {
+  generationSteps,
+  type GenerateOptions,
+  type GenerationChunk,
+  type GenerationModel,
+  type GenerationResult,
+} from './generation_steps.js';
 import { expectOption, isCount, isSignal, readArgument, readKnownOptions } from './options.js';
 import { Sampler } from './sampler.js';
 import { toTokens } from './session.js';
@@ -8,8 +14,23 @@ import { toTokens } from './session.js';
 export type { GenerateOptions, GenerationChunk, GenerationResult, GenerationTimings } from './generation_steps.js';
 
 const OPTION_NAMES = [
-  'maxTokens', 'stop', 'parseSpecialTokens', 'signal', 'plan', 'session', 'temperature', 'topK', 'topP', 'minP', 'repetitionPenalty', 'repetitionWindow',
-  'frequencyPenalty', 'presencePenalty', 'logitBias', 'seed', 'logprobs',
+  'maxTokens',
+  'stop',
+  'parseSpecialTokens',
+  'signal',
+  'plan',
+  'session',
+  'temperature',
+  'topK',
+  'topP',
+  'minP',
+  'repetitionPenalty',
+  'repetitionWindow',
+  'frequencyPenalty',
+  'presencePenalty',
+  'logitBias',
+  'seed',
+  'logprobs',
 ];
 
 /** When a generation that was dropped half-way has been collected, removes its callback from the signal. */
@@ -46,13 +67,29 @@ export class Generation implements AsyncIterable<GenerationChunk>, PromiseLike<G
     const stops = readArgument('stop', () => textsOf(options.stop));
     readArgument('The prompt', () => expectPrompt(prompt));
     expectOption('maxTokens', maxTokens, maxTokens === undefined || isCount(maxTokens), 'an integer, 1 or more');
-    expectOption('parseSpecialTokens', parseSpecialTokens, parseSpecialTokens === undefined || typeof parseSpecialTokens === 'boolean', 'true or false');
+    expectOption(
+      'parseSpecialTokens',
+      parseSpecialTokens,
+      parseSpecialTokens === undefined || typeof parseSpecialTokens === 'boolean',
+      'true or false',
+    );
     expectOption('signal', signal, isSignal(signal), 'an AbortSignal');
-    if (plan !== undefined && session !== undefined) throw new CqilError('INVALID_ARGUMENT', 'Both plan and session were given; expected one of them, since a session has its own plan.');
+    if (plan !== undefined && session !== undefined)
+      throw new CqilError(
+        'INVALID_ARGUMENT',
+        'Both plan and session were given; expected one of them, since a session has its own plan.',
+      );
     if (typeof prompt === 'string' || stops.length > 0) model.requireTokenizer();
 
     this.#model = model;
-    this.#prompt = typeof prompt === 'string' ? prompt : readArgument('The prompt', () => (prompt.length === 0 ? new Int32Array() : toTokens(prompt, model.vocabSize, session?.contextLength ?? model.contextLength)));
+    this.#prompt =
+      typeof prompt === 'string'
+        ? prompt
+        : readArgument('The prompt', () =>
+            prompt.length === 0
+              ? new Int32Array()
+              : toTokens(prompt, model.vocabSize, session?.contextLength ?? model.contextLength),
+          );
     this.#options = options;
     this.#stops = stops;
     this.#sampler = readArgument('The options of generate', () => new Sampler(options, model.vocabSize));
@@ -84,11 +121,20 @@ export class Generation implements AsyncIterable<GenerationChunk>, PromiseLike<G
       await this.#cancel(new CqilError('ABORTED', 'The loop over this generation was left before its end.'));
       return { done: true, value: undefined };
     };
-    return { next, return: leave, [Symbol.asyncIterator]() { return this; } };
+    return {
+      next,
+      return: leave,
+      [Symbol.asyncIterator]() {
+        return this;
+      },
+    };
   }
 
   // oxlint-disable-next-line unicorn/no-thenable -- being awaitable is what the class is for
-  then<A = GenerationResult, B = never>(fulfilled?: ((result: GenerationResult) => A | PromiseLike<A>) | null, rejected?: ((reason: unknown) => B | PromiseLike<B>) | null): Promise<A | B> {
+  then<A = GenerationResult, B = never>(
+    fulfilled?: ((result: GenerationResult) => A | PromiseLike<A>) | null,
+    rejected?: ((reason: unknown) => B | PromiseLike<B>) | null,
+  ): Promise<A | B> {
     return this.#finish().then(fulfilled, rejected);
   }
 
@@ -139,7 +185,13 @@ export class Generation implements AsyncIterable<GenerationChunk>, PromiseLike<G
     throwIfAborted(signal);
     const forget = Generation.#cancelOnAbort(this, signal);
     try {
-      const request = { prompt: this.#prompt, stops: this.#stops, sampler: this.#sampler, ...this.#options, signal: this.#abort.signal };
+      const request = {
+        prompt: this.#prompt,
+        stops: this.#stops,
+        sampler: this.#sampler,
+        ...this.#options,
+        signal: this.#abort.signal,
+      };
       return yield* generationSteps(this.#model, request);
     } finally {
       forget();
@@ -170,13 +222,21 @@ const LONE_SURROGATE = /\p{Surrogate}/u;
 function textsOf(stop: string | readonly string[] | undefined): readonly string[] {
   const texts = stop === undefined ? [] : typeof stop === 'string' ? [stop] : stop;
   const isText = (text: unknown): boolean => typeof text === 'string' && text !== '' && !LONE_SURROGATE.test(text);
-  expectOption('stop', stop, Array.isArray(texts) && texts.every(isText), 'a string or an array of strings, none of them empty or with half a character');
+  expectOption(
+    'stop',
+    stop,
+    Array.isArray(texts) && texts.every(isText),
+    'a string or an array of strings, none of them empty or with half a character',
+  );
   return [...texts];
 }
 
 function expectPrompt(prompt: unknown): void {
   if (isMessages(prompt)) {
-    throw new CqilError('INVALID_ARGUMENT', 'The prompt is an array of messages; expected a string or token ids: await model.tokenizer.encodeChatSliced(messages) gives the ids, applyChatTemplate(messages) the text.');
+    throw new CqilError(
+      'INVALID_ARGUMENT',
+      'The prompt is an array of messages; expected a string or token ids: await model.tokenizer.encodeChatSliced(messages) gives the ids, applyChatTemplate(messages) the text.',
+    );
   }
   const isPrompt = typeof prompt === 'string' || (typeof prompt === 'object' && prompt !== null && 'length' in prompt);
   expectOption('The prompt', prompt, isPrompt, 'a string or an array of token ids');

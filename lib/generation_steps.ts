@@ -91,7 +91,9 @@ export interface GenerationModel {
    */
   readonly stopsAtStage: boolean;
   /** Undefined when the model has none: then prompts are token ids and texts are empty. */
-  readonly tokenizer: Pick<Tokenizer, 'encodeSliced' | 'detokenizer' | 'isSpecial' | 'idToToken' | 'bosTokenId'> | undefined;
+  readonly tokenizer:
+    | Pick<Tokenizer, 'encodeSliced' | 'detokenizer' | 'isSpecial' | 'idToToken' | 'bosTokenId'>
+    | undefined;
   /** Every id that ends a generation. */
   readonly eosTokenIds: readonly number[];
   /** Throws INVALID_TOKENIZER with the reason there is none. */
@@ -102,7 +104,10 @@ export interface GenerationModel {
 type OwnSession = GenerationSession & Pick<Session, 'close'>;
 
 /** Options and prompt that have been checked. */
-export interface GenerationRequest extends Pick<GenerateOptions, 'maxTokens' | 'parseSpecialTokens' | 'plan' | 'session'> {
+export interface GenerationRequest extends Pick<
+  GenerateOptions,
+  'maxTokens' | 'parseSpecialTokens' | 'plan' | 'session'
+> {
   prompt: string | Int32Array;
   stops: readonly string[];
   sampler: Sampler;
@@ -121,7 +126,10 @@ const SHORT_STAGE_MS = 0.2;
  * The chunks of a generation, each made when it is asked for. Holds the session while it runs, and frees what it made
  * however it ends.
  */
-export async function* generationSteps(model: GenerationModel, request: GenerationRequest): AsyncGenerator<GenerationChunk, GenerationResult> {
+export async function* generationSteps(
+  model: GenerationModel,
+  request: GenerationRequest,
+): AsyncGenerator<GenerationChunk, GenerationResult> {
   const started = performance.now();
   const { sampler, signal, plan, maxTokens = DEFAULT_MAX_TOKENS } = request;
   const { tokenizer } = model;
@@ -149,7 +157,9 @@ export async function* generationSteps(model: GenerationModel, request: Generati
     const guesses = (): boolean => sampler.takesFirst || (model.stopsAtStage && stageMs <= SHORT_STAGE_MS);
     /** Appends tokens and gives what the sampler needs to choose the next. */
     const append = (ids: number[], ahead: boolean): Promise<Float32Array | Shortlist> =>
-      sampler.shortlist === undefined ? session.prefill(ids, { signal }) : session.shortlist(ids, sampler.shortlist, { signal, ahead });
+      sampler.shortlist === undefined
+        ? session.prefill(ids, { signal })
+        : session.shortlist(ids, sampler.shortlist, { signal, ahead });
 
     const prefillStarted = performance.now();
     const logits = await append(prompt, most > 1 && guesses());
@@ -180,7 +190,11 @@ export async function* generationSteps(model: GenerationModel, request: Generati
           text,
           tokens,
           finishReason,
-          usage: { promptTokens: prompt.length, completionTokens: tokens.length, totalTokens: prompt.length + tokens.length },
+          usage: {
+            promptTokens: prompt.length,
+            completionTokens: tokens.length,
+            totalTokens: prompt.length + tokens.length,
+          },
           timings: {
             prefillMs,
             decodeMs,
@@ -204,27 +218,48 @@ export async function* generationSteps(model: GenerationModel, request: Generati
 }
 
 /** The prompt's ids, at least one, with room for another after them. */
-async function promptTokens({ tokenizer }: GenerationModel, request: GenerationRequest, cached: readonly number[], contextLength: number): Promise<number[]> {
+async function promptTokens(
+  { tokenizer }: GenerationModel,
+  request: GenerationRequest,
+  cached: readonly number[],
+  contextLength: number,
+): Promise<number[]> {
   const { prompt, parseSpecialTokens = false, signal } = request;
   const position = cached.length;
   const limit = contextLength - position - 1;
-  if (limit < 1) throw new CqilError('CONTEXT_OVERFLOW', `The session holds ${position} tokens of ${contextLength}, which leaves no room for a prompt and a token after it; expected a session that was truncated or rewound, or one with a larger contextLength.`);
+  if (limit < 1)
+    throw new CqilError(
+      'CONTEXT_OVERFLOW',
+      `The session holds ${position} tokens of ${contextLength}, which leaves no room for a prompt and a token after it; expected a session that was truncated or rewound, or one with a larger contextLength.`,
+    );
   let ids: number[];
   if (typeof prompt === 'string') {
     // A text after nothing but control tokens begins; after others it goes on where the session ends.
     const after = cached.every((id) => tokenizer!.isSpecial(id)) ? undefined : cached.at(-1);
-    ids = await tokenizer!.encodeSliced(prompt, { addSpecialTokens: position === 0, parseSpecialTokens, after, signal, limit });
+    ids = await tokenizer!.encodeSliced(prompt, {
+      addSpecialTokens: position === 0,
+      parseSpecialTokens,
+      after,
+      signal,
+      limit,
+    });
   } else ids = Array.from(prompt);
   const bos = tokenizer?.bosTokenId;
   if (ids.length === 0 && position === 0 && bos !== undefined) ids.push(bos);
   if (ids.length === 0) {
-    const why = position > 0 ? 'a session that has tokens already needs one to go on with (session.rewind gives the last of all ids back)' : 'the model has no token that begins a text';
+    const why =
+      position > 0
+        ? 'a session that has tokens already needs one to go on with (session.rewind gives the last of all ids back)'
+        : 'the model has no token that begins a text';
     throw new CqilError('INVALID_ARGUMENT', `The prompt has no tokens, and ${why}; expected at least one token.`);
   }
   if (ids.length > limit) {
     // A text is not encoded to its end when that cannot fit.
     const length = typeof prompt === 'string' ? `more than ${limit}` : ids.length;
-    throw new CqilError('CONTEXT_OVERFLOW', `A prompt of ${length} tokens at position ${position} leaves no room for another; expected it to end before the context's ${contextLength}.`);
+    throw new CqilError(
+      'CONTEXT_OVERFLOW',
+      `A prompt of ${length} tokens at position ${position} leaves no room for another; expected it to end before the context's ${contextLength}.`,
+    );
   }
   return ids;
 }
@@ -233,12 +268,19 @@ async function promptTokens({ tokenizer }: GenerationModel, request: GenerationR
  * The stop strings, and again those that name control tokens, with these as their ids: a model may give either the
  * token or its name.
  */
-async function stopUnits({ tokenizer }: GenerationModel, { stops, signal }: GenerationRequest): Promise<Array<string | StopUnits>> {
+async function stopUnits(
+  { tokenizer }: GenerationModel,
+  { stops, signal }: GenerationRequest,
+): Promise<Array<string | StopUnits>> {
   const found: Array<string | StopUnits> = [...stops];
   for (const stop of stops) {
     let units: Array<string | number> = [];
     let end = 0;
-    for (const id of await tokenizer!.encodeSliced(stop, { addSpecialTokens: false, parseSpecialTokens: true, signal })) {
+    for (const id of await tokenizer!.encodeSliced(stop, {
+      addSpecialTokens: false,
+      parseSpecialTokens: true,
+      signal,
+    })) {
       const name = tokenizer!.isSpecial(id) ? tokenizer!.idToToken(id) : undefined;
       const start = name === undefined ? -1 : stop.indexOf(name, end);
       if (start < 0) continue;

@@ -19,7 +19,18 @@ export type { SamplingOptions, TokenLogprob } from './sampler.js';
 export type { CallOptions, Session, ShortlistOptions } from './session.js';
 export type { Shortlist } from './sampler/shortlist.js';
 export type { Timeline, TimelineSpan } from './timeline.js';
-export type { ChatMessage, ChatOptions, ChatPart, DecodeOptions, Detokenizer, DetokenizerOptions, EncodeChatOptions, EncodeOptions, EncodeSlicedOptions, Tokenizer } from './tokenizer/index.js';
+export type {
+  ChatMessage,
+  ChatOptions,
+  ChatPart,
+  DecodeOptions,
+  Detokenizer,
+  DetokenizerOptions,
+  EncodeChatOptions,
+  EncodeOptions,
+  EncodeSlicedOptions,
+  Tokenizer,
+} from './tokenizer/index.js';
 
 declare global {
   /** Declared for programs that have neither the DOM's nor Node's types; otherwise merged with theirs. */

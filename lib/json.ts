@@ -54,10 +54,15 @@ export function countContainers(bytes: Uint8Array): number {
 function parsePythonNumbers(json: string): unknown {
   // 1e999 is valid JSON and becomes Infinity. NaN has no such spelling, so it is a string until everything is parsed.
   const nan = crypto.randomUUID();
-  const spelled = replaceOutsideStrings(json, (word) => (word === 'NaN' ? `"${nan}"` : word.replace('Infinity', '1e999')));
+  const spelled = replaceOutsideStrings(json, (word) =>
+    word === 'NaN' ? `"${nan}"` : word.replace('Infinity', '1e999'),
+  );
   if (spelled === json) return undefined;
   try {
-    return JSON.parse(spelled, spelled.includes(nan) ? (_, value: unknown) => (value === nan ? Number.NaN : value) : undefined);
+    return JSON.parse(
+      spelled,
+      spelled.includes(nan) ? (_, value: unknown) => (value === nan ? Number.NaN : value) : undefined,
+    );
   } catch {
     return undefined;
   }

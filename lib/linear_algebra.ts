@@ -1,8 +1,8 @@
 /** Small dense linear algebra in float64. Matrices are row-major. */
 
 /**
- * Cholesky factor L of a symmetric positive definite matrix [n, n], L·Lᵀ = A, written over its lower triangle; only that triangle is
- * read. False when the matrix is not positive definite.
+ * Cholesky factor L of a symmetric positive definite matrix [n, n], L·Lᵀ = A, written over its lower triangle; only
+ * that triangle is read. False when the matrix is not positive definite.
  */
 export function cholesky(a: Float64Array, n: number): boolean {
   for (let i = 0; i < n; i++) {
@@ -40,9 +40,10 @@ const MOST_ITERATIONS = 200;
 const PRECISION = 1e-10;
 
 /**
- * The eigenvectors of the largest eigenvalues of a symmetric positive semidefinite matrix [n, n], by orthogonal iteration from a fixed
- * start (Golub and Van Loan, Matrix Computations, §8.2.4): up to `count` orthonormal rows [n], fewer where the matrix has no more rank.
- * Eigenvalues that nearly agree may leave their vectors mixed, which spans the same space.
+ * The eigenvectors of the largest eigenvalues of a symmetric positive semidefinite matrix [n, n], by orthogonal
+ * iteration from a fixed start (Golub and Van Loan, Matrix Computations, §8.2.4): up to `count` orthonormal rows [n],
+ * fewer where the matrix has no more rank. Eigenvalues that nearly agree may leave their vectors mixed, which spans the
+ * same space.
  */
 export function topEigenvectors(a: Float64Array, n: number, count: number): Float64Array[] {
   let state = 1;

@@ -29,14 +29,25 @@ import { publishedPlan, publishedPlanNote } from './published_plan.js';
  * machine; ABORTED.
  */
 export async function loadModel(file?: Location, options: LoadOptions = {}): Promise<Model> {
-  expectOption('The path of the model', file, file === undefined || isUrl(file) || (typeof file === 'string' && file !== ''), 'a folder, a .gguf file, or undefined for the model that ships; options come second');
+  expectOption(
+    'The path of the model',
+    file,
+    file === undefined || isUrl(file) || (typeof file === 'string' && file !== ''),
+    'a folder, a .gguf file, or undefined for the model that ships; options come second',
+  );
   const read = readOptions(options);
   const checkpoint = await openCheckpoint(file ?? shippedModelPath());
   return load(checkpoint, read.placement, read.options);
 }
 
-/** Random weights of a known shape, for measuring speed; the tokens mean nothing and there is no tokenizer. Takes `loadModel`'s options too. */
-export async function loadSyntheticModel(shape: string, options: LoadOptions & { dtype?: DType; seed?: number } = {}): Promise<Model> {
+/**
+ * Random weights of a known shape, for measuring speed; the tokens mean nothing and there is no tokenizer. Takes
+ * `loadModel`'s options too.
+ */
+export async function loadSyntheticModel(
+  shape: string,
+  options: LoadOptions & { dtype?: DType; seed?: number } = {},
+): Promise<Model> {
   const { dtype = 'BF16', seed = 0, ...rest } = options;
   expectOption('seed', seed, Number.isSafeInteger(seed) && seed >= 0, 'an integer, 0 or more');
   const read = readOptions(rest);
@@ -48,13 +59,21 @@ export function shippedModelPath(): string {
   return unpacked(path.join(__dirname, '..', 'models', 'stories-24l', 'stories-24l-q8_0.gguf'));
 }
 
-async function load(checkpoint: Checkpoint, placement: Placement, options: LoadOptions, randomSeed?: number): Promise<Model> {
+async function load(
+  checkpoint: Checkpoint,
+  placement: Placement,
+  options: LoadOptions,
+  randomSeed?: number,
+): Promise<Model> {
   const { config, files, tensors } = checkpoint;
   const { onProgress, onWarning = (warning, code) => process.emitWarning(warning, { code }), signal } = options;
   if (placement.contextLength !== undefined) expectContextLength(placement.contextLength, config.contextLength);
   const plan = resolvePlan(options.plan, config.nLayers);
   const published = publishedPlan(checkpoint);
-  const notes = published && options.plan === undefined ? [publishedPlanNote(published, `{ plan: ${JSON.stringify(published.folder)} }`)] : [];
+  const notes =
+    published && options.plan === undefined
+      ? [publishedPlanNote(published, `{ plan: ${JSON.stringify(published.folder)} }`)]
+      : [];
   for (const note of notes) onWarning(note, 'CQIL_PUBLISHED_PLAN');
   // Refused before the weights are read rather than after.
   if (plan.adapter !== undefined) {
@@ -66,25 +85,60 @@ async function load(checkpoint: Checkpoint, placement: Placement, options: LoadO
   const threads = options.threads ?? defaultThreads(checkpoint);
   onProgress?.({ phase: 'open', loaded: 0, total });
   throwIfAborted(signal);
-  const spec = { shape: nativeShape(config), device: placement.device, threads, aloneBytes: aloneBytes(), files, mmap: placement.mmap, tensors, randomSeed };
+  const spec = {
+    shape: nativeShape(config),
+    device: placement.device,
+    threads,
+    aloneBytes: aloneBytes(),
+    files,
+    mmap: placement.mmap,
+    tensors,
+    randomSeed,
+  };
   const { handle, backend, activations } = await loadOn(placement, spec);
   const kvCache = chooseKvCache(placement.kvCache, activations, tensors);
   try {
     if (backend === 'cuda') onProgress?.({ phase: 'read', loaded: total, total });
     const readTheRest = async () => ({
       ...(await readTokenizer(checkpoint, signal)),
-      choices: await ExecutionChoices.open(timingIdentity(native.describeMachine(), { backend, threads, kvCache, activations }, checkpoint)),
+      choices: await ExecutionChoices.open(
+        timingIdentity(native.describeMachine(), { backend, threads, kvCache, activations }, checkpoint),
+      ),
       model: await import('./model.js'),
     });
-    // Both have ended when this has: nobody disposes of a model that is being read. What is needed only after the weights is imported beside
-    // them: Node.js takes longer to load it than to run it.
-    const [weights, rest] = await Promise.allSettled([backend === 'cpu' ? readWeights(handle, total, options) : undefined, readTheRest()]);
+    // Both have ended when this has: nobody disposes of a model that is being read. What is needed only after the
+    // weights is imported beside them: Node.js takes longer to load it than to run it.
+    const [weights, rest] = await Promise.allSettled([
+      backend === 'cpu' ? readWeights(handle, total, options) : undefined,
+      readTheRest(),
+    ]);
     if (weights.status === 'rejected') throw weights.reason;
     if (rest.status === 'rejected') throw rest.reason;
     throwIfAborted(signal);
-    const { tokenizer, eosTokenIds, warnings, choices, model: { Model } } = rest.value;
+    const {
+      tokenizer,
+      eosTokenIds,
+      warnings,
+      choices,
+      model: { Model },
+    } = rest.value;
     for (const warning of warnings) onWarning(warning, 'CQIL_TOKENIZER');
-    const model = new Model({ handle, random: randomSeed !== undefined, config, plan, tokenizer, eosTokenIds, warnings: [...notes, ...warnings], threads, ...placement, backend, kvCache, activations, choices, publishedPlan: published });
+    const model = new Model({
+      handle,
+      random: randomSeed !== undefined,
+      config,
+      plan,
+      tokenizer,
+      eosTokenIds,
+      warnings: [...notes, ...warnings],
+      threads,
+      ...placement,
+      backend,
+      kvCache,
+      activations,
+      choices,
+      publishedPlan: published,
+    });
     await model.prepare();
     return model;
   } catch (error) {
@@ -124,7 +178,10 @@ async function readWeights(handle: ModelHandle, total: number, { onProgress, sig
 }
 
 /** `auto` takes the GPU, unless there is none that can be used or it cannot hold or compute this model. */
-async function loadOn(wanted: Placement, spec: Omit<ModelSpec, 'backend' | 'activations'> & { tensors: TensorInfo[] }): Promise<{ handle: ModelHandle; backend: 'cpu' | 'cuda'; activations: Activations }> {
+async function loadOn(
+  wanted: Placement,
+  spec: Omit<ModelSpec, 'backend' | 'activations'> & { tensors: TensorInfo[] },
+): Promise<{ handle: ModelHandle; backend: 'cpu' | 'cuda'; activations: Activations }> {
   const native = loadNative();
   const on = async (backend: 'cpu' | 'cuda') => {
     const activations = chooseActivations(wanted.activations, backend, spec.tensors, describeMachine);
@@ -142,7 +199,10 @@ async function loadOn(wanted: Placement, spec: Omit<ModelSpec, 'backend' | 'acti
 }
 
 /** A model without a usable tokenizer still computes on token ids, so the reason is kept for whoever asks for text. */
-async function readTokenizer(checkpoint: Checkpoint, signal: AbortSignal | undefined): Promise<Pick<ModelParts, 'tokenizer' | 'eosTokenIds' | 'warnings'>> {
+async function readTokenizer(
+  checkpoint: Checkpoint,
+  signal: AbortSignal | undefined,
+): Promise<Pick<ModelParts, 'tokenizer' | 'eosTokenIds' | 'warnings'>> {
   const { loadTokenizer } = await import('./tokenizer/index.js');
   try {
     const tokenizer = await loadTokenizer(await checkpoint.readTokenizer(signal), checkpoint.config.vocabSize, signal);

@@ -9,7 +9,10 @@ import type { PlanInput } from './plan.js';
 export interface LoadOptions {
   /** Which layers share an input: an object, a file, or `P2-D0-S12-E30`. Default: sequential. */
   plan?: PlanInput;
-  /** `cuda` rejects with the reason where it cannot be used. Default `auto`: CUDA where it can be used and takes the model, else the CPU. */
+  /**
+   * `cuda` rejects with the reason where it cannot be used. Default `auto`: CUDA where it can be used and takes the
+   * model, else the CPU.
+   */
   backend?: 'auto' | 'cpu' | 'cuda';
   /**
    * How the layers of a group are computed; changes the time only. Default `auto`: the engine measures while it
@@ -23,7 +26,10 @@ export interface LoadOptions {
    * them. Default: one per physical core, or 1 for weights under 4 MB.
    */
   threads?: number;
-  /** Positions of sessions that do not say, and the most a generation takes. Default: the model's own, up to 4096 for sessions. */
+  /**
+   * Positions of sessions that do not say, and the most a generation takes. Default: the model's own, up to 4096 for
+   * sessions.
+   */
   contextLength?: number;
   /**
    * How sessions that do not say keep keys and values. `f32` keeps log-probabilities within 1e-4 of float64. The others
@@ -34,13 +40,14 @@ export interface LoadOptions {
    */
   kvCache?: KvCacheChoice;
   /**
-   * What a vector is when weights are multiplied with it. `float32` keeps log-probabilities within 1e-4 of float64. `int8` rounds it in
-   * blocks of 32 where the weights are Q8_0, Q4_0, Q4_K or Q6_K, on the CPU: prefill and decoding are then up to twice as fast and more, at
-   * a KL divergence below 1e-3 from float32. `bf16` rounds it where the weights are BF16, on the CPU: at one below 2e-4; prefill is then
-   * half as fast again where the processor multiplies bf16 (AVX512_BF16), and elsewhere nothing is gained. The results have the same bits
-   * for any number of threads and any split of a prompt all the same. With `backend: 'auto'` either means the CPU. `auto`, the default, is
-   * on the CPU that which applies to most of the weights and is faster, and float32 otherwise; `model.activations` says which it is.
-   * Weights that int8 applies to are copied into memory of their own while they are read.
+   * What a vector is when weights are multiplied with it. `float32` keeps log-probabilities within 1e-4 of float64.
+   * `int8` rounds it in blocks of 32 where the weights are Q8_0, Q4_0, Q4_K or Q6_K, on the CPU: prefill and decoding
+   * are then up to twice as fast and more, at a KL divergence below 1e-3 from float32. `bf16` rounds it where the
+   * weights are BF16, on the CPU: at one below 2e-4; prefill is then half as fast again where the processor multiplies
+   * bf16 (AVX512_BF16), and elsewhere nothing is gained. The results have the same bits for any number of threads and
+   * any split of a prompt all the same. With `backend: 'auto'` either means the CPU. `auto`, the default, is on the CPU
+   * that which applies to most of the weights and is faster, and float32 otherwise; `model.activations` says which it
+   * is. Weights that int8 applies to are copied into memory of their own while they are read.
    */
   activations?: ActivationsChoice;
   /**
@@ -71,7 +78,10 @@ export interface LoadProgress {
 }
 
 export interface SessionOptions {
-  /** Positions the KV cache holds; its memory is taken as it fills. Default: the model's `contextLength` option, or its own up to 4096. */
+  /**
+   * Positions the KV cache holds; its memory is taken as it fills. Default: the model's `contextLength` option, or its
+   * own up to 4096.
+   */
   contextLength?: number;
   /** Default: the model's. */
   plan?: PlanInput;
@@ -82,7 +92,20 @@ export interface SessionOptions {
 }
 
 export const MAX_THREADS = 256;
-const LOAD_OPTIONS = ['plan', 'backend', 'execution', 'devices', 'threads', 'contextLength', 'kvCache', 'activations', 'mmap', 'onProgress', 'onWarning', 'signal'];
+const LOAD_OPTIONS = [
+  'plan',
+  'backend',
+  'execution',
+  'devices',
+  'threads',
+  'contextLength',
+  'kvCache',
+  'activations',
+  'mmap',
+  'onProgress',
+  'onWarning',
+  'signal',
+];
 
 /** The options of `loadModel` that say where and how it is computed, checked and with their defaults. */
 export interface Placement {
@@ -105,13 +128,53 @@ export function readOptions(given: LoadOptions): { options: LoadOptions; placeme
 }
 
 function placementOf(options: LoadOptions): Placement {
-  const { backend = 'auto', execution = 'auto', devices, threads, contextLength, kvCache = 'auto', activations = 'auto', mmap = true, onProgress, onWarning, signal } = options;
+  const {
+    backend = 'auto',
+    execution = 'auto',
+    devices,
+    threads,
+    contextLength,
+    kvCache = 'auto',
+    activations = 'auto',
+    mmap = true,
+    onProgress,
+    onWarning,
+    signal,
+  } = options;
   expectOption('backend', backend, ['auto', 'cpu', 'cuda'].includes(backend), 'auto, cpu or cuda');
-  expectOption('devices', devices, devices === undefined || (Array.isArray(devices) && devices.length > 0 && devices.every((device) => Number.isSafeInteger(device) && device >= 0)), 'an array of device indices');
-  expectOption('threads', threads, threads === undefined || isCount(threads, MAX_THREADS), `an integer from 1 to ${MAX_THREADS}`);
-  expectOption('contextLength', contextLength, contextLength === undefined || isCount(contextLength), 'an integer, 1 or more');
-  expectOption('kvCache', kvCache, KV_CACHE_CHOICES.some((known) => known === kvCache), 'auto, f32, f16 or q8_0');
-  expectOption('activations', activations, ACTIVATIONS_CHOICES.some((known) => known === activations), 'auto, float32, bf16 or int8');
+  expectOption(
+    'devices',
+    devices,
+    devices === undefined ||
+      (Array.isArray(devices) &&
+        devices.length > 0 &&
+        devices.every((device) => Number.isSafeInteger(device) && device >= 0)),
+    'an array of device indices',
+  );
+  expectOption(
+    'threads',
+    threads,
+    threads === undefined || isCount(threads, MAX_THREADS),
+    `an integer from 1 to ${MAX_THREADS}`,
+  );
+  expectOption(
+    'contextLength',
+    contextLength,
+    contextLength === undefined || isCount(contextLength),
+    'an integer, 1 or more',
+  );
+  expectOption(
+    'kvCache',
+    kvCache,
+    KV_CACHE_CHOICES.some((known) => known === kvCache),
+    'auto, f32, f16 or q8_0',
+  );
+  expectOption(
+    'activations',
+    activations,
+    ACTIVATIONS_CHOICES.some((known) => known === activations),
+    'auto, float32, bf16 or int8',
+  );
   const rounded = activations === 'bf16' || activations === 'int8';
   if (backend === 'cuda') expectOption('activations', activations, !rounded, 'auto or float32 on the cuda backend');
   expectOption('mmap', mmap, typeof mmap === 'boolean', 'true or false');
@@ -119,21 +182,47 @@ function placementOf(options: LoadOptions): Placement {
   expectOption('onWarning', onWarning, onWarning === undefined || typeof onWarning === 'function', 'a function');
   expectOption('signal', signal, isSignal(signal), 'an AbortSignal');
   if (execution === 'devices' || (devices !== undefined && devices.length > 1)) {
-    throw new CqilError('BACKEND_UNAVAILABLE', `${execution === 'devices' ? 'The execution devices' : `${devices!.length} devices`} cannot be had: this version computes on one device; expected execution auto, wide, lanes or persistent, and one device.`);
+    throw new CqilError(
+      'BACKEND_UNAVAILABLE',
+      `${execution === 'devices' ? 'The execution devices' : `${devices!.length} devices`} cannot be had: this version computes on one device; expected execution auto, wide, lanes or persistent, and one device.`,
+    );
   }
   expectExecution(execution);
   throwIfAborted(signal);
-  return { backend: rounded ? 'cpu' : backend, device: devices?.[0] ?? 0, execution, contextLength, kvCache, activations, mmap };
+  return {
+    backend: rounded ? 'cpu' : backend,
+    device: devices?.[0] ?? 0,
+    execution,
+    contextLength,
+    kvCache,
+    activations,
+    mmap,
+  };
 }
 
 export function expectExecution(execution: string): asserts execution is Execution {
-  expectOption('execution', execution, ['auto', 'wide', 'lanes', 'persistent'].includes(execution), 'auto, wide, lanes or persistent');
+  expectOption(
+    'execution',
+    execution,
+    ['auto', 'wide', 'lanes', 'persistent'].includes(execution),
+    'auto, wide, lanes or persistent',
+  );
 }
 
 export function expectKvCache(kvCache: string): asserts kvCache is KvCache {
-  expectOption('kvCache', kvCache, KV_CACHES.some((known) => known === kvCache), 'f32, f16 or q8_0');
+  expectOption(
+    'kvCache',
+    kvCache,
+    KV_CACHES.some((known) => known === kvCache),
+    'f32, f16 or q8_0',
+  );
 }
 
 export function expectContextLength(contextLength: number, most: number): void {
-  expectOption('contextLength', contextLength, isCount(contextLength, most), `an integer from 1 to the model's ${most} positions`);
+  expectOption(
+    'contextLength',
+    contextLength,
+    isCount(contextLength, most),
+    `an integer from 1 to the model's ${most} positions`,
+  );
 }

@@ -26,16 +26,32 @@ export function isUrl(value: unknown): value is UrlLike {
  */
 export function pathOf(location: Location, what: string): string {
   // One letter before the colon is a drive, not a scheme.
-  const scheme = typeof location === 'string' ? /^([a-z][a-z0-9+.-]+):\/\//i.exec(location)?.[1]?.toLowerCase() : isUrl(location) ? location.protocol.slice(0, -1) : undefined;
+  const scheme =
+    typeof location === 'string'
+      ? /^([a-z][a-z0-9+.-]+):\/\//i.exec(location)?.[1]?.toLowerCase()
+      : isUrl(location)
+        ? location.protocol.slice(0, -1)
+        : undefined;
   if (scheme === undefined) {
     if (typeof location === 'string' && location !== '') return location;
-    throw new CqilError('INVALID_ARGUMENT', `${what} is ${inspect(location, { depth: 0 })}; expected a path or a file: URL.`);
+    throw new CqilError(
+      'INVALID_ARGUMENT',
+      `${what} is ${inspect(location, { depth: 0 })}; expected a path or a file: URL.`,
+    );
   }
   const href = typeof location === 'string' ? location : location.href;
-  if (scheme !== 'file') throw new CqilError('INVALID_ARGUMENT', `${what} is ${href}, which is no file on this machine; expected a path or a file: URL.`);
+  if (scheme !== 'file')
+    throw new CqilError(
+      'INVALID_ARGUMENT',
+      `${what} is ${href}, which is no file on this machine; expected a path or a file: URL.`,
+    );
   try {
     return fileURLToPath(href);
   } catch (cause) {
-    throw new CqilError('INVALID_ARGUMENT', `${what} is ${href}, which is no path here (${(cause as Error).message}); expected a path or a file: URL.`, { cause });
+    throw new CqilError(
+      'INVALID_ARGUMENT',
+      `${what} is ${href}, which is no path here (${(cause as Error).message}); expected a path or a file: URL.`,
+      { cause },
+    );
   }
 }

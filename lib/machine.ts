@@ -6,8 +6,9 @@ import { expectOption } from './options.js';
 /** Below this, joining threads after every phase costs more than they save. */
 const ONE_THREAD_BYTES = 4 * 2 ** 20;
 /**
- * On Zen 5, for a token of layers of 0.42, 0.47, 0.85 and 1.06 MB, two threads take 1.2, 0.9, 0.8 and 0.7 times as long as one where nothing else
- * runs, and 1.2 to 1.6, 1.0 to 1.2, 1.0 and 0.85 times in a generation, whose JavaScript has no processor of its own beside them.
+ * On Zen 5, for a token of layers of 0.42, 0.47, 0.85 and 1.06 MB, two threads take 1.2, 0.9, 0.8 and 0.7 times as long
+ * as one where nothing else runs, and 1.2 to 1.6, 1.0 to 1.2, 1.0 and 0.85 times in a generation, whose JavaScript has
+ * no processor of its own beside them.
  */
 const ALONE_BYTES = 512 * 2 ** 10;
 
@@ -33,11 +34,17 @@ export function defaultThreads({ tensors }: Pick<Checkpoint, 'tensors'>): number
 }
 
 /**
- * Bytes of a layer, its weights and what is cached of it, up to which one thread computes it for a token: to meet the others after each of its
- * phases would take longer. CQIL_ALONE_BYTES sets another limit, and with 0 every layer is shared.
+ * Bytes of a layer, its weights and what is cached of it, up to which one thread computes it for a token: to meet the
+ * others after each of its phases would take longer. CQIL_ALONE_BYTES sets another limit, and with 0 every layer is
+ * shared.
  */
 export function aloneBytes(): number {
   const bytes = Number(process.env.CQIL_ALONE_BYTES ?? ALONE_BYTES);
-  expectOption('CQIL_ALONE_BYTES', process.env.CQIL_ALONE_BYTES, Number.isSafeInteger(bytes) && bytes >= 0, 'an integer, 0 or more');
+  expectOption(
+    'CQIL_ALONE_BYTES',
+    process.env.CQIL_ALONE_BYTES,
+    Number.isSafeInteger(bytes) && bytes >= 0,
+    'an integer, 0 or more',
+  );
   return bytes;
 }

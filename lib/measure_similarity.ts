@@ -27,15 +27,26 @@ export function similarityWindow(model: Pick<Model, 'config'>): number {
  * @throws CqilError INVALID_ARGUMENT for fewer than two tokens or ids outside the vocabulary; ABORTED; DISPOSED;
  * NOT_FINITE when the model computes values that are infinite or not numbers.
  */
-export async function measureSimilarity(model: Model, ids: readonly number[], { signal, onProgress }: SimilarityOptions = {}): Promise<Similarity> {
-  if (ids.length < 2) throw new CqilError('INVALID_ARGUMENT', `The text has ${ids.length} ${ids.length === 1 ? 'token' : 'tokens'}, expected at least 2.`);
+export async function measureSimilarity(
+  model: Model,
+  ids: readonly number[],
+  { signal, onProgress }: SimilarityOptions = {},
+): Promise<Similarity> {
+  if (ids.length < 2)
+    throw new CqilError(
+      'INVALID_ARGUMENT',
+      `The text has ${ids.length} ${ids.length === 1 ? 'token' : 'tokens'}, expected at least 2.`,
+    );
   const { nLayers, dim } = model.config;
   const window = similarityWindow(model);
-  const batch = Math.max(1, Math.min(MAX_TRACE, Math.floor(TRACE_BYTES / (nLayers * 3 * dim * Float32Array.BYTES_PER_ELEMENT))));
+  const batch = Math.max(
+    1,
+    Math.min(MAX_TRACE, Math.floor(TRACE_BYTES / (nLayers * 3 * dim * Float32Array.BYTES_PER_ELEMENT))),
+  );
   const statistics = new SimilarityStatistics(nLayers, dim);
   const session = model.createSession({ plan: 'sequential', contextLength: Math.min(window, ids.length) });
   try {
-    for (let from = 0; from < ids.length; ) {
+    for (let from = 0; from < ids.length;) {
       const end = Math.min(from + batch, from - session.position + window, ids.length);
       const first = session.position === 0 ? 1 : 0;
       statistics.add(await session.trace(ids.slice(from, end), { signal }), end - from, first);

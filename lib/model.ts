@@ -7,7 +7,15 @@ import { Generation, type GenerateOptions } from './generate.js';
 import type { GenerationModel } from './generation_steps.js';
 import type { KvCache } from './kv_cache.js';
 import { expectContextLength, expectExecution, expectKvCache, type SessionOptions } from './load_options.js';
-import { loadNative, nativeShape, type Execution, type ModelHandle, type Program, type SessionHandle, type SettledExecution } from './native.js';
+import {
+  loadNative,
+  nativeShape,
+  type Execution,
+  type ModelHandle,
+  type Program,
+  type SessionHandle,
+  type SettledExecution,
+} from './native.js';
 import { expectOption, readArgument, readKnownOptions } from './options.js';
 import { resolvePlan, toNativePlan, type Plan, type PlanInput } from './plan.js';
 import type { PublishedPlan } from './published_plan.js';
@@ -91,7 +99,12 @@ export class Model {
     this.#execution = parts.execution;
     this.#contextLength = parts.contextLength;
     this.#choices = parts.choices;
-    this.#host = { native: this.#native, queue: this.#queue, vocabSize: this.config.vocabSize, release: (handle) => this.#release(handle) };
+    this.#host = {
+      native: this.#native,
+      queue: this.#queue,
+      vocabSize: this.config.vocabSize,
+      release: (handle) => this.#release(handle),
+    };
     this.#generationModel = {
       vocabSize: this.config.vocabSize,
       contextLength: this.#contextLength ?? this.config.contextLength,
@@ -104,7 +117,13 @@ export class Model {
         return this.createSession(options);
       },
     };
-    this.#adapted = new AdaptedWeights({ native: this.#native, queue: this.#queue, config: this.config, base: this.#handle, random: parts.random });
+    this.#adapted = new AdaptedWeights({
+      native: this.#native,
+      queue: this.#queue,
+      config: this.config,
+      base: this.#handle,
+      random: parts.random,
+    });
   }
 
   /** Throws INVALID_TOKENIZER, saying why, when the model has none; token ids work all the same. */
@@ -119,11 +138,12 @@ export class Model {
   }
 
   /**
-   * Makes a plan ready for sessions: reads its adapter and merges it, beside the model's own weights, which other plans go on using. A
-   * plan without an adapter is ready as it is, and so is the one given to `loadModel`. Generations do this by themselves.
+   * Makes a plan ready for sessions: reads its adapter and merges it, beside the model's own weights, which other plans
+   * go on using. A plan without an adapter is ready as it is, and so is the one given to `loadModel`. Generations do
+   * this by themselves.
    *
-   * Rejects with FILE_NOT_FOUND, INVALID_CHECKPOINT or UNSUPPORTED_MODEL for an adapter that cannot be read or belongs to another model;
-   * INVALID_PLAN, OUT_OF_MEMORY, DISPOSED.
+   * Rejects with FILE_NOT_FOUND, INVALID_CHECKPOINT or UNSUPPORTED_MODEL for an adapter that cannot be read or belongs
+   * to another model; INVALID_PLAN, OUT_OF_MEMORY, DISPOSED.
    */
   async prepare(plan?: PlanInput): Promise<Plan> {
     this.#expectOpen();
@@ -139,7 +159,10 @@ export class Model {
     if (adapter !== undefined) void this.#adapted.release(adapter);
   }
 
-  /** A new text with an empty KV cache. A plan with an adapter must be ready, see `prepare`. Throws INVALID_ARGUMENT, INVALID_PLAN, OUT_OF_MEMORY, DISPOSED. */
+  /**
+   * A new text with an empty KV cache. A plan with an adapter must be ready, see `prepare`. Throws INVALID_ARGUMENT,
+   * INVALID_PLAN, OUT_OF_MEMORY, DISPOSED.
+   */
   createSession(options: SessionOptions = {}): Session {
     this.#expectOpen();
     options = readKnownOptions('createSession', options, ['contextLength', 'plan', 'execution', 'kvCache']);
@@ -151,7 +174,13 @@ export class Model {
     expectKvCache(kvCache);
     const plan = this.#resolve(options.plan);
     const weights = plan.adapter === undefined ? this.#handle : this.#adapted.handle(plan.adapter);
-    const handle = this.#native.createSession(weights, { plan: toNativePlan(plan), execution, settled: this.#choices.get(plan), contextLength, kvCache });
+    const handle = this.#native.createSession(weights, {
+      plan: toNativePlan(plan),
+      execution,
+      settled: this.#choices.get(plan),
+      contextLength,
+      kvCache,
+    });
     const session = new Session(this.#host, handle, { contextLength, plan, program: () => this.program(plan) });
     this.#sessions.set(handle, { session: new WeakRef(session), plan });
     this.#dropped.register(session, handle);
@@ -167,7 +196,10 @@ export class Model {
     return this.#choices.get(this.#resolve(plan));
   }
 
-  /** Generates text after a prompt: a string, or token ids. Throws at once for options that are wrong; see `Generation` for the rest. */
+  /**
+   * Generates text after a prompt: a string, or token ids. Throws at once for options that are wrong; see `Generation`
+   * for the rest.
+   */
   generate(prompt: string | ArrayLike<number>, options: GenerateOptions = {}): Generation {
     this.#expectOpen();
     const session = readArgument('The options of generate', () => options?.session);

@@ -10,7 +10,10 @@ import type { KvCache } from './kv_cache.js';
 import { inThisRealm } from './realm.js';
 import type { Shortlist } from './sampler/shortlist.js';
 
-/** Everything that crosses into C++, mirrored by the table in native/addon/addon.cc. Options are validated before they get here. */
+/**
+ * Everything that crosses into C++, mirrored by the table in native/addon/addon.cc. Options are validated before they
+ * get here.
+ */
 export interface NativeAddon {
   /** What this machine has. */
   describeMachine(): MachineInfo;
@@ -26,8 +29,9 @@ export interface NativeAddon {
    */
   loadModel(spec: ModelSpec | AdaptedSpec): Promise<ModelHandle>;
   /**
-   * Brings the weights to where products read them, so that later calls do not wait for the disk; once, and without an adapter. `onProgress`
-   * is told how many bytes are there, perhaps out of turn, or after the promise has settled; it must not throw.
+   * Brings the weights to where products read them, so that later calls do not wait for the disk; once, and without an
+   * adapter. `onProgress` is told how many bytes are there, perhaps out of turn, or after the promise has settled; it
+   * must not throw.
    */
   readModel(model: ModelHandle, onProgress: (loaded: number) => void): Promise<void>;
   /**
@@ -40,11 +44,15 @@ export interface NativeAddon {
   /** Runs tokens at a position. At most MAX_BATCH ids a call; one call at a time per model. */
   forward(session: SessionHandle, request: ForwardRequest): Promise<Float32Array | Shortlist | null>;
   /**
-   * Runs one token as `forward` does and says when each thread computed what: [spans][5], a span being phase (an index into the program),
-   * thread, lane (−1: all of them, or what joins them), begin and end in nanoseconds since the call began.
+   * Runs one token as `forward` does and says when each thread computed what: [spans][5], a span being phase (an index
+   * into the program), thread, lane (−1: all of them, or what joins them), begin and end in nanoseconds since the call
+   * began.
    */
   timeline(session: SessionHandle, request: ForwardRequest): Promise<Float64Array>;
-  /** Makes what is in flight, if anything, reject with ABORTED: a forward at the next stage, reading after the pieces it is at. */
+  /**
+   * Makes what is in flight, if anything, reject with ABORTED: a forward at the next stage, reading after the pieces it
+   * is at.
+   */
   cancel(work: SessionHandle | ModelHandle): void;
   /**
    * Gives the execution and number of threads that `auto` uses for the session's program at present. Null while it is
@@ -105,7 +113,10 @@ export interface ModelSpec {
   threads: number;
   /** `bf16` and `int8`: of the CPU backend. */
   activations: Activations;
-  /** On the CPU: where a token reads at most so many bytes of a layer, its weights and its keys and values, one thread computes it. */
+  /**
+   * On the CPU: where a token reads at most so many bytes of a layer, its weights and its keys and values, one thread
+   * computes it.
+   */
   aloneBytes: number;
   files: string[];
   /** Whether the files are mapped, rather than read into memory of their own. */
@@ -116,8 +127,9 @@ export interface ModelSpec {
 }
 
 /**
- * A model that shares all of another's weights but those an adapter updates, W + scale · B · A, which are merged in float32 and rounded
- * once: to their own format, or to Q8_0 from formats of fewer bits. It runs on the other's threads or device, and keeps it alive.
+ * A model that shares all of another's weights but those an adapter updates, W + scale · B · A, which are merged in
+ * float32 and rounded once: to their own format, or to Q8_0 from formats of fewer bits. It runs on the other's threads
+ * or device, and keeps it alive.
  */
 export interface AdaptedSpec {
   base: ModelHandle;
@@ -151,16 +163,17 @@ export interface ForwardRequest {
   /** Position of ids[0]; at most the number of positions already filled. */
   position: number;
   /**
-   * `logits`: [vocabSize] after the last id. `scores`: [ids.length − 1] log-probability (nats) of ids[i+1] after ids[i],
-   * and one more, of `next` after the last id, when `next` is given. `trace`, of at most MAX_TRACE ids: [nLayers][3][ids.length][dim], see
-   * `Session.trace`. `all_logits`, of at most MAX_LOGIT_ROWS ids: [ids.length][vocabSize], a row after each. `shortlist`: a Shortlist, the `count`
-   * highest logits, 1 to MAX_SHORTLIST, after the last id. `none`: null. All others are a Float32Array.
+   * `logits`: [vocabSize] after the last id. `scores`: [ids.length − 1] log-probability (nats) of ids[i+1] after
+   * ids[i], and one more, of `next` after the last id, when `next` is given. `trace`, of at most MAX_TRACE ids:
+   * [nLayers][3][ids.length][dim], see `Session.trace`. `all_logits`, of at most MAX_LOGIT_ROWS ids:
+   * [ids.length][vocabSize], a row after each. `shortlist`: a Shortlist, the `count` highest logits, 1 to
+   * MAX_SHORTLIST, after the last id. `none`: null. All others are a Float32Array.
    */
   output: 'none' | 'logits' | 'scores' | 'trace' | 'all_logits' | 'shortlist';
   count?: number;
   /**
-   * Of a shortlist: the forward of its first token begins at once. If the next request of this model is for just that token and as long a list,
-   * it is answered from there; any other stops it.
+   * Of a shortlist: the forward of its first token begins at once. If the next request of this model is for just that
+   * token and as long a list, it is answered from there; any other stops it.
    */
   ahead?: boolean;
   next?: number;
@@ -212,8 +225,8 @@ export interface CudaInfo {
 
 const ADDON_FILE = 'build/Release/cqil.node';
 const HOW_TO_BUILD =
-  'Run "npm rebuild cqil" (in a checkout "npm run build:native"), which needs Python 3, make and a C++17 compiler. pnpm 10 runs the scripts of packages only '
-  + 'when they are approved: run "pnpm approve-builds", or list cqil in onlyBuiltDependencies, then "pnpm rebuild cqil".';
+  'Run "npm rebuild cqil" (in a checkout "npm run build:native"), which needs Python 3, make and a C++17 compiler. pnpm 10 runs the scripts of packages only ' +
+  'when they are approved: run "pnpm approve-builds", or list cqil in onlyBuiltDependencies, then "pnpm rebuild cqil".';
 let addon: NativeAddon | undefined;
 
 /** Loads the addon on first use. Throws NATIVE_ADDON with what was tried and what to run. */
@@ -240,7 +253,11 @@ function requireAddon(): NativeAddon {
   try {
     return createRequire(__filename)(file) as NativeAddon;
   } catch (cause) {
-    throw new CqilError('NATIVE_ADDON', `The native addon at ${file} cannot be loaded: ${(cause as Error).message.replace(/\.?$/, '.')} ${HOW_TO_BUILD}`, { cause });
+    throw new CqilError(
+      'NATIVE_ADDON',
+      `The native addon at ${file} cannot be loaded: ${(cause as Error).message.replace(/\.?$/, '.')} ${HOW_TO_BUILD}`,
+      { cause },
+    );
   }
 }
 
@@ -250,22 +267,32 @@ function withCodedErrors(raw: NativeAddon): NativeAddon {
     const { code = 'INTERNAL', message } = error as Error & { code?: ErrorCode };
     return new CqilError(code, message);
   };
-  const sync = <A extends unknown[], R>(call: (...args: A) => R) => (...args: A): R => {
-    try {
-      return call(...args);
-    } catch (error) {
-      throw coded(error);
-    }
-  };
-  const async = <A extends unknown[], R>(call: (...args: A) => Promise<R>) => async (...args: A): Promise<R> => {
-    try {
-      return await call(...args);
-    } catch (error) {
-      throw coded(error);
-    }
-  };
+  const sync =
+    <A extends unknown[], R>(call: (...args: A) => R) =>
+    (...args: A): R => {
+      try {
+        return call(...args);
+      } catch (error) {
+        throw coded(error);
+      }
+    };
+  const async =
+    <A extends unknown[], R>(call: (...args: A) => Promise<R>) =>
+    async (...args: A): Promise<R> => {
+      try {
+        return await call(...args);
+      } catch (error) {
+        throw coded(error);
+      }
+    };
   return {
-    describeMachine: sync(() => ({ ...inThisRealm(raw.describeMachine()), arch: os.arch(), cpu: os.cpus()[0]?.model.trim() ?? 'unknown', memoryBytes: os.totalmem(), build: buildOf(addonPath()) })),
+    describeMachine: sync(() => ({
+      ...inThisRealm(raw.describeMachine()),
+      arch: os.arch(),
+      cpu: os.cpus()[0]?.model.trim() ?? 'unknown',
+      memoryBytes: os.totalmem(),
+      build: buildOf(addonPath()),
+    })),
     describeCuda: async(async () => inThisRealm(await raw.describeCuda())),
     measureBandwidth: async(raw.measureBandwidth),
     compileProgram: sync((shape, plan) => inThisRealm(raw.compileProgram(shape, plan))),
@@ -287,6 +314,32 @@ export function unpacked(file: string): string {
 
 /** What the addon needs of a model's configuration. */
 export function nativeShape(config: ModelConfig): NativeShape {
-  const { dim, hiddenDim, headDim, nHeads, nKvHeads, nLayers, vocabSize, normEps, ropeFrequencies, ropeAttentionFactor, ropeInterleaved, slidingWindow } = config;
-  return { dim, hiddenDim, headDim, nHeads, nKvHeads, nLayers, vocabSize, normEps, ropeFrequencies, ropeAttentionFactor, ropeInterleaved, slidingWindow };
+  const {
+    dim,
+    hiddenDim,
+    headDim,
+    nHeads,
+    nKvHeads,
+    nLayers,
+    vocabSize,
+    normEps,
+    ropeFrequencies,
+    ropeAttentionFactor,
+    ropeInterleaved,
+    slidingWindow,
+  } = config;
+  return {
+    dim,
+    hiddenDim,
+    headDim,
+    nHeads,
+    nKvHeads,
+    nLayers,
+    vocabSize,
+    normEps,
+    ropeFrequencies,
+    ropeAttentionFactor,
+    ropeInterleaved,
+    slidingWindow,
+  };
 }

@@ -26,7 +26,12 @@ export function readArgument<T>(name: string, read: () => T): T {
 export function readKnownOptions<T extends object>(call: string, options: T, known: readonly string[]): T {
   const name = `The options of ${call}`;
   return readArgument(name, () => {
-    expectOption(name, options, typeof options === 'object' && options !== null && !Array.isArray(options), 'an object');
+    expectOption(
+      name,
+      options,
+      typeof options === 'object' && options !== null && !Array.isArray(options),
+      'an object',
+    );
     expectNames(call, Object.keys(options), known);
     const values = known.map((key) => [key, options[key as keyof T]] as const);
     return Object.fromEntries(values.filter(([, value]) => value !== undefined)) as T;
@@ -36,8 +41,13 @@ export function readKnownOptions<T extends object>(call: string, options: T, kno
 function expectNames(call: string, names: readonly string[], known: readonly string[]): void {
   for (const name of names) {
     if (known.includes(name)) continue;
-    const nearest = known.map((other) => ({ other, distance: editDistance(name.toLowerCase(), other.toLowerCase()) })).sort((a, b) => a.distance - b.distance)[0];
-    const hint = nearest && nearest.distance <= 1 + name.length / 4 ? `did you mean ${nearest.other}?` : `expected ${known.join(', ')}.`;
+    const nearest = known
+      .map((other) => ({ other, distance: editDistance(name.toLowerCase(), other.toLowerCase()) }))
+      .sort((a, b) => a.distance - b.distance)[0];
+    const hint =
+      nearest && nearest.distance <= 1 + name.length / 4
+        ? `did you mean ${nearest.other}?`
+        : `expected ${known.join(', ')}.`;
     throw new CqilError('INVALID_ARGUMENT', `${call} has no option ${JSON.stringify(name)}; ${hint}`);
   }
 }

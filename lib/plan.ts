@@ -14,7 +14,10 @@ export interface Plan {
   groups: number[][];
   /** Bypass distance D: how many earlier members of its group a layer's MLP sees the attention outputs of. */
   bypass: number;
-  /** Whether bypassed outputs stay out of the residual ("paper") or are added to it again ("official"). The same when D = 0. */
+  /**
+   * Whether bypassed outputs stay out of the residual ("paper") or are added to it again ("official"). The same when D
+   * = 0.
+   */
   bypassMode: 'paper' | 'official';
   /** Folder of the PEFT LoRA adapter that belongs to this plan; in a plan file, relative to that file. */
   adapter?: string;
@@ -92,7 +95,11 @@ export function formatPlan(plan: Plan): string {
   try {
     return planShorthand(checked) ?? JSON.stringify(checked);
   } catch (cause) {
-    throw new CqilError('INVALID_PLAN', `The plan's evidence cannot be written as JSON (${(cause as Error).message.split('\n')[0]}), expected plain values.`, { cause });
+    throw new CqilError(
+      'INVALID_PLAN',
+      `The plan's evidence cannot be written as JSON (${(cause as Error).message.split('\n')[0]}), expected plain values.`,
+      { cause },
+    );
   }
 }
 
@@ -110,8 +117,12 @@ export function planShorthand(plan: Plan): string | undefined {
   const size = first.length;
   const [start, end] = [first[0]!, plan.groups.at(-1)!.at(-1)! + 1];
   const spelled = evenGroups(size, start, end);
-  const same = spelled.length === plan.groups.length && spelled.every((group, i) => group.length === plan.groups[i]!.length && group[0] === plan.groups[i]![0]);
-  return same ? `P${size}-D${plan.bypass}-S${start}-E${end}${plan.bypassMode === 'paper' ? '' : '-official'}` : undefined;
+  const same =
+    spelled.length === plan.groups.length &&
+    spelled.every((group, i) => group.length === plan.groups[i]!.length && group[0] === plan.groups[i]![0]);
+  return same
+    ? `P${size}-D${plan.bypass}-S${start}-E${end}${plan.bypassMode === 'paper' ? '' : '-official'}`
+    : undefined;
 }
 
 /** Whether a plan computes anything but the model as it was trained. */
@@ -133,9 +144,17 @@ export function toNativePlan(plan: Plan): NativePlan {
   };
 }
 
-function planOf(layers: number | undefined, groups: number[][], bypass: number, bypassMode: Plan['bypassMode'] = 'paper'): Plan {
+function planOf(
+  layers: number | undefined,
+  groups: number[][],
+  bypass: number,
+  bypassMode: Plan['bypassMode'] = 'paper',
+): Plan {
   if (layers === undefined) {
-    throw new CqilError('INVALID_PLAN', 'The plan does not say how many layers its model has: give the model or the number of layers.');
+    throw new CqilError(
+      'INVALID_PLAN',
+      'The plan does not say how many layers its model has: give the model or the number of layers.',
+    );
   }
   // Bypass runs inside groups only, so a plan without groups is the ordinary model whatever its D.
   return { version: 1, layers, groups, bypass: groups.length > 0 ? bypass : 0, bypassMode };
@@ -169,10 +188,16 @@ function readShorthand(text: string): Shorthand | undefined {
   const from = tokens.findLastIndex((token) => !/^[PDSE]\d+$/i.test(token)) + 1;
   const published = from > 0 && /[a-z]{2}/i.test(tokens[0]!);
   // Two tokens at least, so that a file called model-e2 stays a file.
-  return tokens.length > 0 && (from === 0 || (published && tokens.length - from >= 2)) ? { tokens: tokens.slice(from), published, mode } : undefined;
+  return tokens.length > 0 && (from === 0 || (published && tokens.length - from >= 2))
+    ? { tokens: tokens.slice(from), published, mode }
+    : undefined;
 }
 
-function planFromShorthand(text: string, { tokens, published, mode = published ? 'official' : 'paper' }: Shorthand, layers: number | undefined): Plan {
+function planFromShorthand(
+  text: string,
+  { tokens, published, mode = published ? 'official' : 'paper' }: Shorthand,
+  layers: number | undefined,
+): Plan {
   const refuse = (problem: string): never => {
     throw new CqilError('INVALID_PLAN', `The plan ${quote(text)} ${problem}.`);
   };
@@ -188,10 +213,12 @@ function planFromShorthand(text: string, { tokens, published, mode = published ?
   if (size === undefined) return refuse('has no P, the number of layers per group');
   if (size < 1) refuse('has P 0, expected at least 1');
   if (size === 1) return planOf(layers, [], 0);
-  if (start === undefined || end === undefined) return refuse(`has no ${start === undefined ? 'S, the first layer' : 'E, the end'} of the grouped range`);
+  if (start === undefined || end === undefined)
+    return refuse(`has no ${start === undefined ? 'S, the first layer' : 'E, the end'} of the grouped range`);
   if (start >= end) refuse(`has S ${start} and E ${end}, expected S < E because E is exclusive`);
   if (layers !== undefined && end > layers) refuse(`ends at layer ${end}, but the model has ${layers} layers`);
-  if (layers !== undefined && bypass >= layers) refuse(`has bypass distance ${bypass}, but the model has ${layers} layers`);
+  if (layers !== undefined && bypass >= layers)
+    refuse(`has bypass distance ${bypass}, but the model has ${layers} layers`);
   return withBypassMode(planOf(layers, evenGroups(size, start, end), bypass), mode);
 }
 
@@ -212,22 +239,29 @@ function readPlan(input: unknown, layers: number | undefined, where: string): Pl
   };
   if (!isRecord(input)) return refuse(`is ${kindOf(input)}, expected an object with "groups" or "cqil_layers"`);
   if ('cqil_layers' in input && !('groups' in input)) return planFromOfficial(input, layers, where);
-  if ('model_type' in input || 'architectures' in input) refuse('is a model config without "cqil_layers", so it holds no plan');
+  if ('model_type' in input || 'architectures' in input)
+    refuse('is a model config without "cqil_layers", so it holds no plan');
   for (const field of Object.keys(input)) {
     if (!FIELDS.includes(field)) refuse(`has the unknown field ${quote(field)}, expected ${FIELDS.join(', ')}`);
   }
   const { version = 1, bypass = 0, bypassMode = 'paper', adapter, evidence } = input;
   if (version !== 1) refuse(`has version ${show(version)}, expected 1`);
   const depth = depthOf(input.layers, layers, '"layers"', where);
-  if (!Array.isArray(input.groups)) return refuse(`has ${input.groups === undefined ? 'no "groups"' : `"groups" ${show(input.groups)}`}, expected a list of lists of layer indices`);
+  if (!Array.isArray(input.groups))
+    return refuse(
+      `has ${input.groups === undefined ? 'no "groups"' : `"groups" ${show(input.groups)}`}, expected a list of lists of layer indices`,
+    );
   checkGroups(input.groups, depth, 2, where);
   checkBypass(bypass, depth, '"bypass"', where);
-  if (bypassMode !== 'paper' && bypassMode !== 'official') refuse(`has "bypassMode" ${show(bypassMode)}, expected "paper" or "official"`);
-  if (adapter !== undefined && !isUrl(adapter) && (typeof adapter !== 'string' || adapter === '')) refuse(`has "adapter" ${show(adapter)}, expected the path of a folder`);
+  if (bypassMode !== 'paper' && bypassMode !== 'official')
+    refuse(`has "bypassMode" ${show(bypassMode)}, expected "paper" or "official"`);
+  if (adapter !== undefined && !isUrl(adapter) && (typeof adapter !== 'string' || adapter === ''))
+    refuse(`has "adapter" ${show(adapter)}, expected the path of a folder`);
   if (evidence !== undefined && !isRecord(evidence)) refuse(`has "evidence" ${show(evidence)}, expected an object`);
   const groups = (input.groups as number[][]).map((group) => [...group]);
   const plan = planOf(depth, groups, bypass as number, bypassMode as Plan['bypassMode']);
-  if (adapter !== undefined) plan.adapter = pathOf(adapter as Location, `The adapter of ${where[0]!.toLowerCase()}${where.slice(1)}`);
+  if (adapter !== undefined)
+    plan.adapter = pathOf(adapter as Location, `The adapter of ${where[0]!.toLowerCase()}${where.slice(1)}`);
   if (evidence !== undefined) plan.evidence = evidence as Record<string, unknown>;
   return plan;
 }
@@ -236,7 +270,11 @@ function readPlan(input: unknown, layers: number | undefined, where: string): Pl
 function planFromOfficial(input: Record<string, unknown>, layers: number | undefined, where: string): Plan {
   const depth = depthOf(input.num_hidden_layers, layers, '"num_hidden_layers"', where);
   const listed = input.cqil_layers;
-  if (!Array.isArray(listed)) throw new CqilError('INVALID_PLAN', `${where} has "cqil_layers" ${show(listed)}, expected a list of lists of layer indices.`);
+  if (!Array.isArray(listed))
+    throw new CqilError(
+      'INVALID_PLAN',
+      `${where} has "cqil_layers" ${show(listed)}, expected a list of lists of layer indices.`,
+    );
   checkGroups(listed, depth, 1, where);
   const bypass = input.d ?? 0;
   checkBypass(bypass, depth, '"d"', where);
@@ -248,19 +286,28 @@ function depthOf(stated: unknown, layers: number | undefined, field: string, whe
   if (stated === undefined) return planOf(layers, [], 0).layers;
   checkLayers(stated, `${where} says ${field} is for`);
   if (layers !== undefined && stated !== layers) {
-    throw new CqilError('INVALID_PLAN', `${where} is for a model of ${show(stated)} layers, but the model has ${layers}.`);
+    throw new CqilError(
+      'INVALID_PLAN',
+      `${where} is for a model of ${show(stated)} layers, but the model has ${layers}.`,
+    );
   }
   return stated as number;
 }
 
 function checkLayers(layers: unknown, where: string): void {
   if (isIndex(layers) && layers >= 1 && layers <= MAX_LAYERS) return;
-  throw new CqilError('INVALID_PLAN', `${where} ${show(layers)} layers, expected a whole number from 1 to ${MAX_LAYERS}.`);
+  throw new CqilError(
+    'INVALID_PLAN',
+    `${where} ${show(layers)} layers, expected a whole number from 1 to ${MAX_LAYERS}.`,
+  );
 }
 
 function checkBypass(bypass: unknown, layers: number, field: string, where: string): void {
   if (isIndex(bypass) && bypass < layers) return;
-  throw new CqilError('INVALID_PLAN', `${where} has ${field} ${show(bypass)}, expected a whole number of layers from 0 to ${layers - 1}.`);
+  throw new CqilError(
+    'INVALID_PLAN',
+    `${where} has ${field} ${show(bypass)}, expected a whole number of layers from 0 to ${layers - 1}.`,
+  );
 }
 
 /** Checks that groups are lists of consecutive ascending layer indices, in order and disjoint. */
@@ -275,8 +322,10 @@ function checkGroups(groups: unknown[], layers: number, minSize: number, where: 
     group.forEach((layer: unknown, i: number) => {
       if (!isIndex(layer)) return refuse(`but ${show(layer)} is no layer index`);
       if (layer >= layers) refuse(`but the last layer of ${layers} is ${layers - 1}`);
-      if (i > 0 && layer !== group[i - 1] + 1) refuse(`but ${layer} does not follow ${group[i - 1]}: layers of a group are consecutive and ascending`);
-      if (i === 0 && layer < next) refuse(`but the groups before it reach layer ${next - 1}: groups are ascending and share no layer`);
+      if (i > 0 && layer !== group[i - 1] + 1)
+        refuse(`but ${layer} does not follow ${group[i - 1]}: layers of a group are consecutive and ascending`);
+      if (i === 0 && layer < next)
+        refuse(`but the groups before it reach layer ${next - 1}: groups are ascending and share no layer`);
     });
     next = group.at(-1) + 1;
   });

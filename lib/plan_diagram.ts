@@ -7,7 +7,9 @@ const WIDTH = 80;
 /** A plan's name in a table: its shorthand, or the gist of it on one short line. */
 export function planSummary(plan: Plan): string {
   const shorthand = planShorthand({ ...plan, adapter: undefined, evidence: undefined });
-  const name = shorthand ?? `${count(plan.groups.length, 'group')} in ${range(plan.groups[0]![0]!, plan.groups.at(-1)!.at(-1)!)}, ${bypassName(plan)}`;
+  const name =
+    shorthand ??
+    `${count(plan.groups.length, 'group')} in ${range(plan.groups[0]![0]!, plan.groups.at(-1)!.at(-1)!)}, ${bypassName(plan)}`;
   return plan.adapter === undefined ? name : `${name} + adapter`;
 }
 
@@ -20,7 +22,10 @@ export function describePlan(plan: Plan): string {
   const stages = countStages(plan);
   const [before, after] = [plan.layers * PHASES_PER_STAGE, stages * PHASES_PER_STAGE];
   if (plan.groups.length === 0) {
-    const weights = plan.adapter === undefined ? 'This is the model as it was trained.' : `The adapter ${plan.adapter} changes its weights.`;
+    const weights =
+      plan.adapter === undefined
+        ? 'This is the model as it was trained.'
+        : `The adapter ${plan.adapter} changes its weights.`;
     return `Sequential: all ${count(plan.layers, 'layer')} run one after the other, ${before} phases. ${weights}`;
   }
   const sentences = [
@@ -28,8 +33,13 @@ export function describePlan(plan: Plan): string {
     `${count(stages, 'stage')} instead of ${plan.layers}: ${after} phases instead of ${before} (${Math.round((1 - after / before) * 100)} % fewer dependent steps, ${PHASES_PER_STAGE} per stage).`,
   ];
   if (plan.bypass > 0) {
-    const residual = plan.bypassMode === 'official' ? ', and it is added to the residual a second time, as adapters published with this bypass expect' : '';
-    sentences.push(`Bypass distance ${plan.bypass}, mode ${plan.bypassMode}: each layer's MLP also sees the attention output of up to ${count(plan.bypass, 'earlier layer')} of its group${residual}.`);
+    const residual =
+      plan.bypassMode === 'official'
+        ? ', and it is added to the residual a second time, as adapters published with this bypass expect'
+        : '';
+    sentences.push(
+      `Bypass distance ${plan.bypass}, mode ${plan.bypassMode}: each layer's MLP also sees the attention output of up to ${count(plan.bypass, 'earlier layer')} of its group${residual}.`,
+    );
   }
   sentences.push(
     plan.adapter === undefined
@@ -40,8 +50,8 @@ export function describePlan(plan: Plan): string {
 }
 
 /**
- * A plan as a table in ASCII: time runs to the right, one column per stage, and the layers of a column run at the same time, one per
- * lane. At most 80 columns wide; long plans continue below. Throws INVALID_PLAN for what is no plan.
+ * A plan as a table in ASCII: time runs to the right, one column per stage, and the layers of a column run at the same
+ * time, one per lane. At most 80 columns wide; long plans continue below. Throws INVALID_PLAN for what is no plan.
  */
 export function drawPlan(plan: Plan): string {
   plan = checkedPlan(plan);
@@ -55,9 +65,20 @@ export function drawPlan(plan: Plan): string {
     const band = stages.slice(from, from + perBand);
     const row = (name: string, cells: Array<number | undefined>): string =>
       `${name.padEnd(label)} ${cells.map((value) => String(value ?? '').padStart(cell)).join('')}`.trimEnd();
-    const lines = [row('stage', band.map((_, i) => from + i)), '-'.repeat(label + 1 + band.length * cell)];
+    const lines = [
+      row(
+        'stage',
+        band.map((_, i) => from + i),
+      ),
+      '-'.repeat(label + 1 + band.length * cell),
+    ];
     for (let lane = 0; lane < Math.max(...band.map((stage) => stage.length)); lane++) {
-      lines.push(row(`lane ${lane}`, band.map((stage) => stage[lane])));
+      lines.push(
+        row(
+          `lane ${lane}`,
+          band.map((stage) => stage[lane]),
+        ),
+      );
     }
     bands.push(lines.join('\n'));
   }

@@ -23,13 +23,23 @@ export function isModelFolder(location: string): boolean {
 /** Reads a plan file without checking the plan. Throws FILE_NOT_FOUND; INVALID_PLAN when it is not JSON. */
 export function readPlanFile(file: string): unknown {
   const stats = statsOf(file);
-  if (!stats?.isFile()) throw new CqilError('FILE_NOT_FOUND', `The plan file ${file} ${stats ? 'is not a regular file' : 'does not exist or cannot be reached'}.`);
-  if (stats.size > MAX_FILE_BYTES) throw new CqilError('INVALID_PLAN', `The plan file ${file} has ${stats.size} bytes, expected at most ${MAX_FILE_BYTES}.`);
+  if (!stats?.isFile())
+    throw new CqilError(
+      'FILE_NOT_FOUND',
+      `The plan file ${file} ${stats ? 'is not a regular file' : 'does not exist or cannot be reached'}.`,
+    );
+  if (stats.size > MAX_FILE_BYTES)
+    throw new CqilError(
+      'INVALID_PLAN',
+      `The plan file ${file} has ${stats.size} bytes, expected at most ${MAX_FILE_BYTES}.`,
+    );
   let bytes: Buffer;
   try {
     bytes = readFileSync(file);
   } catch (cause) {
-    throw new CqilError('FILE_NOT_FOUND', `The plan file ${file} cannot be read: ${(cause as Error).message}.`, { cause });
+    throw new CqilError('FILE_NOT_FOUND', `The plan file ${file} cannot be read: ${(cause as Error).message}.`, {
+      cause,
+    });
   }
   const source = `The plan file ${file}`;
   return parseJson(utf8Text(bytes, source, 'INVALID_PLAN'), source, 'INVALID_PLAN');

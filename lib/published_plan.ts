@@ -26,6 +26,7 @@ export function publishedPlan({ plan: found, config }: Pick<Checkpoint, 'plan' |
 
 /** One sentence saying that there is a plan; `usage` is how to ask for it. */
 export function publishedPlanNote({ folder, plan }: PublishedPlan, usage: string): string {
-  if (plan instanceof CqilError) return `The config.json of ${folder} has "cqil_layers" that make no plan for it: ${plan.message}`;
+  if (plan instanceof CqilError)
+    return `The config.json of ${folder} has "cqil_layers" that make no plan for it: ${plan.message}`;
   return `The config.json of ${folder} holds the plan ${planSummary(plan)}, which is used only when it is asked for: ${usage}.`;
 }

@@ -13,7 +13,10 @@ export interface SamplingOptions {
   topP?: number;
   /** Keeps tokens at least this many times as likely as the likeliest; 0 keeps all. Default 0. */
   minP?: number;
-  /** Makes tokens of the last `repetitionWindow` less likely (CTRL, arXiv 1909.05858): positive logits are divided by it, others multiplied. Default 1, none. */
+  /**
+   * Makes tokens of the last `repetitionWindow` less likely (CTRL, arXiv 1909.05858): positive logits are divided by
+   * it, others multiplied. Default 1, none.
+   */
   repetitionPenalty?: number;
   /** How many of the last tokens, prompt included, `repetitionPenalty` looks at. Default 64. */
   repetitionWindow?: number;
@@ -25,7 +28,9 @@ export interface SamplingOptions {
   logitBias?: Readonly<Record<number, number>> | ReadonlyMap<number, number>;
   /** Integer from 0 to 2^53 − 1; the same seed and logits give the same tokens. Default: a random one. */
   seed?: number;
-  /** Reports the chosen token's log-probability, and those of this many of the likeliest tokens. Default: not reported. */
+  /**
+   * Reports the chosen token's log-probability, and those of this many of the likeliest tokens. Default: not reported.
+   */
   logprobs?: number;
 }
 
@@ -38,26 +43,39 @@ export interface TokenLogprob {
 export interface Sample {
   token: number;
   /**
-   * Log-probability of `token` in the model's own distribution, softmax of the logits before bias, penalties and temperature.
-   * Present when `logprobs` was asked for.
+   * Log-probability of `token` in the model's own distribution, softmax of the logits before bias, penalties and
+   * temperature. Present when `logprobs` was asked for.
    */
   logprob?: number;
   /** The likeliest tokens of that distribution, likeliest first, ties by lower id. */
   alternatives?: TokenLogprob[];
 }
 
-const DEFAULTS = { temperature: 0.8, topK: 40, topP: 0.95, minP: 0, repetitionPenalty: 1, repetitionWindow: 64, frequencyPenalty: 0, presencePenalty: 0 };
+const DEFAULTS = {
+  temperature: 0.8,
+  topK: 40,
+  topP: 0.95,
+  minP: 0,
+  repetitionPenalty: 1,
+  repetitionWindow: 64,
+  frequencyPenalty: 0,
+  presencePenalty: 0,
+};
 const MAX_SEED = Number.MAX_SAFE_INTEGER;
 
 /**
- * Chooses tokens from logits, in this order: logit bias, repetition penalty, frequency and presence penalties, temperature,
- * top-k, top-p, min-p, then one draw. The draw walks the cumulative probabilities in order of token id, not of
- * likelihood, so that two backends whose logits differ in the last bit, and rank near-ties differently, still draw the same token.
+ * Chooses tokens from logits, in this order: logit bias, repetition penalty, frequency and presence penalties,
+ * temperature, top-k, top-p, min-p, then one draw. The draw walks the cumulative probabilities in order of token id,
+ * not of likelihood, so that two backends whose logits differ in the last bit, and rank near-ties differently, still
+ * draw the same token.
  */
 export class Sampler {
   /** The seed in use, given or made up. */
   readonly seed: number;
-  /** The length of the shortlist that `sample` needs; undefined when it needs all logits, as where a token below any list may rise into it. */
+  /**
+   * The length of the shortlist that `sample` needs; undefined when it needs all logits, as where a token below any
+   * list may rise into it.
+   */
   readonly shortlist: number | undefined;
   /** Whether `sample` chooses the first of every shortlist. */
   readonly takesFirst: boolean;
@@ -74,20 +92,50 @@ export class Sampler {
 
   /** Throws INVALID_ARGUMENT for an option out of its range. */
   constructor(options: SamplingOptions, vocabSize: number) {
-    const given = Object.fromEntries(Object.entries(options).filter(([, value]) => value !== undefined)) as SamplingOptions;
+    const given = Object.fromEntries(
+      Object.entries(options).filter(([, value]) => value !== undefined),
+    ) as SamplingOptions;
     this.#options = { ...DEFAULTS, ...given };
-    const { temperature, topK, topP, minP, repetitionPenalty, repetitionWindow, frequencyPenalty, presencePenalty } = this.#options;
+    const { temperature, topK, topP, minP, repetitionPenalty, repetitionWindow, frequencyPenalty, presencePenalty } =
+      this.#options;
     check('temperature', temperature, Number.isFinite(temperature) && temperature >= 0, 'a finite number, 0 or more');
     check('topK', topK, Number.isSafeInteger(topK) && topK >= 0, 'an integer, 0 (all) or more');
     check('topP', topP, Number.isFinite(topP) && topP > 0 && topP <= 1, 'a number above 0 and up to 1');
     check('minP', minP, Number.isFinite(minP) && minP >= 0 && minP <= 1, 'a number from 0 to 1');
-    check('repetitionPenalty', repetitionPenalty, Number.isFinite(repetitionPenalty) && repetitionPenalty >= 0.01 && repetitionPenalty <= 100, 'a number from 0.01 to 100');
-    check('repetitionWindow', repetitionWindow, Number.isSafeInteger(repetitionWindow) && repetitionWindow >= 0, 'an integer, 0 or more');
-    check('frequencyPenalty', frequencyPenalty, Number.isFinite(frequencyPenalty) && Math.abs(frequencyPenalty) <= 100, 'a number from -100 to 100');
-    check('presencePenalty', presencePenalty, Number.isFinite(presencePenalty) && Math.abs(presencePenalty) <= 100, 'a number from -100 to 100');
+    check(
+      'repetitionPenalty',
+      repetitionPenalty,
+      Number.isFinite(repetitionPenalty) && repetitionPenalty >= 0.01 && repetitionPenalty <= 100,
+      'a number from 0.01 to 100',
+    );
+    check(
+      'repetitionWindow',
+      repetitionWindow,
+      Number.isSafeInteger(repetitionWindow) && repetitionWindow >= 0,
+      'an integer, 0 or more',
+    );
+    check(
+      'frequencyPenalty',
+      frequencyPenalty,
+      Number.isFinite(frequencyPenalty) && Math.abs(frequencyPenalty) <= 100,
+      'a number from -100 to 100',
+    );
+    check(
+      'presencePenalty',
+      presencePenalty,
+      Number.isFinite(presencePenalty) && Math.abs(presencePenalty) <= 100,
+      'a number from -100 to 100',
+    );
     const { seed, logprobs, logitBias } = given;
-    if (seed !== undefined) check('seed', seed, Number.isSafeInteger(seed) && seed >= 0, 'an integer from 0 to 2^53 - 1');
-    if (logprobs !== undefined) check('logprobs', logprobs, Number.isSafeInteger(logprobs) && logprobs >= 0 && logprobs <= vocabSize, `an integer from 0 to the vocabulary's ${vocabSize}`);
+    if (seed !== undefined)
+      check('seed', seed, Number.isSafeInteger(seed) && seed >= 0, 'an integer from 0 to 2^53 - 1');
+    if (logprobs !== undefined)
+      check(
+        'logprobs',
+        logprobs,
+        Number.isSafeInteger(logprobs) && logprobs >= 0 && logprobs <= vocabSize,
+        `an integer from 0 to the vocabulary's ${vocabSize}`,
+      );
     this.#bias = readBias(logitBias, vocabSize);
 
     this.#logprobs = logprobs;
@@ -109,8 +157,8 @@ export class Sampler {
   }
 
   /**
-   * Chooses a token and remembers it for the penalties: after a shortlist of as many entries as `shortlist` says, else after all logits
-   * [vocabSize]. They are not changed. Both give the same token.
+   * Chooses a token and remembers it for the penalties: after a shortlist of as many entries as `shortlist` says, else
+   * after all logits [vocabSize]. They are not changed. Both give the same token.
    */
   sample(logits: Float32Array | Shortlist): Sample {
     const sample = ArrayBuffer.isView(logits) ? this.#sampleAll(logits) : this.#sampleListed(logits);
@@ -129,8 +177,13 @@ export class Sampler {
   #sampleAll(logits: Float32Array): Sample {
     this.#reserve(logits.length);
     const max = this.#adjust(logits);
-    const token = this.#options.temperature === 0 ? this.#weights.indexOf(max) : this.#draw(this.#keepLikely(this.#keepTopK(), max));
-    return this.#logprobs === undefined ? { token } : { token, ...describe(logits, token, this.#logprobs, this.#weights, this.#scratch) };
+    const token =
+      this.#options.temperature === 0
+        ? this.#weights.indexOf(max)
+        : this.#draw(this.#keepLikely(this.#keepTopK(), max));
+    return this.#logprobs === undefined
+      ? { token }
+      : { token, ...describe(logits, token, this.#logprobs, this.#weights, this.#scratch) };
   }
 
   #sampleListed({ ids, logits, logSumExp }: Shortlist): Sample {
@@ -155,7 +208,10 @@ export class Sampler {
       token = this.#draw(this.#keepLikely(candidates.length, max));
     }
     if (this.#logprobs === undefined) return { token };
-    const alternatives = Array.from(ids.subarray(0, this.#logprobs), (id, i) => ({ token: id, logprob: logits[i]! - logSumExp }));
+    const alternatives = Array.from(ids.subarray(0, this.#logprobs), (id, i) => ({
+      token: id,
+      logprob: logits[i]! - logSumExp,
+    }));
     return { token, logprob: logits[ids.indexOf(token)]! - logSumExp, alternatives };
   }
 
@@ -171,7 +227,8 @@ export class Sampler {
     adjusted.set(logits);
     for (const [id, bias] of this.#bias) adjusted[id]! += bias;
     if (repetitionPenalty !== 1) {
-      for (const id of new Set(this.#recent)) adjusted[id] = adjusted[id]! > 0 ? adjusted[id]! / repetitionPenalty : adjusted[id]! * repetitionPenalty;
+      for (const id of new Set(this.#recent))
+        adjusted[id] = adjusted[id]! > 0 ? adjusted[id]! / repetitionPenalty : adjusted[id]! * repetitionPenalty;
     }
     if (frequencyPenalty !== 0 || presencePenalty !== 0) {
       for (const [id, count] of this.#generated) adjusted[id]! -= frequencyPenalty * count + presencePenalty;
@@ -190,7 +247,9 @@ export class Sampler {
     return max;
   }
 
-  /** Moves the ids and logits that top-k keeps to the front of `#ids` and `#weights`, in order of id; returns how many. */
+  /**
+   * Moves the ids and logits that top-k keeps to the front of `#ids` and `#weights`, in order of id; returns how many.
+   */
   #keepTopK(): number {
     const { topK } = this.#options;
     const ids = this.#ids;
@@ -199,7 +258,9 @@ export class Sampler {
     return keepLargest(ids, this.#weights, ids.length, kthLargest(this.#weights, topK, this.#scratch));
   }
 
-  /** Makes weights of the first `count` logits and moves those that top-p and min-p keep to the front; returns how many. */
+  /**
+   * Makes weights of the first `count` logits and moves those that top-p and min-p keep to the front; returns how many.
+   */
   #keepLikely(count: number, max: number): number {
     const { temperature, topP, minP } = this.#options;
     const ids = this.#ids;
@@ -232,8 +293,17 @@ export class Sampler {
   }
 }
 
-/** Log-probability of `token`, and the `n` likeliest tokens, under softmax(logits). Overwrites `values` and `scratch` [vocabSize]. */
-function describe(logits: Float32Array, token: number, n: number, values: Float64Array, scratch: Float64Array): Required<Omit<Sample, 'token'>> {
+/**
+ * Log-probability of `token`, and the `n` likeliest tokens, under softmax(logits). Overwrites `values` and `scratch`
+ * [vocabSize].
+ */
+function describe(
+  logits: Float32Array,
+  token: number,
+  n: number,
+  values: Float64Array,
+  scratch: Float64Array,
+): Required<Omit<Sample, 'token'>> {
   let max = -Infinity;
   for (let id = 0; id < logits.length; id++) if (logits[id]! > max) max = logits[id]!;
   let total = 0;
@@ -246,7 +316,8 @@ function describe(logits: Float32Array, token: number, n: number, values: Float6
     const { value, ties } = kthLargest(values, n, scratch);
     let admitted = 0;
     for (let id = 0; id < logits.length; id++) {
-      if (logits[id]! > value || (logits[id] === value && admitted++ < ties)) alternatives.push({ token: id, logprob: logits[id]! - logNormalizer });
+      if (logits[id]! > value || (logits[id] === value && admitted++ < ties))
+        alternatives.push({ token: id, logprob: logits[id]! - logNormalizer });
     }
     // The sort is stable, so equal ones stay in order of id.
     alternatives.sort((a, b) => b.logprob - a.logprob);
@@ -259,22 +330,44 @@ function notFinite(): CqilError {
 }
 
 function allForbidden(): CqilError {
-  return new CqilError('INVALID_ARGUMENT', 'Every token is forbidden: all logits are -Infinity after logitBias; expected at least one token to be possible.');
+  return new CqilError(
+    'INVALID_ARGUMENT',
+    'Every token is forbidden: all logits are -Infinity after logitBias; expected at least one token to be possible.',
+  );
 }
 
 function readBias(bias: SamplingOptions['logitBias'], vocabSize: number): Array<[number, number]> {
   if (bias === undefined) return [];
-  check('logitBias', bias, typeof bias === 'object' && bias !== null && !Array.isArray(bias), 'an object or Map from token ids to numbers');
-  const entries: Array<[unknown, number]> = types.isMap(bias) ? [...(bias as ReadonlyMap<number, number>)] : Object.entries(bias);
+  check(
+    'logitBias',
+    bias,
+    typeof bias === 'object' && bias !== null && !Array.isArray(bias),
+    'an object or Map from token ids to numbers',
+  );
+  const entries: Array<[unknown, number]> = types.isMap(bias)
+    ? [...(bias as ReadonlyMap<number, number>)]
+    : Object.entries(bias);
   return entries.map(([key, value]) => {
     const id = Number(key);
-    check('A token id in logitBias', key, String(id) === String(key) && Number.isInteger(id) && id >= 0 && id < vocabSize, `an integer from 0 to ${vocabSize - 1}`);
-    check(`The logitBias of token ${id}`, value, typeof value === 'number' && value < Infinity, 'a finite number or -Infinity');
+    check(
+      'A token id in logitBias',
+      key,
+      String(id) === String(key) && Number.isInteger(id) && id >= 0 && id < vocabSize,
+      `an integer from 0 to ${vocabSize - 1}`,
+    );
+    check(
+      `The logitBias of token ${id}`,
+      value,
+      typeof value === 'number' && value < Infinity,
+      'a finite number or -Infinity',
+    );
     return [id, value];
   });
 }
 
-/** Uniform numbers in [0, 1) with 53 random bits, from the sfc32 generator of PractRand, its state filled by splitmix32. */
+/**
+ * Uniform numbers in [0, 1) with 53 random bits, from the sfc32 generator of PractRand, its state filled by splitmix32.
+ */
 function uniform(seed: number): () => number {
   let mix = seed >>> 0;
   const splitmix = (): number => {

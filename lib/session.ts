@@ -1,7 +1,15 @@
 import { abortError, onAbort, throwIfAborted } from './abort.js';
 import { commonPrefix } from './common_prefix.js';
 import { CqilError } from './errors.js';
-import { MAX_BATCH, MAX_LOGIT_ROWS, MAX_TRACE, type ForwardRequest, type NativeAddon, type Program, type SessionHandle } from './native.js';
+import {
+  MAX_BATCH,
+  MAX_LOGIT_ROWS,
+  MAX_TRACE,
+  type ForwardRequest,
+  type NativeAddon,
+  type Program,
+  type SessionHandle,
+} from './native.js';
 import { expectOption, isSignal, readArgument, readKnownOptions } from './options.js';
 import type { Plan } from './plan.js';
 import { MAX_SHORTLIST, type Shortlist } from './sampler/shortlist.js';
@@ -22,15 +30,18 @@ export interface SessionHost {
 }
 
 export interface CallOptions {
-  /** Stops the call within one slice of tokens; it then rejects with ABORTED and `position` counts the slices that were done. */
+  /**
+   * Stops the call within one slice of tokens; it then rejects with ABORTED and `position` counts the slices that were
+   * done.
+   */
   signal?: AbortSignal;
 }
 
 export interface ShortlistOptions extends CallOptions {
   /**
-   * Begins to append the likeliest token at once, before the caller has seen the list. A call that appends just that token next, with the same
-   * `count`, finds it done or under way; any other call stops it: on the CPU after a stage, on a GPU after the token. For loops that mostly take
-   * the likeliest token.
+   * Begins to append the likeliest token at once, before the caller has seen the list. A call that appends just that
+   * token next, with the same `count`, finds it done or under way; any other call stops it: on the CPU after a stage,
+   * on a GPU after the token. For loops that mostly take the likeliest token.
    */
   ahead?: boolean;
 }
@@ -82,7 +93,11 @@ export class Session {
   #holder: WeakRef<HeldSession> | undefined;
 
   /** @internal */
-  constructor(host: SessionHost, handle: SessionHandle, options: { contextLength: number; plan: Plan; program: () => Program }) {
+  constructor(
+    host: SessionHost,
+    handle: SessionHandle,
+    options: { contextLength: number; plan: Plan; program: () => Program },
+  ) {
     this.#host = host;
     this.#handle = handle;
     this.contextLength = options.contextLength;
@@ -107,19 +122,24 @@ export class Session {
   }
 
   /**
-   * Appends tokens, at least one; gives the `count` highest of the logits after the last, 1 to 64 (MAX_SHORTLIST): enough to sample by
-   * top-k, without moving and searching a whole vocabulary. Fewer in a smaller vocabulary.
+   * Appends tokens, at least one; gives the `count` highest of the logits after the last, 1 to 64 (MAX_SHORTLIST):
+   * enough to sample by top-k, without moving and searching a whole vocabulary. Fewer in a smaller vocabulary.
    */
   async shortlist(ids: ArrayLike<number>, count: number, options: ShortlistOptions = {}): Promise<Shortlist> {
     const { tokens, signal, ahead } = this.#read<ShortlistOptions>('shortlist', ids, options, ['signal', 'ahead']);
     expectOption('ahead', ahead, ahead === undefined || typeof ahead === 'boolean', 'true or false');
-    expectOption('The length of the shortlist', count, Number.isInteger(count) && count >= 1 && count <= MAX_SHORTLIST, `an integer from 1 to ${MAX_SHORTLIST}`);
+    expectOption(
+      'The length of the shortlist',
+      count,
+      Number.isInteger(count) && count >= 1 && count <= MAX_SHORTLIST,
+      `an integer from 1 to ${MAX_SHORTLIST}`,
+    );
     return this.#append<Shortlist>(tokens, { output: 'shortlist', count, ahead }, signal);
   }
 
   /**
-   * Appends tokens, at least one; gives Float32Array [ids.length − 1]: entry i is the log-probability, in nats, of ids[i + 1] after
-   * everything up to ids[i].
+   * Appends tokens, at least one; gives Float32Array [ids.length − 1]: entry i is the log-probability, in nats, of
+   * ids[i + 1] after everything up to ids[i].
    */
   async score(ids: ArrayLike<number>, options: CallOptions = {}): Promise<Float32Array> {
     const { tokens, signal } = this.#read('score', ids, options);
@@ -137,9 +157,9 @@ export class Session {
   }
 
   /**
-   * Appends 1 to 32 (MAX_TRACE) tokens; gives Float32Array [nLayers][3][ids.length][dim]: of each layer its input x, what its attention
-   * block adds, a, and what its MLP block adds, m, under the session's plan. Layers of a group have the same input. A layer by itself
-   * passes on x + a + m, a group what the formula makes of its members.
+   * Appends 1 to 32 (MAX_TRACE) tokens; gives Float32Array [nLayers][3][ids.length][dim]: of each layer its input x,
+   * what its attention block adds, a, and what its MLP block adds, m, under the session's plan. Layers of a group have
+   * the same input. A layer by itself passes on x + a + m, a group what the formula makes of its members.
    */
   async trace(ids: ArrayLike<number>, options: CallOptions = {}): Promise<Float32Array> {
     const { tokens, signal } = this.#read('trace', ids, options);
@@ -150,20 +170,28 @@ export class Session {
   /** Appends 1 to 32 (MAX_LOGIT_ROWS) tokens; gives the logits after each, Float32Array [ids.length][vocabSize]. */
   async logits(ids: ArrayLike<number>, options: CallOptions = {}): Promise<Float32Array> {
     const { tokens, signal } = this.#read('logits', ids, options);
-    expectOption('The number of tokens to give logits of', tokens.length, tokens.length <= MAX_LOGIT_ROWS, `at most ${MAX_LOGIT_ROWS}`);
+    expectOption(
+      'The number of tokens to give logits of',
+      tokens.length,
+      tokens.length <= MAX_LOGIT_ROWS,
+      `at most ${MAX_LOGIT_ROWS}`,
+    );
     return this.#append(tokens, { output: 'all_logits' }, signal);
   }
 
   /**
-   * Appends one token, as `decode` does, and says when each thread computed what. Rejects also with BACKEND_UNAVAILABLE on a backend that
-   * keeps no times.
+   * Appends one token, as `decode` does, and says when each thread computed what. Rejects also with BACKEND_UNAVAILABLE
+   * on a backend that keeps no times.
    */
   async timeline(id: number, options: CallOptions = {}): Promise<Timeline> {
     const { tokens, signal } = this.#read('timeline', [id], options);
     return this.#calls.run(async () => {
       let spans: Float64Array = new Float64Array();
       await this.#inSlices(tokens, signal, async (slice) => {
-        spans = await this.#inEngine((native) => native.timeline(this.#handle, { ids: slice, position: this.position, output: 'logits' }), signal);
+        spans = await this.#inEngine(
+          (native) => native.timeline(this.#handle, { ids: slice, position: this.position, output: 'logits' }),
+          signal,
+        );
       });
       return readTimeline(spans, this.#program());
     });
@@ -172,14 +200,20 @@ export class Session {
   /** Forgets every token from position `n` on; 0 forgets all. Not while a call of this session is in flight. */
   truncate(n: number): void {
     this.#expectIdle('truncate');
-    expectOption('The length to truncate to', n, Number.isSafeInteger(n) && n >= 0 && n <= this.position, `an integer from 0 to the position, ${this.position}`);
+    expectOption(
+      'The length to truncate to',
+      n,
+      Number.isSafeInteger(n) && n >= 0 && n <= this.position,
+      `an integer from 0 to the position, ${this.position}`,
+    );
     this.#ids.length = n;
   }
 
   /**
-   * Forgets every token from the first on that differs from `ids`, and so many that one of `ids` at least is left; gives those that are left, to
-   * be appended. A conversation that was rendered anew is then computed only from where it is new. Throws INVALID_ARGUMENT, also while a call of
-   * this session is in flight, and CONTEXT_OVERFLOW when `ids` do not fit.
+   * Forgets every token from the first on that differs from `ids`, and so many that one of `ids` at least is left;
+   * gives those that are left, to be appended. A conversation that was rendered anew is then computed only from where
+   * it is new. Throws INVALID_ARGUMENT, also while a call of this session is in flight, and CONTEXT_OVERFLOW when `ids`
+   * do not fit.
    */
   rewind(ids: ArrayLike<number>): Int32Array {
     this.#expectIdle('rewind');
@@ -194,7 +228,11 @@ export class Session {
    */
   hold(): HeldSession {
     this.#expectOpen();
-    if (this.#holder?.deref()) throw new CqilError('INVALID_ARGUMENT', 'The session is in use by another generation; expected that one to be done first.');
+    if (this.#holder?.deref())
+      throw new CqilError(
+        'INVALID_ARGUMENT',
+        'The session is in use by another generation; expected that one to be done first.',
+      );
     const { contextLength, plan } = this;
     const position = (): number => this.position;
     const held: HeldSession = {
@@ -206,7 +244,8 @@ export class Session {
       ids: this.#ids,
       ready: this.#calls.idle(),
       prefill: (ids, { signal }) => this.#append(Int32Array.from(ids), { output: 'logits' }, signal),
-      shortlist: (ids, count, { signal, ahead }) => this.#append(Int32Array.from(ids), { output: 'shortlist', count, ahead }, signal),
+      shortlist: (ids, count, { signal, ahead }) =>
+        this.#append(Int32Array.from(ids), { output: 'shortlist', count, ahead }, signal),
       release: () => {
         if (this.#holder?.deref() === held) this.#holder = undefined;
       },
@@ -232,20 +271,31 @@ export class Session {
   }
 
   /** Appends the tokens and gives what the last slice put out. */
-  #append<T = Float32Array>(tokens: Int32Array, wanted: Pick<ForwardRequest, 'output' | 'count' | 'ahead'>, signal: AbortSignal | undefined): Promise<T> {
+  #append<T = Float32Array>(
+    tokens: Int32Array,
+    wanted: Pick<ForwardRequest, 'output' | 'count' | 'ahead'>,
+    signal: AbortSignal | undefined,
+  ): Promise<T> {
     return this.#calls.run(async () => {
       let last: T | null = null;
       await this.#inSlices(tokens, signal, async (ids, from) => {
         const done = from + ids.length === tokens.length;
         // Where other work is waiting for its turn, it comes next.
         const ahead = wanted.ahead && this.#host.queue.size === 1;
-        last = await this.#forward<T>({ ids, position: this.position, ...(done ? { ...wanted, ahead } : { output: 'none' }) }, signal);
+        last = await this.#forward<T>(
+          { ids, position: this.position, ...(done ? { ...wanted, ahead } : { output: 'none' }) },
+          signal,
+        );
       });
       return last!;
     });
   }
 
-  async #inSlices(tokens: Int32Array, signal: AbortSignal | undefined, each: (slice: Int32Array, from: number) => Promise<void>): Promise<void> {
+  async #inSlices(
+    tokens: Int32Array,
+    signal: AbortSignal | undefined,
+    each: (slice: Int32Array, from: number) => Promise<void>,
+  ): Promise<void> {
     this.#expectOpen();
     this.#expectRoom(tokens.length);
     for (let from = 0; from < tokens.length; from += MAX_BATCH) {
@@ -281,21 +331,38 @@ export class Session {
   }
 
   #expectOpen(): void {
-    if (this.#closed) throw new CqilError('DISPOSED', 'The session is closed; expected an open session of a model that is not disposed.');
+    if (this.#closed)
+      throw new CqilError(
+        'DISPOSED',
+        'The session is closed; expected an open session of a model that is not disposed.',
+      );
   }
 
   #expectFree(call: string): void {
     this.#expectOpen();
-    if (this.#holder?.deref()) throw new CqilError('INVALID_ARGUMENT', `${call} was called while a generation is using this session; expected the generation to be done, or its loop left, first.`);
+    if (this.#holder?.deref())
+      throw new CqilError(
+        'INVALID_ARGUMENT',
+        `${call} was called while a generation is using this session; expected the generation to be done, or its loop left, first.`,
+      );
   }
 
   #expectIdle(call: string): void {
     this.#expectFree(call);
-    if (this.#calls.size > 0) throw new CqilError('INVALID_ARGUMENT', `${call} was called while a call of this session is in flight; expected it to be awaited first.`);
+    if (this.#calls.size > 0)
+      throw new CqilError(
+        'INVALID_ARGUMENT',
+        `${call} was called while a call of this session is in flight; expected it to be awaited first.`,
+      );
   }
 
   /** The tokens and options of a call, copied and checked. */
-  #read<T extends CallOptions>(call: string, ids: ArrayLike<number>, given: T, names = ['signal']): T & { tokens: Int32Array } {
+  #read<T extends CallOptions>(
+    call: string,
+    ids: ArrayLike<number>,
+    given: T,
+    names = ['signal'],
+  ): T & { tokens: Int32Array } {
     this.#expectFree(call);
     const options = readKnownOptions(`session.${call}`, given, names);
     expectOption('signal', options.signal, isSignal(options.signal), 'an AbortSignal');
@@ -317,7 +384,12 @@ export function toTokens(ids: ArrayLike<number>, vocabSize: number, limit: numbe
     const tokens = new Int32Array(length);
     for (let i = 0; i < length; i++) {
       const id = ids[i]!;
-      expectOption(`Token ${i}`, id, Number.isInteger(id) && id >= 0 && id < vocabSize, `an integer from 0 to ${vocabSize - 1}`);
+      expectOption(
+        `Token ${i}`,
+        id,
+        Number.isInteger(id) && id >= 0 && id < vocabSize,
+        `an integer from 0 to ${vocabSize - 1}`,
+      );
       tokens[i] = id;
     }
     return tokens;
@@ -325,5 +397,8 @@ export function toTokens(ids: ArrayLike<number>, vocabSize: number, limit: numbe
 }
 
 function overflow(count: number, contextLength: number, position: number): CqilError {
-  return new CqilError('CONTEXT_OVERFLOW', `${count} tokens at position ${position} end at ${position + count}; expected at most the context's ${contextLength}.`);
+  return new CqilError(
+    'CONTEXT_OVERFLOW',
+    `${count} tokens at position ${position} end at ${position + count}; expected at most the context's ${contextLength}.`,
+  );
 }

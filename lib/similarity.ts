@@ -4,7 +4,9 @@ import { CqilError } from './errors.js';
 export interface Similarity {
   /** Tokens the means are over. */
   tokens: number;
-  /** [nLayers][nLayers], cosine of the inputs of two layers, ⟨x_i, x_j⟩ / (‖x_i‖ ‖x_j‖): symmetric, 1 on the diagonal. */
+  /**
+   * [nLayers][nLayers], cosine of the inputs of two layers, ⟨x_i, x_j⟩ / (‖x_i‖ ‖x_j‖): symmetric, 1 on the diagonal.
+   */
   inputCosine: number[][];
   /** [nLayers], Euclidean norm of the input, ‖x‖. */
   inputNorm: number[];
@@ -19,8 +21,8 @@ export interface Similarity {
 }
 
 /**
- * Collects the statistics of `Similarity` from traces, in float64. Holds sums only: memory depends on the model, not on how many
- * tokens are added.
+ * Collects the statistics of `Similarity` from traces, in float64. Holds sums only: memory depends on the model, not on
+ * how many tokens are added.
  */
 export class SimilarityStatistics {
   readonly #nLayers: number;
@@ -43,14 +45,15 @@ export class SimilarityStatistics {
     this.#dim = dim;
     this.#cosine = new Float64Array(nLayers * nLayers);
     this.#units = new Float64Array(nLayers * dim);
-    [this.#norm, this.#delta, this.#attention, this.#mlp, this.#influence, this.#norms] = Array.from({ length: 6 }, () => new Float64Array(nLayers)) as [
-      Float64Array, Float64Array, Float64Array, Float64Array, Float64Array, Float64Array,
-    ];
+    [this.#norm, this.#delta, this.#attention, this.#mlp, this.#influence, this.#norms] = Array.from(
+      { length: 6 },
+      () => new Float64Array(nLayers),
+    ) as [Float64Array, Float64Array, Float64Array, Float64Array, Float64Array, Float64Array];
   }
 
   /**
-   * Adds tokens [first, tokens) of a trace [nLayers][3][tokens][dim] as `Session.trace` gives it. A token for which some layer's input
-   * is all zeros has no direction there and is left out.
+   * Adds tokens [first, tokens) of a trace [nLayers][3][tokens][dim] as `Session.trace` gives it. A token for which
+   * some layer's input is all zeros has no direction there and is left out.
    *
    * @throws CqilError NOT_FINITE when a value is infinite or not a number.
    */
@@ -66,9 +69,11 @@ export class SimilarityStatistics {
   /** @throws CqilError INVALID_ARGUMENT before any token was counted. */
   result(): Similarity {
     const n = this.#tokens;
-    if (n === 0) throw new CqilError('INVALID_ARGUMENT', 'No token with inputs other than zero was added; expected at least one.');
+    if (n === 0)
+      throw new CqilError('INVALID_ARGUMENT', 'No token with inputs other than zero was added; expected at least one.');
     const mean = (sums: Float64Array): number[] => Array.from(sums, (sum) => sum / n);
-    const pair = (i: number, j: number): number => (i === j ? 1 : this.#cosine[Math.min(i, j) * this.#nLayers + Math.max(i, j)]! / n);
+    const pair = (i: number, j: number): number =>
+      i === j ? 1 : this.#cosine[Math.min(i, j) * this.#nLayers + Math.max(i, j)]! / n;
     const layers = Array.from({ length: this.#nLayers }, (_, layer) => layer);
     return {
       tokens: n,
@@ -134,5 +139,9 @@ export class SimilarityStatistics {
 }
 
 function expectFinite(value: number, layer: number): void {
-  if (!Number.isFinite(value)) throw new CqilError('NOT_FINITE', `Layer ${layer} computes values that are infinite or not numbers; expected weights that give finite ones.`);
+  if (!Number.isFinite(value))
+    throw new CqilError(
+      'NOT_FINITE',
+      `Layer ${layer} computes values that are infinite or not numbers; expected weights that give finite ones.`,
+    );
 }

@@ -7,7 +7,10 @@ export interface TimelineSpan {
   kind: PhaseKind;
   /** Stage index; −1 for embed and head. */
   stage: number;
-  /** The layers this was for: one where lanes run apart, all of the stage where they run together; none for embed and head. */
+  /**
+   * The layers this was for: one where lanes run apart, all of the stage where they run together; none for embed and
+   * head.
+   */
   layers: number[];
   /** The lane that ran, where lanes run apart; absent for work on all of them, and for the sum that joins them. */
   lane?: number;
@@ -36,9 +39,23 @@ const NUMBERS_PER_SPAN = 5;
 export function readTimeline(numbers: Float64Array, { phases }: Program): Timeline {
   const spans: TimelineSpan[] = [];
   for (let at = 0; at < numbers.length; at += NUMBERS_PER_SPAN) {
-    const [phase, thread, lane, beginNs, endNs] = numbers.subarray(at, at + NUMBERS_PER_SPAN) as unknown as [number, number, number, number, number];
+    const [phase, thread, lane, beginNs, endNs] = numbers.subarray(at, at + NUMBERS_PER_SPAN) as unknown as [
+      number,
+      number,
+      number,
+      number,
+      number,
+    ];
     const { kind, stage, layers } = phases[phase]!;
-    spans.push({ phase, kind, stage, thread, beginNs, endNs, ...(lane < 0 ? { layers } : { lane, layers: [layers[lane]!] }) });
+    spans.push({
+      phase,
+      kind,
+      stage,
+      thread,
+      beginNs,
+      endNs,
+      ...(lane < 0 ? { layers } : { lane, layers: [layers[lane]!] }),
+    });
   }
   return {
     execution: spans.some(({ lane }) => lane !== undefined) ? 'lanes' : 'wide',

@@ -1,4 +1,5 @@
-// Builds the CUDA backend library into build-cuda/ with CMake and nvcc. With --if-possible it says what is missing and passes.
+// Builds the CUDA backend library into build-cuda/ with CMake and nvcc. With --if-possible it says what is missing and
+// passes.
 import { spawnSync } from 'node:child_process';
 import { availableParallelism } from 'node:os';
 import { recordRun } from './skips.mjs';

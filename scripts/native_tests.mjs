@@ -14,8 +14,13 @@ if (spawnSync('cmake', ['--version']).error) {
   const built =
     run('cmake', ['-S', '.', '-B', build, '-DCMAKE_BUILD_TYPE=Release', ...process.argv.slice(2)]) ||
     run('cmake', ['--build', build, '--parallel', String(availableParallelism())]);
-  const failed = built || run('ctest', ['--test-dir', build, '--output-on-failure', '--parallel', String(availableParallelism())]);
-  recordRun(built ? { passed: 0, failed: 1, skipped: [] } : readLog(readFileSync(`${build}/Testing/Temporary/LastTest.log`, 'utf8')));
+  const failed =
+    built || run('ctest', ['--test-dir', build, '--output-on-failure', '--parallel', String(availableParallelism())]);
+  recordRun(
+    built
+      ? { passed: 0, failed: 1, skipped: [] }
+      : readLog(readFileSync(`${build}/Testing/Temporary/LastTest.log`, 'utf8')),
+  );
   if (failed) process.exitCode = failed;
 }
 

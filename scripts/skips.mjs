@@ -15,7 +15,10 @@ export function recordRun(run) {
 
 /** The records of a file, in the order in which they were added. */
 export function readRuns(file) {
-  return readFileSync(file, 'utf8').split('\n').filter(Boolean).map((line) => JSON.parse(line));
+  return readFileSync(file, 'utf8')
+    .split('\n')
+    .filter(Boolean)
+    .map((line) => JSON.parse(line));
 }
 
 /**
@@ -31,13 +34,18 @@ export function summarize(runs, print = console.log) {
     const allowed = ALLOWED.some((entry) => reason.includes(entry.reason));
     if (!allowed) forbidden.push(reason);
     const tests = group.reduce((sum, entry) => sum + entry.tests, 0);
-    print(`skipped: ${tests > 0 ? `${tests} ${tests === 1 ? 'test' : 'tests'}` : 'parts of tests'}: ${reason}${allowed ? '' : ' (not on the list of test/allowed_skips.json)'}`);
-    for (const [what, parts] of groupBy(group, ({ what }) => what)) print(`    ${what}${parts.length > 1 ? ` (${parts.length})` : ''}`);
+    print(
+      `skipped: ${tests > 0 ? `${tests} ${tests === 1 ? 'test' : 'tests'}` : 'parts of tests'}: ${reason}${allowed ? '' : ' (not on the list of test/allowed_skips.json)'}`,
+    );
+    for (const [what, parts] of groupBy(group, ({ what }) => what))
+      print(`    ${what}${parts.length > 1 ? ` (${parts.length})` : ''}`);
   }
   const strict = process.env.CQIL_TESTS === 'all' && forbidden.length > 0;
   if (strict) print('failed: CQIL_TESTS=all, and what is not on the list was skipped');
   const failed = total((run) => run.failed);
-  print(`${total((run) => run.passed)} passed, ${failed} failed, ${total((run) => run.skipped.reduce((sum, { tests }) => sum + tests, 0))} skipped`);
+  print(
+    `${total((run) => run.passed)} passed, ${failed} failed, ${total((run) => run.skipped.reduce((sum, { tests }) => sum + tests, 0))} skipped`,
+  );
   return failed === 0 && !strict;
 }
 

@@ -20,17 +20,23 @@ const DTYPES: DType[] = ['Q8_0', 'Q4_0', 'Q4_K', 'Q6_K'];
 // Widths are whole blocks of every format, the numbers of rows are odd.
 const shape = { dim: 256, hiddenDim: 512, headDim: 64, nHeads: 4, nKvHeads: 1, nLayers: 2, vocabSize: 261 };
 
-/** In nats: the largest |Δ log-probability| over all positions and tokens of the vocabulary, and the mean KL(reference ‖ engine). */
+/**
+ * In nats: the largest |Δ log-probability| over all positions and tokens of the vocabulary, and the mean KL(reference ‖
+ * engine).
+ */
 interface Deviation {
   logProb: number;
   kl: number;
 }
 
-/** How right the engine is: against float64 that rounds vectors too. A value between two roundings may take the other one in float32. */
+/**
+ * How right the engine is: against float64 that rounds vectors too. A value between two roundings may take the other
+ * one in float32.
+ */
 const ERROR: Deviation = { logProb: 5e-2, kl: 1e-4 };
 /**
- * What rounding costs trained models: against float64 that rounds nothing, on the dequantized weights. The models are small, with 128 values
- * a vector; the float64 reference with rounded vectors is as far away.
+ * What rounding costs trained models: against float64 that rounds nothing, on the dequantized weights. The models are
+ * small, with 128 values a vector; the float64 reference with rounded vectors is as far away.
  */
 const COST: Deviation = { logProb: 0.5, kl: 1e-3 };
 
@@ -40,7 +46,10 @@ function roundToInt8(vector: Float64Array): Float64Array {
   for (let at = 0; at < vector.length; at += 32) {
     const block = vector.subarray(at, at + 32);
     const d = block.reduce((highest, value) => Math.max(highest, Math.abs(value)), 0) / 127;
-    out.set(block.map((value) => (d > 0 ? d * Math.round(value / d) : 0)), at);
+    out.set(
+      block.map((value) => (d > 0 ? d * Math.round(value / d) : 0)),
+      at,
+    );
   }
   return out;
 }
@@ -56,7 +65,12 @@ function roundToBf16(vector: Float64Array): Float64Array {
   });
 }
 
-async function deviation(activations: Activations, file: string, ids: number[], expected: Float64Array[]): Promise<Deviation> {
+async function deviation(
+  activations: Activations,
+  file: string,
+  ids: number[],
+  expected: Float64Array[],
+): Promise<Deviation> {
   const model = await loadModel(file, { threads: 2, kvCache: 'f32', activations });
   const rows = await engineLogProbs(model.createSession(), ids);
   await model.dispose();
@@ -89,21 +103,29 @@ describe('int8 activations', () => {
     expect(unrounded.kl).toBeGreaterThan(found.kl);
   });
 
-  it.each(DTYPES)('%s: every instruction set with fused multiply-adds gives the same bits, token by token and in one piece', async (dtype) => {
-    const file = writeRandomModel(path.join(folder, `isas-${dtype}.gguf`), { format: 'gguf', dtype, shape, seed: 43 });
-    let expected: Float32Array[] | undefined;
-    for (const { name, supported } of describeMachine().isas) {
-      if (!supported) continue;
-      process.env['CQIL_ISA'] = name;
-      const model = await loadModel(file, { threads: 2, kvCache: 'f32', activations: 'int8' });
-      const rows = await decodeAll(model.createSession(), ids);
-      expectSameBits([await model.createSession().prefill(ids)], rows.slice(-1), `${name} in one piece`);
-      await model.dispose();
-      if (name === 'plain') continue;
-      expected ??= rows;
-      expectSameBits(rows, expected, name);
-    }
-  });
+  it.each(DTYPES)(
+    '%s: every instruction set with fused multiply-adds gives the same bits, token by token and in one piece',
+    async (dtype) => {
+      const file = writeRandomModel(path.join(folder, `isas-${dtype}.gguf`), {
+        format: 'gguf',
+        dtype,
+        shape,
+        seed: 43,
+      });
+      let expected: Float32Array[] | undefined;
+      for (const { name, supported } of describeMachine().isas) {
+        if (!supported) continue;
+        process.env['CQIL_ISA'] = name;
+        const model = await loadModel(file, { threads: 2, kvCache: 'f32', activations: 'int8' });
+        const rows = await decodeAll(model.createSession(), ids);
+        expectSameBits([await model.createSession().prefill(ids)], rows.slice(-1), `${name} in one piece`);
+        await model.dispose();
+        if (name === 'plain') continue;
+        expected ??= rows;
+        expectSameBits(rows, expected, name);
+      }
+    },
+  );
 });
 
 describe('bf16 activations', () => {
@@ -111,25 +133,41 @@ describe('bf16 activations', () => {
   const tall = { ...shape, dim: 272, headDim: 68, hiddenDim: 530 }; // no whole vectors of the processor
   afterEach(() => delete process.env['CQIL_ISA']);
 
-  it.each([['whole vectors', shape], ['rests of vectors', tall]])('%s: on every instruction set, log-probabilities are those of float64 with rounded vectors, and prefill has the bits of decode', async (name, ofShape) => {
-    const file = writeRandomModel(path.join(folder, `bf16-${name}.gguf`), { format: 'gguf', dtype: 'BF16', shape: ofShape, seed: 61 });
-    const reference = referenceModel(await openCheckpoint(file));
-    const expected = referenceLogProbs({ ...reference, roundInput: roundToBf16 }, ids);
-    const unrounded = referenceLogProbs(reference, ids);
-    for (const isa of describeMachine().isas.filter(({ supported }) => supported)) {
-      process.env['CQIL_ISA'] = isa.name;
-      const found = await deviation('bf16', file, ids, expected);
-      expectWithin(found, ERROR, isa.name);
-      expect((await deviation('bf16', file, ids, unrounded)).kl, isa.name).toBeGreaterThan(2 * found.kl);
-      const model = await loadModel(file, { threads: 2, kvCache: 'f32', activations: 'bf16' });
-      const rows = await decodeAll(model.createSession(), ids);
-      expectSameBits([await model.createSession().prefill(ids)], rows.slice(-1), isa.name);
-      await model.dispose();
-    }
-  });
+  it.each([
+    ['whole vectors', shape],
+    ['rests of vectors', tall],
+  ])(
+    '%s: on every instruction set, log-probabilities are those of float64 with rounded vectors, and prefill has the bits of decode',
+    async (name, ofShape) => {
+      const file = writeRandomModel(path.join(folder, `bf16-${name}.gguf`), {
+        format: 'gguf',
+        dtype: 'BF16',
+        shape: ofShape,
+        seed: 61,
+      });
+      const reference = referenceModel(await openCheckpoint(file));
+      const expected = referenceLogProbs({ ...reference, roundInput: roundToBf16 }, ids);
+      const unrounded = referenceLogProbs(reference, ids);
+      for (const isa of describeMachine().isas.filter(({ supported }) => supported)) {
+        process.env['CQIL_ISA'] = isa.name;
+        const found = await deviation('bf16', file, ids, expected);
+        expectWithin(found, ERROR, isa.name);
+        expect((await deviation('bf16', file, ids, unrounded)).kl, isa.name).toBeGreaterThan(2 * found.kl);
+        const model = await loadModel(file, { threads: 2, kvCache: 'f32', activations: 'bf16' });
+        const rows = await decodeAll(model.createSession(), ids);
+        expectSameBits([await model.createSession().prefill(ids)], rows.slice(-1), isa.name);
+        await model.dispose();
+      }
+    },
+  );
 
   it('has the bits of a forward in pieces, with other threads and other executions', async () => {
-    const file = writeRandomModel(path.join(folder, 'bf16-pieces.gguf'), { format: 'gguf', dtype: 'BF16', shape, seed: 67 });
+    const file = writeRandomModel(path.join(folder, 'bf16-pieces.gguf'), {
+      format: 'gguf',
+      dtype: 'BF16',
+      shape,
+      seed: 67,
+    });
     const model = await loadModel(file, { threads: 1, kvCache: 'f32', activations: 'bf16' });
     const rows = await decodeAll(model.createSession({ plan: 'P2-D1-S0-E2' }), ids);
     await model.dispose();
@@ -137,7 +175,12 @@ describe('bf16 activations', () => {
   });
 
   it('is the default for BF16 weights where the processor multiplies bf16', async () => {
-    const file = writeRandomModel(path.join(folder, 'bf16-default.gguf'), { format: 'gguf', dtype: 'BF16', shape, seed: 71 });
+    const file = writeRandomModel(path.join(folder, 'bf16-default.gguf'), {
+      format: 'gguf',
+      dtype: 'BF16',
+      shape,
+      seed: 71,
+    });
     for (const { name, supported } of describeMachine().isas) {
       if (!supported) continue;
       process.env['CQIL_ISA'] = name;
@@ -177,7 +220,12 @@ describeShared('bf16 activations of trained models', () => {
   it('stories-16l: within 2e-4 in KL of float64 that rounds nothing', async () => {
     const source = sharedData('models', 'stories-16l');
     const ids = await someText(source);
-    const found = await deviation('bf16', source, ids, referenceLogProbs(referenceModel(await openCheckpoint(source)), ids));
+    const found = await deviation(
+      'bf16',
+      source,
+      ids,
+      referenceLogProbs(referenceModel(await openCheckpoint(source)), ids),
+    );
     expectWithin(found, { logProb: 0.2, kl: 2e-4 }, 'stories-16l');
   });
 });
@@ -197,7 +245,8 @@ describeShared('int8 activations of trained models', () => {
     const expected = referenceLogProbs(reference, ids);
     const found = await deviation('int8', file, ids, expected);
     expectWithin(found, COST, `${name} ${dtype}`);
-    // Next to what rounding the weights to 4 bits has cost, they cost nothing; of 8 bits, no more than about as much again.
+    // Next to what rounding the weights to 4 bits has cost, they cost nothing; of 8 bits, no more than about as much
+    // again.
     const unrounded = referenceLogProbs(referenceModel(source), ids);
     expect(found.kl).toBeLessThan(meanKl(unrounded, expected) * (dtype === 'Q4_0' ? 0.05 : 2));
   });
@@ -208,13 +257,26 @@ async function someText(file: string, count = 100): Promise<number[]> {
   const ids = [1];
   const writer = await loadModel(file, { kvCache: 'f32' });
   const session = writer.createSession();
-  for (let row = logSoftmax(await session.decode(1)); ids.length < count; row = logSoftmax(await session.decode(ids.at(-1)!))) ids.push(pick(row, ids.length));
+  for (
+    let row = logSoftmax(await session.decode(1));
+    ids.length < count;
+    row = logSoftmax(await session.decode(ids.at(-1)!))
+  )
+    ids.push(pick(row, ids.length));
   await writer.dispose();
   return ids;
 }
 
-/** Asks for the bits of `rows` under the plan P2-D1-S0-E2, whatever the threads, the execution and the split of the prompt. */
-async function expectSameInPieces(file: string, activations: Activations, ids: number[], rows: Float32Array[]): Promise<void> {
+/**
+ * Asks for the bits of `rows` under the plan P2-D1-S0-E2, whatever the threads, the execution and the split of the
+ * prompt.
+ */
+async function expectSameInPieces(
+  file: string,
+  activations: Activations,
+  ids: number[],
+  rows: Float32Array[],
+): Promise<void> {
   for (const execution of ['wide', 'lanes'] as const) {
     const threaded = await loadModel(file, { threads: 3, kvCache: 'f32', activations, plan: 'P2-D1-S0-E2', execution });
     const session = threaded.createSession();
@@ -259,8 +321,16 @@ describe('the activations option', () => {
     ['Q5_K', 'float32'],
     ['Q6_K', 'int8'],
   ])('is by default, for %s weights, %s', async (dtype, expected) => {
-    const one = writeRandomModel(path.join(folder, `default-${dtype}.gguf`), { format: 'gguf', dtype, shape, seed: 59 });
-    const [unsaid, said] = [await loadModel(one, { threads: 1 }), await loadModel(one, { threads: 1, activations: expected })];
+    const one = writeRandomModel(path.join(folder, `default-${dtype}.gguf`), {
+      format: 'gguf',
+      dtype,
+      shape,
+      seed: 59,
+    });
+    const [unsaid, said] = [
+      await loadModel(one, { threads: 1 }),
+      await loadModel(one, { threads: 1, activations: expected }),
+    ];
     expect(unsaid.activations).toBe(expected);
     expectSameBits([await unsaid.createSession().prefill(ids)], [await said.createSession().prefill(ids)], dtype);
     await unsaid.dispose();
@@ -269,7 +339,12 @@ describe('the activations option', () => {
 
   it('goes by the larger part of the matrices, and is float32 on the cuda backend', () => {
     const matrix = (dtype: DType, byteLength: number, rows = 8) => ({ dtype, rows, byteLength });
-    const choose = (choice: ActivationsChoice, backend: 'cpu' | 'cuda', matrices: Array<ReturnType<typeof matrix>>, bf16Products = true) => chooseActivations(choice, backend, matrices, () => ({ bf16Products }));
+    const choose = (
+      choice: ActivationsChoice,
+      backend: 'cpu' | 'cuda',
+      matrices: Array<ReturnType<typeof matrix>>,
+      bf16Products = true,
+    ) => chooseActivations(choice, backend, matrices, () => ({ bf16Products }));
     expect(choose('auto', 'cpu', [matrix('Q4_K', 51), matrix('F16', 49)])).toBe('int8');
     expect(choose('auto', 'cpu', [matrix('Q8_0', 49), matrix('Q5_K', 51)])).toBe('float32');
     expect(choose('auto', 'cpu', [matrix('Q6_K', 2), matrix('F32', 99, 1)])).toBe('int8');
@@ -299,17 +374,29 @@ describe('the activations option', () => {
   });
 
   it.each(['INT8', 'f32', '', 8, null])('refuses %j', async (activations) => {
-    await expectRejection('INVALID_ARGUMENT', loadModel(file, { activations: activations as Activations }), /^activations is .*; expected auto, float32, bf16 or int8\.$/);
+    await expectRejection(
+      'INVALID_ARGUMENT',
+      loadModel(file, { activations: activations as Activations }),
+      /^activations is .*; expected auto, float32, bf16 or int8\.$/,
+    );
   });
 
   it.each(['bf16', 'int8'] as const)('%s is refused on the cuda backend', async (activations) => {
-    await expectRejection('INVALID_ARGUMENT', loadModel(file, { activations, backend: 'cuda' }), new RegExp(`^activations is '${activations}'; expected auto or float32 on the cuda backend\\.$`));
+    await expectRejection(
+      'INVALID_ARGUMENT',
+      loadModel(file, { activations, backend: 'cuda' }),
+      new RegExp(`^activations is '${activations}'; expected auto or float32 on the cuda backend\\.$`),
+    );
   });
 });
 
 describe('the share of rounded products', () => {
   it('counts the bytes of matrices, not of vectors', () => {
-    const tensor = (dtype: DType, rows: number, byteLength: number): { dtype: DType; rows: number; byteLength: number } => ({ dtype, rows, byteLength });
+    const tensor = (
+      dtype: DType,
+      rows: number,
+      byteLength: number,
+    ): { dtype: DType; rows: number; byteLength: number } => ({ dtype, rows, byteLength });
     expect(roundedShare('int8', [tensor('Q4_K', 8, 300), tensor('F16', 8, 100), tensor('F32', 1, 5000)])).toBe(0.75);
     expect(roundedShare('int8', [tensor('BF16', 8, 100), tensor('Q5_K', 8, 100)])).toBe(0);
     expect(roundedShare('bf16', [tensor('BF16', 8, 100), tensor('Q5_K', 8, 100)])).toBe(0.5);

@@ -7,18 +7,37 @@ describe('a busy machine', () => {
   const gpu = { backend: 'cuda', threads: 0 } as const; // whose host's processors do not matter
 
   it('is told by times that scatter', async () => {
-    const measured = (ratio: number) => watchBusy(gpu, async () => ratio, (result) => result);
+    const measured = (ratio: number) =>
+      watchBusy(
+        gpu,
+        async () => ratio,
+        (result) => result,
+      );
     expect(await measured(0.4)).toEqual({ result: 0.4, busy: false });
     expect(await measured(0.7)).toEqual({ result: 0.7, busy: true });
   });
 
   it('is told by processors that have work', async () => {
     const threads = 4096; // nobody has so many idle ones
-    expect((await watchBusy({ backend: 'cpu', threads }, async () => 1, () => 0)).busy).toBe(true);
+    expect(
+      (
+        await watchBusy(
+          { backend: 'cpu', threads },
+          async () => 1,
+          () => 0,
+        )
+      ).busy,
+    ).toBe(true);
   });
 
   it('scatter is of the typical contender, from its fastest round', () => {
-    expect(scatter([[1, 1.5, 9], [2, 2.2, 2.1], [1, 3, 3]])).toBeCloseTo(0.5);
+    expect(
+      scatter([
+        [1, 1.5, 9],
+        [2, 2.2, 2.1],
+        [1, 3, 3],
+      ]),
+    ).toBeCloseTo(0.5);
   });
 });
 
@@ -28,11 +47,19 @@ describe('the interval of a median', () => {
     expect(medianInterval(values, 0.99)).toEqual([-Infinity, Infinity]);
     expect(medianInterval([...values, 8], 0.99)).toEqual([1, 8]);
     // Of ten values, one or fewer on a side: 2 · 11 / 1024 = 2.1 %.
-    expect(medianInterval(Array.from({ length: 10 }, (_, i) => i), 0.95)).toEqual([1, 8]);
+    expect(
+      medianInterval(
+        Array.from({ length: 10 }, (_, i) => i),
+        0.95,
+      ),
+    ).toEqual([1, 8]);
   });
 
   it('is found for thousands of values', () => {
-    const [low, high] = medianInterval(Array.from({ length: 10_001 }, (_, i) => i), 0.99);
+    const [low, high] = medianInterval(
+      Array.from({ length: 10_001 }, (_, i) => i),
+      0.99,
+    );
     expect(low + high).toBe(10_000);
     // By the normal distribution: 2.576 standard deviations of 50.
     expect(Math.abs(high - low - 2 * 128.8)).toBeLessThan(3);
@@ -43,7 +70,10 @@ describe('the interval of a median', () => {
     const draws = 2000;
     let held = 0;
     for (let i = 0; i < draws; i++) {
-      const [low, high] = medianInterval(Array.from({ length: 15 }, () => random() ** 3), 0.95);
+      const [low, high] = medianInterval(
+        Array.from({ length: 15 }, () => random() ** 3),
+        0.95,
+      );
       if (low <= 0.125 && 0.125 <= high) held++;
     }
     expect(held / draws).toBeGreaterThan(0.94);

@@ -30,7 +30,7 @@ afterEach(() => {
 });
 
 describe('the folder for caches', () => {
-  it('is the one the environment names, or the platform\'s own', () => {
+  it("is the one the environment names, or the platform's own", () => {
     const home = os.homedir();
     expect(cacheFolder({ CQIL_CACHE_DIR: '/somewhere' }, 'darwin')).toBe('/somewhere');
     expect(cacheFolder({ XDG_CACHE_HOME: '/xdg' }, 'linux')).toBe('/xdg/cqil');
@@ -98,13 +98,18 @@ describe('what times depend on', () => {
   });
 
   it('but not the order of tensors', () => {
-    expect(JSON.stringify(timingIdentity(machine, placement, { ...checkpoint, tensors: checkpoint.tensors.toReversed() }))).toBe(base);
+    expect(
+      JSON.stringify(timingIdentity(machine, placement, { ...checkpoint, tensors: checkpoint.tensors.toReversed() })),
+    ).toBe(base);
   });
 });
 
 describe('choices of an execution', () => {
   const identity = { model: 'a' };
-  const [lanes, wide] = [{ execution: 'lanes', threads: 2 }, { execution: 'wide', threads: 1 }] as const;
+  const [lanes, wide] = [
+    { execution: 'lanes', threads: 2 },
+    { execution: 'wide', threads: 1 },
+  ] as const;
   const [pairs, threes] = [resolvePlan('P2-S0-E6', 6), resolvePlan('P3-D1-S0-E6', 6)];
 
   it('are kept for the next process, with those of others', async () => {
@@ -115,21 +120,37 @@ describe('choices of an execution', () => {
     second.add(threes, wide);
     await second.flush();
     const third = await ExecutionChoices.open(identity);
-    expect([third.get(pairs), third.get(threes), third.get(resolvePlan('sequential', 6))]).toEqual([lanes, wide, undefined]);
+    expect([third.get(pairs), third.get(threes), third.get(resolvePlan('sequential', 6))]).toEqual([
+      lanes,
+      wide,
+      undefined,
+    ]);
     // The bypass changes the numbers and not the stages.
     expect(third.get({ ...threes, bypass: 0 })).toEqual(wide);
   });
 
   it('that nobody knows are left out', async () => {
-    await writeCache('execution', identity, { '0-1 2-3 4-5': { execution: 'sideways', threads: 2 }, '0-2 3-5': lanes, sequential: { execution: 'wide', threads: 2 ** 32 } });
+    await writeCache('execution', identity, {
+      '0-1 2-3 4-5': { execution: 'sideways', threads: 2 },
+      '0-2 3-5': lanes,
+      sequential: { execution: 'wide', threads: 2 ** 32 },
+    });
     const choices = await ExecutionChoices.open(identity);
-    expect([choices.get(pairs), choices.get(threes), choices.get(resolvePlan('sequential', 6))]).toEqual([undefined, lanes, undefined]);
+    expect([choices.get(pairs), choices.get(threes), choices.get(resolvePlan('sequential', 6))]).toEqual([
+      undefined,
+      lanes,
+      undefined,
+    ]);
   });
 });
 
 describe('with the engine', () => {
   const shape = { dim: 32, hiddenDim: 64, nHeads: 4, nKvHeads: 2, nLayers: 6, vocabSize: 64, contextLength: 64 };
-  const open = (): Promise<Model> => loadModel(writeRandomModel(path.join(folder, 'model.gguf'), { format: 'gguf', shape }), { threads: 2, backend: 'cpu' });
+  const open = (): Promise<Model> =>
+    loadModel(writeRandomModel(path.join(folder, 'model.gguf'), { format: 'gguf', shape }), {
+      threads: 2,
+      backend: 'cpu',
+    });
 
   async function decode(model: Model, plan: string, tokens: number): Promise<void> {
     const session = model.createSession({ plan });
@@ -143,7 +164,11 @@ describe('with the engine', () => {
     expect(first.settledExecution('P2-S0-E6')).toBeUndefined();
     for (let i = 0; i < 20; i++) await decode(first, 'P2-S0-E6', 50);
     const settled = first.settledExecution('P2-S0-E6')!;
-    expect([{ execution: 'wide', threads: 2 }, { execution: 'lanes', threads: 2 }, { execution: 'wide', threads: 1 }]).toContainEqual(settled);
+    expect([
+      { execution: 'wide', threads: 2 },
+      { execution: 'lanes', threads: 2 },
+      { execution: 'wide', threads: 1 },
+    ]).toContainEqual(settled);
     expect(first.settledExecution('sequential')).toBeUndefined();
     await first.dispose();
 
@@ -163,7 +188,9 @@ describe('with the engine', () => {
     expect(await findCalibration(checkpoint, placement)).toBeUndefined();
     await using model = await loadSyntheticModel('smollm2-135m', { dtype: 'Q4_0', threads: 2, backend: 'cpu' });
     const first = await calibration(model, checkpoint, { seconds: 0.1 });
-    expect(first.latency.predict(model.program('P2-S0-E30'), 'auto', typicalToken(model.config)).msPerToken).toBeGreaterThan(0);
+    expect(
+      first.latency.predict(model.program('P2-S0-E30'), 'auto', typicalToken(model.config)).msPerToken,
+    ).toBeGreaterThan(0);
     const kept = first.busy ? undefined : first.latency.rates;
     expect((await findCalibration(checkpoint, placement))?.latency.rates).toEqual(kept);
     expect(await findCalibration(checkpoint, { ...placement, threads: 1 })).toBeUndefined();
@@ -178,7 +205,15 @@ describe('with the engine', () => {
     const measured = '2026-01-02T03:04:05.000Z';
     await writeCache('latency', identity, { rates, measured });
     expect(await findCalibration(checkpoint, placement)).toMatchObject({ measured, busy: false, latency: { rates } });
-    for (const value of [{ rates: { ...rates, kv: -1 }, measured }, { rates: { ...rates, kv: null }, measured }, { rates: { waits: 1 }, measured }, { rates, measured: 'today' }, { rates }, 3, null]) {
+    for (const value of [
+      { rates: { ...rates, kv: -1 }, measured },
+      { rates: { ...rates, kv: null }, measured },
+      { rates: { waits: 1 }, measured },
+      { rates, measured: 'today' },
+      { rates },
+      3,
+      null,
+    ]) {
       await writeCache('latency', identity, value);
       expect(await findCalibration(checkpoint, placement)).toBeUndefined();
     }

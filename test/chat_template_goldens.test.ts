@@ -13,7 +13,9 @@ interface Case {
   rendered: Record<string, { closed: string; open: string } | { refused: string }>;
 }
 
-const { conversations, templates } = JSON.parse(readFileSync(path.join(__dirname, 'fixtures/chat_templates.json'), 'utf8')) as {
+const { conversations, templates } = JSON.parse(
+  readFileSync(path.join(__dirname, 'fixtures/chat_templates.json'), 'utf8'),
+) as {
   conversations: Record<string, ChatMessage[]>;
   templates: Case[];
 };
@@ -22,7 +24,8 @@ describe.each(templates)("the transformers library's rendering: $name", ({ templ
   it.each(Object.entries(rendered))('%s', async (name, expected) => {
     const { bos_token, eos_token, ...others } = variables;
     const tokenizer = await tinyTokenizer({}, { chat_template: template.join('\n'), bos_token, eos_token });
-    const render = (addGenerationPrompt: boolean): string => tokenizer.applyChatTemplate(conversations[name]!, { ...others, tools, addGenerationPrompt } as ChatOptions);
+    const render = (addGenerationPrompt: boolean): string =>
+      tokenizer.applyChatTemplate(conversations[name]!, { ...others, tools, addGenerationPrompt } as ChatOptions);
     if ('refused' in expected) expectCode('INVALID_ARGUMENT', () => render(true), new RegExp(expected.refused));
     else expect([render(false), render(true)]).toEqual([expected.closed, expected.open]);
   });

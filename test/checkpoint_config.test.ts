@@ -4,20 +4,49 @@ import { ggufConfig } from '../lib/checkpoint/gguf_config.js';
 import type { GgufValue } from '../lib/checkpoint/types.js';
 import { ggufStrings } from './support/gguf_strings.js';
 
-const base = { model_type: 'llama', hidden_size: 64, intermediate_size: 128, num_attention_heads: 4, num_key_value_heads: 2, num_hidden_layers: 2, vocab_size: 100, max_position_embeddings: 512 };
+const base = {
+  model_type: 'llama',
+  hidden_size: 64,
+  intermediate_size: 128,
+  num_attention_heads: 4,
+  num_key_value_heads: 2,
+  num_hidden_layers: 2,
+  vocab_size: 100,
+  max_position_embeddings: 512,
+};
 const parse = (extra: object = {}) => parseConfigJson({ ...base, ...extra }, 'config.json');
-const refusal = (code: string, says: string) => expect.objectContaining({ name: 'CqilError', code, message: expect.stringContaining(says) });
+const refusal = (code: string, says: string) =>
+  expect.objectContaining({ name: 'CqilError', code, message: expect.stringContaining(says) });
 
 describe('config.json', () => {
   it('is read with the defaults of transformers', () => {
-    expect(parse().config).toMatchObject({ architecture: 'llama', dim: 64, hiddenDim: 128, headDim: 16, nHeads: 4, nKvHeads: 2, nLayers: 2, vocabSize: 100, contextLength: 512, normEps: 1e-6, slidingWindow: 0, tiedEmbeddings: false });
+    expect(parse().config).toMatchObject({
+      architecture: 'llama',
+      dim: 64,
+      hiddenDim: 128,
+      headDim: 16,
+      nHeads: 4,
+      nKvHeads: 2,
+      nLayers: 2,
+      vocabSize: 100,
+      contextLength: 512,
+      normEps: 1e-6,
+      slidingWindow: 0,
+      tiedEmbeddings: false,
+    });
     expect(parse({ num_key_value_heads: undefined }).config.nKvHeads).toBe(4);
-    expect(parse({ model_type: 'mistral', num_attention_heads: 8, num_key_value_heads: undefined }).config.nKvHeads).toBe(8);
+    expect(
+      parse({ model_type: 'mistral', num_attention_heads: 8, num_key_value_heads: undefined }).config.nKvHeads,
+    ).toBe(8);
     expect(parse({ model_type: 'mistral', num_attention_heads: 2, num_key_value_heads: null }).config.nKvHeads).toBe(2);
     expect(parse({ model_type: 'qwen3' }).config.headDim).toBe(128);
     expect(parse({ model_type: 'qwen3', head_dim: 32 }).config.headDim).toBe(32);
     expect(parse({ head_dim: 10 }).config.headDim).toBe(10);
-    expect(parse({ head_dim: null, tie_word_embeddings: true, rms_norm_eps: 1e-5 }).config).toMatchObject({ headDim: 16, tiedEmbeddings: true, normEps: 1e-5 });
+    expect(parse({ head_dim: null, tie_word_embeddings: true, rms_norm_eps: 1e-5 }).config).toMatchObject({
+      headDim: 16,
+      tiedEmbeddings: true,
+      normEps: 1e-5,
+    });
     expect(shapeFromConfigJson({ ...base, max_position_embeddings: undefined }).contextLength).toBe(2048);
   });
 
@@ -26,7 +55,11 @@ describe('config.json', () => {
     expect(parse({ attention_bias: true }).options).toEqual({ qkvBias: true, outputBias: true, qkNorm: false });
     expect(parse({ model_type: 'qwen2' }).options).toEqual({ qkvBias: true, outputBias: false, qkNorm: false });
     expect(parse({ model_type: 'qwen3' }).options).toEqual({ qkvBias: false, outputBias: false, qkNorm: true });
-    expect(parse({ model_type: 'qwen3', attention_bias: true }).options).toEqual({ qkvBias: true, outputBias: true, qkNorm: true });
+    expect(parse({ model_type: 'qwen3', attention_bias: true }).options).toEqual({
+      qkvBias: true,
+      outputBias: true,
+      qkNorm: true,
+    });
     expect(parse({ model_type: 'mistral', attention_bias: true }).options.qkvBias).toBe(false);
   });
 
@@ -74,23 +107,36 @@ describe('config.json', () => {
   });
 
   it('refuses what is not an object', () => {
-    for (const json of [null, [], 'llama', 3, undefined]) expect(() => shapeFromConfigJson(json)).toThrow(refusal('INVALID_CHECKPOINT', 'JSON object'));
+    for (const json of [null, [], 'llama', 3, undefined])
+      expect(() => shapeFromConfigJson(json)).toThrow(refusal('INVALID_CHECKPOINT', 'JSON object'));
   });
 });
 
 describe('GGUF metadata', () => {
   const gguf: Record<string, GgufValue> = {
-    'general.architecture': 'llama', 'llama.embedding_length': 64, 'llama.feed_forward_length': 128, 'llama.block_count': 2, 'llama.attention.head_count': 4,
-    'llama.context_length': 512, 'llama.attention.layer_norm_rms_epsilon': 1e-5,
+    'general.architecture': 'llama',
+    'llama.embedding_length': 64,
+    'llama.feed_forward_length': 128,
+    'llama.block_count': 2,
+    'llama.attention.head_count': 4,
+    'llama.context_length': 512,
+    'llama.attention.layer_norm_rms_epsilon': 1e-5,
   };
   const embedding = { name: 'token_embd.weight', type: 0, shape: [100, 64], offset: 0 };
-  const shape = (extra: Record<string, GgufValue> = {}) => ggufConfig({ metadata: new Map(Object.entries({ ...gguf, ...extra })), tensors: [embedding] }, undefined, 'a.gguf').config;
+  const shape = (extra: Record<string, GgufValue> = {}) =>
+    ggufConfig({ metadata: new Map(Object.entries({ ...gguf, ...extra })), tensors: [embedding] }, undefined, 'a.gguf')
+      .config;
 
   it('is read with the defaults of llama.cpp', () => {
     expect(shape()).toMatchObject({ headDim: 16, nKvHeads: 4, vocabSize: 100, slidingWindow: 0, tiedEmbeddings: true });
-    expect(shape({ 'llama.attention.key_length': 32, 'llama.attention.value_length': 32, 'llama.rope.dimension_count': 32 }).headDim).toBe(32);
+    expect(
+      shape({ 'llama.attention.key_length': 32, 'llama.attention.value_length': 32, 'llama.rope.dimension_count': 32 })
+        .headDim,
+    ).toBe(32);
     expect(shape({ 'llama.attention.sliding_window': 7 }).slidingWindow).toBe(7);
-    expect(shape({ 'llama.attention.head_count_kv': Int32Array.of(2, 2), 'llama.feed_forward_length': [96, 96] })).toMatchObject({ nKvHeads: 2, hiddenDim: 96 });
+    expect(
+      shape({ 'llama.attention.head_count_kv': Int32Array.of(2, 2), 'llama.feed_forward_length': [96, 96] }),
+    ).toMatchObject({ nKvHeads: 2, hiddenDim: 96 });
     expect(shape({ 'llama.vocab_size': 99 }).vocabSize).toBe(100);
   });
 

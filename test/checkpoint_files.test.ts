@@ -14,11 +14,14 @@ import { tempFolder } from './support/temp_folder.js';
 const folder = tempFolder();
 let made = 0;
 const fresh = (extension = '') => path.join(folder, `${made++}${extension}`);
-const makeFolder = (options: Partial<RandomModelOptions> = {}) => writeRandomModel(fresh(), { format: 'huggingface', ...options });
-const makeGguf = (options: Partial<RandomModelOptions> = {}) => writeRandomModel(fresh('.gguf'), { format: 'gguf', ...options });
+const makeFolder = (options: Partial<RandomModelOptions> = {}) =>
+  writeRandomModel(fresh(), { format: 'huggingface', ...options });
+const makeGguf = (options: Partial<RandomModelOptions> = {}) =>
+  writeRandomModel(fresh('.gguf'), { format: 'gguf', ...options });
 
 /** A weight of a model, by which it is told from one of another seed. */
-const sample = (checkpoint: Checkpoint, role: TensorRole = 'w_down') => readWeights(checkpoint)(role, 1)!.values.slice(0, 4);
+const sample = (checkpoint: Checkpoint, role: TensorRole = 'w_down') =>
+  readWeights(checkpoint)(role, 1)!.values.slice(0, 4);
 const opened = async (location: string) => sample(await openCheckpoint(location));
 
 /** The files of one model in the folder of another, under other names. */
@@ -38,7 +41,10 @@ describe('a file of weights that is given is the one that is loaded', () => {
     expect(await opened(path.join(own, SINGLE))).toEqual(expected[0]);
     expect(await opened(path.join(own, 'finetuned.safetensors'))).toEqual(expected[1]);
     const checkpoint = await openCheckpoint(path.join(own, 'finetuned.safetensors'));
-    expect(checkpoint).toMatchObject({ path: path.join(own, 'finetuned.safetensors'), files: [path.join(own, 'finetuned.safetensors')] });
+    expect(checkpoint).toMatchObject({
+      path: path.join(own, 'finetuned.safetensors'),
+      files: [path.join(own, 'finetuned.safetensors')],
+    });
   });
 
   it('that does not fit the configuration beside it is refused', async () => {
@@ -53,19 +59,33 @@ describe('a file of weights that is given is the one that is loaded', () => {
   it('a shard means the model that it is a part of, by the index or by the names', async () => {
     const [own, tuned] = [makeFolder({ shards: 2 }), makeFolder({ seed: 2, shards: 3 })];
     const expected = [await opened(own), await opened(tuned)];
-    addWeights(own, tuned, Object.fromEntries([1, 2, 3].map((n) => [`model-0000${n}-of-00003.safetensors`, `tuned-0000${n}-of-00003.safetensors`])));
+    addWeights(
+      own,
+      tuned,
+      Object.fromEntries(
+        [1, 2, 3].map((n) => [`model-0000${n}-of-00003.safetensors`, `tuned-0000${n}-of-00003.safetensors`]),
+      ),
+    );
     expect(await opened(own)).toEqual(expected[0]);
     expect(await opened(path.join(own, 'model-00002-of-00002.safetensors'))).toEqual(expected[0]);
     expect(await opened(path.join(own, INDEX))).toEqual(expected[0]);
     expect(await opened(path.join(own, 'tuned-00003-of-00003.safetensors'))).toEqual(expected[1]);
     unlinkSync(path.join(own, 'tuned-00002-of-00003.safetensors'));
-    await expectRejection('FILE_NOT_FOUND', openCheckpoint(path.join(own, 'tuned-00003-of-00003.safetensors')), /tuned-00002-of-00003\.safetensors does not exist/);
+    await expectRejection(
+      'FILE_NOT_FOUND',
+      openCheckpoint(path.join(own, 'tuned-00003-of-00003.safetensors')),
+      /tuned-00002-of-00003\.safetensors does not exist/,
+    );
   });
 
   it('so is an index under another name', async () => {
     const own = makeFolder();
     const tuned = makeFolder({ seed: 2, shards: 2 });
-    addWeights(own, tuned, { [INDEX]: 'tuned.safetensors.index.json', 'model-00001-of-00002.safetensors': 'model-00001-of-00002.safetensors', 'model-00002-of-00002.safetensors': 'model-00002-of-00002.safetensors' });
+    addWeights(own, tuned, {
+      [INDEX]: 'tuned.safetensors.index.json',
+      'model-00001-of-00002.safetensors': 'model-00001-of-00002.safetensors',
+      'model-00002-of-00002.safetensors': 'model-00002-of-00002.safetensors',
+    });
     expect(await opened(path.join(own, 'tuned.safetensors.index.json'))).toEqual(await opened(tuned));
     expect(await opened(path.join(own, 'model-00001-of-00002.safetensors'))).toEqual(await opened(tuned));
   });
@@ -76,7 +96,11 @@ describe('a file of weights that is given is the one that is loaded', () => {
       copyFileSync(path.join(own, 'config.json'), path.join(own, `copy-${name}`));
       if (name !== 'config.json') copyFileSync(path.join(own, 'config.json'), path.join(own, name));
       expect(await opened(path.join(own, name))).toEqual(await opened(own));
-      await expectRejection('INVALID_CHECKPOINT', openCheckpoint(path.join(own, `copy-${name}`)), /no index of weights/);
+      await expectRejection(
+        'INVALID_CHECKPOINT',
+        openCheckpoint(path.join(own, `copy-${name}`)),
+        /no index of weights/,
+      );
     }
   });
 });
@@ -98,7 +122,11 @@ describe('a folder', () => {
     const own = makeFolder();
     addWeights(own, makeFolder({ seed: 2 }), { [SINGLE]: 'b.safetensors' });
     renameSync(path.join(own, SINGLE), path.join(own, 'a.safetensors'));
-    await expectRejection('INVALID_CHECKPOINT', openCheckpoint(own), /several models: "a\.safetensors", "b\.safetensors"; give the path of one/);
+    await expectRejection(
+      'INVALID_CHECKPOINT',
+      openCheckpoint(own),
+      /several models: "a\.safetensors", "b\.safetensors"; give the path of one/,
+    );
     expect(await opened(path.join(own, 'b.safetensors'))).toHaveLength(4);
   });
 
@@ -106,7 +134,8 @@ describe('a folder', () => {
     const own = makeFolder();
     const expected = await opened(own);
     renameSync(path.join(own, SINGLE), path.join(own, 'merged.safetensors'));
-    for (const name of ['adapter_model.safetensors', 'consolidated.safetensors']) writeFileSync(path.join(own, name), safetensorsFile([]));
+    for (const name of ['adapter_model.safetensors', 'consolidated.safetensors'])
+      writeFileSync(path.join(own, name), safetensorsFile([]));
     expect(await opened(own)).toEqual(expected);
     renameSync(path.join(own, 'merged.safetensors'), path.join(own, 'adapter-merged.safetensors'));
     expect(await opened(own)).toEqual(expected);
@@ -125,17 +154,75 @@ describe('what other tools make is refused by name', () => {
   const inFolder = (name: string, content: string | Buffer) => path.join(without(SINGLE, { [name]: content }), name);
 
   it.each<[string, () => string, string, RegExp]>([
-    ['a consolidated checkpoint', () => without(SINGLE, { 'consolidated.safetensors': entry('layers.0.attention.wq.weight') }), 'UNSUPPORTED_MODEL', /consolidated checkpoint .* convert it/],
-    ['its file under another name', () => inFolder('mistral.safetensors', entry('tok_embeddings.weight')), 'UNSUPPORTED_MODEL', /consolidated checkpoint/],
-    ['one without config.json', () => without('config.json', { 'consolidated.00.pth': '', 'params.json': '{}' }), 'UNSUPPORTED_MODEL', /consolidated checkpoint \("consolidated\.00\.pth"\)/],
-    ['quantized MLX weights', () => makeFolder({ config: { quantization: { group_size: 64, bits: 4 }, quantization_config: { group_size: 64, bits: 4 } } }), 'UNSUPPORTED_MODEL', /quantized with MLX/],
-    ['quantized weights of another tool', () => makeFolder({ config: { quantization_config: { quant_method: 'awq' } } }), 'UNSUPPORTED_MODEL', /quantized with "awq"/],
-    ['MLX weights as NumPy keeps them', () => without(SINGLE, { 'weights.npz': 'PK' }), 'UNSUPPORTED_MODEL', /MLX file \("weights\.npz"\)/],
-    ['the file of such', () => inFolder('weights.npz', Buffer.from('PK\x03\x04123456789')), 'UNSUPPORTED_MODEL', /is an MLX file/],
-    ['an adapter in the place of a model', () => inFolder('adapter_model.safetensors', entry('a')), 'INVALID_CHECKPOINT', /belongs to an adapter/],
-    ['its configuration', () => inFolder('adapter_config.json', '{"peft_type": "LORA"}'), 'INVALID_CHECKPOINT', /belongs to an adapter/],
-    ['a folder of GGUF files', () => without('config.json', { 'a-Q8_0.GGUF': '', 'b-Q4_0.gguf': '' }), 'FILE_NOT_FOUND', /has "a-Q8_0\.GGUF", "b-Q4_0\.gguf"; give the path of one of these/],
-    ['a folder with config.json and a GGUF file', () => without(SINGLE, { 'b.gguf': '' }), 'FILE_NOT_FOUND', /has "b\.gguf"; give the path of that file/],
+    [
+      'a consolidated checkpoint',
+      () => without(SINGLE, { 'consolidated.safetensors': entry('layers.0.attention.wq.weight') }),
+      'UNSUPPORTED_MODEL',
+      /consolidated checkpoint .* convert it/,
+    ],
+    [
+      'its file under another name',
+      () => inFolder('mistral.safetensors', entry('tok_embeddings.weight')),
+      'UNSUPPORTED_MODEL',
+      /consolidated checkpoint/,
+    ],
+    [
+      'one without config.json',
+      () => without('config.json', { 'consolidated.00.pth': '', 'params.json': '{}' }),
+      'UNSUPPORTED_MODEL',
+      /consolidated checkpoint \("consolidated\.00\.pth"\)/,
+    ],
+    [
+      'quantized MLX weights',
+      () =>
+        makeFolder({
+          config: { quantization: { group_size: 64, bits: 4 }, quantization_config: { group_size: 64, bits: 4 } },
+        }),
+      'UNSUPPORTED_MODEL',
+      /quantized with MLX/,
+    ],
+    [
+      'quantized weights of another tool',
+      () => makeFolder({ config: { quantization_config: { quant_method: 'awq' } } }),
+      'UNSUPPORTED_MODEL',
+      /quantized with "awq"/,
+    ],
+    [
+      'MLX weights as NumPy keeps them',
+      () => without(SINGLE, { 'weights.npz': 'PK' }),
+      'UNSUPPORTED_MODEL',
+      /MLX file \("weights\.npz"\)/,
+    ],
+    [
+      'the file of such',
+      () => inFolder('weights.npz', Buffer.from('PK\x03\x04123456789')),
+      'UNSUPPORTED_MODEL',
+      /is an MLX file/,
+    ],
+    [
+      'an adapter in the place of a model',
+      () => inFolder('adapter_model.safetensors', entry('a')),
+      'INVALID_CHECKPOINT',
+      /belongs to an adapter/,
+    ],
+    [
+      'its configuration',
+      () => inFolder('adapter_config.json', '{"peft_type": "LORA"}'),
+      'INVALID_CHECKPOINT',
+      /belongs to an adapter/,
+    ],
+    [
+      'a folder of GGUF files',
+      () => without('config.json', { 'a-Q8_0.GGUF': '', 'b-Q4_0.gguf': '' }),
+      'FILE_NOT_FOUND',
+      /has "a-Q8_0\.GGUF", "b-Q4_0\.gguf"; give the path of one of these/,
+    ],
+    [
+      'a folder with config.json and a GGUF file',
+      () => without(SINGLE, { 'b.gguf': '' }),
+      'FILE_NOT_FOUND',
+      /has "b\.gguf"; give the path of that file/,
+    ],
   ])('%s', async (_, make, code, says) => {
     await expectRejection(code as 'FILE_NOT_FOUND', openCheckpoint(make()), says);
   });
@@ -154,22 +241,44 @@ describe('JSON as Python and Windows write it', () => {
     const own = edited('config.json', (json) => `\ufeff${json}`);
     expect(await opened(own)).toEqual(expected);
     expect(await opened(path.join(own, 'config.json'))).toEqual(expected);
-    for (const name of ['tokenizer.json', 'tokenizer_config.json']) writeFileSync(path.join(own, name), '\ufeff{"a": "\ufeff"}');
-    expect(await (await openCheckpoint(own)).readTokenizer()).toMatchObject({ json: { a: '\ufeff' }, config: { a: '\ufeff' } });
+    for (const name of ['tokenizer.json', 'tokenizer_config.json'])
+      writeFileSync(path.join(own, name), '\ufeff{"a": "\ufeff"}');
+    expect(await (await openCheckpoint(own)).readTokenizer()).toMatchObject({
+      json: { a: '\ufeff' },
+      config: { a: '\ufeff' },
+    });
   });
 
   it('has NaN and infinities where numbers may stand, and such words in strings', async () => {
-    const own = inConfig('"time_step_limit": [0.0, Infinity, -Infinity, NaN], "note": "NaN, \\"Infinity\\" \\\\", "NaN": 1');
+    const own = inConfig(
+      '"time_step_limit": [0.0, Infinity, -Infinity, NaN], "note": "NaN, \\"Infinity\\" \\\\", "NaN": 1',
+    );
     expect(await opened(own)).toEqual(await opened(makeFolder()));
-    await expectRejection('INVALID_CHECKPOINT', openCheckpoint(edited('config.json', (json) => json.replace(/"rms_norm_eps":[^,]+/, '"rms_norm_eps":NaN'))), /"rms_norm_eps": NaN; a number/);
-    await expectRejection('INVALID_CHECKPOINT', openCheckpoint(edited('config.json', (json) => json.replace(/"rope_theta":[^,]+/, '"rope_theta":-Infinity'))), /"rope_theta": -Infinity; a number/);
+    await expectRejection(
+      'INVALID_CHECKPOINT',
+      openCheckpoint(edited('config.json', (json) => json.replace(/"rms_norm_eps":[^,]+/, '"rms_norm_eps":NaN'))),
+      /"rms_norm_eps": NaN; a number/,
+    );
+    await expectRejection(
+      'INVALID_CHECKPOINT',
+      openCheckpoint(edited('config.json', (json) => json.replace(/"rope_theta":[^,]+/, '"rope_theta":-Infinity'))),
+      /"rope_theta": -Infinity; a number/,
+    );
   });
 
   it('is refused where it is something else', async () => {
-    await expectRejection('INVALID_CHECKPOINT', openCheckpoint(edited('config.json', (json) => Buffer.from(`\ufeff${json}`, 'utf16le'))), /config\.json is UTF-16 text; UTF-8 is expected/);
+    await expectRejection(
+      'INVALID_CHECKPOINT',
+      openCheckpoint(edited('config.json', (json) => Buffer.from(`\ufeff${json}`, 'utf16le'))),
+      /config\.json is UTF-16 text; UTF-8 is expected/,
+    );
     await expectRejection('INVALID_CHECKPOINT', openCheckpoint(inConfig('"x": NaNs')), /not valid JSON/);
     await expectRejection('INVALID_CHECKPOINT', openCheckpoint(inConfig('"x": NaN NaN')), /not valid JSON/);
-    await expectRejection('INVALID_CHECKPOINT', openCheckpoint(edited('config.json', () => Buffer.from('{"model_type": "ll\xe4ma"}', 'latin1'))), /is not UTF-8/);
+    await expectRejection(
+      'INVALID_CHECKPOINT',
+      openCheckpoint(edited('config.json', () => Buffer.from('{"model_type": "ll\xe4ma"}', 'latin1'))),
+      /is not UTF-8/,
+    );
     await expectRejection('INVALID_CHECKPOINT', openCheckpoint(edited('config.json', () => '')), /it is empty/);
   });
 });
@@ -181,18 +290,29 @@ describe('GGUF files', () => {
     renameSync(file, upper);
     expect(await opened(upper)).toHaveLength(4);
     const first = makeGguf({ shards: 2 });
-    for (const part of [1, 2]) renameSync(first.replace('00001', `0000${part}`), first.replace('00001', `0000${part}`).replace('.gguf', '.GGUF'));
+    for (const part of [1, 2])
+      renameSync(
+        first.replace('00001', `0000${part}`),
+        first.replace('00001', `0000${part}`).replace('.gguf', '.GGUF'),
+      );
     expect((await openCheckpoint(first.replace('.gguf', '.GGUF'))).files).toHaveLength(2);
   });
 
   it('are not spoiled by tensors of no elements, nor by other bytes that mean true', async () => {
-    const bytes = readFileSync(makeGguf({ metadata: { a: { type: 'bool', value: true }, b: array('bool', [true, false]) } }));
+    const bytes = readFileSync(
+      makeGguf({ metadata: { a: { type: 'bool', value: true }, b: array('bool', [true, false]) } }),
+    );
     bytes.writeUInt8(255, bytes.indexOf(Buffer.from([1, 0, 0, 0, 0, 0, 0, 0, ...Buffer.from('a'), 7, 0, 0, 0])) + 13);
     const file = fresh('.gguf');
     writeFileSync(file, bytes);
     expect(await opened(file)).toHaveLength(4);
 
-    const empty = ['blk.1.attn_k.scales', 'blk.9.attn_q.weight', 'rope_factors'].map((name) => ({ name, type: 0, shape: [0, 4], data: Buffer.alloc(0) }));
+    const empty = ['blk.1.attn_k.scales', 'blk.9.attn_q.weight', 'rope_factors'].map((name) => ({
+      name,
+      type: 0,
+      shape: [0, 4],
+      data: Buffer.alloc(0),
+    }));
     const vector = { name: 'a', type: 0, shape: [], data: Buffer.alloc(4) };
     writeFileSync(file, ggufFile({ metadata: { 'general.architecture': text('llama') }, tensors: [...empty, vector] }));
     await expectRejection('INVALID_CHECKPOINT', openCheckpoint(file), /embedding_length/);
@@ -212,7 +332,10 @@ describe('GGUF files', () => {
     bytes.writeBigUInt64LE(BigInt(tensors + 1), 8);
     const head = Buffer.concat([bytes.subarray(0, at), extra, bytes.subarray(at, table)]);
     const file = fresh('.gguf');
-    writeFileSync(file, Buffer.concat([head, Buffer.alloc((32 - (head.length % 32)) % 32), bytes.subarray(Math.ceil(table / 32) * 32)]));
+    writeFileSync(
+      file,
+      Buffer.concat([head, Buffer.alloc((32 - (head.length % 32)) % 32), bytes.subarray(Math.ceil(table / 32) * 32)]),
+    );
     expect(await opened(file)).toEqual(await opened(makeGguf()));
   });
 });
@@ -230,12 +353,17 @@ describe('locations', () => {
   it('may be file: URLs, as objects or text', async () => {
     for (const location of [makeFolder(), makeGguf(), makeFolder({ shards: 2 })]) {
       const url = pathToFileURL(location);
-      for (const given of [url, url.href, { href: url.href, protocol: url.protocol }]) expect((await openCheckpoint(given)).path).toBe(location);
+      for (const given of [url, url.href, { href: url.href, protocol: url.protocol }])
+        expect((await openCheckpoint(given)).path).toBe(location);
     }
   });
 
   it('that are no files are refused', async () => {
-    await expectRejection('INVALID_ARGUMENT', openCheckpoint('https://example.org/model.gguf'), /https:\/\/example\.org\/model\.gguf, which is no file on this machine/);
+    await expectRejection(
+      'INVALID_ARGUMENT',
+      openCheckpoint('https://example.org/model.gguf'),
+      /https:\/\/example\.org\/model\.gguf, which is no file on this machine/,
+    );
     await expectRejection('INVALID_ARGUMENT', openCheckpoint(new URL('hf://a/b')), /no file on this machine/);
     await expectRejection('INVALID_ARGUMENT', openCheckpoint('file://other-host/a%2fb'), /which is no path here/);
     await expectRejection('INVALID_ARGUMENT', openCheckpoint({} as URL), /expected a path or a file: URL/);

@@ -17,7 +17,20 @@ const MAX_GROWTH_BYTES = 256 * 2 ** 20;
 type Pick = (below: number) => number;
 
 // Lengths and counts that ask for too much, or sit at an edge of an integer type.
-const LENGTHS = [0n, 1n, 255n, 2n ** 16n, 2n ** 31n - 1n, 2n ** 31n, 2n ** 32n - 1n, 2n ** 40n, 2n ** 53n - 1n, 2n ** 53n, 2n ** 63n, 2n ** 64n - 1n];
+const LENGTHS = [
+  0n,
+  1n,
+  255n,
+  2n ** 16n,
+  2n ** 31n - 1n,
+  2n ** 31n,
+  2n ** 32n - 1n,
+  2n ** 40n,
+  2n ** 53n - 1n,
+  2n ** 53n,
+  2n ** 63n,
+  2n ** 64n - 1n,
+];
 
 const MUTATIONS: Array<(bytes: Buffer, header: number, pick: Pick) => Buffer> = [
   (bytes, header, pick) => bytes.subarray(0, pick(Math.min(bytes.length, 2 * header))),
@@ -42,7 +55,10 @@ function flip(bytes: Buffer, header: number, pick: Pick, count: number): Buffer 
   return bytes;
 }
 
-/** Opens `target` with `file` mutated again and again; the only thing ever thrown is a CqilError. Says how often each outcome came. */
+/**
+ * Opens `target` with `file` mutated again and again; the only thing ever thrown is a CqilError. Says how often each
+ * outcome came.
+ */
 async function fuzz(target: string, file: string, header: number, seed: number): Promise<Record<string, number>> {
   const uniform = randomUniform(seed);
   const pick: Pick = (below) => Math.floor(uniform() * below);
@@ -51,7 +67,10 @@ async function fuzz(target: string, file: string, header: number, seed: number):
   for (let i = 0; i < CASES; i++) {
     writeFileSync(file, MUTATIONS[i % MUTATIONS.length]!(Buffer.from(original), header, pick));
     const start = computedMs();
-    const outcome = await openCheckpoint(target).then(() => 'opened', (error: unknown) => (error instanceof CqilError ? error.code : `case ${i}: ${String((error as Error).stack)}`));
+    const outcome = await openCheckpoint(target).then(
+      () => 'opened',
+      (error: unknown) => (error instanceof CqilError ? error.code : `case ${i}: ${String((error as Error).stack)}`),
+    );
     expect(computedMs() - start, `case ${i}`).toBeLessThan(MAX_CASE_MS);
     outcomes[outcome] = (outcomes[outcome] ?? 0) + 1;
   }
@@ -88,7 +107,11 @@ describe('mutated checkpoints open or throw a CqilError, in bounded time and mem
   });
 
   it('config.json', async () => {
-    const target = writeRandomModel(path.join(folder, 'd'), { format: 'huggingface', shape: SHAPE, config: { rope_scaling: { rope_type: 'yarn', factor: 4 } } });
+    const target = writeRandomModel(path.join(folder, 'd'), {
+      format: 'huggingface',
+      shape: SHAPE,
+      config: { rope_scaling: { rope_type: 'yarn', factor: 4 } },
+    });
     const file = path.join(target, 'config.json');
     await expectOnlyCodes(() => fuzz(target, file, readFileSync(file).length, 4));
   });

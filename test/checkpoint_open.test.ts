@@ -28,7 +28,17 @@ describe('models of the repository', () => {
     const file = shippedModelPath();
     const checkpoint = await openCheckpoint(file);
     expect(checkpoint).toMatchObject({ format: 'gguf', path: file, files: [file] });
-    expect(checkpoint.config).toMatchObject({ architecture: 'llama', dim: 192, hiddenDim: 512, headDim: 64, nHeads: 3, nKvHeads: 1, nLayers: 24, vocabSize: 4096, ropeInterleaved: true });
+    expect(checkpoint.config).toMatchObject({
+      architecture: 'llama',
+      dim: 192,
+      hiddenDim: 512,
+      headDim: 64,
+      nHeads: 3,
+      nKvHeads: 1,
+      nLayers: 24,
+      vocabSize: 4096,
+      ropeInterleaved: true,
+    });
     expect(checkpoint.tensors).toHaveLength(24 * 9 + 2);
     expect(new Set(checkpoint.tensors.map(({ dtype }) => dtype))).toEqual(new Set(['Q8_0', 'F32']));
     expect((await checkpoint.readTokenizer()).kind).toBe('gguf');
@@ -37,11 +47,21 @@ describe('models of the repository', () => {
   it('opens a folder that transformers wrote, also by a file in it, with the vocabulary beside', async () => {
     const copy = fresh();
     mkdirSync(copy);
-    for (const name of ['config.json', 'model.safetensors']) copyFileSync(fixture('llama-llama3', name), path.join(copy, name));
-    for (const name of ['tokenizer.json', 'tokenizer_config.json']) copyFileSync(path.join(vocabularyFolder('llama-3'), name), path.join(copy, name));
+    for (const name of ['config.json', 'model.safetensors'])
+      copyFileSync(fixture('llama-llama3', name), path.join(copy, name));
+    for (const name of ['tokenizer.json', 'tokenizer_config.json'])
+      copyFileSync(path.join(vocabularyFolder('llama-3'), name), path.join(copy, name));
     for (const name of ['', 'config.json', 'model.safetensors', 'tokenizer.json']) {
       const checkpoint = await openCheckpoint(path.join(copy, name));
-      expect(checkpoint.config).toMatchObject({ architecture: 'llama', dim: 32, headDim: 16, nLayers: 3, vocabSize: 96, ropeInterleaved: false, tiedEmbeddings: true });
+      expect(checkpoint.config).toMatchObject({
+        architecture: 'llama',
+        dim: 32,
+        headDim: 16,
+        nLayers: 3,
+        vocabSize: 96,
+        ropeInterleaved: false,
+        tiedEmbeddings: true,
+      });
       expect(new Set(checkpoint.tensors.map(({ dtype }) => dtype))).toEqual(new Set(['BF16']));
       expect(await checkpoint.readTokenizer()).toEqual({ ...vocabularySource('llama-3'), chatTemplate: undefined });
     }
@@ -49,12 +69,19 @@ describe('models of the repository', () => {
 
   it('reads the metadata of a vocabulary without weights, which is no model', async () => {
     const file = fresh('.gguf');
-    const metadata = { 'general.architecture': text('llama'), 'tokenizer.ggml.tokens': array('string', ['a', '▁b']), 'tokenizer.ggml.scores': array('f32', [0, -1]) };
+    const metadata = {
+      'general.architecture': text('llama'),
+      'tokenizer.ggml.tokens': array('string', ['a', '▁b']),
+      'tokenizer.ggml.scores': array('f32', [0, -1]),
+    };
     writeFileSync(file, ggufFile({ metadata, tensors: [] }));
     const { metadata: found } = await readGguf(file);
     expect(found.get('tokenizer.ggml.tokens')).toHaveLength(2);
     expect(found.get('tokenizer.ggml.scores')).toBeInstanceOf(Float32Array);
-    await expect(openCheckpoint(file)).rejects.toMatchObject({ code: 'INVALID_CHECKPOINT', message: expect.stringContaining('no tensors') });
+    await expect(openCheckpoint(file)).rejects.toMatchObject({
+      code: 'INVALID_CHECKPOINT',
+      message: expect.stringContaining('no tensors'),
+    });
   });
 });
 
@@ -63,17 +90,38 @@ describeShared('real models', () => {
     const file = sharedData('models/stories260K/stories260Ktok512.gguf');
     const checkpoint = await openCheckpoint(file);
     expect(checkpoint).toMatchObject({ format: 'gguf', path: file, files: [file] });
-    expect(checkpoint.config).toMatchObject({ architecture: 'llama', dim: 64, hiddenDim: 172, headDim: 8, nHeads: 8, nKvHeads: 4, nLayers: 5, vocabSize: 512, ropeInterleaved: true });
+    expect(checkpoint.config).toMatchObject({
+      architecture: 'llama',
+      dim: 64,
+      hiddenDim: 172,
+      headDim: 8,
+      nHeads: 8,
+      nKvHeads: 4,
+      nLayers: 5,
+      vocabSize: 512,
+      ropeInterleaved: true,
+    });
     expect(checkpoint.tensors).toHaveLength(5 * 9 + 3);
     expect((await checkpoint.readTokenizer()).kind).toBe('gguf');
   });
 
   it('opens the same model as a Hugging Face folder, with the same weights', async () => {
     const checkpoint = await openCheckpoint(sharedData('models/stories260K/hf'));
-    expect(checkpoint.config).toMatchObject({ dim: 64, hiddenDim: 172, headDim: 8, nHeads: 8, nKvHeads: 4, nLayers: 5, vocabSize: 512, ropeInterleaved: false, tiedEmbeddings: true });
+    expect(checkpoint.config).toMatchObject({
+      dim: 64,
+      hiddenDim: 172,
+      headDim: 8,
+      nHeads: 8,
+      nKvHeads: 4,
+      nLayers: 5,
+      vocabSize: 512,
+      ropeInterleaved: false,
+      tiedEmbeddings: true,
+    });
     const gguf = readWeights(await openCheckpoint(sharedData('models/stories260K/stories260Ktok512.gguf')));
     const folderWeights = readWeights(checkpoint);
-    for (const role of ['wv', 'wo', 'w_gate', 'w_up', 'w_down', 'mlp_norm'] as const) expect(folderWeights(role, 3)).toEqual(gguf(role, 3));
+    for (const role of ['wv', 'wo', 'w_gate', 'w_up', 'w_down', 'mlp_norm'] as const)
+      expect(folderWeights(role, 3)).toEqual(gguf(role, 3));
   });
 
   it('opens babyllama, also by a file in its folder', async () => {
@@ -88,7 +136,10 @@ describeShared('real models', () => {
     const checkpoint = await openCheckpoint(sharedData('models/stories-16l'));
     expect(checkpoint.config).toMatchObject({ nLayers: 16, headDim: 32, nHeads: 4, nKvHeads: 2, vocabSize: 2048 });
     expect(new Set(checkpoint.tensors.map(({ dtype }) => dtype))).toEqual(new Set(['BF16']));
-    expect(await checkpoint.readTokenizer()).toMatchObject({ kind: 'huggingface', generationConfig: expect.anything() });
+    expect(await checkpoint.readTokenizer()).toMatchObject({
+      kind: 'huggingface',
+      generationConfig: expect.anything(),
+    });
   });
 
   it('reads vocabulary-only files as GGUF but not as models', async () => {
@@ -96,7 +147,10 @@ describeShared('real models', () => {
     const { metadata } = await readGguf(file);
     expect(metadata.get('tokenizer.ggml.tokens')).toHaveLength(32000);
     expect(metadata.get('tokenizer.ggml.scores')).toBeInstanceOf(Float32Array);
-    await expect(openCheckpoint(file)).rejects.toMatchObject({ code: 'INVALID_CHECKPOINT', message: expect.stringContaining('no tensors') });
+    await expect(openCheckpoint(file)).rejects.toMatchObject({
+      code: 'INVALID_CHECKPOINT',
+      message: expect.stringContaining('no tensors'),
+    });
   });
 });
 
@@ -110,8 +164,15 @@ describe('random models', () => {
         const huggingface = await openCheckpoint(writeRandomModel(fresh(), { ...options, format: 'huggingface' }));
         const gguf = await openCheckpoint(writeRandomModel(fresh('.gguf'), { ...options, format: 'gguf' }));
         const isLlama = architecture === 'llama' || architecture === 'mistral';
-        expect(gguf.config).toEqual({ ...huggingface.config, architecture: isLlama ? 'llama' : architecture, ropeInterleaved: isLlama, normEps: Math.fround(1e-5) });
-        expect(gguf.tensors.map(({ role, layer, rows, cols }) => [role, layer, rows, cols])).toEqual(huggingface.tensors.map(({ role, layer, rows, cols }) => [role, layer, rows, cols]));
+        expect(gguf.config).toEqual({
+          ...huggingface.config,
+          architecture: isLlama ? 'llama' : architecture,
+          ropeInterleaved: isLlama,
+          normEps: Math.fround(1e-5),
+        });
+        expect(gguf.tensors.map(({ role, layer, rows, cols }) => [role, layer, rows, cols])).toEqual(
+          huggingface.tensors.map(({ role, layer, rows, cols }) => [role, layer, rows, cols]),
+        );
 
         const [a, b] = [readWeights(huggingface), readWeights(gguf)];
         for (const { role, layer } of huggingface.tensors) {
@@ -135,15 +196,32 @@ describe('random models', () => {
   }
 
   it('an output projection that is stored although embeddings are tied is left out', async () => {
-    const checkpoint = await openCheckpoint(writeRandomModel(fresh(), { format: 'huggingface', shape: { tied: false }, config: { tie_word_embeddings: true } }));
+    const checkpoint = await openCheckpoint(
+      writeRandomModel(fresh(), {
+        format: 'huggingface',
+        shape: { tied: false },
+        config: { tie_word_embeddings: true },
+      }),
+    );
     expect(checkpoint.tensors.some(({ role }) => role === 'output')).toBe(false);
   });
 
   it('the shapes for measurements have the parameter counts of the models they are named after', () => {
-    const millions = Object.fromEntries(SYNTHETIC_SHAPES.map((name) => [name, Math.round(parameters(syntheticCheckpoint(name, 'BF16')) / 1e6)]));
-    expect(millions).toEqual({ 'smollm2-135m': 135, 'llama-160m': 162, 'tinyllama-1.1b': 1100, 'llama-7b': 6738, 'llama-13b': 13016, 'llama-33b': 32529 });
+    const millions = Object.fromEntries(
+      SYNTHETIC_SHAPES.map((name) => [name, Math.round(parameters(syntheticCheckpoint(name, 'BF16')) / 1e6)]),
+    );
+    expect(millions).toEqual({
+      'smollm2-135m': 135,
+      'llama-160m': 162,
+      'tinyllama-1.1b': 1100,
+      'llama-7b': 6738,
+      'llama-13b': 13016,
+      'llama-33b': 32529,
+    });
     expect(() => syntheticCheckpoint('llama-8b', 'F16')).toThrow(expect.objectContaining({ code: 'INVALID_ARGUMENT' }));
-    expect(() => syntheticCheckpoint('smollm2-135m', 'Q4_K')).toThrow(expect.objectContaining({ code: 'INVALID_ARGUMENT' }));
+    expect(() => syntheticCheckpoint('smollm2-135m', 'Q4_K')).toThrow(
+      expect.objectContaining({ code: 'INVALID_ARGUMENT' }),
+    );
   });
 });
 
@@ -161,7 +239,9 @@ describe('sharded models', () => {
     const whole = readWeights(await openCheckpoint(writeRandomModel(fresh('.gguf'), { format: 'gguf' })));
     for (const part of [1, 2, 3]) {
       const checkpoint = await openCheckpoint(first.replace('00001', `0000${part}`));
-      expect(checkpoint.files.map((file) => path.basename(file).slice(-20))).toEqual([1, 2, 3].map((n) => `-0000${n}-of-00003.gguf`.slice(-20)));
+      expect(checkpoint.files.map((file) => path.basename(file).slice(-20))).toEqual(
+        [1, 2, 3].map((n) => `-0000${n}-of-00003.gguf`.slice(-20)),
+      );
       expect(readWeights(checkpoint)('w_down', 2)).toEqual(whole('w_down', 2));
     }
   });
@@ -183,7 +263,11 @@ describe('what is not a model says so', () => {
       [folderWith({ 'model.gguf': 'GGUF' }), 'FILE_NOT_FOUND', 'give the path of that file'],
       [folderWith({ 'adapter_config.json': '{}' }), 'FILE_NOT_FOUND', 'adapter'],
       [folderWith({ 'config.json': config }), 'FILE_NOT_FOUND', 'no weights'],
-      [folderWith({ 'config.json': config, 'pytorch_model.bin': 'PK' }), 'UNSUPPORTED_MODEL', 'convert them to safetensors'],
+      [
+        folderWith({ 'config.json': config, 'pytorch_model.bin': 'PK' }),
+        'UNSUPPORTED_MODEL',
+        'convert them to safetensors',
+      ],
       [fileWith('model.gguf', 'PK\x03\x04 and a zip archive'), 'UNSUPPORTED_MODEL', 'PyTorch'],
       [fileWith('model.bin', 'tjgg and an old format'), 'UNSUPPORTED_MODEL', 'older than GGUF'],
       [fileWith('story.txt', 'Once upon a time there was a file.'), 'INVALID_CHECKPOINT', 'no model file'],
@@ -191,7 +275,10 @@ describe('what is not a model says so', () => {
       [fileWith('model.safetensors', 'GGUF, but no more than that'), 'UNSUPPORTED_MODEL', 'GGUF version'],
     ];
     for (const [target, code, says] of cases) {
-      await expect(openCheckpoint(target), target).rejects.toMatchObject({ code, message: expect.stringContaining(says) });
+      await expect(openCheckpoint(target), target).rejects.toMatchObject({
+        code,
+        message: expect.stringContaining(says),
+      });
     }
   });
 
@@ -205,23 +292,42 @@ describe('what is not a model says so', () => {
 describe('tokenizer sources', () => {
   const sourceOf = async (files: Record<string, unknown>) => {
     const target = writeRandomModel(fresh(), { format: 'huggingface' });
-    for (const [name, content] of Object.entries(files)) writeFileSync(path.join(target, name), typeof content === 'string' ? content : JSON.stringify(content));
+    for (const [name, content] of Object.entries(files))
+      writeFileSync(path.join(target, name), typeof content === 'string' ? content : JSON.stringify(content));
     return (await openCheckpoint(target)).readTokenizer();
   };
 
   it('are gathered from the folder', async () => {
     expect(await sourceOf({})).toMatchObject({ kind: 'none', reason: expect.stringContaining('no tokenizer.json') });
-    const files = { 'tokenizer.json': { model: {} }, 'tokenizer_config.json': { a: 1 }, 'generation_config.json': { b: 2 } };
+    const files = {
+      'tokenizer.json': { model: {} },
+      'tokenizer_config.json': { a: 1 },
+      'generation_config.json': { b: 2 },
+    };
     expect(await sourceOf({ ...files, 'chat_template.jinja': '{{ 1 }}' })).toEqual({
-      kind: 'huggingface', json: { model: {} }, config: { a: 1 }, generationConfig: { b: 2 }, chatTemplate: '{{ 1 }}',
+      kind: 'huggingface',
+      json: { model: {} },
+      config: { a: 1 },
+      generationConfig: { b: 2 },
+      chatTemplate: '{{ 1 }}',
     });
-    expect(await sourceOf({ ...files, 'chat_template.json': { chat_template: '{{ 2 }}' } })).toMatchObject({ chatTemplate: '{{ 2 }}' });
-    await expectRejection('INVALID_TOKENIZER', sourceOf({ 'tokenizer.json': '{"model"' }), /tokenizer\.json is not valid JSON/);
+    expect(await sourceOf({ ...files, 'chat_template.json': { chat_template: '{{ 2 }}' } })).toMatchObject({
+      chatTemplate: '{{ 2 }}',
+    });
+    await expectRejection(
+      'INVALID_TOKENIZER',
+      sourceOf({ 'tokenizer.json': '{"model"' }),
+      /tokenizer\.json is not valid JSON/,
+    );
   });
 
   it('a GGUF file without a vocabulary has none, one with a vocabulary keeps its metadata', async () => {
-    expect((await (await openCheckpoint(writeRandomModel(fresh('.gguf'), { format: 'gguf' }))).readTokenizer()).kind).toBe('none');
-    const checkpoint = await openCheckpoint(writeRandomModel(fresh('.gguf'), { format: 'gguf', vocabulary: true, shape: { vocabSize: 300 } }));
+    expect(
+      (await (await openCheckpoint(writeRandomModel(fresh('.gguf'), { format: 'gguf' }))).readTokenizer()).kind,
+    ).toBe('none');
+    const checkpoint = await openCheckpoint(
+      writeRandomModel(fresh('.gguf'), { format: 'gguf', vocabulary: true, shape: { vocabSize: 300 } }),
+    );
     const tokenizer = await checkpoint.readTokenizer();
     expect(tokenizer.kind === 'gguf' && tokenizer.metadata.get('tokenizer.ggml.tokens')).toHaveLength(300);
   });
@@ -231,11 +337,28 @@ describe('GGUF metadata', () => {
   it('keeps every type of value', async () => {
     const file = fresh('.gguf');
     const metadata = {
-      a: { type: 'u8', value: 255 }, b: { type: 'i8', value: -1 }, c: { type: 'u16', value: 65535 }, d: { type: 'i16', value: -2 },
-      e: u32(2 ** 32 - 1), f: { type: 'i32', value: -3 }, g: { type: 'f32', value: 0.5 }, h: { type: 'bool', value: true },
-      i: text('zwölf ▁'), j: { type: 'u64', value: 2n ** 53n - 1n }, k: { type: 'u64', value: 2n ** 64n - 1n }, l: { type: 'i64', value: -4n }, m: { type: 'f64', value: 0.1 },
-      n: array('u8', [1, 2]), o: array('i32', [-1, 2]), p: array('u32', [7]), q: array('f32', [0.25]), r: array('u64', [1n]), s: array('bool', [true, false]),
-      t: array('string', ['', 'zwölf']), u: array('array', [array('i16', [-5]), array('u8', [6])]), v: array('f64', []),
+      a: { type: 'u8', value: 255 },
+      b: { type: 'i8', value: -1 },
+      c: { type: 'u16', value: 65535 },
+      d: { type: 'i16', value: -2 },
+      e: u32(2 ** 32 - 1),
+      f: { type: 'i32', value: -3 },
+      g: { type: 'f32', value: 0.5 },
+      h: { type: 'bool', value: true },
+      i: text('zwölf ▁'),
+      j: { type: 'u64', value: 2n ** 53n - 1n },
+      k: { type: 'u64', value: 2n ** 64n - 1n },
+      l: { type: 'i64', value: -4n },
+      m: { type: 'f64', value: 0.1 },
+      n: array('u8', [1, 2]),
+      o: array('i32', [-1, 2]),
+      p: array('u32', [7]),
+      q: array('f32', [0.25]),
+      r: array('u64', [1n]),
+      s: array('bool', [true, false]),
+      t: array('string', ['', 'zwölf']),
+      u: array('array', [array('i16', [-5]), array('u8', [6])]),
+      v: array('f64', []),
     } as const;
     writeFileSync(file, ggufFile({ version: 2, alignment: 64, metadata, tensors: [] }));
     const gguf = await readGguf(file);
@@ -243,8 +366,29 @@ describe('GGUF metadata', () => {
     expect(gguf.dataOffset % 64).toBe(0);
     const decoded = (value: GgufValue) => (value instanceof EncodedStrings ? [...value] : value);
     expect([...gguf.metadata.values()].map(decoded)).toEqual([
-      255, -1, 65535, -2, 2 ** 32 - 1, -3, 0.5, true, 'zwölf ▁', Number.MAX_SAFE_INTEGER, 2n ** 64n - 1n, -4, 0.1,
-      Uint8Array.of(1, 2), Int32Array.of(-1, 2), Uint32Array.of(7), Float32Array.of(0.25), BigUint64Array.of(1n), [true, false], ['', 'zwölf'], [Int16Array.of(-5), Uint8Array.of(6)], Float64Array.of(), 64,
+      255,
+      -1,
+      65535,
+      -2,
+      2 ** 32 - 1,
+      -3,
+      0.5,
+      true,
+      'zwölf ▁',
+      Number.MAX_SAFE_INTEGER,
+      2n ** 64n - 1n,
+      -4,
+      0.1,
+      Uint8Array.of(1, 2),
+      Int32Array.of(-1, 2),
+      Uint32Array.of(7),
+      Float32Array.of(0.25),
+      BigUint64Array.of(1n),
+      [true, false],
+      ['', 'zwölf'],
+      [Int16Array.of(-5), Uint8Array.of(6)],
+      Float64Array.of(),
+      64,
     ]);
   });
 
@@ -252,7 +396,20 @@ describe('GGUF metadata', () => {
     const file = fresh('.gguf');
     const tokens = Array.from({ length: 128_256 }, (_, i) => (i % 50_000 === 7 ? 'ö'.repeat(10 * i) : `token ${i}`));
     const merges = Array.from({ length: 280_147 }, (_, i) => `left${i} right${i}`);
-    writeFileSync(file, ggufFile({ metadata: { tokens: array('string', tokens), merges: array('string', merges), types: array('i32', tokens.map(() => 1)) }, tensors: [] }));
+    writeFileSync(
+      file,
+      ggufFile({
+        metadata: {
+          tokens: array('string', tokens),
+          merges: array('string', merges),
+          types: array(
+            'i32',
+            tokens.map(() => 1),
+          ),
+        },
+        tensors: [],
+      }),
+    );
     const { metadata } = await readGguf(file);
     expect([...(metadata.get('tokens') as GgufStrings)]).toEqual(tokens);
     expect([...(metadata.get('merges') as GgufStrings)]).toEqual(merges);

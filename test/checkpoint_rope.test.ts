@@ -20,9 +20,13 @@ function llama3(theta: number, factor: number, low: number, high: number, traine
   });
 }
 
-/** The YaRN paper's authors' code: a ramp over dimensions between those with `fast` and `slow` rotations in the trained context. */
+/**
+ * The YaRN paper's authors' code: a ramp over dimensions between those with `fast` and `slow` rotations in the trained
+ * context.
+ */
 function yarn(theta: number, factor: number, trained: number, { fast = 32, slow = 1, round = true } = {}): number[] {
-  const dimensionWith = (rotations: number) => (HEAD_DIM * Math.log(trained / (rotations * 2 * Math.PI))) / (2 * Math.log(theta));
+  const dimensionWith = (rotations: number) =>
+    (HEAD_DIM * Math.log(trained / (rotations * 2 * Math.PI))) / (2 * Math.log(theta));
   const low = Math.max(0, round ? Math.floor(dimensionWith(fast)) : dimensionWith(fast));
   const high = Math.min(HEAD_DIM - 1, round ? Math.ceil(dimensionWith(slow)) : dimensionWith(slow));
   return plain(theta).map((frequency, i) => {
@@ -38,7 +42,15 @@ function expectRope(config: ModelConfig, frequencies: number[], attentionFactor 
 }
 
 describe('rotary frequencies of config.json', () => {
-  const base = { model_type: 'llama', hidden_size: 256, intermediate_size: 512, num_attention_heads: 4, num_hidden_layers: 2, vocab_size: 100, max_position_embeddings: 8192 };
+  const base = {
+    model_type: 'llama',
+    hidden_size: 256,
+    intermediate_size: 512,
+    num_attention_heads: 4,
+    num_hidden_layers: 2,
+    vocab_size: 100,
+    max_position_embeddings: 8192,
+  };
   const shape = (extra: object) => shapeFromConfigJson({ ...base, ...extra });
 
   it('default', () => {
@@ -55,46 +67,85 @@ describe('rotary frequencies of config.json', () => {
   });
 
   it('llama3, all three bands', () => {
-    const rope_scaling = { rope_type: 'llama3', factor: 8, low_freq_factor: 1, high_freq_factor: 4, original_max_position_embeddings: 8192 };
+    const rope_scaling = {
+      rope_type: 'llama3',
+      factor: 8,
+      low_freq_factor: 1,
+      high_freq_factor: 4,
+      original_max_position_embeddings: 8192,
+    };
     const expected = llama3(500000, 8, 1, 4, 8192);
     const ratios = plain(500000).map((frequency, i) => frequency / expected[i]!);
-    expect([ratios.includes(1), ratios.includes(8), ratios.some((ratio) => ratio > 1 && ratio < 8)]).toEqual([true, true, true]);
+    expect([ratios.includes(1), ratios.includes(8), ratios.some((ratio) => ratio > 1 && ratio < 8)]).toEqual([
+      true,
+      true,
+      true,
+    ]);
     expectRope(shape({ rope_theta: 500000, max_position_embeddings: 131072, rope_scaling }), expected);
   });
 
   it('yarn', () => {
-    const scaled = (extra: object, top: object = {}) => shape({ max_position_embeddings: 32768, ...top, rope_scaling: { type: 'yarn', factor: 4, original_max_position_embeddings: 8192, ...extra } });
+    const scaled = (extra: object, top: object = {}) =>
+      shape({
+        max_position_embeddings: 32768,
+        ...top,
+        rope_scaling: { type: 'yarn', factor: 4, original_max_position_embeddings: 8192, ...extra },
+      });
     const usual = 0.1 * Math.log(4) + 1;
     expectRope(scaled({}), yarn(10000, 4, 8192), usual);
     expectRope(scaled({ beta_fast: 16, beta_slow: 2 }), yarn(10000, 4, 8192, { fast: 16, slow: 2 }), usual);
     expectRope(scaled({ truncate: false }), yarn(10000, 4, 8192, { round: false }), usual);
     expectRope(scaled({ attention_factor: 0.8 }), yarn(10000, 4, 8192), 0.8);
-    expectRope(scaled({ mscale: 0.7, mscale_all_dim: 1.2 }), yarn(10000, 4, 8192), (0.07 * Math.log(4) + 1) / (0.12 * Math.log(4) + 1));
+    expectRope(
+      scaled({ mscale: 0.7, mscale_all_dim: 1.2 }),
+      yarn(10000, 4, 8192),
+      (0.07 * Math.log(4) + 1) / (0.12 * Math.log(4) + 1),
+    );
     expectRope(scaled({ mscale: 0.7 }), yarn(10000, 4, 8192), usual);
     expectRope(scaled({ original_max_position_embeddings: null }), yarn(10000, 4, 32768), usual);
     // Without a factor it is the growth of the context.
-    expectRope(scaled({ factor: null }, { max_position_embeddings: 65536 }), yarn(10000, 8, 8192), 0.1 * Math.log(8) + 1);
+    expectRope(
+      scaled({ factor: null }, { max_position_embeddings: 65536 }),
+      yarn(10000, 8, 8192),
+      0.1 * Math.log(8) + 1,
+    );
     expectRope(scaled({ factor: 0.5 }), yarn(10000, 0.5, 8192), 1);
   });
 
   it('refuses other kinds by name, and parameters that make no sense', () => {
     for (const type of ['dynamic', 'longrope', 'su', 'mrope', 'proportional']) {
-      expect(() => shape({ rope_scaling: { type, factor: 2 } })).toThrow(expect.objectContaining({ code: 'UNSUPPORTED_MODEL', message: expect.stringContaining(`"${type}"`) }));
+      expect(() => shape({ rope_scaling: { type, factor: 2 } })).toThrow(
+        expect.objectContaining({ code: 'UNSUPPORTED_MODEL', message: expect.stringContaining(`"${type}"`) }),
+      );
     }
     expect(() => shape({ partial_rotary_factor: 0.5 })).toThrow(expect.objectContaining({ code: 'UNSUPPORTED_MODEL' }));
     const wrong = [
-      { rope_theta: 0 }, { rope_theta: 1 }, { rope_theta: 'ten' }, { rope_scaling: 'linear' }, { rope_scaling: { type: 'linear' } },
-      { rope_scaling: { type: 'linear', factor: 0 } }, { rope_scaling: { type: 'linear', factor: -2 } }, { rope_scaling: { rope_type: 7 } },
+      { rope_theta: 0 },
+      { rope_theta: 1 },
+      { rope_theta: 'ten' },
+      { rope_scaling: 'linear' },
+      { rope_scaling: { type: 'linear' } },
+      { rope_scaling: { type: 'linear', factor: 0 } },
+      { rope_scaling: { type: 'linear', factor: -2 } },
+      { rope_scaling: { rope_type: 7 } },
       { rope_scaling: { rope_type: 'llama3', factor: 8, low_freq_factor: 4, high_freq_factor: 4 } },
     ];
-    for (const extra of wrong) expect(() => shape(extra), JSON.stringify(extra)).toThrow(expect.objectContaining({ code: 'INVALID_CHECKPOINT' }));
+    for (const extra of wrong)
+      expect(() => shape(extra), JSON.stringify(extra)).toThrow(
+        expect.objectContaining({ code: 'INVALID_CHECKPOINT' }),
+      );
   });
 });
 
 describe('rotary frequencies of GGUF metadata', () => {
   const base = {
-    'general.architecture': 'llama', 'llama.embedding_length': 256, 'llama.feed_forward_length': 512, 'llama.block_count': 2, 'llama.attention.head_count': 4,
-    'llama.context_length': 16384, 'llama.attention.layer_norm_rms_epsilon': 1e-5,
+    'general.architecture': 'llama',
+    'llama.embedding_length': 256,
+    'llama.feed_forward_length': 512,
+    'llama.block_count': 2,
+    'llama.attention.head_count': 4,
+    'llama.context_length': 16384,
+    'llama.attention.layer_norm_rms_epsilon': 1e-5,
   };
   const tensors = [{ name: 'token_embd.weight', type: 0, shape: [100, 256], offset: 0 }];
   const shape = (extra: Record<string, string | number> = {}, divisors?: Float32Array) => {
@@ -126,12 +177,23 @@ describe('rotary frequencies of GGUF metadata', () => {
     const keys = { 'scaling.type': 'yarn', 'scaling.factor': 4, 'scaling.original_context_length': 4096 };
     expectRope(shape(keys), yarn(10000, 4, 4096), 0.1 * Math.log(4) + 1);
     expectRope(shape({ ...keys, 'scaling.attn_factor': 0.5 }), yarn(10000, 4, 4096), 0.5 * (0.1 * Math.log(4) + 1));
-    expectRope(shape({ ...keys, 'scaling.yarn_beta_fast': 16 }), yarn(10000, 4, 4096, { fast: 16 }), 0.1 * Math.log(4) + 1);
+    expectRope(
+      shape({ ...keys, 'scaling.yarn_beta_fast': 16 }),
+      yarn(10000, 4, 4096, { fast: 16 }),
+      0.1 * Math.log(4) + 1,
+    );
   });
 
   it('refuses what it does not compute', () => {
-    for (const extra of [{ 'scaling.type': 'longrope' }, { 'scaling.yarn_log_multiplier': 0.1 }, { 'scaling.yarn_ext_factor': 0.5 }, { dimension_count: 32 }]) {
-      expect(() => shape(extra as unknown as Record<string, number>)).toThrow(expect.objectContaining({ code: 'UNSUPPORTED_MODEL' }));
+    for (const extra of [
+      { 'scaling.type': 'longrope' },
+      { 'scaling.yarn_log_multiplier': 0.1 },
+      { 'scaling.yarn_ext_factor': 0.5 },
+      { dimension_count: 32 },
+    ]) {
+      expect(() => shape(extra as unknown as Record<string, number>)).toThrow(
+        expect.objectContaining({ code: 'UNSUPPORTED_MODEL' }),
+      );
     }
   });
 });

@@ -18,7 +18,10 @@ describe('usage', () => {
     ['help plan', 'explain'],
     ['help plan make', 'Usage: cqil plan make'],
     ['help inspect similarity', 'Usage: cqil inspect similarity'],
-    ['--version', (JSON.parse(readFileSync(path.join(__dirname, '../package.json'), 'utf8')) as { version: string }).version],
+    [
+      '--version',
+      (JSON.parse(readFileSync(path.join(__dirname, '../package.json'), 'utf8')) as { version: string }).version,
+    ],
   ])('%s prints on stdout and succeeds', async (line, text) => {
     const { code, stdout, stderr } = await cqil(line.split(' '));
     expect(stdout).toContain(text);
@@ -26,7 +29,7 @@ describe('usage', () => {
   });
 
   it.each([
-    ['genrate', "Did you mean generate?"],
+    ['genrate', 'Did you mean generate?'],
     ['generate --plann P1', 'Did you mean --plan?'],
     ['plan mak', 'Did you mean make?'],
     ['help plan mak', "unknown command 'mak'; plan has make, check"],
@@ -111,7 +114,11 @@ describe('stdin', () => {
     ['text with zero bytes', Buffer.from('a\0b')],
   ])('refuses %s', async (_, bytes) => {
     const run = await cqil(['generate', '-p', '-'], { stdin: Readable.from([bytes]) });
-    expect(run).toEqual({ code: 2, stdout: '', stderr: 'cqil: The text on stdin is binary data, expected UTF-8 text. (INVALID_ARGUMENT)\n' });
+    expect(run).toEqual({
+      code: 2,
+      stdout: '',
+      stderr: 'cqil: The text on stdin is binary data, expected UTF-8 text. (INVALID_ARGUMENT)\n',
+    });
   });
 });
 
@@ -133,15 +140,25 @@ describe('plan', () => {
     const forced = await cqil([...make.with(3, 'P2-S2-E14'), '--force', '--json']);
     expect(forced.code).toBe(0);
     expect(JSON.parse(forced.stdout)).toEqual(resolvePlan(file));
-    expect(await cqil(['plan', 'make', '--plan', 'P1', '--layers', '4', '-o', path.join(folder, 'none', 'plan.json')])).toMatchObject({ code: 1, stdout: '' });
+    expect(
+      await cqil(['plan', 'make', '--plan', 'P1', '--layers', '4', '-o', path.join(folder, 'none', 'plan.json')]),
+    ).toMatchObject({ code: 1, stdout: '' });
     expect(existsSync(path.join(folder, 'none'))).toBe(false);
   });
 
   it('checks a file by itself and against a number of layers', async () => {
     const file = path.join(folder, 'check.json');
     writeFileSync(file, JSON.stringify(resolvePlan('P2-S4-E12', 16)));
-    expect(await cqil(['plan', 'check', file])).toEqual({ code: 0, stdout: 'P2-D0-S4-E12 fits a model of 16 layers: 12 stages instead of 16\n', stderr: '' });
-    expect(await cqil(['plan', 'check', file, '--layers', '32'])).toMatchObject({ code: 1, stdout: '', stderr: expect.stringContaining('of 16 layers, but the model has 32') });
+    expect(await cqil(['plan', 'check', file])).toEqual({
+      code: 0,
+      stdout: 'P2-D0-S4-E12 fits a model of 16 layers: 12 stages instead of 16\n',
+      stderr: '',
+    });
+    expect(await cqil(['plan', 'check', file, '--layers', '32'])).toMatchObject({
+      code: 1,
+      stdout: '',
+      stderr: expect.stringContaining('of 16 layers, but the model has 32'),
+    });
     const json = await cqil(['plan', 'check', file, '--json']);
     expect(JSON.parse(json.stdout)).toEqual(resolvePlan(file));
   });
@@ -151,7 +168,9 @@ describe('plan', () => {
     expect(code).toBe(0);
     expect(stdout).toContain('115 phases instead of 160');
     expect(stdout).toMatch(/^lane 1 {2,}13/m);
-    const json = JSON.parse((await cqil(['plan', 'explain', 'P2-S12-E30', '--layers', '32', '--json'])).stdout) as Record<string, unknown>;
+    const json = JSON.parse(
+      (await cqil(['plan', 'explain', 'P2-S12-E30', '--layers', '32', '--json'])).stdout,
+    ) as Record<string, unknown>;
     expect(json).toMatchObject({ plan: 'P2-D0-S12-E30', layers: 32, stages: 23 });
   });
 });

@@ -41,10 +41,13 @@ describe('generate', () => {
     const json = await document<Generated>([...generate, '-p', PROMPT]);
     expect(json).toMatchObject({ finishReason: 'length', plan: 'sequential', seed: 5 });
     expect(json.tokens).toHaveLength(24);
-    for (const name of ['loadMs', 'prefillMs', 'decodeMs', 'prefillTokensPerSecond', 'decodeTokensPerSecond']) expect(json.timings[name]).toBeGreaterThan(0);
+    for (const name of ['loadMs', 'prefillMs', 'decodeMs', 'prefillTokensPerSecond', 'decodeTokensPerSecond'])
+      expect(json.timings[name]).toBeGreaterThan(0);
     const streamed = await cqil([...generate, '-p', PROMPT]);
     expect(streamed).toMatchObject({ code: 0, stdout: `${json.text}\n` });
-    expect(streamed.stderr).toMatch(/^loaded in .* \| prompt tokens .* \| generated tokens 24 in .* \| ended by length\n$/);
+    expect(streamed.stderr).toMatch(
+      /^loaded in .* \| prompt tokens .* \| generated tokens 24 in .* \| ended by length\n$/,
+    );
   });
 
   it('takes the prompt from stdin or as token ids', async () => {
@@ -59,12 +62,36 @@ describe('generate', () => {
 
   it('reports the seed it drew, which repeats the run', async () => {
     const first = await document<Generated>(['generate', MODEL, '-n', '24', '-p', PROMPT]);
-    const second = await document<Generated>(['generate', MODEL, '-n', '24', '-p', PROMPT, '--seed', String(first.seed)]);
+    const second = await document<Generated>([
+      'generate',
+      MODEL,
+      '-n',
+      '24',
+      '-p',
+      PROMPT,
+      '--seed',
+      String(first.seed),
+    ]);
     expect(second.tokens).toEqual(first.tokens);
   });
 
   it('takes a plan, stop strings and log-probabilities', async () => {
-    const json = await document<Generated>(['generate', MODEL, '-p', PROMPT, '--temperature', '0', '--plan', 'P2-D1-S4-E12', '--stop', '.', '--stop', 'zzz', '--logprobs', '2']);
+    const json = await document<Generated>([
+      'generate',
+      MODEL,
+      '-p',
+      PROMPT,
+      '--temperature',
+      '0',
+      '--plan',
+      'P2-D1-S4-E12',
+      '--stop',
+      '.',
+      '--stop',
+      'zzz',
+      '--logprobs',
+      '2',
+    ]);
     expect(json).toMatchObject({ plan: 'P2-D1-S4-E12', finishReason: 'stop' });
     expect(json.text).not.toContain('.');
     expect(json.logprobs!.map(({ token }) => token)).toEqual(json.tokens);
@@ -73,7 +100,10 @@ describe('generate', () => {
 
   it('takes a format for the KV cache', async () => {
     const greedy = ['-p', PROMPT, '-n', '24', '--temperature', '0', '--logprobs', '0'];
-    const logprobs = async (kvCache: string) => (await document<Generated>(['generate', MODEL, ...greedy, '--kv-cache', kvCache])).logprobs!.map(({ logprob }) => logprob);
+    const logprobs = async (kvCache: string) =>
+      (await document<Generated>(['generate', MODEL, ...greedy, '--kv-cache', kvCache])).logprobs!.map(
+        ({ logprob }) => logprob,
+      );
     expect(await logprobs('q8_0')).not.toEqual(await logprobs('f32'));
   });
 
@@ -90,7 +120,10 @@ describe('generate', () => {
 
   it('keeps what it has when it is interrupted', async () => {
     const abort = new AbortController();
-    const run = await cqil(['generate', MODEL, '-p', PROMPT, '-n', '200'], { signal: abort.signal, onOut: () => abort.abort() });
+    const run = await cqil(['generate', MODEL, '-p', PROMPT, '-n', '200'], {
+      signal: abort.signal,
+      onOut: () => abort.abort(),
+    });
     expect(run).toMatchObject({ code: 130, stderr: 'interrupted\n' });
     expect(run.stdout.length).toBeGreaterThan(1);
     const before = await cqil(['generate', MODEL, '-p', PROMPT, '--json'], { signal: AbortSignal.abort() });
@@ -103,7 +136,16 @@ describe('perplexity', () => {
   const file = write('words.txt', words);
 
   it('is the mean over windows that begin afresh', async () => {
-    const json = await document<{ tokens: number; nll: number; perplexity: number; plan: string; window: number }>(['perplexity', MODEL, '--file', file, '--window', '50', '--plan', 'P2-S4-E12']);
+    const json = await document<{ tokens: number; nll: number; perplexity: number; plan: string; window: number }>([
+      'perplexity',
+      MODEL,
+      '--file',
+      file,
+      '--window',
+      '50',
+      '--plan',
+      'P2-S4-E12',
+    ]);
     const model = await loadModel(MODEL, { plan: 'P2-S4-E12' });
     const ids = model.tokenizer.encode(words);
     const scores: number[] = [];
@@ -139,23 +181,50 @@ describe('perplexity', () => {
 
 describe('inspect', () => {
   it('counts bytes and phases', async () => {
-    const json = await document<{ config: { nLayers: number; ropeFrequencies: number[] }; tensors: Array<{ bytes: number }>; memory: Record<string, number>; program: { phases: unknown[]; layerPhases: number } }>([
-      'inspect', MODEL, '--plan', 'P2-S4-E12', '--context', '100', '--activations', 'float32',
-    ]);
+    const json = await document<{
+      config: { nLayers: number; ropeFrequencies: number[] };
+      tensors: Array<{ bytes: number }>;
+      memory: Record<string, number>;
+      program: { phases: unknown[]; layerPhases: number };
+    }>(['inspect', MODEL, '--plan', 'P2-S4-E12', '--context', '100', '--activations', 'float32']);
     expect(json.config).toMatchObject({ nLayers: 24 });
     expect(json.config.ropeFrequencies).toHaveLength(32);
     expect(json.program).toMatchObject({ stages: 20, layerPhases: 100 });
     expect(json.program.phases).toHaveLength(102);
     // Two float32 vectors of one head of 64 in 24 layers.
-    expect(json.memory).toMatchObject({ weights: json.tensors.reduce((sum, { bytes }) => sum + bytes, 0), kvFormat: 'f32', kvPerPosition: 12_288, kvCache: 1_228_800 });
+    expect(json.memory).toMatchObject({
+      weights: json.tensors.reduce((sum, { bytes }) => sum + bytes, 0),
+      kvFormat: 'f32',
+      kvPerPosition: 12_288,
+      kvCache: 1_228_800,
+    });
   });
 
   it('counts the KV cache in the format it would have', async () => {
-    const rounded = await document<{ memory: Record<string, unknown> }>(['inspect', MODEL, '--context', '100', '--activations', 'int8']);
+    const rounded = await document<{ memory: Record<string, unknown> }>([
+      'inspect',
+      MODEL,
+      '--context',
+      '100',
+      '--activations',
+      'int8',
+    ]);
     expect(rounded.memory).toMatchObject({ kvFormat: 'f16', kvPerPosition: 6144, kvCache: 614_400 });
-    const json = await document<{ memory: Record<string, unknown> }>(['inspect', MODEL, '--context', '100', '--kv-cache', 'q8_0']);
+    const json = await document<{ memory: Record<string, unknown> }>([
+      'inspect',
+      MODEL,
+      '--context',
+      '100',
+      '--kv-cache',
+      'q8_0',
+    ]);
     // 96 blocks of 32 a position: a scale of two bytes and 32 bytes each.
-    expect(json.memory).toMatchObject({ kvFormat: 'q8_0', kvPerPosition: 3264, kvCache: 326_400, kvPerPositionByFormat: { f32: 12_288, f16: 6144, q8_0: 3264 } });
+    expect(json.memory).toMatchObject({
+      kvFormat: 'q8_0',
+      kvPerPosition: 3264,
+      kvCache: 326_400,
+      kvPerPositionByFormat: { f32: 12_288, f16: 6144, q8_0: 3264 },
+    });
     expect((await cqil(['inspect', MODEL])).stdout).toMatch(/^q8_0 +3\.26 kB$/m);
     expect(await cqil(['inspect', MODEL, '--kv-cache', 'q4_0'])).toMatchObject({ code: 2, stdout: '' });
   });
@@ -169,15 +238,50 @@ describe('inspect', () => {
 
 describe('plan with a model', () => {
   it('takes the number of layers from it', async () => {
-    expect(await document(['plan', 'make', MODEL, '--p', '2', '--s', '4', '--e', '8'])).toMatchObject({ layers: 24, groups: [[4, 5], [6, 7]] });
-    expect(await cqil(['plan', 'check', 'P2-S4-E25', MODEL])).toMatchObject({ code: 1, stderr: expect.stringContaining('the model has 24 layers') });
+    expect(await document(['plan', 'make', MODEL, '--p', '2', '--s', '4', '--e', '8'])).toMatchObject({
+      layers: 24,
+      groups: [
+        [4, 5],
+        [6, 7],
+      ],
+    });
+    expect(await cqil(['plan', 'check', 'P2-S4-E25', MODEL])).toMatchObject({
+      code: 1,
+      stderr: expect.stringContaining('the model has 24 layers'),
+    });
   });
 });
 
 describe('bench', () => {
   it('times every plan in every mode', async () => {
-    const { rows, machine } = await document<{ rows: Array<Record<string, number> & { plan: string; execution: string; msPerToken: { min: number; median: number; max: number } }>; machine: Record<string, unknown> }>([
-      'bench', MODEL, '--plan', 'sequential', '--plan', 'P2-S4-E12', '--execution', 'wide', '--execution', 'lanes', '--prompt-tokens', '16', '--tokens', '4', '--repeat', '2', '--activations', 'float32',
+    const { rows, machine } = await document<{
+      rows: Array<
+        Record<string, number> & {
+          plan: string;
+          execution: string;
+          msPerToken: { min: number; median: number; max: number };
+        }
+      >;
+      machine: Record<string, unknown>;
+    }>([
+      'bench',
+      MODEL,
+      '--plan',
+      'sequential',
+      '--plan',
+      'P2-S4-E12',
+      '--execution',
+      'wide',
+      '--execution',
+      'lanes',
+      '--prompt-tokens',
+      '16',
+      '--tokens',
+      '4',
+      '--repeat',
+      '2',
+      '--activations',
+      'float32',
     ]);
     expect(rows.map(({ plan, execution, phases }) => [plan, execution, phases])).toEqual([
       ['sequential', 'wide', 120],
@@ -198,7 +302,18 @@ describe('bench', () => {
   });
 
   it('counts what a smaller KV cache saves', async () => {
-    const { rows, machine } = await document<{ rows: Array<{ bytesPerToken: number }>; machine: unknown }>(['bench', MODEL, '--prompt-tokens', '16', '--tokens', '4', '--repeat', '1', '--kv-cache', 'f16']);
+    const { rows, machine } = await document<{ rows: Array<{ bytesPerToken: number }>; machine: unknown }>([
+      'bench',
+      MODEL,
+      '--prompt-tokens',
+      '16',
+      '--tokens',
+      '4',
+      '--repeat',
+      '1',
+      '--kv-cache',
+      'f16',
+    ]);
     expect(rows[0]!.bytesPerToken).toBe((await weightBytes()) + 18 * 6144);
     expect(machine).toMatchObject({ kvCache: 'f16' });
   });
@@ -212,16 +327,42 @@ describe('bench', () => {
 describe('demo', () => {
   it('compares two plans: quality on the shipped model, speed on a deep shape', async () => {
     type Spread = { min: number; median: number; max: number };
-    type Demo = { prompt: string; quality: Array<{ plan: string; text: string; phases: number; perplexity: { all: number; min: number; max: number } }>; speed: { rows: Array<{ plan: string; phases: number; msPerToken: Spread; change: Spread }>; rounds: number; certain: boolean; busy: boolean } };
+    type Demo = {
+      prompt: string;
+      quality: Array<{
+        plan: string;
+        text: string;
+        phases: number;
+        perplexity: { all: number; min: number; max: number };
+      }>;
+      speed: {
+        rows: Array<{ plan: string; phases: number; msPerToken: Spread; change: Spread }>;
+        rounds: number;
+        certain: boolean;
+        busy: boolean;
+      };
+    };
     const { prompt, quality, speed } = await document<Demo>(['demo', '--seconds', '0.1']);
     expect(prompt).toBe(PROMPT);
-    expect(quality.map(({ plan, phases }) => [plan, phases])).toEqual([['sequential', 120], ['P2-D0-S6-E18', 90]]);
+    expect(quality.map(({ plan, phases }) => [plan, phases])).toEqual([
+      ['sequential', 120],
+      ['P2-D0-S6-E18', 90],
+    ]);
     expect(quality[0]!.text).not.toBe(quality[1]!.text);
-    for (const { perplexity: { all, min, max } } of quality) expect(min < all && all < max).toBe(true);
-    expect(speed.rows.map(({ plan, phases }) => [plan, phases])).toEqual([['sequential', 150], ['P2-D0-S7-E23', 110]]);
+    for (const {
+      perplexity: { all, min, max },
+    } of quality)
+      expect(min < all && all < max).toBe(true);
+    expect(speed.rows.map(({ plan, phases }) => [plan, phases])).toEqual([
+      ['sequential', 150],
+      ['P2-D0-S7-E23', 110],
+    ]);
     expect(speed.rounds).toBe(8);
     expect([speed.certain, speed.busy].map((value) => typeof value)).toEqual(['boolean', 'boolean']);
-    for (const { msPerToken } of speed.rows) expect(0 < msPerToken.min && msPerToken.min <= msPerToken.median && msPerToken.median <= msPerToken.max).toBe(true);
+    for (const { msPerToken } of speed.rows)
+      expect(0 < msPerToken.min && msPerToken.min <= msPerToken.median && msPerToken.median <= msPerToken.max).toBe(
+        true,
+      );
     expect(speed.rows[0]!.change).toEqual({ min: 0, median: 0, max: 0 });
   }, 240_000);
 });
@@ -229,7 +370,11 @@ describe('demo', () => {
 describe('doctor', () => {
   it('knows the machine', async () => {
     const report = await document<Record<string, unknown>>(['doctor']);
-    expect(report).toMatchObject({ addon: { loaded: true, reason: null }, cores: expect.any(Number) as number, cuda: { available: expect.any(Boolean) as boolean } });
+    expect(report).toMatchObject({
+      addon: { loaded: true, reason: null },
+      cores: expect.any(Number) as number,
+      cuda: { available: expect.any(Boolean) as boolean },
+    });
     expect((await cqil(['doctor'])).stdout).toMatch(/instruction sets {2}.*\(used\)/);
   });
 });

@@ -20,7 +20,8 @@ describe('bypass modes', () => {
     expect(mode('P2-D1-S12-E30-Official')).toBe('official');
     expect(mode('LLaMA-7B-S12-E30-P2-D1-paper')).toBe('paper');
     expect(mode('P2-D0-S12-E30-official')).toBe('paper');
-    for (const spec of ['official', 'P2-official', 'LLaMA-7B-official', 'P2-D1-S12-E30-other']) expectCode('INVALID_PLAN', () => resolvePlan(spec, 32));
+    for (const spec of ['official', 'P2-official', 'LLaMA-7B-official', 'P2-D1-S12-E30-other'])
+      expectCode('INVALID_PLAN', () => resolvePlan(spec, 32));
   });
 
   it('are the same for a name and for the config.json in a folder of that name', () => {
@@ -31,20 +32,47 @@ describe('bypass modes', () => {
   it('can be chosen on the command line, and are said', async () => {
     const check = (...args: string[]) => cqil(['plan', 'check', ...args, '--layers', '32']);
     expect(await check('LLaMA-7B-S12-E30-P2-D1')).toEqual({
-      code: 0, stdout: 'P2-D1-S12-E30-official fits a model of 32 layers: 23 stages instead of 32\n',
-      stderr: "LLaMA-7B-S12-E30-P2-D1 names a published model: the plan is P2-D1-S12-E30-official; --bypass-mode paper makes it the paper's\n",
+      code: 0,
+      stdout: 'P2-D1-S12-E30-official fits a model of 32 layers: 23 stages instead of 32\n',
+      stderr:
+        "LLaMA-7B-S12-E30-P2-D1 names a published model: the plan is P2-D1-S12-E30-official; --bypass-mode paper makes it the paper's\n",
     });
-    expect(await check('LLaMA-7B-S12-E30-P2-D1', '--bypass-mode', 'paper')).toMatchObject({ stdout: expect.stringContaining('P2-D1-S12-E30 fits'), stderr: '' });
-    expect(await check('P2-D1-S12-E30', '--bypass-mode', 'official')).toMatchObject({ stdout: expect.stringContaining('P2-D1-S12-E30-official fits'), stderr: '' });
+    expect(await check('LLaMA-7B-S12-E30-P2-D1', '--bypass-mode', 'paper')).toMatchObject({
+      stdout: expect.stringContaining('P2-D1-S12-E30 fits'),
+      stderr: '',
+    });
+    expect(await check('P2-D1-S12-E30', '--bypass-mode', 'official')).toMatchObject({
+      stdout: expect.stringContaining('P2-D1-S12-E30-official fits'),
+      stderr: '',
+    });
     expect(await check('P2-D1-S12-E30', '--bypass-mode', 'other')).toMatchObject({ code: 2 });
-    const made = await cqil(['plan', 'make', '--p', '2', '--d', '1', '--s', '12', '--e', '30', '--bypass-mode', 'official', '--layers', '32']);
+    const made = await cqil([
+      'plan',
+      'make',
+      '--p',
+      '2',
+      '--d',
+      '1',
+      '--s',
+      '12',
+      '--e',
+      '30',
+      '--bypass-mode',
+      'official',
+      '--layers',
+      '32',
+    ]);
     expect(JSON.parse(made.stdout)).toEqual(resolvePlan('LLaMA-7B-S12-E30-P2-D1', 32));
     expect((await cqil(['plan', 'explain', 'P2-D1-S12-E30', '--layers', '32'])).stdout).toContain('mode paper');
   });
 });
 
 describe('plans on a model', () => {
-  const model = writeRandomModel(path.join(folder, 'model.gguf'), { format: 'gguf', vocabulary: true, shape: { nLayers: 4, vocabSize: 300 } });
+  const model = writeRandomModel(path.join(folder, 'model.gguf'), {
+    format: 'gguf',
+    vocabulary: true,
+    shape: { nLayers: 4, vocabSize: 300 },
+  });
   const plan = path.join(folder, 'plan.json');
   writeFileSync(plan, JSON.stringify({ groups: [[1, 2]], bypass: 1 }));
 
@@ -52,7 +80,14 @@ describe('plans on a model', () => {
     const text = path.join(folder, 'text.txt');
     writeFileSync(text, 'a b c d e f g h '.repeat(20));
     const json = async (...args: string[]): Promise<any> => {
-      const { code, stdout, stderr } = await cqil([...args, '--plan', 'P2-D1-S1-E3', '--bypass-mode', 'official', '--json']);
+      const { code, stdout, stderr } = await cqil([
+        ...args,
+        '--plan',
+        'P2-D1-S1-E3',
+        '--bypass-mode',
+        'official',
+        '--json',
+      ]);
       expect({ args, code, stderr }).toEqual({ args, code: 0, stderr: '' });
       return JSON.parse(stdout);
     };
@@ -60,8 +95,12 @@ describe('plans on a model', () => {
     expect(await json('generate', model, '-p', 'a', '-n', '2')).toMatchObject({ plan: official });
     expect(await json('inspect', model)).toMatchObject({ plan: official, program: { bypassMode: 'official' } });
     expect(await json('perplexity', model, '--file', text)).toMatchObject({ plan: official });
-    expect(await json('eval', model, '--file', text)).toMatchObject({ text: { rows: [{ plan: 'sequential' }, { plan: official }] } });
-    expect(await json('bench', model, '--tokens', '2', '--prompt-tokens', '2', '--repeat', '1')).toMatchObject({ rows: [{ plan: official }] });
+    expect(await json('eval', model, '--file', text)).toMatchObject({
+      text: { rows: [{ plan: 'sequential' }, { plan: official }] },
+    });
+    expect(await json('bench', model, '--tokens', '2', '--prompt-tokens', '2', '--repeat', '1')).toMatchObject({
+      rows: [{ plan: official }],
+    });
   });
 
   it('models, plans and texts may be file: URLs', async () => {
@@ -73,17 +112,43 @@ describe('plans on a model', () => {
     const questions = path.join(folder, 'questions.jsonl');
     writeFileSync(questions, '{"query": "a", "choices": ["b", "c"], "gold": 1}\n');
     expect(await cqil(['eval', url(model), '--task', url(questions)])).toMatchObject({ code: 0, stderr: '' });
-    expect(await cqil(['inspect', 'https://example.org/model.gguf'])).toMatchObject({ code: 2, stdout: '', stderr: expect.stringContaining('no file on this machine') });
+    expect(await cqil(['inspect', 'https://example.org/model.gguf'])).toMatchObject({
+      code: 2,
+      stdout: '',
+      stderr: expect.stringContaining('no file on this machine'),
+    });
     const loaded = await loadModel(pathToFileURL(model), { plan: pathToFileURL(plan) });
     expect(loaded.plan).toMatchObject({ groups: [[1, 2]], bypass: 1 });
     await loaded.dispose();
   });
 
   it('understands line breaks in stop strings as shells pass them on', async () => {
-    const generated = JSON.parse((await cqil(['generate', model, '-p', 'a', '-n', '40', '--temperature', '1', '--seed', '3', '--json'])).stdout) as { text: string };
+    const generated = JSON.parse(
+      (await cqil(['generate', model, '-p', 'a', '-n', '40', '--temperature', '1', '--seed', '3', '--json'])).stdout,
+    ) as { text: string };
     const whole = generated.text;
     const [found] = whole.match(/[^\\]/)!;
-    const spelled = JSON.parse((await cqil(['generate', model, '-p', 'a', '-n', '40', '--temperature', '1', '--seed', '3', '--stop', '\\n', '--stop', found, '--json'])).stdout) as { text: string; finishReason: string };
+    const spelled = JSON.parse(
+      (
+        await cqil([
+          'generate',
+          model,
+          '-p',
+          'a',
+          '-n',
+          '40',
+          '--temperature',
+          '1',
+          '--seed',
+          '3',
+          '--stop',
+          '\\n',
+          '--stop',
+          found,
+          '--json',
+        ])
+      ).stdout,
+    ) as { text: string; finishReason: string };
     expect(spelled.finishReason).toBe('stop');
     const { repeatableUnescaped } = await import('../lib/cli/options.js');
     expect(repeatableUnescaped('\\n\\t\\\\n\\d', repeatableUnescaped('a', undefined))).toEqual(['a', '\n\t\\n\\d']);
@@ -92,19 +157,31 @@ describe('plans on a model', () => {
 
 describe('a model whose config.json holds a plan', () => {
   const config = { cqil_layers: [[0], [1, 2], [3]], d: 1 };
-  const own = writeRandomModel(path.join(folder, 'published'), { format: 'huggingface', shape: { nLayers: 4 }, config });
+  const own = writeRandomModel(path.join(folder, 'published'), {
+    format: 'huggingface',
+    shape: { nLayers: 4 },
+    config,
+  });
   const note = `The config.json of ${own} holds the plan P2-D1-S1-E3-official, which is used only when it is asked for: `;
 
   it('says so in inspect, and how to use it', async () => {
     expect((await cqil(['inspect', own])).stdout).toContain(`${note}--plan ${own}.\n`);
-    expect(JSON.parse((await cqil(['inspect', own, '--json'])).stdout)).toMatchObject({ plan: 'sequential', publishedPlan: { folder: own, plan: 'P2-D1-S1-E3-official' } });
-    expect(JSON.parse((await cqil(['inspect', own, '--plan', own, '--json'])).stdout)).toMatchObject({ plan: 'P2-D1-S1-E3-official' });
+    expect(JSON.parse((await cqil(['inspect', own, '--json'])).stdout)).toMatchObject({
+      plan: 'sequential',
+      publishedPlan: { folder: own, plan: 'P2-D1-S1-E3-official' },
+    });
+    expect(JSON.parse((await cqil(['inspect', own, '--plan', own, '--json'])).stdout)).toMatchObject({
+      plan: 'P2-D1-S1-E3-official',
+    });
   });
 
   it('says so on loading, where no plan was asked for', async () => {
     const warn = vi.spyOn(process, 'emitWarning').mockImplementation(() => {});
     const loaded = await loadModel(own);
-    expect(loaded).toMatchObject({ plan: { groups: [] }, publishedPlan: { folder: own, plan: { groups: [[1, 2]], bypass: 1, bypassMode: 'official' } } });
+    expect(loaded).toMatchObject({
+      plan: { groups: [] },
+      publishedPlan: { folder: own, plan: { groups: [[1, 2]], bypass: 1, bypassMode: 'official' } },
+    });
     await loaded.dispose();
     expect(warn.mock.calls).toEqual([[`${note}{ plan: ${JSON.stringify(own)} }.`, { code: 'CQIL_PUBLISHED_PLAN' }]]);
     warn.mockClear();
@@ -120,8 +197,14 @@ describe('a model whose config.json holds a plan', () => {
   });
 
   it('is loaded all the same where that plan is none', async () => {
-    const wrong = writeRandomModel(path.join(folder, 'wrong'), { format: 'huggingface', shape: { nLayers: 4 }, config: { cqil_layers: [[1, 5]] } });
-    expect((await cqil(['inspect', wrong])).stdout).toContain('has "cqil_layers" that make no plan for it: The plan has group 1 [1,5], but the last layer of 4 is 3.');
+    const wrong = writeRandomModel(path.join(folder, 'wrong'), {
+      format: 'huggingface',
+      shape: { nLayers: 4 },
+      config: { cqil_layers: [[1, 5]] },
+    });
+    expect((await cqil(['inspect', wrong])).stdout).toContain(
+      'has "cqil_layers" that make no plan for it: The plan has group 1 [1,5], but the last layer of 4 is 3.',
+    );
     const loaded = await loadModel(wrong, { plan: 'sequential' });
     expect(loaded.publishedPlan?.plan).toMatchObject({ code: 'INVALID_PLAN' });
     await loaded.dispose();

@@ -25,11 +25,17 @@ describe('the program', () => {
   it('exits with 0, 1 and 2', () => {
     expect(cqil('plan', 'check', 'P2-S0-E4', '--layers', '4')).toMatchObject({ code: 0, stderr: '' });
     expect(cqil('plan', 'check', 'P2-S0-E5', '--layers', '4')).toMatchObject({ code: 1, stdout: '' });
-    expect(cqil('paln')).toEqual({ code: 2, stdout: '', stderr: "cqil: unknown command 'paln' (Did you mean plan?)\n" });
+    expect(cqil('paln')).toEqual({
+      code: 2,
+      stdout: '',
+      stderr: "cqil: unknown command 'paln' (Did you mean plan?)\n",
+    });
   });
 
   it('ends quietly when nobody reads its output', async () => {
-    const child = spawn(process.execPath, [main, 'plan', 'make', '--plan', 'P2-S0-E1000', '--layers', '1000'], { stdio: ['ignore', 'pipe', 'pipe'] });
+    const child = spawn(process.execPath, [main, 'plan', 'make', '--plan', 'P2-S0-E1000', '--layers', '1000'], {
+      stdio: ['ignore', 'pipe', 'pipe'],
+    });
     child.stdout.destroy();
     let stderr = '';
     child.stderr.on('data', (chunk: Buffer) => (stderr += chunk.toString()));
@@ -37,15 +43,23 @@ describe('the program', () => {
     expect({ code, stderr }).toEqual({ code: 0, stderr: '' });
   });
 
-  const ended = (child: ReturnType<typeof spawn>): Promise<unknown> => new Promise((resolve) => child.on('close', resolve));
+  const ended = (child: ReturnType<typeof spawn>): Promise<unknown> =>
+    new Promise((resolve) => child.on('close', resolve));
 
   it('does its work when nobody reads what it says about it', async () => {
-    const child = spawn(process.execPath, [main, 'plan', 'check', 'LLaMA-7B-S0-E4-P2-D1', '--layers', '4'], { stdio: ['ignore', 'pipe', 'pipe'] });
+    const child = spawn(process.execPath, [main, 'plan', 'check', 'LLaMA-7B-S0-E4-P2-D1', '--layers', '4'], {
+      stdio: ['ignore', 'pipe', 'pipe'],
+    });
     child.stderr!.destroy();
     let stdout = '';
     child.stdout!.on('data', (chunk: Buffer) => (stdout += chunk.toString()));
-    expect({ code: await ended(child), stdout }).toEqual({ code: 0, stdout: expect.stringContaining('fits') as unknown });
-    const failing = spawn(process.execPath, [main, 'plan', 'check', 'P2-S0-E5', '--layers', '4'], { stdio: ['ignore', 'ignore', 'pipe'] });
+    expect({ code: await ended(child), stdout }).toEqual({
+      code: 0,
+      stdout: expect.stringContaining('fits') as unknown,
+    });
+    const failing = spawn(process.execPath, [main, 'plan', 'check', 'P2-S0-E5', '--layers', '4'], {
+      stdio: ['ignore', 'ignore', 'pipe'],
+    });
     failing.stderr!.destroy();
     expect(await ended(failing)).toBe(1);
   });
@@ -55,7 +69,10 @@ describe('the program', () => {
     const full = openSync('/dev/full', 'w');
     const args = [main, 'plan', 'make', '--plan', 'P2-S0-E4', '--layers', '4'];
     const { status, stderr } = spawnSync(process.execPath, args, { stdio: ['ignore', full, 'pipe'], encoding: 'utf8' });
-    expect({ status, stderr }).toEqual({ status: 1, stderr: 'cqil: stdout cannot be written: no space is left (ENOSPC)\n' });
+    expect({ status, stderr }).toEqual({
+      status: 1,
+      stderr: 'cqil: stdout cannot be written: no space is left (ENOSPC)\n',
+    });
     expect(spawnSync(process.execPath, args, { stdio: ['ignore', 'pipe', full] }).status).toBe(0);
     closeSync(full);
   });
@@ -65,7 +82,14 @@ describe('the program', () => {
     const { code, stdout, stderr } = cqil('doctor', '--json');
     expect({ code, stderr }).toEqual({ code: 0, stderr: '' });
     const missing = { loaded: false, reason: expect.stringContaining('not built') as unknown };
-    expect(JSON.parse(stdout)).toMatchObject({ versions: { node: process.versions.node }, addon: missing, cuda: { available: false }, nccl: { available: false } });
-    expect(cqil('doctor').stdout).toMatch(/native addon      not loaded: .*npm rebuild cqil.*pnpm approve-builds.*onlyBuiltDependencies/);
+    expect(JSON.parse(stdout)).toMatchObject({
+      versions: { node: process.versions.node },
+      addon: missing,
+      cuda: { available: false },
+      nccl: { available: false },
+    });
+    expect(cqil('doctor').stdout).toMatch(
+      /native addon      not loaded: .*npm rebuild cqil.*pnpm approve-builds.*onlyBuiltDependencies/,
+    );
   });
 });

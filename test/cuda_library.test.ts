@@ -18,13 +18,18 @@ describe('the CUDA library as the command line sees it', () => {
 
   function cqil(cudaLibrary: string, ...args: string[]) {
     const env = { ...process.env, CQIL_CUDA_LIBRARY: cudaLibrary };
-    const { status, stdout, stderr } = spawnSync(process.execPath, [path.join(folder, 'dist/cli/main.js'), ...args], { encoding: 'utf8', env });
+    const { status, stdout, stderr } = spawnSync(process.execPath, [path.join(folder, 'dist/cli/main.js'), ...args], {
+      encoding: 'utf8',
+      env,
+    });
     return { code: status, stdout, stderr };
   }
-  const cudaOf = (cudaLibrary: string) => (JSON.parse(cqil(cudaLibrary, 'doctor', '--json').stdout) as { cuda: { reason: string } }).cuda;
+  const cudaOf = (cudaLibrary: string) =>
+    (JSON.parse(cqil(cudaLibrary, 'doctor', '--json').stdout) as { cuda: { reason: string } }).cuda;
 
   it('doctor says that it is missing, and where it looked', () => {
-    const reason = 'its library is missing (looked for /nowhere/libcqil_cuda.so; in a checkout, npm run build:cuda makes it)';
+    const reason =
+      'its library is missing (looked for /nowhere/libcqil_cuda.so; in a checkout, npm run build:cuda makes it)';
     expect(cudaOf('/nowhere/libcqil_cuda.so')).toEqual({ available: false, reason, library: '', devices: [] });
     expect(cqil('/nowhere/libcqil_cuda.so', 'doctor').stdout).toContain(`cuda              not used: ${reason}\n`);
   });
@@ -35,20 +40,29 @@ describe('the CUDA library as the command line sees it', () => {
   });
 
   it('looks beside the archive that an application is packed in', () => {
-    expect(cudaOf('/opt/it/app.asar/build-cuda/lib.so').reason).toContain('looked for /opt/it/app.asar.unpacked/build-cuda/lib.so');
+    expect(cudaOf('/opt/it/app.asar/build-cuda/lib.so').reason).toContain(
+      'looked for /opt/it/app.asar.unpacked/build-cuda/lib.so',
+    );
   });
 
   it('--backend cuda fails with the reason, --backend auto computes on the CPU', () => {
     const request = ['generate', '--token-ids', '1,2', '-n', '1', '--json', '--backend'];
     const refused = cqil('/nowhere', ...request, 'cuda');
     expect(refused).toMatchObject({ code: 1, stdout: '' });
-    expect(refused.stderr).toContain('cqil: The cuda backend cannot be used: its library is missing (looked for /nowhere; ');
+    expect(refused.stderr).toContain(
+      'cqil: The cuda backend cannot be used: its library is missing (looked for /nowhere; ',
+    );
     expect(cqil('/nowhere', ...request, 'auto').code).toBe(0);
   });
 
   it('--execution persistent is for CUDA', () => {
     const { code, stderr } = cqil('/nowhere', 'generate', '--token-ids', '1,2', '-n', '1', '--execution', 'persistent');
-    expect({ code, stderr }).toMatchObject({ code: 1, stderr: expect.stringContaining('The cpu backend has no persistent execution of this model; expected auto, wide or lanes.') as unknown });
+    expect({ code, stderr }).toMatchObject({
+      code: 1,
+      stderr: expect.stringContaining(
+        'The cpu backend has no persistent execution of this model; expected auto, wide or lanes.',
+      ) as unknown,
+    });
   });
 
   it('a library that is built loads, and says why no GPU is used or which are', ({ skip }) => {
@@ -56,6 +70,9 @@ describe('the CUDA library as the command line sees it', () => {
     const cuda = cudaOf(library) as { available: boolean; reason: string; library: string; devices: object[] };
     expect(cuda.library).toBe(library);
     if (cuda.available) expect(cuda.devices.length).toBeGreaterThan(0);
-    else expect(cuda.reason).toMatch(/^(no NVIDIA driver is installed|the NVIDIA driver |libcuda is the toolkit's, which is for linking only|.* has compute capability )/);
+    else
+      expect(cuda.reason).toMatch(
+        /^(no NVIDIA driver is installed|the NVIDIA driver |libcuda is the toolkit's, which is for linking only|.* has compute capability )/,
+      );
   });
 });

@@ -18,7 +18,12 @@ describe('decoding ahead', () => {
   const prompt = someIds(20, VOCAB);
   let model: Model;
   beforeAll(async () => {
-    writeRandomModel(file, { format: 'gguf', vocabulary: true, shape: { nLayers: 6, vocabSize: VOCAB, contextLength: 512 }, seed: 3 });
+    writeRandomModel(file, {
+      format: 'gguf',
+      vocabulary: true,
+      shape: { nLayers: 6, vocabSize: VOCAB, contextLength: 512 },
+      seed: 3,
+    });
     model = await loadModel(file, { threads: 2 });
   });
   afterAll(() => model.dispose());
@@ -33,7 +38,11 @@ describe('decoding ahead', () => {
   }
 
   /** Appends the prompt and then, `steps` times, the token that is chosen from the last list. */
-  async function run(session: Session, steps: number, choose: (list: { ids: Int32Array }, step: number) => number | Promise<number>): Promise<{ tokens: number[]; found: unknown[] }> {
+  async function run(
+    session: Session,
+    steps: number,
+    choose: (list: { ids: Int32Array }, step: number) => number | Promise<number>,
+  ): Promise<{ tokens: number[]; found: unknown[] }> {
     const tokens: number[] = [];
     let list = await session.shortlist(prompt, COUNT, { ahead: true });
     const found: unknown[] = [list];
@@ -80,7 +89,7 @@ describe('decoding ahead', () => {
   it('changes nothing for other calls of the session, or other sessions', async () => {
     const [session, other, expected] = [model.createSession(), model.createSession(), model.createSession()];
     const { tokens } = await run(session, 10, ({ ids }) => ids[0]!);
-    const next = ((await expected.shortlist([...prompt, ...tokens], 1)).ids[0]!);
+    const next = (await expected.shortlist([...prompt, ...tokens], 1)).ids[0]!;
     expect(await session.decode(next)).toEqual(await expected.decode(next));
 
     session.truncate(25);
@@ -91,7 +100,10 @@ describe('decoding ahead', () => {
     await expected.prefill([7, 8]);
     expect(await session.decode(9)).toEqual(await expected.decode(9));
 
-    const both = await Promise.all([run(session.position ? (session.truncate(0), session) : session, 25, ({ ids }) => ids[0]!), run(other, 25, ({ ids }) => ids[0]!)]);
+    const both = await Promise.all([
+      run(session.position ? (session.truncate(0), session) : session, 25, ({ ids }) => ids[0]!),
+      run(other, 25, ({ ids }) => ids[0]!),
+    ]);
     expect(both[0]).toEqual(both[1]);
     expect(both[0].found).toEqual(await lists(both[0].tokens));
   });
@@ -116,10 +128,15 @@ describe('decoding ahead', () => {
 
     const session = model.createSession();
     const list = await session.shortlist(prompt, COUNT, { ahead: true });
-    await expectRejection('ABORTED', session.shortlist([list.ids[0]!], COUNT, { ahead: true, signal: AbortSignal.abort() }));
+    await expectRejection(
+      'ABORTED',
+      session.shortlist([list.ids[0]!], COUNT, { ahead: true, signal: AbortSignal.abort() }),
+    );
     expect(session.position).toBe(prompt.length);
     const controller = new AbortController();
-    const call = session.shortlist([list.ids[0]!], COUNT, { ahead: true, signal: controller.signal }).catch((error: unknown) => error);
+    const call = session
+      .shortlist([list.ids[0]!], COUNT, { ahead: true, signal: controller.signal })
+      .catch((error: unknown) => error);
     controller.abort();
     const outcome = await call;
     if (session.position === prompt.length) expect(outcome).toMatchObject({ code: 'ABORTED' });
@@ -135,7 +152,11 @@ describe('decoding ahead', () => {
     const doomed = await loadModel(file);
     await doomed.createSession().shortlist(prompt, COUNT, { ahead: true });
     await doomed.dispose();
-    await expectRejection('INVALID_ARGUMENT', session.shortlist([1], 1, { ahead: 1 as never }), /^ahead is 1; expected true or false\.$/);
+    await expectRejection(
+      'INVALID_ARGUMENT',
+      session.shortlist([1], 1, { ahead: 1 as never }),
+      /^ahead is 1; expected true or false\.$/,
+    );
     await expectRejection('INVALID_ARGUMENT', session.prefill([1], { ahead: true } as never), /has no option "ahead"/);
   });
 

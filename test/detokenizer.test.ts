@@ -34,7 +34,9 @@ for (const [name, source] of Object.entries({ ...OWN, ...REAL })) {
 
     it('gives in parts what decode gives at once, for any ids', () => {
       const random = randomUniform(1);
-      const byteIds = Array.from({ length: tokenizer.vocabSize }, (_, id) => id).filter((id) => tokenizer.tokenBytes(id).length === 1);
+      const byteIds = Array.from({ length: tokenizer.vocabSize }, (_, id) => id).filter(
+        (id) => tokenizer.tokenBytes(id).length === 1,
+      );
       for (let i = 0; i < 200; i++) {
         const anyId = (): number => Math.floor(random() * tokenizer.vocabSize);
         const byteId = (): number => byteIds[Math.floor(random() * byteIds.length)]!;

@@ -27,10 +27,22 @@ interface Files {
 
 /** A folder with random weights and the SentencePiece vocabulary of the fixtures: `<s>` is 1, `</s>` is 2. */
 function folder({ config, generation, tokenizer = {}, tokenizerJson }: Files): string {
-  const target = writeRandomModel(path.join(root, `model${made++}`), { format: 'huggingface', shape: { vocabSize: VOCAB }, config });
-  if (tokenizerJson !== false) copyFileSync(path.join(vocabularyFolder('sentencepiece'), 'tokenizer.json'), path.join(target, 'tokenizer.json'));
-  writeFileSync(path.join(target, 'tokenizer_config.json'), JSON.stringify({ bos_token: '<s>', add_bos_token: true, ...tokenizer }));
-  if (generation !== undefined) writeFileSync(path.join(target, 'generation_config.json'), typeof generation === 'string' ? generation : JSON.stringify(generation));
+  const target = writeRandomModel(path.join(root, `model${made++}`), {
+    format: 'huggingface',
+    shape: { vocabSize: VOCAB },
+    config,
+  });
+  if (tokenizerJson !== false)
+    copyFileSync(path.join(vocabularyFolder('sentencepiece'), 'tokenizer.json'), path.join(target, 'tokenizer.json'));
+  writeFileSync(
+    path.join(target, 'tokenizer_config.json'),
+    JSON.stringify({ bos_token: '<s>', add_bos_token: true, ...tokenizer }),
+  );
+  if (generation !== undefined)
+    writeFileSync(
+      path.join(target, 'generation_config.json'),
+      typeof generation === 'string' ? generation : JSON.stringify(generation),
+    );
   return target;
 }
 
@@ -46,15 +58,27 @@ describe('the end of a text', () => {
   }
   /** What a model gives that is made to choose this token. */
   const forced = async (model: Model, token: number) => {
-    const { tokens, finishReason, text: shown } = await model.generate([1, 5], { temperature: 0, maxTokens: 3, logitBias: { [token]: 1e4 } });
+    const {
+      tokens,
+      finishReason,
+      text: shown,
+    } = await model.generate([1, 5], { temperature: 0, maxTokens: 3, logitBias: { [token]: 1e4 } });
     return { tokens, finishReason, text: shown };
   };
 
   it.each<[string, Files, number[]]>([
     ['a number in config.json', { config: { eos_token_id: 2 } }, [2]],
     ['a list in config.json', { config: { eos_token_id: [400, 401] } }, [400, 401]],
-    ['a generation_config.json without it', { config: { eos_token_id: 400 }, generation: { temperature: 1, eos_token_id: null } }, [400]],
-    ['a generation_config.json, which comes first', { config: { eos_token_id: 400 }, generation: { eos_token_id: [500] } }, [500]],
+    [
+      'a generation_config.json without it',
+      { config: { eos_token_id: 400 }, generation: { temperature: 1, eos_token_id: null } },
+      [400],
+    ],
+    [
+      'a generation_config.json, which comes first',
+      { config: { eos_token_id: 400 }, generation: { eos_token_id: [500] } },
+      [500],
+    ],
     ['all of them', { tokenizer: { eos_token: '</s>' }, config: { eos_token_id: 400 } }, [2, 400]],
   ])('is known from %s', async (_, files, ids) => {
     const model = await load(folder({ tokenizer: {}, ...files }));
@@ -66,10 +90,28 @@ describe('the end of a text', () => {
 
   it.each<[string, () => string, number[]]>([
     ['config.json', () => folder({ config: { eos_token_id: [7, 9999, -1] }, tokenizerJson: false }), [7]],
-    ['generation_config.json', () => folder({ config: { eos_token_id: 8 }, generation: { eos_token_id: 7 }, tokenizerJson: false }), [7]],
-    ['config.json beside a broken generation_config.json', () => folder({ config: { eos_token_id: 7 }, generation: '{' }), [7]],
+    [
+      'generation_config.json',
+      () => folder({ config: { eos_token_id: 8 }, generation: { eos_token_id: 7 }, tokenizerJson: false }),
+      [7],
+    ],
+    [
+      'config.json beside a broken generation_config.json',
+      () => folder({ config: { eos_token_id: 7 }, generation: '{' }),
+      [7],
+    ],
     ['no file at all', () => folder({ tokenizerJson: false }), []],
-    ['a GGUF file', () => gguf({ 'tokenizer.ggml.model': text('unheard-of'), 'tokenizer.ggml.eos_token_id': u32(7), 'tokenizer.ggml.eot_token_id': u32(9), 'tokenizer.ggml.eom_token_id': u32(2 ** 32 - 1) }), [7, 9]],
+    [
+      'a GGUF file',
+      () =>
+        gguf({
+          'tokenizer.ggml.model': text('unheard-of'),
+          'tokenizer.ggml.eos_token_id': u32(7),
+          'tokenizer.ggml.eot_token_id': u32(9),
+          'tokenizer.ggml.eom_token_id': u32(2 ** 32 - 1),
+        }),
+      [7, 9],
+    ],
   ])('is known without a usable tokenizer from %s', async (_, target, ids) => {
     const model = await load(target());
     expect(() => model.tokenizer).toThrow(expect.objectContaining({ code: expect.stringMatching(/^INVALID_/) }));
@@ -78,14 +120,36 @@ describe('the end of a text', () => {
   });
 
   function gguf(metadata: Record<string, GgufEntry>): string {
-    return writeRandomModel(path.join(root, `model${made++}.gguf`), { format: 'gguf', shape: { vocabSize: VOCAB }, metadata });
+    return writeRandomModel(path.join(root, `model${made++}.gguf`), {
+      format: 'gguf',
+      shape: { vocabSize: VOCAB },
+      metadata,
+    });
   }
 
   it.each<[string, () => string, RegExp]>([
-    ['an eos_token that the vocabulary lacks', () => folder({ tokenizer: { eos_token: '<|im_end|>' } }), /^The tokenizer's eos_token is "<\|im_end\|>", which the vocabulary does not have; what ends a generation is 2\.$/],
-    ['an id that the model lacks', () => folder({ config: { eos_token_id: [VOCAB, 2] } }), /^The model's eos_token_id holds 1024, expected ids below 1024; what ends a generation is 2\.$/],
+    [
+      'an eos_token that the vocabulary lacks',
+      () => folder({ tokenizer: { eos_token: '<|im_end|>' } }),
+      /^The tokenizer's eos_token is "<\|im_end\|>", which the vocabulary does not have; what ends a generation is 2\.$/,
+    ],
+    [
+      'an id that the model lacks',
+      () => folder({ config: { eos_token_id: [VOCAB, 2] } }),
+      /^The model's eos_token_id holds 1024, expected ids below 1024; what ends a generation is 2\.$/,
+    ],
     ['an id that is none', () => folder({ generation: { eos_token_id: 'two' } }), /holds "two"/],
-    ['an id in a GGUF file that its vocabulary lacks', () => writeRandomModel(path.join(root, `model${made++}.gguf`), { format: 'gguf', vocabulary: true, shape: { vocabSize: 300 }, metadata: { 'tokenizer.ggml.eos_token_id': u32(5000) } }), /eos_token_id holds 5000/],
+    [
+      'an id in a GGUF file that its vocabulary lacks',
+      () =>
+        writeRandomModel(path.join(root, `model${made++}.gguf`), {
+          format: 'gguf',
+          vocabulary: true,
+          shape: { vocabSize: 300 },
+          metadata: { 'tokenizer.ggml.eos_token_id': u32(5000) },
+        }),
+      /eos_token_id holds 5000/,
+    ],
   ])('that cannot be followed is told: %s', async (_, target, message) => {
     const told: string[] = [];
     const model = await load(target(), { onWarning: (warning) => told.push(warning) });
@@ -95,9 +159,13 @@ describe('the end of a text', () => {
 
   it('and a beginning that cannot be put before a text are told', async () => {
     const warnings = async (config: object) => (await tinyTokenizer({}, config)).warnings;
-    expect(await warnings({ bos_token: '<b>', add_bos_token: true })).toEqual([`The tokenizer's bos_token is "<b>", which the vocabulary does not have, though add_bos_token is true; nothing is put before a text.`]);
+    expect(await warnings({ bos_token: '<b>', add_bos_token: true })).toEqual([
+      `The tokenizer's bos_token is "<b>", which the vocabulary does not have, though add_bos_token is true; nothing is put before a text.`,
+    ]);
     expect(await warnings({ bos_token: '<b>', eos_token: '<end>' })).toEqual([]);
-    expect(await warnings({ eos_token: { content: '<e>' } })).toEqual([`The tokenizer's eos_token is "<e>", which the vocabulary does not have; no token ends a generation.`]);
+    expect(await warnings({ eos_token: { content: '<e>' } })).toEqual([
+      `The tokenizer's eos_token is "<e>", which the vocabulary does not have; no token ends a generation.`,
+    ]);
   });
 
   it('is told as a warning of the process unless onWarning takes it, and on the command line', async () => {
@@ -108,7 +176,11 @@ describe('the end of a text', () => {
     const { code, stderr } = await cqil(['generate', target, '-p', 'a', '-n', '2', '--threads', '1']);
     expect(code).toBe(0);
     expect(stderr).toMatch(/^cqil: warning: The tokenizer's eos_token is "<\|im_end\|>"/m);
-    await expectRejection('INVALID_ARGUMENT', loadModel(target, { onWarning: 'print' as never }), /^onWarning is 'print'; expected a function\.$/);
+    await expectRejection(
+      'INVALID_ARGUMENT',
+      loadModel(target, { onWarning: 'print' as never }),
+      /^onWarning is 'print'; expected a function\.$/,
+    );
     expect((await load(folder({ tokenizer: { eos_token: '</s>' } }))).warnings).toEqual([]);
   });
 
@@ -122,7 +194,9 @@ describe('the end of a text', () => {
         const stopped = await model.generate('a', { ...options, stop });
         expect([stopped.finishReason, stopped.tokens.length]).toEqual(['stop', stop === '<s><s>' ? 2 : 1]);
       }
-      expect(await model.generate('a', { ...options, stop: ['s', '<', '>'] })).toMatchObject({ finishReason: 'length' });
+      expect(await model.generate('a', { ...options, stop: ['s', '<', '>'] })).toMatchObject({
+        finishReason: 'length',
+      });
     });
   });
 
@@ -144,6 +218,8 @@ describe('the end of a text', () => {
     // After nothing but BOS a text begins.
     session.truncate(1);
     expect((await model.generate('The red sea', { ...greedy, session })).tokens).toEqual(whole.tokens);
-    expect((await model.generate('The red sea', { ...greedy, session: (session.truncate(1), session) })).text).toBe(whole.text);
+    expect((await model.generate('The red sea', { ...greedy, session: (session.truncate(1), session) })).text).toBe(
+      whole.text,
+    );
   });
 });

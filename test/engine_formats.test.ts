@@ -11,8 +11,8 @@ import { maxDifference } from './reference/measure.js';
 import { writeRandomModel, type RandomModelOptions } from './support/random_model.js';
 
 /**
- * Largest |Δ log-probability| (nats) against float64 on the very weights the file holds. The engine widens weights to float32 and
- * keeps activations in float32 whatever the format, so one bound holds for all.
+ * Largest |Δ log-probability| (nats) against float64 on the very weights the file holds. The engine widens weights to
+ * float32 and keeps activations in float32 whatever the format, so one bound holds for all.
  */
 const TOLERANCE = 1e-4;
 
@@ -62,11 +62,18 @@ describe('the engine against the float64 reference', () => {
   ])('%s in %s, tied and with biases, odd widths', async (architecture, format) => {
     const odd = { dim: 44, hiddenDim: 75, headDim: 6, nHeads: 9, nKvHeads: 3, nLayers: 3, vocabSize: 67, tied: true };
     const attentionBias = architecture === 'llama' || architecture === 'qwen2';
-    expect(await worstDifference({ architecture, format, shape: odd, attentionBias, seed: 13 }, 40)).toBeLessThan(TOLERANCE);
+    expect(await worstDifference({ architecture, format, shape: odd, attentionBias, seed: 13 }, 40)).toBeLessThan(
+      TOLERANCE,
+    );
   });
 
   it.each([1, 2, 8, 255])('a sliding window of %i positions, far beyond it', async (window) => {
-    const options = { architecture: 'mistral', format: 'huggingface', shape: { contextLength: 512 }, config: { sliding_window: window } } as const;
+    const options = {
+      architecture: 'mistral',
+      format: 'huggingface',
+      shape: { contextLength: 512 },
+      config: { sliding_window: window },
+    } as const;
     expect(await worstDifference(options, 300)).toBeLessThan(TOLERANCE);
   });
 });

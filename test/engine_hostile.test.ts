@@ -5,11 +5,23 @@ import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { openCheckpoint } from '../lib/checkpoint/open.js';
 import { CqilError } from '../lib/errors.js';
 import type { KvCache } from '../lib/kv_cache.js';
-import { loadNative, type ForwardRequest, type ModelHandle, type ModelSpec, type NativeAddon, type NativePlan, type SessionHandle, type SessionSpec } from '../lib/native.js';
+import {
+  loadNative,
+  type ForwardRequest,
+  type ModelHandle,
+  type ModelSpec,
+  type NativeAddon,
+  type NativePlan,
+  type SessionHandle,
+  type SessionSpec,
+} from '../lib/native.js';
 import { someIds } from './reference/engine.js';
 import { writeRandomModel } from './support/random_model.js';
 
-/** TypeScript checks everything before native code sees it; here native code is called without that, and must refuse by itself. */
+/**
+ * TypeScript checks everything before native code sees it; here native code is called without that, and must refuse by
+ * itself.
+ */
 describe('native calls with input that TypeScript would have refused', () => {
   const folder = mkdtempSync(path.join(tmpdir(), 'cqil-hostile-'));
   const sequential: NativePlan = { groups: [], bypass: 0, bypassMode: 'paper' };
@@ -21,7 +33,17 @@ describe('native calls with input that TypeScript would have refused', () => {
     writeRandomModel(folder, { format: 'huggingface', seed: 17 });
     const { config, files, tensors } = await openCheckpoint(folder);
     native = loadNative();
-    sound = { shape: config, backend: 'cpu', device: 0, threads: 1, activations: 'float32', aloneBytes: 0, files, mmap: true, tensors };
+    sound = {
+      shape: config,
+      backend: 'cpu',
+      device: 0,
+      threads: 1,
+      activations: 'float32',
+      aloneBytes: 0,
+      files,
+      mmap: true,
+      tensors,
+    };
   });
   afterAll(() => rmSync(folder, { recursive: true }));
 
@@ -30,7 +52,12 @@ describe('native calls with input that TypeScript would have refused', () => {
   }
 
   async function expectRefused(call: () => unknown): Promise<void> {
-    const outcome = await Promise.resolve().then(call).then(() => 'accepted', (error: unknown) => error);
+    const outcome = await Promise.resolve()
+      .then(call)
+      .then(
+        () => 'accepted',
+        (error: unknown) => error,
+      );
     expect(outcome).toBeInstanceOf(CqilError);
     expect((outcome as CqilError).code).not.toBe('INTERNAL');
   }
@@ -62,7 +89,10 @@ describe('native calls with input that TypeScript would have refused', () => {
     ['too few rotary frequencies', () => ({ shape: { ...sound.shape, ropeFrequencies: new Float64Array(1) } })],
     ['no threads', () => ({ threads: 0 })],
     ['a million threads', () => ({ threads: 1e6 })],
-    ...['INT8', 'f16', 1, undefined].map((bad): [string, () => object] => [`activations ${bad}`, () => ({ activations: bad })]),
+    ...['INT8', 'f16', 1, undefined].map((bad): [string, () => object] => [
+      `activations ${bad}`,
+      () => ({ activations: bad }),
+    ]),
     ['a backend nobody wrote', () => ({ backend: 'abacus' })],
     ['no spec at all', () => ({ shape: undefined, tensors: undefined, files: undefined })],
   ])('loadModel refuses %s', async (_, change) => {
@@ -77,10 +107,27 @@ describe('native calls with input that TypeScript would have refused', () => {
 
   it('sessions refuse plans that do not fit, absurd contexts, and wrong requests; the model works on', async () => {
     const model = await native.loadModel(sound);
-    const groups: Array<NativePlan['groups']> = [[[2, 2]], [[-1, 2]], [[0, 2], [1, 2]], [[0, 1e9]], [[1, 2], [0, 1]], [[0, 0]], [[0.5, 2]]];
-    for (const bad of groups) await expectRefused(() => native.createSession(model, { ...soundSession, plan: { ...sequential, groups: bad } }));
-    for (const bad of [0, -1, 2 ** 40, NaN]) await expectRefused(() => native.createSession(model, { ...soundSession, contextLength: bad }));
-    for (const bad of ['q4_0', 'F32', 0, undefined]) await expectRefused(() => native.createSession(model, { ...soundSession, kvCache: bad as KvCache }));
+    const groups: Array<NativePlan['groups']> = [
+      [[2, 2]],
+      [[-1, 2]],
+      [
+        [0, 2],
+        [1, 2],
+      ],
+      [[0, 1e9]],
+      [
+        [1, 2],
+        [0, 1],
+      ],
+      [[0, 0]],
+      [[0.5, 2]],
+    ];
+    for (const bad of groups)
+      await expectRefused(() => native.createSession(model, { ...soundSession, plan: { ...sequential, groups: bad } }));
+    for (const bad of [0, -1, 2 ** 40, NaN])
+      await expectRefused(() => native.createSession(model, { ...soundSession, contextLength: bad }));
+    for (const bad of ['q4_0', 'F32', 0, undefined])
+      await expectRefused(() => native.createSession(model, { ...soundSession, kvCache: bad as KvCache }));
 
     const session = native.createSession(model, soundSession);
     const request = { ids: Int32Array.of(1, 2), position: 0, output: 'logits' } satisfies ForwardRequest;
@@ -102,7 +149,8 @@ describe('native calls with input that TypeScript would have refused', () => {
       { output: 'shortlist', count: 65, ahead: true },
       { output: 'shortlist', count: 5, ids: Int32Array.of(64), ahead: true },
     ];
-    for (const bad of wrong) await expectRefused(() => native.forward(session, { ...request, ...bad } as ForwardRequest));
+    for (const bad of wrong)
+      await expectRefused(() => native.forward(session, { ...request, ...bad } as ForwardRequest));
     expect(await native.forward(session, request)).toHaveLength(64);
     await expectRefused(() => native.timeline(session, { ...request, output: 'shortlist', count: 5 }));
 
@@ -124,7 +172,9 @@ describe('native calls with input that TypeScript would have refused', () => {
       await expectRefused(() => native.readModel(model, none as unknown as () => void));
     }
     for (const none of [{}, null, undefined, 1, model]) {
-      await expectRefused(() => native.forward(none as unknown as SessionHandle, { ids: Int32Array.of(1), position: 0, output: 'logits' }));
+      await expectRefused(() =>
+        native.forward(none as unknown as SessionHandle, { ids: Int32Array.of(1), position: 0, output: 'logits' }),
+      );
     }
     native.closeSession(session);
     native.disposeModel(model);
@@ -137,7 +187,9 @@ describe('native calls with input that TypeScript would have refused', () => {
     for (let i = 0; i < picks.length; i += 3) {
       const index = picks[i]! % sound.tensors.length;
       const change = { [fields[picks[i + 1]! % fields.length]!]: values[picks[i + 2]! % values.length] };
-      const outcome = await native.loadModel({ ...sound, ...withTensor(index, change) }).catch((error: unknown) => error);
+      const outcome = await native
+        .loadModel({ ...sound, ...withTensor(index, change) })
+        .catch((error: unknown) => error);
       if (outcome instanceof Error) expect(outcome).toBeInstanceOf(CqilError);
       else native.disposeModel(outcome as ModelHandle);
     }

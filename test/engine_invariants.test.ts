@@ -24,7 +24,16 @@ describe('how a text is fed changes no bit', () => {
   let rows: Float32Array[];
 
   beforeAll(async () => {
-    const shape = { dim: 60, hiddenDim: 84, headDim: 10, nHeads: 6, nKvHeads: 3, nLayers: 4, vocabSize: 101, contextLength: LENGTH };
+    const shape = {
+      dim: 60,
+      hiddenDim: 84,
+      headDim: 10,
+      nHeads: 6,
+      nKvHeads: 3,
+      nLayers: 4,
+      vocabSize: 101,
+      contextLength: LENGTH,
+    };
     writeRandomModel(folder, { shape, format: 'huggingface', dtype: 'F32', seed: 3 });
     model = await loadModel(folder, { threads: 2, plan: PLAN });
     rows = await inSession((session) => decodeAll(session, ids));
@@ -44,7 +53,15 @@ describe('how a text is fed changes no bit', () => {
     }
   }
 
-  it.each([[[300]], [[1, 299]], [[299, 1]], [[256, 44]], [[255, 45]], [[3, 5, 7, 11, 13, 17, 19, 225]], [[100, 100, 100]]])('prefill in pieces of %j', async (pieces) => {
+  it.each([
+    [[300]],
+    [[1, 299]],
+    [[299, 1]],
+    [[256, 44]],
+    [[255, 45]],
+    [[3, 5, 7, 11, 13, 17, 19, 225]],
+    [[100, 100, 100]],
+  ])('prefill in pieces of %j', async (pieces) => {
     await inSession(async (session) => {
       let at = 0;
       for (const piece of pieces) {
@@ -99,12 +116,18 @@ describe('how a text is fed changes no bit', () => {
 
   it('small layers computed by one thread give the same bits, until what is cached makes them large', async () => {
     const { tensors } = await openCheckpoint(folder);
-    const layer = tensors.filter((tensor) => tensor.layer === 0 && tensor.rows > 1).reduce((sum, { byteLength }) => sum + byteLength, 0);
+    const layer = tensors
+      .filter((tensor) => tensor.layer === 0 && tensor.rows > 1)
+      .reduce((sum, { byteLength }) => sum + byteLength, 0);
     for (const limit of [layer + 100_000, 1e9]) {
       vi.stubEnv('CQIL_ALONE_BYTES', String(limit));
       await using alone = await loadModel(folder, { threads: 3, plan: PLAN });
       for (const execution of ['wide', 'lanes'] as const) {
-        expectSameBits(await decodeAll(alone.createSession({ execution }), ids), rows, `${execution}, up to ${limit} bytes`);
+        expectSameBits(
+          await decodeAll(alone.createSession({ execution }), ids),
+          rows,
+          `${execution}, up to ${limit} bytes`,
+        );
       }
     }
     vi.stubEnv('CQIL_ALONE_BYTES', '1.5');

@@ -13,7 +13,9 @@ import { writeRandomModel } from './support/random_model.js';
 
 describe('every instruction set this machine has', () => {
   const folder = mkdtempSync(path.join(tmpdir(), 'cqil-isas-'));
-  const supported = describeMachine().isas.filter((isa) => isa.supported).map((isa) => isa.name);
+  const supported = describeMachine()
+    .isas.filter((isa) => isa.supported)
+    .map((isa) => isa.name);
   const plan = { version: 1, layers: 3, groups: [[1, 2]], bypass: 1, bypassMode: 'paper' as const };
   const shape = { dim: 256, hiddenDim: 256, headDim: 64, nHeads: 4, nKvHeads: 2, nLayers: 3, vocabSize: 99 };
   const ids = someIds(20, shape.vocabSize);
@@ -33,15 +35,18 @@ describe('every instruction set this machine has', () => {
     return { rows, last };
   }
 
-  it.each<DType>(['F32', 'F16', 'BF16', 'Q8_0', 'Q4_0', 'Q4_K', 'Q5_K', 'Q6_K'])('%s: within 1e-4 of the reference, and prefill has the bits of decode', async (dtype) => {
-    const file = path.join(folder, `${dtype}.gguf`);
-    writeRandomModel(file, { format: 'gguf', dtype, shape, seed: 31 });
-    const expected = referenceLogProbs(referenceModel(await openCheckpoint(file)), ids, plan);
-    for (const isa of supported) {
-      const { rows, last } = await logitsWith(isa, file);
-      const worst = Math.max(...rows.map((row, i) => maxDifference(logSoftmax(row), expected[i]!)));
-      expect(worst, isa).toBeLessThan(1e-4);
-      expectSameBits([last], [rows.at(-1)!], isa);
-    }
-  });
+  it.each<DType>(['F32', 'F16', 'BF16', 'Q8_0', 'Q4_0', 'Q4_K', 'Q5_K', 'Q6_K'])(
+    '%s: within 1e-4 of the reference, and prefill has the bits of decode',
+    async (dtype) => {
+      const file = path.join(folder, `${dtype}.gguf`);
+      writeRandomModel(file, { format: 'gguf', dtype, shape, seed: 31 });
+      const expected = referenceLogProbs(referenceModel(await openCheckpoint(file)), ids, plan);
+      for (const isa of supported) {
+        const { rows, last } = await logitsWith(isa, file);
+        const worst = Math.max(...rows.map((row, i) => maxDifference(logSoftmax(row), expected[i]!)));
+        expect(worst, isa).toBeLessThan(1e-4);
+        expectSameBits([last], [rows.at(-1)!], isa);
+      }
+    },
+  );
 });

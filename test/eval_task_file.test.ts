@@ -8,13 +8,25 @@ import { describeShared, sharedData } from './support/shared_data.js';
 
 describe('reading a task', () => {
   it('takes three forms of lines, blank ones between them, and fields it does not know', () => {
-    expect(parseTask('{"query":"a","choices":["b","c"],"gold":1,"id":7}\r\n\r\n{"gold":0,"choices":["d","e","f"],"query":"g"}\n', 'T')).toEqual({
+    expect(
+      parseTask(
+        '{"query":"a","choices":["b","c"],"gold":1,"id":7}\r\n\r\n{"gold":0,"choices":["d","e","f"],"query":"g"}\n',
+        'T',
+      ),
+    ).toEqual({
       name: 'T',
       form: 'choices',
-      items: [{ form: 'choices', query: 'a', choices: ['b', 'c'], gold: 1, line: 1 }, { form: 'choices', query: 'g', choices: ['d', 'e', 'f'], gold: 0, line: 3 }],
+      items: [
+        { form: 'choices', query: 'a', choices: ['b', 'c'], gold: 1, line: 1 },
+        { form: 'choices', query: 'g', choices: ['d', 'e', 'f'], gold: 0, line: 3 },
+      ],
     });
-    expect(parseTask('{"context_options":["a","b"],"continuation":"c","gold":0}', 'T').items).toEqual([{ form: 'schema', contextOptions: ['a', 'b'], continuation: 'c', gold: 0, line: 1 }]);
-    expect(parseTask('\n{"context":"a","continuation":"b"}', 'T').items).toEqual([{ form: 'completion', context: 'a', continuation: 'b', line: 2 }]);
+    expect(parseTask('{"context_options":["a","b"],"continuation":"c","gold":0}', 'T').items).toEqual([
+      { form: 'schema', contextOptions: ['a', 'b'], continuation: 'c', gold: 0, line: 1 },
+    ]);
+    expect(parseTask('\n{"context":"a","continuation":"b"}', 'T').items).toEqual([
+      { form: 'completion', context: 'a', continuation: 'b', line: 2 },
+    ]);
   });
 
   it("takes HellaSwag's six lines", () => {
@@ -32,7 +44,10 @@ describe('reading a task', () => {
     ['\n \n', /The task T is empty/],
     [`${good}\n{"query":`, /^Line 2 of the task T is no JSON/],
     [`${good}\n\n[1]`, /^Line 3 of the task T is \[1\]; expected a JSON object/],
-    [`${good}\n{"context":"a","continuation":"b"}`, /^Line 2 of the task T has the form completion; expected choices, like line 1/],
+    [
+      `${good}\n{"context":"a","continuation":"b"}`,
+      /^Line 2 of the task T has the form completion; expected choices, like line 1/,
+    ],
     ['{"query":"a","choices":["b","c"],"gold":2}', /^Line 1 of the task T has gold 2; expected an index from 0 to 1/],
     ['{"query":"a","choices":["b","c"],"gold":-1}', /has gold -1/],
     ['{"query":"a","choices":["b","c"],"gold":"1"}', /has gold "1"/],
@@ -69,7 +84,10 @@ describeShared('published tasks', () => {
   it('HellaSwag, unpacked', ({ skip }) => {
     let text: string;
     try {
-      text = execFileSync('bzcat', [sharedData('eval', 'hellaswag', 'hellaswag_val_full.txt.bz2')], { encoding: 'utf8', maxBuffer: 1 << 24 });
+      text = execFileSync('bzcat', [sharedData('eval', 'hellaswag', 'hellaswag_val_full.txt.bz2')], {
+        encoding: 'utf8',
+        maxBuffer: 1 << 24,
+      });
     } catch {
       return skip('extra: bzcat is not installed');
     }
@@ -78,7 +96,12 @@ describeShared('published tasks', () => {
     expect(items[1]).toEqual({
       form: 'choices',
       query: 'Clean and jerk: A lady walks to a barbell. She bends down and grabs the pole. the lady',
-      choices: ['swings and lands in her arms.', 'pulls the barbell forward.', 'pulls a rope attached to the barbell.', 'stands and lifts the weight over her head.'],
+      choices: [
+        'swings and lands in her arms.',
+        'pulls the barbell forward.',
+        'pulls a rope attached to the barbell.',
+        'stands and lifts the weight over her head.',
+      ],
       gold: 3,
       line: 7,
     });
@@ -96,7 +119,12 @@ describe('statistics', () => {
   it('quantiles lie between neighbours, and numbers sort as numbers', () => {
     expect(quantile([10, 9, 1, 100], 0.5)).toBe(9.5);
     expect(quantile([7], 0.99)).toBe(7);
-    expect(quantile(Float64Array.from({ length: 101 }, (_, i) => 100 - i), 0.99)).toBe(99);
+    expect(
+      quantile(
+        Float64Array.from({ length: 101 }, (_, i) => 100 - i),
+        0.99,
+      ),
+    ).toBe(99);
   });
 
   it('a sample is ascending, without repeats, and its seed decides it', () => {

@@ -26,7 +26,15 @@ const folder = tempFolder();
 const file = path.join(folder, 'random.gguf');
 
 beforeAll(() => {
-  const shape = { dim: 24, hiddenDim: 40, nHeads: 4, nKvHeads: 2, nLayers: LAYERS, vocabSize: VOCABULARY, contextLength: 128 };
+  const shape = {
+    dim: 24,
+    hiddenDim: 40,
+    nHeads: 4,
+    nKvHeads: 2,
+    nLayers: LAYERS,
+    vocabSize: VOCABULARY,
+    contextLength: 128,
+  };
   writeRandomModel(file, { format: 'gguf', shape, vocabulary: true, seed: 3 });
 });
 
@@ -34,14 +42,24 @@ describe('windows of a text', () => {
   const ids = Array.from({ length: 10 }, (_, i) => i + 10);
 
   it('gptq: the rest counts when it has two tokens', () => {
-    expect(textWindows(ids, 4, 'gptq', 1)).toEqual([{ ids: [10, 11, 12, 13], firstScored: 1 }, { ids: [14, 15, 16, 17], firstScored: 1 }, { ids: [18, 19], firstScored: 1 }]);
+    expect(textWindows(ids, 4, 'gptq', 1)).toEqual([
+      { ids: [10, 11, 12, 13], firstScored: 1 },
+      { ids: [14, 15, 16, 17], firstScored: 1 },
+      { ids: [18, 19], firstScored: 1 },
+    ]);
     expect(textWindows(ids, 9, 'gptq', undefined)).toHaveLength(1);
     expect(textWindows(ids, 100, 'gptq', undefined)).toEqual([{ ids, firstScored: 1 }]);
   });
 
   it('llamacpp: whole windows, BOS in front where there is one, the tokens after the middle one', () => {
-    expect(textWindows(ids, 5, 'llamacpp', 1)).toEqual([{ ids: [1, 11, 12, 13, 14], firstScored: 3 }, { ids: [1, 16, 17, 18, 19], firstScored: 3 }]);
-    expect(textWindows(ids, 4, 'llamacpp', undefined).map((window) => window.ids)).toEqual([[10, 11, 12, 13], [14, 15, 16, 17]]);
+    expect(textWindows(ids, 5, 'llamacpp', 1)).toEqual([
+      { ids: [1, 11, 12, 13, 14], firstScored: 3 },
+      { ids: [1, 16, 17, 18, 19], firstScored: 3 },
+    ]);
+    expect(textWindows(ids, 4, 'llamacpp', undefined).map((window) => window.ids)).toEqual([
+      [10, 11, 12, 13],
+      [14, 15, 16, 17],
+    ]);
     expect(ids[0]).toBe(10);
   });
 
@@ -69,12 +87,19 @@ describe('plans on a text', () => {
   it('the logits of many tokens at once have the bits of one at a time', async () => {
     const session = model.createSession({ plan: SPECS[1] });
     const rows = await decodeAll(session, ids);
-    for (const pieces of [[1, 32, 31], [3, 9, 8]]) {
+    for (const pieces of [
+      [1, 32, 31],
+      [3, 9, 8],
+    ]) {
       session.truncate(0);
       for (const count of pieces) {
         const from = session.position;
         const logits = await session.logits(ids.slice(from, from + count));
-        expectSameBits(Array.from({ length: count }, (_, i) => logits.slice(i * VOCABULARY, (i + 1) * VOCABULARY)), rows.slice(from, from + count), `${count} from ${from}`);
+        expectSameBits(
+          Array.from({ length: count }, (_, i) => logits.slice(i * VOCABULARY, (i + 1) * VOCABULARY)),
+          rows.slice(from, from + count),
+          `${count} from ${from}`,
+        );
       }
     }
     await expectRejection('INVALID_ARGUMENT', session.logits(ids.slice(0, 33)), /at most 32/);
@@ -93,7 +118,10 @@ describe('plans on a text', () => {
         const abort = new AbortController();
         const resume = await ResumeFile.open(name, identity);
         const stop = (done: number): void => void (done >= stopAfter * 20 && abort.abort());
-        await expectRejection('ABORTED', comparePlans(model, plans, windows, { resume, signal: abort.signal, onProgress: stop }));
+        await expectRejection(
+          'ABORTED',
+          comparePlans(model, plans, windows, { resume, signal: abort.signal, onProgress: stop }),
+        );
         await resume.close();
         expect(readFileSync(name, 'utf8').trim().split('\n')).toHaveLength(1 + stopAfter);
         // As if the process had been killed while it wrote.
@@ -106,7 +134,11 @@ describe('plans on a text', () => {
 
       // With everything in the file, nothing is computed.
       const whole = await ResumeFile.open(name, identity);
-      const closed = { config: model.config, prepare: async (plan: Plan) => plan, createSession: () => ({ close: () => undefined }) } as unknown as Model;
+      const closed = {
+        config: model.config,
+        prepare: async (plan: Plan) => plan,
+        createSession: () => ({ close: () => undefined }),
+      } as unknown as Model;
       expect(await comparePlans(closed, plans, windows, { resume: whole })).toEqual(expected);
       await whole.close();
     });
@@ -115,10 +147,17 @@ describe('plans on a text', () => {
       ['too few numbers', [[1], [1], [1]], /has 1 scores for window 0; expected one for each of 19 tokens/],
       ['numbers that are none', [[1], [null], [1]], /^Line 2 of the resume file .* is damaged/],
       ['no numbers', [[], [], []], /^Line 2 of the resume file .* is damaged/],
-      ['one plan only', [[1]], /^Line 2 of the resume file .* is damaged; expected a finished question or window with the scores of 3 plans/],
+      [
+        'one plan only',
+        [[1]],
+        /^Line 2 of the resume file .* is damaged; expected a finished question or window with the scores of 3 plans/,
+      ],
     ])('refuses %s', async (what, lists, message) => {
       const name = path.join(folder, `${what.replaceAll(' ', '-')}.jsonl`);
-      writeFileSync(name, `${JSON.stringify(identity)}\n${JSON.stringify({ window: 0, scores: lists.map((list) => ({ nll: list, kl: list, sameTop: 0 })) })}\n`);
+      writeFileSync(
+        name,
+        `${JSON.stringify(identity)}\n${JSON.stringify({ window: 0, scores: lists.map((list) => ({ nll: list, kl: list, sameTop: 0 })) })}\n`,
+      );
       const run = async (): Promise<unknown> => {
         const resume = await ResumeFile.open(name, identity);
         try {
@@ -139,7 +178,7 @@ describe('plans on a text', () => {
     });
   });
 
-  it.each(PROTOCOLS)('%s: perplexity, KL and agreement are the float64 reference\'s', async (protocol) => {
+  it.each(PROTOCOLS)("%s: perplexity, KL and agreement are the float64 reference's", async (protocol) => {
     const plans = SPECS.map((spec) => resolvePlan(spec, LAYERS));
     const windows = textWindows(ids, 36, protocol, 1);
     const found = await comparePlans(model, plans, windows);
@@ -174,7 +213,11 @@ describe('plans on a text', () => {
 
   it('gptq agrees with cqil perplexity', async () => {
     const plan = resolvePlan(SPECS[2]!, LAYERS);
-    const [, found] = await comparePlans(model, [resolvePlan('sequential', LAYERS), plan], textWindows(ids, 36, 'gptq', undefined));
+    const [, found] = await comparePlans(
+      model,
+      [resolvePlan('sequential', LAYERS), plan],
+      textWindows(ids, 36, 'gptq', undefined),
+    );
     const scored = await measurePerplexity(model, plan, ids, 36);
     expect(found!.tokens).toBe(scored.tokens);
     expect(found!.nll).toBeCloseTo(scored.nll, 5);
@@ -182,7 +225,10 @@ describe('plans on a text', () => {
 
   it('stops when it is told to', async () => {
     const abort = new AbortController();
-    const run = comparePlans(model, [resolvePlan('sequential', LAYERS)], textWindows(ids, 8, 'gptq', undefined), { signal: abort.signal, onProgress: () => abort.abort() });
+    const run = comparePlans(model, [resolvePlan('sequential', LAYERS)], textWindows(ids, 8, 'gptq', undefined), {
+      signal: abort.signal,
+      onProgress: () => abort.abort(),
+    });
     await expectRejection('ABORTED', run);
   });
 
@@ -194,17 +240,38 @@ describe('plans on a text', () => {
     const text = write('text.txt', 'abc bca cab abc '.repeat(5));
 
     it('says what is lossy, which data and which machine, and the same each time', async () => {
-      const args = ['eval', file, '--file', text, '--window', '32', '--plan', 'P2-S1-E5', '--plan', 'sequential', '--plan', 'p2-e5-s1'];
+      const args = [
+        'eval',
+        file,
+        '--file',
+        text,
+        '--window',
+        '32',
+        '--plan',
+        'P2-S1-E5',
+        '--plan',
+        'sequential',
+        '--plan',
+        'p2-e5-s1',
+      ];
       const run = await cqil([...args, '--json']);
       expect(run).toMatchObject({ code: 0, stderr: '' });
       const json = JSON.parse(run.stdout) as { text: { rows: object[] } };
       expect(json).toMatchObject({
         model: { path: file, fingerprint: expect.stringMatching(/^[0-9a-f]{12}$/) },
-        text: { file: text, sha256: createHash('sha256').update(readFileSync(text)).digest('hex').slice(0, 12), protocol: 'gptq', window: 32 },
+        text: {
+          file: text,
+          sha256: createHash('sha256').update(readFileSync(text)).digest('hex').slice(0, 12),
+          protocol: 'gptq',
+          window: 32,
+        },
         tasks: [],
         machine: { backend: 'cpu', node: process.versions.node },
       });
-      expect(json.text.rows).toMatchObject([{ plan: 'sequential', lossy: false }, { plan: 'P2-D0-S1-E5', lossy: true }]);
+      expect(json.text.rows).toMatchObject([
+        { plan: 'sequential', lossy: false },
+        { plan: 'P2-D0-S1-E5', lossy: true },
+      ]);
       expect((await cqil([...args, '--json'])).stdout).toBe(run.stdout);
       const { stdout } = await cqil(args);
       expect(stdout).toMatch(/^sequential +lossless .*100\.0 %$/m);
@@ -221,20 +288,42 @@ describe('plans on a text', () => {
       writeFileSync(resume, `${lines.slice(0, 3).join('\n')}\n${lines[3]!.slice(0, 20)}`);
       expect((await cqil([...args, '--resume', resume])).stdout).toBe(whole.stdout);
       expect(readFileSync(resume, 'utf8')).toBe(lines.join('\n'));
-      const other = await cqil(['eval', file, '--file', text, '--window', '17', '--plan', 'P2-S1-E5', '--resume', resume]);
-      expect(other).toMatchObject({ code: 2, stdout: '', stderr: expect.stringMatching(/is of a run with text \{.*"window":16\}; expected \{.*"window":17\}/) });
+      const other = await cqil([
+        'eval',
+        file,
+        '--file',
+        text,
+        '--window',
+        '17',
+        '--plan',
+        'P2-S1-E5',
+        '--resume',
+        resume,
+      ]);
+      expect(other).toMatchObject({
+        code: 2,
+        stdout: '',
+        stderr: expect.stringMatching(/is of a run with text \{.*"window":16\}; expected \{.*"window":17\}/),
+      });
     });
 
     it.each([
       [[], 'Give a text with --file'],
       [['--file', write('empty.txt', '')], 'expected at least 2'],
       [['--file', write('binary', Buffer.from([65, 0, 66]))], 'is binary data'],
-      [['--file', write('packed', Buffer.from('425a6839314159265359aa', 'hex'))], 'is compressed, expected it unpacked'],
+      [
+        ['--file', write('packed', Buffer.from('425a6839314159265359aa', 'hex'))],
+        'is compressed, expected it unpacked',
+      ],
       [['--file', text, '--protocol', 'llamacpp', '--window', '128'], 'expected at least one whole window of 128'],
       [['--file', text, '--window', '129'], "expected at most the model's context length, 128"],
       [['--file', text, '--protocol', 'other'], 'Allowed choices are gptq, llamacpp'],
     ])('refuses %j', async (args, message) => {
-      expect(await cqil(['eval', file, ...args])).toMatchObject({ code: 2, stdout: '', stderr: expect.stringContaining(message) });
+      expect(await cqil(['eval', file, ...args])).toMatchObject({
+        code: 2,
+        stdout: '',
+        stderr: expect.stringContaining(message),
+      });
     });
   });
 });

@@ -109,7 +109,9 @@ describe('generation', () => {
     // A stage is short or long by the token before, so the first after the prompt says nothing yet.
     const short = { stopsAtStage: true, stages: 1000 };
     expect(await aheadOf({ maxTokens: 5, temperature: 0.5 }, short)).toEqual([false, false, true, true, false]);
-    expect(await aheadOf({ maxTokens: 5, temperature: 0.5 }, { ...short, stopsAtStage: false })).toEqual(Array(5).fill(false));
+    expect(await aheadOf({ maxTokens: 5, temperature: 0.5 }, { ...short, stopsAtStage: false })).toEqual(
+      Array(5).fill(false),
+    );
     const slow = { stopsAtStage: true, stages: 1, onForward: () => sleep(2) };
     expect(await aheadOf({ maxTokens: 4, temperature: 0.5 }, slow)).toEqual(Array(4).fill(false));
     expect(await aheadOf({ maxTokens: 2, repetitionPenalty: 1.1 })).toEqual([]);
@@ -147,7 +149,9 @@ describe('generation', () => {
       expect(getEventListeners(controller.signal, 'abort')).toEqual([]);
     }
     await expectRejection('ABORTED', start(new ScriptedModel(STORY), { signal: AbortSignal.abort() }));
-    await expect(start(new ScriptedModel(STORY), { signal: AbortSignal.abort() })).rejects.toMatchObject({ name: 'AbortError' });
+    await expect(start(new ScriptedModel(STORY), { signal: AbortSignal.abort() })).rejects.toMatchObject({
+      name: 'AbortError',
+    });
   });
 
   it('many that share a signal leave it one listener, and none when they are done', async () => {
@@ -219,24 +223,48 @@ describe('generation', () => {
       const result = await start(model, { maxTokens });
       expect([result.finishReason, result.tokens.length]).toEqual(['context', model.contextLength - 2]);
     }
-    expect(await start(model, { maxTokens: 62 })).toMatchObject({ finishReason: 'length', usage: { totalTokens: model.contextLength } });
+    expect(await start(model, { maxTokens: 62 })).toMatchObject({
+      finishReason: 'length',
+      usage: { totalTokens: model.contextLength },
+    });
   });
 
   it('never shows a piece of a stop string', async () => {
     const script = [word('Once'), word(' U'), word('\n\n'), word('User:'), word(' a')];
     const chunks = await collect(start(new ScriptedModel(script), { stop: ['\n\nUser:', ' Un'] }));
     expect(chunks.map((chunk) => chunk.text)).toEqual(['Once', '', ' U', '']);
-    expect(await start(new ScriptedModel(script), { stop: '\n\nUser:' })).toMatchObject({ text: 'Once U', finishReason: 'stop', tokens: script.slice(0, 4) });
-    expect(await start(new ScriptedModel(script), { stop: '\n\nUser:', maxTokens: 3 })).toMatchObject({ text: 'Once U\n\n', finishReason: 'length' });
+    expect(await start(new ScriptedModel(script), { stop: '\n\nUser:' })).toMatchObject({
+      text: 'Once U',
+      finishReason: 'stop',
+      tokens: script.slice(0, 4),
+    });
+    expect(await start(new ScriptedModel(script), { stop: '\n\nUser:', maxTokens: 3 })).toMatchObject({
+      text: 'Once U\n\n',
+      finishReason: 'length',
+    });
   });
 
   it('ends at control tokens that stop strings name, though they have no text', async () => {
     const script = [word('Once'), word(' a'), 0, word(' time'), 1];
     expect(await start(new ScriptedModel(script))).toMatchObject({ text: 'Once a time', finishReason: 'eos' });
-    expect(await start(new ScriptedModel(script), { stop: '<s>' })).toMatchObject({ text: 'Once a', finishReason: 'stop', tokens: script.slice(0, 3) });
-    expect(await start(new ScriptedModel(script), { stop: ['zz', ' a<s> time'] })).toMatchObject({ text: 'Once', finishReason: 'stop', tokens: script.slice(0, 4) });
-    expect(await start(new ScriptedModel(script), { stop: ['s', '>', ' time<s>'] })).toMatchObject({ text: 'Once a time', finishReason: 'eos' });
-    expect(await start(new ScriptedModel(script), { stop: ' time</s>' })).toMatchObject({ text: 'Once a', finishReason: 'stop' });
+    expect(await start(new ScriptedModel(script), { stop: '<s>' })).toMatchObject({
+      text: 'Once a',
+      finishReason: 'stop',
+      tokens: script.slice(0, 3),
+    });
+    expect(await start(new ScriptedModel(script), { stop: ['zz', ' a<s> time'] })).toMatchObject({
+      text: 'Once',
+      finishReason: 'stop',
+      tokens: script.slice(0, 4),
+    });
+    expect(await start(new ScriptedModel(script), { stop: ['s', '>', ' time<s>'] })).toMatchObject({
+      text: 'Once a time',
+      finishReason: 'eos',
+    });
+    expect(await start(new ScriptedModel(script), { stop: ' time</s>' })).toMatchObject({
+      text: 'Once a',
+      finishReason: 'stop',
+    });
   });
 
   it('shows characters whole, however many tokens they take', async () => {
@@ -264,13 +292,25 @@ describe('generation', () => {
     const second = await start(model, options, ' was');
     expect(session.seen).toEqual([0, 6, ...first.tokens, word(' was'), ...second.tokens]);
     await expectRejection('INVALID_ARGUMENT', start(model, options, []), /no tokens/);
-    await expectRejection('CONTEXT_OVERFLOW', start(model, options, Array.from({ length: 60 }, () => 6)), /60 tokens at position \d+ .* the context's 64/);
+    await expectRejection(
+      'CONTEXT_OVERFLOW',
+      start(
+        model,
+        options,
+        Array.from({ length: 60 }, () => 6),
+      ),
+      /60 tokens at position \d+ .* the context's 64/,
+    );
     expect(model.closed).toBe(0);
   });
 
   it('reports log-probabilities with each chunk', async () => {
     const [first] = await collect(start(new ScriptedModel(STORY), { logprobs: 2 }));
-    expect(first).toMatchObject({ token: 6, logprob: expect.closeTo(0, 5), alternatives: [{ token: 6 }, { token: 0 }] });
+    expect(first).toMatchObject({
+      token: 6,
+      logprob: expect.closeTo(0, 5),
+      alternatives: [{ token: 6 }, { token: 0 }],
+    });
   });
 
   it('a random seed is reported and gives the same text again', async () => {
@@ -279,7 +319,9 @@ describe('generation', () => {
     const first = await start(model, random);
     expect((await start(model, { ...random, seed: first.seed })).tokens).toEqual(first.tokens);
     // One other seed may by chance draw the same few tokens; not all of a score.
-    const others = await Promise.all(Array.from({ length: 20 }, (_, i) => start(model, { ...random, seed: first.seed + 1 + i })));
+    const others = await Promise.all(
+      Array.from({ length: 20 }, (_, i) => start(model, { ...random, seed: first.seed + 1 + i })),
+    );
     expect(others.some((other) => String(other.tokens) !== String(first.tokens))).toBe(true);
   });
 
@@ -301,7 +343,10 @@ describe('generation', () => {
   it.each<[unknown, RegExp]>([
     [undefined, /^The prompt is undefined; expected a string or an array of token ids/],
     [7, /^The prompt is 7/],
-    [[{ role: 'user', content: 'Hello' }], /^The prompt is an array of messages; .* model\.tokenizer\.encodeChat\(messages\)/],
+    [
+      [{ role: 'user', content: 'Hello' }],
+      /^The prompt is an array of messages; .* model\.tokenizer\.encodeChat\(messages\)/,
+    ],
     [{ role: 'user', content: 'Hello' }, /encodeChat.*applyChatTemplate/],
     [[1.5], /^Token 0 is 1.5; expected an integer from 0 to 14/],
     [[3, 15], /^Token 1 is 15/],
@@ -311,13 +356,29 @@ describe('generation', () => {
   });
 
   it('refuses options that are no object', () => {
-    expectCode('INVALID_ARGUMENT', () => new Generation(new ScriptedModel(STORY), 'Once', [] as never), /^The options of generate is \[\]; expected an object/);
+    expectCode(
+      'INVALID_ARGUMENT',
+      () => new Generation(new ScriptedModel(STORY), 'Once', [] as never),
+      /^The options of generate is \[\]; expected an object/,
+    );
   });
 
   it('refuses a prompt that leaves no room', async () => {
     const model = new ScriptedModel(STORY);
-    await expectRejection('CONTEXT_OVERFLOW', start(model, {}, Array.from({ length: 64 }, () => 6)), /leaves no room/);
-    expectCode('CONTEXT_OVERFLOW', () => start(model, {}, { length: 2 ** 50 } as never), /expected at most the context's 64/);
+    await expectRejection(
+      'CONTEXT_OVERFLOW',
+      start(
+        model,
+        {},
+        Array.from({ length: 64 }, () => 6),
+      ),
+      /leaves no room/,
+    );
+    expectCode(
+      'CONTEXT_OVERFLOW',
+      () => start(model, {}, { length: 2 ** 50 } as never),
+      /expected at most the context's 64/,
+    );
     expect(model.opened).toBe(0);
   });
 });

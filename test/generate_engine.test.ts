@@ -19,7 +19,12 @@ describe('generation on the engine', () => {
   const file = path.join(tempFolder(), 'random.gguf');
   let model: Model;
   beforeAll(async () => {
-    writeRandomModel(file, { format: 'gguf', vocabulary: true, shape: { nLayers: 6, vocabSize: VOCAB, contextLength: CONTEXT }, seed: 3 });
+    writeRandomModel(file, {
+      format: 'gguf',
+      vocabulary: true,
+      shape: { nLayers: 6, vocabSize: VOCAB, contextLength: CONTEXT },
+      seed: 3,
+    });
     model = await loadModel(file);
   });
   afterAll(() => model.dispose());
@@ -44,22 +49,34 @@ describe('generation on the engine', () => {
 
   it('takes control tokens in a text as text, unless asked', async () => {
     const text = 'a</s><s>b';
-    const promptTokens = async (parseSpecialTokens?: boolean): Promise<number> => (await model.generate(text, { parseSpecialTokens, maxTokens: 1 })).usage.promptTokens;
-    const [parsed, plain] = [true, false].map((parseSpecialTokens) => model.tokenizer.encode(text, { parseSpecialTokens }).length);
+    const promptTokens = async (parseSpecialTokens?: boolean): Promise<number> =>
+      (await model.generate(text, { parseSpecialTokens, maxTokens: 1 })).usage.promptTokens;
+    const [parsed, plain] = [true, false].map(
+      (parseSpecialTokens) => model.tokenizer.encode(text, { parseSpecialTokens }).length,
+    );
     expect(parsed).toBeLessThan(plain!);
     expect([await promptTokens(), await promptTokens(false), await promptTokens(true)]).toEqual([plain, plain, parsed]);
-    expectCode('INVALID_ARGUMENT', () => model.generate(text, { parseSpecialTokens: 1 as never }), /^parseSpecialTokens is 1; expected true or false/);
+    expectCode(
+      'INVALID_ARGUMENT',
+      () => model.generate(text, { parseSpecialTokens: 1 as never }),
+      /^parseSpecialTokens is 1; expected true or false/,
+    );
   });
 
   it('lists the highest of the logits, after a token and after a prompt of several slices', async () => {
     const [listed, whole] = [model.createSession(), model.createSession()];
-    for (const [ids, count] of [[someIds(600, VOCAB), 40], [[7], 1], [[8], 64]] as Array<[number[], number]>) {
+    for (const [ids, count] of [
+      [someIds(600, VOCAB), 40],
+      [[7], 1],
+      [[8], 64],
+    ] as Array<[number[], number]>) {
       const found = await listed.shortlist(ids, count);
       const expected = shortlistOf(await whole.prefill(ids), count);
       expect(found).toEqual({ ...expected, logSumExp: expect.closeTo(expected.logSumExp, 5) });
     }
     expect(listed.position).toBe(602);
-    for (const count of [0, 65, 1.5]) await expectRejection('INVALID_ARGUMENT', listed.shortlist([1], count), /^The length of the shortlist/);
+    for (const count of [0, 65, 1.5])
+      await expectRejection('INVALID_ARGUMENT', listed.shortlist([1], count), /^The length of the shortlist/);
     await expectRejection('INVALID_ARGUMENT', listed.shortlist([VOCAB], 5), /^Token 0 is 300/);
     expect(listed.position).toBe(602);
     listed.close();
@@ -68,7 +85,12 @@ describe('generation on the engine', () => {
 
   it('generates the same from shortlists as from all logits', async () => {
     const prompt = someIds(20, VOCAB);
-    for (const options of [{ temperature: 0 }, { temperature: 2, seed: 4 }, { temperature: 2, topK: 64, topP: 0.8, seed: 5 }, { temperature: 1, logprobs: 3, seed: 6 }]) {
+    for (const options of [
+      { temperature: 0 },
+      { temperature: 2, seed: 4 },
+      { temperature: 2, topK: 64, topP: 0.8, seed: 5 },
+      { temperature: 1, logprobs: 3, seed: 6 },
+    ]) {
       const listed = await model.generate(prompt, { ...options, maxTokens: 60 });
       // So small a bias changes nothing, but needs all logits.
       const whole = await model.generate(prompt, { ...options, maxTokens: 60, logitBias: { 0: Number.MIN_VALUE } });
@@ -103,13 +125,25 @@ describe('generation on the engine', () => {
   it('refuses what does not fit, and goes on', async () => {
     const session = model.createSession({ contextLength: 8 });
     await session.prefill([1, 2, 3]);
-    await expectRejection('CONTEXT_OVERFLOW', session.prefill([1, 2, 3, 4, 5, 6]), /^6 tokens at position 3 end at 9; expected at most the context's 8\.$/);
+    await expectRejection(
+      'CONTEXT_OVERFLOW',
+      session.prefill([1, 2, 3, 4, 5, 6]),
+      /^6 tokens at position 3 end at 9; expected at most the context's 8\.$/,
+    );
     await expectRejection('CONTEXT_OVERFLOW', session.score({ length: 1e15 }), /expected at most the context's 8/);
     await expectRejection('INVALID_ARGUMENT', session.prefill([]), /^The tokens/);
-    await expectRejection('INVALID_ARGUMENT', session.prefill([VOCAB]), /^Token 0 is 300; expected an integer from 0 to 299\.$/);
+    await expectRejection(
+      'INVALID_ARGUMENT',
+      session.prefill([VOCAB]),
+      /^Token 0 is 300; expected an integer from 0 to 299\.$/,
+    );
     await expectRejection('INVALID_ARGUMENT', session.decode(1.5), /^Token 0 is 1.5/);
     await expectRejection('INVALID_ARGUMENT', session.prefill('abc' as never), /^The tokens/);
-    await expectRejection('INVALID_ARGUMENT', session.prefill([1], { singal: undefined } as never), /did you mean signal/);
+    await expectRejection(
+      'INVALID_ARGUMENT',
+      session.prefill([1], { singal: undefined } as never),
+      /did you mean signal/,
+    );
     expectCode('INVALID_ARGUMENT', () => session.truncate(4), /from 0 to the position, 3/);
     const pending = session.decode(1);
     expectCode('INVALID_ARGUMENT', () => session.truncate(0), /in flight/);
@@ -120,9 +154,24 @@ describe('generation on the engine', () => {
   });
 
   it('rewinds to where a text is new, and computes the rest as if it had come in one piece', async () => {
-    const texts = [someIds(300, VOCAB), [...someIds(280, VOCAB), 5, 6, 7], someIds(120, VOCAB), [9, ...someIds(120, VOCAB)], [9], [9, 4]];
+    const texts = [
+      someIds(300, VOCAB),
+      [...someIds(280, VOCAB), 5, 6, 7],
+      someIds(120, VOCAB),
+      [9, ...someIds(120, VOCAB)],
+      [9],
+      [9, 4],
+    ];
     const session = model.createSession();
-    for (const [from, ids] of [[0, texts[0]!], [280, texts[1]!], [119, texts[2]!], [0, texts[3]!], [0, texts[4]!], [1, texts[5]!], [1, texts[5]!]] as const) {
+    for (const [from, ids] of [
+      [0, texts[0]!],
+      [280, texts[1]!],
+      [119, texts[2]!],
+      [0, texts[3]!],
+      [0, texts[4]!],
+      [1, texts[5]!],
+      [1, texts[5]!],
+    ] as const) {
       const rest = session.rewind(ids);
       expect([session.position, [...rest]]).toEqual([from, ids.slice(from)]);
       const whole = model.createSession();
@@ -146,7 +195,11 @@ describe('generation on the engine', () => {
     const options = { maxTokens: 60, seed: 11, temperature: 1.5, topK: 0, plan: 'P2-D1-S1-E5' };
     const expected = await model.generate('Hello', options);
     expect(expected.tokens.length).toBeGreaterThan(10);
-    for (const placement of [{ threads: 1 }, { threads: 2, execution: 'wide' }, { threads: 3, execution: 'lanes' }] as const) {
+    for (const placement of [
+      { threads: 1 },
+      { threads: 2, execution: 'wide' },
+      { threads: 3, execution: 'lanes' },
+    ] as const) {
       const other = await loadModel(file, placement);
       expect(await other.generate('Hello', options)).toMatchObject({ text: expected.text, tokens: expected.tokens });
       await other.dispose();
@@ -172,7 +225,11 @@ describe('generation on the engine', () => {
 
   it('stops within one token of the signal, and on dispose', async () => {
     const controller = new AbortController();
-    const generation = model.generate([1, 5], { maxTokens: 1000, logitBias: { 2: -Infinity }, signal: controller.signal });
+    const generation = model.generate([1, 5], {
+      maxTokens: 1000,
+      logitBias: { 2: -Infinity },
+      signal: controller.signal,
+    });
     let after = 0;
     const loop = (async () => {
       for await (const _ of generation) {
@@ -199,8 +256,17 @@ describe('generation on the engine', () => {
     expect(loaded.threads).toBe(1);
     await loaded.dispose();
     const controller = new AbortController();
-    await expectRejection('ABORTED', loadModel(file, { signal: controller.signal, onProgress: () => controller.abort() }));
-    await expect(loadModel(file, { onProgress: () => { throw new RangeError('mine'); } })).rejects.toThrow(RangeError);
+    await expectRejection(
+      'ABORTED',
+      loadModel(file, { signal: controller.signal, onProgress: () => controller.abort() }),
+    );
+    await expect(
+      loadModel(file, {
+        onProgress: () => {
+          throw new RangeError('mine');
+        },
+      }),
+    ).rejects.toThrow(RangeError);
   });
 
   it.each<[object, string, RegExp]>([
@@ -219,9 +285,17 @@ describe('generation on the engine', () => {
 
   it('refuses a session of another model, and options that do not fit', async () => {
     const other = await loadModel(file);
-    expectCode('INVALID_ARGUMENT', () => model.generate('x', { session: other.createSession() }), /a session of this model/);
+    expectCode(
+      'INVALID_ARGUMENT',
+      () => model.generate('x', { session: other.createSession() }),
+      /a session of this model/,
+    );
     expectCode('INVALID_ARGUMENT', () => model.createSession({ contextLength: 2000 }), /1 to the model's 1024/);
-    expectCode('INVALID_ARGUMENT', () => model.createSession({ context: 5 } as never), /^createSession has no option "context"/);
+    expectCode(
+      'INVALID_ARGUMENT',
+      () => model.createSession({ context: 5 } as never),
+      /^createSession has no option "context"/,
+    );
     await other.dispose();
     await expectRejection('FILE_NOT_FOUND', loadModel(path.join(file, 'none')));
     await expectRejection('INVALID_ARGUMENT', loadModel(3 as never), /^The path of the model is 3/);
@@ -232,7 +306,10 @@ describe('generation on the engine', () => {
     writeFileSync(path.join(folder, 'tokenizer.json'), '{"model"');
     const broken = await loadModel(folder);
     expectCode('INVALID_TOKENIZER', () => broken.generate('Hello'), /tokenizer\.json is not valid JSON/);
-    expect(await broken.generate([1, 2, 3], { maxTokens: 2 })).toMatchObject({ text: '', usage: { completionTokens: 2 } });
+    expect(await broken.generate([1, 2, 3], { maxTokens: 2 })).toMatchObject({
+      text: '',
+      usage: { completionTokens: 2 },
+    });
     await broken.dispose();
   });
 
@@ -240,7 +317,10 @@ describe('generation on the engine', () => {
     const synthetic = await loadSyntheticModel('smollm2-135m', { dtype: 'Q8_0', seed: 1, threads: 1 });
     expectCode('INVALID_TOKENIZER', () => synthetic.tokenizer, /no tokenizer/);
     expectCode('INVALID_TOKENIZER', () => synthetic.generate('Hello'), /no tokenizer/);
-    expect(await synthetic.generate([1, 2, 3], { maxTokens: 2 })).toMatchObject({ text: '', usage: { completionTokens: 2 } });
+    expect(await synthetic.generate([1, 2, 3], { maxTokens: 2 })).toMatchObject({
+      text: '',
+      usage: { completionTokens: 2 },
+    });
     await synthetic.dispose();
   });
 });
@@ -265,7 +345,10 @@ describe('with the model that ships', () => {
     // What generating itself holds up is in every run; a collection of what earlier tests left is in one or two.
     let longest = Infinity;
     for (let run = 0; run < 5 && longest >= 20; run++) {
-      longest = Math.min(longest, await longestTurn(() => model.generate('Once upon a time', { maxTokens: 200, seed: 1, topK: 0, logprobs: 5 })));
+      longest = Math.min(
+        longest,
+        await longestTurn(() => model.generate('Once upon a time', { maxTokens: 200, seed: 1, topK: 0, logprobs: 5 })),
+      );
     }
     expect(longest).toBeLessThan(20);
   });

@@ -20,7 +20,12 @@ describe('a generation in a session', () => {
   let model: Model;
   let alone: GenerationResult;
   beforeAll(async () => {
-    writeRandomModel(file, { format: 'gguf', vocabulary: true, shape: { nLayers: 6, vocabSize: VOCAB, contextLength: CONTEXT }, seed: 3 });
+    writeRandomModel(file, {
+      format: 'gguf',
+      vocabulary: true,
+      shape: { nLayers: 6, vocabSize: VOCAB, contextLength: CONTEXT },
+      seed: 3,
+    });
     model = await loadModel(file);
     alone = await model.generate(PROMPT, LONG);
   });
@@ -37,25 +42,53 @@ describe('a generation in a session', () => {
 
   it('keeps the session to itself, however often another is refused', async () => {
     const { session, generation } = await begun();
-    for (let i = 0; i < 3; i++) await expectRejection('INVALID_ARGUMENT', model.generate([5], { ...LONG, session }), /in use by another generation/);
-    await expectRejection('INVALID_ARGUMENT', model.generate(Array(CONTEXT - 3).fill(5), { session }), /in use by another generation/);
+    for (let i = 0; i < 3; i++)
+      await expectRejection(
+        'INVALID_ARGUMENT',
+        model.generate([5], { ...LONG, session }),
+        /in use by another generation/,
+      );
+    await expectRejection(
+      'INVALID_ARGUMENT',
+      model.generate(Array(CONTEXT - 3).fill(5), { session }),
+      /in use by another generation/,
+    );
     await expectRejection('ABORTED', model.generate([5], { session, signal: AbortSignal.abort() }));
-    await expectRejection('INVALID_ARGUMENT', model.generate([5], { ...LONG, session }), /in use by another generation/);
+    await expectRejection(
+      'INVALID_ARGUMENT',
+      model.generate([5], { ...LONG, session }),
+      /in use by another generation/,
+    );
     expect((await generation).tokens).toEqual(alone.tokens);
     expect(session.position).toBe(PROMPT.length + alone.tokens.length);
     expect((await model.generate([5], { ...LONG, session })).tokens).toHaveLength(12);
-    const both = await Promise.allSettled([model.generate([5], { ...LONG, session }), model.generate([6], { ...LONG, session })]);
+    const both = await Promise.allSettled([
+      model.generate([5], { ...LONG, session }),
+      model.generate([6], { ...LONG, session }),
+    ]);
     expect(both.map((each) => each.status)).toEqual(['fulfilled', 'rejected']);
   });
 
   it('refuses every other change to the session until it is done', async () => {
     const { session, generation } = await begun();
     const changes: Array<(session: Session) => unknown> = [
-      (s) => s.prefill([1]), (s) => s.decode(1), (s) => s.shortlist([1], 1), (s) => s.score([1, 2]), (s) => s.trace([1]), (s) => s.logits([1]), (s) => s.timeline(1),
-      (s) => s.truncate(0), (s) => s.rewind([1]),
+      (s) => s.prefill([1]),
+      (s) => s.decode(1),
+      (s) => s.shortlist([1], 1),
+      (s) => s.score([1, 2]),
+      (s) => s.trace([1]),
+      (s) => s.logits([1]),
+      (s) => s.timeline(1),
+      (s) => s.truncate(0),
+      (s) => s.rewind([1]),
     ];
     const before = session.position;
-    for (const change of changes) await expectRejection('INVALID_ARGUMENT', (async () => change(session))(), /^\w+ was called while a generation is using this session/);
+    for (const change of changes)
+      await expectRejection(
+        'INVALID_ARGUMENT',
+        (async () => change(session))(),
+        /^\w+ was called while a generation is using this session/,
+      );
     expect(session.position).toBe(before);
     expect((await generation).tokens).toEqual(alone.tokens);
     for (const change of changes) await change(session);
@@ -102,7 +135,9 @@ describe('a generation in a session', () => {
     const order: string[] = [];
     const earlier = session.prefill(someIds(200, VOCAB)).then(() => order.push('the earlier call'));
     const controller = new AbortController();
-    const generation = expectRejection('ABORTED', model.generate([5], { session, signal: controller.signal })).then(() => order.push('the generation'));
+    const generation = expectRejection('ABORTED', model.generate([5], { session, signal: controller.signal })).then(
+      () => order.push('the generation'),
+    );
     controller.abort();
     await Promise.all([earlier, generation]);
     expect([order, session.position]).toEqual([['the generation', 'the earlier call'], 200]);
@@ -145,8 +180,16 @@ describe('a generation in a session', () => {
     await session.prefill(PROMPT);
     const text = 'a '.repeat(1 << 20);
     const encode = vi.spyOn(model.tokenizer, 'encodeSliced');
-    await expectRejection('CONTEXT_OVERFLOW', model.generate(text, { session }), /^A prompt of more than 43 tokens at position 20 leaves no room/);
-    await expectRejection('CONTEXT_OVERFLOW', model.generate(text), /^A prompt of more than 255 tokens at position 0 .* the context's 256/);
+    await expectRejection(
+      'CONTEXT_OVERFLOW',
+      model.generate(text, { session }),
+      /^A prompt of more than 43 tokens at position 20 leaves no room/,
+    );
+    await expectRejection(
+      'CONTEXT_OVERFLOW',
+      model.generate(text),
+      /^A prompt of more than 255 tokens at position 0 .* the context's 256/,
+    );
     for (const { value } of encode.mock.results) expect((await (value as Promise<number[]>)).length).toBeLessThan(300);
     encode.mockRestore();
   });
@@ -155,14 +198,26 @@ describe('a generation in a session', () => {
     const session = model.createSession({ contextLength: PROMPT.length + 1 });
     await session.prefill(PROMPT);
     for (const prompt of ['more', [5], '']) {
-      await expectRejection('CONTEXT_OVERFLOW', model.generate(prompt, { session }), /^The session holds 20 tokens of 21, .* truncated or rewound/);
+      await expectRejection(
+        'CONTEXT_OVERFLOW',
+        model.generate(prompt, { session }),
+        /^The session holds 20 tokens of 21, .* truncated or rewound/,
+      );
     }
     const roomy = model.createSession({ contextLength: 64 });
     await roomy.prefill(PROMPT);
-    await expectRejection('INVALID_ARGUMENT', model.generate('', { session: roomy }), /a session that has tokens already needs one to go on with/);
+    await expectRejection(
+      'INVALID_ARGUMENT',
+      model.generate('', { session: roomy }),
+      /a session that has tokens already needs one to go on with/,
+    );
     const whole = await model.generate(PROMPT, { ...LONG, maxTokens: 8 });
     const begun = await model.generate(roomy.rewind(PROMPT), { ...LONG, maxTokens: 3, session: roomy });
-    const rest = await model.generate(roomy.rewind([...PROMPT, ...begun.tokens]), { ...LONG, maxTokens: 5, session: roomy });
+    const rest = await model.generate(roomy.rewind([...PROMPT, ...begun.tokens]), {
+      ...LONG,
+      maxTokens: 5,
+      session: roomy,
+    });
     expect([...begun.tokens, ...rest.tokens]).toEqual(whole.tokens);
   });
 
@@ -171,6 +226,10 @@ describe('a generation in a session', () => {
     expect(await model.generate(PROMPT, { ...LONG, maxTokens: 8, session })).toMatchObject({ finishReason: 'length' });
     session.truncate(PROMPT.length - 1);
     const full = await model.generate(PROMPT.slice(-1), { ...LONG, maxTokens: 9, session });
-    expect([full.finishReason, full.tokens, session.position]).toEqual(['context', alone.tokens.slice(0, 8), session.contextLength]);
+    expect([full.finishReason, full.tokens, session.position]).toEqual([
+      'context',
+      alone.tokens.slice(0, 8),
+      session.contextLength,
+    ]);
   });
 });

@@ -31,7 +31,10 @@ function feed(pieces: string[], stops: string[]): { text: string; stopped: boole
 }
 
 /** Feeds text and control tokens, as numbers, in turn. */
-function feedControls(parts: Array<string | number>, stops: Array<string | StopUnits>): { text: string; stopped: boolean } {
+function feedControls(
+  parts: Array<string | number>,
+  stops: Array<string | StopUnits>,
+): { text: string; stopped: boolean } {
   const matcher = new StopMatcher(stops);
   let text = '';
   for (const part of parts) {
@@ -90,7 +93,8 @@ describe('stop strings', () => {
 
   it('shows exactly what is safe after every piece, for random texts cut at random', () => {
     const random = randomUniform(2);
-    const word = (most: number): string => Array.from({ length: Math.floor(random() * most) }, () => 'ab😀'[Math.floor(random() * 2.2)]!).join('');
+    const word = (most: number): string =>
+      Array.from({ length: Math.floor(random() * most) }, () => 'ab😀'[Math.floor(random() * 2.2)]!).join('');
     for (let round = 0; round < 3000; round++) {
       const stops = Array.from({ length: 1 + Math.floor(random() * 3) }, () => word(5)).filter((stop) => stop !== '');
       const pieces = Array.from({ length: Math.floor(random() * 8) }, () => word(4));
@@ -114,7 +118,12 @@ describe('stop strings', () => {
   it('takes linear time on a text made to be almost a stop string', () => {
     const stop = `${'a'.repeat(20_000)}b`;
     const started = process.cpuUsage();
-    expect(feed(Array.from({ length: 20_000 }, () => 'aaaa'), [stop]).text).toHaveLength(80_000);
+    expect(
+      feed(
+        Array.from({ length: 20_000 }, () => 'aaaa'),
+        [stop],
+      ).text,
+    ).toHaveLength(80_000);
     expect(process.cpuUsage(started).user / 1000).toBeLessThan(2000);
   });
 });

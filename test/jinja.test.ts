@@ -19,7 +19,10 @@ const JINJA: Array<[template: string, rendered: string]> = [
   ['{% for x in [1,2,3] %}{{ x }}{% if x == 2 %}{% break %}{% endif %}{% endfor %}', '12'],
   ['{% for x in [1,2,3] %}{{ x }}{% if x == 2 %}{% continue %}{% endif %}.{% endfor %}', '1.23.'],
   ['{% for x in [1,2,3] %}{% if loop.first %}{% continue %}{% endif %}{{ x }}{% break %}{% endfor %}', '2'],
-  ['{% for x in [1,2,3] %}{{x}}{% for y in [1,2] %}{{y}}{% break %}{% endfor %}{% if x==2 %}{% break %}{% endif %};{% endfor %}', '11;21'],
+  [
+    '{% for x in [1,2,3] %}{{x}}{% for y in [1,2] %}{{y}}{% break %}{% endfor %}{% if x==2 %}{% break %}{% endif %};{% endfor %}',
+    '11;21',
+  ],
   ['{% for x in [1,2,3] %}{% if x == 2 %}a{% continue %}{% endif %}{{ x }}{% endfor %}', '1a3'],
   ['{% for x in [1,2] %}{% continue %}{% else %}none{% endfor %}', 'none'],
   ['{% for x in u %}{{ x }}{% else %}e{% endfor %}', 'e'],
@@ -34,9 +37,18 @@ const JINJA: Array<[template: string, rendered: string]> = [
   ['a\n  {% raw %} x\n  {% endraw %}\n y', 'a\n x\n y'],
   ['{% raw %}a{% endraw -%}  b{% raw %}"\\{% endraw %}', 'ab"\\'],
   ['{{ [[1]] == [[1]] }}{{ [1] == [2] }}{{ [1] != [1] }}{{ [1, 2] == [1] }}', 'truefalsefalsefalse'],
-  ["{{ {'a': [1], 'b': none} == {'b': none, 'a': [1]} }}{{ {'a': 1} == {'b': 1} }}{{ {'a': 1} == {'a': 1, 'b': 2} }}", 'truefalsefalse'],
-  ["{{ 1 == true }}{{ 0 == false }}{{ 1 == 1.0 }}{{ '1' == 1 }}{{ none == u }}{{ none == none }}{{ [1, 2] == (1, 2) }}", 'truetruetruefalsefalsetruefalse'],
-  ["{{ [1] in [[1]] }}{{ 1.0 in [1] }}{{ none in [none] }}{{ u in ['a'] }}{{ '1' not in [1] }}", 'truetruetruefalsetrue'],
+  [
+    "{{ {'a': [1], 'b': none} == {'b': none, 'a': [1]} }}{{ {'a': 1} == {'b': 1} }}{{ {'a': 1} == {'a': 1, 'b': 2} }}",
+    'truefalsefalse',
+  ],
+  [
+    "{{ 1 == true }}{{ 0 == false }}{{ 1 == 1.0 }}{{ '1' == 1 }}{{ none == u }}{{ none == none }}{{ [1, 2] == (1, 2) }}",
+    'truetruetruefalsefalsetruefalse',
+  ],
+  [
+    "{{ [1] in [[1]] }}{{ 1.0 in [1] }}{{ none in [none] }}{{ u in ['a'] }}{{ '1' not in [1] }}",
+    'truetruetruefalsetrue',
+  ],
   ['b {% raw %}a{% endraw %} c', 'b a c'],
 ];
 
@@ -51,27 +63,38 @@ describe('templates', () => {
   });
 
   it('end in one error where they are cut short', () => {
-    for (const template of ['{% for x in y %}', '{% if', '{{ a', '{% macro f() %}', '{{ [1, ', '{% raw %}', '{# a']) expect(() => parseTemplate(template), template).toThrow(/^[^\n]+$/);
+    for (const template of ['{% for x in y %}', '{% if', '{{ a', '{% macro f() %}', '{{ [1, ', '{% raw %}', '{# a'])
+      expect(() => parseTemplate(template), template).toThrow(/^[^\n]+$/);
   });
 
   it('write dates as Python does', () => {
     const date = new Date(2024, 6, 4, 15, 4, 5);
-    expect(strftime(date, '%Y-%m-%d %H:%M:%S %d %b %Y, %A %-d %B %I %p %j %y %a 100%% %Q')).toBe('2024-07-04 15:04:05 04 Jul 2024, Thursday 4 July 03 PM 186 24 Thu 100% %Q');
+    expect(strftime(date, '%Y-%m-%d %H:%M:%S %d %b %Y, %A %-d %B %I %p %j %y %a 100%% %Q')).toBe(
+      '2024-07-04 15:04:05 04 Jul 2024, Thursday 4 July 03 PM 186 24 Thu 100% %Q',
+    );
   });
 });
 
 describeShared("the library's own cases", () => {
   it('come out the same, except four that need functions of JavaScript', () => {
-    const cases = readJson('chat-templates', 'huggingfacejs-syntax', 'syntax-cases.json') as Record<string, { template: string; context: Record<string, unknown>; context_has_functions: boolean; expected: string }>;
+    const cases = readJson('chat-templates', 'huggingfacejs-syntax', 'syntax-cases.json') as Record<
+      string,
+      { template: string; context: Record<string, unknown>; context_has_functions: boolean; expected: string }
+    >;
     const plain = Object.entries(cases).filter(([, { context_has_functions: hasFunctions }]) => !hasFunctions);
     expect([Object.keys(cases).length, plain.length]).toEqual([161, 157]);
     // In Python, true is 1 and false is 0, also in a list.
-    for (const [name, { template, context, expected }] of plain) expect(render(template, context), name).toBe(name === 'MEMBERSHIP' ? '|true|true|true|true|true|false|' : expected);
+    for (const [name, { template, context, expected }] of plain)
+      expect(render(template, context), name).toBe(
+        name === 'MEMBERSHIP' ? '|true|true|true|true|true|false|' : expected,
+      );
   });
 });
 
-const grown = (start: string, step: string, end: string): string => `{% set ns = namespace(x=${start}) %}{% for i in range(100) %}{% set ns.x = ${step} %}{% endfor %}${end}`;
-const repeated = (setup: string, body: string): string => `{% set a = ${setup} %}{% for i in range(100000) %}${body}{% endfor %}`;
+const grown = (start: string, step: string, end: string): string =>
+  `{% set ns = namespace(x=${start}) %}{% for i in range(100) %}{% set ns.x = ${step} %}{% endfor %}${end}`;
+const repeated = (setup: string, body: string): string =>
+  `{% set a = ${setup} %}{% for i in range(100000) %}${body}{% endfor %}`;
 
 // Each would run for minutes or hours, or end the process, without limits.
 const HOSTILE: Record<string, string> = {
@@ -85,7 +108,8 @@ const HOSTILE: Record<string, string> = {
   'a list of itself twice, joined': grown('[1]', '[ns.x, ns.x]', "{{ ns.x|join(',') }}"),
   'a list of itself twice, in a text': grown('[1]', '[ns.x, ns.x]', "{{ ns.x ~ 'a' }}"),
   'an endless macro': '{% macro f(n) %}{{ f(n) }}{% endmacro %}{{ f(1) }}{{ f(f) }}',
-  'a macro that calls itself twice': '{% macro f(n) %}{% if n > 0 %}{{ f(n-1) }}{{ f(n-1) }}{% endif %}{% endmacro %}{{ f(60) }}',
+  'a macro that calls itself twice':
+    '{% macro f(n) %}{% if n > 0 %}{{ f(n-1) }}{{ f(n-1) }}{% endif %}{% endmacro %}{{ f(60) }}',
   'a macro defined again and again': repeated('1', `{% macro f() %}${'x{{ a }}'.repeat(10_000)}{% endmacro %}`),
   'a text times a number': "{{ ('x' * 1000000000)|length }}",
   'a replacement': "{% set a = 'x' * 1000000 %}{{ a|replace('x', a)|length }}",
@@ -95,13 +119,15 @@ const HOSTILE: Record<string, string> = {
   'indented JSON': '{{ range(10)|tojson(indent=100000000)|length }}',
   'JSON with long separators': "{% set a = 'x' * 1000000 %}{{ range(10000)|tojson(separators=(a, a))|length }}",
   'a split': "{% set a = 'x' * 2000000 %}{{ a.split('x')|length }}",
-  'a search that almost agrees everywhere': "{% set a = 'a' * 400000 %}{% set b = 'a' * 100000 ~ 'b' ~ 'a' * 100000 %}{{ b in a }}",
-  'dates': repeated('1', "{% set x = strftime_now('%d %B %Y' * 10) %}"),
+  'a search that almost agrees everywhere':
+    "{% set a = 'a' * 400000 %}{% set b = 'a' * 100000 ~ 'b' ~ 'a' * 100000 %}{{ b in a }}",
+  dates: repeated('1', "{% set x = strftime_now('%d %B %Y' * 10) %}"),
   'spaces to strip': repeated("' ' * 1000000", '{% set b = a.strip() %}'),
-  'slices': repeated("'x' * 1000000", '{% set b = a[1:] %}'),
-  'sorting': repeated('range(100000)', '{% set b = a|sort %}'),
+  slices: repeated("'x' * 1000000", '{% set b = a[1:] %}'),
+  sorting: repeated('range(100000)', '{% set b = a|sort %}'),
   'texts that are kept': grown('none', "[ns.x, 'x' * 1000000]", ''),
-  'a comparison of lists that double': "{% set a = namespace(x=[1], y=[1]) %}{% for i in range(60) %}{% set a.x = [a.x, a.x] %}{% set a.y = [a.y, a.y] %}{% endfor %}{{ a.x == a.y }}",
+  'a comparison of lists that double':
+    '{% set a = namespace(x=[1], y=[1]) %}{% for i in range(60) %}{% set a.x = [a.x, a.x] %}{% set a.y = [a.y, a.y] %}{% endfor %}{{ a.x == a.y }}',
   'a sum of many': `{{ ${'1 + '.repeat(50_000)}1 }}`,
   'a chain of filters': `{{ 'a'${'|trim'.repeat(20_000)} }}`,
 };
@@ -117,13 +143,21 @@ const UNREADABLE: Record<string, string> = {
 describe('hostile templates', () => {
   it.each(Object.entries({ ...HOSTILE, ...UNREADABLE }))('end in an error: %s', async (_name, chat_template) => {
     const tokenizer = await tinyTokenizer({}, { chat_template });
-    for (const use of [() => tokenizer.applyChatTemplate([{ role: 'user', content: 'a' }]), () => tokenizer.encodeChat([{ role: 'user', content: 'a' }])]) {
+    for (const use of [
+      () => tokenizer.applyChatTemplate([{ role: 'user', content: 'a' }]),
+      () => tokenizer.encodeChat([{ role: 'user', content: 'a' }]),
+    ]) {
       try {
         use();
         expect.fail('it rendered');
       } catch (error) {
         expect(error).toBeInstanceOf(CqilError);
-        expect(error).toMatchObject({ code: 'INVALID_TOKENIZER', message: expect.stringMatching(/^The chat template (goes beyond (its limits|what can be computed)|cannot be parsed): /) });
+        expect(error).toMatchObject({
+          code: 'INVALID_TOKENIZER',
+          message: expect.stringMatching(
+            /^The chat template (goes beyond (its limits|what can be computed)|cannot be parsed): /,
+          ),
+        });
         expect((error as CqilError).message.length).toBeLessThan(400);
       }
     }
@@ -137,28 +171,55 @@ describe('hostile templates', () => {
   });
 
   it('has limits that grow with the messages', async () => {
-    const tokenizer = await tinyTokenizer({}, { chat_template: "{% for m in messages %}{{ m.role ~ ': ' ~ m.content | trim ~ '\\n' }}{% endfor %}" });
-    const messages = Array.from({ length: 2_000 }, (_, index) => ({ role: index % 2 ? 'assistant' : 'user', content: 'abc '.repeat(500) }));
+    const tokenizer = await tinyTokenizer(
+      {},
+      { chat_template: "{% for m in messages %}{{ m.role ~ ': ' ~ m.content | trim ~ '\\n' }}{% endfor %}" },
+    );
+    const messages = Array.from({ length: 2_000 }, (_, index) => ({
+      role: index % 2 ? 'assistant' : 'user',
+      content: 'abc '.repeat(500),
+    }));
     expect(tokenizer.applyChatTemplate(messages)).toHaveLength(2_000 * 2_000 + 1_000 * (6 + 11));
     expect(tokenizer.applyChatTemplate([{ role: 'user', content: 'a'.repeat(5e6) }])).toHaveLength(5e6 + 7);
     // As Mistral's does, this looks at all messages before each.
-    const quadratic = await tinyTokenizer({}, { chat_template: "{% for m in messages %}{{ messages[:loop.index]|selectattr('role', 'equalto', 'user')|list|length }},{% endfor %}" });
-    expect(quadratic.applyChatTemplate(messages.map((message) => ({ ...message, content: '' })))).toMatch(/,1000,1000,$/);
+    const quadratic = await tinyTokenizer(
+      {},
+      {
+        chat_template:
+          "{% for m in messages %}{{ messages[:loop.index]|selectattr('role', 'equalto', 'user')|list|length }},{% endfor %}",
+      },
+    );
+    expect(quadratic.applyChatTemplate(messages.map((message) => ({ ...message, content: '' })))).toMatch(
+      /,1000,1000,$/,
+    );
   });
 
-  it.each(['messages', 'tools', 'documents'])('refuses %s that contain themselves, or a few objects too often', async (name) => {
-    const tokenizer = await tinyTokenizer({}, { chat_template: '{{ messages | tojson }}{{ tools }}{{ documents }}' });
-    const cyclic: Record<string, unknown> = {};
-    cyclic.self = [cyclic, cyclic];
-    let shared: unknown[] = [1];
-    for (let i = 0; i < 40; i++) shared = [shared, shared];
-    const sparse: unknown[] = [];
-    sparse.length = 2 ** 32 - 1;
-    for (const [value, reason] of [[cyclic, /contain themselves/], [shared, /more than 262144 values/], [sparse, /more than 262144 values/], [['x'.repeat(1 << 24)], /16777216 characters/], [[new Map()], /hold a Map/]] as const) {
-      const messages = [{ role: 'tool', content: name === 'messages' ? { value } : 'a' }];
-      const options = name === 'messages' ? {} : { [name]: [value] };
-      for (const use of [() => tokenizer.applyChatTemplate(messages, options), () => tokenizer.encodeChat(messages, options)]) expectCode('INVALID_ARGUMENT', use, reason);
-      await expectRejection('INVALID_ARGUMENT', tokenizer.encodeChatSliced(messages, options), reason);
-    }
-  });
+  it.each(['messages', 'tools', 'documents'])(
+    'refuses %s that contain themselves, or a few objects too often',
+    async (name) => {
+      const tokenizer = await tinyTokenizer({}, { chat_template: '{{ messages | tojson }}{{ tools }}{{ documents }}' });
+      const cyclic: Record<string, unknown> = {};
+      cyclic.self = [cyclic, cyclic];
+      let shared: unknown[] = [1];
+      for (let i = 0; i < 40; i++) shared = [shared, shared];
+      const sparse: unknown[] = [];
+      sparse.length = 2 ** 32 - 1;
+      for (const [value, reason] of [
+        [cyclic, /contain themselves/],
+        [shared, /more than 262144 values/],
+        [sparse, /more than 262144 values/],
+        [['x'.repeat(1 << 24)], /16777216 characters/],
+        [[new Map()], /hold a Map/],
+      ] as const) {
+        const messages = [{ role: 'tool', content: name === 'messages' ? { value } : 'a' }];
+        const options = name === 'messages' ? {} : { [name]: [value] };
+        for (const use of [
+          () => tokenizer.applyChatTemplate(messages, options),
+          () => tokenizer.encodeChat(messages, options),
+        ])
+          expectCode('INVALID_ARGUMENT', use, reason);
+        await expectRejection('INVALID_ARGUMENT', tokenizer.encodeChatSliced(messages, options), reason);
+      }
+    },
+  );
 });

@@ -16,15 +16,18 @@ import { tempFolder } from './support/temp_folder.js';
 
 const folder = tempFolder();
 
-/** Over all positions and all tokens of the vocabulary, nats: the largest |Δ log-probability| and the largest KL(reference ‖ engine). */
+/**
+ * Over all positions and all tokens of the vocabulary, nats: the largest |Δ log-probability| and the largest
+ * KL(reference ‖ engine).
+ */
 interface Deviation {
   logProb: number;
   kl: number;
 }
 
 /**
- * What the formats cost: bounds against float64 with unrounded keys and values, on models small enough to feel every rounding. f16 rounds
- * to 2^-11 of a value, q8_0 to 1/254 of the largest of 32 values.
+ * What the formats cost: bounds against float64 with unrounded keys and values, on models small enough to feel every
+ * rounding. f16 rounds to 2^-11 of a value, q8_0 to 1/254 of the largest of 32 values.
  */
 const COST: Record<KvCache, Deviation> = {
   f32: { logProb: 1e-4, kl: 1e-9 },
@@ -33,8 +36,8 @@ const COST: Record<KvCache, Deviation> = {
 };
 
 /**
- * How right the engine is: bounds against float64 with keys and values rounded to the format. A value between two roundings may take the
- * other one in float32, which moves it by a whole step.
+ * How right the engine is: bounds against float64 with keys and values rounded to the format. A value between two
+ * roundings may take the other one in float32, which moves it by a whole step.
  */
 const ERROR: Record<KvCache, Deviation> = {
   f32: { logProb: 1e-4, kl: 1e-9 },
@@ -51,7 +54,10 @@ const ROUNDED: Record<KvCache, (head: Float64Array) => Float64Array> = {
     for (let at = 0; at < head.length; at += 32) {
       const block = head.subarray(at, at + 32);
       const d = block.reduce((highest, value) => Math.max(highest, Math.abs(value)), 0) / 127;
-      out.set(block.map((value) => half(d) * (d > 0 ? Math.round(value / d) : 0)), at);
+      out.set(
+        block.map((value) => half(d) * (d > 0 ? Math.round(value / d) : 0)),
+        at,
+      );
     }
     return out;
   },
@@ -152,7 +158,11 @@ describe('the kvCache option', () => {
 
   it('is f16 by default where most weights are multiplied with rounded activations', async () => {
     const rounded = writeRandomModel(path.join(folder, 'rounded.gguf'), { format: 'gguf', dtype: 'Q8_0', seed: 31 });
-    for (const [options, expected] of [[{}, 'f16'], [{ activations: 'float32' }, 'f32'], [{ kvCache: 'q8_0' }, 'q8_0']] as const) {
+    for (const [options, expected] of [
+      [{}, 'f16'],
+      [{ activations: 'float32' }, 'f32'],
+      [{ kvCache: 'q8_0' }, 'q8_0'],
+    ] as const) {
       const one = await loadModel(rounded, { threads: 1, ...options });
       expect(one.kvCache).toBe(expected);
       await one.dispose();
@@ -165,7 +175,11 @@ describe('the kvCache option', () => {
 
   it.each(['F16', 'q4_0', '', 16, null])('refuses %j', async (kvCache) => {
     const options = { kvCache: kvCache as KvCache };
-    await expectRejection('INVALID_ARGUMENT', loadModel(file, options), /^kvCache is .*; expected auto, f32, f16 or q8_0\.$/);
+    await expectRejection(
+      'INVALID_ARGUMENT',
+      loadModel(file, options),
+      /^kvCache is .*; expected auto, f32, f16 or q8_0\.$/,
+    );
     expectCode('INVALID_ARGUMENT', () => model.createSession(options), /^kvCache is .*; expected f32, f16 or q8_0\.$/);
   });
 });

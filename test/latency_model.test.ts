@@ -16,7 +16,15 @@ const checkpoint = syntheticCheckpoint('smollm2-135m', 'Q4_0');
 const layers = checkpoint.config.nLayers;
 const bytes = modelBytes(checkpoint, 'f32', 0);
 /** Milliseconds: 2 µs per wait, some tens of GB/s. */
-const TRUE_RATES: Rates = { waits: 2e-3, crewWaits: 1e-3, shared: 1 / 40e6, apart: 1 / 42e6, idle: 1 / 60e6, head: 1 / 30e6, kv: 1 / 20e6 };
+const TRUE_RATES: Rates = {
+  waits: 2e-3,
+  crewWaits: 1e-3,
+  shared: 1 / 40e6,
+  apart: 1 / 42e6,
+  idle: 1 / 60e6,
+  head: 1 / 30e6,
+  kv: 1 / 20e6,
+};
 
 function program(plan: Plan): Program {
   const sizes = new Map(plan.groups.map((group) => [group[0]!, group.length]));
@@ -26,7 +34,12 @@ function program(plan: Plan): Program {
 }
 
 /** Timings of a machine that follows the formula, but for noise: a factor of about 1 ± `noise`. */
-function timed(placement: Placement, decodes: ReadonlyArray<Omit<Sample, 'program' | 'ms'> & { plan: Plan }>, noise: number, seed: number): Sample[] {
+function timed(
+  placement: Placement,
+  decodes: ReadonlyArray<Omit<Sample, 'program' | 'ms'> & { plan: Plan }>,
+  noise: number,
+  seed: number,
+): Sample[] {
   const normal = randomNormal(seed);
   return decodes.map(({ plan, execution, token }) => {
     const work = sumWork(phaseWork(bytes, program(plan), execution, placement, token));
@@ -36,12 +49,23 @@ function timed(placement: Placement, decodes: ReadonlyArray<Omit<Sample, 'progra
 }
 
 describe('a calibration', () => {
-  it.each<[Placement['backend'], number]>([['cpu', 1], ['cpu', 2], ['cpu', 3], ['cpu', 8], ['cuda', 1]])('on %s with %i threads tells what any plan takes from the few it times', (backend, threads) => {
+  it.each<[Placement['backend'], number]>([
+    ['cpu', 1],
+    ['cpu', 2],
+    ['cpu', 3],
+    ['cpu', 8],
+    ['cuda', 1],
+  ])('on %s with %i threads tells what any plan takes from the few it times', (backend, threads) => {
     const placement = { backend, threads };
     const exact = LatencyModel.fit(bytes, placement, timed(placement, calibrationDecodes(checkpoint.config), 0, 1));
     const noisy = LatencyModel.fit(bytes, placement, timed(placement, calibrationDecodes(checkpoint.config), 0.01, 2));
-    const decodes = randomPlans(layers, 40, 7).flatMap((plan) => (['wide', 'lanes'] as const).map((execution) => ({ plan, execution, token: { position: 300, logits: true } })));
-    for (const [model, bound] of [[exact, 1e-6], [noisy, 0.05]] as const) {
+    const decodes = randomPlans(layers, 40, 7).flatMap((plan) =>
+      (['wide', 'lanes'] as const).map((execution) => ({ plan, execution, token: { position: 300, logits: true } })),
+    );
+    for (const [model, bound] of [
+      [exact, 1e-6],
+      [noisy, 0.05],
+    ] as const) {
       for (const sample of timed(placement, decodes, 0, 3)) {
         const { msPerToken } = model.predict(sample.program, sample.execution, sample.token);
         expect(Math.abs(msPerToken / sample.ms - 1)).toBeLessThan(bound);
@@ -52,20 +76,42 @@ describe('a calibration', () => {
   it('ranks random plans, with timings that scatter by one percent', () => {
     const placement = { backend: 'cpu', threads: 2 } as const;
     const model = LatencyModel.fit(bytes, placement, timed(placement, calibrationDecodes(checkpoint.config), 0.01, 4));
-    const samples = timed(placement, randomPlans(layers, 30, 1).map((plan) => ({ plan, execution: 'lanes', token: { position: 128, logits: true } })), 0, 5);
+    const samples = timed(
+      placement,
+      randomPlans(layers, 30, 1).map((plan) => ({ plan, execution: 'lanes', token: { position: 128, logits: true } })),
+      0,
+      5,
+    );
     const predicted = samples.map((sample) => model.predict(sample.program, 'lanes', sample.token).msPerToken);
-    expect(rankCorrelation(predicted, samples.map(({ ms }) => ms))).toBeGreaterThan(0.95);
+    expect(
+      rankCorrelation(
+        predicted,
+        samples.map(({ ms }) => ms),
+      ),
+    ).toBeGreaterThan(0.95);
   });
 
   it('gives no negative price, whatever the timings', () => {
     const normal = randomNormal(8);
-    const samples = timed({ backend: 'cpu', threads: 2 }, calibrationDecodes(checkpoint.config), 0, 9).map((sample) => ({ ...sample, ms: sample.ms * Math.exp(normal()) }));
+    const samples = timed({ backend: 'cpu', threads: 2 }, calibrationDecodes(checkpoint.config), 0, 9).map(
+      (sample) => ({ ...sample, ms: sample.ms * Math.exp(normal()) }),
+    );
     const { rates } = LatencyModel.fit(bytes, { backend: 'cpu', threads: 2 }, samples);
     for (const kind of WORK_KINDS) expect(rates[kind]).toBeGreaterThanOrEqual(0);
   });
 
   it('fits models of one layer, and of a context of one position', () => {
-    expect(calibrationDecodes({ nLayers: 1, contextLength: 1 }).map(({ plan, token }) => [plan.groups.length, token.position])).toEqual([[0, 0], [0, 0], [0, 0], [0, 0]]);
+    expect(
+      calibrationDecodes({ nLayers: 1, contextLength: 1 }).map(({ plan, token }) => [
+        plan.groups.length,
+        token.position,
+      ]),
+    ).toEqual([
+      [0, 0],
+      [0, 0],
+      [0, 0],
+      [0, 0],
+    ]);
     for (const { plan, token } of calibrationDecodes({ nLayers: 3, contextLength: 40 })) {
       expect(token.position).toBeLessThan(40);
       expect(Math.max(1, ...plan.groups.map(({ length }) => length))).toBeLessThanOrEqual(3);
@@ -79,7 +125,15 @@ describe('a prediction', () => {
 
   it('is the sum over phases, each kind counted', () => {
     const { msPerToken, phases } = model.predict(program(resolvePlan('P2-S0-E30', layers)), 'wide', token);
-    expect(phases.map(({ kind, count }) => [kind, count])).toEqual([['embed', 1], ['qkv', 15], ['attention', 15], ['attention_out', 15], ['gate_up', 15], ['down', 15], ['head', 1]]);
+    expect(phases.map(({ kind, count }) => [kind, count])).toEqual([
+      ['embed', 1],
+      ['qkv', 15],
+      ['attention', 15],
+      ['attention_out', 15],
+      ['gate_up', 15],
+      ['down', 15],
+      ['head', 1],
+    ]);
     expect(phases.reduce((sum, { ms }) => sum + ms, 0)).toBeCloseTo(msPerToken, 12);
     expect(phases[0]!.ms).toBe(TRUE_RATES.waits);
   });
@@ -98,9 +152,21 @@ describe('least squares', () => {
     const random = randomUniform(1);
     const rows = Array.from({ length: 12 }, () => [random(), 1e6 * random(), random(), 0]);
     const x = [2, 3e-6, 0, 0];
-    const found = nonNegativeLeastSquares(rows, rows.map((row) => row.reduce((sum, value, i) => sum + value * x[i]!, 0)));
+    const found = nonNegativeLeastSquares(
+      rows,
+      rows.map((row) => row.reduce((sum, value, i) => sum + value * x[i]!, 0)),
+    );
     for (const [i, value] of found.entries()) expect(value).toBeCloseTo(x[i]!, 9);
-    expect(nonNegativeLeastSquares([[1, 1], [1, 2], [1, 3]], [3, 2, 1])).toEqual([expect.closeTo(2, 9), 0]);
+    expect(
+      nonNegativeLeastSquares(
+        [
+          [1, 1],
+          [1, 2],
+          [1, 3],
+        ],
+        [3, 2, 1],
+      ),
+    ).toEqual([expect.closeTo(2, 9), 0]);
   });
 });
 
@@ -122,21 +188,33 @@ describe('random plans', () => {
 });
 
 describe('agreement', () => {
-  const trial = (plan: number, execution: 'wide' | 'lanes', predictedMs: number, ms: number): Trial => ({ plan, execution, predictedMs, samplesMs: [ms, ms, ms] });
+  const trial = (plan: number, execution: 'wide' | 'lanes', predictedMs: number, ms: number): Trial => ({
+    plan,
+    execution,
+    predictedMs,
+    samplesMs: [ms, ms, ms],
+  });
 
   it('compares by error and by rank, each execution and the faster one', () => {
-    const trials = [trial(0, 'wide', 4, 4), trial(1, 'wide', 3, 3.3), trial(1, 'lanes', 2, 1), trial(2, 'wide', 2, 2), trial(2, 'lanes', 5, 5)];
+    const trials = [
+      trial(0, 'wide', 4, 4),
+      trial(1, 'wide', 3, 3.3),
+      trial(1, 'lanes', 2, 1),
+      trial(2, 'wide', 2, 2),
+      trial(2, 'lanes', 5, 5),
+    ];
     const { error, ranking } = agreement(trials);
     expect(error.max).toBeCloseTo(1, 12);
     expect(error.median).toBe(0);
-    // Plan 0 has no lanes of its own. Wide: 4, 3, 2 against 4, 3.3, 2; lanes: 4, 2, 5 against 4, 1, 5; the faster: 4, 2, 2 against 4, 1, 2.
+    // Plan 0 has no lanes of its own. Wide: 4, 3, 2 against 4, 3.3, 2; lanes: 4, 2, 5 against 4, 1, 5; the faster: 4,
+    // 2, 2 against 4, 1, 2.
     expect(ranking.wide.rankCorrelation).toBeCloseTo(1, 12);
     expect(ranking.lanes.rankCorrelation).toBeCloseTo(1, 12);
     expect(ranking.fastest.rankCorrelation).toBeCloseTo(rankCorrelation([4, 2, 2], [4, 1, 2]), 12);
     expect(ranking.fastest.repeatability).toBeCloseTo(1, 12);
   });
 
-  it('rank correlation is Spearman\'s, with ties', () => {
+  it("rank correlation is Spearman's, with ties", () => {
     expect(rankCorrelation([1, 2, 3, 4, 5], [2, 1, 4, 3, 5])).toBeCloseTo(0.8, 12);
     expect(rankCorrelation([1, 10, 100], [3, 2, 1])).toBeCloseTo(-1, 12);
     expect(rankCorrelation([1, 1, 2], [1, 2, 3])).toBeCloseTo(Math.sqrt(3) / 2, 12);

@@ -2,7 +2,15 @@ import { describe, expect, it } from 'vitest';
 import { syntheticCheckpoint } from '../lib/checkpoint/synthetic.js';
 import { weightBytesPerToken } from '../lib/cli/memory.js';
 import { kvBytesPerPosition } from '../lib/kv_cache.js';
-import { barriersPerToken, modelBytes, phaseWork, sumWork, type ModelBytes, type Placement, type Work } from '../lib/latency/work.js';
+import {
+  barriersPerToken,
+  modelBytes,
+  phaseWork,
+  sumWork,
+  type ModelBytes,
+  type Placement,
+  type Work,
+} from '../lib/latency/work.js';
 import { compilePlan } from '../lib/model.js';
 import { resolvePlan } from '../lib/plan.js';
 import { programOf } from './support/made_up_program.js';
@@ -20,7 +28,12 @@ const small: ModelBytes = {
   alone: 0,
 };
 
-function total(sizes: number[], execution: 'wide' | 'lanes', placement: Placement, changes: { position?: number; logits?: boolean; bypass?: number } = {}): Work {
+function total(
+  sizes: number[],
+  execution: 'wide' | 'lanes',
+  placement: Placement,
+  changes: { position?: number; logits?: boolean; bypass?: number } = {},
+): Work {
   const { bypass, ...token } = changes;
   return sumWork(phaseWork(small, programOf(sizes, bypass), execution, placement, { ...FIRST, ...token }));
 }
@@ -28,7 +41,12 @@ function total(sizes: number[], execution: 'wide' | 'lanes', placement: Placemen
 describe('the work of a program', () => {
   it('is every weight once, however its layers run', () => {
     const weights = weightBytesPerToken(checkpoint);
-    for (const [plan, execution] of [['sequential', 'wide'], ['P2-S0-E30', 'wide'], ['P2-S0-E30', 'lanes'], ['P3-S1-E30', 'lanes']] as const) {
+    for (const [plan, execution] of [
+      ['sequential', 'wide'],
+      ['P2-S0-E30', 'wide'],
+      ['P2-S0-E30', 'lanes'],
+      ['P3-S1-E30', 'lanes'],
+    ] as const) {
       const program = programOf(resolveSizes(plan));
       const { shared, apart, head } = sumWork(phaseWork(bytes, program, execution, TWO, FIRST));
       // The norm before the output projection belongs to no phase's price.
@@ -48,12 +66,32 @@ describe('the work of a program', () => {
   });
 
   it('is that of one thread where layers are small, while the others wait', () => {
-    const alone = (sizes: number[], execution: 'wide' | 'lanes', changes: Partial<ModelBytes> = {}, threads = 2, position = 0) =>
-      sumWork(phaseWork({ ...small, alone: 38, ...changes }, programOf(sizes), execution, { ...TWO, threads }, { position, logits: true }));
+    const alone = (
+      sizes: number[],
+      execution: 'wide' | 'lanes',
+      changes: Partial<ModelBytes> = {},
+      threads = 2,
+      position = 0,
+    ) =>
+      sumWork(
+        phaseWork(
+          { ...small, alone: 38, ...changes },
+          programOf(sizes),
+          execution,
+          { ...TWO, threads },
+          { position, logits: true },
+        ),
+      );
     // test/native/execution_test.cc counts the same waits in the engine.
     const ones = [1, 1, 1, 1, 1, 1];
     expect(alone(ones, 'wide', { alone: 48 })).toMatchObject({ waits: 0, shared: 0, apart: 58, idle: 58 + 7, head: 7 });
-    expect(alone([1, 3, 2], 'wide', { alone: 48 })).toMatchObject({ waits: 12, apart: 8, shared: 50, idle: 8, head: 7 });
+    expect(alone([1, 3, 2], 'wide', { alone: 48 })).toMatchObject({
+      waits: 12,
+      apart: 8,
+      shared: 50,
+      idle: 8,
+      head: 7,
+    });
     expect(alone([1, 3, 2], 'lanes', { alone: 48 })).toMatchObject({ waits: 6, crewWaits: 0, shared: 0, apart: 58 });
     expect(alone([1, 3, 2], 'lanes', { alone: 48 }, 4)).toMatchObject({ waits: 6, crewWaits: 0 });
     expect(alone([1, 3, 2], 'wide', { alone: 300 })).toMatchObject({ waits: 0, shared: 0 });
@@ -69,7 +107,7 @@ describe('the work of a program', () => {
     expect(total([2, 4], 'lanes', TWO)).toMatchObject({ shared: 0, idle: 10 });
     expect(total([2, 4], 'wide', TWO)).toMatchObject({ apart: 0, idle: 0 });
     // Three lanes on two threads: while the first thread computes its second layer, the other has none.
-    expect(total([3, 3], 'lanes', TWO)).toMatchObject({ idle: (2 + 2 + 12 + 2) + 8 });
+    expect(total([3, 3], 'lanes', TWO)).toMatchObject({ idle: 2 + 2 + 12 + 2 + 8 });
     // Three threads, two lanes: the second lane has one thread, the first has two.
     expect(total([1, 1, 1, 1, 2], 'lanes', { ...TWO, threads: 3 })).toMatchObject({ shared: 42, apart: 16, idle: 8 });
     expect(total([3, 3], 'lanes', { ...TWO, threads: 1 })).toMatchObject({ idle: 0 });
@@ -82,9 +120,27 @@ describe('the work of a program', () => {
     expect(total([2, 2, 2], 'lanes', TWO, { position: 9 }).kv).toBe(6 * 10 * 30);
     expect(total([2, 2, 2], 'wide', { ...TWO, threads: 1 }, { position: 9 }).kv).toBe(6 * 10 * 30);
     const windowed = { ...small, kv: { ...small.kv, window: 4 } };
-    expect(sumWork(phaseWork(windowed, programOf([1, 1, 1, 1, 1, 1]), 'wide', { ...TWO, threads: 1 }, { position: 9, logits: true })).kv).toBe(6 * 4 * 30);
+    expect(
+      sumWork(
+        phaseWork(
+          windowed,
+          programOf([1, 1, 1, 1, 1, 1]),
+          'wide',
+          { ...TWO, threads: 1 },
+          { position: 9, logits: true },
+        ),
+      ).kv,
+    ).toBe(6 * 4 * 30);
     const { config } = checkpoint;
-    const oneThread = sumWork(phaseWork(bytes, programOf(resolveSizes('sequential')), 'wide', { ...TWO, threads: 1 }, { position: 99, logits: true }));
+    const oneThread = sumWork(
+      phaseWork(
+        bytes,
+        programOf(resolveSizes('sequential')),
+        'wide',
+        { ...TWO, threads: 1 },
+        { position: 99, logits: true },
+      ),
+    );
     expect(oneThread.kv).toBeCloseTo(100 * kvBytesPerPosition(config, 'f16'), 6);
   });
 
@@ -95,7 +151,9 @@ describe('the work of a program', () => {
 
   describe('of the engine', () => {
     it('is of the program the engine compiles', () => {
-      expect(compilePlan(checkpoint.config, resolvePlan('P3-D1-S4-E12', 30))).toEqual(programOf([1, 1, 1, 1, 3, 3, 2, ...Array.from({ length: 18 }, () => 1)], 1));
+      expect(compilePlan(checkpoint.config, resolvePlan('P3-D1-S4-E12', 30))).toEqual(
+        programOf([1, 1, 1, 1, 3, 3, 2, ...Array.from({ length: 18 }, () => 1)], 1),
+      );
     });
   });
 });

@@ -10,10 +10,15 @@ function filesBelow(folder: string, pattern: RegExp): string[] {
     .filter((file) => pattern.test(file));
 }
 
-/** What a file imports from the project, as paths from the root without extension. `values` leaves out type-only imports. */
+/**
+ * What a file imports from the project, as paths from the root without extension. `values` leaves out type-only
+ * imports.
+ */
 function importsOf(file: string, which: 'all' | 'values'): string[] {
   const found: string[] = [];
-  for (const [, typeOnly, statement, call] of readFileSync(path.join(root, file), 'utf8').matchAll(/^(?:import|export)\s+(type\s)?[^;]*?from\s+'(\.[^']+)'|\bimport\('(\.[^']+)'\)/gm)) {
+  for (const [, typeOnly, statement, call] of readFileSync(path.join(root, file), 'utf8').matchAll(
+    /^(?:import|export)\s+(type\s)?[^;]*?from\s+'(\.[^']+)'|\bimport\('(\.[^']+)'\)/gm,
+  )) {
     const from = statement ?? call;
     if (which === 'values' && typeOnly) continue;
     found.push(path.posix.join(path.posix.dirname(file), from!.replace(/\.m?js$/, '')));
@@ -30,7 +35,11 @@ describe('imports in TypeScript', () => {
       const home = /^lib\/(plan|sampler|tokenizer|checkpoint)\b/.exec(file)?.[1];
       if (!home) continue;
       for (const target of importsOf(file, 'values')) {
-        if (!['lib/errors', 'lib/json', 'lib/location', 'lib/options', 'lib/pace'].includes(target) && !target.startsWith(`lib/${home}`)) wrong.push(`${file} imports ${target}`);
+        if (
+          !['lib/errors', 'lib/json', 'lib/location', 'lib/options', 'lib/pace'].includes(target) &&
+          !target.startsWith(`lib/${home}`)
+        )
+          wrong.push(`${file} imports ${target}`);
       }
     }
     expect(wrong).toEqual([]);
@@ -38,7 +47,9 @@ describe('imports in TypeScript', () => {
 
   it('only loading, the model, its sessions and the machine know native', () => {
     const knowing = files.filter((file) => importsOf(file, 'values').includes('lib/native'));
-    expect(knowing.filter((file) => !['lib/load.ts', 'lib/machine.ts', 'lib/model.ts', 'lib/session.ts'].includes(file))).toEqual([]);
+    expect(
+      knowing.filter((file) => !['lib/load.ts', 'lib/machine.ts', 'lib/model.ts', 'lib/session.ts'].includes(file)),
+    ).toEqual([]);
   });
 
   it('nobody imports index but its ESM face', () => {
@@ -50,7 +61,9 @@ describe('imports in TypeScript', () => {
 describe('includes in C++', () => {
   const files = filesBelow('native', /\.(h|cc|cu|cuh)$/);
   const included = (file: string): string[] =>
-    [...readFileSync(path.join(root, file), 'utf8').matchAll(/^#include "([^"]+)"/gm)].map(([, target]) => path.posix.join(path.posix.dirname(file), target!));
+    [...readFileSync(path.join(root, file), 'utf8').matchAll(/^#include "([^"]+)"/gm)].map(([, target]) =>
+      path.posix.join(path.posix.dirname(file), target!),
+    );
 
   it('a backend sees the backend table and plain helpers; the core sees no backend but through the table', () => {
     const allowed: Record<string, RegExp> = {
@@ -69,7 +82,10 @@ describe('includes in C++', () => {
   });
 
   it('napi.h stays in addon/, immintrin.h in the kernels and the team, the CUDA runtime in the CUDA kernels', () => {
-    const holding = (header: string) => files.filter((file) => readFileSync(path.join(root, file), 'utf8').includes(`#include <${header}>`)).map((file) => path.posix.dirname(file));
+    const holding = (header: string) =>
+      files
+        .filter((file) => readFileSync(path.join(root, file), 'utf8').includes(`#include <${header}>`))
+        .map((file) => path.posix.dirname(file));
     expect([...new Set(holding('napi.h'))]).toEqual(['native/addon']);
     expect([...new Set(holding('immintrin.h'))].sort()).toEqual(['native/cpu', 'native/cpu/kernels']);
     expect([...new Set(holding('cuda_runtime_api.h'))]).toEqual(['native/cuda/kernels']);
@@ -77,8 +93,12 @@ describe('includes in C++', () => {
 });
 
 it('the native functions of the addon are the ones lib/native.ts types', () => {
-  const table = [...readFileSync(path.join(root, 'native/addon/addon.cc'), 'utf8').matchAll(/^\s+\{"(\w+)",/gm)].map(([, name]) => name);
-  const types = /export interface NativeAddon \{(.*?)\n\}/s.exec(readFileSync(path.join(root, 'lib/native.ts'), 'utf8'))![1]!;
+  const table = [...readFileSync(path.join(root, 'native/addon/addon.cc'), 'utf8').matchAll(/^\s+\{"(\w+)",/gm)].map(
+    ([, name]) => name,
+  );
+  const types = /export interface NativeAddon \{(.*?)\n\}/s.exec(
+    readFileSync(path.join(root, 'lib/native.ts'), 'utf8'),
+  )![1]!;
   expect([...types.matchAll(/^  (\w+)\(/gm)].map(([, name]) => name)).toEqual(table);
   expect(table.length).toBeLessThanOrEqual(12);
 });

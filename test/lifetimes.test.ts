@@ -17,7 +17,16 @@ describe('lifetimes', () => {
 
   beforeAll(() => {
     // Heavy enough that a prefill of the whole context takes many times as long as anything done to it here.
-    const shape = { dim: 128, hiddenDim: 352, headDim: 32, nHeads: 4, nKvHeads: 2, nLayers: 8, vocabSize: 256, contextLength: CONTEXT };
+    const shape = {
+      dim: 128,
+      hiddenDim: 352,
+      headDim: 32,
+      nHeads: 4,
+      nKvHeads: 2,
+      nLayers: 8,
+      vocabSize: 256,
+      contextLength: CONTEXT,
+    };
     writeRandomModel(folder, { shape, format: 'huggingface', dtype: 'F32', seed: 5 });
   });
   afterAll(() => rmSync(folder, { recursive: true }));
@@ -28,7 +37,8 @@ describe('lifetimes', () => {
     const calls = sessions.map((session) => session.prefill(ids));
     const outcomes = Promise.allSettled([...calls, sessions[0]!.decode(1)]);
     await model.dispose();
-    for (const outcome of await outcomes) expect(outcome).toMatchObject({ status: 'rejected', reason: { code: 'DISPOSED' } });
+    for (const outcome of await outcomes)
+      expect(outcome).toMatchObject({ status: 'rejected', reason: { code: 'DISPOSED' } });
   });
 
   it('dispose again gives the same promise; everything else afterwards is DISPOSED', async () => {
@@ -97,7 +107,16 @@ describe('lifetimes of whole processes', () => {
   let built: string;
 
   beforeAll(() => {
-    const shape = { dim: 256, hiddenDim: 704, headDim: 32, nHeads: 8, nKvHeads: 4, nLayers: 6, vocabSize: 512, contextLength: CONTEXT };
+    const shape = {
+      dim: 256,
+      hiddenDim: 704,
+      headDim: 32,
+      nHeads: 8,
+      nKvHeads: 4,
+      nLayers: 6,
+      vocabSize: 512,
+      contextLength: CONTEXT,
+    };
     writeRandomModel(folder, { shape, format: 'huggingface', dtype: 'F32', seed: 6 });
     built = buildPackage();
   });
@@ -106,17 +125,24 @@ describe('lifetimes of whole processes', () => {
     rmSync(folder, { recursive: true });
   });
 
-  it.each(['prefill', 'ahead'])('15 worker threads are terminated with work in flight (%s) and the process lives on', async (work) => {
-    const outcome = JSON.parse(await runScript('terminate_workers.cjs', [path.join(built, 'dist/index.js'), folder, '15', work])) as { terminated: number };
-    expect(outcome.terminated).toBe(15);
-  });
+  it.each(['prefill', 'ahead'])(
+    '15 worker threads are terminated with work in flight (%s) and the process lives on',
+    async (work) => {
+      const outcome = JSON.parse(
+        await runScript('terminate_workers.cjs', [path.join(built, 'dist/index.js'), folder, '15', work]),
+      ) as { terminated: number };
+      expect(outcome.terminated).toBe(15);
+    },
+  );
 
   describe('loading and disposing again and again', () => {
     // The smallest thing that a cycle could forget, its KV cache, has 400 kB.
     const BOUND = 100_000;
 
     async function growthPerCycle(...more: string[]): Promise<number> {
-      const { every, samples } = JSON.parse(await runScript('load_cycles.cjs', [path.join(built, 'dist/index.js'), folder, '240', ...more])) as { every: number; samples: number[] };
+      const { every, samples } = JSON.parse(
+        await runScript('load_cycles.cjs', [path.join(built, 'dist/index.js'), folder, '240', ...more]),
+      ) as { every: number; samples: number[] };
       return growthPerSample(samples) / every;
     }
 
@@ -129,18 +155,25 @@ describe('lifetimes of whole processes', () => {
     });
 
     it('is judged by its slope: a step or a saw is no leak, a creep under steps is', () => {
-      const series = (value: (i: number) => number): number => growthPerSample(Array.from({ length: 60 }, (_, i) => value(i)));
+      const series = (value: (i: number) => number): number =>
+        growthPerSample(Array.from({ length: 60 }, (_, i) => value(i)));
       const step = (at: number, MB: number) => (i: number) => 80e6 + (i >= at ? MB * 1e6 : 0);
       for (let at = 20; at < 60; at++) expect(series(step(at, 40)), `a step at ${at}`).toBe(0);
       expect(series((i) => step(31, 19)(i) + step(52, 30)(i))).toBe(0);
       expect(series((i) => step(25, 20)(i) + step(38, 20)(i) + step(52, 20)(i))).toBe(0);
-      for (const period of [2, 3, 4, 5]) expect(series((i) => 80e6 + (i % period) * 4e6), `a saw of ${period}`).toBe(0);
+      for (const period of [2, 3, 4, 5])
+        expect(
+          series((i) => 80e6 + (i % period) * 4e6),
+          `a saw of ${period}`,
+        ).toBe(0);
       expect(series((i) => step(40, 40)(i) + 1.6e6 * i)).toBeGreaterThan(1.5e6);
     });
   });
 
   it('closed sessions give their memory back', async () => {
-    const { before, open, closed } = JSON.parse(await runScript('session_memory.cjs', [path.join(built, 'dist/index.js'), shippedModelPath(), '100', '4'])) as { before: number; open: number; closed: number[] };
+    const { before, open, closed } = JSON.parse(
+      await runScript('session_memory.cjs', [path.join(built, 'dist/index.js'), shippedModelPath(), '100', '4']),
+    ) as { before: number; open: number; closed: number[] };
     expect(open - before).toBeGreaterThan(40e6);
     // What stays is JavaScript's, and small: a third of it would be an allocator that keeps what it is given.
     for (const after of closed) expect(after - before).toBeLessThan((open - before) / 3);

@@ -40,65 +40,103 @@ const CHANGES: Array<[string, (file: string) => void]> = [
   ['given another time', (file) => utimesSync(file, 1e9, 1e9)],
 ];
 
-describeUnless(process.platform === 'win32' ? 'a mapped file cannot be changed on Windows' : undefined, 'a model file that changes', () => {
-  it.each(CHANGES.flatMap(([what, change]) => (['float32', 'int8'] as const).map((activations) => [what, activations, change] as const)))('%s, with %s: FILE_CHANGED from then on', async (_, activations, change) => {
-    const file = copyOfModel();
-    await withModel(file, { activations }, async (model) => {
-      const session = model.createSession();
-      await session.prefill([1, 2, 3]);
-      change(file);
-      await expectRejection('FILE_CHANGED', model.generate('Once upon a time'), /has changed since it was opened: it .* mmap: false\.$/);
-      for (const call of [session.decode(1), session.score([1, 2]), session.shortlist([1], 3, { ahead: true }), session.logits([1])]) await expectRejection('FILE_CHANGED', call);
-    });
-  });
-
-  it.each(CHANGES)('%s, without mapping: as if nothing had happened', async (_, change) => {
-    for (const activations of ['float32', 'int8'] as const) {
+describeUnless(
+  process.platform === 'win32' ? 'a mapped file cannot be changed on Windows' : undefined,
+  'a model file that changes',
+  () => {
+    it.each(
+      CHANGES.flatMap(([what, change]) =>
+        (['float32', 'int8'] as const).map((activations) => [what, activations, change] as const),
+      ),
+    )('%s, with %s: FILE_CHANGED from then on', async (_, activations, change) => {
       const file = copyOfModel();
-      const expected = await withModel(file, { activations }, tell);
-      await withModel(file, { activations, mmap: false }, async (model) => {
-        expect(await tell(model)).toBe(expected);
+      await withModel(file, { activations }, async (model) => {
+        const session = model.createSession();
+        await session.prefill([1, 2, 3]);
         change(file);
+        await expectRejection(
+          'FILE_CHANGED',
+          model.generate('Once upon a time'),
+          /has changed since it was opened: it .* mmap: false\.$/,
+        );
+        for (const call of [
+          session.decode(1),
+          session.score([1, 2]),
+          session.shortlist([1], 3, { ahead: true }),
+          session.logits([1]),
+        ])
+          await expectRejection('FILE_CHANGED', call);
+      });
+    });
+
+    it.each(CHANGES)('%s, without mapping: as if nothing had happened', async (_, change) => {
+      for (const activations of ['float32', 'int8'] as const) {
+        const file = copyOfModel();
+        const expected = await withModel(file, { activations }, tell);
+        await withModel(file, { activations, mmap: false }, async (model) => {
+          expect(await tell(model)).toBe(expected);
+          change(file);
+          expect(await tell(model)).toBe(expected);
+        });
+      }
+    });
+
+    it('another that takes its name is no matter', async () => {
+      const [file, other] = [copyOfModel(), copyOfModel()];
+      await withModel(file, {}, async (model) => {
+        const expected = await tell(model);
+        truncateSync(other, 1000);
+        renameSync(other, file);
         expect(await tell(model)).toBe(expected);
       });
-    }
-  });
-
-  it('another that takes its name is no matter', async () => {
-    const [file, other] = [copyOfModel(), copyOfModel()];
-    await withModel(file, {}, async (model) => {
-      const expected = await tell(model);
-      truncateSync(other, 1000);
-      renameSync(other, file);
-      expect(await tell(model)).toBe(expected);
     });
-  });
 
-  it('shortened at any moment of a generation: a coded error, and the process lives', async () => {
-    const built = buildPackage();
-    const outcome = JSON.parse(await runScript('cut_while_in_use.cjs', [built, shippedModelPath(), folder])) as { codes: string[] };
-    rmSync(built, { recursive: true });
-    expect(outcome.codes).toEqual(outcome.codes.map(() => 'FILE_CHANGED'));
-  });
+    it('shortened at any moment of a generation: a coded error, and the process lives', async () => {
+      const built = buildPackage();
+      const outcome = JSON.parse(await runScript('cut_while_in_use.cjs', [built, shippedModelPath(), folder])) as {
+        codes: string[];
+      };
+      rmSync(built, { recursive: true });
+      expect(outcome.codes).toEqual(outcome.codes.map(() => 'FILE_CHANGED'));
+    });
 
-  it('the command line can read it instead', async () => {
-    const args = ['generate', copyOfModel(), '-p', 'Once upon a time', '-n', '5', '--temperature', '0', '--threads', '1'];
-    const [mapped, read] = [await cqil(args), await cqil([...args, '--no-mmap'])];
-    expect(read).toMatchObject({ code: 0, stdout: mapped.stdout });
-  });
-});
+    it('the command line can read it instead', async () => {
+      const args = [
+        'generate',
+        copyOfModel(),
+        '-p',
+        'Once upon a time',
+        '-n',
+        '5',
+        '--temperature',
+        '0',
+        '--threads',
+        '1',
+      ];
+      const [mapped, read] = [await cqil(args), await cqil([...args, '--no-mmap'])];
+      expect(read).toMatchObject({ code: 0, stdout: mapped.stdout });
+    });
+  },
+);
 
-describeUnless(process.platform === 'linux' ? undefined : 'only Linux lists what a process has mapped', 'a disposed model', () => {
-  it.each([{ temperature: 0 }, { temperature: 0.8, topK: 20 }])('has no file mapped, wherever a generation with %o was left', async (options) => {
-    const file = copyOfModel();
-    const mapped: boolean[] = [];
-    for (let tokens = 1; tokens <= 8; tokens++) {
-      await withModel(file, {}, async (model) => {
-        let left = tokens;
-        for await (const _ of model.generate('Once upon a time', { ...options, seed: 1 })) if (--left === 0) break;
-      });
-      mapped.push(readFileSync('/proc/self/maps', 'utf8').includes(file));
-    }
-    expect(mapped).toEqual(mapped.map(() => false));
-  });
-});
+describeUnless(
+  process.platform === 'linux' ? undefined : 'only Linux lists what a process has mapped',
+  'a disposed model',
+  () => {
+    it.each([{ temperature: 0 }, { temperature: 0.8, topK: 20 }])(
+      'has no file mapped, wherever a generation with %o was left',
+      async (options) => {
+        const file = copyOfModel();
+        const mapped: boolean[] = [];
+        for (let tokens = 1; tokens <= 8; tokens++) {
+          await withModel(file, {}, async (model) => {
+            let left = tokens;
+            for await (const _ of model.generate('Once upon a time', { ...options, seed: 1 })) if (--left === 0) break;
+          });
+          mapped.push(readFileSync('/proc/self/maps', 'utf8').includes(file));
+        }
+        expect(mapped).toEqual(mapped.map(() => false));
+      },
+    );
+  },
+);

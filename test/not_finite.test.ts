@@ -54,7 +54,10 @@ describe('a model whose weights are not finite', () => {
     ['generate, from all logits', async (m) => m.generate(ids, { topP: 0.9, repetitionPenalty: 1.1 })],
     ['generate, with a plan', async (m) => m.generate(ids, { plan: 'P2-S1-E3' })],
     ['measurePerplexity', (m) => measurePerplexity(m, resolvePlan('sequential', shape.nLayers), ids, 20)],
-    ['comparePlans', (m) => comparePlans(m, [resolvePlan('P2-S1-E3', shape.nLayers)], modelWindows(m, ids, 20, 'gptq'))],
+    [
+      'comparePlans',
+      (m) => comparePlans(m, [resolvePlan('P2-S1-E3', shape.nLayers)], modelWindows(m, ids, 20, 'gptq')),
+    ],
     ['measureSimilarity', (m) => measureSimilarity(m, ids)],
   ])('is told of by %s', async (_, call) => {
     await expectRejection('NOT_FINITE', call(model));
@@ -69,7 +72,11 @@ describe('a model whose weights are not finite', () => {
     const text = path.join(folder, 'text.txt');
     const { writeFileSync } = await import('node:fs');
     writeFileSync(text, 'some words that the vocabulary may know or not, a b c d e f g '.repeat(3));
-    const { code, stdout, stderr } = await cqil([...verb.split(' '), file, ...args.map((arg) => (arg === 'TEXT' ? text : arg))]);
+    const { code, stdout, stderr } = await cqil([
+      ...verb.split(' '),
+      file,
+      ...args.map((arg) => (arg === 'TEXT' ? text : arg)),
+    ]);
     expect({ code, stdout }).toEqual({ code: 1, stdout: '' });
     expect(stderr).toMatch(/not finite|not numbers/);
     expect(stderr).toMatch(/\(NOT_FINITE\)\n$/);
@@ -84,11 +91,23 @@ describe('a model whose weights are not finite', () => {
 });
 
 describe('keys that the KV cache does not hold', () => {
-  it.each([[1e6, 'f16', 65504], [-1e6, 'f16', 65504], [1e8, 'q8_0', '8.3e6'], [-1e8, 'q8_0', '8.3e6']] as const)('of %d are told of with %s, and sound with f32', async (value, kvCache, limit) => {
+  it.each([
+    [1e6, 'f16', 65504],
+    [-1e6, 'f16', 65504],
+    [1e8, 'q8_0', '8.3e6'],
+    [-1e8, 'q8_0', '8.3e6'],
+  ] as const)('of %d are told of with %s, and sound with f32', async (value, kvCache, limit) => {
     const model = await loadModel(write(`large ${value}`, 'bk', value), { threads: 1 });
     try {
-      await expectRejection('NOT_FINITE', Promise.resolve(model.generate([1, 2, 3], { session: model.createSession({ kvCache }) })), new RegExp(`the KV cache holds, which is ${kvCache}, to ${limit}: with kvCache f32`));
-      expect((await model.generate([1, 2, 3], { session: model.createSession({ kvCache: 'f32' }), maxTokens: 3 })).tokens.length).toBeGreaterThan(0);
+      await expectRejection(
+        'NOT_FINITE',
+        Promise.resolve(model.generate([1, 2, 3], { session: model.createSession({ kvCache }) })),
+        new RegExp(`the KV cache holds, which is ${kvCache}, to ${limit}: with kvCache f32`),
+      );
+      expect(
+        (await model.generate([1, 2, 3], { session: model.createSession({ kvCache: 'f32' }), maxTokens: 3 })).tokens
+          .length,
+      ).toBeGreaterThan(0);
     } finally {
       await model.dispose();
     }

@@ -28,10 +28,18 @@ describe('the package as npm packs it', () => {
 
   beforeAll(() => {
     node(tsc, ['-p', path.join(root, 'tsconfig.build.json'), '--outDir', path.join(source, 'dist')], root);
-    for (const file of ['package.json', 'binding.gyp', 'native', 'scripts/install.mjs', 'scripts/prepare.mjs']) cpSync(path.join(root, file), path.join(source, file), { recursive: true });
+    for (const file of ['package.json', 'binding.gyp', 'native', 'scripts/install.mjs', 'scripts/prepare.mjs'])
+      cpSync(path.join(root, file), path.join(source, file), { recursive: true });
     // Scripts are for a checkout with its compilers; this folder is compiled already.
-    execFileSync('npm', ['pack', '--ignore-scripts', '--silent'], { cwd: source, stdio: 'pipe', shell: process.platform === 'win32' });
-    tarball = path.join(source, readdirSync(source).find((file) => file.endsWith('.tgz'))!);
+    execFileSync('npm', ['pack', '--ignore-scripts', '--silent'], {
+      cwd: source,
+      stdio: 'pipe',
+      shell: process.platform === 'win32',
+    });
+    tarball = path.join(
+      source,
+      readdirSync(source).find((file) => file.endsWith('.tgz'))!,
+    );
 
     const installed = path.join(app, 'node_modules/cqil');
     mkdirSync(installed, { recursive: true });
@@ -44,9 +52,27 @@ describe('the package as npm packs it', () => {
   });
 
   it('holds what an installation compiles and runs, and no tests', () => {
-    const files = execFileSync('tar', ['-tzf', tarball], { encoding: 'utf8' }).trim().split('\n').map((file) => file.replace(/^package\//, ''));
-    expect(files).toEqual(expect.arrayContaining(['dist/index.js', 'dist/index.mjs', 'dist/index.d.ts', 'dist/index.d.mts', 'dist/cli/main.js', 'binding.gyp', 'scripts/install.mjs', 'scripts/prepare.mjs', 'native/sources.gypi', 'native/addon/addon.cc']));
-    expect(files.filter((file) => !/^(dist|native|models|scripts\/(install|prepare)\.mjs|[^/]+$)/.test(file))).toEqual([]);
+    const files = execFileSync('tar', ['-tzf', tarball], { encoding: 'utf8' })
+      .trim()
+      .split('\n')
+      .map((file) => file.replace(/^package\//, ''));
+    expect(files).toEqual(
+      expect.arrayContaining([
+        'dist/index.js',
+        'dist/index.mjs',
+        'dist/index.d.ts',
+        'dist/index.d.mts',
+        'dist/cli/main.js',
+        'binding.gyp',
+        'scripts/install.mjs',
+        'scripts/prepare.mjs',
+        'native/sources.gypi',
+        'native/addon/addon.cc',
+      ]),
+    );
+    expect(files.filter((file) => !/^(dist|native|models|scripts\/(install|prepare)\.mjs|[^/]+$)/.test(file))).toEqual(
+      [],
+    );
   });
 
   it('publint finds nothing', () => {
@@ -87,8 +113,19 @@ describe('the package as npm packs it', () => {
       main().catch((error) => { if (error instanceof CqilError && error.code === 'ABORTED') throw error; });`;
     const programs = ['program.cts', 'program.mts'];
     const compile = (compiler: string, folder: string, options: Record<string, unknown>): void => {
-      for (const file of programs) writeFileSync(path.join(folder, file), `import { CqilError, loadModel, type GenerationResult, type Model } from 'cqil';${body}`);
-      const compilerOptions = { noEmit: true, strict: true, skipLibCheck: false, module: 'nodenext', target: 'es2022', ...options };
+      for (const file of programs)
+        writeFileSync(
+          path.join(folder, file),
+          `import { CqilError, loadModel, type GenerationResult, type Model } from 'cqil';${body}`,
+        );
+      const compilerOptions = {
+        noEmit: true,
+        strict: true,
+        skipLibCheck: false,
+        module: 'nodenext',
+        target: 'es2022',
+        ...options,
+      };
       writeFileSync(path.join(folder, 'tsconfig.json'), JSON.stringify({ compilerOptions, files: programs }));
       node(compiler, ['-p', folder], folder);
     };

@@ -93,13 +93,22 @@ describeUnless(missing, 'against node-llama-cpp on the model that ships', () => 
 });
 
 describeUnless(missing, 'against node-llama-cpp on random weights', () => {
-  const shape = { dim: 256, hiddenDim: 256, headDim: 64, nHeads: 4, nKvHeads: 2, nLayers: 2, vocabSize: 300, contextLength: 256 };
+  const shape = {
+    dim: 256,
+    hiddenDim: 256,
+    headDim: 64,
+    nHeads: 4,
+    nKvHeads: 2,
+    nLayers: 2,
+    vocabSize: 300,
+    contextLength: 256,
+  };
   const ids = someIds(40, shape.vocabSize);
   const architectures = ['llama', 'qwen2', 'qwen3'] as const;
 
   /**
-   * Largest mean divergence in nats. The peer rounds activations to the precision of the weights (8 bits for quantized ones) before it
-   * multiplies, and cqil does not, so with these only whole distributions can be compared.
+   * Largest mean divergence in nats. The peer rounds activations to the precision of the weights (8 bits for quantized
+   * ones) before it multiplies, and cqil does not, so with these only whole distributions can be compared.
    */
   const divergences = { F16: 1e-5, BF16: 5e-4, Q8_0: 5e-3, Q4_0: 5e-3, Q4_K: 5e-3, Q5_K: 5e-3, Q6_K: 5e-3 } as const;
   const dtypes = Object.keys(divergences) as Array<keyof typeof divergences>;
@@ -107,8 +116,10 @@ describeUnless(missing, 'against node-llama-cpp on random weights', () => {
   const fileOf = (name: string): string => path.join(folder, `${name}.gguf`);
 
   beforeAll(async () => {
-    for (const architecture of architectures) writeRandomModel(fileOf(architecture), { format: 'gguf', architecture, shape, seed: 21, vocabulary: true });
-    for (const dtype of dtypes) writeRandomModel(fileOf(dtype), { format: 'gguf', dtype, shape, seed: 22, vocabulary: true });
+    for (const architecture of architectures)
+      writeRandomModel(fileOf(architecture), { format: 'gguf', architecture, shape, seed: 21, vocabulary: true });
+    for (const dtype of dtypes)
+      writeRandomModel(fileOf(dtype), { format: 'gguf', dtype, shape, seed: 22, vocabulary: true });
     const names = [...architectures, ...dtypes];
     const all = await askPeer(names.map((name) => ({ model: fileOf(name), contextLength: 256, ids })));
     names.forEach((name, i) => answers.set(name, all[i]!));
@@ -121,7 +132,8 @@ describeUnless(missing, 'against node-llama-cpp on random weights', () => {
   it.each(dtypes)('%s: nearly the same distributions', async (dtype) => {
     const theirs = answers.get(dtype)!.logProbs;
     const ours = await ourLogProbs(fileOf(dtype), ids);
-    const mean = (other: (i: number) => ArrayLike<number>): number => ours.reduce((total, row, i) => total + klDivergence(row, other(i)), 0) / ids.length;
+    const mean = (other: (i: number) => ArrayLike<number>): number =>
+      ours.reduce((total, row, i) => total + klDivergence(row, other(i)), 0) / ids.length;
     expect(mean((i) => theirs[i]!)).toBeLessThan(divergences[dtype]);
     // Guards the bound: distributions that have nothing to do with each other are far further apart.
     expect(mean((i) => theirs[(i + 1) % ids.length]!)).toBeGreaterThan(0.5);

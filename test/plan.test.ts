@@ -2,7 +2,15 @@ import { mkdirSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
 import { describe, expect, it } from 'vitest';
 import { CqilError } from '../lib/errors.js';
-import { countStages, formatPlan, planShorthand, resolvePlan, toNativePlan, type Plan, type PlanInput } from '../lib/plan.js';
+import {
+  countStages,
+  formatPlan,
+  planShorthand,
+  resolvePlan,
+  toNativePlan,
+  type Plan,
+  type PlanInput,
+} from '../lib/plan.js';
 import { tempFolder } from './support/temp_folder.js';
 
 const folder = tempFolder();
@@ -32,15 +40,44 @@ describe('shorthand', () => {
     const plan = resolvePlan('P2-D0-S12-E30', 32);
     expect(plan).toEqual({ version: 1, layers: 32, groups: pairs(12, 30), bypass: 0, bypassMode: 'paper' });
     expect(countStages(plan)).toBe(23);
-    expect(resolvePlan('P4-S14-E30', 32).groups).toEqual([[14, 15, 16, 17], [18, 19, 20, 21], [22, 23, 24, 25], [26, 27, 28, 29]]);
+    expect(resolvePlan('P4-S14-E30', 32).groups).toEqual([
+      [14, 15, 16, 17],
+      [18, 19, 20, 21],
+      [22, 23, 24, 25],
+      [26, 27, 28, 29],
+    ]);
   });
 
   it.each([
     ['letters in any order and case', 'e12-p2-S4-d1', pairs(4, 12), 1],
     ['a published folder name', 'LLaMA-7B-S12-E14-P2-D1', [[12, 13]], 1],
-    ['a published folder name without D', 'Qwen1.5-14B-S3-E7-P2', [[3, 4], [5, 6]], 0],
-    ['a shortened last group', 'P3-S4-E9', [[4, 5, 6], [7, 8]], 0],
-    ['a leftover layer, which runs alone', 'P2-S4-E9', [[4, 5], [6, 7]], 0],
+    [
+      'a published folder name without D',
+      'Qwen1.5-14B-S3-E7-P2',
+      [
+        [3, 4],
+        [5, 6],
+      ],
+      0,
+    ],
+    [
+      'a shortened last group',
+      'P3-S4-E9',
+      [
+        [4, 5, 6],
+        [7, 8],
+      ],
+      0,
+    ],
+    [
+      'a leftover layer, which runs alone',
+      'P2-S4-E9',
+      [
+        [4, 5],
+        [6, 7],
+      ],
+      0,
+    ],
     ['a group larger than the range', 'P8-S4-E6', [[4, 5]], 0],
     ['all layers', 'P16-S0-E16', [Array.from({ length: 16 }, (_, i) => i)], 0],
     ['P 1, which groups nothing', 'P1-D1-S0-E16', [], 0],
@@ -87,12 +124,39 @@ describe('shorthand', () => {
 
 describe('objects', () => {
   it('fills in what is left out', () => {
-    expect(resolvePlan({ groups: [[4, 5, 6], [9, 10]] }, 16)).toEqual({ version: 1, layers: 16, groups: [[4, 5, 6], [9, 10]], bypass: 0, bypassMode: 'paper' });
+    expect(
+      resolvePlan(
+        {
+          groups: [
+            [4, 5, 6],
+            [9, 10],
+          ],
+        },
+        16,
+      ),
+    ).toEqual({
+      version: 1,
+      layers: 16,
+      groups: [
+        [4, 5, 6],
+        [9, 10],
+      ],
+      bypass: 0,
+      bypassMode: 'paper',
+    });
     expect(resolvePlan(undefined, 16)).toEqual({ version: 1, layers: 16, groups: [], bypass: 0, bypassMode: 'paper' });
   });
 
   it('keeps the adapter and the evidence, and shares no group with the input', () => {
-    const input: Plan = { version: 1, layers: 16, groups: [[4, 5]], bypass: 1, bypassMode: 'official', adapter: 'a/b', evidence: { kl: 0.1 } };
+    const input: Plan = {
+      version: 1,
+      layers: 16,
+      groups: [[4, 5]],
+      bypass: 1,
+      bypassMode: 'official',
+      adapter: 'a/b',
+      evidence: { kl: 0.1 },
+    };
     const plan = resolvePlan(input);
     expect(plan).toEqual(input);
     plan.groups[0]!.push(6);
@@ -102,7 +166,15 @@ describe('objects', () => {
   it('is a fixed point, and gives the engine first layers and sizes', () => {
     const plan = resolvePlan('P3-D2-S1-E9', 16);
     expect(resolvePlan(plan, 16)).toEqual(plan);
-    expect(toNativePlan(plan)).toEqual({ groups: [[1, 3], [4, 3], [7, 2]], bypass: 2, bypassMode: 'paper' });
+    expect(toNativePlan(plan)).toEqual({
+      groups: [
+        [1, 3],
+        [4, 3],
+        [7, 2],
+      ],
+      bypass: 2,
+      bypassMode: 'paper',
+    });
   });
 
   const cyclic: Record<string, unknown> = { groups: [] };
@@ -124,8 +196,26 @@ describe('objects', () => {
     ['a gap', { groups: [[4, 6]] }, '6 does not follow 4'],
     ['a descending group', { groups: [[5, 4]] }, '4 does not follow 5'],
     ['a layer twice in a group', { groups: [[4, 4]] }, '4 does not follow 4'],
-    ['overlapping groups', { groups: [[4, 5], [5, 6]] }, 'share no layer'],
-    ['descending groups', { groups: [[6, 7], [4, 5]] }, 'reach layer 7'],
+    [
+      'overlapping groups',
+      {
+        groups: [
+          [4, 5],
+          [5, 6],
+        ],
+      },
+      'share no layer',
+    ],
+    [
+      'descending groups',
+      {
+        groups: [
+          [6, 7],
+          [4, 5],
+        ],
+      },
+      'reach layer 7',
+    ],
     ['a layer the model lacks', { groups: [[15, 16]] }, 'last layer of 16 is 15'],
     ['a negative layer', { groups: [[-1, 0]] }, '-1 is no layer index'],
     ['a fractional layer', { groups: [[1.5, 2.5]] }, '1.5 is no layer index'],
@@ -157,7 +247,10 @@ describe('official configs', () => {
   });
 
   it('keeps to the trained arithmetic when there is a bypass', () => {
-    expect(resolvePlan({ ...config, cqil_layers: pairs(12, 30), d: 1 })).toMatchObject({ bypass: 1, bypassMode: 'official' });
+    expect(resolvePlan({ ...config, cqil_layers: pairs(12, 30), d: 1 })).toMatchObject({
+      bypass: 1,
+      bypassMode: 'official',
+    });
   });
 
   it('lets single layers run alone', () => {
@@ -171,7 +264,10 @@ describe('official configs', () => {
     ['layers that are no list', { cqil_layers: 'all' }, '"cqil_layers" "all"'],
     ['a bad d', { cqil_layers: [[1, 2]], d: 1.5 }, '"d" 1.5'],
   ])('refuses %s', (_, fields, reason) => {
-    expect(refusal({ ...config, ...fields }, 32)).toMatchObject({ code: 'INVALID_PLAN', message: expect.stringContaining(reason) });
+    expect(refusal({ ...config, ...fields }, 32)).toMatchObject({
+      code: 'INVALID_PLAN',
+      message: expect.stringContaining(reason),
+    });
   });
 });
 
@@ -200,8 +296,14 @@ describe('files', () => {
     expect(refusal(path.join(folder, 'none.json'))).toMatchObject({ code: 'FILE_NOT_FOUND' });
     expect(refusal('./none')).toMatchObject({ code: 'FILE_NOT_FOUND' });
     expect(refusal(folder)).toMatchObject({ code: 'FILE_NOT_FOUND', message: expect.stringContaining('config.json') });
-    expect(refusal('/dev/zero')).toMatchObject({ code: 'FILE_NOT_FOUND', message: expect.stringContaining('regular file') });
-    expect(refusal(write('large.json', ' '.repeat((1 << 20) + 1)))).toMatchObject({ code: 'INVALID_PLAN', message: expect.stringContaining('bytes') });
+    expect(refusal('/dev/zero')).toMatchObject({
+      code: 'FILE_NOT_FOUND',
+      message: expect.stringContaining('regular file'),
+    });
+    expect(refusal(write('large.json', ' '.repeat((1 << 20) + 1)))).toMatchObject({
+      code: 'INVALID_PLAN',
+      message: expect.stringContaining('bytes'),
+    });
   });
 });
 
@@ -229,7 +331,14 @@ describe('formatting', () => {
         if (joins & (1 << (layer - 1))) stages.at(-1)!.push(layer);
         else stages.push([layer]);
       }
-      const plan = resolvePlan({ groups: stages.filter((stage) => stage.length > 1), bypass: joins % 3, bypassMode: joins % 2 ? 'official' : 'paper' }, 12);
+      const plan = resolvePlan(
+        {
+          groups: stages.filter((stage) => stage.length > 1),
+          bypass: joins % 3,
+          bypassMode: joins % 2 ? 'official' : 'paper',
+        },
+        12,
+      );
       const text = formatPlan(plan);
       if (!resolvePlan(text, 12).groups.every((group, i) => group.join() === plan.groups[i]!.join())) expect.fail(text);
       expect(resolvePlan(text, 12)).toEqual(plan);
@@ -241,8 +350,26 @@ describe('formatting', () => {
     ['sequential', 'P1', 'sequential'],
     ['the canonical order', 'e12-s4-p2', 'P2-D0-S4-E12'],
     ['the end of the last group', 'P2-S4-E9', 'P2-D0-S4-E8'],
-    ['no shorthand for a gap between groups', { groups: [[4, 5], [8, 9]] }, undefined],
-    ['no shorthand for uneven groups', { groups: [[4, 5], [6, 7, 8]] }, undefined],
+    [
+      'no shorthand for a gap between groups',
+      {
+        groups: [
+          [4, 5],
+          [8, 9],
+        ],
+      },
+      undefined,
+    ],
+    [
+      'no shorthand for uneven groups',
+      {
+        groups: [
+          [4, 5],
+          [6, 7, 8],
+        ],
+      },
+      undefined,
+    ],
     ['the official mode', { groups: [[4, 5]], bypass: 1, bypassMode: 'official' }, 'P2-D1-S4-E6-official'],
     ['the mode of a published name', 'LLaMA-7B-S4-E6-P2-D1', 'P2-D1-S4-E6-official'],
     ['no shorthand for an adapter', { groups: [[4, 5]], adapter: 'a' }, undefined],

@@ -5,7 +5,13 @@ import { describePlan, drawPlan, planSummary } from '../lib/plan_diagram.js';
 describe('drawPlan', () => {
   it('puts stages in columns and the layers of a group under each other', () => {
     expect(drawPlan(resolvePlan('P3-S2-E7', 11))).toBe(
-      ['stage    0  1  2  3  4  5  6  7', '-------------------------------', 'lane 0   0  1  2  5  7  8  9 10', 'lane 1         3  6', 'lane 2         4'].join('\n'),
+      [
+        'stage    0  1  2  3  4  5  6  7',
+        '-------------------------------',
+        'lane 0   0  1  2  5  7  8  9 10',
+        'lane 1         3  6',
+        'lane 2         4',
+      ].join('\n'),
     );
   });
 
@@ -21,7 +27,10 @@ describe('drawPlan', () => {
     const lines = drawPlan(plan).split('\n');
     expect(Math.max(...lines.map((line) => line.length))).toBeLessThanOrEqual(80);
     const numbers = (name: string): number[] =>
-      lines.filter((line) => line.startsWith(name)).flatMap((line) => line.replace(/^(stage|lane \d+)/, '').match(/\d+/g) ?? []).map(Number);
+      lines
+        .filter((line) => line.startsWith(name))
+        .flatMap((line) => line.replace(/^(stage|lane \d+)/, '').match(/\d+/g) ?? [])
+        .map(Number);
     expect(numbers('stage')).toEqual(Array.from({ length: countStages(plan) }, (_, i) => i));
     expect(numbers('lane').sort((a, b) => a - b)).toEqual(Array.from({ length: layers }, (_, i) => i));
   });
@@ -39,11 +48,15 @@ describe('describePlan', () => {
   });
 
   it('says that the sequential plan is the model itself', () => {
-    expect(describePlan(resolvePlan(undefined, 16))).toBe('Sequential: all 16 layers run one after the other, 80 phases. This is the model as it was trained.');
+    expect(describePlan(resolvePlan(undefined, 16))).toBe(
+      'Sequential: all 16 layers run one after the other, 80 phases. This is the model as it was trained.',
+    );
   });
 
   it('tells the official mode and the adapter', () => {
-    const words = describePlan(resolvePlan({ groups: [[1, 2]], bypass: 1, bypassMode: 'official', adapter: 'tuned' }, 4));
+    const words = describePlan(
+      resolvePlan({ groups: [[1, 2]], bypass: 1, bypassMode: 'official', adapter: 'tuned' }, 4),
+    );
     expect(words).toContain('mode official');
     expect(words).toContain('added to the residual a second time');
     expect(words).toContain('The adapter tuned is there');
@@ -55,6 +68,20 @@ describe('planSummary', () => {
     expect(planSummary(resolvePlan('s4-e12-p2', 16))).toBe('P2-D0-S4-E12');
     expect(planSummary(resolvePlan({ groups: [[4, 5]], adapter: 'a' }, 16))).toBe('P2-D0-S4-E6 + adapter');
     expect(planSummary(resolvePlan('LLaMA-7B-S4-E12-P2-D1', 16))).toBe('P2-D1-S4-E12-official');
-    expect(planSummary(resolvePlan({ groups: [[4, 5], [8, 9]], bypass: 1, bypassMode: 'official' }, 16))).toBe('2 groups in 4-9, D1 official');
+    expect(
+      planSummary(
+        resolvePlan(
+          {
+            groups: [
+              [4, 5],
+              [8, 9],
+            ],
+            bypass: 1,
+            bypassMode: 'official',
+          },
+          16,
+        ),
+      ),
+    ).toBe('2 groups in 4-9, D1 official');
   });
 });

@@ -21,7 +21,10 @@ function expectWords(config: Component, words: string[][]): void {
 }
 
 describe("pre-tokenizers cut as the reference library's do", () => {
-  it.each(GOLDENS.components.map(({ config, words }) => [JSON.stringify(config), config, words] as const))('%s', (_name, config, words) => expectWords(config, words));
+  it.each(GOLDENS.components.map(({ config, words }) => [JSON.stringify(config), config, words] as const))(
+    '%s',
+    (_name, config, words) => expectWords(config, words),
+  );
 });
 
 describe("the rules of llama.cpp's names cut as the reference library does", () => {

@@ -15,8 +15,13 @@ function requireInto(context: Context, file: string, loaded = new Map<string, { 
   const module = { exports: {} };
   loaded.set(file, module);
   const outside = createRequire(file);
-  const inside = (id: string): unknown => (isBuiltin(id) ? outside(id) : requireInto(context, outside.resolve(id), loaded));
-  const body = compileFunction(readFileSync(file, 'utf8'), ['exports', 'require', 'module', '__filename', '__dirname'], { parsingContext: context, filename: file });
+  const inside = (id: string): unknown =>
+    isBuiltin(id) ? outside(id) : requireInto(context, outside.resolve(id), loaded);
+  const body = compileFunction(
+    readFileSync(file, 'utf8'),
+    ['exports', 'require', 'module', '__filename', '__dirname'],
+    { parsingContext: context, filename: file },
+  );
   body(module.exports, inside, module, file, path.dirname(file));
   return module.exports;
 }
@@ -26,12 +31,23 @@ describe('in a realm of its own, as under Jest', () => {
   let context: Context;
   beforeAll(() => {
     folder = buildPackage();
-    context = createContext({ process, Buffer, performance, setTimeout, clearTimeout, TextDecoder, TextEncoder, AbortController, AbortSignal });
+    context = createContext({
+      process,
+      Buffer,
+      performance,
+      setTimeout,
+      clearTimeout,
+      TextDecoder,
+      TextEncoder,
+      AbortController,
+      AbortSignal,
+    });
     context.cqil = requireInto(context, path.join(folder, 'dist/index.js'));
   });
   afterAll(() => rmSync(folder, { recursive: true, force: true }));
 
-  const run = (body: string): Promise<unknown> => runInContext(`(async () => { ${body} })()`, context) as Promise<unknown>;
+  const run = (body: string): Promise<unknown> =>
+    runInContext(`(async () => { ${body} })()`, context) as Promise<unknown>;
 
   it('generates, from shortlists and from all logits, with every kind of option', async () => {
     const lengths = await run(`
@@ -47,7 +63,9 @@ describe('in a realm of its own, as under Jest', () => {
 
   it('takes a Map of any realm', async () => {
     context.outerMap = new Map([[5, Infinity]]);
-    expect(await run(`try { model.generate('Once', { logitBias: outerMap }); } catch (error) { return error.message; }`)).toMatch(/^The logitBias of token 5 is Infinity/);
+    expect(
+      await run(`try { model.generate('Once', { logitBias: outerMap }); } catch (error) { return error.message; }`),
+    ).toMatch(/^The logitBias of token 5 is Infinity/);
   });
 
   it('gives arrays, objects, errors and promises that it knows itself', async () => {

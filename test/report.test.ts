@@ -38,14 +38,49 @@ const HOSTILE = `</title><script>alert("1")</script>'&amp;&<img src=x onerror=al
 
 describe('the page', () => {
   it('is well-formed, and complete without a network', () => {
-    const data = { ...sampleReport(), front: { file: 'search.json', text: 'text.txt', sha256: 'abc', tokens: 99, seed: 3, plans: [{ ...sampleRow('P2-D0-S2-E6', 8, 1.6, 0.04, -0.2), method: 'uniform', kl: 0.04, klStandardError: 0.001, perplexity: 9.5 }] } };
+    const data = {
+      ...sampleReport(),
+      front: {
+        file: 'search.json',
+        text: 'text.txt',
+        sha256: 'abc',
+        tokens: 99,
+        seed: 3,
+        plans: [
+          {
+            ...sampleRow('P2-D0-S2-E6', 8, 1.6, 0.04, -0.2),
+            method: 'uniform',
+            kl: 0.04,
+            klStandardError: 0.001,
+            perplexity: 9.5,
+          },
+        ],
+      },
+    };
     const html = reportPage(data);
     const page = parseXml(html);
     expect(html.startsWith('<!DOCTYPE html>\n')).toBe(true);
     expect(html).not.toMatch(/\b(?:https?|ftp|data|javascript):|url\(|@import|\b(?:src|href|srcset)\s*=/i);
     const names = new Set(elementsOf(page).map(({ name }) => name));
-    for (const forbidden of ['script', 'link', 'img', 'iframe', 'object', 'embed', 'use', 'image', 'foreignObject', 'form', 'base']) expect(names.has(forbidden), forbidden).toBe(false);
-    expect(elementsOf(page, 'meta').some(({ attributes }) => attributes.content === "default-src 'none'; style-src 'unsafe-inline'")).toBe(true);
+    for (const forbidden of [
+      'script',
+      'link',
+      'img',
+      'iframe',
+      'object',
+      'embed',
+      'use',
+      'image',
+      'foreignObject',
+      'form',
+      'base',
+    ])
+      expect(names.has(forbidden), forbidden).toBe(false);
+    expect(
+      elementsOf(page, 'meta').some(
+        ({ attributes }) => attributes.content === "default-src 'none'; style-src 'unsafe-inline'",
+      ),
+    ).toBe(true);
   });
 
   it('says in words what every drawing shows, and names nothing twice', () => {
@@ -54,7 +89,8 @@ describe('the page', () => {
     expect(drawings.length).toBe(7);
     for (const { attributes } of drawings) {
       expect(attributes.role).toBe('img');
-      for (const id of attributes['aria-labelledby']!.split(' ')) expect(textOf(byId(page, id)).length).toBeGreaterThan(5);
+      for (const id of attributes['aria-labelledby']!.split(' '))
+        expect(textOf(byId(page, id)).length).toBeGreaterThan(5);
     }
     const ids = elementsOf(page).flatMap(({ attributes }) => attributes.id ?? []);
     expect(new Set(ids).size).toBe(ids.length);
@@ -69,11 +105,34 @@ describe('the page', () => {
     data.provenance.machine.cpu = HOSTILE;
     data.rows[1]!.name = HOSTILE;
     data.traces[0]!.name = HOSTILE;
-    data.front = { file: HOSTILE, text: HOSTILE, sha256: HOSTILE, tokens: 1, seed: 0, plans: [{ ...sampleRow('P2-D0-S2-E6', 8, 1.6, 0.04, -0.2), name: HOSTILE, method: HOSTILE, kl: 0.04, klStandardError: 0, perplexity: 9 }] };
+    data.front = {
+      file: HOSTILE,
+      text: HOSTILE,
+      sha256: HOSTILE,
+      tokens: 1,
+      seed: 0,
+      plans: [
+        {
+          ...sampleRow('P2-D0-S2-E6', 8, 1.6, 0.04, -0.2),
+          name: HOSTILE,
+          method: HOSTILE,
+          kl: 0.04,
+          klStandardError: 0,
+          perplexity: 9,
+        },
+      ],
+    };
     const page = pageOf(data);
     expect(elementsOf(page).filter(({ name }) => name === 'script' || name === 'img')).toEqual([]);
-    expect(elementsOf(page).flatMap(({ attributes }) => Object.keys(attributes)).filter((name) => name.startsWith('on'))).toEqual([]);
-    const shown = ['\u202e', '\u0000', '\u0007', '\ud800'].reduce((text, character) => text.replaceAll(character, '\ufffd'), HOSTILE);
+    expect(
+      elementsOf(page)
+        .flatMap(({ attributes }) => Object.keys(attributes))
+        .filter((name) => name.startsWith('on')),
+    ).toEqual([]);
+    const shown = ['\u202e', '\u0000', '\u0007', '\ud800'].reduce(
+      (text, character) => text.replaceAll(character, '\ufffd'),
+      HOSTILE,
+    );
     expect(textOf(elementsOf(page, 'code')[0]!)).toBe(shown);
     expect(textOf(elementsOf(page, 'h1')[0]!)).toContain(shown);
     expect(cellsOf(page, 'plans-table')[2]![0]).toBe(shown);
@@ -83,20 +142,58 @@ describe('the page', () => {
     const data = sampleReport();
     const page = pageOf(data);
     const [, ...rows] = cellsOf(page, 'plans-table');
-    expect(rows[0]).toEqual(['sequential', 'lossless', '40', '2.00 (1.96 – 2.04)', '', '7.389 ± 0.250', '0', '0', '100.0\u202f%']);
-    expect(rows[1]).toEqual(['P2-D0-S2-E6', 'lossy', '30', '1.50 (1.47 – 1.53)', '−25.0\u202f% (−26.0 … −24.0)', '7.614 ± 0.250', '0.0300 ± 0.0015', '0.2100', '97.0\u202f%']);
+    expect(rows[0]).toEqual([
+      'sequential',
+      'lossless',
+      '40',
+      '2.00 (1.96 – 2.04)',
+      '',
+      '7.389 ± 0.250',
+      '0',
+      '0',
+      '100.0\u202f%',
+    ]);
+    expect(rows[1]).toEqual([
+      'P2-D0-S2-E6',
+      'lossy',
+      '30',
+      '1.50 (1.47 – 1.53)',
+      '−25.0\u202f% (−26.0 … −24.0)',
+      '7.614 ± 0.250',
+      '0.0300 ± 0.0015',
+      '0.2100',
+      '97.0\u202f%',
+    ]);
     expect(rows).toHaveLength(3);
     const layers = cellsOf(page, 'layers-table').slice(1);
     expect(layers[3]).toEqual(['3', '0.9801', '13.0000', '0.3300', '0.1030', '0.2030', '0.0530']);
     expect(layers.at(-1)![1]).toBe('');
     const phases = Object.fromEntries(cellsOf(page, 'phases-table').slice(1));
     // 42 phases of 1 µs, 41 waits of 0.1 µs.
-    expect(phases).toMatchObject({ embed: '1.0 (2\u202f%)', qkv: '8.0 (17\u202f%)', waiting: '4.1 (9\u202f%)', 'the token': '46.1' });
+    expect(phases).toMatchObject({
+      embed: '1.0 (2\u202f%)',
+      qkv: '8.0 (17\u202f%)',
+      waiting: '4.1 (9\u202f%)',
+      'the token': '46.1',
+    });
   });
 
   it('names where everything comes from', () => {
     const footer = textOf(elementsOf(pageOf(sampleReport()), 'footer')[0]!);
-    for (const part of ['sample (0123456789ab)', '8 layers', '1\u202f234\u202f567 parameters', 'text.txt (SHA-256 abcdef012345…)', '9 interleaved rounds', 'seed 1', 'Sample CPU', '8.0 GiB', 'cqil 9.9.9, commit cafe12345678', '2030-01-02T03:04:05.678Z', 'cqil report sample --plan P2-S2-E6']) expect(footer).toContain(part);
+    for (const part of [
+      'sample (0123456789ab)',
+      '8 layers',
+      '1\u202f234\u202f567 parameters',
+      'text.txt (SHA-256 abcdef012345…)',
+      '9 interleaved rounds',
+      'seed 1',
+      'Sample CPU',
+      '8.0 GiB',
+      'cqil 9.9.9, commit cafe12345678',
+      '2030-01-02T03:04:05.678Z',
+      'cqil report sample --plan P2-S2-E6',
+    ])
+      expect(footer).toContain(part);
     const installed = sampleReport();
     installed.provenance.commit = null;
     expect(textOf(elementsOf(pageOf(installed), 'footer')[0]!)).not.toContain('commit');
@@ -128,7 +225,9 @@ describe('the figures', () => {
 
   it('let neighbours share a cell where there are very many layers', () => {
     const deep = sampleReport(200);
-    const cells = elementsOf(drawingOf(pageOf(deep), 'similarity'), 'rect').filter(({ children }) => children.length > 0);
+    const cells = elementsOf(drawingOf(pageOf(deep), 'similarity'), 'rect').filter(
+      ({ children }) => children.length > 0,
+    );
     expect(cells).toHaveLength(67 * 67);
     expect(textOf(cells[1]!)).toMatch(/^layers 0–2 and 3–5: 0\.8/);
     expect(textOf(cells.at(-1)!)).toMatch(/^layers 198–199 and 198–199/);
@@ -148,7 +247,9 @@ describe('the figures', () => {
       expect(withClass(plot, 'm-sequential')).toHaveLength(1);
       expect(withClass(plot, 'm-measured')).toHaveLength(2);
       expect(withClass(plot, 'bar')).toHaveLength(3);
-      expect(textOf(elementsOf(withClass(plot, 'm-sequential')[0]!, 'title')[0]!)).toContain('sequential: 2.00 ms per token (1.96 to 2.04)');
+      expect(textOf(elementsOf(withClass(plot, 'm-sequential')[0]!, 'title')[0]!)).toContain(
+        'sequential: 2.00 ms per token (1.96 to 2.04)',
+      );
     }
   });
 
@@ -171,7 +272,10 @@ describe('the figures', () => {
   it('draw every span of a traced token where and as long as it was', () => {
     const blocks = elementsOf(drawingOf(pageOf(sampleReport()), 'timeline'), 'rect');
     expect(blocks).toHaveLength(42);
-    const [first, second] = blocks.map(({ attributes }) => ({ x: Number(attributes.x), width: Number(attributes.width) }));
+    const [first, second] = blocks.map(({ attributes }) => ({
+      x: Number(attributes.x),
+      width: Number(attributes.width),
+    }));
     expect((second!.x - first!.x) / first!.width).toBeCloseTo(1.1, 1);
     expect(textOf(blocks[6]!)).toBe('qkv, stage 1, layer 1, thread 0: 1.0 µs, from 6.6 µs');
   });
@@ -179,19 +283,29 @@ describe('the figures', () => {
   it('show the first group at close range, before and after', () => {
     const data = sampleReport();
     const { plan } = data.rows[1]!;
-    const grouped = sampleTimeline(8).spans.filter(({ stage }) => stage < 7).map((span) => (span.stage === 2 ? { ...span, layers: [2, 3] } : span));
+    const grouped = sampleTimeline(8)
+      .spans.filter(({ stage }) => stage < 7)
+      .map((span) => (span.stage === 2 ? { ...span, layers: [2, 3] } : span));
     data.traces.push({ plan, name: 'grouped', timeline: { ...sampleTimeline(8), spans: grouped } });
     const closeUp = drawingOf(pageOf(data), 'close-up');
     expect(textOf(elementsOf(closeUp, 'title')[0]!)).toBe('layers 2–3 at close range');
-    expect(withClass(closeUp, 'label').map(textOf)).toEqual(['sequential10 phases, 10.9 µs', 'grouped10 phases, 10.9 µs']);
+    expect(withClass(closeUp, 'label').map(textOf)).toEqual([
+      'sequential10 phases, 10.9 µs',
+      'grouped10 phases, 10.9 µs',
+    ]);
     expect(elementsOf(closeUp, 'rect')).toHaveLength(20);
   });
 
   it('lay lanes into parts of their row', () => {
     const data = sampleReport();
-    const spans = sampleTimeline(2).spans.slice(1, 11).map((span, i) => ({ ...span, lane: i < 5 ? 0 : 1 }));
+    const spans = sampleTimeline(2)
+      .spans.slice(1, 11)
+      .map((span, i) => ({ ...span, lane: i < 5 ? 0 : 1 }));
     data.traces[0]!.timeline = { execution: 'lanes', threads: 1, durationNs: 12000, spans };
-    const blocks = elementsOf(drawingOf(pageOf(data), 'timeline'), 'rect').map(({ attributes }) => ({ y: Number(attributes.y), height: Number(attributes.height) }));
+    const blocks = elementsOf(drawingOf(pageOf(data), 'timeline'), 'rect').map(({ attributes }) => ({
+      y: Number(attributes.y),
+      height: Number(attributes.height),
+    }));
     expect(new Set(blocks.slice(0, 5).map(({ y }) => y)).size).toBe(1);
     expect(blocks[5]!.y).toBeGreaterThanOrEqual(blocks[0]!.y + blocks[0]!.height);
   });
@@ -199,30 +313,45 @@ describe('the figures', () => {
 
 describe('the headline', () => {
   const sequential = sampleRow('sequential', 8, 2, 0, 0);
-  const withChange = (change: number, step: number) => ({ ...sampleRow('P2-D0-S2-E6', 8, 1.5, 0.03, change), change: spread(change, step) });
+  const withChange = (change: number, step: number) => ({
+    ...sampleRow('P2-D0-S2-E6', 8, 1.5, 0.03, change),
+    change: spread(change, step),
+  });
 
   it('says faster or slower only where the rounds agree', () => {
-    expect(headline([sequential, withChange(-0.12, 0.01)])).toBe('P2-D0-S2-E6 takes 12\u202f% less time per token than the sequential model and costs 0.0300 nats.');
-    expect(headline([sequential, withChange(0.05, 0.01)])).toBe('P2-D0-S2-E6 takes 5\u202f% more time per token than the sequential model but costs 0.0300 nats.');
-    expect(headline([sequential, withChange(-0.05, 0.06)])).toBe('P2-D0-S2-E6 cannot be told from the sequential model by its time per token, but costs 0.0300 nats.');
+    expect(headline([sequential, withChange(-0.12, 0.01)])).toBe(
+      'P2-D0-S2-E6 takes 12\u202f% less time per token than the sequential model and costs 0.0300 nats.',
+    );
+    expect(headline([sequential, withChange(0.05, 0.01)])).toBe(
+      'P2-D0-S2-E6 takes 5\u202f% more time per token than the sequential model but costs 0.0300 nats.',
+    );
+    expect(headline([sequential, withChange(-0.05, 0.06)])).toBe(
+      'P2-D0-S2-E6 cannot be told from the sequential model by its time per token, but costs 0.0300 nats.',
+    );
     expect(headline([sequential, withChange(-0.004, 0.001)])).toContain('takes 0.4\u202f% less');
   });
 
   it('says lossy and lossless', () => {
-    expect(explanation([sequential, withChange(-0.12, 0.01)])).toMatch(/^It is lossy: .* perplexity is 7\.61 instead of 7\.39, .* 97\.0\u202f% of tokens\. Sequential is lossless\.$/);
+    expect(explanation([sequential, withChange(-0.12, 0.01)])).toMatch(
+      /^It is lossy: .* perplexity is 7\.61 instead of 7\.39, .* 97\.0\u202f% of tokens\. Sequential is lossless\.$/,
+    );
     expect(explanation([sequential])).toMatch(/^Sequential is lossless/);
   });
 
   it('warns of times from a busy machine', () => {
     const quiet = sampleReport();
     expect(reportPage(quiet)).not.toContain('The machine was busy');
-    expect(reportPage({ ...quiet, timing: { ...quiet.timing, busy: true } })).toContain('The machine was busy with something else');
+    expect(reportPage({ ...quiet, timing: { ...quiet.timing, busy: true } })).toContain(
+      'The machine was busy with something else',
+    );
   });
 });
 
 describe('parts', () => {
   it('templates escape values and leave markup alone', () => {
-    expect(markup`<a b="${'"<&\''}">${markup`<c/>`}${['x', 1, undefined, null, false]}</a>`.text).toBe('<a b="&quot;&lt;&amp;&#39;"><c/>x1</a>');
+    expect(markup`<a b="${'"<&\''}">${markup`<c/>`}${['x', 1, undefined, null, false]}</a>`.text).toBe(
+      '<a b="&quot;&lt;&amp;&#39;"><c/>x1</a>',
+    );
     expect(markup`${'\t\n\ud83d\ude00 \udc00'}`.text).toBe('\t\n\ud83d\ude00 \ufffd');
   });
 
@@ -234,16 +363,41 @@ describe('parts', () => {
 
   it('names stand beside their points, cover nothing and are left out where there is no room', () => {
     const frame = { left: 0, right: 300, top: 0, bottom: 300 };
-    const points = [{ name: 'one', x: 100, y: 100 }, { name: 'two', x: 104, y: 100 }, { name: 'at the right edge', x: 295, y: 200 }];
+    const points = [
+      { name: 'one', x: 100, y: 100 },
+      { name: 'two', x: 104, y: 100 },
+      { name: 'at the right edge', x: 295, y: 200 },
+    ];
     const [one, two, edge] = placeLabels(points, frame, 8);
     expect([one?.anchor, two?.anchor, edge?.anchor]).toEqual(['end', 'start', 'end']);
-    expect(placeLabels(Array.from({ length: 40 }, () => ({ name: 'the same place', x: 150, y: 150 })), frame, 8).filter(Boolean).length).toBeLessThan(7);
+    expect(
+      placeLabels(
+        Array.from({ length: 40 }, () => ({ name: 'the same place', x: 150, y: 150 })),
+        frame,
+        8,
+      ).filter(Boolean).length,
+    ).toBeLessThan(7);
   });
 
   it('plans are called by their shorthand, or by their groups', () => {
-    const named = (groups: number[][], bypass = 0, more = {}) => planName(resolvePlan({ version: 1, layers: 40, groups, bypass, ...more }));
-    expect(named([[2, 3], [4, 5]])).toBe('P2-D0-S2-E6');
-    expect(named([[2, 3, 4, 5], [6, 7, 8], [11, 12]], 1)).toBe('[2–5] [6–8] [11–12] D1');
+    const named = (groups: number[][], bypass = 0, more = {}) =>
+      planName(resolvePlan({ version: 1, layers: 40, groups, bypass, ...more }));
+    expect(
+      named([
+        [2, 3],
+        [4, 5],
+      ]),
+    ).toBe('P2-D0-S2-E6');
+    expect(
+      named(
+        [
+          [2, 3, 4, 5],
+          [6, 7, 8],
+          [11, 12],
+        ],
+        1,
+      ),
+    ).toBe('[2–5] [6–8] [11–12] D1');
     expect(named([0, 3, 6, 9, 12, 15].map((i) => [i, i + 1]))).toBe('[0–1] [3–4] [6–7] … [15–16] D0');
     expect(named([[2, 3]], 1, { bypassMode: 'official', adapter: 'a' })).toBe('P2-D1-S2-E4-official + adapter');
   });
@@ -254,7 +408,16 @@ describe('parts', () => {
       { ph: 'M', name: 'process_name', pid: 1, tid: 0, args: { name: 'sequential' } },
       { ph: 'M', name: 'thread_name', pid: 1, tid: 0, args: { name: 'thread 0' } },
     ]);
-    expect(traceEvents[3]).toEqual({ ph: 'X', name: 'qkv', cat: 'phase', pid: 1, tid: 0, ts: 1.1, dur: 1, args: { phase: 1, stage: 0, layers: [0], lane: undefined } });
+    expect(traceEvents[3]).toEqual({
+      ph: 'X',
+      name: 'qkv',
+      cat: 'phase',
+      pid: 1,
+      tid: 0,
+      ts: 1.1,
+      dur: 1,
+      args: { phase: 1, stage: 0, layers: [0], lane: undefined },
+    });
     expect(traceEvents).toHaveLength(2 + 12);
   });
 });

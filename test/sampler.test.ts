@@ -5,10 +5,27 @@ import { randomUniform } from './support/random.js';
 import { shortlistOf } from './support/shortlist_of.js';
 
 /** The candidates a sampler may draw from and their probabilities, written the slow and obvious way. */
-function candidates(logits: ArrayLike<number>, options: SamplingOptions, prompt: number[] = [], generated: number[] = []): Map<number, number> {
-  const { temperature = 0.8, topK = 40, topP = 0.95, minP = 0, repetitionPenalty = 1, repetitionWindow = 64, frequencyPenalty = 0, presencePenalty = 0 } = options;
+function candidates(
+  logits: ArrayLike<number>,
+  options: SamplingOptions,
+  prompt: number[] = [],
+  generated: number[] = [],
+): Map<number, number> {
+  const {
+    temperature = 0.8,
+    topK = 40,
+    topP = 0.95,
+    minP = 0,
+    repetitionPenalty = 1,
+    repetitionWindow = 64,
+    frequencyPenalty = 0,
+    presencePenalty = 0,
+  } = options;
   const recent = repetitionWindow === 0 ? [] : [...prompt, ...generated].slice(-repetitionWindow);
-  const bias = options.logitBias instanceof Map ? options.logitBias : new Map(Object.entries(options.logitBias ?? {}).map(([id, value]) => [Number(id), value]));
+  const bias =
+    options.logitBias instanceof Map
+      ? options.logitBias
+      : new Map(Object.entries(options.logitBias ?? {}).map(([id, value]) => [Number(id), value]));
   let sorted = Array.from(logits, (logit, id) => {
     let adjusted = logit + (bias.get(id) ?? 0);
     if (recent.includes(id)) adjusted = adjusted > 0 ? adjusted / repetitionPenalty : adjusted * repetitionPenalty;
@@ -31,7 +48,12 @@ function candidates(logits: ArrayLike<number>, options: SamplingOptions, prompt:
 }
 
 /** Which tokens come up, by how often, over fresh samplers with seeds 0, 1, 2 … */
-function drawMany(logits: Float32Array, options: SamplingOptions, times: number, prompt: number[] = []): Map<number, number> {
+function drawMany(
+  logits: Float32Array,
+  options: SamplingOptions,
+  times: number,
+  prompt: number[] = [],
+): Map<number, number> {
   const counts = new Map<number, number>();
   for (let seed = 0; seed < times; seed++) {
     const sampler = new Sampler({ ...options, seed }, logits.length);
@@ -42,7 +64,10 @@ function drawMany(logits: Float32Array, options: SamplingOptions, times: number,
   return counts;
 }
 
-/** A draw is the inverse CDF in order of id: the token must be the one the reference's probabilities give for the same number. */
+/**
+ * A draw is the inverse CDF in order of id: the token must be the one the reference's probabilities give for the same
+ * number.
+ */
 function expectDrawsMatch(logits: Float32Array, options: SamplingOptions, prompt: number[], steps: number): void {
   const sampler = new Sampler(options, logits.length);
   const uniforms = new Sampler({ temperature: 1, topK: 0, topP: 1, seed: options.seed }, 2 ** 12);
@@ -70,7 +95,9 @@ describe('sampler', () => {
     for (let round = 0; round < 400; round++) {
       const size = pick(1, 2, 3, 17, 64, 300);
       const coarse = pick(false, true);
-      const logits = Float32Array.from({ length: size }, () => (random() < 0.1 ? -Infinity : coarse ? Math.round(random() * 4) : (random() - 0.5) * 20));
+      const logits = Float32Array.from({ length: size }, () =>
+        random() < 0.1 ? -Infinity : coarse ? Math.round(random() * 4) : (random() - 0.5) * 20,
+      );
       logits[Math.floor(random() * size)] = 1;
       const options: SamplingOptions = {
         seed: round,
@@ -89,13 +116,20 @@ describe('sampler', () => {
     }
   });
 
-  it.each([{ topK: 0, topP: 1 }, { topK: 5, topP: 1 }, { topK: 0, topP: 0.7 }, { topK: 0, topP: 1, minP: 0.2 }, { temperature: 2 }])('draws in proportion to the probabilities (%o)', (options) => {
+  it.each([
+    { topK: 0, topP: 1 },
+    { topK: 5, topP: 1 },
+    { topK: 0, topP: 0.7 },
+    { topK: 0, topP: 1, minP: 0.2 },
+    { temperature: 2 },
+  ])('draws in proportion to the probabilities (%o)', (options) => {
     const logits = Float32Array.from({ length: 12 }, (_, id) => Math.sin(id * 7) * 2);
     const expected = candidates(logits, options);
     const times = 4000;
     const counts = drawMany(logits, options, times);
     let chiSquare = 0;
-    for (const [id, probability] of expected) chiSquare += ((counts.get(id) ?? 0) - times * probability) ** 2 / (times * probability);
+    for (const [id, probability] of expected)
+      chiSquare += ((counts.get(id) ?? 0) - times * probability) ** 2 / (times * probability);
     for (const id of counts.keys()) expect(expected.has(id)).toBe(true);
     // Mean df and variance 2·df: five standard deviations is far above the 99.99th percentile, and the seeds are fixed.
     const freedom = expected.size - 1;
@@ -128,7 +162,8 @@ describe('sampler', () => {
       const logits = Float32Array.from({ length: 200 }, () => Math.round(random() * 6));
       const nudged = logits.map((logit) => logit * (1 + (random() - 0.5) * 1e-6));
       const options = { seed, topK: 0, topP: 1 };
-      if (new Sampler(options, 200).sample(logits).token !== new Sampler(options, 200).sample(nudged).token) differing++;
+      if (new Sampler(options, 200).sample(logits).token !== new Sampler(options, 200).sample(nudged).token)
+        differing++;
     }
     expect(differing).toBe(0);
   });
@@ -163,7 +198,9 @@ describe('sampler', () => {
     expect(token).toBe(2);
     expect(logprob).toBeCloseTo(2 - normalizer, 12);
     expect(alternatives!.map((each) => each.token)).toEqual([1, 3, 2]);
-    expect(alternatives!.map((each) => each.logprob)).toEqual([4, 4, 2].map((logit) => expect.closeTo(logit - normalizer, 12)));
+    expect(alternatives!.map((each) => each.logprob)).toEqual(
+      [4, 4, 2].map((logit) => expect.closeTo(logit - normalizer, 12)),
+    );
     expect(new Sampler({ logprobs: 0 }, 5).sample(logits).alternatives).toEqual([]);
     expect(new Sampler({}, 5).sample(logits)).toEqual({ token: expect.any(Number) });
     expect(new Sampler({ logprobs: 5 }, 5).sample(logits).alternatives).toHaveLength(5);
@@ -180,20 +217,29 @@ describe('sampler', () => {
         topP: round % 2 === 0 ? 1 : 0.5 + random() / 2,
         minP: round % 7 === 0 ? 0.1 : 0,
         logprobs: round % 4 === 0 ? Math.floor(random() * 30) : undefined,
-        logitBias: new Map(Array.from({ length: round % 8 }, () => [Math.floor(random() * vocabSize), random() < 0.5 ? -Infinity : -random()])),
+        logitBias: new Map(
+          Array.from({ length: round % 8 }, () => [
+            Math.floor(random() * vocabSize),
+            random() < 0.5 ? -Infinity : -random(),
+          ]),
+        ),
       };
       const whole = new Sampler(options, vocabSize);
       const listed = new Sampler(options, vocabSize);
       for (let step = 0; step < 5; step++) {
         // Every other round has many ties.
-        const logits = Float32Array.from({ length: vocabSize }, () => (round % 2 === 0 ? Math.round(random() * 9) : random() * 12 - 6));
+        const logits = Float32Array.from({ length: vocabSize }, () =>
+          round % 2 === 0 ? Math.round(random() * 9) : random() * 12 - 6,
+        );
         // So that a bias meets the likeliest.
         for (const id of (options.logitBias as Map<number, number>).keys()) logits[id] = 8;
         const { logprob, alternatives, ...expected } = whole.sample(logits);
         const found = listed.sample(shortlistOf(logits, listed.shortlist!));
         expect(found).toMatchObject(expected);
         expect(found.logprob).toEqual(logprob === undefined ? undefined : expect.closeTo(logprob, 10));
-        expect(found.alternatives).toEqual(alternatives?.map((one) => ({ token: one.token, logprob: expect.closeTo(one.logprob, 10) })));
+        expect(found.alternatives).toEqual(
+          alternatives?.map((one) => ({ token: one.token, logprob: expect.closeTo(one.logprob, 10) })),
+        );
       }
     }
   });
@@ -218,8 +264,15 @@ describe('sampler', () => {
   });
 
   it('takes the first of every shortlist where it is greedy and nothing changes the order', () => {
-    for (const options of [{ temperature: 0 }, { temperature: 0, logprobs: 5 }, { temperature: 0, topK: 0, seed: 1 }]) expect(new Sampler(options, 1000).takesFirst).toBe(true);
-    const others = [{}, { temperature: 0.01 }, { temperature: 0, logitBias: { 1: -1 } }, { temperature: 0, repetitionPenalty: 1.1 }, { temperature: 0, logprobs: 65 }];
+    for (const options of [{ temperature: 0 }, { temperature: 0, logprobs: 5 }, { temperature: 0, topK: 0, seed: 1 }])
+      expect(new Sampler(options, 1000).takesFirst).toBe(true);
+    const others = [
+      {},
+      { temperature: 0.01 },
+      { temperature: 0, logitBias: { 1: -1 } },
+      { temperature: 0, repetitionPenalty: 1.1 },
+      { temperature: 0, logprobs: 65 },
+    ];
     for (const options of others) expect(new Sampler(options, 1000).takesFirst).toBe(false);
   });
 
@@ -228,7 +281,11 @@ describe('sampler', () => {
   });
 
   it('refuses a shortlist of forbidden tokens, or of logits that are no numbers', () => {
-    expectCode('INVALID_ARGUMENT', () => new Sampler({ logitBias: { 0: -Infinity } }, 1).sample(shortlistOf(Float32Array.of(1), 1)), /^Every token is forbidden/);
+    expectCode(
+      'INVALID_ARGUMENT',
+      () => new Sampler({ logitBias: { 0: -Infinity } }, 1).sample(shortlistOf(Float32Array.of(1), 1)),
+      /^Every token is forbidden/,
+    );
     const list = { ...shortlistOf(Float32Array.of(1, 2, 3), 3), logSumExp: NaN };
     expectCode('NOT_FINITE', () => new Sampler({}, 3).sample(list), /NaN or Infinity/);
   });
@@ -242,7 +299,12 @@ describe('sampler', () => {
   it('keeps to the top of a large vocabulary', () => {
     const random = randomUniform(5);
     const logits = Float32Array.from({ length: 128_256 }, () => Math.fround(random() * 30 - 15));
-    for (const options of [{ topK: 40 }, { topK: 0, topP: 0.9 }, { topK: 0, topP: 1, minP: 0.3 }, { topK: 100_000, topP: 1 }]) {
+    for (const options of [
+      { topK: 40 },
+      { topK: 0, topP: 0.9 },
+      { topK: 0, topP: 1, minP: 0.3 },
+      { topK: 100_000, topP: 1 },
+    ]) {
       const sampler = new Sampler({ ...options, seed: 7 }, logits.length);
       const expected = candidates(logits, options);
       for (let i = 0; i < 20; i++) expect(expected.has(sampler.sample(logits).token)).toBe(true);
@@ -276,6 +338,10 @@ describe('sampler', () => {
   it('refuses logits that are no numbers, and a bias that forbids every token', () => {
     expectCode('NOT_FINITE', () => new Sampler({}, 2).sample(Float32Array.of(1, NaN)), /NaN or Infinity/);
     expectCode('NOT_FINITE', () => new Sampler({}, 2).sample(Float32Array.of(Infinity, 0)), /NaN or Infinity/);
-    expectCode('INVALID_ARGUMENT', () => new Sampler({ logitBias: { 0: -Infinity, 1: -Infinity } }, 2).sample(Float32Array.of(1, 2)), /forbidden/);
+    expectCode(
+      'INVALID_ARGUMENT',
+      () => new Sampler({ logitBias: { 0: -Infinity, 1: -Infinity } }, 2).sample(Float32Array.of(1, 2)),
+      /forbidden/,
+    );
   });
 });

@@ -19,7 +19,9 @@ function quality(kl: number): Quality {
   return { tokens: 10, kl, klStandardError: 0, perplexity: 10 * Math.exp(kl), topAgreement: 1 };
 }
 
-/** A made-up model: groups cost what is drawn for each, more when another group stands right before, less with a bypass. */
+/**
+ * A made-up model: groups cost what is drawn for each, more when another group stands right before, less with a bypass.
+ */
 function madeUpKl(plan: Plan, seed: number): number {
   const cost = randomCost(seed);
   let sum = 0;
@@ -47,13 +49,26 @@ function summaryOf({ found, ...rest }: SearchOutcome): unknown {
 
 describe('searchPlans', () => {
   it.each([1, 2, 3])('finds the best plan of every number of stages of a small space, seed %i', async (seed) => {
-    const { found, complete, evaluations } = await searchPlans(madeUp(seed), options({ similarity: randomCost(seed + 100) }));
-    const all = [0, 1].flatMap((bypass) => allSizes(10).map((sizes) => planOf(SPACE, { sizes, bypass }))).filter(({ groups }) => groups.length > 0);
+    const { found, complete, evaluations } = await searchPlans(
+      madeUp(seed),
+      options({ similarity: randomCost(seed + 100) }),
+    );
+    const all = [0, 1]
+      .flatMap((bypass) => allSizes(10).map((sizes) => planOf(SPACE, { sizes, bypass })))
+      .filter(({ groups }) => groups.length > 0);
     expect(complete).toBe(true);
     expect(evaluations).toBeLessThan(all.length);
     let best = 0;
-    for (const { best: { plan, quality: { kl } }, uniform } of found) {
-      const least = Math.min(...all.filter((other) => countStages(other) === countStages(plan)).map((other) => madeUpKl(other, seed)));
+    for (const {
+      best: {
+        plan,
+        quality: { kl },
+      },
+      uniform,
+    } of found) {
+      const least = Math.min(
+        ...all.filter((other) => countStages(other) === countStages(plan)).map((other) => madeUpKl(other, seed)),
+      );
       expect(kl).toBe(madeUpKl(plan, seed));
       expect(kl).toBeLessThan(1.1 * least);
       if (kl === least) best++;
@@ -79,7 +94,8 @@ describe('searchPlans', () => {
     const { best, uniform } = found.at(-1)!;
     expect(wanted(best.plan)).toBe(true);
     expect(uniform).toBeUndefined();
-    for (const other of found) if (wanted(other.best.plan)) expect(best.quality.kl).toBeLessThanOrEqual(other.best.quality.kl);
+    for (const other of found)
+      if (wanted(other.best.plan)) expect(best.quality.kl).toBeLessThanOrEqual(other.best.quality.kl);
   });
 
   it('ends with its time, in the middle of a measurement if it must', async () => {
@@ -87,7 +103,11 @@ describe('searchPlans', () => {
       await sleep(60_000, undefined, { signal }).catch(() => undefined);
       throw new CqilError('ABORTED', 'stopped');
     };
-    expect(await searchPlans(slow, options({ milliseconds: 20 }))).toEqual({ found: [], evaluations: 0, complete: false });
+    expect(await searchPlans(slow, options({ milliseconds: 20 }))).toEqual({
+      found: [],
+      evaluations: 0,
+      complete: false,
+    });
   });
 
   it('stops when it is told to, and passes on what goes wrong', async () => {
@@ -139,10 +159,19 @@ describe('goals', () => {
 
   it('say in one sentence what is nearest when none is met', () => {
     const message = (goal: Goal) => unreachable(goal, points, sequential).message;
-    expect(message({ kind: 'kl', limit: 0.001 })).toBe('No plan was found with a KL of at most 0.001 nats per token: the nearest has 75 phases instead of 80 (6.25 % fewer), KL 0.0100 and perplexity 10.200 (2 % more).');
-    expect(message({ kind: 'perplexity', limit: 0 })).toContain('a perplexity at most 0 % above sequential: the nearest has 70 phases');
-    expect(message({ kind: 'phases', limit: 0.6 })).toContain('at least 60 % fewer phases: the nearest has 40 phases instead of 80 (50 % fewer)');
-    expect(unreachable({ kind: 'kl', limit: 1 }, [], sequential)).toMatchObject({ code: 'GOAL_UNREACHABLE', message: expect.stringContaining('the budget ended') });
+    expect(message({ kind: 'kl', limit: 0.001 })).toBe(
+      'No plan was found with a KL of at most 0.001 nats per token: the nearest has 75 phases instead of 80 (6.25 % fewer), KL 0.0100 and perplexity 10.200 (2 % more).',
+    );
+    expect(message({ kind: 'perplexity', limit: 0 })).toContain(
+      'a perplexity at most 0 % above sequential: the nearest has 70 phases',
+    );
+    expect(message({ kind: 'phases', limit: 0.6 })).toContain(
+      'at least 60 % fewer phases: the nearest has 40 phases instead of 80 (50 % fewer)',
+    );
+    expect(unreachable({ kind: 'kl', limit: 1 }, [], sequential)).toMatchObject({
+      code: 'GOAL_UNREACHABLE',
+      message: expect.stringContaining('the budget ended'),
+    });
     expect(describeGoal({ kind: 'phases', limit: 0.25 })).toBe('at least 25 % fewer phases');
   });
 
@@ -151,7 +180,9 @@ describe('goals', () => {
     const before = { ...sequential, msPerToken: 10 };
     const found = (limit: number) => bestFor({ kind: 'time', limit }, timed, before)?.phases;
     expect([0.1, 0.3, 0.35, 0.36, 0.6, 0.61].map(found)).toEqual([75, 60, 70, 40, 40, undefined]);
-    expect(unreachable({ kind: 'time', limit: 0.7 }, timed, before).message).toBe('No plan was found with at least 70 % less predicted time per token: the nearest has 40 phases instead of 80 (50 % fewer), a predicted 4.00 ms per token instead of 10.0 (60 % less), KL 0.200 and perplexity 12.000 (20 % more).');
+    expect(unreachable({ kind: 'time', limit: 0.7 }, timed, before).message).toBe(
+      'No plan was found with at least 70 % less predicted time per token: the nearest has 40 phases instead of 80 (50 % fewer), a predicted 4.00 ms per token instead of 10.0 (60 % less), KL 0.200 and perplexity 12.000 (20 % more).',
+    );
   });
 
   it('know which number of stages decides', () => {
@@ -160,7 +191,9 @@ describe('goals', () => {
     expect(decidingStages({ kind: 'kl', limit: 0.04 }, SPACE, best)).toBe(5);
     expect(decidingStages({ kind: 'perplexity', limit: 0.02 }, SPACE, best)).toBe(8);
     expect(decidingStages({ kind: 'kl', limit: 0.001 }, SPACE, best)).toBe(10);
-    const planned = new Map([...best].map(([stages, trial]) => [stages, { ...trial, plan: { layers: stages } as Plan }]));
+    const planned = new Map(
+      [...best].map(([stages, trial]) => [stages, { ...trial, plan: { layers: stages } as Plan }]),
+    );
     expect(decidingStages({ kind: 'time', limit: 0.3 }, SPACE, planned, ({ layers }) => layers <= 5)).toBe(5);
     expect(decidingStages({ kind: 'time', limit: 0.3 }, SPACE, planned, () => false)).toBe(1);
   });
@@ -171,7 +204,9 @@ describe('the guard', () => {
   const meterOf = (bad: readonly number[], asked: Plan[] = []) => ({
     measure: async (plans: readonly Plan[]) => {
       asked.push(...plans);
-      return plans.map(({ groups: [group] }) => quality(bad.includes(group![0]!) ? 1 : 0.005 + 0.01 * randomUniform(group![0]!)()));
+      return plans.map(({ groups: [group] }) =>
+        quality(bad.includes(group![0]!) ? 1 : 0.005 + 0.01 * randomUniform(group![0]!)()),
+      );
     },
   });
 
@@ -198,13 +233,32 @@ describe('the guard', () => {
 });
 
 describe('what was found', () => {
-  it('is measured on the held-out part; the paper\'s plan stands where it is better there', async () => {
-    const trial = (spec: string, kl: number): Trial => ({ candidate: { sizes: [], bypass: 0 }, plan: resolvePlan(spec, 8), method: 'uniform', quality: quality(kl) });
-    const [best, uniform, other] = [trial('{"groups": [[2,3],[6,7]]}', 0.1), trial('P3-S2-E5', 0.2), trial('P2-S4-E6', 0.05)];
-    const heldOut = new Map([[best.plan, 0.4], [uniform.plan, 0.3], [other.plan, 0.1]]);
+  it("is measured on the held-out part; the paper's plan stands where it is better there", async () => {
+    const trial = (spec: string, kl: number): Trial => ({
+      candidate: { sizes: [], bypass: 0 },
+      plan: resolvePlan(spec, 8),
+      method: 'uniform',
+      quality: quality(kl),
+    });
+    const [best, uniform, other] = [
+      trial('{"groups": [[2,3],[6,7]]}', 0.1),
+      trial('P3-S2-E5', 0.2),
+      trial('P2-S4-E6', 0.05),
+    ];
+    const heldOut = new Map([
+      [best.plan, 0.4],
+      [uniform.plan, 0.3],
+      [other.plan, 0.1],
+    ]);
     const meter = { measure: async (plans: readonly Plan[]) => plans.map((plan) => quality(heldOut.get(plan)!)) };
-    const points = await measureFound({ found: [{ best, uniform }, { best: other }], evaluations: 3, complete: true }, meter);
-    const again = await measureFound({ found: [{ best: other }, { best: other }], evaluations: 1, complete: true }, meter);
+    const points = await measureFound(
+      { found: [{ best, uniform }, { best: other }], evaluations: 3, complete: true },
+      meter,
+    );
+    const again = await measureFound(
+      { found: [{ best: other }, { best: other }], evaluations: 1, complete: true },
+      meter,
+    );
     expect(again.map(({ plan }) => plan)).toEqual([other.plan]);
     expect(points).toMatchObject([
       { plan: uniform.plan, kl: 0.3, fitKl: 0.2, phases: 30, uniform: { kl: 0.3 } },

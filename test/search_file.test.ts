@@ -26,7 +26,11 @@ it('keeps what was measured, part by part', async () => {
 it('says that a measurement cannot be written', async () => {
   const closed = await MeasurementFile.open(file('closed'), IDENTITY);
   await closed.close();
-  await expectRejection('FILE_NOT_FOUND', closed.add('fit', 'P2-D0-S2-E4', QUALITY), /^The file of measurements .*closed cannot be written: /);
+  await expectRejection(
+    'FILE_NOT_FOUND',
+    closed.add('fit', 'P2-D0-S2-E4', QUALITY),
+    /^The file of measurements .*closed cannot be written: /,
+  );
 });
 
 it('drops a line that was not finished, the first one too', async () => {
@@ -38,7 +42,9 @@ it('drops a line that was not finished, the first one too', async () => {
   const again = await MeasurementFile.open(file('torn'), IDENTITY);
   await again.add('fit', 'P2-D1-S2-E4', QUALITY);
   await again.close();
-  expect(readFileSync(file('torn'), 'utf8')).toBe(`${whole}${JSON.stringify({ part: 'fit', plan: 'P2-D1-S2-E4', ...QUALITY })}\n`);
+  expect(readFileSync(file('torn'), 'utf8')).toBe(
+    `${whole}${JSON.stringify({ part: 'fit', plan: 'P2-D1-S2-E4', ...QUALITY })}\n`,
+  );
   writeFileSync(file('begun'), JSON.stringify(IDENTITY).slice(0, 20));
   await (await MeasurementFile.open(file('begun'), IDENTITY)).close();
   expect(readFileSync(file('begun'), 'utf8')).toBe(`${JSON.stringify(IDENTITY)}\n`);
@@ -51,8 +57,16 @@ it.each([
   ['a text without a line', 'Once upon a time', /holds no measurements/],
   ['a list', '[1]\n', /holds no measurements/],
   ['null', 'null\n', /holds no measurements/],
-  ['a damaged line', `${JSON.stringify(IDENTITY)}\n{"part":"fit"}\n`, /^Line 2 of the file of measurements .* is damaged/],
-  ['a line of another kind', `${JSON.stringify(IDENTITY)}\n${JSON.stringify({ part: 'fit', plan: 'x', ...QUALITY, kl: '0.1' })}\n`, /^Line 2 .* is damaged/],
+  [
+    'a damaged line',
+    `${JSON.stringify(IDENTITY)}\n{"part":"fit"}\n`,
+    /^Line 2 of the file of measurements .* is damaged/,
+  ],
+  [
+    'a line of another kind',
+    `${JSON.stringify(IDENTITY)}\n${JSON.stringify({ part: 'fit', plan: 'x', ...QUALITY, kl: '0.1' })}\n`,
+    /^Line 2 .* is damaged/,
+  ],
 ])('refuses %s and leaves it as it is', async (name, content, message) => {
   writeFileSync(file(name), content);
   await expectRejection('INVALID_ARGUMENT', MeasurementFile.open(file(name), IDENTITY), message);

@@ -1,6 +1,14 @@
 import { describe, expect, it } from 'vitest';
 import { resolvePlan, planShorthand } from '../lib/plan.js';
-import { candidateOf, keyOf, MAX_GROUP, planOf, stageRanges, type Candidate, type SearchSpace } from '../lib/search/candidate.js';
+import {
+  candidateOf,
+  keyOf,
+  MAX_GROUP,
+  planOf,
+  stageRanges,
+  type Candidate,
+  type SearchSpace,
+} from '../lib/search/candidate.js';
 import { measuredCost, possibleGroups, similarityCost } from '../lib/search/group_costs.js';
 import { neighbours } from '../lib/search/neighbours.js';
 import { cheapestPartitions, type GroupCost } from '../lib/search/partition.js';
@@ -15,9 +23,18 @@ describe('candidates', () => {
     for (const sizes of allSizes(9)) {
       const plan = planOf(SPACE, { sizes, bypass: 1 });
       expect(resolvePlan({ ...plan }, SPACE.layers)).toEqual(plan);
-      expect(candidateOf(SPACE, stageRanges(SPACE, sizes).filter(({ size }) => size > 1), 1)).toEqual({ sizes, bypass: 1 });
+      expect(
+        candidateOf(
+          SPACE,
+          stageRanges(SPACE, sizes).filter(({ size }) => size > 1),
+          1,
+        ),
+      ).toEqual({ sizes, bypass: 1 });
     }
-    expect(planOf(SPACE, { sizes: [1, 2, 4, 1, 1], bypass: 0 }).groups).toEqual([[3, 4], [5, 6, 7, 8]]);
+    expect(planOf(SPACE, { sizes: [1, 2, 4, 1, 1], bypass: 0 }).groups).toEqual([
+      [3, 4],
+      [5, 6, 7, 8],
+    ]);
   });
 
   it('possible groups are every run of 2 to 4 layers behind the guard', () => {
@@ -34,7 +51,11 @@ describe('cheapest partitions', () => {
     const counts = allSizes(9).map(({ length }) => length);
     expect(found.map(({ length }) => length)).toEqual([...new Set(counts)].sort((a, b) => a - b));
     for (const sizes of found) {
-      const least = Math.min(...allSizes(9).filter(({ length }) => length === sizes.length).map((other) => sumOf(SPACE, other, cost)));
+      const least = Math.min(
+        ...allSizes(9)
+          .filter(({ length }) => length === sizes.length)
+          .map((other) => sumOf(SPACE, other, cost)),
+      );
       expect(sumOf(SPACE, sizes, cost)).toBeCloseTo(least, 12);
     }
   });
@@ -47,9 +68,13 @@ describe('cheapest partitions', () => {
 });
 
 describe('costs', () => {
-  const cosine = [[1, 0.9, 0.5], [0.9, 1, 0.8], [0.5, 0.8, 1]];
+  const cosine = [
+    [1, 0.9, 0.5],
+    [0.9, 1, 0.8],
+    [0.5, 0.8, 1],
+  ];
 
-  it('of similarity: how unlike the shared input is to each member\'s own', () => {
+  it("of similarity: how unlike the shared input is to each member's own", () => {
     const cost = similarityCost(cosine);
     expect(cost({ first: 0, size: 3 })).toBeCloseTo(0.1 + 0.5, 12);
     expect(cost({ first: 1, size: 2 })).toBeCloseTo(0.2, 12);
@@ -57,7 +82,9 @@ describe('costs', () => {
 
   it('measured where they are, guessed to the same scale elsewhere', () => {
     const space = { layers: 3, guard: 0 };
-    const cost = measuredCost(space, similarityCost(cosine), ({ first, size }) => (size === 2 ? [3, 6][first] : undefined));
+    const cost = measuredCost(space, similarityCost(cosine), ({ first, size }) =>
+      size === 2 ? [3, 6][first] : undefined,
+    );
     expect(cost({ first: 1, size: 2 })).toBe(6);
     expect(cost({ first: 0, size: 3 })).toBeCloseTo(0.6 * (9 / 0.3), 9);
     expect(measuredCost(space, similarityCost(cosine), () => undefined)({ first: 0, size: 2 })).toBeCloseTo(0.1, 12);
@@ -72,7 +99,8 @@ describe('uniform candidates', () => {
     const expected = new Set<string | undefined>();
     for (let p = 2; p <= MAX_GROUP; p++) {
       for (let s = SPACE.guard; s < SPACE.layers; s++) {
-        for (let e = s + 2; e <= SPACE.layers; e++) expected.add(planShorthand(resolvePlan(`P${p}-D1-S${s}-E${e}`, SPACE.layers)));
+        for (let e = s + 2; e <= SPACE.layers; e++)
+          expected.add(planShorthand(resolvePlan(`P${p}-D1-S${s}-E${e}`, SPACE.layers)));
       }
     }
     expect(names).not.toContain(undefined);
@@ -112,6 +140,7 @@ describe('neighbours', () => {
       reached.set(keyOf(candidate), candidate);
       waiting.push(...neighbours(candidate));
     }
-    for (const bypass of [0, 1]) for (const sizes of allSizes(7)) expect(sizes.length === 7 || reached.has(keyOf({ sizes, bypass }))).toBe(true);
+    for (const bypass of [0, 1])
+      for (const sizes of allSizes(7)) expect(sizes.length === 7 || reached.has(keyOf({ sizes, bypass }))).toBe(true);
   });
 });

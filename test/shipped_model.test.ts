@@ -26,7 +26,11 @@ describe('the model that ships', () => {
   it('tells more than chance of a text that training did not see', async () => {
     await using model = await loadModel();
     const ids = model.tokenizer.encode(readFileSync(textBeside(shippedModelPath()), 'utf8'));
-    const [sequential] = await comparePlans(model, [model.plan], modelWindows(model, ids.slice(0, TOKENS), TOKENS, 'gptq'));
+    const [sequential] = await comparePlans(
+      model,
+      [model.plan],
+      modelWindows(model, ids.slice(0, TOKENS), TOKENS, 'gptq'),
+    );
     expect(sequential!.perplexity).toBeLessThan(40);
   });
 
@@ -35,7 +39,11 @@ describe('the model that ships', () => {
     const ids = model.tokenizer.encode(readFileSync(textBeside(shippedModelPath()), 'utf8')).slice(0, TOKENS);
     const adapted = await model.prepare(path.join(plans, file));
     const bare = resolvePlan({ ...adapted, adapter: undefined }, model.config.nLayers);
-    const [, without, withAdapter] = await comparePlans(model, [resolvePlan('sequential', model.config.nLayers), bare, adapted], modelWindows(model, ids, TOKENS, 'gptq'));
+    const [, without, withAdapter] = await comparePlans(
+      model,
+      [resolvePlan('sequential', model.config.nLayers), bare, adapted],
+      modelWindows(model, ids, TOKENS, 'gptq'),
+    );
     expect(without!.kl.mean).toBeGreaterThan(0.02);
     expect(withAdapter!.kl.mean).toBeLessThan(without!.kl.mean / 2);
   });

@@ -95,13 +95,19 @@ describe('cqil inspect similarity', () => {
     const { code, stdout } = await cqil(['inspect', shippedModelPath(), '--plan', 'P2-S4-E12', '--json']);
     expect(code).toBe(0);
     expect(JSON.parse(stdout)).toMatchObject({ path: shippedModelPath(), plan: 'P2-D0-S4-E12' });
-    expect((await cqil(['inspect', 'similarity', '--help'])).stdout).toContain('Usage: cqil inspect similarity [options] [model]');
+    expect((await cqil(['inspect', 'similarity', '--help'])).stdout).toContain(
+      'Usage: cqil inspect similarity [options] [model]',
+    );
   });
 });
 
 describeShared('cqil inspect similarity on a model trained elsewhere', () => {
   it('sees that the layers of a shallow model are further apart', async () => {
-    const { inputCosine, influence } = await document([sharedData('models', 'stories260K', 'stories260Ktok512.gguf'), '--file', HELDOUT]);
+    const { inputCosine, influence } = await document([
+      sharedData('models', 'stories260K', 'stories260Ktok512.gguf'),
+      '--file',
+      HELDOUT,
+    ]);
     const next = inputCosine.slice(0, -1).map((row, layer) => row[layer + 1]!);
     for (const [layer, cosine] of next.entries()) {
       expect(cosine).toBeGreaterThan(0.6);

@@ -27,12 +27,33 @@ describe('JSON in slices', () => {
     const random = randomUniform(12);
     const pick = <T>(from: readonly T[]): T => from[Math.floor(random() * from.length)]!;
     const keys = ['a', '__proto__', '1', 'é"\\\n', 'longer than thirteen units'];
-    const leaves = [null, true, false, 0.25, -1, 0, 1e-7, -5e21, '', 'a"b', '\\', '\\\\"', '\u2028\ud83d', 'x'.repeat(20), `${'ü'.repeat(14)}\\"`, '\t'];
+    const leaves = [
+      null,
+      true,
+      false,
+      0.25,
+      -1,
+      0,
+      1e-7,
+      -5e21,
+      '',
+      'a"b',
+      '\\',
+      '\\\\"',
+      '\u2028\ud83d',
+      'x'.repeat(20),
+      `${'ü'.repeat(14)}\\"`,
+      '\t',
+    ];
     const value = (depth: number): unknown => {
       const kind = depth > 0 ? random() : 1;
       const length = Math.floor(random() * 5);
       if (kind < 0.3) return Array.from({ length }, () => value(depth - 1));
-      if (kind < 0.6) return Object.defineProperties({}, Object.fromEntries(Array.from({ length }, () => [pick(keys), { value: value(depth - 1), enumerable: true }])));
+      if (kind < 0.6)
+        return Object.defineProperties(
+          {},
+          Object.fromEntries(Array.from({ length }, () => [pick(keys), { value: value(depth - 1), enumerable: true }])),
+        );
       return pick(leaves);
     };
     for (let i = 0; i < 3000; i++) {
@@ -82,7 +103,11 @@ describe('JSON in slices', () => {
     const file = path.join(folder, 'large.json');
     writeFileSync(file, '[');
     truncateSync(file, 180 * 2 ** 20);
-    return expectRejection('INVALID_TOKENIZER', readLargeJson(file, 'INVALID_TOKENIZER', new Pace()), /188743680 bytes long/);
+    return expectRejection(
+      'INVALID_TOKENIZER',
+      readLargeJson(file, 'INVALID_TOKENIZER', new Pace()),
+      /188743680 bytes long/,
+    );
   });
 
   it('refuses what is not UTF-8', () => {

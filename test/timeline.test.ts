@@ -9,7 +9,16 @@ import { expectRejection } from './support/expect_code.js';
 import { writeRandomModel } from './support/random_model.js';
 import { tempFolder } from './support/temp_folder.js';
 
-const PLAN = { version: 1, layers: 6, groups: [[1, 2, 3], [4, 5]], bypass: 1, bypassMode: 'paper' };
+const PLAN = {
+  version: 1,
+  layers: 6,
+  groups: [
+    [1, 2, 3],
+    [4, 5],
+  ],
+  bypass: 1,
+  bypassMode: 'paper',
+};
 const THREADS = 2;
 
 describe('a timeline', () => {
@@ -41,7 +50,8 @@ describe('a timeline', () => {
         // Each lane by one of the two threads, and where lanes are summed, both once more.
         const lanes = spans.filter(({ lane }) => lane !== undefined);
         expect(lanes.map(({ lane }) => lane).sort()).toEqual(layers.map((_, lane) => lane));
-        for (const { lane, layers: own, thread } of lanes) expect({ own, thread }).toEqual({ own: [layers[lane!]], thread: lane! % THREADS });
+        for (const { lane, layers: own, thread } of lanes)
+          expect({ own, thread }).toEqual({ own: [layers[lane!]], thread: lane! % THREADS });
       }
       const together = spans.filter(({ lane }) => lane === undefined);
       expect(together.map(({ thread }) => thread)).toEqual(apart && kind !== 'down' ? [] : [0, 1]);
@@ -49,21 +59,24 @@ describe('a timeline', () => {
     }
   });
 
-  it.each(['wide', 'lanes', 'auto'] as const)('has a thread do one thing at a time, in the order of the program, %s', async (execution) => {
-    const { spans, durationNs } = await trace(execution);
-    for (let thread = 0; thread < THREADS; thread++) {
-      let free = 0;
-      let stage = -1;
-      for (const span of spans.filter((one) => one.thread === thread)) {
-        expect(span.beginNs).toBeGreaterThanOrEqual(free);
-        expect(span.endNs).toBeGreaterThanOrEqual(span.beginNs);
-        if (span.kind !== 'head') expect(span.stage).toBeGreaterThanOrEqual(stage);
-        [free, stage] = [span.endNs, span.stage];
+  it.each(['wide', 'lanes', 'auto'] as const)(
+    'has a thread do one thing at a time, in the order of the program, %s',
+    async (execution) => {
+      const { spans, durationNs } = await trace(execution);
+      for (let thread = 0; thread < THREADS; thread++) {
+        let free = 0;
+        let stage = -1;
+        for (const span of spans.filter((one) => one.thread === thread)) {
+          expect(span.beginNs).toBeGreaterThanOrEqual(free);
+          expect(span.endNs).toBeGreaterThanOrEqual(span.beginNs);
+          if (span.kind !== 'head') expect(span.stage).toBeGreaterThanOrEqual(stage);
+          [free, stage] = [span.endNs, span.stage];
+        }
       }
-    }
-    expect(durationNs).toBe(Math.max(...spans.map(({ endNs }) => endNs)));
-    expect(durationNs).toBeLessThan(60e9);
-  });
+      expect(durationNs).toBe(Math.max(...spans.map(({ endNs }) => endNs)));
+      expect(durationNs).toBeLessThan(60e9);
+    },
+  );
 
   it('appends its token as decode does', async () => {
     using timed = model.createSession();
@@ -80,8 +93,16 @@ describe('a timeline', () => {
   });
 
   it('becomes events that do not overlap within a thread', async () => {
-    const traces = await Promise.all((['wide', 'lanes'] as const).map(async (execution) => ({ plan: model.plan, name: execution, timeline: await trace(execution) })));
-    const { traceEvents } = JSON.parse(JSON.stringify(chromeTrace(traces))) as { traceEvents: Array<{ ph: string; pid: number; tid: number; ts: number; dur: number; args: { phase: number } }> };
+    const traces = await Promise.all(
+      (['wide', 'lanes'] as const).map(async (execution) => ({
+        plan: model.plan,
+        name: execution,
+        timeline: await trace(execution),
+      })),
+    );
+    const { traceEvents } = JSON.parse(JSON.stringify(chromeTrace(traces))) as {
+      traceEvents: Array<{ ph: string; pid: number; tid: number; ts: number; dur: number; args: { phase: number } }>;
+    };
     const spans = traceEvents.filter(({ ph }) => ph === 'X');
     expect(spans).toHaveLength(traces.reduce((sum, { timeline }) => sum + timeline.spans.length, 0));
     const free = new Map<string, number>();

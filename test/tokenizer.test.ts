@@ -10,7 +10,14 @@ import { countTurns } from './support/event_loop.js';
 import { expectCode, expectRejection } from './support/expect_code.js';
 import { randomUniform } from './support/random.js';
 import { describeShared, sharedData } from './support/shared_data.js';
-import { folderSource, ggufSource, gpt2Source, llama3Source, qwen2Source, readJson } from './support/tokenizer_sources.js';
+import {
+  folderSource,
+  ggufSource,
+  gpt2Source,
+  llama3Source,
+  qwen2Source,
+  readJson,
+} from './support/tokenizer_sources.js';
 import { randomText, TINY_JSON, tinyTokenizer } from './support/tiny_tokenizer.js';
 import { FAMILIES, vocabularyAsGguf, vocabularySource } from './support/vocabularies.js';
 
@@ -51,9 +58,30 @@ function load(name: string): Promise<{ source: TokenizerSource; tokenizer: Token
 }
 
 const TEXTS = [
-  '', ' ', '  ', '\n', '\n\n \n', '\t\r\n', 'Once upon a time', ' leading', 'trailing ', '  two   three    four  ', 'a\u0085b\u00a0c\u3000d',
-  '👩‍👩‍👧‍👦 🏳️‍🌈 😀😀', '我想在apple工作1314151天～', 'Cửa Việt', 'e\u0301 n\u0303 각', '\ufeffBOM at the start, and \ufeff within', 'ᄀᄀᄀ각ᆨᆨ',
-  '▁ is a character, ▁▁ too', 'Ġthe Ċ', '<0x0A> <0x', '\0\u0001\u007f', 'don\'t DON\'T we\'ll', '{"json": [1, 2, 33, 444, 5555]}', 'x'.repeat(300),
+  '',
+  ' ',
+  '  ',
+  '\n',
+  '\n\n \n',
+  '\t\r\n',
+  'Once upon a time',
+  ' leading',
+  'trailing ',
+  '  two   three    four  ',
+  'a\u0085b\u00a0c\u3000d',
+  '👩‍👩‍👧‍👦 🏳️‍🌈 😀😀',
+  '我想在apple工作1314151天～',
+  'Cửa Việt',
+  'e\u0301 n\u0303 각',
+  '\ufeffBOM at the start, and \ufeff within',
+  'ᄀᄀᄀ각ᆨᆨ',
+  '▁ is a character, ▁▁ too',
+  'Ġthe Ċ',
+  '<0x0A> <0x',
+  '\0\u0001\u007f',
+  "don't DON'T we'll",
+  '{"json": [1, 2, 33, 444, 5555]}',
+  'x'.repeat(300),
 ];
 
 for (const name of Object.keys({ ...OWN, ...REAL })) {
@@ -66,23 +94,31 @@ for (const name of Object.keys({ ...OWN, ...REAL })) {
 
     // babyllama has no byte fallback: what its 105 pieces cannot spell is lost.
     const spellsEverything = name !== 'babyllama-tok105';
-    if (spellsEverything) it('gives back every text', () => {
-      // Qwen2 reads text in Unicode's composed form (NFC); SentencePiece writes a space as ▁, so cannot tell them apart.
-      const isSentencePiece = tokenizer.tokenToId('▁the') !== undefined;
-      const expected = (text: string): string => (/^qwen2$/i.test(name) ? text.normalize('NFC') : isSentencePiece ? text.replaceAll('▁', ' ') : text);
-      for (const text of TEXTS) expect(tokenizer.decode(tokenizer.encode(text))).toBe(expected(text));
-    });
+    if (spellsEverything)
+      it('gives back every text', () => {
+        // Qwen2 reads text in Unicode's composed form (NFC); SentencePiece writes a space as ▁, so cannot tell them
+        // apart.
+        const isSentencePiece = tokenizer.tokenToId('▁the') !== undefined;
+        const expected = (text: string): string =>
+          /^qwen2$/i.test(name) ? text.normalize('NFC') : isSentencePiece ? text.replaceAll('▁', ' ') : text;
+        for (const text of TEXTS) expect(tokenizer.decode(tokenizer.encode(text))).toBe(expected(text));
+      });
 
-    if (!name.endsWith('GGUF')) it('encodes as the library does in one go, long words and control tokens included', () => {
-      if (source.kind !== 'huggingface') throw new Error('not a Hugging Face tokenizer');
-      const library = new LibraryTokenizer(source.json as object, (source.config ?? {}) as object);
-      const random = randomUniform(7);
-      const specials = ['</s>', '<|endoftext|>', '<|eot_id|>', '<|im_end|>', '<｜end▁of▁sentence｜>'].filter((token) => tokenizer.tokenToId(token) !== undefined);
-      for (let i = 0; i < 60; i++) {
-        const text = randomText(random, 400, specials);
-        expect(tokenizer.encode(text, { addSpecialTokens: false })).toEqual(library.encode(text, { add_special_tokens: false }).ids);
-      }
-    });
+    if (!name.endsWith('GGUF'))
+      it('encodes as the library does in one go, long words and control tokens included', () => {
+        if (source.kind !== 'huggingface') throw new Error('not a Hugging Face tokenizer');
+        const library = new LibraryTokenizer(source.json as object, (source.config ?? {}) as object);
+        const random = randomUniform(7);
+        const specials = ['</s>', '<|endoftext|>', '<|eot_id|>', '<|im_end|>', '<｜end▁of▁sentence｜>'].filter(
+          (token) => tokenizer.tokenToId(token) !== undefined,
+        );
+        for (let i = 0; i < 60; i++) {
+          const text = randomText(random, 400, specials);
+          expect(tokenizer.encode(text, { addSpecialTokens: false })).toEqual(
+            library.encode(text, { add_special_tokens: false }).ids,
+          );
+        }
+      });
 
     it('takes control tokens in the text as text when told to', () => {
       const end = tokenizer.idToToken(tokenizer.eosTokenIds[0]!)!;
@@ -180,8 +216,15 @@ describeShared('tokenizer: rules of real checkpoints', () => {
   });
 
   it('encodes the golden texts of stories260K and babyllama, from a folder and from GGUF', async () => {
-    interface Golden { cases: Array<{ text: string; ids: number[] }>; greedy: { prompt: string; prompt_ids: number[] } }
-    const models = { stories260K: 'stories260K', 'stories260K as GGUF': 'stories260K', 'babyllama-tok105': 'babyllama-tok105' };
+    interface Golden {
+      cases: Array<{ text: string; ids: number[] }>;
+      greedy: { prompt: string; prompt_ids: number[] };
+    }
+    const models = {
+      stories260K: 'stories260K',
+      'stories260K as GGUF': 'stories260K',
+      'babyllama-tok105': 'babyllama-tok105',
+    };
     for (const [name, model] of Object.entries(models)) {
       const { tokenizer } = await load(name);
       const golden = readJson('models', model, 'golden.json') as Golden;
@@ -219,7 +262,10 @@ describe('tokenizer', () => {
 
   it("gives no text to a model's rows beyond the vocabulary", async () => {
     const { vocabSize } = await tinyTokenizer();
-    const tokenizer = await loadTokenizer({ kind: 'huggingface', json: TINY_JSON, config: {}, generationConfig: {} }, vocabSize + 10);
+    const tokenizer = await loadTokenizer(
+      { kind: 'huggingface', json: TINY_JSON, config: {}, generationConfig: {} },
+      vocabSize + 10,
+    );
     expect(tokenizer.decode([vocabSize + 9])).toBe('');
     expectCode('INVALID_ARGUMENT', () => tokenizer.decode([vocabSize + 10]));
   });
@@ -232,7 +278,8 @@ describe('tokenizer', () => {
         { id: 22, content: 'ab', special: false, normalized: false, single_word: true },
       ],
     });
-    const encode = (text: string): Array<string | undefined> => tokenizer.encode(text).map((id) => tokenizer.idToToken(id));
+    const encode = (text: string): Array<string | undefined> =>
+      tokenizer.encode(text).map((id) => tokenizer.idToToken(id));
     expect(encode('a<a>b')).toEqual(['a', '<a>', 'b']);
     expect(encode('a  <a><b>  b')).toEqual(['a', '<a><b>', 'b']);
     expect(encode('ab cab')).toEqual(['ab', 'Ġ', 'c', 'a', 'b']);
@@ -243,7 +290,11 @@ describe('tokenizer', () => {
   it('reads the forms in which SentencePiece vocabularies come', async () => {
     const vocab = { '▁': 0, a: 1, b: 2, '▁a': 3, '▁▁': 4, '<0xE9>': 6, '<0xC3>': 7, '<0xA9>': 8 };
     const model = { type: 'BPE', vocab, merges: ['▁ a', '▁ ▁'], byte_fallback: true };
-    const encode = async (pre_tokenizer: object, text: string, decoder: object = { type: 'Metaspace' }): Promise<[Array<string | undefined>, string]> => {
+    const encode = async (
+      pre_tokenizer: object,
+      text: string,
+      decoder: object = { type: 'Metaspace' },
+    ): Promise<[Array<string | undefined>, string]> => {
       const tokenizer = await tinyTokenizer({ model, pre_tokenizer: { type: 'Metaspace', ...pre_tokenizer }, decoder });
       const ids = tokenizer.encode(text);
       return [ids.map((id) => tokenizer.idToToken(id)), tokenizer.decode(ids)];
@@ -252,9 +303,20 @@ describe('tokenizer', () => {
     expect(await encode({ prepend_scheme: 'always' }, 'a  b')).toEqual([['▁a', '▁', '▁', 'b'], 'a  b']);
     expect((await encode({ prepend_scheme: 'first', split: false }, 'a<end>a'))[0]).toEqual(['▁a', '<end>', 'a']);
     expect((await encode({ prepend_scheme: 'always', split: false }, 'a<end>a'))[0]).toEqual(['▁a', '<end>', '▁a']);
-    expect(await encode({ add_prefix_space: false }, 'a a', { type: 'Metaspace', prepend_scheme: 'never' })).toEqual([['a', '▁a'], 'a a']);
-    const decoders = [{ type: 'Replace', pattern: { String: '▁' }, content: ' ' }, { type: 'ByteFallback' }, { type: 'Fuse' }, { type: 'Strip', content: ' ', start: 1, stop: 0 }];
-    expect(await encode({ split: false }, 'é a', { type: 'Sequence', decoders })).toEqual([['▁', '<0xC3>', '<0xA9>', '▁a'], 'é a']);
+    expect(await encode({ add_prefix_space: false }, 'a a', { type: 'Metaspace', prepend_scheme: 'never' })).toEqual([
+      ['a', '▁a'],
+      'a a',
+    ]);
+    const decoders = [
+      { type: 'Replace', pattern: { String: '▁' }, content: ' ' },
+      { type: 'ByteFallback' },
+      { type: 'Fuse' },
+      { type: 'Strip', content: ' ', start: 1, stop: 0 },
+    ];
+    expect(await encode({ split: false }, 'é a', { type: 'Sequence', decoders })).toEqual([
+      ['▁', '<0xC3>', '<0xA9>', '▁a'],
+      'é a',
+    ]);
   });
 
   it('merges in the order of the list, by what is joined and where, the last place of a merge that stands twice', async () => {
@@ -267,28 +329,66 @@ describe('tokenizer', () => {
     expect(await encode(['a b', 'b c', 'a bc', 'ab c'], 'abc')).toEqual(['abc']);
     expect(await encode(['b c', 'a b', 'a bc'], 'abc')).toEqual(['abc']);
     expect(await encode(['a b', 'b c', 'a b'], 'abc')).toEqual(['a', 'bc']);
-    expect(await encode([['a', ' '], [' ', 'b'], ['a ', 'b']], 'a b')).toEqual(['a b']);
-    expect(await encode([[' ', 'b'], ['a', ' '], ['a ', 'b']], 'a b')).toEqual(['a', ' b']);
+    expect(
+      await encode(
+        [
+          ['a', ' '],
+          [' ', 'b'],
+          ['a ', 'b'],
+        ],
+        'a b',
+      ),
+    ).toEqual(['a b']);
+    expect(
+      await encode(
+        [
+          [' ', 'b'],
+          ['a', ' '],
+          ['a ', 'b'],
+        ],
+        'a b',
+      ),
+    ).toEqual(['a', ' b']);
   });
 
   it('joins runs of unknown characters where the model says so, even in long words', async () => {
     const vocab = { '<unk>': 0, a: 1 };
-    const parts = { model: { type: 'BPE', vocab, merges: [], unk_token: '<unk>', fuse_unk: true }, pre_tokenizer: null };
+    const parts = {
+      model: { type: 'BPE', vocab, merges: [], unk_token: '<unk>', fuse_unk: true },
+      pre_tokenizer: null,
+    };
     expect((await tinyTokenizer(parts)).encode(`a${'xyz'.repeat(100)}a`)).toEqual([1, 0, 1]);
-    expect((await tinyTokenizer({ ...parts, model: { ...parts.model, fuse_unk: false } })).encode('axya')).toEqual([1, 0, 0, 1]);
+    expect((await tinyTokenizer({ ...parts, model: { ...parts.model, fuse_unk: false } })).encode('axya')).toEqual([
+      1, 0, 0, 1,
+    ]);
   });
 
   it('lets add_bos_token and add_eos_token overrule the post-processor', async () => {
-    const template = { type: 'TemplateProcessing', single: [{ SpecialToken: { id: '<s>', type_id: 0 } }, { Sequence: { id: 'A', type_id: 0 } }] };
-    const json = { post_processor: template, added_tokens: [{ id: 20, content: '<s>', special: true }, { id: 21, content: '</s>', special: true }] };
+    const template = {
+      type: 'TemplateProcessing',
+      single: [{ SpecialToken: { id: '<s>', type_id: 0 } }, { Sequence: { id: 'A', type_id: 0 } }],
+    };
+    const json = {
+      post_processor: template,
+      added_tokens: [
+        { id: 20, content: '<s>', special: true },
+        { id: 21, content: '</s>', special: true },
+      ],
+    };
     const names = { bos_token: '<s>', eos_token: { content: '</s>' } };
     expect((await tinyTokenizer(json, names)).encode('a')).toEqual([20, 0]);
     expect((await tinyTokenizer(json, { ...names, add_bos_token: false })).encode('a')).toEqual([0]);
     expect((await tinyTokenizer(json, { ...names, add_eos_token: true })).encode('a')).toEqual([20, 0, 21]);
-    expect((await tinyTokenizer({ ...json, post_processor: null }, { ...names, add_bos_token: true })).encode('a')).toEqual([20, 0]);
+    expect(
+      (await tinyTokenizer({ ...json, post_processor: null }, { ...names, add_bos_token: true })).encode('a'),
+    ).toEqual([20, 0]);
   });
 
   it('says why there is no tokenizer', () => {
-    return expectRejection('INVALID_TOKENIZER', loadTokenizer({ kind: 'none', reason: 'the folder has no tokenizer.json.' }), /no tokenizer\.json/);
+    return expectRejection(
+      'INVALID_TOKENIZER',
+      loadTokenizer({ kind: 'none', reason: 'the folder has no tokenizer.json.' }),
+      /no tokenizer\.json/,
+    );
   });
 });

@@ -19,11 +19,20 @@ function withMetaspace(scheme: string, split: boolean): TokenizerSource {
 const SOURCES: Array<[name: string, source: () => TokenizerSource]> = [
   ...FAMILIES.map((family): [string, () => TokenizerSource] => [family, () => vocabularySource(family)]),
   ['sentencepiece, GGUF', () => vocabularyAsGguf('sentencepiece')],
-  ...['first', 'always', 'never'].map((scheme): [string, () => TokenizerSource] => [`sentencepiece, Metaspace ${scheme}`, () => withMetaspace(scheme, scheme !== 'always')]),
+  ...['first', 'always', 'never'].map((scheme): [string, () => TokenizerSource] => [
+    `sentencepiece, Metaspace ${scheme}`,
+    () => withMetaspace(scheme, scheme !== 'always'),
+  ]),
 ];
 
-it.each([['found in raw text', false, null], ['found in normalized text', true, { type: 'NFC' }]])('stops in a text of nothing but added tokens, %s', async (_where, normalized, normalizer) => {
-  const tokenizer = await tinyTokenizer({ added_tokens: [{ id: 5, content: '<end>', special: true, normalized }], normalizer });
+it.each([
+  ['found in raw text', false, null],
+  ['found in normalized text', true, { type: 'NFC' }],
+])('stops in a text of nothing but added tokens, %s', async (_where, normalized, normalizer) => {
+  const tokenizer = await tinyTokenizer({
+    added_tokens: [{ id: 5, content: '<end>', special: true, normalized }],
+    normalizer,
+  });
   const cut = await tokenizer.encodeSliced('<end>'.repeat(10_000), { limit: 100 });
   expect(cut).toEqual(Array(101).fill(5));
 });
@@ -41,7 +50,9 @@ describe.each(SOURCES)('a text that continues another: %s', (name, source) => {
       // A single space between letters: no vocabulary here joins pieces across its left side.
       for (const { index } of text.matchAll(/(?<=[a-z]) (?=[a-z])/g)) {
         const start = encode(text.slice(0, index));
-        expect([...start, ...encode(text.slice(index), start.at(-1))], JSON.stringify([text, index])).toEqual(encode(text));
+        expect([...start, ...encode(text.slice(index), start.at(-1))], JSON.stringify([text, index])).toEqual(
+          encode(text),
+        );
         seams++;
       }
     }
@@ -49,7 +60,14 @@ describe.each(SOURCES)('a text that continues another: %s', (name, source) => {
   });
 
   it('is taken as it is written, so that the ids of both are the text of both', async () => {
-    for (const [start, rest] of [['Once upon a', ' time'], ['Once up', 'on a time'], ['Once upon a', 'time'], ['Once', '  more'], ['zwei ', 'Wörter'], ['a', '\nb']] as const) {
+    for (const [start, rest] of [
+      ['Once upon a', ' time'],
+      ['Once up', 'on a time'],
+      ['Once upon a', 'time'],
+      ['Once', '  more'],
+      ['zwei ', 'Wörter'],
+      ['a', '\nb'],
+    ] as const) {
       const ids = encode(start);
       const more = encode(rest, ids.at(-1));
       expect(tokenizer.decode([...ids, ...more])).toBe(start + rest);
@@ -60,7 +78,8 @@ describe.each(SOURCES)('a text that continues another: %s', (name, source) => {
 
   it('after a control token is what it is there within one text', () => {
     const end = tokenizer.idToToken(tokenizer.eosTokenIds[0]!)!;
-    for (const rest of ['time', ' time', 'a b']) expect([...encode(`Once${end}`), ...encode(rest, tokenizer.eosTokenIds[0])]).toEqual(encode(`Once${end}${rest}`));
+    for (const rest of ['time', ' time', 'a b'])
+      expect([...encode(`Once${end}`), ...encode(rest, tokenizer.eosTokenIds[0])]).toEqual(encode(`Once${end}${rest}`));
     expect(encode(`${end}time`, encode('Once').at(-1))).toEqual(encode(`Once${end}time`).slice(encode('Once').length));
   });
 

@@ -13,10 +13,21 @@ import { vocabularyAsGguf } from './support/vocabularies.js';
 const NONE = 0xffffffff;
 const [NORMAL, UNKNOWN, CONTROL, USER_DEFINED, BYTE] = [1, 2, 3, 4, 6];
 
-interface Entry { piece: string; type?: number; score?: number }
+interface Entry {
+  piece: string;
+  type?: number;
+  score?: number;
+}
 
-const BYTES: Entry[] = Array.from({ length: 256 }, (_, byte) => ({ piece: `<0x${byte.toString(16).toUpperCase().padStart(2, '0')}>`, type: BYTE }));
-const CONTROLS: Entry[] = [{ piece: '<unk>', type: UNKNOWN }, { piece: '<s>', type: CONTROL }, { piece: '</s>', type: CONTROL }];
+const BYTES: Entry[] = Array.from({ length: 256 }, (_, byte) => ({
+  piece: `<0x${byte.toString(16).toUpperCase().padStart(2, '0')}>`,
+  type: BYTE,
+}));
+const CONTROLS: Entry[] = [
+  { piece: '<unk>', type: UNKNOWN },
+  { piece: '<s>', type: CONTROL },
+  { piece: '</s>', type: CONTROL },
+];
 
 /** Metadata of a vocabulary; keys of `extra` are under tokenizer.ggml. */
 function metadata(model: string, entries: Entry[], extra: Record<string, GgufValue> = {}): Map<string, GgufValue> {
@@ -31,17 +42,36 @@ function metadata(model: string, entries: Entry[], extra: Record<string, GgufVal
 }
 
 function sentencePiece(entries: Entry[], extra: Record<string, GgufValue> = {}): Promise<Tokenizer> {
-  const ids = { unknown_token_id: 0, bos_token_id: 1, eos_token_id: 2, padding_token_id: NONE, seperator_token_id: NONE };
-  return loadTokenizer({ kind: 'gguf', metadata: metadata('llama', [...CONTROLS, ...BYTES, ...entries], { ...ids, ...extra }) });
+  const ids = {
+    unknown_token_id: 0,
+    bos_token_id: 1,
+    eos_token_id: 2,
+    padding_token_id: NONE,
+    seperator_token_id: NONE,
+  };
+  return loadTokenizer({
+    kind: 'gguf',
+    metadata: metadata('llama', [...CONTROLS, ...BYTES, ...entries], { ...ids, ...extra }),
+  });
 }
 
 function byteLevel(extra: Record<string, GgufValue> = {}): Promise<Tokenizer> {
   const pieces = ['a', 'b', 'Ġ', '1', 'ab', 'Ġa', '11'];
-  const entries = [...pieces.map((piece) => ({ piece })), { piece: '<|im_end|>', type: CONTROL }, { piece: '[tool]', type: USER_DEFINED }];
-  return loadTokenizer({ kind: 'gguf', metadata: metadata('gpt2', entries, { merges: ggufStrings(['a b', 'Ġ a', '1 1']), pre: 'qwen2', ...extra }) });
+  const entries = [
+    ...pieces.map((piece) => ({ piece })),
+    { piece: '<|im_end|>', type: CONTROL },
+    { piece: '[tool]', type: USER_DEFINED },
+  ];
+  return loadTokenizer({
+    kind: 'gguf',
+    metadata: metadata('gpt2', entries, { merges: ggufStrings(['a b', 'Ġ a', '1 1']), pre: 'qwen2', ...extra }),
+  });
 }
 
-/** SentencePiece's merging as llama.cpp has it, the slow way: join the best-scored neighbours, leftmost of equals, until none join. */
+/**
+ * SentencePiece's merging as llama.cpp has it, the slow way: join the best-scored neighbours, leftmost of equals, until
+ * none join.
+ */
 function mergeByScore(text: string, scores: ReadonlyMap<string, number>): string[] {
   const symbols = [...`▁${text.replaceAll(' ', '▁')}`];
   for (;;) {
@@ -60,7 +90,9 @@ function slowEncode(tokenizer: Tokenizer, text: string, scores: ReadonlyMap<stri
   return mergeByScore(text, scores).flatMap((symbol) => {
     const id = tokenizer.tokenToId(symbol);
     if (id !== undefined) return [id];
-    return [...Buffer.from(symbol)].map((byte) => tokenizer.tokenToId(`<0x${byte.toString(16).toUpperCase().padStart(2, '0')}>`)!);
+    return [...Buffer.from(symbol)].map((byte) =>
+      tokenizer.tokenToId(`<0x${byte.toString(16).toUpperCase().padStart(2, '0')}>`)!,
+    );
   });
 }
 
@@ -68,20 +100,44 @@ describe('SentencePiece vocabulary of a GGUF file', () => {
   it('merges by score, the leftmost of equals, whatever two pieces join', async () => {
     // Every score stands several times, so ties decide nearly everything.
     // é is no piece of its own: only the joint piece counts.
-    const letters = ['▁', 'a', 'b', 'c', 'ab', 'bc', 'abc', 'ca', 'aa', 'aaa', 'aaaa', 'ba', 'bab', '▁a', '▁▁', 'b▁', 'cab', 'aé', 'aéb'];
+    const letters = [
+      '▁',
+      'a',
+      'b',
+      'c',
+      'ab',
+      'bc',
+      'abc',
+      'ca',
+      'aa',
+      'aaa',
+      'aaaa',
+      'ba',
+      'bab',
+      '▁a',
+      '▁▁',
+      'b▁',
+      'cab',
+      'aé',
+      'aéb',
+    ];
     const entries = letters.map((piece, index) => ({ piece, score: -(index % 3) }));
     const tokenizer = await sentencePiece(entries);
     const scores = new Map(entries.map(({ piece, score }) => [piece, score]));
     const random = randomUniform(3);
     for (let i = 0; i < 300; i++) {
-      const text = Array.from({ length: 1 + Math.floor(random() * 100) }, () => 'aabbc é'[Math.floor(random() * 7)]).join('');
+      const text = Array.from(
+        { length: 1 + Math.floor(random() * 100) },
+        () => 'aabbc é'[Math.floor(random() * 7)],
+      ).join('');
       expect(tokenizer.encode(text, { addSpecialTokens: false })).toEqual(slowEncode(tokenizer, text, scores));
     }
   });
 
   it('adds BOS, and a space before the text, unless the file says otherwise', async () => {
     const entries = [{ piece: '▁' }, { piece: 'a', score: -1 }, { piece: '▁a', score: -2 }];
-    const spell = (tokenizer: Tokenizer): Array<string | undefined> => tokenizer.encode('a').map((id) => tokenizer.idToToken(id));
+    const spell = (tokenizer: Tokenizer): Array<string | undefined> =>
+      tokenizer.encode('a').map((id) => tokenizer.idToToken(id));
     expect(spell(await sentencePiece(entries))).toEqual(['<s>', '▁a']);
     expect(spell(await sentencePiece(entries, { add_bos_token: false, add_eos_token: true }))).toEqual(['▁a', '</s>']);
     const plain = await sentencePiece(entries, { add_space_prefix: false });
@@ -90,7 +146,14 @@ describe('SentencePiece vocabulary of a GGUF file', () => {
   });
 
   it('finds user-defined tokens in text, and never merges text into control tokens', async () => {
-    const tokenizer = await sentencePiece([{ piece: '▁' }, { piece: '<' }, { piece: 's' }, { piece: '>' }, { piece: '<s' }, { piece: '[x]', type: USER_DEFINED }]);
+    const tokenizer = await sentencePiece([
+      { piece: '▁' },
+      { piece: '<' },
+      { piece: 's' },
+      { piece: '>' },
+      { piece: '<s' },
+      { piece: '[x]', type: USER_DEFINED },
+    ]);
     const ids = tokenizer.encode('<s>[x]', { parseSpecialTokens: false, addSpecialTokens: false });
     expect(ids).not.toContain(1);
     expect(ids).toContain(tokenizer.tokenToId('[x]'));
@@ -118,13 +181,17 @@ describe('a SentencePiece vocabulary that was trained', () => {
 });
 
 describeShared('SentencePiece vocabularies of real GGUF files', () => {
-  it.each([['models/stories260K/stories260Ktok512.gguf'], ['tokenizers/llamacpp-vocab/ggml-vocab-llama-spm.gguf']])('%s merges as the slow way does', async (file) => {
-    await expectMergedByScore(await ggufSource(file));
-  });
+  it.each([['models/stories260K/stories260Ktok512.gguf'], ['tokenizers/llamacpp-vocab/ggml-vocab-llama-spm.gguf']])(
+    '%s merges as the slow way does',
+    async (file) => {
+      await expectMergedByScore(await ggufSource(file));
+    },
+  );
 });
 
 describe('byte-level vocabulary of a GGUF file', () => {
-  const spell = (tokenizer: Tokenizer, text: string): Array<string | undefined> => tokenizer.encode(text).map((id) => tokenizer.idToToken(id));
+  const spell = (tokenizer: Tokenizer, text: string): Array<string | undefined> =>
+    tokenizer.encode(text).map((id) => tokenizer.idToToken(id));
 
   it('cuts text by the pre-tokenizer that the file names', async () => {
     expect(spell(await byteLevel(), 'ab a11')).toEqual(['ab', 'Ġa', '1', '1']);
@@ -148,7 +215,10 @@ describe('byte-level vocabulary of a GGUF file', () => {
 
   it('is read in slices when it is large, and not to the end when that is aborted', async () => {
     const entries = Array.from({ length: 200_000 }, (_, id) => ({ piece: `piece ${id}` }));
-    const source = { kind: 'gguf', metadata: metadata('gpt2', entries, { merges: ggufStrings([]), pre: 'gpt-2' }) } as const;
+    const source = {
+      kind: 'gguf',
+      metadata: metadata('gpt2', entries, { merges: ggufStrings([]), pre: 'gpt-2' }),
+    } as const;
     const { result: tokenizer, turns } = await countTurns(() => loadTokenizer(source));
     expect(tokenizer.idToToken(199_999)).toBe('piece 199999');
     expect(turns).toBeGreaterThan(3);
@@ -160,15 +230,26 @@ describe('byte-level vocabulary of a GGUF file', () => {
   });
 
   it('gives both of two ids with one piece their bytes', async () => {
-    const tokenizer = await loadTokenizer({ kind: 'gguf', metadata: metadata('gpt2', [{ piece: 'a' }, { piece: 'a' }], { merges: ggufStrings([]), pre: 'gpt-2' }) });
+    const tokenizer = await loadTokenizer({
+      kind: 'gguf',
+      metadata: metadata('gpt2', [{ piece: 'a' }, { piece: 'a' }], { merges: ggufStrings([]), pre: 'gpt-2' }),
+    });
     expect(tokenizer.decode([0, 1])).toBe('aa');
   });
 });
 
 describe('a GGUF vocabulary that cannot be used', () => {
   it.each<[string, () => Promise<unknown>, RegExp]>([
-    ['unknown model', () => loadTokenizer({ kind: 'gguf', metadata: metadata('rwkv', [{ piece: 'a' }]) }), /"rwkv".*"llama" or "gpt2"/],
-    ['no model', () => loadTokenizer({ kind: 'gguf', metadata: new Map([['tokenizer.ggml.tokens', ggufStrings(['a'])]]) }), /tokenizer\.ggml\.model/],
+    [
+      'unknown model',
+      () => loadTokenizer({ kind: 'gguf', metadata: metadata('rwkv', [{ piece: 'a' }]) }),
+      /"rwkv".*"llama" or "gpt2"/,
+    ],
+    [
+      'no model',
+      () => loadTokenizer({ kind: 'gguf', metadata: new Map([['tokenizer.ggml.tokens', ggufStrings(['a'])]]) }),
+      /tokenizer\.ggml\.model/,
+    ],
     ['unknown pre-tokenizer', () => byteLevel({ pre: 'klingon' }), /"klingon" is unknown; expected one of .*llama-bpe/],
     ['a pre-tokenizer of the wrong type', () => byteLevel({ pre: 3 }), /pre-tokenizer 3/],
     ['no tokens', () => loadTokenizer({ kind: 'gguf', metadata: metadata('llama', [], {}) }), /tokens/],
@@ -176,9 +257,28 @@ describe('a GGUF vocabulary that cannot be used', () => {
     ['merges of the wrong type', () => byteLevel({ merges: 1 }), /merges are 1; expected an array/],
     ['types that do not match', () => byteLevel({ token_type: Int32Array.of(1) }), /token_type.*expected 9 numbers/],
     ['scores that do not match', () => sentencePiece([], { scores: [1] }), /scores/],
-    ['scores that are no numbers', () => sentencePiece([], { scores: Float32Array.from({ length: 259 }, () => Number.NaN) }), /scores/],
-    ['control tokens without end', () => loadTokenizer({ kind: 'gguf', metadata: metadata('gpt2', Array.from({ length: 200_000 }, (_, id) => ({ piece: `${id}`, type: CONTROL }))) }), /More than 131072 tokens are control tokens/],
-    ['no merges', () => loadTokenizer({ kind: 'gguf', metadata: metadata('gpt2', [{ piece: 'a' }], { pre: 'gpt-2' }) }), /merges/],
+    [
+      'scores that are no numbers',
+      () => sentencePiece([], { scores: Float32Array.from({ length: 259 }, () => Number.NaN) }),
+      /scores/,
+    ],
+    [
+      'control tokens without end',
+      () =>
+        loadTokenizer({
+          kind: 'gguf',
+          metadata: metadata(
+            'gpt2',
+            Array.from({ length: 200_000 }, (_, id) => ({ piece: `${id}`, type: CONTROL })),
+          ),
+        }),
+      /More than 131072 tokens are control tokens/,
+    ],
+    [
+      'no merges',
+      () => loadTokenizer({ kind: 'gguf', metadata: metadata('gpt2', [{ piece: 'a' }], { pre: 'gpt-2' }) }),
+      /merges/,
+    ],
     ['merges to nowhere', () => byteLevel({ merges: ggufStrings(['a 1']) }), /"a1", which is not in the vocabulary/],
   ])('%s', (_name, load, message) => expectRejection('INVALID_TOKENIZER', load(), message));
 });

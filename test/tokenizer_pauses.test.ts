@@ -20,7 +20,9 @@ const RUNS: Record<string, string> = {
   newlines: '\n'.repeat(LONG),
   digits: '1'.repeat(LONG),
   punctuation: '!?'.repeat(LONG / 2),
-  'Chinese without punctuation': Array.from({ length: LONG }, (_, i) => String.fromCharCode(0x4e00 + ((i * 7919) % 20_000))).join(''),
+  'Chinese without punctuation': Array.from({ length: LONG }, (_, i) =>
+    String.fromCharCode(0x4e00 + ((i * 7919) % 20_000)),
+  ).join(''),
   emoji: '😀'.repeat(LONG / 2),
   'combining marks': `a${'\u0301\u0323'.repeat(LONG / 2)}`,
 };
@@ -39,7 +41,11 @@ function watchSteps(look: () => void): void {
 }
 
 it('pauses where a pre-tokenizer drops or joins all that it finds', () => {
-  for (const config of [{ type: 'WhitespaceSplit' }, { type: 'CharDelimiterSplit', delimiter: ' ' }, { type: 'Split', pattern: { Regex: ' ' }, behavior: 'Contiguous' }]) {
+  for (const config of [
+    { type: 'WhitespaceSplit' },
+    { type: 'CharDelimiterSplit', delimiter: ' ' },
+    { type: 'Split', pattern: { Regex: ' ' }, behavior: 'Contiguous' },
+  ]) {
     const found = [...createPreTokenizer(config)(' '.repeat(LONG), 'start')];
     expect(found.filter((word) => word === undefined).length).toBeGreaterThan(LONG / 8192 - 1);
   }

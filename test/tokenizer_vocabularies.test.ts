@@ -1,7 +1,15 @@
 import { beforeAll, describe, expect, it } from 'vitest';
 import type { TokenizerSource } from '../lib/checkpoint/types.js';
 import { loadTokenizer, type Tokenizer } from '../lib/tokenizer/index.js';
-import { FAMILIES, VOCABULARY_TEXTS, vocabularyAsGguf, vocabularyGolden, vocabularySource, type Family, type VocabularyGolden } from './support/vocabularies.js';
+import {
+  FAMILIES,
+  VOCABULARY_TEXTS,
+  vocabularyAsGguf,
+  vocabularyGolden,
+  vocabularySource,
+  type Family,
+  type VocabularyGolden,
+} from './support/vocabularies.js';
 
 /** llama.cpp's names of the families' pre-tokenizers that the reader of GGUF files knows. */
 const GGUF_NAMES: Partial<Record<Family, string>> = {
@@ -15,9 +23,15 @@ const GGUF_NAMES: Partial<Record<Family, string>> = {
 };
 
 const SOURCES: Array<[name: string, family: Family, source: () => TokenizerSource]> = [
-  ...FAMILIES.map((family): [string, Family, () => TokenizerSource] => [`${family}, tokenizer.json`, family, () => vocabularySource(family)]),
+  ...FAMILIES.map((family): [string, Family, () => TokenizerSource] => [
+    `${family}, tokenizer.json`,
+    family,
+    () => vocabularySource(family),
+  ]),
   ...Object.entries(GGUF_NAMES).map(([family, pre]): [string, Family, () => TokenizerSource] => [
-    `${family}, GGUF`, family as Family, () => vocabularyAsGguf(family as Family, pre),
+    `${family}, GGUF`,
+    family as Family,
+    () => vocabularyAsGguf(family as Family, pre),
   ]),
 ];
 
@@ -29,32 +43,41 @@ describe.each(SOURCES)("the reference library's ids: %s", (name, family, source)
     golden = vocabularyGolden(family);
   });
   // llama.cpp normalizes no text.
-  const composed = (text: string): boolean => family !== 'qwen2' || !name.endsWith('GGUF') || text === text.normalize('NFC');
+  const composed = (text: string): boolean =>
+    family !== 'qwen2' || !name.endsWith('GGUF') || text === text.normalize('NFC');
 
   it('encodes every text', () => {
     expect(golden.ids).toHaveLength(VOCABULARY_TEXTS.length);
     VOCABULARY_TEXTS.forEach((text, index) => {
-      if (composed(text)) expect(tokenizer.encode(text, { addSpecialTokens: false }), JSON.stringify(text)).toEqual(golden.ids[index]);
+      if (composed(text))
+        expect(tokenizer.encode(text, { addSpecialTokens: false }), JSON.stringify(text)).toEqual(golden.ids[index]);
     });
   });
 
   it('encodes them in slices, too', async () => {
     for (const [index, text] of VOCABULARY_TEXTS.entries()) {
-      if (composed(text)) expect(await tokenizer.encodeSliced(text, { addSpecialTokens: false }), JSON.stringify(text)).toEqual(golden.ids[index]);
+      if (composed(text))
+        expect(await tokenizer.encodeSliced(text, { addSpecialTokens: false }), JSON.stringify(text)).toEqual(
+          golden.ids[index],
+        );
     }
   });
 
   it('decodes the ids to the text', () => {
     golden.ids.forEach((ids, index) => {
-      expect(tokenizer.decode(ids), JSON.stringify(VOCABULARY_TEXTS[index])).toBe(golden.decoded[index] ?? VOCABULARY_TEXTS[index]);
+      expect(tokenizer.decode(ids), JSON.stringify(VOCABULARY_TEXTS[index])).toBe(
+        golden.decoded[index] ?? VOCABULARY_TEXTS[index],
+      );
     });
   });
 
   it('finds control tokens in text', () => {
-    for (const { text, ids } of golden.specials) expect(tokenizer.encode(text, { addSpecialTokens: false }), text).toEqual(ids);
+    for (const { text, ids } of golden.specials)
+      expect(tokenizer.encode(text, { addSpecialTokens: false }), text).toEqual(ids);
   });
 
   it('puts before a text what the library does', () => {
-    if (golden.prefix.length > 0) expect(tokenizer.encode('Hello').slice(0, golden.prefix.length)).toEqual(golden.prefix);
+    if (golden.prefix.length > 0)
+      expect(tokenizer.encode('Hello').slice(0, golden.prefix.length)).toEqual(golden.prefix);
   });
 });

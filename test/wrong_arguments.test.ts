@@ -9,13 +9,47 @@ revoke();
 const fails = (): never => {
   throw new Error('not to be read');
 };
-const names = ['length', 'role', 'content', 'href', 'signal', 'plan', 'groups', 'tools', 'after', 'limit', 'stop', 'temperature', 'skipSpecialTokens', 'version', 'layers'];
+const names = [
+  'length',
+  'role',
+  'content',
+  'href',
+  'signal',
+  'plan',
+  'groups',
+  'tools',
+  'after',
+  'limit',
+  'stop',
+  'temperature',
+  'skipSpecialTokens',
+  'version',
+  'layers',
+];
 
 /** Values of types that no function takes everywhere. */
 const VALUES: Record<string, unknown> = {
-  undefined, null: null, 'a number': 5, NaN: Number.NaN, 'a string': 'x', 'an empty string': '', true: true, 'a bigint': 5n, 'a symbol': Symbol('x'), 'a function': () => 1,
-  'an array': [1], 'an empty array': [], 'an array of null': [null], 'an array of objects': [{}], 'an object': { x: 1 }, 'an object without prototype': Object.create(null), 'a date': new Date(0),
-  'getters that throw': Object.defineProperties({}, Object.fromEntries(names.map((name) => [name, { get: fails, enumerable: true }]))),
+  undefined,
+  null: null,
+  'a number': 5,
+  NaN: Number.NaN,
+  'a string': 'x',
+  'an empty string': '',
+  true: true,
+  'a bigint': 5n,
+  'a symbol': Symbol('x'),
+  'a function': () => 1,
+  'an array': [1],
+  'an empty array': [],
+  'an array of null': [null],
+  'an array of objects': [{}],
+  'an object': { x: 1 },
+  'an object without prototype': Object.create(null),
+  'a date': new Date(0),
+  'getters that throw': Object.defineProperties(
+    {},
+    Object.fromEntries(names.map((name) => [name, { get: fails, enumerable: true }])),
+  ),
   'an array with a getter that throws': Object.defineProperty([1], 0, { get: fails }),
   'a proxy that throws': new Proxy({}, { get: fails, ownKeys: fails, has: fails, getPrototypeOf: fails }),
   'a proxy of an array that throws': new Proxy([1], { get: fails, ownKeys: fails, has: fails }),
@@ -38,7 +72,11 @@ async function expectCoded(call: () => unknown): Promise<string> {
 
 type Call = (value: never) => unknown;
 const plan = resolvePlan('P2-S4-E8', 12);
-const PLAN_CALLS: Record<string, Call> = { formatPlan: cqil.formatPlan, describePlan: cqil.describePlan, drawPlan: cqil.drawPlan };
+const PLAN_CALLS: Record<string, Call> = {
+  formatPlan: cqil.formatPlan,
+  describePlan: cqil.describePlan,
+  drawPlan: cqil.drawPlan,
+};
 
 describe.each(Object.entries(PLAN_CALLS))('%s', (_name, call) => {
   it.each(Object.entries(VALUES))('refuses %s', async (_what, value) => {
@@ -54,7 +92,8 @@ describe.each(Object.entries(PLAN_CALLS))('%s', (_name, call) => {
 it('formatPlan says that evidence is no JSON', async () => {
   const cyclic: Record<string, unknown> = {};
   cyclic.self = cyclic;
-  for (const evidence of [cyclic, { n: 5n }]) expect(await expectCoded(() => cqil.formatPlan({ ...plan, evidence }))).toBe('INVALID_PLAN');
+  for (const evidence of [cyclic, { n: 5n }])
+    expect(await expectCoded(() => cqil.formatPlan({ ...plan, evidence }))).toBe('INVALID_PLAN');
 });
 
 it.each(Object.entries(VALUES))('resolvePlan and loadModel have a code for %s', async (what, value) => {
@@ -62,8 +101,22 @@ it.each(Object.entries(VALUES))('resolvePlan and loadModel have a code for %s', 
   const resolved = await expectCoded(() => cqil.resolvePlan(anything, 12));
   expect(resolved).toBe(what === 'undefined' ? 'works' : 'INVALID_PLAN');
   await expectCoded(() => cqil.resolvePlan('sequential', anything));
-  if (what !== 'undefined') expect(await expectCoded(() => cqil.loadModel(anything))).toMatch(/INVALID_ARGUMENT|FILE_NOT_FOUND/);
-  for (const name of ['plan', 'backend', 'execution', 'devices', 'threads', 'contextLength', 'kvCache', 'activations', 'mmap', 'onProgress', 'onWarning', 'signal']) {
+  if (what !== 'undefined')
+    expect(await expectCoded(() => cqil.loadModel(anything))).toMatch(/INVALID_ARGUMENT|FILE_NOT_FOUND/);
+  for (const name of [
+    'plan',
+    'backend',
+    'execution',
+    'devices',
+    'threads',
+    'contextLength',
+    'kvCache',
+    'activations',
+    'mmap',
+    'onProgress',
+    'onWarning',
+    'signal',
+  ]) {
     await expectCoded(() => cqil.loadModel('no/such/folder', { [name]: anything }));
   }
   await expectCoded(() => cqil.loadModel('no/such/folder', anything));
@@ -72,7 +125,12 @@ it.each(Object.entries(VALUES))('resolvePlan and loadModel have a code for %s', 
 describe('a model', async () => {
   const model = await cqil.loadModel();
   const session = model.createSession({ contextLength: 64 });
-  const chat = await loadTokenizer({ kind: 'huggingface', json: TINY_JSON, config: { chat_template: '{{ messages[0].content }}{{ tools }}{{ documents }}' }, generationConfig: {} });
+  const chat = await loadTokenizer({
+    kind: 'huggingface',
+    json: TINY_JSON,
+    config: { chat_template: '{{ messages[0].content }}{{ tools }}{{ documents }}' },
+    generationConfig: {},
+  });
   const messages = [{ role: 'user', content: 'a' }];
   const signalled = (signal: never) => ({ signal });
   const calls: Record<string, Call> = {
@@ -90,10 +148,34 @@ describe('a model', async () => {
     'truncate(…)': (value) => session.truncate(value),
     'rewind(…)': (value) => session.rewind(value),
     'a signal of prefill': (value) => session.prefill([1], signalled(value)),
-    ...Object.fromEntries(['maxTokens', 'stop', 'parseSpecialTokens', 'signal', 'plan', 'session', 'temperature', 'topK', 'logitBias', 'seed', 'logprobs'].map((name) => {
-      return [`generate ${name}`, (value: never) => model.generate([1], { maxTokens: 1, [name]: value })];
-    })),
-    ...Object.fromEntries([['the model', model.tokenizer], ['chats', chat]].flatMap(([name, tokenizer]) => Object.entries(tokenizerCalls(tokenizer as cqil.Tokenizer)).map(([call, run]) => [`${call} of ${name as string}`, run]))),
+    ...Object.fromEntries(
+      [
+        'maxTokens',
+        'stop',
+        'parseSpecialTokens',
+        'signal',
+        'plan',
+        'session',
+        'temperature',
+        'topK',
+        'logitBias',
+        'seed',
+        'logprobs',
+      ].map((name) => {
+        return [`generate ${name}`, (value: never) => model.generate([1], { maxTokens: 1, [name]: value })];
+      }),
+    ),
+    ...Object.fromEntries(
+      [
+        ['the model', model.tokenizer],
+        ['chats', chat],
+      ].flatMap(([name, tokenizer]) =>
+        Object.entries(tokenizerCalls(tokenizer as cqil.Tokenizer)).map(([call, run]) => [
+          `${call} of ${name as string}`,
+          run,
+        ]),
+      ),
+    ),
     'applyChatTemplate(…)': (value) => chat.applyChatTemplate(value),
     'applyChatTemplate options': (value) => chat.applyChatTemplate(messages, value),
     'encodeChat(…)': (value) => chat.encodeChat(value),
@@ -121,7 +203,12 @@ function tokenizerCalls(tokenizer: cqil.Tokenizer): Record<string, Call> {
     'encode(…)': (value) => tokenizer.encode(value),
     'encode options': (value) => tokenizer.encode('a', value),
     'encodeSliced options': (value) => tokenizer.encodeSliced('a', value),
-    ...Object.fromEntries(['after', 'limit', 'signal', 'addSpecialTokens', 'parseSpecialTokens'].map((name) => [`encodeSliced ${name}`, (value: never) => tokenizer.encodeSliced('a', { [name]: value })])),
+    ...Object.fromEntries(
+      ['after', 'limit', 'signal', 'addSpecialTokens', 'parseSpecialTokens'].map((name) => [
+        `encodeSliced ${name}`,
+        (value: never) => tokenizer.encodeSliced('a', { [name]: value }),
+      ]),
+    ),
     'decode(…)': (value) => tokenizer.decode(value),
     'decode options': (value) => tokenizer.decode([1], value),
     'detokenizer(…)': (value) => tokenizer.detokenizer(value),

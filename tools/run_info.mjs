@@ -11,7 +11,14 @@ export function describeRun(command, args) {
     command: [command, ...args].join(' '),
     date: new Date().toISOString(),
     commit: commit(),
-    machine: { cpu, cores, isa, memoryGiB: Math.round(os.totalmem() / 2 ** 30), node: process.version, loadAverage: os.loadavg()[0] },
+    machine: {
+      cpu,
+      cores,
+      isa,
+      memoryGiB: Math.round(os.totalmem() / 2 ** 30),
+      node: process.version,
+      loadAverage: os.loadavg()[0],
+    },
   };
 }
 
@@ -22,9 +29,17 @@ export function runLine({ command, date, commit: at, machine }) {
 
 /** Undefined outside a checkout; marked where the tree, results aside, differs from it. */
 function commit() {
-  const git = (...args) => execFileSync('git', args, { cwd: path.dirname(fileURLToPath(import.meta.url)), encoding: 'utf8', stdio: ['ignore', 'pipe', 'ignore'] }).trim();
+  const git = (...args) =>
+    execFileSync('git', args, {
+      cwd: path.dirname(fileURLToPath(import.meta.url)),
+      encoding: 'utf8',
+      stdio: ['ignore', 'pipe', 'ignore'],
+    }).trim();
   try {
-    return git('rev-parse', '--short', 'HEAD') + (git('status', '--porcelain', '--', '..', ':!../bench/results') === '' ? '' : ', with changes');
+    return (
+      git('rev-parse', '--short', 'HEAD') +
+      (git('status', '--porcelain', '--', '..', ':!../bench/results') === '' ? '' : ', with changes')
+    );
   } catch {
     return undefined;
   }

@@ -20,7 +20,10 @@ export async function fileTasks() {
   const plan = resolvePlan('P2-S12-E30', config.nLayers);
   const tasks = [
     { name: 'GGUF header, 49k vocabulary', run: () => readGguf(gguf) },
-    { name: 'safetensors header, an adapter', run: () => readSafetensors(path.join(path.dirname(shipped), 'adapters/P2-D0-S2-E22/adapter_model.safetensors')) },
+    {
+      name: 'safetensors header, an adapter',
+      run: () => readSafetensors(path.join(path.dirname(shipped), 'adapters/P2-D0-S2-E22/adapter_model.safetensors')),
+    },
     { name: 'open the shipped model', run: () => openCheckpoint(shipped) },
     { name: 'resolve a plan, 32 layers', run: () => resolvePlan('P2-S12-E30', config.nLayers) },
     { name: 'compile a plan, 32 layers', run: () => compilePlan(config, plan) },

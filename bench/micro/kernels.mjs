@@ -22,7 +22,15 @@ function cmake(...args) {
 
 function toRow({ kernel, dtype, isa, bytes, flops, passes, seconds }, { workingSetBytes, bandwidthGBs }) {
   const [median, min, max] = [seconds.median, seconds.min, seconds.max].map((s) => s * 1e6);
-  const row = { group: 'kernels', name: `${kernel} ${dtype}, ${isa}`, per: `${Math.round(workingSetBytes / 2 ** 20)} MiB`, median, min, max, samples: passes };
+  const row = {
+    group: 'kernels',
+    name: `${kernel} ${dtype}, ${isa}`,
+    per: `${Math.round(workingSetBytes / 2 ** 20)} MiB`,
+    median,
+    min,
+    max,
+    samples: passes,
+  };
   if (flops > 0) return { ...row, gigaflopsPerSecond: flops / seconds.median / 1e9 };
   const gigabytesPerSecond = bytes / seconds.median / 1e9;
   return { ...row, gigabytesPerSecond, ofBandwidth: gigabytesPerSecond / bandwidthGBs };

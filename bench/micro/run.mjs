@@ -1,5 +1,5 @@
-// Micro-benchmarks of what surrounds and makes up one token: sampling, tokenizing, reading headers, a decode step, and the native
-// kernels with a cold cache. Prints one table; nothing is judged.
+// Micro-benchmarks of what surrounds and makes up one token: sampling, tokenizing, reading headers, a decode step, and
+// the native kernels with a cold cache. Prints one table; nothing is judged.
 //
 //   npm run bench [-- --only sampler,tokenizer,files,decode,kernels] [--time MS] [--json FILE] [--save]
 //
@@ -32,7 +32,11 @@ const groups = options.only.split(',');
 const time = Number(options.time);
 const unknown = groups.find((group) => !GROUPS.includes(group));
 if (unknown !== undefined || !(time > 0)) {
-  console.error(unknown === undefined ? `--time is ${options.time}, expected milliseconds` : `--only has ${unknown}, expected some of ${GROUPS.join(', ')}`);
+  console.error(
+    unknown === undefined
+      ? `--time is ${options.time}, expected milliseconds`
+      : `--only has ${unknown}, expected some of ${GROUPS.join(', ')}`,
+  );
   process.exit(2);
 }
 

@@ -16,7 +16,11 @@ export async function samplerTasks() {
     return Object.entries(OPTIONS).map(([name, options]) => {
       const sampler = new Sampler({ seed: 1, ...options }, vocabSize);
       let turn = 0;
-      return { name: `${name}, ${Math.round(vocabSize / 1000)}k`, per: 'token', run: () => sampler.sample(logits[turn++ % logits.length]) };
+      return {
+        name: `${name}, ${Math.round(vocabSize / 1000)}k`,
+        per: 'token',
+        run: () => sampler.sample(logits[turn++ % logits.length]),
+      };
     });
   });
   return { tasks };
@@ -24,7 +28,10 @@ export async function samplerTasks() {
 
 /** About normal with deviation 3 (a sum of uniform numbers), and a few tokens that stand out. */
 function randomLogits(vocabSize) {
-  const logits = Float32Array.from({ length: vocabSize }, () => 6 * (Math.random() + Math.random() + Math.random() - 1.5));
+  const logits = Float32Array.from(
+    { length: vocabSize },
+    () => 6 * (Math.random() + Math.random() + Math.random() - 1.5),
+  );
   for (let i = 0; i < 20; i++) logits[Math.floor(Math.random() * vocabSize)] += 8;
   return logits;
 }

@@ -12,6 +12,15 @@ export async function timeTasks(group, tasks, time) {
     const { per = 'call', count = 1, bytes } = tasks[i];
     const { p50, min, max, samplesCount } = result.latency;
     const [median, least, most] = [p50, min, max].map((ms) => (ms * 1000) / count);
-    return { group, name, per, median, min: least, max: most, samples: samplesCount, ...(bytes && { gigabytesPerSecond: bytes / p50 / 1e6 }) };
+    return {
+      group,
+      name,
+      per,
+      median,
+      min: least,
+      max: most,
+      samples: samplesCount,
+      ...(bytes && { gigabytesPerSecond: bytes / p50 / 1e6 }),
+    };
   });
 }

@@ -14,11 +14,25 @@ export async function tokenizerTasks() {
   const llama2 = path.join(SHARED, 'tokenizers/llama-1-2');
   const text = path.join(SHARED, 'corpora/wikitext-2/wiki.test.raw.txt');
   const shipped = await openCheckpoint(shippedModelPath());
-  const tasks = await tasksOf('shipped', await shipped.readTokenizer(), shipped.config.vocabSize, path.join(path.dirname(shipped.path), 'heldout.txt'));
+  const tasks = await tasksOf(
+    'shipped',
+    await shipped.readTokenizer(),
+    shipped.config.vocabSize,
+    path.join(path.dirname(shipped.path), 'heldout.txt'),
+  );
   const missing = [llama2, text].some((file) => !existsSync(file));
   if (!missing) {
-    const [json, config] = ['tokenizer.json', 'tokenizer_config.json'].map((part) => JSON.parse(readFileSync(path.join(llama2, part), 'utf8')));
-    tasks.push(...(await tasksOf('LLaMA-2', { kind: 'huggingface', json, config, generationConfig: undefined }, undefined, text)));
+    const [json, config] = ['tokenizer.json', 'tokenizer_config.json'].map((part) =>
+      JSON.parse(readFileSync(path.join(llama2, part), 'utf8')),
+    );
+    tasks.push(
+      ...(await tasksOf(
+        'LLaMA-2',
+        { kind: 'huggingface', json, config, generationConfig: undefined },
+        undefined,
+        text,
+      )),
+    );
   }
   return { tasks, skipped: missing ? ['LLaMA-2 tokenizer: the shared test data is not beside this checkout'] : [] };
 }
@@ -27,7 +41,9 @@ export async function tokenizerTasks() {
 async function tasksOf(name, source, vocabSize, file) {
   const tokenizer = await loadTokenizer(source, vocabSize);
   const text = readFileSync(file, 'utf8');
-  const chunks = Array.from({ length: Math.max(1, Math.floor(text.length / CHUNK)) }, (_, i) => text.slice(i * CHUNK, (i + 1) * CHUNK));
+  const chunks = Array.from({ length: Math.max(1, Math.floor(text.length / CHUNK)) }, (_, i) =>
+    text.slice(i * CHUNK, (i + 1) * CHUNK),
+  );
   const ids = chunks.map((chunk) => tokenizer.encode(chunk));
   const count = ids.reduce((total, list) => total + list.length, 0) / ids.length;
   const bytes = Buffer.byteLength(chunks.join('')) / chunks.length;

@@ -1,6 +1,7 @@
-// Milliseconds per token of known shapes on one GPU, for every plan and execution, against the floor: bytes that must be read over
-// the bandwidth measured here. ms/token and device are greedy; beside them with a shortlist of 40 and with all logits. Prefill in tokens/s, by
-// cuBLASLt where the machine has it, and by the kernels alone. Prints a table, writes JSON, judges nothing.
+// Milliseconds per token of known shapes on one GPU, for every plan and execution, against the floor: bytes that must
+// be read over the bandwidth measured here. ms/token and device are greedy; beside them with a shortlist of 40 and with
+// all logits. Prefill in tokens/s, by cuBLASLt where the machine has it, and by the kernels alone. Prints a table,
+// writes JSON, judges nothing.
 //   cuda_bench OUTPUT.json [shape ...]
 #include <sys/mman.h>
 #include <unistd.h>
@@ -37,7 +38,8 @@ struct Shape {
   int32_t first_grouped, end_grouped;
 };
 
-// The shapes of lib/checkpoint/synthetic.ts; groups as published for 7B, from an eighth of the layers on for small models.
+// The shapes of lib/checkpoint/synthetic.ts; groups as published for 7B, from an eighth of the layers on for small
+// models.
 const Shape kShapes[] = {
     {"smollm2-135m", CQIL_BF16, 30, 576, 1536, 9, 3, 49152, true, 4, 28},
     {"tinyllama-1.1b", CQIL_BF16, 22, 2048, 5632, 32, 4, 32000, false, 4, 20},
@@ -52,8 +54,8 @@ void expect(cqil_status status, const cqil_error& error) {
   if (status != CQIL_OK) throw cuda::Failure(status, error.text);
 }
 
-// Random weights of one layer, mapped once per layer: every layer has addresses of its own on the host, and so its own memory on
-// the device, but one layer's worth of host memory is filled.
+// Random weights of one layer, mapped once per layer: every layer has addresses of its own on the host, and so its own
+// memory on the device, but one layer's worth of host memory is filled.
 class LayerFile {
  public:
   explicit LayerFile(size_t bytes) : bytes_(bytes), file_(memfd_create("layer", 0)) {
@@ -81,8 +83,9 @@ class RandomModel {
   explicit RandomModel(const Shape& shape) : layer_file_(layer_bytes(shape)) {
     const int32_t head_dim = shape.dim / shape.heads;
     for (int32_t i = 0; i < head_dim / 2; i++) frequencies_.push_back(std::pow(10000.0, -2.0 * i / head_dim));
-    weights.shape = {shape.dim,  shape.hidden,        head_dim, shape.heads, shape.kv_heads, shape.layers,
-                     shape.vocab, 1e-5f, frequencies_.data(), 1.0,         0,              0};
+    weights.shape = {shape.dim,           shape.hidden, head_dim,    shape.heads,
+                     shape.kv_heads,      shape.layers, shape.vocab, 1e-5f,
+                     frequencies_.data(), 1.0,          0,           0};
     weights.token_embedding = own(shape.dtype, shape.vocab, shape.dim);
     weights.output = shape.tied ? weights.token_embedding : own(shape.dtype, shape.vocab, shape.dim);
     norm_ = own(CQIL_F32, 1, shape.dim);
@@ -93,7 +96,8 @@ class RandomModel {
 
   // Read for one token: every matrix but the embedding, of which it is one row.
   double bytes_per_token(const Shape& shape) const {
-    const double kv = 2.0 * shape.layers * shape.kv_heads * (shape.dim / shape.heads) * sizeof(uint16_t) * (kContext + kTokens / 2);
+    const double kv =
+        2.0 * shape.layers * shape.kv_heads * (shape.dim / shape.heads) * sizeof(uint16_t) * (kContext + kTokens / 2);
     return static_cast<double>(shape.layers) * static_cast<double>(layer_bytes(shape)) +
            static_cast<double>(shape.vocab * row_bytes(shape.dtype, shape.dim)) + kv;
   }
@@ -101,11 +105,13 @@ class RandomModel {
   cqil_weights weights = {};
 
  private:
-  static size_t bytes_of(cqil_dtype dtype, int64_t rows, int64_t cols) { return static_cast<size_t>(rows * row_bytes(dtype, cols)); }
+  static size_t bytes_of(cqil_dtype dtype, int64_t rows, int64_t cols) {
+    return static_cast<size_t>(rows * row_bytes(dtype, cols));
+  }
   static size_t layer_bytes(const Shape& s) {
     const int64_t kv = static_cast<int64_t>(s.kv_heads) * (s.dim / s.heads);
-    return 2 * bytes_of(s.dtype, s.dim, s.dim) + 2 * bytes_of(s.dtype, kv, s.dim) + 2 * bytes_of(s.dtype, s.hidden, s.dim) +
-           bytes_of(s.dtype, s.dim, s.hidden);
+    return 2 * bytes_of(s.dtype, s.dim, s.dim) + 2 * bytes_of(s.dtype, kv, s.dim) +
+           2 * bytes_of(s.dtype, s.hidden, s.dim) + bytes_of(s.dtype, s.dim, s.hidden);
   }
 
   cqil_tensor own(cqil_dtype dtype, int64_t rows, int64_t cols) {
@@ -179,7 +185,8 @@ struct Wanted {
 const int32_t kListed[] = {1, 40, 0};  // greedy, the default of generate, and what session.decode gives
 constexpr int kOutputs = 3;
 
-double forward_ms(cqil_backend_session* session, const std::vector<int32_t>& ids, int32_t position, cqil_execution execution, const Wanted& wanted) {
+double forward_ms(cqil_backend_session* session, const std::vector<int32_t>& ids, int32_t position,
+                  cqil_execution execution, const Wanted& wanted) {
   cqil_forward request = {};
   request.ids = ids.data();
   request.n_ids = static_cast<int32_t>(ids.size());
@@ -201,9 +208,9 @@ struct Row {
   cqil_execution execution;
   int phases;
   SessionPointer session, by_kernels;  // the second without cuBLASLt
-  std::vector<double> ms[kOutputs];  // one per round: the mean of its tokens, what was wanted on the host
-  double device_ms;                  // greedy, replays back to back, nothing on the host
-  std::vector<double> prefill_ms[2];  // of kContext tokens: by cuBLASLt where it is there, and by the kernels
+  std::vector<double> ms[kOutputs];    // one per round: the mean of its tokens, what was wanted on the host
+  double device_ms;                    // greedy, replays back to back, nothing on the host
+  std::vector<double> prefill_ms[2];   // of kContext tokens: by cuBLASLt where it is there, and by the kernels
 };
 
 double median(std::vector<double> values) {
@@ -220,13 +227,23 @@ void time_shape(const Shape& shape, double read_gbs, FILE* json, bool& first) {
   std::vector<Row> rows;
   for (int32_t p : {1, 2, 4}) {
     Plan plan;
-    for (int32_t layer = shape.first_grouped; p > 1 && layer + p <= shape.end_grouped; layer += p) plan.groups.push_back({layer, p});
+    for (int32_t layer = shape.first_grouped; p > 1 && layer + p <= shape.end_grouped; layer += p)
+      plan.groups.push_back({layer, p});
     const Program program = compile_program(plan, shape.layers);
-    const std::string name = p == 1 ? "sequential" : "P" + std::to_string(p) + "-D0-S" + std::to_string(shape.first_grouped) + "-E" + std::to_string(shape.end_grouped);
+    const std::string name = p == 1 ? "sequential"
+                                    : "P" + std::to_string(p) + "-D0-S" + std::to_string(shape.first_grouped) + "-E" +
+                                          std::to_string(shape.end_grouped);
     for (cqil_execution execution : {CQIL_WIDE, CQIL_LANES, CQIL_PERSISTENT}) {
       if (execution == CQIL_LANES && p == 1) continue;
       if (!(cqil_backend_entry()->executions(model.get()) & 1u << execution)) continue;
-      rows.push_back({name, execution, static_cast<int>(program.phases.size()) - 2, make_session(model.get(), program), make_session(by_kernels.get(), program), {}, 0, {}});
+      rows.push_back({name,
+                      execution,
+                      static_cast<int>(program.phases.size()) - 2,
+                      make_session(model.get(), program),
+                      make_session(by_kernels.get(), program),
+                      {},
+                      0,
+                      {}});
     }
   }
 
@@ -246,7 +263,8 @@ void time_shape(const Shape& shape, double read_gbs, FILE* json, bool& first) {
         // Two tokens first: a list of another length is captured anew.
         for (int i = 0; i < 2; i++) forward_ms(row.session.get(), {1}, kContext, row.execution, wanted);
         double sum = 0;
-        for (int32_t i = 0; i < kTokens; i++) sum += forward_ms(row.session.get(), {prompt[static_cast<size_t>(i)]}, kContext + i, row.execution, wanted);
+        for (int32_t i = 0; i < kTokens; i++)
+          sum += forward_ms(row.session.get(), {prompt[static_cast<size_t>(i)]}, kContext + i, row.execution, wanted);
         if (round >= 0) row.ms[output].push_back(sum / kTokens);
       }
     }
@@ -254,26 +272,35 @@ void time_shape(const Shape& shape, double read_gbs, FILE* json, bool& first) {
     auto& session = *reinterpret_cast<cuda::Session*>(row.session.get());
     for (int i = 0; i < 2; i++) forward_ms(row.session.get(), {1}, kContext, row.execution, {logits, 1});
     cudaGraphExec_t const graph = session.graphs[row.execution][cuda::kShortlist].exec.get();
-    row.device_ms = cuda::median_ms(session.stream.get(), kRounds, [&] {
-      for (int32_t i = 0; i < kTokens; i++) cuda::check(cudaGraphLaunch(graph, session.stream.get()), "it was measured");
-    }) / kTokens;
+    row.device_ms = cuda::median_ms(session.stream.get(), kRounds,
+                                    [&] {
+                                      for (int32_t i = 0; i < kTokens; i++)
+                                        cuda::check(cudaGraphLaunch(graph, session.stream.get()), "it was measured");
+                                    }) /
+                    kTokens;
   }
 
   const double bytes = random.bytes_per_token(shape), floor_ms = bytes / read_gbs / 1e6;
   const double sequential = median(rows.front().ms[0]);
   for (const Row& row : rows) {
     const double ms = median(row.ms[0]), top40 = median(row.ms[1]), whole = median(row.ms[2]);
-    const double prefill[] = {1000.0 * kContext / median(row.prefill_ms[0]), 1000.0 * kContext / median(row.prefill_ms[1])};
-    std::printf("%-15s %-5s %-14s %-10s %6d %9.3f %9.3f %9.3f %7.0f%% %+7.1f%% %9.3f %9.3f %8.0f %8.0f\n", shape.name, dtype_info(shape.dtype).name,
-                row.plan.c_str(), kExecutionNames[row.execution], row.phases, ms, row.device_ms, floor_ms, 100 * floor_ms / ms,
-                100 * (ms / sequential - 1), top40, whole, prefill[0], prefill[1]);
-    std::fprintf(json,
-                 "%s\n    {\"shape\": \"%s\", \"dtype\": \"%s\", \"plan\": \"%s\", \"execution\": \"%s\", \"phases\": %d, \"bytesPerToken\": %.0f, "
-                 "\"floorMs\": %.6f, \"msPerToken\": {\"min\": %.6f, \"median\": %.6f, \"max\": %.6f}, \"deviceMsPerToken\": %.6f, "
-                 "\"top40MsPerToken\": %.6f, \"logitsMsPerToken\": %.6f, \"prefillTokensPerSecond\": %.1f, \"kernelsPrefillTokensPerSecond\": %.1f}",
-                 first ? "" : ",", shape.name, dtype_info(shape.dtype).name, row.plan.c_str(), kExecutionNames[row.execution], row.phases, bytes,
-                 floor_ms, *std::min_element(row.ms[0].begin(), row.ms[0].end()), ms, *std::max_element(row.ms[0].begin(), row.ms[0].end()),
-                 row.device_ms, top40, whole, prefill[0], prefill[1]);
+    const double prefill[] = {1000.0 * kContext / median(row.prefill_ms[0]),
+                              1000.0 * kContext / median(row.prefill_ms[1])};
+    std::printf("%-15s %-5s %-14s %-10s %6d %9.3f %9.3f %9.3f %7.0f%% %+7.1f%% %9.3f %9.3f %8.0f %8.0f\n", shape.name,
+                dtype_info(shape.dtype).name, row.plan.c_str(), kExecutionNames[row.execution], row.phases, ms,
+                row.device_ms, floor_ms, 100 * floor_ms / ms, 100 * (ms / sequential - 1), top40, whole, prefill[0],
+                prefill[1]);
+    std::fprintf(
+        json,
+        "%s\n    {\"shape\": \"%s\", \"dtype\": \"%s\", \"plan\": \"%s\", \"execution\": \"%s\", \"phases\": %d, "
+        "\"bytesPerToken\": %.0f, "
+        "\"floorMs\": %.6f, \"msPerToken\": {\"min\": %.6f, \"median\": %.6f, \"max\": %.6f}, \"deviceMsPerToken\": "
+        "%.6f, "
+        "\"top40MsPerToken\": %.6f, \"logitsMsPerToken\": %.6f, \"prefillTokensPerSecond\": %.1f, "
+        "\"kernelsPrefillTokensPerSecond\": %.1f}",
+        first ? "" : ",", shape.name, dtype_info(shape.dtype).name, row.plan.c_str(), kExecutionNames[row.execution],
+        row.phases, bytes, floor_ms, *std::min_element(row.ms[0].begin(), row.ms[0].end()), ms,
+        *std::max_element(row.ms[0].begin(), row.ms[0].end()), row.device_ms, top40, whole, prefill[0], prefill[1]);
     first = false;
   }
   std::fflush(stdout);
@@ -306,20 +333,27 @@ int run(int argc, char** argv) {
   }
   const cuda::Probe p = probe();
   std::fprintf(json,
-               "{\n  \"device\": {\"name\": \"%s\", \"capability\": \"%d.%d\", \"multiprocessors\": %d, \"memoryBytes\": %llu},\n"
-               "  \"probe\": {\"readGBs\": %.1f, \"copyGBs\": %.1f, \"launchUs\": %.3f, \"graphNodeUs\": %.3f, \"forkJoin2Us\": %.3f, "
+               "{\n  \"device\": {\"name\": \"%s\", \"capability\": \"%d.%d\", \"multiprocessors\": %d, "
+               "\"memoryBytes\": %llu},\n"
+               "  \"probe\": {\"readGBs\": %.1f, \"copyGBs\": %.1f, \"launchUs\": %.3f, \"graphNodeUs\": %.3f, "
+               "\"forkJoin2Us\": %.3f, "
                "\"forkJoin4Us\": %.3f, \"gridBarrierUs\": %.3f},\n"
                "  \"workload\": {\"context\": %d, \"tokens\": %d, \"rounds\": %d},\n  \"rows\": [",
                device.name, device.capability_major, device.capability_minor, device.multiprocessors,
-               static_cast<unsigned long long>(device.memory_bytes), p.read_gbs, p.copy_gbs, p.launch_us, p.graph_node_us, p.fork_join_us[0],
-               p.fork_join_us[1], p.barrier_us, kContext, kTokens, kRounds);
-  std::printf("%s: reads %.0f GB/s, copies %.0f GB/s; launch %.2f us, graph node %.2f us, fork and join of 2 %.2f us, of 4 %.2f us, grid barrier %.2f us\n",
-              device.name, p.read_gbs, p.copy_gbs, p.launch_us, p.graph_node_us, p.fork_join_us[0], p.fork_join_us[1], p.barrier_us);
-  std::printf("%-15s %-5s %-14s %-10s %6s %9s %9s %9s %8s %8s %9s %9s %8s %8s\n", "shape", "dtype", "plan", "execution", "phases", "ms/token", "device", "floor",
-              "of floor", "change", "top 40", "logits", "prefill", "kernels");
+               static_cast<unsigned long long>(device.memory_bytes), p.read_gbs, p.copy_gbs, p.launch_us,
+               p.graph_node_us, p.fork_join_us[0], p.fork_join_us[1], p.barrier_us, kContext, kTokens, kRounds);
+  std::printf(
+      "%s: reads %.0f GB/s, copies %.0f GB/s; launch %.2f us, graph node %.2f us, fork and join of 2 %.2f us, of 4 "
+      "%.2f us, grid barrier %.2f us\n",
+      device.name, p.read_gbs, p.copy_gbs, p.launch_us, p.graph_node_us, p.fork_join_us[0], p.fork_join_us[1],
+      p.barrier_us);
+  std::printf("%-15s %-5s %-14s %-10s %6s %9s %9s %9s %8s %8s %9s %9s %8s %8s\n", "shape", "dtype", "plan", "execution",
+              "phases", "ms/token", "device", "floor", "of floor", "change", "top 40", "logits", "prefill", "kernels");
   bool first = true;
   for (const Shape& shape : kShapes) {
-    if (argc > 2 && std::none_of(argv + 2, argv + argc, [&](const char* name) { return std::strcmp(name, shape.name) == 0; })) continue;
+    if (argc > 2 &&
+        std::none_of(argv + 2, argv + argc, [&](const char* name) { return std::strcmp(name, shape.name) == 0; }))
+      continue;
     try {
       time_shape(shape, p.read_gbs, json, first);
     } catch (const std::exception& failure) {

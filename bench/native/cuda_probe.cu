@@ -13,7 +13,8 @@ constexpr const char* kDoing = "it was measured";
 
 __global__ void empty_kernel() {}
 
-// Four loads of 16 bytes in flight per thread. The sum is stored only if it is one no data gives, so that the loads stay.
+// Four loads of 16 bytes in flight per thread. The sum is stored only if it is one no data gives, so that the loads
+// stay.
 __global__ void read_kernel(const uint4* data, size_t count, uint32_t* never) {
   const size_t stride = static_cast<size_t>(gridDim.x) * blockDim.x;
   uint32_t sum = 0;
@@ -90,12 +91,12 @@ Probe probe_device(const Session& session) {
     const DeviceArray<uint8_t> from = device_array<uint8_t>(kBytes), to = device_array<uint8_t>(kBytes);
     check(cudaMemsetAsync(from.get(), 0x5a, kBytes, stream), kDoing);
     probe.copy_gbs = 2e-6 * kBytes / median_ms(stream, 7, [&] {
-      check(cudaMemcpyAsync(to.get(), from.get(), kBytes, cudaMemcpyDeviceToDevice, stream), kDoing);
-    });
+                       check(cudaMemcpyAsync(to.get(), from.get(), kBytes, cudaMemcpyDeviceToDevice, stream), kDoing);
+                     });
     for (int blocks : {4, 8, 16}) {
       const double ms = median_ms(stream, 7, [&] {
-        read_kernel<<<blocks * step.multiprocessors, 256, 0, stream>>>(reinterpret_cast<const uint4*>(from.get()), kBytes / 16,
-                                                                      reinterpret_cast<uint32_t*>(to.get()));
+        read_kernel<<<blocks * step.multiprocessors, 256, 0, stream>>>(
+            reinterpret_cast<const uint4*>(from.get()), kBytes / 16, reinterpret_cast<uint32_t*>(to.get()));
         check(cudaGetLastError(), kDoing);
       });
       probe.read_gbs = std::max(probe.read_gbs, 1e-6 * kBytes / ms);

@@ -5,12 +5,12 @@
 namespace cqil::cuda {
 
 struct Probe {
-  double read_gbs;        // one kernel reading far more than the L2 cache holds
-  double copy_gbs;        // device to device, bytes read plus bytes written
-  double launch_us;       // one empty kernel after another on a stream
-  double graph_node_us;   // the same, replayed by a graph
-  double fork_join_us[2]; // in a graph: forking to 2 and to 4 streams, an empty kernel on each, joining
-  double barrier_us;      // all blocks of a persistent kernel waiting for each other
+  double read_gbs;         // one kernel reading far more than the L2 cache holds
+  double copy_gbs;         // device to device, bytes read plus bytes written
+  double launch_us;        // one empty kernel after another on a stream
+  double graph_node_us;    // the same, replayed by a graph
+  double fork_join_us[2];  // in a graph: forking to 2 and to 4 streams, an empty kernel on each, joining
+  double barrier_us;       // all blocks of a persistent kernel waiting for each other
 };
 
 // session: any, for the barrier. Throws Failure.

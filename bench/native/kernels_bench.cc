@@ -1,5 +1,6 @@
-// Every kernel on every instruction set this machine runs, timed with a cold cache: one thread walks a working set larger than the
-// caches once per pass, as a decoded token walks the weights. Prints one JSON document and judges nothing.
+// Every kernel on every instruction set this machine runs, timed with a cold cache: one thread walks a working set
+// larger than the caches once per pass, as a decoded token walks the weights. Prints one JSON document and judges
+// nothing.
 //   kernels_bench [MiB of the working set, default 128 [part of a kernel's name, default all [dtype, default all]]]
 #include <algorithm>
 #include <chrono>
@@ -61,15 +62,18 @@ void print_row(const Subject& subject, const char* isa, const std::function<void
   static bool first = true;
   const std::vector<double> s = time_passes(pass);
   const double median = (s[(s.size() - 1) / 2] + s[s.size() / 2]) / 2;
-  std::printf("%s\n  {\"kernel\": \"%s\", \"dtype\": \"%s\", \"isa\": \"%s\", \"bytes\": %.0f, \"flops\": %.0f, \"passes\": %zu, "
-              "\"seconds\": {\"median\": %.9f, \"min\": %.9f, \"max\": %.9f}}",
-              first ? "" : ",", subject.kernel, subject.dtype, isa, subject.bytes, subject.flops, s.size(), median, s.front(), s.back());
+  std::printf(
+      "%s\n  {\"kernel\": \"%s\", \"dtype\": \"%s\", \"isa\": \"%s\", \"bytes\": %.0f, \"flops\": %.0f, \"passes\": "
+      "%zu, "
+      "\"seconds\": {\"median\": %.9f, \"min\": %.9f, \"max\": %.9f}}",
+      first ? "" : ",", subject.kernel, subject.dtype, isa, subject.bytes, subject.flops, s.size(), median, s.front(),
+      s.back());
   first = false;
 }
 
 // Instruction sets share tables: each table is timed once, under its own name.
 template <class Table>
-void each_table(const Table* Isa::*table, const std::function<void(const Table&)>& time) {
+void each_table(const Table* Isa::* table, const std::function<void(const Table&)>& time) {
   std::vector<const Table*> seen;
   for (int i = 0; i < isa_list().count; i++) {
     const Isa& isa = isa_list().items[i];
@@ -84,7 +88,8 @@ void report(const Subject& subject) {
   each_table<Kernels>(&Isa::kernels, [&](const Kernels& k) { print_row(subject, k.name, [&] { subject.pass(k); }); });
 }
 
-// One half of the rows are keys, the other values: [heads, kPositions, kHeadDim], a dtype's blocks being the same in a KV cache.
+// One half of the rows are keys, the other values: [heads, kPositions, kHeadDim], a dtype's blocks being the same in a
+// KV cache.
 void report_attend(const char* kernel, const std::vector<uint8_t>& rows, cqil_dtype dtype, int32_t n_queries) {
   const int64_t head = kPositions * row_bytes(dtype, kHeadDim), heads = static_cast<int64_t>(rows.size()) / (2 * head);
   const std::vector<float> query(kAttendQueries * kHeadDim, 0.5f);
@@ -116,27 +121,34 @@ void report_weights(cqil_dtype dtype, int64_t working_set) {
   std::vector<float> x(kCols, 0.5f), y(static_cast<size_t>(rows)), panel(kPanelRows * kCols);
   const double read = static_cast<double>(weights.size());
   const char* name = dtype_info(dtype).name;
-  report({"matvec", name, read, 0, [&](const Kernels& k) { k.matvec[dtype](weights.data(), bytes, rows, kCols, x.data(), y.data()); }});
+  report({"matvec", name, read, 0,
+          [&](const Kernels& k) { k.matvec[dtype](weights.data(), bytes, rows, kCols, x.data(), y.data()); }});
   report({"unpack", name, read, 0, [&](const Kernels& k) {
-            for (int64_t r = 0; r < rows; r += kPanelRows) k.unpack[dtype](weights.data() + r * bytes, bytes, kPanelRows, kCols, panel.data());
+            for (int64_t r = 0; r < rows; r += kPanelRows)
+              k.unpack[dtype](weights.data() + r * bytes, bytes, kPanelRows, kCols, panel.data());
           }});
   if (!best_kernels().attend[dtype]) return;
   report_attend("attend", weights, dtype, 1);
   report_attend("attend, queries together", weights, dtype, kAttendQueries);
 }
 
-// The same with rounded activations: rows as they stand, or are interleaved, against one vector, and as panels against many.
-void report_rounded(const RoundedKernels* Isa::*table, const char* rounding, cqil_dtype dtype, int64_t working_set) {
+// The same with rounded activations: rows as they stand, or are interleaved, against one vector, and as panels against
+// many.
+void report_rounded(const RoundedKernels* Isa::* table, const char* rounding, cqil_dtype dtype, int64_t working_set) {
   if (!(best_isa().*table)->matvec[dtype]) return;
   const int64_t bytes = row_bytes(dtype, kCols), rows = working_set / bytes / kMostPanelRows * kMostPanelRows;
-  std::vector<uint8_t> weights(static_cast<size_t>(rows * bytes)), interleaved(weights.size()), x, panel(kPanelRows * kCols * sizeof(float) + 64);
-  auto aligned = [](std::vector<uint8_t>& v) { return v.data() + (64 - reinterpret_cast<uintptr_t>(v.data()) % 64) % 64; };
+  std::vector<uint8_t> weights(static_cast<size_t>(rows * bytes)), interleaved(weights.size()), x,
+      panel(kPanelRows * kCols * sizeof(float) + 64);
+  auto aligned = [](std::vector<uint8_t>& v) {
+    return v.data() + (64 - reinterpret_cast<uintptr_t>(v.data()) % 64) % 64;
+  };
   fill_random(weights.data(), dtype, rows, kCols, 1);
   const std::vector<float> values(kCols, 0.5f);
   std::vector<float> y(static_cast<size_t>(kTokens * rows));
   const double read = static_cast<double>(weights.size());
   const char* name = dtype_info(dtype).name;
-  auto subject = [&](const std::string& kernel, double flops, const RoundedKernels& k, const std::function<void()>& pass) {
+  auto subject = [&](const std::string& kernel, double flops, const RoundedKernels& k,
+                     const std::function<void()>& pass) {
     print_row({(kernel + ", " + rounding).c_str(), name, read, flops, nullptr}, k.name, pass);
   };
   each_table<RoundedKernels>(table, [&](const RoundedKernels& k) {
@@ -160,9 +172,11 @@ void report_rounded(const RoundedKernels* Isa::*table, const char* rounding, cqi
 // float32 rows [rows, kCols].
 void report_floats(int64_t working_set) {
   const int64_t rows = working_set / (kCols * 4) / kPanelRows * kPanelRows, half = rows / 2 * kCols;
-  std::vector<float> set(static_cast<size_t>(rows * kCols)), x(kTokens * kCols, 0.5f), y(static_cast<size_t>(kTokens * rows));
+  std::vector<float> set(static_cast<size_t>(rows * kCols)), x(kTokens * kCols, 0.5f),
+      y(static_cast<size_t>(kTokens * rows));
   const double bytes = static_cast<double>(rows * kCols * 4);
-  // The kernels that write to the set begin with fresh values, and none of their values ever becomes subnormal, which would be slow.
+  // The kernels that write to the set begin with fresh values, and none of their values ever becomes subnormal, which
+  // would be slow.
   auto fill = [&] { fill_random(set.data(), CQIL_F32, rows, kCols, 2); };
 
   fill();
@@ -190,14 +204,16 @@ void report_floats(int64_t working_set) {
 int main(int argc, char** argv) {
   const int64_t mib = argc > 1 ? std::atoll(argv[1]) : 128;
   if (argc > 4 || mib < 8 || mib > 4096) {
-    std::fprintf(stderr, "usage: kernels_bench [size of the working set in MiB, 8 to 4096 [part of a kernel's name [dtype]]]\n");
+    std::fprintf(
+        stderr, "usage: kernels_bench [size of the working set in MiB, 8 to 4096 [part of a kernel's name [dtype]]]\n");
     return 2;
   }
   if (argc > 2) only_kernel = argv[2];
   if (argc > 3) only_dtype = argv[3];
   const int64_t working_set = mib << 20;
   std::printf("{\"workingSetBytes\": %lld, \"rows\": [", static_cast<long long>(working_set));
-  // What a shared machine lets one thread read differs from second to second: the best of a measurement before every dtype.
+  // What a shared machine lets one thread read differs from second to second: the best of a measurement before every
+  // dtype.
   double bandwidth = 0;
   for (int i = 0; i < CQIL_DTYPE_COUNT; i++) {
     bandwidth = std::max(bandwidth, measure_read_bandwidth(1, static_cast<uint64_t>(working_set)));

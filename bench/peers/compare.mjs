@@ -1,6 +1,7 @@
-// Decode and prefill speed of cqil and node-llama-cpp, side by side: the same random weights in the same GGUF file, the same threads,
-// the same token ids, one greedy token per step, each run in a fresh process, the engines in turn (A B C A B C …). cqil runs twice where
-// weights have products with int8 activations, which is what node-llama-cpp always uses for them: first as it does unasked, then otherwise.
+// Decode and prefill speed of cqil and node-llama-cpp, side by side: the same random weights in the same GGUF file, the
+// same threads, the same token ids, one greedy token per step, each run in a fresh process, the engines in turn (A B C
+// A B C …). cqil runs twice where weights have products with int8 activations, which is what node-llama-cpp always uses
+// for them: first as it does unasked, then otherwise.
 //
 //   npm run build && node bench/peers/install.mjs && node bench/peers/compare.mjs [--shape smollm2-135m] [--dtypes F16,Q8_0,Q4_0,Q4_K,…]
 //     [--threads 1,2] [--prompt-tokens 512] [--tokens 64] [--rounds 3] [--name NAME]
@@ -36,16 +37,24 @@ const { values: options } = parseArgs({
 
 /** By the name in the table. */
 function enginesFor(activations) {
-  const cqil = activations.map((format, i) => [activations.length === 1 ? 'cqil' : `cqil, ${format}${i === 0 ? ' (default)' : ''}`, { script: 'time_cqil.mjs', activations: format }]);
+  const cqil = activations.map((format, i) => [
+    activations.length === 1 ? 'cqil' : `cqil, ${format}${i === 0 ? ' (default)' : ''}`,
+    { script: 'time_cqil.mjs', activations: format },
+  ]);
   return { ...Object.fromEntries(cqil), [PEER]: { script: 'time_peer.mjs' } };
 }
 
 function timeOne(engine, { script, activations }, request) {
   return new Promise((resolve, reject) => {
-    const child = execFile(process.execPath, [path.join(here, script)], { timeout: 600_000 }, (error, stdout, stderr) => {
-      if (error) reject(new Error(`${engine}: ${stderr || error.message}`));
-      else resolve(JSON.parse(stdout));
-    });
+    const child = execFile(
+      process.execPath,
+      [path.join(here, script)],
+      { timeout: 600_000 },
+      (error, stdout, stderr) => {
+        if (error) reject(new Error(`${engine}: ${stderr || error.message}`));
+        else resolve(JSON.parse(stdout));
+      },
+    );
     child.stdin.end(JSON.stringify({ ...request, activations }));
   });
 }
@@ -53,7 +62,14 @@ function timeOne(engine, { script, activations }, request) {
 async function compare(model, engines, threads) {
   const count = (name) => Number(options[name]);
   const ids = Array.from({ length: count('prompt-tokens') }, (_, i) => 300 + ((i * 7919) % 20000));
-  const request = { model, threads, contextLength: ids.length + count('tokens') + 8, warmIds: ids.slice(0, 16), ids, tokens: count('tokens') };
+  const request = {
+    model,
+    threads,
+    contextLength: ids.length + count('tokens') + 8,
+    warmIds: ids.slice(0, 16),
+    ids,
+    tokens: count('tokens'),
+  };
   const samples = Object.fromEntries(Object.keys(engines).map((engine) => [engine, { prefillMs: [], decodeMs: [] }]));
   for (let round = 0; round < count('rounds'); round++) {
     for (const [engine, { prefillMs, decodeMs }] of Object.entries(samples)) {
@@ -71,12 +87,30 @@ function rowsOf({ dtype, threads, weightBytes, bandwidthGBs, samples }) {
     const prefill = prefillMs.map((ms) => (Number(options['prompt-tokens']) / ms) * 1000);
     const ratio = (ms, peerMs) => (quantile(peerMs, 0.5) / quantile(ms, 0.5)).toFixed(2);
     const { prefillMs: peerPrefillMs, decodeMs: peerDecodeMs } = samples[PEER];
-    return [dtype, threads, engine, spread(decodeMs, 2), `${((100 * floorMs) / quantile(decodeMs, 0.5)).toFixed(0)} %`, ratio(decodeMs, peerDecodeMs), spread(prefill, 2), ratio(prefillMs, peerPrefillMs)];
+    return [
+      dtype,
+      threads,
+      engine,
+      spread(decodeMs, 2),
+      `${((100 * floorMs) / quantile(decodeMs, 0.5)).toFixed(0)} %`,
+      ratio(decodeMs, peerDecodeMs),
+      spread(prefill, 2),
+      ratio(prefillMs, peerPrefillMs),
+    ];
   });
 }
 
 function table(runs) {
-  const head = ['weights', 'threads', 'engine', 'ms per token', 'of the floor', 'decode, peer = 1', 'prefill tokens/s', 'prefill, peer = 1'];
+  const head = [
+    'weights',
+    'threads',
+    'engine',
+    'ms per token',
+    'of the floor',
+    'decode, peer = 1',
+    'prefill tokens/s',
+    'prefill, peer = 1',
+  ];
   return [head, head.map(() => '---'), ...runs.flatMap(rowsOf)].map((cells) => `| ${cells.join(' | ')} |`).join('\n');
 }
 

@@ -1,4 +1,5 @@
-// What node-llama-cpp computes, for test/peer.test.ts. A JSON array of requests on stdin, a JSON array of answers on stdout:
+// What node-llama-cpp computes, for test/peer.test.ts. A JSON array of requests on stdin, a JSON array of answers on
+// stdout:
 //   { model, contextLength, ids }                → { logProbs: [ids.length][vocabSize] }  (nats)
 //   { model, contextLength, ids, greedy: count } → { tokens: [count] }
 //   { model, contextLength, text }               → { tokens }

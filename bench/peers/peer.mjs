@@ -6,8 +6,8 @@ export function startPeer(threads) {
 }
 
 /**
- * Opens a GGUF file. `exact` asks for the peer's most exact arithmetic: no flash attention and an F32 KV cache (its default of F16
- * alone moves log-probabilities by up to 2e-2).
+ * Opens a GGUF file. `exact` asks for the peer's most exact arithmetic: no flash attention and an F32 KV cache (its
+ * default of F16 alone moves log-probabilities by up to 2e-2).
  */
 export async function openModel(llama, { model: modelPath, threads, contextLength, exact }) {
   const model = await llama.loadModel({ modelPath, gpuLayers: 0 });

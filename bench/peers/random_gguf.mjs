@@ -7,8 +7,8 @@ import { syntheticCheckpoint } from '../../dist/checkpoint/synthetic.js';
 import { array, f32, ggufHeader, pad, text, u32 } from '../../tools/gguf/gguf_writer.mjs';
 
 /**
- * Per format: ggml's type code, bytes per block, and what makes a block of random bits one of weights of about 2^−width: the power of two
- * that a typical weight is of the block's 16-bit scale, or of itself.
+ * Per format: ggml's type code, bytes per block, and what makes a block of random bits one of weights of about
+ * 2^−width: the power of two that a typical weight is of the block's 16-bit scale, or of itself.
  */
 const FORMATS = {
   F32: { code: 0, blockBytes: 4, fillBlock: fillFloat },
@@ -25,13 +25,16 @@ export const DTYPES = Object.keys(FORMATS);
 
 /**
  * Writes a llama GGUF file of a published shape with random weights that keep activations finite; good for speed only.
- * Returns { config, weightBytes, activations }: bytes of weights that one decoded token reads, and the activations that can be chosen, the
- * default first.
+ * Returns { config, weightBytes, activations }: bytes of weights that one decoded token reads, and the activations that
+ * can be chosen, the default first.
  */
 export function writeRandomGguf(file, shapeName, dtype) {
   const { config, tensors } = syntheticCheckpoint(shapeName, dtype);
   const described = tensors.map(({ role, layer, rows, cols, dtype: type, byteLength }) => ({
-    name: tensorName(GGUF_NAMES, role, layer), type: FORMATS[type].code, shape: rows === 1 ? [cols] : [rows, cols], byteLength,
+    name: tensorName(GGUF_NAMES, role, layer),
+    type: FORMATS[type].code,
+    shape: rows === 1 ? [cols] : [rows, cols],
+    byteLength,
   }));
   const fd = openSync(file, 'w');
   writeSync(fd, ggufHeader({ metadata: metadataOf(config), tensors: described }));
@@ -73,7 +76,9 @@ function fillBrain(block, width) {
   block.writeUInt16LE((block.readUInt16LE() & 0x807f) | ((127 - width) << 7));
 }
 
-/** Scales and minima of 6 bits average 31.5, nibbles 7.5: with dmin = 7.5 d weights average zero, and are about 2^8 d. */
+/**
+ * Scales and minima of 6 bits average 31.5, nibbles 7.5: with dmin = 7.5 d weights average zero, and are about 2^8 d.
+ */
 function fillQ4K(block, width) {
   block.writeUInt16LE(halfBits(width + 8));
   block.writeUInt16LE(halfBits(width + 6) | 0x380, 2);
@@ -85,16 +90,32 @@ function halfBits(power) {
 }
 
 function metadataOf(config) {
-  const tokens = Array.from({ length: config.vocabSize }, (_, i) => ['<unk>', '<s>', '</s>'][i] ?? (i < 259 ? `<0x${(i - 3).toString(16).toUpperCase().padStart(2, '0')}>` : `t${i}`));
+  const tokens = Array.from(
+    { length: config.vocabSize },
+    (_, i) =>
+      ['<unk>', '<s>', '</s>'][i] ?? (i < 259 ? `<0x${(i - 3).toString(16).toUpperCase().padStart(2, '0')}>` : `t${i}`),
+  );
   const kinds = tokens.map((_, i) => (i === 0 ? 2 : i < 3 ? 3 : i < 259 ? 6 : 1));
-  const llama = { block_count: config.nLayers, context_length: config.contextLength, embedding_length: config.dim, feed_forward_length: config.hiddenDim, 'attention.head_count': config.nHeads, 'attention.head_count_kv': config.nKvHeads, 'rope.dimension_count': config.headDim, vocab_size: config.vocabSize };
+  const llama = {
+    block_count: config.nLayers,
+    context_length: config.contextLength,
+    embedding_length: config.dim,
+    feed_forward_length: config.hiddenDim,
+    'attention.head_count': config.nHeads,
+    'attention.head_count_kv': config.nKvHeads,
+    'rope.dimension_count': config.headDim,
+    vocab_size: config.vocabSize,
+  };
   return {
     'general.architecture': text('llama'),
     ...Object.fromEntries(Object.entries(llama).map(([key, value]) => [`llama.${key}`, u32(value)])),
     'llama.attention.layer_norm_rms_epsilon': f32(config.normEps),
     'tokenizer.ggml.model': text('llama'),
     'tokenizer.ggml.tokens': array('string', tokens),
-    'tokenizer.ggml.scores': array('f32', tokens.map((_, i) => -i)),
+    'tokenizer.ggml.scores': array(
+      'f32',
+      tokens.map((_, i) => -i),
+    ),
     'tokenizer.ggml.token_type': array('i32', kinds),
   };
 }

@@ -6,9 +6,10 @@ import { openFile, readError } from './read_file.js';
 const WINDOW_BYTES = 2 ** 20;
 
 /**
- * Reads little-endian values of a file in order through one window, so that only what is read is in memory. `reach` and what else is awaited
- * moves the window; small values are then read from it without awaiting, which would take far longer than reading them. Every length is
- * checked against the bytes left before anything is allocated for it. `what` names the value in error messages.
+ * Reads little-endian values of a file in order through one window, so that only what is read is in memory. `reach` and
+ * what else is awaited moves the window; small values are then read from it without awaiting, which would take far
+ * longer than reading them. Every length is checked against the bytes left before anything is allocated for it. `what`
+ * names the value in error messages.
  */
 export class ByteReader {
   /** Bytes that may be read: the file's size or the limit given to `open`, whichever is less. */
@@ -20,7 +21,13 @@ export class ByteReader {
   private cursor = 0;
 
   /** `windowStart` is where in the file the window begins. */
-  private constructor(readonly path: string, private readonly handle: FileHandle, readonly size: number, maxBytes: number, private windowStart: number) {
+  private constructor(
+    readonly path: string,
+    private readonly handle: FileHandle,
+    readonly size: number,
+    maxBytes: number,
+    private windowStart: number,
+  ) {
     this.limit = Math.min(size, maxBytes);
   }
 
@@ -46,7 +53,8 @@ export class ByteReader {
 
   /** The next `length` bytes, which stand in the window; valid until it moves. */
   view(length: number, what: string): DataView {
-    if (length > this.window.length - this.cursor) throw this.invalid(`ends before ${what}: ${length} bytes expected, ${this.left} left ${this.where()}`);
+    if (length > this.window.length - this.cursor)
+      throw this.invalid(`ends before ${what}: ${length} bytes expected, ${this.left} left ${this.where()}`);
     const view = new DataView(this.window.buffer, this.window.byteOffset + this.cursor, length);
     this.cursor += length;
     return view;
@@ -73,7 +81,8 @@ export class ByteReader {
   /** A 64-bit count of things that take at least `minBytes` each: more than the bytes left could hold is refused. */
   count(what: string, minBytes: number): number {
     const count = this.size64(`the number of ${what}`);
-    if (count > this.left / minBytes) throw this.invalid(`announces ${count} ${what}, more than the ${this.left} bytes left ${this.where()} can hold`);
+    if (count > this.left / minBytes)
+      throw this.invalid(`announces ${count} ${what}, more than the ${this.left} bytes left ${this.where()} can hold`);
     return count;
   }
 
@@ -87,7 +96,10 @@ export class ByteReader {
     return textOf(await this.take(this.textLength(this.limit, what), what));
   }
 
-  /** `length` strings in a row, which are not decoded. Those in the window are passed without awaiting: a vocabulary has 100,000 and more. */
+  /**
+   * `length` strings in a row, which are not decoded. Those in the window are passed without awaiting: a vocabulary has
+   * 100,000 and more.
+   */
   async strings(length: number, what: string): Promise<EncodedStrings> {
     const parts: Buffer[] = [];
     let start = this.cursor;

@@ -27,7 +27,8 @@ const READERS: Record<DType, BlockReader> = {
   },
   Q4_K: (view, at, out, to) => readK(view, at, out, to, false),
   Q5_K: (view, at, out, to) => readK(view, at, out, to, true),
-  // Of each half, 64 bytes of low nibbles and 32 of upper bit pairs for four runs of 32; 16 × int8 scales; f16 d: w = d·scale·(q − 32)
+  // Of each half, 64 bytes of low nibbles and 32 of upper bit pairs for four runs of 32; 16 × int8 scales; f16 d: w =
+  // d·scale·(q − 32)
   Q6_K: (view, at, out, to) => {
     const d = float16(view, at + 208);
     for (let k = 0; k < 256; k++) {
@@ -42,7 +43,10 @@ const READERS: Record<DType, BlockReader> = {
 const float = new Float32Array(1);
 const bits = new Uint32Array(float.buffer);
 
-/** f16 d and dmin, 6-bit scales and minima of eight runs of 32, for Q5_K their fifth bits, nibbles: w = d·scale·q − dmin·minimum. */
+/**
+ * f16 d and dmin, 6-bit scales and minima of eight runs of 32, for Q5_K their fifth bits, nibbles: w = d·scale·q −
+ * dmin·minimum.
+ */
 function readK(view: DataView, at: number, out: Float32Array, to: number, five: boolean): void {
   const [d, dmin] = [float16(view, at), float16(view, at + 2)];
   const byte = (i: number): number => view.getUint8(at + 4 + i);
@@ -61,15 +65,25 @@ function readK(view: DataView, at: number, out: Float32Array, to: number, five: 
 function float16(view: DataView, at: number): number {
   const half = view.getUint16(at, true);
   const [exponent, fraction] = [(half >> 10) & 31, half & 1023];
-  const magnitude = exponent === 0 ? fraction * 2 ** -24 : exponent === 31 ? (fraction === 0 ? Infinity : Number.NaN) : (1024 + fraction) * 2 ** (exponent - 25);
+  const magnitude =
+    exponent === 0
+      ? fraction * 2 ** -24
+      : exponent === 31
+        ? fraction === 0
+          ? Infinity
+          : Number.NaN
+        : (1024 + fraction) * 2 ** (exponent - 25);
   return half & 0x8000 ? -magnitude : magnitude;
 }
 
 /**
- * The rows of a matrix in order, each as float32 [columns], valid until the next. Reads the file piece by piece, so that only what is
- * looked at is in memory. Throws FILE_NOT_FOUND or INVALID_CHECKPOINT.
+ * The rows of a matrix in order, each as float32 [columns], valid until the next. Reads the file piece by piece, so
+ * that only what is looked at is in memory. Throws FILE_NOT_FOUND or INVALID_CHECKPOINT.
  */
-export async function* readRows({ files }: Pick<Checkpoint, 'files'>, { name, dtype, rows, cols, file, offset, byteLength }: TensorInfo): AsyncGenerator<Float32Array> {
+export async function* readRows(
+  { files }: Pick<Checkpoint, 'files'>,
+  { name, dtype, rows, cols, file, offset, byteLength }: TensorInfo,
+): AsyncGenerator<Float32Array> {
   const { weights, bytes } = DTYPE_BLOCK[dtype];
   const readBlock = READERS[dtype];
   const row = new Float32Array(cols);

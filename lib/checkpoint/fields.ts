@@ -11,7 +11,10 @@ export interface Range {
  * absent, as in Python's JSON. A value of the wrong type or out of range throws INVALID_CHECKPOINT naming the key.
  */
 export class Fields {
-  constructor(private readonly get: (key: string) => unknown, private readonly source: string) {}
+  constructor(
+    private readonly get: (key: string) => unknown,
+    private readonly source: string,
+  ) {}
 
   static ofJson(json: unknown, source: string): Fields {
     if (typeof json !== 'object' || json === null || Array.isArray(json)) {
@@ -31,12 +34,22 @@ export class Fields {
   }
 
   integer(key: string, range: Range, fallback?: number): number {
-    return this.read(key, fallback, `a whole number from ${range.min} to ${range.max}`, (value): value is number => Number.isInteger(value) && within(value as number, range));
+    return this.read(
+      key,
+      fallback,
+      `a whole number from ${range.min} to ${range.max}`,
+      (value): value is number => Number.isInteger(value) && within(value as number, range),
+    );
   }
 
   /** A finite number. */
   number(key: string, range: Range, fallback?: number): number {
-    return this.read(key, fallback, `a number from ${range.min} to ${range.max}`, (value): value is number => Number.isFinite(value) && within(value as number, range));
+    return this.read(
+      key,
+      fallback,
+      `a number from ${range.min} to ${range.max}`,
+      (value): value is number => Number.isFinite(value) && within(value as number, range),
+    );
   }
 
   boolean(key: string, fallback?: boolean): boolean {
@@ -78,11 +91,18 @@ function within(value: number, range: Range): boolean {
 
 /** A value in an error message, cut to a readable length. */
 export function show(value: unknown): string {
-  const text = typeof value === 'bigint' || typeof value === 'number' ? String(value) : Object(value) === value ? kindOf(value as object) : (JSON.stringify(value) ?? 'undefined');
+  const text =
+    typeof value === 'bigint' || typeof value === 'number'
+      ? String(value)
+      : Object(value) === value
+        ? kindOf(value as object)
+        : (JSON.stringify(value) ?? 'undefined');
   return text.length > 80 ? `${text.slice(0, 80)}…` : text;
 }
 
 // Not spelled out: an array from a file may have millions of elements.
 function kindOf(value: object): string {
-  return Array.isArray(value) || ArrayBuffer.isView(value) ? `an array of ${(value as ArrayLike<unknown>).length}` : 'an object';
+  return Array.isArray(value) || ArrayBuffer.isView(value)
+    ? `an array of ${(value as ArrayLike<unknown>).length}`
+    : 'an object';
 }

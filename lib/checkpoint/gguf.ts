@@ -49,7 +49,8 @@ const MIN_BYTES = [1, 1, 2, 2, 4, 4, 4, 1, 8, 12, 8, 8, 8];
 const MIN_ENTRY_BYTES = 8 + 1 + 4 + 1; // name, type, value
 const MIN_TENSOR_BYTES = 8 + 1 + 4 + 8 + 4 + 8; // name, dimension count, one dimension, type, offset
 
-// Far above any real header (a 256k vocabulary takes about 12 MB), and low enough that a hostile one cannot exhaust memory.
+// Far above any real header (a 256k vocabulary takes about 12 MB), and low enough that a hostile one cannot exhaust
+// memory.
 const MAX_HEADER_BYTES = 128 * 2 ** 20;
 const MAX_ARRAY_ELEMENTS = 2 ** 24;
 const MAX_ARRAYS = 2 ** 12;
@@ -65,7 +66,8 @@ const MAX_ALIGNMENT = 2 ** 20;
 
 /**
  * Reads the header of a little-endian GGUF file, version 2 or 3 (ggml's docs/gguf.md).
- * Throws FILE_NOT_FOUND, INVALID_CHECKPOINT (truncated, corrupted, hostile) or UNSUPPORTED_MODEL (other versions, big-endian).
+ * Throws FILE_NOT_FOUND, INVALID_CHECKPOINT (truncated, corrupted, hostile) or UNSUPPORTED_MODEL (other versions,
+ * big-endian).
  */
 export async function readGguf(file: string): Promise<GgufFile> {
   const reader = await ByteReader.open(file, MAX_HEADER_BYTES);
@@ -91,8 +93,10 @@ class HeaderParser {
     this.checkVersion(version);
     const tensorCount = reader.count('tensors', MIN_TENSOR_BYTES);
     const entryCount = reader.count('metadata entries', MIN_ENTRY_BYTES);
-    if (tensorCount > MAX_TENSORS) throw reader.invalid(`announces ${tensorCount} tensors; at most ${MAX_TENSORS} are expected`);
-    if (entryCount > MAX_ENTRIES) throw reader.invalid(`announces ${entryCount} metadata entries; at most ${MAX_ENTRIES} are expected`);
+    if (tensorCount > MAX_TENSORS)
+      throw reader.invalid(`announces ${tensorCount} tensors; at most ${MAX_TENSORS} are expected`);
+    if (entryCount > MAX_ENTRIES)
+      throw reader.invalid(`announces ${entryCount} metadata entries; at most ${MAX_ENTRIES} are expected`);
 
     const metadata = new Map<string, GgufValue>();
     for (let i = 0; i < entryCount; i++) {
@@ -120,15 +124,24 @@ class HeaderParser {
     if (version === 2 || version === 3) return;
     const path = this.reader.path;
     if (version === 0x02000000 || version === 0x03000000) {
-      throw new CqilError('UNSUPPORTED_MODEL', `${path} is a big-endian GGUF file; only little-endian ones are supported.`);
+      throw new CqilError(
+        'UNSUPPORTED_MODEL',
+        `${path} is a big-endian GGUF file; only little-endian ones are supported.`,
+      );
     }
     throw new CqilError('UNSUPPORTED_MODEL', `${path} is GGUF version ${version}; versions 2 and 3 are supported.`);
   }
 
   private alignment(metadata: ReadonlyMap<string, GgufValue>): number {
     const value = metadata.get('general.alignment') ?? 32;
-    const valid = typeof value === 'number' && Number.isInteger(value) && value > 0 && value <= MAX_ALIGNMENT && (value & (value - 1)) === 0;
-    if (!valid) throw this.reader.invalid(`has general.alignment ${show(value)}, not a power of two up to ${MAX_ALIGNMENT}`);
+    const valid =
+      typeof value === 'number' &&
+      Number.isInteger(value) &&
+      value > 0 &&
+      value <= MAX_ALIGNMENT &&
+      (value & (value - 1)) === 0;
+    if (!valid)
+      throw this.reader.invalid(`has general.alignment ${show(value)}, not a power of two up to ${MAX_ALIGNMENT}`);
     return value;
   }
 
@@ -137,18 +150,23 @@ class HeaderParser {
     const name = reader.name(MAX_NAME_BYTES, 'a tensor name');
     const shown = show(name);
     const dimensions = reader.u32(`the dimension count of ${shown}`);
-    if (dimensions > MAX_DIMENSIONS) throw reader.invalid(`says that tensor ${shown} has ${dimensions} dimensions; at most ${MAX_DIMENSIONS} are expected`);
+    if (dimensions > MAX_DIMENSIONS)
+      throw reader.invalid(
+        `says that tensor ${shown} has ${dimensions} dimensions; at most ${MAX_DIMENSIONS} are expected`,
+      );
     const shape: number[] = [];
     let elements = 1;
     for (let i = 0; i < dimensions; i++) {
       const size = reader.size64(`a dimension of ${shown}`);
       elements *= size;
-      if (elements > Number.MAX_SAFE_INTEGER) throw reader.invalid(`says that dimension ${i} of tensor ${shown} is ${size}`);
+      if (elements > Number.MAX_SAFE_INTEGER)
+        throw reader.invalid(`says that dimension ${i} of tensor ${shown} is ${size}`);
       shape.unshift(size);
     }
     const type = reader.u32(`the type of ${shown}`);
     const offset = reader.size64(`the offset of ${shown}`);
-    if (offset % alignment !== 0) throw reader.invalid(`puts tensor ${shown} at ${offset}, not a multiple of the alignment ${alignment}`);
+    if (offset % alignment !== 0)
+      throw reader.invalid(`puts tensor ${shown} at ${offset}, not a multiple of the alignment ${alignment}`);
     return { name, type, shape, offset };
   }
 
@@ -156,20 +174,34 @@ class HeaderParser {
     const { reader } = this;
     const what = show(key);
     switch (type) {
-      case ValueType.Uint8: return reader.view(1, what).getUint8(0);
-      case ValueType.Int8: return reader.view(1, what).getInt8(0);
-      case ValueType.Uint16: return reader.view(2, what).getUint16(0, true);
-      case ValueType.Int16: return reader.view(2, what).getInt16(0, true);
-      case ValueType.Uint32: return reader.u32(what);
-      case ValueType.Int32: return reader.view(4, what).getInt32(0, true);
-      case ValueType.Float32: return reader.view(4, what).getFloat32(0, true);
-      case ValueType.Bool: return reader.view(1, what).getUint8(0) !== 0;
-      case ValueType.String: return reader.string(what);
-      case ValueType.Array: return this.array(key, depth);
-      case ValueType.Uint64: return exactNumber(reader.view(8, what).getBigUint64(0, true));
-      case ValueType.Int64: return exactNumber(reader.view(8, what).getBigInt64(0, true));
-      case ValueType.Float64: return reader.view(8, what).getFloat64(0, true);
-      default: throw this.unknownType(type, key);
+      case ValueType.Uint8:
+        return reader.view(1, what).getUint8(0);
+      case ValueType.Int8:
+        return reader.view(1, what).getInt8(0);
+      case ValueType.Uint16:
+        return reader.view(2, what).getUint16(0, true);
+      case ValueType.Int16:
+        return reader.view(2, what).getInt16(0, true);
+      case ValueType.Uint32:
+        return reader.u32(what);
+      case ValueType.Int32:
+        return reader.view(4, what).getInt32(0, true);
+      case ValueType.Float32:
+        return reader.view(4, what).getFloat32(0, true);
+      case ValueType.Bool:
+        return reader.view(1, what).getUint8(0) !== 0;
+      case ValueType.String:
+        return reader.string(what);
+      case ValueType.Array:
+        return this.array(key, depth);
+      case ValueType.Uint64:
+        return exactNumber(reader.view(8, what).getBigUint64(0, true));
+      case ValueType.Int64:
+        return exactNumber(reader.view(8, what).getBigInt64(0, true));
+      case ValueType.Float64:
+        return reader.view(8, what).getFloat64(0, true);
+      default:
+        throw this.unknownType(type, key);
     }
   }
 
@@ -181,13 +213,15 @@ class HeaderParser {
     if (minBytes === undefined) throw this.unknownType(type, key);
     const length = reader.count(`elements of ${what}`, minBytes);
     this.elements += length;
-    if (this.elements > MAX_ARRAY_ELEMENTS) throw reader.invalid(`has more than ${MAX_ARRAY_ELEMENTS} array elements in its metadata`);
+    if (this.elements > MAX_ARRAY_ELEMENTS)
+      throw reader.invalid(`has more than ${MAX_ARRAY_ELEMENTS} array elements in its metadata`);
 
     if (type === ValueType.String) return reader.strings(length, what);
     if (type === ValueType.Array) {
       if (depth >= MAX_NESTING) throw reader.invalid(`nests arrays more than ${MAX_NESTING} deep in ${what}`);
       this.arrays += length;
-      if (this.arrays > MAX_ARRAYS) throw reader.invalid(`has more than ${MAX_ARRAYS} arrays inside arrays in its metadata`);
+      if (this.arrays > MAX_ARRAYS)
+        throw reader.invalid(`has more than ${MAX_ARRAYS} arrays inside arrays in its metadata`);
       const arrays: GgufArray[] = [];
       for (let i = 0; i < length; i++) {
         await reader.reach(ARRAY_HEAD_BYTES);
@@ -210,17 +244,28 @@ class HeaderParser {
 function numbers(type: ValueType, { buffer, byteOffset, byteLength }: DataView): GgufArray {
   const bytes = new Uint8Array(buffer, byteOffset, byteLength).slice();
   switch (type) {
-    case ValueType.Uint8: return bytes;
-    case ValueType.Int8: return new Int8Array(bytes.buffer);
-    case ValueType.Uint16: return new Uint16Array(bytes.buffer);
-    case ValueType.Int16: return new Int16Array(bytes.buffer);
-    case ValueType.Uint32: return new Uint32Array(bytes.buffer);
-    case ValueType.Int32: return new Int32Array(bytes.buffer);
-    case ValueType.Float32: return new Float32Array(bytes.buffer);
-    case ValueType.Bool: return booleans(bytes);
-    case ValueType.Uint64: return new BigUint64Array(bytes.buffer);
-    case ValueType.Int64: return new BigInt64Array(bytes.buffer);
-    default: return new Float64Array(bytes.buffer);
+    case ValueType.Uint8:
+      return bytes;
+    case ValueType.Int8:
+      return new Int8Array(bytes.buffer);
+    case ValueType.Uint16:
+      return new Uint16Array(bytes.buffer);
+    case ValueType.Int16:
+      return new Int16Array(bytes.buffer);
+    case ValueType.Uint32:
+      return new Uint32Array(bytes.buffer);
+    case ValueType.Int32:
+      return new Int32Array(bytes.buffer);
+    case ValueType.Float32:
+      return new Float32Array(bytes.buffer);
+    case ValueType.Bool:
+      return booleans(bytes);
+    case ValueType.Uint64:
+      return new BigUint64Array(bytes.buffer);
+    case ValueType.Int64:
+      return new BigInt64Array(bytes.buffer);
+    default:
+      return new Float64Array(bytes.buffer);
   }
 }
 

@@ -11,22 +11,58 @@ import type { Checkpoint, TokenizerSource } from './types.js';
 
 /** ggml's type codes by name; those that the engine does not read are here to be named in messages. */
 export const GGML_TYPE_NAMES: Readonly<Record<number, string>> = {
-  0: 'F32', 1: 'F16', 2: 'Q4_0', 3: 'Q4_1', 6: 'Q5_0', 7: 'Q5_1', 8: 'Q8_0', 9: 'Q8_1', 10: 'Q2_K', 11: 'Q3_K', 12: 'Q4_K',
-  13: 'Q5_K', 14: 'Q6_K', 15: 'Q8_K', 16: 'IQ2_XXS', 17: 'IQ2_XS', 18: 'IQ3_XXS', 19: 'IQ1_S', 20: 'IQ4_NL', 21: 'IQ3_S',
-  22: 'IQ2_S', 23: 'IQ4_XS', 24: 'I8', 25: 'I16', 26: 'I32', 27: 'I64', 28: 'F64', 29: 'IQ1_M', 30: 'BF16', 34: 'TQ1_0',
-  35: 'TQ2_0', 39: 'MXFP4', 40: 'NVFP4',
+  0: 'F32',
+  1: 'F16',
+  2: 'Q4_0',
+  3: 'Q4_1',
+  6: 'Q5_0',
+  7: 'Q5_1',
+  8: 'Q8_0',
+  9: 'Q8_1',
+  10: 'Q2_K',
+  11: 'Q3_K',
+  12: 'Q4_K',
+  13: 'Q5_K',
+  14: 'Q6_K',
+  15: 'Q8_K',
+  16: 'IQ2_XXS',
+  17: 'IQ2_XS',
+  18: 'IQ3_XXS',
+  19: 'IQ1_S',
+  20: 'IQ4_NL',
+  21: 'IQ3_S',
+  22: 'IQ2_S',
+  23: 'IQ4_XS',
+  24: 'I8',
+  25: 'I16',
+  26: 'I32',
+  27: 'I64',
+  28: 'F64',
+  29: 'IQ1_M',
+  30: 'BF16',
+  34: 'TQ1_0',
+  35: 'TQ2_0',
+  39: 'MXFP4',
+  40: 'NVFP4',
 };
 
 interface Part extends GgufFile {
   path: string;
 }
 
-/** Opens a .gguf file, with its other parts when it is one of a split set. Throws FILE_NOT_FOUND, INVALID_CHECKPOINT or UNSUPPORTED_MODEL. */
+/**
+ * Opens a .gguf file, with its other parts when it is one of a split set. Throws FILE_NOT_FOUND, INVALID_CHECKPOINT or
+ * UNSUPPORTED_MODEL.
+ */
 export async function openGguf(file: string): Promise<Checkpoint> {
   const parts = await readParts(file);
   const { metadata } = parts[0]!;
   const tensors = parts.flatMap((part) => part.tensors);
-  if (tensors.length === 0) throw new CqilError('INVALID_CHECKPOINT', `${file} holds no tensors, perhaps a vocabulary only; a model is expected.`);
+  if (tensors.length === 0)
+    throw new CqilError(
+      'INVALID_CHECKPOINT',
+      `${file} holds no tensors, perhaps a vocabulary only; a model is expected.`,
+    );
   const { config, options } = ggufConfig({ metadata, tensors }, await readRopeDivisors(parts), parts[0]!.path);
   const stored = parts.flatMap((part, index) => part.tensors.map((tensor) => storedTensor(tensor, part, index)));
   const files = parts.map((part) => ({ path: part.path, size: part.fileSize }));
@@ -37,12 +73,21 @@ export async function openGguf(file: string): Promise<Checkpoint> {
     files: files.map((part) => part.path),
     tensors: tensorTable(stored, files, GGUF_NAMES, config, options),
     readTokenizer: async () => tokenizerSource(parts[0]!),
-    readEosTokenIds: async () => ['eos', 'eot', 'eom'].flatMap((name) => idsWithin(config.vocabSize, metadata.get(`tokenizer.ggml.${name}_token_id`))),
+    readEosTokenIds: async () =>
+      ['eos', 'eot', 'eom'].flatMap((name) =>
+        idsWithin(config.vocabSize, metadata.get(`tokenizer.ggml.${name}_token_id`)),
+      ),
   };
 }
 
 function storedTensor(tensor: GgufTensor, part: Part, file: number): StoredTensor {
-  return { name: tensor.name, type: GGML_TYPE_NAMES[tensor.type] ?? `ggml type ${tensor.type}`, shape: tensor.shape, file, offset: part.dataOffset + tensor.offset };
+  return {
+    name: tensor.name,
+    type: GGML_TYPE_NAMES[tensor.type] ?? `ggml type ${tensor.type}`,
+    shape: tensor.shape,
+    file,
+    offset: part.dataOffset + tensor.offset,
+  };
 }
 
 function tokenizerSource(part: Part): TokenizerSource {
@@ -57,7 +102,10 @@ async function readParts(file: string): Promise<Part[]> {
   if (count <= 1) return [given];
   const match = /^(.*)-(\d{5})-of-(\d{5})(\.gguf)$/is.exec(path.basename(file));
   if (!match || Number(match[3]) !== count) {
-    throw new CqilError('INVALID_CHECKPOINT', `${file} is one of ${count} parts of a split model; a name ending in -00001-of-${number5(count)}.gguf is expected.`);
+    throw new CqilError(
+      'INVALID_CHECKPOINT',
+      `${file} is one of ${count} parts of a split model; a name ending in -00001-of-${number5(count)}.gguf is expected.`,
+    );
   }
   const parts: Part[] = [];
   for (let index = 0; index < count; index++) {
@@ -65,7 +113,10 @@ async function readParts(file: string): Promise<Part[]> {
     const part = partPath === file ? given : { ...(await readGguf(partPath)), path: partPath };
     const number = new Fields((key) => part.metadata.get(key), partPath).integer('split.no', { min: 0, max: 65535 });
     if (number !== index || partCount(part) !== count) {
-      throw new CqilError('INVALID_CHECKPOINT', `${partPath} says it is part ${number + 1} of ${partCount(part)}; part ${index + 1} of ${count} is expected.`);
+      throw new CqilError(
+        'INVALID_CHECKPOINT',
+        `${partPath} says it is part ${number + 1} of ${partCount(part)}; part ${index + 1} of ${count} is expected.`,
+      );
     }
     parts.push(part);
   }
@@ -87,7 +138,10 @@ async function readRopeDivisors(parts: readonly Part[]): Promise<Float32Array | 
     if (!tensor) continue;
     const length = tensor.shape[0]!;
     if (tensor.type !== 0 || tensor.shape.length !== 1 || length > 2 ** 13) {
-      throw new CqilError('INVALID_CHECKPOINT', `${part.path} has "rope_freqs.weight" as ${show(GGML_TYPE_NAMES[tensor.type])} [${tensor.shape.join(', ')}]; a short F32 vector is expected.`);
+      throw new CqilError(
+        'INVALID_CHECKPOINT',
+        `${part.path} has "rope_freqs.weight" as ${show(GGML_TYPE_NAMES[tensor.type])} [${tensor.shape.join(', ')}]; a short F32 vector is expected.`,
+      );
     }
     const reader = await ByteReader.open(part.path, Infinity, part.dataOffset + tensor.offset);
     try {

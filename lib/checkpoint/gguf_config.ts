@@ -33,16 +33,27 @@ const YARN_DEFAULTS: Record<string, number[]> = {
 };
 
 /**
- * The shape that a GGUF file's metadata and tensor table describe, read as llama.cpp does. `ropeDivisors` holds the tensor
- * rope_freqs.weight where there is one. Throws INVALID_CHECKPOINT or UNSUPPORTED_MODEL; `source` names the file in messages.
+ * The shape that a GGUF file's metadata and tensor table describe, read as llama.cpp does. `ropeDivisors` holds the
+ * tensor rope_freqs.weight where there is one. Throws INVALID_CHECKPOINT or UNSUPPORTED_MODEL; `source` names the file
+ * in messages.
  */
-export function ggufConfig(gguf: Pick<GgufFile, 'metadata' | 'tensors'>, ropeDivisors: Float32Array | undefined, source: string): ConfiguredModel {
+export function ggufConfig(
+  gguf: Pick<GgufFile, 'metadata' | 'tensors'>,
+  ropeDivisors: Float32Array | undefined,
+  source: string,
+): ConfiguredModel {
   const general = new Fields((key) => gguf.metadata.get(key), source);
   const kind = general.string('general.type', 'model');
-  if (kind !== 'model') throw general.unsupported(`is a GGUF file of type ${show(kind)}${kind === 'adapter' ? '; adapters are supported as PEFT folders' : ''}; a whole model is expected`);
+  if (kind !== 'model')
+    throw general.unsupported(
+      `is a GGUF file of type ${show(kind)}${kind === 'adapter' ? '; adapters are supported as PEFT folders' : ''}; a whole model is expected`,
+    );
   const name = general.string('general.architecture');
   const family = Object.hasOwn(ARCHITECTURES, name) ? ARCHITECTURES[name]! : undefined;
-  if (!family) throw general.unsupported(`holds a model of architecture ${show(name)}; supported are ${Object.keys(ARCHITECTURES).join(', ')}`);
+  if (!family)
+    throw general.unsupported(
+      `holds a model of architecture ${show(name)}; supported are ${Object.keys(ARCHITECTURES).join(', ')}`,
+    );
   const fields = new Fields((key) => gguf.metadata.get(`${name}.${key}`), source);
   refuseUnsupported(fields);
 
@@ -65,7 +76,10 @@ export function ggufConfig(gguf: Pick<GgufFile, 'metadata' | 'tensors'>, ropeDiv
     normEps: fields.number('attention.layer_norm_rms_epsilon', LIMITS.normEps),
     ...readRope(fields, headDim, contextLength, ropeDivisors),
     ropeInterleaved: family.interleaved,
-    slidingWindow: family.architecture === 'llama' ? fields.integer('attention.sliding_window', { min: 0, max: LIMITS.contextLength.max }, 0) : 0,
+    slidingWindow:
+      family.architecture === 'llama'
+        ? fields.integer('attention.sliding_window', { min: 0, max: LIMITS.contextLength.max }, 0)
+        : 0,
     tiedEmbeddings: !shapeOf.has('output.weight'),
   };
   checkConfig(config, source);
@@ -81,11 +95,13 @@ export function ggufConfig(gguf: Pick<GgufFile, 'metadata' | 'tensors'>, ropeDiv
 function refuseUnsupported(fields: Fields): void {
   for (const key of MUST_BE_ZERO) {
     const value = fields.raw(key);
-    if (value !== undefined && value !== 0) throw fields.unsupported(`has "${key}": ${show(value)}, which this version does not compute`);
+    if (value !== undefined && value !== 0)
+      throw fields.unsupported(`has "${key}": ${show(value)}, which this version does not compute`);
   }
   for (const [key, values] of Object.entries(YARN_DEFAULTS)) {
     const value = fields.raw(key);
-    if (value !== undefined && !values.includes(value as number)) throw fields.unsupported(`has "${key}": ${show(value)}, which this version does not compute`);
+    if (value !== undefined && !values.includes(value as number))
+      throw fields.unsupported(`has "${key}": ${show(value)}, which this version does not compute`);
   }
 }
 
@@ -96,24 +112,34 @@ function perLayer(fields: Fields, key: string, nLayers: number): number {
   if (!Array.isArray(value) && !ArrayBuffer.isView(value)) return fields.integer(key, range);
   const values = Array.from(value as ArrayLike<unknown>);
   if (values.length !== nLayers) throw fields.invalid(`has ${values.length} values of "${key}" for ${nLayers} layers`);
-  if (values.some((size) => size !== values[0])) throw fields.unsupported(`has a different "${key}" from layer to layer; one for all is supported`);
+  if (values.some((size) => size !== values[0]))
+    throw fields.unsupported(`has a different "${key}" from layer to layer; one for all is supported`);
   return new Fields(() => values[0], `an element of ${key}`).integer(key, range);
 }
 
 function readHeadDim(fields: Fields, dim: number, nHeads: number): number {
   if (!fields.has('attention.key_length') && dim % nHeads !== 0) {
-    throw fields.invalid(`has "embedding_length": ${dim}, no multiple of "attention.head_count": ${nHeads}, and no "attention.key_length"`);
+    throw fields.invalid(
+      `has "embedding_length": ${dim}, no multiple of "attention.head_count": ${nHeads}, and no "attention.key_length"`,
+    );
   }
   const headDim = fields.integer('attention.key_length', LIMITS.headDim, dim / nHeads);
   for (const key of ['attention.value_length', 'rope.dimension_count']) {
     const other = fields.integer(key, LIMITS.headDim, headDim);
-    if (other !== headDim) throw fields.unsupported(`has heads of width ${headDim} but "${key}": ${other}; the same width is supported`);
+    if (other !== headDim)
+      throw fields.unsupported(`has heads of width ${headDim} but "${key}": ${other}; the same width is supported`);
   }
   return headDim;
 }
 
-/** The embedding's rows. The vocabulary must have as many tokens; the key "vocab_size" is not always kept up to date. */
-function readVocabSize(general: Fields, metadata: ReadonlyMap<string, GgufValue>, embedding: number[] | undefined): number {
+/**
+ * The embedding's rows. The vocabulary must have as many tokens; the key "vocab_size" is not always kept up to date.
+ */
+function readVocabSize(
+  general: Fields,
+  metadata: ReadonlyMap<string, GgufValue>,
+  embedding: number[] | undefined,
+): number {
   if (embedding?.length !== 2) throw general.invalid('has no matrix "token_embd.weight"');
   const vocabSize = new Fields(() => embedding[0], 'token_embd.weight').integer('rows', LIMITS.vocabSize);
   const tokens = metadata.get('tokenizer.ggml.tokens');
@@ -123,9 +149,17 @@ function readVocabSize(general: Fields, metadata: ReadonlyMap<string, GgufValue>
   return vocabSize;
 }
 
-function readRope(fields: Fields, headDim: number, contextLength: number, divisors: Float32Array | undefined): Pick<ModelConfig, 'ropeFrequencies' | 'ropeAttentionFactor'> {
+function readRope(
+  fields: Fields,
+  headDim: number,
+  contextLength: number,
+  divisors: Float32Array | undefined,
+): Pick<ModelConfig, 'ropeFrequencies' | 'ropeAttentionFactor'> {
   const theta = fields.number('rope.freq_base', LIMITS.ropeTheta, 10000);
-  if (divisors && (divisors.length !== headDim / 2 || !divisors.every((divisor) => divisor > 0 && Number.isFinite(divisor)))) {
+  if (
+    divisors &&
+    (divisors.length !== headDim / 2 || !divisors.every((divisor) => divisor > 0 && Number.isFinite(divisor)))
+  ) {
     throw fields.invalid(`has a tensor "rope_freqs.weight" that is not ${headDim / 2} positive numbers`);
   }
   const scaling = readScaling(fields, contextLength);
@@ -140,7 +174,10 @@ function readScaling(fields: Fields, contextLength: number): RopeScaling {
   const type = fields.string('rope.scaling.type', 'linear');
   const { min, max } = LIMITS.ropeFactor;
   // A factor of zero means none, and "scale_linear" is the older name.
-  const factor = fields.number('rope.scaling.factor', { min: 0, max }, 0) || fields.number('rope.scale_linear', { min: 0, max }, 0) || 1;
+  const factor =
+    fields.number('rope.scaling.factor', { min: 0, max }, 0) ||
+    fields.number('rope.scale_linear', { min: 0, max }, 0) ||
+    1;
   if (factor < min) throw fields.invalid(`has a rotary scaling factor of ${factor}; at least ${min} is expected`);
   switch (type) {
     case 'none':
@@ -153,7 +190,11 @@ function readScaling(fields: Fields, contextLength: number): RopeScaling {
         factor,
         betaFast: fields.number('rope.scaling.yarn_beta_fast', LIMITS.ropeFactor, 32),
         betaSlow: fields.number('rope.scaling.yarn_beta_slow', LIMITS.ropeFactor, 1),
-        originalContextLength: fields.integer('rope.scaling.original_context_length', LIMITS.contextLength, contextLength),
+        originalContextLength: fields.integer(
+          'rope.scaling.original_context_length',
+          LIMITS.contextLength,
+          contextLength,
+        ),
         truncate: true,
       };
     default:

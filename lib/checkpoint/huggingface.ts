@@ -53,14 +53,21 @@ async function list(folder: string): Promise<string[]> {
 
 function planIn(json: Record<string, unknown>, file: string): Checkpoint['plan'] {
   if (json.cqil_layers === undefined || json.cqil_layers === null) return undefined;
-  return { file, fields: Object.fromEntries(PLAN_FIELDS.flatMap((key) => (json[key] === undefined ? [] : [[key, json[key]]]))) };
+  return {
+    file,
+    fields: Object.fromEntries(PLAN_FIELDS.flatMap((key) => (json[key] === undefined ? [] : [[key, json[key]]]))),
+  };
 }
 
 /**
  * Reads what the tokenizer of a folder is built from: tokenizer.json, else SentencePiece's tokenizer.model, else
  * vocab.json and merges.txt.
  */
-async function readTokenizer(folder: string, configJson: unknown, signal: AbortSignal | undefined): Promise<TokenizerSource> {
+async function readTokenizer(
+  folder: string,
+  configJson: unknown,
+  signal: AbortSignal | undefined,
+): Promise<TokenizerSource> {
   const pace = new Pace(signal);
   const at = (name: string): string => path.join(folder, name);
   const optional = (name: string): Promise<unknown> => readJson(at(name), 'INVALID_TOKENIZER');
@@ -83,7 +90,10 @@ async function readTokenizer(folder: string, configJson: unknown, signal: AbortS
     const vocab = await readLargeJson(at('vocab.json'), 'INVALID_TOKENIZER', pace);
     return { kind: 'byte_level', vocab, merges, ...(await surroundings()) };
   }
-  return { kind: 'none', reason: `${folder} has no tokenizer.json, no tokenizer.model and no vocab.json with merges.txt.` };
+  return {
+    kind: 'none',
+    reason: `${folder} has no tokenizer.json, no tokenizer.model and no vocab.json with merges.txt.`,
+  };
 }
 
 /**
@@ -98,7 +108,11 @@ async function readGenerationConfig(folder: string, configJson: unknown): Promis
 /** The ids of BOS and EOS in a file, where it has them. */
 function endsOf(json: unknown): Record<string, unknown> {
   const fields = json as Record<string, unknown>;
-  return Object.fromEntries(['bos_token_id', 'eos_token_id'].flatMap((name) => ((fields[name] ?? undefined) === undefined ? [] : [[name, fields[name]]])));
+  return Object.fromEntries(
+    ['bos_token_id', 'eos_token_id'].flatMap((name) =>
+      (fields[name] ?? undefined) === undefined ? [] : [[name, fields[name]]],
+    ),
+  );
 }
 
 /** The template kept beside the tokenizer: chat_template.jinja, or the older chat_template.json. */
@@ -120,6 +134,8 @@ async function readFurtherTemplates(folder: string): Promise<{ furtherChatTempla
     if (['ENOENT', 'ENOTDIR'].includes((cause as NodeJS.ErrnoException).code ?? '')) return {};
     throw readError(home, cause);
   }
-  const templates = await Promise.all(names.map(async (name) => [path.basename(name, '.jinja'), (await readText(path.join(home, name))) ?? ''] as const));
+  const templates = await Promise.all(
+    names.map(async (name) => [path.basename(name, '.jinja'), (await readText(path.join(home, name))) ?? ''] as const),
+  );
   return templates.length > 0 ? { furtherChatTemplates: Object.fromEntries(templates) } : {};
 }

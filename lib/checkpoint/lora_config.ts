@@ -8,7 +8,10 @@ export interface LoraConfig {
   alpha: number;
   /** α / r; rank-stabilized, α / √r (Kalajdzievski 2023). */
   scale: number;
-  /** Whether a module of a layer has an update; undefined where the configuration says it in a way that is not evaluated here. */
+  /**
+   * Whether a module of a layer has an update; undefined where the configuration says it in a way that is not evaluated
+   * here.
+   */
   selects(module: string, layer: number): boolean | undefined;
 }
 
@@ -32,32 +35,67 @@ const REFUSED: Record<string, string> = {
 
 /** Fields that change training, bookkeeping or how modules are found, not what a finished adapter computes. */
 const HARMLESS = new Set([
-  'peft_type', 'peft_version', 'task_type', 'base_model_name_or_path', 'revision', 'auto_mapping', 'parent_library', 'inference_mode',
-  'r', 'lora_alpha', 'lora_dropout', 'bias', 'target_modules', 'exclude_modules', 'layers_to_transform', 'layers_pattern', 'init_lora_weights',
-  'loftq_config', 'eva_config', 'corda_config', 'lora_ga_config', 'megatron_config', 'megatron_core', 'runtime_config', 'qalora_group_size', 'ensure_weight_tying', 'use_rslora',
+  'peft_type',
+  'peft_version',
+  'task_type',
+  'base_model_name_or_path',
+  'revision',
+  'auto_mapping',
+  'parent_library',
+  'inference_mode',
+  'r',
+  'lora_alpha',
+  'lora_dropout',
+  'bias',
+  'target_modules',
+  'exclude_modules',
+  'layers_to_transform',
+  'layers_pattern',
+  'init_lora_weights',
+  'loftq_config',
+  'eva_config',
+  'corda_config',
+  'lora_ga_config',
+  'megatron_config',
+  'megatron_core',
+  'runtime_config',
+  'qalora_group_size',
+  'ensure_weight_tying',
+  'use_rslora',
 ]);
 
 /** How training may have begun without changing the weights the adapter is added to. */
 const SOUND_STARTS: readonly unknown[] = [undefined, true, false, 'gaussian', 'eva', 'orthogonal'];
 
-/** Reads adapter_config.json and refuses by name what the engine would compute otherwise. Throws INVALID_CHECKPOINT or UNSUPPORTED_MODEL. */
+/**
+ * Reads adapter_config.json and refuses by name what the engine would compute otherwise. Throws INVALID_CHECKPOINT or
+ * UNSUPPORTED_MODEL.
+ */
 export function readLoraConfig(json: unknown, source: string, nLayers: number): LoraConfig {
   const fields = Fields.ofJson(json, source);
-  if (!fields.has('peft_type') && (fields.has('fine_tune_type') || fields.has('lora_parameters'))) throw fields.unsupported('describes an adapter of MLX; PEFT LoRA adapters are supported');
+  if (!fields.has('peft_type') && (fields.has('fine_tune_type') || fields.has('lora_parameters')))
+    throw fields.unsupported('describes an adapter of MLX; PEFT LoRA adapters are supported');
   const type = fields.string('peft_type');
   if (type !== 'LORA') throw fields.unsupported(`describes an adapter of type ${show(type)}; "LORA" is supported`);
   for (const [key, name] of Object.entries(REFUSED)) {
-    if (isSet(fields.raw(key))) throw fields.unsupported(`asks for ${name}; LoRA with one rank and one scale, W + scale · B · A, is supported`);
+    if (isSet(fields.raw(key)))
+      throw fields.unsupported(`asks for ${name}; LoRA with one rank and one scale, W + scale · B · A, is supported`);
   }
   for (const key of Object.keys(json as object)) {
     if (!HARMLESS.has(key) && !Object.hasOwn(REFUSED, key) && isSet(fields.raw(key))) {
-      throw fields.unsupported(`has ${show(key)}: ${show(fields.raw(key))}, which this version does not know, so it cannot tell what that changes`);
+      throw fields.unsupported(
+        `has ${show(key)}: ${show(fields.raw(key))}, which this version does not know, so it cannot tell what that changes`,
+      );
     }
   }
   const bias = fields.string('bias', 'none');
-  if (bias !== 'none') throw fields.unsupported(`has "bias": ${show(bias)}; adapters without biases ("none") are supported`);
+  if (bias !== 'none')
+    throw fields.unsupported(`has "bias": ${show(bias)}; adapters without biases ("none") are supported`);
   const start = fields.raw('init_lora_weights');
-  if (!SOUND_STARTS.includes(start)) throw fields.unsupported(`has "init_lora_weights": ${show(start)}, which starts from changed weights; LoRA beside the model's own weights is supported`);
+  if (!SOUND_STARTS.includes(start))
+    throw fields.unsupported(
+      `has "init_lora_weights": ${show(start)}, which starts from changed weights; LoRA beside the model's own weights is supported`,
+    );
   const rank = fields.integer('r', { min: 1, max: 2 ** 16 });
   const alpha = fields.number('lora_alpha', { min: -1e6, max: 1e6 });
   const targets = readTargets(fields);
@@ -76,7 +114,9 @@ export function readLoraConfig(json: unknown, source: string, nLayers: number): 
 }
 
 function isSet(value: unknown): boolean {
-  return value !== undefined && value !== false && !(typeof value === 'object' && Object.keys(value as object).length === 0);
+  return (
+    value !== undefined && value !== false && !(typeof value === 'object' && Object.keys(value as object).length === 0)
+  );
 }
 
 /** The modules listed, or undefined when they are given by a pattern. */
@@ -88,7 +128,8 @@ function readTargets(fields: Fields): string[] | undefined {
   }
   const known = PROJECTIONS.map((role) => HUGGINGFACE_NAMES.roles[role].replace(/^.*\.(\w+)\.weight$/, '$1'));
   for (const target of targets as string[]) {
-    if (!known.includes(target.slice(target.lastIndexOf('.') + 1))) throw fields.unsupported(`has ${show(target)} in "target_modules"; supported are ${known.join(', ')}`);
+    if (!known.includes(target.slice(target.lastIndexOf('.') + 1)))
+      throw fields.unsupported(`has ${show(target)} in "target_modules"; supported are ${known.join(', ')}`);
   }
   return targets as string[];
 }
@@ -99,8 +140,12 @@ function readLayers(fields: Fields, nLayers: number): Set<number> | undefined {
   if (!isSet(value)) return undefined;
   const layers: unknown[] = Array.isArray(value) ? value : [value];
   for (const layer of layers) {
-    if (!Number.isSafeInteger(layer) || (layer as number) < 0) throw fields.invalid(`has "layers_to_transform" with ${show(layer)}; layer indices are expected`);
-    if ((layer as number) >= nLayers) throw fields.invalid(`has "layers_to_transform" with ${show(layer)}, but the model has ${nLayers} layers: the adapter belongs to another model`);
+    if (!Number.isSafeInteger(layer) || (layer as number) < 0)
+      throw fields.invalid(`has "layers_to_transform" with ${show(layer)}; layer indices are expected`);
+    if ((layer as number) >= nLayers)
+      throw fields.invalid(
+        `has "layers_to_transform" with ${show(layer)}, but the model has ${nLayers} layers: the adapter belongs to another model`,
+      );
   }
   return new Set(layers as number[]);
 }

@@ -66,7 +66,10 @@ export const GGUF_NAMES: NameScheme = {
 const SINGLE_ROLES: ReadonlySet<TensorRole> = new Set(['token_embedding', 'output_norm', 'output']);
 
 /** What a tensor's name says it is. */
-export type NamedTensor = { kind: 'model'; role: TensorRole; layer: number } | { kind: 'unknown-in-layer' } | { kind: 'irrelevant' };
+export type NamedTensor =
+  | { kind: 'model'; role: TensorRole; layer: number }
+  | { kind: 'unknown-in-layer' }
+  | { kind: 'irrelevant' };
 
 /** Reads names of one scheme. */
 export function nameReader(scheme: NameScheme): (name: string) => NamedTensor {
@@ -77,7 +80,10 @@ export function nameReader(scheme: NameScheme): (name: string) => NamedTensor {
     const bare = name.startsWith(scheme.optionalPrefix) ? name.slice(scheme.optionalPrefix.length) : name;
     const inLayer = layerName.exec(bare);
     const role = roleOf.get(inLayer ? inLayer[2]! : bare);
-    if (inLayer) return role && !SINGLE_ROLES.has(role) ? { kind: 'model', role, layer: Number(inLayer[1]) } : { kind: 'unknown-in-layer' };
+    if (inLayer)
+      return role && !SINGLE_ROLES.has(role)
+        ? { kind: 'model', role, layer: Number(inLayer[1]) }
+        : { kind: 'unknown-in-layer' };
     return role && SINGLE_ROLES.has(role) ? { kind: 'model', role, layer: -1 } : { kind: 'irrelevant' };
   };
 }

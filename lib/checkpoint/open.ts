@@ -11,7 +11,13 @@ import type { Checkpoint } from './types.js';
 import { isAdapterFile, isIndex } from './weight_files.js';
 
 /** JSON files that belong to a whole Hugging Face folder. The path of one of them stands for the folder. */
-const FOLDER_FILES = ['config.json', 'generation_config.json', 'tokenizer.json', 'tokenizer_config.json', 'special_tokens_map.json'];
+const FOLDER_FILES = [
+  'config.json',
+  'generation_config.json',
+  'tokenizer.json',
+  'tokenizer_config.json',
+  'special_tokens_map.json',
+];
 
 /**
  * Opens a model on disk: a Hugging Face folder, a .safetensors file or an index in one, or a .gguf file. Of a model
@@ -35,20 +41,33 @@ export async function openCheckpoint(location: Location): Promise<Checkpoint> {
       if (isIndex(name)) return openHuggingFace(folder, name);
       if (FOLDER_FILES.includes(name)) return openHuggingFace(folder);
       if (name === 'adapter_config.json') throw isAdapter(absolute);
-      throw new CqilError('INVALID_CHECKPOINT', `${absolute} is JSON but no index of weights; a Hugging Face model folder, a .safetensors or a .gguf file is expected.`);
+      throw new CqilError(
+        'INVALID_CHECKPOINT',
+        `${absolute} is JSON but no index of weights; a Hugging Face model folder, a .safetensors or a .gguf file is expected.`,
+      );
     case 'zip':
     case 'pickle':
-      if (kind === 'zip' && /\.npz$/i.test(name)) throw new CqilError('UNSUPPORTED_MODEL', `${absolute} is an MLX file of weights; convert it to safetensors with Hugging Face's names, or GGUF.`);
+      if (kind === 'zip' && /\.npz$/i.test(name))
+        throw new CqilError(
+          'UNSUPPORTED_MODEL',
+          `${absolute} is an MLX file of weights; convert it to safetensors with Hugging Face's names, or GGUF.`,
+        );
       throw new CqilError('UNSUPPORTED_MODEL', `${absolute} is a PyTorch file; convert it to safetensors or GGUF.`);
     case 'ggml':
       throw new CqilError('UNSUPPORTED_MODEL', `${absolute} is of a GGML format older than GGUF; convert it to GGUF.`);
     default:
-      throw new CqilError('INVALID_CHECKPOINT', `${absolute} is no model file; a Hugging Face model folder or a .gguf file is expected.`);
+      throw new CqilError(
+        'INVALID_CHECKPOINT',
+        `${absolute} is no model file; a Hugging Face model folder or a .gguf file is expected.`,
+      );
   }
 }
 
 function isAdapter(file: string): CqilError {
-  return new CqilError('INVALID_CHECKPOINT', `${file} belongs to an adapter; a whole model is expected, and the adapter's folder as "adapter" of a plan.`);
+  return new CqilError(
+    'INVALID_CHECKPOINT',
+    `${file} belongs to an adapter; a whole model is expected, and the adapter's folder as "adapter" of a plan.`,
+  );
 }
 
 async function isFolder(location: string): Promise<boolean> {
@@ -59,7 +78,10 @@ async function isFolder(location: string): Promise<boolean> {
   } catch (cause) {
     throw readError(location, cause);
   }
-  throw new CqilError('INVALID_CHECKPOINT', `${location} is neither a file nor a folder; a Hugging Face model folder or a .gguf file is expected.`);
+  throw new CqilError(
+    'INVALID_CHECKPOINT',
+    `${location} is neither a file nor a folder; a Hugging Face model folder or a .gguf file is expected.`,
+  );
 }
 
 type FileKind = 'gguf' | 'safetensors' | 'json' | 'zip' | 'pickle' | 'ggml' | 'unknown';

@@ -14,7 +14,10 @@ export function readError(path: string, cause: unknown): CqilError {
   return new CqilError('FILE_NOT_FOUND', `${path} ${reason}.`, { cause });
 }
 
-/** Opens a regular file for reading. Throws FILE_NOT_FOUND; anything else (a folder, a pipe that would block) counts as not found. */
+/**
+ * Opens a regular file for reading. Throws FILE_NOT_FOUND; anything else (a folder, a pipe that would block) counts as
+ * not found.
+ */
 export async function openFile(path: string): Promise<{ handle: FileHandle; size: number }> {
   try {
     const stats = await stat(path);
@@ -42,7 +45,8 @@ export async function readBytes(path: string, code: ErrorCode): Promise<Buffer |
   if (!(await exists(path))) return undefined;
   const { handle, size } = await openFile(path);
   try {
-    if (size > MAX_TEXT_BYTES) throw new CqilError(code, `${path} is ${size} bytes long; at most ${MAX_TEXT_BYTES} are expected.`);
+    if (size > MAX_TEXT_BYTES)
+      throw new CqilError(code, `${path} is ${size} bytes long; at most ${MAX_TEXT_BYTES} are expected.`);
     return await handle.readFile();
   } catch (cause) {
     throw cause instanceof CqilError ? cause : readError(path, cause);
@@ -76,5 +80,6 @@ export async function readJson(path: string, code: ErrorCode = 'INVALID_CHECKPOI
 /** Refuses JSON that holds more than `most` arrays and objects, before it is parsed. Throws `code`. */
 export function expectFewContainers(bytes: Uint8Array, source: string, code: ErrorCode, most: number): void {
   // Each takes two bytes at least, so most files need not be counted.
-  if (bytes.length > 2 * most && countContainers(bytes) > most) throw new CqilError(code, `${source} holds more than ${most} arrays and objects; far fewer are expected.`);
+  if (bytes.length > 2 * most && countContainers(bytes) > most)
+    throw new CqilError(code, `${source} holds more than ${most} arrays and objects; far fewer are expected.`);
 }

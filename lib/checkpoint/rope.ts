@@ -31,22 +31,38 @@ export interface YarnScaling {
  * Rotation per position in radians, one for each pair of a head's dimensions: [headDim / 2], scaling applied.
  * `divisors`, when given, divide the unscaled frequencies first (GGUF's rope_freqs tensor).
  */
-export function ropeFrequencies(headDim: number, theta: number, scaling: RopeScaling, divisors?: ArrayLike<number>): Float64Array {
+export function ropeFrequencies(
+  headDim: number,
+  theta: number,
+  scaling: RopeScaling,
+  divisors?: ArrayLike<number>,
+): Float64Array {
   const frequencies = new Float64Array(headDim / 2);
   const correction = scaling.type === 'yarn' ? yarnRange(headDim, theta, scaling) : undefined;
   for (let i = 0; i < frequencies.length; i++) {
     const frequency = theta ** ((-2 * i) / headDim) / (divisors?.[i] ?? 1);
     switch (scaling.type) {
-      case 'none': frequencies[i] = frequency; break;
-      case 'linear': frequencies[i] = frequency / scaling.factor; break;
-      case 'llama3': frequencies[i] = llama3Frequency(frequency, scaling); break;
-      case 'yarn': frequencies[i] = blend(frequency / scaling.factor, frequency, 1 - ramp(i, correction!)); break;
+      case 'none':
+        frequencies[i] = frequency;
+        break;
+      case 'linear':
+        frequencies[i] = frequency / scaling.factor;
+        break;
+      case 'llama3':
+        frequencies[i] = llama3Frequency(frequency, scaling);
+        break;
+      case 'yarn':
+        frequencies[i] = blend(frequency / scaling.factor, frequency, 1 - ramp(i, correction!));
+        break;
     }
   }
   return frequencies;
 }
 
-/** Factor on cos and sin that YaRN derives from the context's growth: 0.1·mscale·ln(factor) + 1 (arXiv 2309.00071, eq. 22). */
+/**
+ * Factor on cos and sin that YaRN derives from the context's growth: 0.1·mscale·ln(factor) + 1 (arXiv 2309.00071, eq.
+ * 22).
+ */
 export function yarnAttentionFactor(factor: number, mscale = 1): number {
   return factor <= 1 ? 1 : 0.1 * mscale * Math.log(factor) + 1;
 }
@@ -66,7 +82,8 @@ interface DimensionRange {
 
 /** The pairs between which YaRN blends: those that turn betaFast and betaSlow times over the original context. */
 function yarnRange(headDim: number, theta: number, scaling: YarnScaling): DimensionRange {
-  const pairOf = (rotations: number) => (headDim * Math.log(scaling.originalContextLength / (rotations * 2 * Math.PI))) / (2 * Math.log(theta));
+  const pairOf = (rotations: number) =>
+    (headDim * Math.log(scaling.originalContextLength / (rotations * 2 * Math.PI))) / (2 * Math.log(theta));
   const [floor, ceil] = scaling.truncate ? [Math.floor, Math.ceil] : [Number, Number];
   const low = Math.max(floor(pairOf(scaling.betaFast)), 0);
   const high = Math.min(ceil(pairOf(scaling.betaSlow)), headDim - 1);

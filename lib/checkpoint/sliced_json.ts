@@ -50,10 +50,12 @@ interface Open {
 export async function readLargeJson(path: string, code: ErrorCode, pace: Pace): Promise<unknown> {
   const { handle, size } = await openFile(path);
   try {
-    if (size > MAX_BYTES) throw new CqilError(code, `${path} is ${size} bytes long; at most ${MAX_BYTES} are expected.`);
+    if (size > MAX_BYTES)
+      throw new CqilError(code, `${path} is ${size} bytes long; at most ${MAX_BYTES} are expected.`);
     return await parseInSlices(await decode(handle, size, pace), path, code, pace);
   } catch (cause) {
-    if ((cause as NodeJS.ErrnoException).code === 'ERR_ENCODING_INVALID_ENCODED_DATA') throw new CqilError(code, `${path} is not UTF-8 text.`, { cause });
+    if ((cause as NodeJS.ErrnoException).code === 'ERR_ENCODING_INVALID_ENCODED_DATA')
+      throw new CqilError(code, `${path} is not UTF-8 text.`, { cause });
     throw cause instanceof CqilError ? cause : readError(path, cause);
   } finally {
     await handle.close();
@@ -79,7 +81,13 @@ async function decode(handle: FileHandle, size: number, pace: Pace): Promise<str
  * Parses JSON in slices. Unlike JSON.parse, this makes Maps of objects with 4,096 entries and more, and accepts NaN and
  * Infinity. `source` names the text in errors.
  */
-export async function parseInSlices(text: string, source: string, code: ErrorCode, pace: Pace, maxValues = MAX_VALUES): Promise<unknown> {
+export async function parseInSlices(
+  text: string,
+  source: string,
+  code: ErrorCode,
+  pace: Pace,
+  maxValues = MAX_VALUES,
+): Promise<unknown> {
   const parser = new SlicedParser(text, maxValues, (message) => new CqilError(code, `${source} ${message}`));
   while (!parser.step()) await pace.step();
   return parser.result;
@@ -93,7 +101,11 @@ class SlicedParser {
   private readonly open: Open[] = [];
   private backslash = -1;
 
-  constructor(private readonly text: string, private readonly maxValues: number, private readonly fault: (message: string) => CqilError) {}
+  constructor(
+    private readonly text: string,
+    private readonly maxValues: number,
+    private readonly fault: (message: string) => CqilError,
+  ) {}
 
   /** Parses some more values. True when the text has ended. */
   step(): boolean {
@@ -200,7 +212,10 @@ class SlicedParser {
 
   private unexpected(): CqilError {
     if (this.text.trim() === '') return this.fault('is not valid JSON: it is empty.');
-    const found = this.at < this.text.length ? `unexpected ${JSON.stringify(this.text.charAt(this.at))} at position ${this.at}` : 'unexpected end';
+    const found =
+      this.at < this.text.length
+        ? `unexpected ${JSON.stringify(this.text.charAt(this.at))} at position ${this.at}`
+        : 'unexpected end';
     return this.fault(`is not valid JSON: ${found}.`);
   }
 }
@@ -213,7 +228,8 @@ function put(open: Open, value: unknown): void {
   if (++open.entries === LARGE_OBJECT) open.value = new Map(Object.entries(open.value));
   const key = open.key!;
   if (open.value instanceof Map) open.value.set(key, value);
-  else if (key === '__proto__') Object.defineProperty(open.value, key, { value, writable: true, enumerable: true, configurable: true });
+  else if (key === '__proto__')
+    Object.defineProperty(open.value, key, { value, writable: true, enumerable: true, configurable: true });
   else open.value[key] = value;
 }
 

@@ -23,11 +23,17 @@ export interface StoredFile {
 }
 
 /**
- * The tensors the model needs, in the order of the forward pass: each present exactly once, of the shape its config demands,
- * of a type the engine reads, inside its file and overlapping no other. Tensors that are no part of the model are left out.
- * Throws INVALID_CHECKPOINT or UNSUPPORTED_MODEL naming the tensor.
+ * The tensors the model needs, in the order of the forward pass: each present exactly once, of the shape its config
+ * demands, of a type the engine reads, inside its file and overlapping no other. Tensors that are no part of the model
+ * are left out. Throws INVALID_CHECKPOINT or UNSUPPORTED_MODEL naming the tensor.
  */
-export function tensorTable(stored: readonly StoredTensor[], files: readonly StoredFile[], names: NameScheme, config: ModelConfig, options: LayerOptions): TensorInfo[] {
+export function tensorTable(
+  stored: readonly StoredTensor[],
+  files: readonly StoredFile[],
+  names: NameScheme,
+  config: ModelConfig,
+  options: LayerOptions,
+): TensorInfo[] {
   const expected = new Map(expectedTensors(config, options).map((tensor) => [keyOf(tensor), tensor]));
   const found = new Map<string, TensorInfo>();
   const read = nameReader(names);
@@ -38,21 +44,32 @@ export function tensorTable(stored: readonly StoredTensor[], files: readonly Sto
     if (named.kind === 'irrelevant') continue;
     if (named.kind === 'unknown-in-layer') {
       if (empty) continue;
-      throw new CqilError('UNSUPPORTED_MODEL', `${path} has the tensor ${show(tensor.name)}, which no layer of architecture ${config.architecture} has.`);
+      throw new CqilError(
+        'UNSUPPORTED_MODEL',
+        `${path} has the tensor ${show(tensor.name)}, which no layer of architecture ${config.architecture} has.`,
+      );
     }
     const want = expected.get(keyOf(named));
     if (!want) {
       // As in transformers, tied embeddings win over an output projection that was stored all the same.
       if (named.role === 'output' || empty) continue;
-      throw invalid(path, `has the tensor ${show(tensor.name)}, which its configuration (${config.nLayers} layers) does not provide for`);
+      throw invalid(
+        path,
+        `has the tensor ${show(tensor.name)}, which its configuration (${config.nLayers} layers) does not provide for`,
+      );
     }
     const twin = found.get(keyOf(named));
-    if (twin) throw invalid(path, `has the tensor ${show(tensor.name)} as well as ${show(twin.name)}, which mean the same`);
+    if (twin)
+      throw invalid(path, `has the tensor ${show(tensor.name)} as well as ${show(twin.name)}, which mean the same`);
     found.set(keyOf(named), describe(tensor, want, files[tensor.file]!));
   }
   const tensors = [...expected.values()].map((want) => {
     const tensor = found.get(keyOf(want));
-    if (!tensor) throw invalid(files[0]!.path, `has no tensor "${tensorName(names, want.role, want.layer)}" of shape ${shapeText(want.shape)}`);
+    if (!tensor)
+      throw invalid(
+        files[0]!.path,
+        `has no tensor "${tensorName(names, want.role, want.layer)}" of shape ${shapeText(want.shape)}`,
+      );
     return tensor;
   });
   refuseOverlap(tensors, files);
@@ -66,20 +83,32 @@ function keyOf({ role, layer }: { role: string; layer: number }): string {
 function describe(tensor: StoredTensor, want: ExpectedTensor, file: StoredFile): TensorInfo {
   const { name, shape, offset } = tensor;
   if (shape.length !== want.shape.length || shape.some((size, i) => size !== want.shape[i])) {
-    throw invalid(file.path, `has tensor ${show(name)} of shape ${shapeText(shape)}; ${shapeText(want.shape)} is expected`);
+    throw invalid(
+      file.path,
+      `has tensor ${show(name)} of shape ${shapeText(shape)}; ${shapeText(want.shape)} is expected`,
+    );
   }
   const dtype = supportedType(tensor, file);
   const [rows, cols] = rowsAndCols(shape);
   const block = DTYPE_BLOCK[dtype];
   if (shape.length === 1 && block.weights > 1) {
-    throw new CqilError('UNSUPPORTED_MODEL', `${file.path} has the vector ${show(name)} in ${dtype}; F32, F16 or BF16 is expected.`);
+    throw new CqilError(
+      'UNSUPPORTED_MODEL',
+      `${file.path} has the vector ${show(name)} in ${dtype}; F32, F16 or BF16 is expected.`,
+    );
   }
   if (cols % block.weights !== 0) {
-    throw invalid(file.path, `has tensor ${show(name)} with rows of ${cols} weights in ${dtype}; a multiple of ${block.weights} is expected`);
+    throw invalid(
+      file.path,
+      `has tensor ${show(name)} with rows of ${cols} weights in ${dtype}; a multiple of ${block.weights} is expected`,
+    );
   }
   const byteLength = tensorBytes(dtype, rows, cols);
   if (offset + byteLength > file.size) {
-    throw invalid(file.path, `is ${file.size} bytes long, but its tensor ${show(name)} needs bytes ${offset} to ${offset + byteLength}; it is truncated or corrupted`);
+    throw invalid(
+      file.path,
+      `is ${file.size} bytes long, but its tensor ${show(name)} needs bytes ${offset} to ${offset + byteLength}; it is truncated or corrupted`,
+    );
   }
   return { name, role: want.role, layer: want.layer, dtype, rows, cols, file: tensor.file, offset, byteLength };
 }
@@ -87,7 +116,10 @@ function describe(tensor: StoredTensor, want: ExpectedTensor, file: StoredFile):
 function supportedType(tensor: StoredTensor, file: StoredFile): DType {
   if (Object.hasOwn(DTYPE_BLOCK, tensor.type)) return tensor.type as DType;
   const known = Object.keys(DTYPE_BLOCK).join(', ');
-  throw new CqilError('UNSUPPORTED_MODEL', `${file.path} has tensor ${show(tensor.name)} of type ${show(tensor.type)}; supported are ${known}.`);
+  throw new CqilError(
+    'UNSUPPORTED_MODEL',
+    `${file.path} has tensor ${show(tensor.name)} of type ${show(tensor.type)}; supported are ${known}.`,
+  );
 }
 
 function refuseOverlap(tensors: readonly TensorInfo[], files: readonly StoredFile[]): void {
@@ -95,7 +127,10 @@ function refuseOverlap(tensors: readonly TensorInfo[], files: readonly StoredFil
   for (let i = 1; i < ordered.length; i++) {
     const [before, after] = [ordered[i - 1]!, ordered[i]!];
     if (before.file === after.file && before.offset + before.byteLength > after.offset) {
-      throw invalid(files[after.file]!.path, `has tensors ${show(before.name)} and ${show(after.name)} overlapping at byte ${after.offset}`);
+      throw invalid(
+        files[after.file]!.path,
+        `has tensors ${show(before.name)} and ${show(after.name)} overlapping at byte ${after.offset}`,
+      );
     }
   }
 }

@@ -3,5 +3,7 @@
  * out.
  */
 export function idsWithin(vocabSize: number, field: unknown): number[] {
-  return [field].flat().filter((id): id is number => Number.isInteger(id) && (id as number) >= 0 && (id as number) < vocabSize);
+  return [field]
+    .flat()
+    .filter((id): id is number => Number.isInteger(id) && (id as number) >= 0 && (id as number) < vocabSize);
 }

@@ -68,7 +68,15 @@ export type TensorRole =
   | 'w_down'; //         [dim, hiddenDim]
 
 /** The seven matrices of a layer, in the order of the forward pass: what an adapter may update. */
-export const PROJECTIONS = ['wq', 'wk', 'wv', 'wo', 'w_gate', 'w_up', 'w_down'] as const satisfies readonly TensorRole[];
+export const PROJECTIONS = [
+  'wq',
+  'wk',
+  'wv',
+  'wo',
+  'w_gate',
+  'w_up',
+  'w_down',
+] as const satisfies readonly TensorRole[];
 export type Projection = (typeof PROJECTIONS)[number];
 
 /** Where one tensor lies. Rows × columns, row-major, columns contiguous; vectors have one row. */
@@ -117,10 +125,25 @@ export type TokenizerSource =
 
 export type GgufValue = number | bigint | boolean | string | GgufArray;
 export type GgufArray =
-  | GgufStrings | number[] | boolean[] | GgufArray[]
-  | Uint8Array | Int8Array | Uint16Array | Int16Array | Uint32Array | Int32Array | Float32Array | Float64Array | BigUint64Array | BigInt64Array;
+  | GgufStrings
+  | number[]
+  | boolean[]
+  | GgufArray[]
+  | Uint8Array
+  | Int8Array
+  | Uint16Array
+  | Int16Array
+  | Uint32Array
+  | Int32Array
+  | Float32Array
+  | Float64Array
+  | BigUint64Array
+  | BigInt64Array;
 
-/** Strings of a GGUF file, decoded whenever they are asked for: a vocabulary takes longer to decode than the rest of a header to read. */
+/**
+ * Strings of a GGUF file, decoded whenever they are asked for: a vocabulary takes longer to decode than the rest of a
+ * header to read.
+ */
 export interface GgufStrings extends Iterable<string> {
   readonly length: number;
 }

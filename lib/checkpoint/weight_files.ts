@@ -32,7 +32,11 @@ type WeightFiles = { index: string } | { names: string[] };
  *
  * Throws FILE_NOT_FOUND, INVALID_CHECKPOINT or UNSUPPORTED_MODEL.
  */
-export async function readHuggingFaceWeights(folder: string, entries: readonly string[], given: string | undefined): Promise<HuggingFaceWeights> {
+export async function readHuggingFaceWeights(
+  folder: string,
+  entries: readonly string[],
+  given: string | undefined,
+): Promise<HuggingFaceWeights> {
   const chosen = given === undefined ? chooseWeights(folder, entries) : await weightsOf(folder, entries, given);
   const weights = 'index' in chosen ? await readIndexed(folder, chosen.index) : await readFiles(folder, chosen.names);
   refuseOtherLayouts(weights);
@@ -52,13 +56,25 @@ export function isAdapterFile(name: string): boolean {
 /** The error for a folder without config.json: it says what the folder holds instead. */
 export function noConfig(folder: string, entries: readonly string[]): CqilError {
   const gguf = entries.filter((name) => GGUF.test(name));
-  if (gguf.length > 0) return new CqilError('FILE_NOT_FOUND', `${folder} has no config.json but has ${listed(gguf)}; give the path of ${gguf.length === 1 ? 'that file' : 'one of these files'}.`);
+  if (gguf.length > 0)
+    return new CqilError(
+      'FILE_NOT_FOUND',
+      `${folder} has no config.json but has ${listed(gguf)}; give the path of ${gguf.length === 1 ? 'that file' : 'one of these files'}.`,
+    );
   if (entries.includes('adapter_config.json')) {
-    return new CqilError('FILE_NOT_FOUND', `${folder} holds an adapter (adapter_config.json) and no config.json; a whole model is expected.`);
+    return new CqilError(
+      'FILE_NOT_FOUND',
+      `${folder} holds an adapter (adapter_config.json) and no config.json; a whole model is expected.`,
+    );
   }
-  const consolidated = entries.find((name) => CONSOLIDATED.test(name)) ?? entries.find((name) => name === 'params.json');
-  if (consolidated !== undefined) return new CqilError('UNSUPPORTED_MODEL', `${folder} ${consolidatedProblem(consolidated)}`);
-  return new CqilError('FILE_NOT_FOUND', `${folder} has no config.json; a Hugging Face model folder or a .gguf file is expected.`);
+  const consolidated =
+    entries.find((name) => CONSOLIDATED.test(name)) ?? entries.find((name) => name === 'params.json');
+  if (consolidated !== undefined)
+    return new CqilError('UNSUPPORTED_MODEL', `${folder} ${consolidatedProblem(consolidated)}`);
+  return new CqilError(
+    'FILE_NOT_FOUND',
+    `${folder} has no config.json; a Hugging Face model folder or a .gguf file is expected.`,
+  );
 }
 
 function chooseWeights(folder: string, entries: readonly string[]): WeightFiles {
@@ -93,22 +109,43 @@ async function weightsOf(folder: string, entries: readonly string[], given: stri
 function partNames(name: string): string[] {
   const [, start, , count, extension] = PART.exec(name) ?? [];
   if (count === undefined || Number(count) < 1) return [name];
-  return Array.from({ length: Number(count) }, (_, i) => `${start}-${String(i + 1).padStart(5, '0')}-of-${count}${extension}`);
+  return Array.from(
+    { length: Number(count) },
+    (_, i) => `${start}-${String(i + 1).padStart(5, '0')}-of-${count}${extension}`,
+  );
 }
 
 function several(folder: string, names: readonly string[]): CqilError {
-  return new CqilError('INVALID_CHECKPOINT', `${folder} has no ${SINGLE_FILE} but the weights of several models: ${listed(names)}; give the path of one of these files.`);
+  return new CqilError(
+    'INVALID_CHECKPOINT',
+    `${folder} has no ${SINGLE_FILE} but the weights of several models: ${listed(names)}; give the path of one of these files.`,
+  );
 }
 
 function noWeights(folder: string, entries: readonly string[]): CqilError {
   const having = (pattern: RegExp) => entries.find((name) => pattern.test(name));
   const gguf = having(GGUF);
-  if (gguf !== undefined) return new CqilError('FILE_NOT_FOUND', `${folder} has no .safetensors file but has ${show(gguf)}; give the path of that file.`);
+  if (gguf !== undefined)
+    return new CqilError(
+      'FILE_NOT_FOUND',
+      `${folder} has no .safetensors file but has ${show(gguf)}; give the path of that file.`,
+    );
   const numpy = having(NUMPY);
-  if (numpy !== undefined) return new CqilError('UNSUPPORTED_MODEL', `${folder} has its weights as an MLX file (${show(numpy)}); convert them to safetensors with Hugging Face's names.`);
+  if (numpy !== undefined)
+    return new CqilError(
+      'UNSUPPORTED_MODEL',
+      `${folder} has its weights as an MLX file (${show(numpy)}); convert them to safetensors with Hugging Face's names.`,
+    );
   const pytorch = having(PYTORCH);
-  if (pytorch !== undefined) return new CqilError('UNSUPPORTED_MODEL', `${folder} has its weights only as PyTorch files (${show(pytorch)}); convert them to safetensors.`);
-  return new CqilError('FILE_NOT_FOUND', `${folder} has no weights; ${SINGLE_FILE} or ${INDEX_FILE} with its shards is expected.`);
+  if (pytorch !== undefined)
+    return new CqilError(
+      'UNSUPPORTED_MODEL',
+      `${folder} has its weights only as PyTorch files (${show(pytorch)}); convert them to safetensors.`,
+    );
+  return new CqilError(
+    'FILE_NOT_FOUND',
+    `${folder} has no weights; ${SINGLE_FILE} or ${INDEX_FILE} with its shards is expected.`,
+  );
 }
 
 function listed(names: readonly string[]): string {
@@ -138,12 +175,17 @@ async function readIndexed(folder: string, index: string): Promise<HuggingFaceWe
     for (const [name, owner] of shardOf) {
       if (owner !== shard) continue;
       const tensor = here.get(name);
-      if (!tensor) throw new CqilError('INVALID_CHECKPOINT', `${shardPath} has no tensor ${show(name)}, which ${index} says is in it.`);
+      if (!tensor)
+        throw new CqilError(
+          'INVALID_CHECKPOINT',
+          `${shardPath} has no tensor ${show(name)}, which ${index} says is in it.`,
+        );
       weights.stored.push({ ...tensor, file: weights.files.length });
     }
     weights.files.push({ path: shardPath, size: fileSize });
   }
-  if (weights.files.length === 0) throw new CqilError('INVALID_CHECKPOINT', `${path.join(folder, index)} lists no tensors.`);
+  if (weights.files.length === 0)
+    throw new CqilError('INVALID_CHECKPOINT', `${path.join(folder, index)} lists no tensors.`);
   return weights;
 }
 
@@ -157,7 +199,10 @@ async function readIndex(folder: string, name: string): Promise<Map<string, stri
   for (const [tensor, shard] of Object.entries(map as object)) {
     // A shard lies beside its index; anything that could lead elsewhere is refused.
     if (typeof shard !== 'string' || !/^[^/\\\0]+\.safetensors$/.test(shard)) {
-      throw new CqilError('INVALID_CHECKPOINT', `${indexPath} puts tensor ${show(tensor)} in ${show(shard)}; the name of a .safetensors file in the same folder is expected.`);
+      throw new CqilError(
+        'INVALID_CHECKPOINT',
+        `${indexPath} puts tensor ${show(tensor)} in ${show(shard)}; the name of a .safetensors file in the same folder is expected.`,
+      );
     }
     shardOf.set(tensor, shard);
   }
@@ -169,7 +214,10 @@ async function readIndex(folder: string, name: string): Promise<Map<string, stri
  * code.
  */
 function refuseOtherLayouts({ stored, files }: HuggingFaceWeights): void {
-  const sign = stored.find(({ name }) => name === 'tok_embeddings.weight' || /^layers\.\d+\.(attention\.w[qkvo]|feed_forward\.w[123])\.weight$/.test(name));
+  const sign = stored.find(
+    ({ name }) =>
+      name === 'tok_embeddings.weight' || /^layers\.\d+\.(attention\.w[qkvo]|feed_forward\.w[123])\.weight$/.test(name),
+  );
   if (sign) throw new CqilError('UNSUPPORTED_MODEL', `${files[sign.file]!.path} ${consolidatedProblem(sign.name)}`);
 }
 

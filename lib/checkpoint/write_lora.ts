@@ -14,8 +14,8 @@ export interface LoraUpdate {
 }
 
 /**
- * Writes updates as a PEFT LoRA adapter, a folder that must not exist yet. Updates of less rank than the largest are padded with zeros,
- * because the format has one rank; lora_alpha equals it, so that the scale is 1.
+ * Writes updates as a PEFT LoRA adapter, a folder that must not exist yet. Updates of less rank than the largest are
+ * padded with zeros, because the format has one rank; lora_alpha equals it, so that the scale is 1.
  */
 export async function writeLora(folder: string, updates: readonly LoraUpdate[], baseModel: string): Promise<void> {
   const rank = Math.max(...updates.map((update) => update.rank));
@@ -35,7 +35,8 @@ export async function writeLora(folder: string, updates: readonly LoraUpdate[], 
     const a = new Float32Array(rank * cols);
     a.set(update.a);
     const b = new Float32Array(rows * rank);
-    for (let row = 0; row < rows; row++) b.set(update.b.subarray(row * update.rank, (row + 1) * update.rank), row * rank);
+    for (let row = 0; row < rows; row++)
+      b.set(update.b.subarray(row * update.rank, (row + 1) * update.rank), row * rank);
     add(`${name}.lora_A.weight`, [rank, cols], a);
     add(`${name}.lora_B.weight`, [rows, rank], b);
   }
@@ -45,9 +46,23 @@ export async function writeLora(folder: string, updates: readonly LoraUpdate[], 
   const length = Buffer.alloc(8);
   length.writeBigUInt64LE(BigInt(padded.length));
   const config = {
-    peft_type: 'LORA', task_type: 'CAUSAL_LM', base_model_name_or_path: baseModel, inference_mode: true, r: rank, lora_alpha: rank, lora_dropout: 0, bias: 'none',
-    target_modules: updates.map(({ role, layer }) => moduleName(role, layer)), layers_to_transform: null, fan_in_fan_out: false, init_lora_weights: true,
-    modules_to_save: null, use_dora: false, use_rslora: false, rank_pattern: {}, alpha_pattern: {},
+    peft_type: 'LORA',
+    task_type: 'CAUSAL_LM',
+    base_model_name_or_path: baseModel,
+    inference_mode: true,
+    r: rank,
+    lora_alpha: rank,
+    lora_dropout: 0,
+    bias: 'none',
+    target_modules: updates.map(({ role, layer }) => moduleName(role, layer)),
+    layers_to_transform: null,
+    fan_in_fan_out: false,
+    init_lora_weights: true,
+    modules_to_save: null,
+    use_dora: false,
+    use_rslora: false,
+    rank_pattern: {},
+    alpha_pattern: {},
   };
   await mkdir(folder);
   await writeFile(path.join(folder, LORA_WEIGHTS_FILE), Buffer.concat([length, padded, ...parts]));

@@ -12,7 +12,16 @@ import type { Plan } from '../plan.js';
 import { planSummary } from '../plan_diagram.js';
 import { printJson, type Io } from './io.js';
 import { weightBytesPerToken } from './memory.js';
-import { addBackendOptions, addJsonOption, addModelArgument, EXECUTIONS, integer, PLAN_HELP, repeatable, repeatableChoice } from './options.js';
+import {
+  addBackendOptions,
+  addJsonOption,
+  addModelArgument,
+  EXECUTIONS,
+  integer,
+  PLAN_HELP,
+  repeatable,
+  repeatableChoice,
+} from './options.js';
 import { bypassModeOption, readPlan, type PlanOptions } from './plan_option.js';
 import { planForJson } from './plan_value.js';
 import { Progress } from './progress.js';
@@ -29,15 +38,23 @@ interface Options extends TimedModelOptions, PlanOptions, Workload {
 const BANDWIDTH_BYTES = 256 << 20;
 
 export function addBench(program: Command, io: Io): void {
-  const command = program.command('bench').description('time plans against each other on one model, in interleaved rounds');
+  const command = program
+    .command('bench')
+    .description('time plans against each other on one model, in interleaved rounds');
   addModelArgument(command)
     .option('--plan <plan>', `${PLAN_HELP}; may be given several times (default: sequential)`, repeatable)
     .addOption(bypassModeOption())
-    .option('--execution <mode>', 'how the layers of a group run: auto, wide, lanes or persistent; may be given several times (default: auto)', repeatableChoice(EXECUTIONS))
+    .option(
+      '--execution <mode>',
+      'how the layers of a group run: auto, wide, lanes or persistent; may be given several times (default: auto)',
+      repeatableChoice(EXECUTIONS),
+    )
     .option('--prompt-tokens <n>', 'tokens of the prompt', integer(1, 1 << 20), 128)
     .option('--tokens <n>', 'tokens to decode after it', integer(1, 1 << 20), 64)
     .option('--repeat <n>', 'rounds', integer(1, 10_000), 5);
-  addJsonOption(addBackendOptions(addSyntheticOptions(command))).action((path: string | undefined, options: Options) => bench(path, options, io));
+  addJsonOption(addBackendOptions(addSyntheticOptions(command))).action((path: string | undefined, options: Options) =>
+    bench(path, options, io),
+  );
 }
 
 async function bench(path: string | undefined, options: Options, io: Io): Promise<void> {
@@ -45,10 +62,16 @@ async function bench(path: string | undefined, options: Options, io: Io): Promis
   const { config } = checkpoint;
   const context = options.promptTokens + options.tokens;
   if (context > config.contextLength) {
-    throw new CqilError('INVALID_ARGUMENT', `--prompt-tokens and --tokens make ${context} positions, expected at most the model's context length, ${config.contextLength}.`);
+    throw new CqilError(
+      'INVALID_ARGUMENT',
+      `--prompt-tokens and --tokens make ${context} positions, expected at most the model's context length, ${config.contextLength}.`,
+    );
   }
   const contenders: Contender[] = (options.plan ?? ['sequential']).flatMap((plan) =>
-    (options.execution ?? ['auto']).map((execution) => ({ plan: readPlan(plan, config.nLayers, options, io), execution })),
+    (options.execution ?? ['auto']).map((execution) => ({
+      plan: readPlan(plan, config.nLayers, options, io),
+      execution,
+    })),
   );
   const adapted = contenders.find(({ plan }) => plan.adapter !== undefined);
   if (adapted && options.synthetic !== undefined) throw randomWithAdapter(adapted.plan.adapter!);
@@ -67,27 +90,72 @@ async function bench(path: string | undefined, options: Options, io: Io): Promis
     progress.stop();
   }
   // A decoded token reads on average the keys and values of the prompt and half of what is decoded.
-  const bytesPerToken = weightBytesPerToken(checkpoint) + kvBytesPerPosition(config, model.kvCache) * (options.promptTokens + options.tokens / 2);
+  const bytesPerToken =
+    weightBytesPerToken(checkpoint) +
+    kvBytesPerPosition(config, model.kvCache) * (options.promptTokens + options.tokens / 2);
   const rows = contenders.map(({ plan, execution }, i) => {
     const timing = timings[i]!;
     const bandwidthGBs = bytesPerToken / timing.msPerToken.median / 1e6;
     const program = model.program(plan);
     const settled = settledOn(model, plan, execution);
-    return { plan, execution, settledExecution: settled?.execution ?? null, threads: settled?.threads ?? null, phases: program.layerPhases, barriersPerToken: barriersOf(model, checkpoint, program, settled), ...timing, bytesPerToken, bandwidthGBs, fractionOfMeasuredBandwidth: bandwidthGBs / measuredGBs };
+    return {
+      plan,
+      execution,
+      settledExecution: settled?.execution ?? null,
+      threads: settled?.threads ?? null,
+      phases: program.layerPhases,
+      barriersPerToken: barriersOf(model, checkpoint, program, settled),
+      ...timing,
+      bytesPerToken,
+      bandwidthGBs,
+      fractionOfMeasuredBandwidth: bandwidthGBs / measuredGBs,
+    };
   });
   const { cpu, cores, isa, memoryBytes } = describeMachine();
-  const machine = { cpu, cores, isa, memoryBytes, node: process.versions.node, backend: model.backend, threads: model.threads, kvCache: model.kvCache, activations: model.activations, measuredBandwidthGBs: measuredGBs, busy };
+  const machine = {
+    cpu,
+    cores,
+    isa,
+    memoryBytes,
+    node: process.versions.node,
+    backend: model.backend,
+    threads: model.threads,
+    kvCache: model.kvCache,
+    activations: model.activations,
+    measuredBandwidthGBs: measuredGBs,
+    busy,
+  };
   if (options.json) {
-    printJson(io, { rows: rows.map((row) => ({ ...row, plan: planForJson(row.plan) })), workload: workloadOf(options), machine });
+    printJson(io, {
+      rows: rows.map((row) => ({ ...row, plan: planForJson(row.plan) })),
+      workload: workloadOf(options),
+      machine,
+    });
     return;
   }
   const cells = rows.map((row) => {
     const { min, median, max } = row.msPerToken;
     const share = `${(row.fractionOfMeasuredBandwidth * 100).toFixed(0)} %`;
-    return [planSummary(row.plan), executionName(row), String(row.phases), String(row.barriersPerToken ?? ''), ...[median, min, max].map((ms) => ms.toFixed(3)), row.prefillTokensPerSecond.toFixed(1), row.bandwidthGBs.toFixed(1), share];
+    return [
+      planSummary(row.plan),
+      executionName(row),
+      String(row.phases),
+      String(row.barriersPerToken ?? ''),
+      ...[median, min, max].map((ms) => ms.toFixed(3)),
+      row.prefillTokensPerSecond.toFixed(1),
+      row.bandwidthGBs.toFixed(1),
+      share,
+    ];
   });
-  io.out(formatTable(['plan', 'execution', 'phases', 'barriers', 'ms/token', 'min', 'max', 'prefill/s', 'GB/s', 'of bandwidth'], cells));
-  io.out(`\n${formatBytes(bytesPerToken)} read per token; ${options.promptTokens} + ${options.tokens} tokens, ${options.repeat} rounds; KV cache ${machine.kvCache}, activations ${machine.activations}; ${machine.threads} ${machine.threads === 1 ? 'thread' : 'threads'} (${isa}) on ${cpu}, reading ${measuredGBs.toFixed(1)} GB/s at best\n`);
+  io.out(
+    formatTable(
+      ['plan', 'execution', 'phases', 'barriers', 'ms/token', 'min', 'max', 'prefill/s', 'GB/s', 'of bandwidth'],
+      cells,
+    ),
+  );
+  io.out(
+    `\n${formatBytes(bytesPerToken)} read per token; ${options.promptTokens} + ${options.tokens} tokens, ${options.repeat} rounds; KV cache ${machine.kvCache}, activations ${machine.activations}; ${machine.threads} ${machine.threads === 1 ? 'thread' : 'threads'} (${isa}) on ${cpu}, reading ${measuredGBs.toFixed(1)} GB/s at best\n`,
+  );
   if (busy) io.out(`${BUSY_WHILE_MEASURED}\n`);
 }
 
@@ -98,12 +166,28 @@ function settledOn(model: Model, plan: Plan, execution: Execution): SettledExecu
   return model.settledExecution(plan) ?? (all === 1 ? { execution: 'wide', threads: 1 } : undefined);
 }
 
-function barriersOf(model: Model, checkpoint: Checkpoint, program: Program, settled: SettledExecution | undefined): number | null {
+function barriersOf(
+  model: Model,
+  checkpoint: Checkpoint,
+  program: Program,
+  settled: SettledExecution | undefined,
+): number | null {
   if (!settled || settled.execution === 'persistent') return null;
-  return barriersPerToken(modelBytes(checkpoint, model.kvCache, aloneBytes()), program, settled.execution, { backend: model.backend, threads: Math.max(1, settled.threads) });
+  return barriersPerToken(modelBytes(checkpoint, model.kvCache, aloneBytes()), program, settled.execution, {
+    backend: model.backend,
+    threads: Math.max(1, settled.threads),
+  });
 }
 
-function executionName({ execution, settledExecution, threads }: { execution: Execution; settledExecution: string | null; threads: number | null }): string {
+function executionName({
+  execution,
+  settledExecution,
+  threads,
+}: {
+  execution: Execution;
+  settledExecution: string | null;
+  threads: number | null;
+}): string {
   if (execution !== 'auto' || settledExecution === null) return execution;
   return `auto: ${settledExecution}${threads === 1 ? ', 1 thread' : threads ? `, ${threads} threads` : ''}`;
 }

@@ -44,8 +44,15 @@ interface Quality {
 export function addDemo(program: Command, io: Io): void {
   const command = program
     .command('demo')
-    .description('tell one story with the shipped model layer by layer and with a plan; compare their quality, and their speed on a deeper shape')
-    .option('--seconds <n>', 'how long to time plans at most, while it is uncertain which is faster', decimal(0.1, 3600), SPEED_SECONDS);
+    .description(
+      'tell one story with the shipped model layer by layer and with a plan; compare their quality, and their speed on a deeper shape',
+    )
+    .option(
+      '--seconds <n>',
+      'how long to time plans at most, while it is uncertain which is faster',
+      decimal(0.1, 3600),
+      SPEED_SECONDS,
+    );
   addJsonOption(addBackendOptions(command)).action((options: Options) => demo(options, io));
 }
 
@@ -68,7 +75,11 @@ async function compareQuality(options: Options, progress: Progress, io: Io): Pro
   const texts: string[] = [];
   for (const plan of plans) texts.push(await tell(model, plan, io.signal, options.json ? undefined : io));
   const heldout = textBeside(shippedModelPath());
-  const ids = existsSync(heldout) ? (await model.tokenizer.encodeSliced(await readText(heldout), { parseSpecialTokens: false, signal: io.signal })).slice(0, SCORED_TOKENS) : undefined;
+  const ids = existsSync(heldout)
+    ? (
+        await model.tokenizer.encodeSliced(await readText(heldout), { parseSpecialTokens: false, signal: io.signal })
+      ).slice(0, SCORED_TOKENS)
+    : undefined;
   const qualities: Quality[] = [];
   for (const [i, plan] of plans.entries()) {
     const onProgress = (done: number): void => progress.update(`perplexity, ${planSummary(plan)}`, done, ids!.length);
@@ -81,9 +92,20 @@ async function compareQuality(options: Options, progress: Progress, io: Io): Pro
 
 async function compareSpeed(options: Options, progress: Progress, io: Io): Promise<Speeds & { threads: number }> {
   const { backend, threads, kvCache, activations, seconds } = options;
-  await using model = await loadSyntheticModel(DEEP.shape, { dtype: DEEP.dtype, backend, threads, kvCache, activations, signal: io.signal });
+  await using model = await loadSyntheticModel(DEEP.shape, {
+    dtype: DEEP.dtype,
+    backend,
+    threads,
+    kvCache,
+    activations,
+    signal: io.signal,
+  });
   const plans = [resolvePlan('sequential', model.config.nLayers), middlePairs(model.config.nLayers)];
-  const speeds = await timeUntilCertain(model, plans, { seconds, signal: io.signal, onProgress: (share) => progress.update('timing', Math.round(share * 1000), 1000) });
+  const speeds = await timeUntilCertain(model, plans, {
+    seconds,
+    signal: io.signal,
+    onProgress: (share) => progress.update('timing', Math.round(share * 1000), 1000),
+  });
   progress.stop();
   return { ...speeds, threads: model.threads };
 }
@@ -105,12 +127,22 @@ async function tell(model: Model, plan: Plan, signal: AbortSignal, io: Io | unde
   return story;
 }
 
-async function perplexityByWindow(model: Model, plan: Plan, ids: readonly number[], signal: AbortSignal, onProgress: (done: number) => void): Promise<Quality['perplexity']> {
+async function perplexityByWindow(
+  model: Model,
+  plan: Plan,
+  ids: readonly number[],
+  signal: AbortSignal,
+  onProgress: (done: number) => void,
+): Promise<Quality['perplexity']> {
   const size = Math.min(defaultWindow(model), WINDOW);
   let [sum, tokens] = [0, 0];
   const windows: number[] = [];
   for (let from = 0; from + size <= ids.length; from += size) {
-    const { nll, perplexity, tokens: scored } = await measurePerplexity(model, plan, ids.slice(from, from + size), size, { signal });
+    const {
+      nll,
+      perplexity,
+      tokens: scored,
+    } = await measurePerplexity(model, plan, ids.slice(from, from + size), size, { signal });
     sum += nll * scored;
     tokens += scored;
     windows.push(perplexity);
@@ -125,22 +157,42 @@ function printQuality(qualities: readonly Quality[], io: Io): void {
   if (!before) return io.out('Perplexity was not measured: the model has no held-out text beside it.\n\n');
   const rows = qualities.map(({ plan, phases, perplexity }) => {
     const { all, min, max } = perplexity!;
-    return [planSummary(plan), String(phases), all.toFixed(3), min.toFixed(2), max.toFixed(2), percent(all / before.all - 1)];
+    return [
+      planSummary(plan),
+      String(phases),
+      all.toFixed(3),
+      min.toFixed(2),
+      max.toFixed(2),
+      percent(all / before.all - 1),
+    ];
   });
   io.out(`${formatTable(['plan', 'phases', 'perplexity', 'min', 'max', 'change'], rows)}\n`);
-  io.out(`Perplexity over ${before.tokens} tokens of held-out text; min and max: the least and greatest of its windows.\n\n`);
+  io.out(
+    `Perplexity over ${before.tokens} tokens of held-out text; min and max: the least and greatest of its windows.\n\n`,
+  );
 }
 
 function printSpeed({ rows, rounds, certain, busy, threads }: Speeds & { threads: number }, io: Io): void {
   io.out(`What a plan saves: ${DEEP.shape}, ${DEEP.dtype}, random weights\n\n`);
-  const cells = rows.map(({ plan, phases, msPerToken: { median, min, max }, change }) => [planSummary(plan), String(phases), ...[median, min, max].map((ms) => ms.toFixed(3)), percent(change.median)]);
+  const cells = rows.map(({ plan, phases, msPerToken: { median, min, max }, change }) => [
+    planSummary(plan),
+    String(phases),
+    ...[median, min, max].map((ms) => ms.toFixed(3)),
+    percent(change.median),
+  ]);
   io.out(`${formatTable(['plan', 'phases', 'ms/token', 'min', 'max', 'change'], cells)}\n`);
-  io.out(`Medians of ${rounds} rounds, in which the plans took turns; min and max: the least and greatest round; change: the median of the rounds' changes; ${threads} ${threads === 1 ? 'thread' : 'threads'}.\n`);
+  io.out(
+    `Medians of ${rounds} rounds, in which the plans took turns; min and max: the least and greatest round; change: the median of the rounds' changes; ${threads} ${threads === 1 ? 'thread' : 'threads'}.\n`,
+  );
   if (!certain) io.out('These rounds do not tell which plan is faster.\n');
   if (busy) io.out(`${BUSY_WHILE_MEASURED}\n`);
 }
 
-function printDocument(qualities: readonly Quality[], { rows, ...measured }: Speeds & { threads: number }, io: Io): void {
+function printDocument(
+  qualities: readonly Quality[],
+  { rows, ...measured }: Speeds & { threads: number },
+  io: Io,
+): void {
   printJson(io, {
     prompt: PROMPT,
     quality: qualities.map(({ plan, ...rest }) => ({ plan: planForJson(plan), ...rest })),

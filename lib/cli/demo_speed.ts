@@ -60,12 +60,22 @@ export async function timeUntilCertain(
   const measure = async (): Promise<void> => {
     do {
       const repeat = roundsOf[0]!.length === 0 ? FIRST_ROUNDS : MORE_ROUNDS;
-      const timings = await timeContenders(model, contenders, { ...WORKLOAD, repeat }, { signal, onProgress: () => onProgress(Math.min(1, spent())) });
+      const timings = await timeContenders(
+        model,
+        contenders,
+        { ...WORKLOAD, repeat },
+        { signal, onProgress: () => onProgress(Math.min(1, spent())) },
+      );
       for (const [of, { roundMsPerToken }] of timings.entries()) roundsOf[of]!.push(...roundMsPerToken);
     } while (!isCertain() && spent() < 1);
   };
   const { busy } = await watchBusy(model, measure, () => scatter(roundsOf));
-  const rows = plans.map((plan, of): PlanSpeed => ({ plan, phases: model.program(plan).layerPhases, msPerToken: spread(roundsOf[of]!), change: spread(changesOf(of)) }));
+  const rows = plans.map((plan, of): PlanSpeed => ({
+    plan,
+    phases: model.program(plan).layerPhases,
+    msPerToken: spread(roundsOf[of]!),
+    change: spread(changesOf(of)),
+  }));
   return { rows, rounds: roundsOf[0]!.length, certain: isCertain(), busy };
 }
 

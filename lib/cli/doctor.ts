@@ -11,7 +11,9 @@ import { formatBytes } from './table.js';
 import { packageVersion } from './version.js';
 
 export function addDoctor(program: Command, io: Io): void {
-  addJsonOption(program.command('doctor').description('show what this machine has, and why something is not used')).action(async (options: { json?: boolean }) => {
+  addJsonOption(
+    program.command('doctor').description('show what this machine has, and why something is not used'),
+  ).action(async (options: { json?: boolean }) => {
     const report = await examine();
     if (options.json) printJson(io, report);
     else io.out(formatReport(report));
@@ -31,7 +33,12 @@ async function examine() {
   }
   const model = shippedModelPath();
   return {
-    versions: { cqil: packageVersion(), node: process.versions.node, v8: process.versions.v8, napi: process.versions.napi },
+    versions: {
+      cqil: packageVersion(),
+      node: process.versions.node,
+      v8: process.versions.v8,
+      napi: process.versions.napi,
+    },
     platform: `${process.platform}-${process.arch}`,
     cpu: machine?.cpu ?? os.cpus()[0]?.model ?? 'unknown',
     cores: machine?.cores ?? os.availableParallelism(),
@@ -52,10 +59,15 @@ function formatDevice({ name, capability, multiprocessors, memoryBytes }: CudaIn
 
 function formatReport(report: Awaited<ReturnType<typeof examine>>): string {
   const { versions, addon, cuda, nccl, model } = report;
-  const isas = report.isas.map(({ name, supported }) => (name === report.isa ? `${name} (used)` : supported ? name : `${name} (not on this CPU)`));
+  const isas = report.isas.map(({ name, supported }) =>
+    name === report.isa ? `${name} (used)` : supported ? name : `${name} (not on this CPU)`,
+  );
   const lines: Array<[string, string]> = [
     ['cqil', `${versions.cqil} on Node.js ${versions.node} (${report.platform}, Node-API ${versions.napi})`],
-    ['cpu', `${report.cpu}, ${report.cores} ${report.cores === 1 ? 'core' : 'cores'}, ${formatBytes(report.memoryBytes)} of memory`],
+    [
+      'cpu',
+      `${report.cpu}, ${report.cores} ${report.cores === 1 ? 'core' : 'cores'}, ${formatBytes(report.memoryBytes)} of memory`,
+    ],
     ['instruction sets', isas.join(', ') || 'unknown without the native addon'],
     ['native addon', addon.loaded ? 'loaded' : `not loaded: ${addon.reason}`],
     ['cuda', cuda.available ? cuda.devices.map(formatDevice).join('; ') : `not used: ${cuda.reason}`],

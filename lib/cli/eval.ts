@@ -17,7 +17,17 @@ import { formatTask, formatText, type TaskReport, type TaskSource, type TextRepo
 import { printJson, type Io } from './io.js';
 import { machineOf, machineSummary } from './machine.js';
 import { openModel } from './open_model.js';
-import { addJsonOption, addModelArgument, addPlacementOptions, ESCAPES_HELP, integer, PLAN_HELP, repeatable, unescaped, type PlacementOptions } from './options.js';
+import {
+  addJsonOption,
+  addModelArgument,
+  addPlacementOptions,
+  ESCAPES_HELP,
+  integer,
+  PLAN_HELP,
+  repeatable,
+  unescaped,
+  type PlacementOptions,
+} from './options.js';
 import { bypassModeOption, readPlan, type PlanOptions } from './plan_option.js';
 import { planForJson } from './plan_value.js';
 import { Progress } from './progress.js';
@@ -39,13 +49,28 @@ interface Options extends PlacementOptions, PlanOptions {
 export function addEval(program: Command, io: Io): void {
   const command = program.command('eval').description('measure what plans cost in quality: on a text, and on tasks');
   addModelArgument(command)
-    .option('--plan <plan>', `${PLAN_HELP}; may be given several times, and sequential is always measured too`, repeatable)
+    .option(
+      '--plan <plan>',
+      `${PLAN_HELP}; may be given several times, and sequential is always measured too`,
+      repeatable,
+    )
     .addOption(bypassModeOption())
     .option('--file <path>', 'a text, UTF-8: perplexity, and how far each plan is from sequential')
-    .option('--window <n>', `tokens per window (default: the model's context length, at most ${LONGEST_DEFAULT_WINDOW})`, integer(2, 1 << 24))
-    .addOption(new Option('--protocol <name>', 'which tokens of the text are scored').choices(PROTOCOLS).default('gptq'))
+    .option(
+      '--window <n>',
+      `tokens per window (default: the model's context length, at most ${LONGEST_DEFAULT_WINDOW})`,
+      integer(2, 1 << 24),
+    )
+    .addOption(
+      new Option('--protocol <name>', 'which tokens of the text are scored').choices(PROTOCOLS).default('gptq'),
+    )
     .option('--task <path>', 'questions, one JSON object per line; may be given several times', repeatable)
-    .option('--delimiter <text>', `what stands between a context and an answer, and belongs to the context; ${ESCAPES_HELP}`, unescaped, ' ')
+    .option(
+      '--delimiter <text>',
+      `what stands between a context and an answer, and belongs to the context; ${ESCAPES_HELP}`,
+      unescaped,
+      ' ',
+    )
     .option('--limit <n>', 'questions per task, drawn at random (default: all)', integer(1, 1 << 30))
     .option('--seed <n>', 'which questions are drawn', integer(0, 2 ** 32 - 1), 0)
     .option('--resume <path>', 'keep finished windows and questions there, and go on from it');
@@ -55,7 +80,8 @@ export function addEval(program: Command, io: Io): void {
 }
 
 async function evaluate(path: string | undefined, options: Options, io: Io): Promise<void> {
-  if (options.file === undefined && options.task === undefined) throw new CqilError('INVALID_ARGUMENT', 'Give a text with --file, or questions with --task, or both.');
+  if (options.file === undefined && options.task === undefined)
+    throw new CqilError('INVALID_ARGUMENT', 'Give a text with --file, or questions with --task, or both.');
   const text = options.file === undefined ? undefined : await readTextFile(options.file);
   const tasks: TaskSource[] = [];
   for (const file of options.task ?? []) {
@@ -64,7 +90,10 @@ async function evaluate(path: string | undefined, options: Options, io: Io): Pro
   }
   const checkpoint = await openCheckpoint(path ?? shippedModelPath());
   await using model = await openModel(path, { ...options, plan: undefined, plans: options.plan }, io);
-  const plans = withBaseline((options.plan ?? []).map((plan) => readPlan(plan, model.config.nLayers, options, io)), model.config.nLayers);
+  const plans = withBaseline(
+    (options.plan ?? []).map((plan) => readPlan(plan, model.config.nLayers, options, io)),
+    model.config.nLayers,
+  );
   const source = { path: checkpoint.path, fingerprint: await fingerprint(checkpoint) };
   const progress = new Progress(io, options.json);
   let resume: ResumeFile | undefined;
@@ -72,7 +101,13 @@ async function evaluate(path: string | undefined, options: Options, io: Io): Pro
   let taskReports: TaskReport[];
   try {
     const measured = text && (await cutText(model, text, options, io.signal));
-    resume = options.resume === undefined ? undefined : await ResumeFile.open(options.resume, { ...identityOf(model, source.fingerprint, plans, measured, tasks, options), adapters: await adapterFingerprints(plans) });
+    resume =
+      options.resume === undefined
+        ? undefined
+        : await ResumeFile.open(options.resume, {
+            ...identityOf(model, source.fingerprint, plans, measured, tasks, options),
+            adapters: await adapterFingerprints(plans),
+          });
     textReport = measured && (await evaluateText(model, plans, measured, options, resume, progress, io.signal));
     taskReports = await evaluateTasks(model, plans, tasks, options, resume, progress, io.signal);
   } finally {
@@ -86,7 +121,13 @@ async function evaluate(path: string | undefined, options: Options, io: Io): Pro
       rows: qualities.map((quality, i) => ({ plan: planForJson(plans[i]!), lossy: isLossy(plans[i]!), ...quality })),
     });
     const { delimiter, limit = null, seed } = options;
-    printJson(io, { model: source, text: textReport && rowsOf(textReport), tasks: taskReports.map(rowsOf), ...(tasks.length > 0 && { delimiter, limit, seed }), machine });
+    printJson(io, {
+      model: source,
+      text: textReport && rowsOf(textReport),
+      tasks: taskReports.map(rowsOf),
+      ...(tasks.length > 0 && { delimiter, limit, seed }),
+      machine,
+    });
     return;
   }
   const labels = plans.map((plan) => [planSummary(plan), isLossy(plan) ? 'lossy' : 'lossless']);
@@ -98,13 +139,32 @@ async function evaluate(path: string | undefined, options: Options, io: Io): Pro
 /** A text, cut into windows. */
 type CutText = Omit<TextReport, 'plans'> & { windows: Window[] };
 
-async function cutText(model: Model, { text, sha256 }: TextFile, { file, protocol, window = defaultWindow(model) }: Options, signal: AbortSignal): Promise<CutText> {
+async function cutText(
+  model: Model,
+  { text, sha256 }: TextFile,
+  { file, protocol, window = defaultWindow(model) }: Options,
+  signal: AbortSignal,
+): Promise<CutText> {
   const ids = await model.tokenizer.encodeSliced(text, { parseSpecialTokens: false, signal });
-  return { file: file!, sha256, tokens: ids.length, protocol, window, windows: modelWindows(model, ids, window, protocol) };
+  return {
+    file: file!,
+    sha256,
+    tokens: ids.length,
+    protocol,
+    window,
+    windows: modelWindows(model, ids, window, protocol),
+  };
 }
 
 /** What decides the numbers of a run, whatever it runs on. */
-function identityOf(model: Model, fingerprint: string, plans: Plan[], text: CutText | undefined, tasks: TaskSource[], { delimiter, limit, seed }: Options): RunIdentity {
+function identityOf(
+  model: Model,
+  fingerprint: string,
+  plans: Plan[],
+  text: CutText | undefined,
+  tasks: TaskSource[],
+  { delimiter, limit, seed }: Options,
+): RunIdentity {
   return {
     cqil: 'eval',
     version: 3,
@@ -120,16 +180,51 @@ function identityOf(model: Model, fingerprint: string, plans: Plan[], text: CutT
   };
 }
 
-async function evaluateText(model: Model, plans: Plan[], { windows, ...text }: CutText, { execution }: Options, resume: ResumeFile | undefined, progress: Progress, signal: AbortSignal): Promise<TextReport> {
-  const qualities = await comparePlans(model, plans, windows, { execution, signal, resume, onProgress: (done, total) => progress.update('text', done, total) });
+async function evaluateText(
+  model: Model,
+  plans: Plan[],
+  { windows, ...text }: CutText,
+  { execution }: Options,
+  resume: ResumeFile | undefined,
+  progress: Progress,
+  signal: AbortSignal,
+): Promise<TextReport> {
+  const qualities = await comparePlans(model, plans, windows, {
+    execution,
+    signal,
+    resume,
+    onProgress: (done, total) => progress.update('text', done, total),
+  });
   return { ...text, plans: qualities };
 }
 
-async function evaluateTasks(model: Model, plans: Plan[], tasks: TaskSource[], options: Options, resume: ResumeFile | undefined, progress: Progress, signal: AbortSignal): Promise<TaskReport[]> {
+async function evaluateTasks(
+  model: Model,
+  plans: Plan[],
+  tasks: TaskSource[],
+  options: Options,
+  resume: ResumeFile | undefined,
+  progress: Progress,
+  signal: AbortSignal,
+): Promise<TaskReport[]> {
   if (tasks.length === 0) return [];
   const { delimiter, limit, seed, execution } = options;
-  const results = await runTasks(model, plans, tasks, { delimiter, limit, seed, execution, signal, resume, onProgress: (done, total) => progress.update('questions', done, total) });
-  return results.map((result, i) => ({ file: tasks[i]!.name, sha256: tasks[i]!.sha256, form: tasks[i]!.form, itemsInFile: tasks[i]!.items.length, ...result }));
+  const results = await runTasks(model, plans, tasks, {
+    delimiter,
+    limit,
+    seed,
+    execution,
+    signal,
+    resume,
+    onProgress: (done, total) => progress.update('questions', done, total),
+  });
+  return results.map((result, i) => ({
+    file: tasks[i]!.name,
+    sha256: tasks[i]!.sha256,
+    form: tasks[i]!.form,
+    itemsInFile: tasks[i]!.items.length,
+    ...result,
+  }));
 }
 
 /** Sequential first, then every other plan once. */

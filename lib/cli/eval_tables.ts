@@ -27,19 +27,30 @@ export interface TaskReport extends TaskResult, Pick<TaskSource, 'sha256' | 'for
 /** The quality of each plan on a text. A label is a plan's name, and whether it is lossy. */
 export function formatText({ file, sha256, tokens, protocol, window, plans }: TextReport, labels: string[][]): string {
   const cells = plans.map((row, i) => [
-    ...labels[i]!, String(row.tokens), row.nll.toFixed(4), plusMinus(row.perplexity, row.perplexityStandardError, 3),
-    plusMinus(row.kl.mean, row.kl.standardError, 4), row.kl.p99.toFixed(4), percent(row.topAgreement),
+    ...labels[i]!,
+    String(row.tokens),
+    row.nll.toFixed(4),
+    plusMinus(row.perplexity, row.perplexityStandardError, 3),
+    plusMinus(row.kl.mean, row.kl.standardError, 4),
+    row.kl.p99.toFixed(4),
+    percent(row.topAgreement),
   ]);
   const table = formatTable(['plan', '', 'scored', 'nll', 'perplexity', 'KL mean', 'KL p99', 'same top'], cells);
   return `${table}Text ${file} (${sha256}), ${tokens} tokens; protocol ${protocol}, windows of ${window}.\n`;
 }
 
 /** The quality of each plan on a task. */
-export function formatTask({ file, sha256, form, items, itemsInFile, tokens, tooLong, truncated, majority, plans }: TaskReport, labels: string[][]): string {
+export function formatTask(
+  { file, sha256, form, items, itemsInFile, tokens, tooLong, truncated, majority, plans }: TaskReport,
+  labels: string[][],
+): string {
   const normalized = form !== 'completion';
   const cells = plans.map((row, i) => [
-    ...labels[i]!, percent(row.accuracy.mean, row.accuracy), ...(row.normalizedAccuracy ? [percent(row.normalizedAccuracy.mean, row.normalizedAccuracy)] : []),
-    plusMinus(row.nll.mean, row.nll.standardError, 3), percent(row.agreement),
+    ...labels[i]!,
+    percent(row.accuracy.mean, row.accuracy),
+    ...(row.normalizedAccuracy ? [percent(row.normalizedAccuracy.mean, row.normalizedAccuracy)] : []),
+    plusMinus(row.nll.mean, row.nll.standardError, 3),
+    percent(row.agreement),
   ]);
   cells.push(['the most frequent answer', '', percent(majority), ...cells[0]!.slice(3).map(() => '')]);
   const table = formatTable(['plan', '', 'acc', ...(normalized ? ['acc_norm'] : []), 'nll', 'as sequential'], cells);

@@ -5,7 +5,18 @@ import type { GenerateOptions, GenerationResult } from '../generate.js';
 import type { Model } from '../model.js';
 import { printJson, readStdin, type Io } from './io.js';
 import { openModel } from './open_model.js';
-import { addJsonOption, addModelArgument, addPlacementOptions, decimal, ESCAPES_HELP, integer, integerList, PLAN_HELP, repeatableUnescaped, type PlacementOptions } from './options.js';
+import {
+  addJsonOption,
+  addModelArgument,
+  addPlacementOptions,
+  decimal,
+  ESCAPES_HELP,
+  integer,
+  integerList,
+  PLAN_HELP,
+  repeatableUnescaped,
+  type PlacementOptions,
+} from './options.js';
 import { bypassModeOption, type PlanOptions } from './plan_option.js';
 import { planForJson } from './plan_value.js';
 
@@ -34,43 +45,105 @@ export function addGenerate(program: Command, io: Io): void {
   const command = program.command('generate').description('continue a prompt');
   addModelArgument(command)
     .option('-p, --prompt <text>', 'what to continue; - reads it from stdin')
-    .addOption(new Option('--token-ids <ids>', 'the prompt as token ids, such as 1,15043').argParser(integerList).conflicts('prompt'))
-    .addOption(new Option('--chat', "put the prompt into the model's chat template as a user message").conflicts('tokenIds'))
-    .addOption(new Option('--parse-special-tokens', 'read control tokens in the prompt, such as <|im_end|>, as tokens, not as plain text').conflicts('tokenIds'))
+    .addOption(
+      new Option('--token-ids <ids>', 'the prompt as token ids, such as 1,15043')
+        .argParser(integerList)
+        .conflicts('prompt'),
+    )
+    .addOption(
+      new Option('--chat', "put the prompt into the model's chat template as a user message").conflicts('tokenIds'),
+    )
+    .addOption(
+      new Option(
+        '--parse-special-tokens',
+        'read control tokens in the prompt, such as <|im_end|>, as tokens, not as plain text',
+      ).conflicts('tokenIds'),
+    )
     .option('-n, --max-tokens <n>', 'tokens to generate at most', integer(1, 1 << 24), 128)
     .option('--plan <plan>', PLAN_HELP)
     .addOption(bypassModeOption())
-    .option('--context <n>', "positions to make room for at most (default: the model's context length)", integer(1, 1 << 24))
+    .option(
+      '--context <n>',
+      "positions to make room for at most (default: the model's context length)",
+      integer(1, 1 << 24),
+    )
     .option('--temperature <t>', 'randomness; 0 always takes the likeliest token (default: 0.8)', decimal(0, 100))
     .option('--top-k <n>', 'choose among the n likeliest tokens; 0: all (default: 40)', integer(0, 1 << 24))
-    .option('--top-p <p>', 'choose among the likeliest tokens that reach this probability (default: 0.95)', decimal(0, 1))
-    .option('--min-p <p>', 'choose among tokens at least this likely, relative to the likeliest (default: 0)', decimal(0, 1))
+    .option(
+      '--top-p <p>',
+      'choose among the likeliest tokens that reach this probability (default: 0.95)',
+      decimal(0, 1),
+    )
+    .option(
+      '--min-p <p>',
+      'choose among tokens at least this likely, relative to the likeliest (default: 0)',
+      decimal(0, 1),
+    )
     .option('--repetition-penalty <r>', 'make recent tokens less likely (default: 1, none)', decimal(0.01, 100))
     .option('--frequency-penalty <f>', 'subtracted per earlier use of a token (default: 0)', decimal(-100, 100))
     .option('--presence-penalty <f>', 'subtracted once a token was used (default: 0)', decimal(-100, 100))
-    .option('--seed <n>', 'the same seed gives the same text (default: a random one)', integer(0, Number.MAX_SAFE_INTEGER))
+    .option(
+      '--seed <n>',
+      'the same seed gives the same text (default: a random one)',
+      integer(0, Number.MAX_SAFE_INTEGER),
+    )
     .option('--stop <text>', `end before this text; ${ESCAPES_HELP}; may be given several times`, repeatableUnescaped)
     .option('--logprobs <n>', 'with --json: the log-probability of each token and of the n likeliest', integer(0, 100));
-  addJsonOption(addPlacementOptions(command)).action((path: string | undefined, options: Options) => generate(path, options, io));
+  addJsonOption(addPlacementOptions(command)).action((path: string | undefined, options: Options) =>
+    generate(path, options, io),
+  );
 }
 
 async function generate(path: string | undefined, options: Options, io: Io): Promise<void> {
   if (options.prompt === undefined && !options.tokenIds) {
-    throw new CqilError('INVALID_ARGUMENT', 'There is no prompt: give --prompt TEXT, --prompt - to read stdin, or --token-ids.');
+    throw new CqilError(
+      'INVALID_ARGUMENT',
+      'There is no prompt: give --prompt TEXT, --prompt - to read stdin, or --token-ids.',
+    );
   }
   const text = options.prompt === '-' ? await readStdin(io) : options.prompt;
   const started = performance.now();
   await using model = await openModel(path, options, io);
   const loadMs = performance.now() - started;
-  const { temperature, topK, topP, minP, repetitionPenalty, frequencyPenalty, presencePenalty, stop, logprobs, maxTokens, parseSpecialTokens } = options;
+  const {
+    temperature,
+    topK,
+    topP,
+    minP,
+    repetitionPenalty,
+    frequencyPenalty,
+    presencePenalty,
+    stop,
+    logprobs,
+    maxTokens,
+    parseSpecialTokens,
+  } = options;
   // Drawn here rather than left to the sampler, so that an interrupted run can be repeated too.
   const seed = options.seed ?? randomInt(2 ** 32);
   const settings: GenerateOptions = {
-    maxTokens, temperature, topK, topP, minP, repetitionPenalty, frequencyPenalty, presencePenalty, seed, stop, logprobs, parseSpecialTokens, signal: io.signal,
+    maxTokens,
+    temperature,
+    topK,
+    topP,
+    minP,
+    repetitionPenalty,
+    frequencyPenalty,
+    presencePenalty,
+    seed,
+    stop,
+    logprobs,
+    parseSpecialTokens,
+    signal: io.signal,
   };
-  const output = await collect(model, await promptOf(model, text, options, io), settings, options.json ? undefined : io);
+  const output = await collect(
+    model,
+    await promptOf(model, text, options, io),
+    settings,
+    options.json ? undefined : io,
+  );
   if (options.json) {
-    const { prefillMs, decodeMs, prefillTokensPerSecond, decodeTokensPerSecond, timeToFirstTokenMs } = output.result?.timings ?? {};
+    const { prefillMs, decodeMs, prefillTokensPerSecond, decodeTokensPerSecond, timeToFirstTokenMs } =
+      output.result?.timings ?? {};
     printJson(io, {
       text: output.text,
       tokens: output.tokens,
@@ -87,7 +160,12 @@ async function generate(path: string | undefined, options: Options, io: Io): Pro
   }
 }
 
-async function promptOf({ tokenizer }: Model, text: string | undefined, { tokenIds, chat, parseSpecialTokens }: Options, { signal }: Io): Promise<string | number[]> {
+async function promptOf(
+  { tokenizer }: Model,
+  text: string | undefined,
+  { tokenIds, chat, parseSpecialTokens }: Options,
+  { signal }: Io,
+): Promise<string | number[]> {
   if (text === undefined) return tokenIds!;
   return chat ? tokenizer.encodeChatSliced([{ role: 'user', content: text }], { parseSpecialTokens, signal }) : text;
 }
@@ -101,8 +179,18 @@ interface Output {
 }
 
 /** Generates to the end or to an interrupt, writing text as it comes when there is somewhere to write it. */
-async function collect(model: Model, prompt: string | number[], settings: GenerateOptions, io: Io | undefined): Promise<Output> {
-  const output: Output = { text: '', tokens: [], logprobs: settings.logprobs === undefined ? undefined : [], result: undefined };
+async function collect(
+  model: Model,
+  prompt: string | number[],
+  settings: GenerateOptions,
+  io: Io | undefined,
+): Promise<Output> {
+  const output: Output = {
+    text: '',
+    tokens: [],
+    logprobs: settings.logprobs === undefined ? undefined : [],
+    result: undefined,
+  };
   try {
     const generation = model.generate(prompt, settings);
     for await (const { text, token, logprob, alternatives } of generation) {
@@ -119,7 +207,8 @@ async function collect(model: Model, prompt: string | number[], settings: Genera
 }
 
 function statistics({ usage, finishReason, timings }: GenerationResult, loadMs: number): string {
-  const rate = (tokens: number, ms: number, perSecond: number): string => `${tokens} in ${ms.toFixed(0)} ms (${perSecond.toFixed(1)}/s)`;
+  const rate = (tokens: number, ms: number, perSecond: number): string =>
+    `${tokens} in ${ms.toFixed(0)} ms (${perSecond.toFixed(1)}/s)`;
   return [
     `loaded in ${loadMs.toFixed(0)} ms`,
     `prompt tokens ${rate(usage.promptTokens, timings.prefillMs, timings.prefillTokensPerSecond)}`,

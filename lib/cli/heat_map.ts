@@ -1,11 +1,18 @@
 const COLUMNS = 80;
-/** Least cosine of each shade. They lie close together near 1, where sharing an input is decided: 11°, 18°, 26° and 41°. */
-const SHADES: ReadonlyArray<readonly [shade: string, least: number]> = [['█', 0.98], ['▓', 0.95], ['▒', 0.9], ['░', 0.75]];
+/**
+ * Least cosine of each shade. They lie close together near 1, where sharing an input is decided: 11°, 18°, 26° and 41°.
+ */
+const SHADES: ReadonlyArray<readonly [shade: string, least: number]> = [
+  ['█', 0.98],
+  ['▓', 0.95],
+  ['▒', 0.9],
+  ['░', 0.75],
+];
 const LABEL_EVERY = 5;
 
 /**
- * A symmetric matrix of cosines as shaded text of at most 80 columns, with its legend. Up to 38 layers have two characters each, up to
- * 77 have one; of more, neighbours share a cell that shows their mean.
+ * A symmetric matrix of cosines as shaded text of at most 80 columns, with its legend. Up to 38 layers have two
+ * characters each, up to 77 have one; of more, neighbours share a cell that shows their mean.
  */
 export function drawHeatMap(matrix: readonly number[][]): string {
   const layers = matrix.length;
@@ -14,7 +21,10 @@ export function drawHeatMap(matrix: readonly number[][]): string {
   const width = 2 * layers <= room ? 2 : 1;
   const perCell = Math.ceil((layers * width) / room);
   const starts = Array.from({ length: Math.ceil(layers / perCell) }, (_, cell) => cell * perCell);
-  const rows = starts.map((i) => `${String(i).padStart(labelWidth)} ${starts.map((j) => shadeOf(meanOf(matrix, i, j, perCell)).repeat(width)).join('')}`);
+  const rows = starts.map(
+    (i) =>
+      `${String(i).padStart(labelWidth)} ${starts.map((j) => shadeOf(meanOf(matrix, i, j, perCell)).repeat(width)).join('')}`,
+  );
   const note = perCell > 1 ? `each cell is the mean of ${perCell} x ${perCell} pairs\n` : '';
   const lines = [`${' '.repeat(labelWidth + 1)}${columnLabels(starts, width)}`, ...rows];
   return `cosine of the inputs of two layers: ${legend()}\n${note}\n${lines.map((line) => `${line.trimEnd()}\n`).join('')}`;

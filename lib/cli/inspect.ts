@@ -28,14 +28,18 @@ interface Options extends PlanOptions {
 }
 
 export function addInspect(program: Command, io: Io): void {
-  const command = program.command('inspect').description("show a model's shape, tensors and memory, and the program of a plan, without loading its weights");
+  const command = program
+    .command('inspect')
+    .description("show a model's shape, tensors and memory, and the program of a plan, without loading its weights");
   addModelArgument(command)
     .option('--plan <plan>', PLAN_HELP)
     .addOption(bypassModeOption())
     .option('--context <n>', "positions to count memory for (default: the model's context length)", integer(1, 1 << 24))
     .addOption(kvCacheOption())
     .addOption(activationsOption());
-  addJsonOption(command).action((path: string | undefined, options: Options) => inspect(path ?? shippedModelPath(), options, io));
+  addJsonOption(command).action((path: string | undefined, options: Options) =>
+    inspect(path ?? shippedModelPath(), options, io),
+  );
   command.enablePositionalOptions().helpCommand(false);
   addSimilarity(command, io);
 }
@@ -47,22 +51,49 @@ async function inspect(path: string, options: Options, io: Io): Promise<void> {
   const plan = readPlan(options.plan ?? 'sequential', config.nLayers, options, io);
   const compiled = compilePlan(config, plan);
   const context = options.context ?? config.contextLength;
-  const activations = { format: chooseActivations(options.activations, 'cpu', tensors, describeMachine), bf16Share: roundedShare('bf16', tensors), int8Share: roundedShare('int8', tensors) };
+  const activations = {
+    format: chooseActivations(options.activations, 'cpu', tensors, describeMachine),
+    bf16Share: roundedShare('bf16', tensors),
+    int8Share: roundedShare('int8', tensors),
+  };
   const kvFormat = chooseKvCache(options.kvCache, activations.format, tensors);
   const kvPerPosition = kvBytesPerPosition(config, kvFormat);
-  const kvPerPositionByFormat = Object.fromEntries(KV_CACHES.map((format) => [format, kvBytesPerPosition(config, format)]));
+  const kvPerPositionByFormat = Object.fromEntries(
+    KV_CACHES.map((format) => [format, kvBytesPerPosition(config, format)]),
+  );
   const adapter = plan.adapter === undefined ? 0 : mergedBytes(await openLora(plan.adapter, config), tensors);
-  const memory = { weights: weightBytes(tensors), adapter, kvFormat, kvPerPosition, kvPerPositionByFormat, context, kvCache: kvPerPosition * context };
+  const memory = {
+    weights: weightBytes(tensors),
+    adapter,
+    kvFormat,
+    kvPerPosition,
+    kvPerPositionByFormat,
+    context,
+    kvCache: kvPerPosition * context,
+  };
   if (options.json) {
     printJson(io, {
       path,
       format,
       config: { ...config, ropeFrequencies: [...config.ropeFrequencies] },
-      tensors: tensors.map(({ name, role, layer, dtype, rows, cols, byteLength }) => ({ name, role, layer, dtype, rows, cols, bytes: byteLength })),
+      tensors: tensors.map(({ name, role, layer, dtype, rows, cols, byteLength }) => ({
+        name,
+        role,
+        layer,
+        dtype,
+        rows,
+        cols,
+        bytes: byteLength,
+      })),
       memory,
       activations,
       plan: planForJson(plan),
-      publishedPlan: published === undefined ? null : published.plan instanceof CqilError ? { folder: published.folder, problem: published.plan.message } : { folder: published.folder, plan: planForJson(published.plan) },
+      publishedPlan:
+        published === undefined
+          ? null
+          : published.plan instanceof CqilError
+            ? { folder: published.folder, problem: published.plan.message }
+            : { folder: published.folder, plan: planForJson(published.plan) },
       program: compiled,
     });
     return;
@@ -75,7 +106,10 @@ ${formatTable(['weights', 'tensors', 'bytes'], weightRows(tensors))}
 memory: weights ${formatBytes(memory.weights)}, ${adapter > 0 ? `with the adapter merged in ${formatBytes(adapter)} more, ` : ''}KV cache ${kvFormat} ${formatBytes(memory.kvCache)} for ${context} positions
 activations: ${activations.format} on the CPU; int8 applies to ${percent(activations.int8Share)} of the matrices, bf16 to ${percent(activations.bf16Share)}
 
-${formatTable(['KV cache', 'per position'], KV_CACHES.map((format) => [format, formatBytes(kvPerPositionByFormat[format]!)]))}
+${formatTable(
+  ['KV cache', 'per position'],
+  KV_CACHES.map((format) => [format, formatBytes(kvPerPositionByFormat[format]!)]),
+)}
 ${published ? `${publishedPlanNote(published, `--plan ${published.folder}`)}\n\n` : ''}${describePlan(plan)}
 
 ${formatTable(['phase', 'stage', 'layers'], phaseRows(compiled))}`);

@@ -23,7 +23,10 @@ export function printJson(io: Io, value: unknown): void {
 /** JSON to be read by people too: indented, with each list of numbers on one line, and a newline at the end. */
 export function formatJson(value: unknown): string {
   // A line break never stands inside a JSON string, so this finds lists only.
-  const json = JSON.stringify(value, null, 2).replace(/\[\n\s+([-+.\deE,\s]*?)\n\s*\]/g, (_, numbers: string) => `[${numbers.replace(/\s+/g, ' ')}]`);
+  const json = JSON.stringify(value, null, 2).replace(
+    /\[\n\s+([-+.\deE,\s]*?)\n\s*\]/g,
+    (_, numbers: string) => `[${numbers.replace(/\s+/g, ' ')}]`,
+  );
   return `${json}\n`;
 }
 
@@ -40,7 +43,8 @@ export async function readStdin(io: Io): Promise<string> {
     let bytes = 0;
     for await (const chunk of io.stdin as AsyncIterable<Buffer>) {
       bytes += chunk.length;
-      if (bytes > MAX_TEXT_BYTES) throw new CqilError('INVALID_ARGUMENT', `The text on stdin is longer than ${MAX_TEXT_BYTES} bytes.`);
+      if (bytes > MAX_TEXT_BYTES)
+        throw new CqilError('INVALID_ARGUMENT', `The text on stdin is longer than ${MAX_TEXT_BYTES} bytes.`);
       chunks.push(chunk);
     }
     return decodeText(Buffer.concat(chunks), 'The text on stdin');
@@ -51,7 +55,8 @@ export async function readStdin(io: Io): Promise<string> {
 
 /** UTF-8 bytes as text; refuses binary data instead of reading it as replacement characters. */
 export function decodeText(bytes: Uint8Array, what: string): string {
-  if (bytes.length > MAX_TEXT_BYTES) throw new CqilError('INVALID_ARGUMENT', `${what} has ${bytes.length} bytes, expected at most ${MAX_TEXT_BYTES}.`);
+  if (bytes.length > MAX_TEXT_BYTES)
+    throw new CqilError('INVALID_ARGUMENT', `${what} has ${bytes.length} bytes, expected at most ${MAX_TEXT_BYTES}.`);
   try {
     const text = new TextDecoder('utf-8', { fatal: true }).decode(bytes);
     if (!text.includes('\0')) return text;

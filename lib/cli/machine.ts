@@ -4,7 +4,17 @@ import type { Model } from '../model.js';
 /** What computed a result, for its JSON document. */
 export function machineOf(model: Model) {
   const { cpu, cores, isa, memoryBytes } = describeMachine();
-  return { cpu, cores, isa, memoryBytes, node: process.versions.node, backend: model.backend, threads: model.threads, kvCache: model.kvCache, activations: model.activations };
+  return {
+    cpu,
+    cores,
+    isa,
+    memoryBytes,
+    node: process.versions.node,
+    backend: model.backend,
+    threads: model.threads,
+    kvCache: model.kvCache,
+    activations: model.activations,
+  };
 }
 
 /** The same in a few words. */

@@ -13,7 +13,10 @@ process.on('SIGINT', () => {
 // one.
 process.stdout.on('error', (error: NodeJS.ErrnoException) => {
   if (error.code === 'EPIPE') process.exit(0);
-  process.stderr.write(`cqil: stdout cannot be written: ${error.code === 'ENOSPC' ? 'no space is left' : error.message} (${error.code})\n`, () => process.exit(1));
+  process.stderr.write(
+    `cqil: stdout cannot be written: ${error.code === 'ENOSPC' ? 'no space is left' : error.message} (${error.code})\n`,
+    () => process.exit(1),
+  );
 });
 
 // When nobody reads progress and errors, the work goes on, and its exit code is the same.

@@ -6,7 +6,8 @@ export function weightBytes(tensors: TensorInfo[]): number {
 }
 
 /**
- * Bytes of weights one decoded token reads: every weight once, but of an embedding that is not the output projection too, one row.
+ * Bytes of weights one decoded token reads: every weight once, but of an embedding that is not the output projection
+ * too, one row.
  */
 export function weightBytesPerToken({ config, tensors }: Pick<Checkpoint, 'config' | 'tensors'>): number {
   return tensors.reduce((sum, tensor) => {

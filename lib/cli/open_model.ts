@@ -24,7 +24,10 @@ interface OpenOptions extends BackendOptions, PlanOptions {
 export async function openModel(path: string | undefined, options: OpenOptions, io: Io): Promise<Model> {
   const { plan, bypassMode } = options;
   // Changing a plan's mode takes the model's number of layers, so only then the checkpoint is opened beforehand.
-  const asked = plan === undefined || bypassMode === undefined ? plan : readPlan(plan, (await openCheckpoint(path ?? shippedModelPath())).config.nLayers, options, io);
+  const asked =
+    plan === undefined || bypassMode === undefined
+      ? plan
+      : readPlan(plan, (await openCheckpoint(path ?? shippedModelPath())).config.nLayers, options, io);
   const progress = new Progress(io, options.json);
   const warnings: string[] = [];
   try {
@@ -42,7 +45,8 @@ export async function openModel(path: string | undefined, options: OpenOptions, 
       onProgress: ({ loaded, total }) => progress.update('loading', loaded, total),
     });
     if (plan !== undefined && bypassMode === undefined) noteMode(plan, model.plan, io);
-    if (model.publishedPlan && (plan ?? options.plans) === undefined) io.err(`${publishedPlanNote(model.publishedPlan, `--plan ${model.publishedPlan.folder}`)}\n`);
+    if (model.publishedPlan && (plan ?? options.plans) === undefined)
+      io.err(`${publishedPlanNote(model.publishedPlan, `--plan ${model.publishedPlan.folder}`)}\n`);
     return model;
   } finally {
     progress.stop();

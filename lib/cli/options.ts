@@ -19,7 +19,8 @@ export interface PlacementOptions extends BackendOptions {
   execution: Execution;
 }
 
-export const PLAN_HELP = 'which layers share an input: sequential, P2-D0-S4-E12 (P layers per group, from S up to but without E, bypass D; -official at the end: see --bypass-mode), or a JSON file';
+export const PLAN_HELP =
+  'which layers share an input: sequential, P2-D0-S4-E12 (P layers per group, from S up to but without E, bypass D; -official at the end: see --bypass-mode), or a JSON file';
 
 /** The model every verb takes. */
 export function addModelArgument(command: Command): Command {
@@ -32,19 +33,34 @@ export function addBackendOptions(command: Command): Command {
     .option('--threads <n>', 'CPU threads (default: one per physical core)', integer(1, 256))
     .addOption(kvCacheOption())
     .addOption(activationsOption())
-    .option('--no-mmap', 'read the files of the weights into memory instead of mapping them, so that they may be changed meanwhile');
+    .option(
+      '--no-mmap',
+      'read the files of the weights into memory instead of mapping them, so that they may be changed meanwhile',
+    );
 }
 
 export function kvCacheOption(): Option {
-  return new Option('--kv-cache <format>', 'how keys and values are kept; auto: f16 where activations are rounded, f32 otherwise').choices(KV_CACHE_CHOICES).default('auto');
+  return new Option(
+    '--kv-cache <format>',
+    'how keys and values are kept; auto: f16 where activations are rounded, f32 otherwise',
+  )
+    .choices(KV_CACHE_CHOICES)
+    .default('auto');
 }
 
 export function activationsOption(): Option {
-  return new Option('--activations <format>', 'what vectors are rounded to before weights are multiplied with them; auto: what applies to most weights and is faster').choices(ACTIVATIONS_CHOICES).default('auto');
+  return new Option(
+    '--activations <format>',
+    'what vectors are rounded to before weights are multiplied with them; auto: what applies to most weights and is faster',
+  )
+    .choices(ACTIVATIONS_CHOICES)
+    .default('auto');
 }
 
 export function addPlacementOptions(command: Command): Command {
-  return addBackendOptions(command).addOption(new Option('--execution <mode>', 'how the layers of a group run').choices(EXECUTIONS).default('auto'));
+  return addBackendOptions(command).addOption(
+    new Option('--execution <mode>', 'how the layers of a group run').choices(EXECUTIONS).default('auto'),
+  );
 }
 
 export function addJsonOption(command: Command): Command {
@@ -96,7 +112,9 @@ export function repeatable(text: string, before: string[] | undefined): string[]
 }
 
 /** A parser for an option that takes one of a few words and may be given several times. */
-export function repeatableChoice<T extends string>(choices: readonly T[]): (text: string, before: T[] | undefined) => T[] {
+export function repeatableChoice<T extends string>(
+  choices: readonly T[],
+): (text: string, before: T[] | undefined) => T[] {
   return (text, before) => {
     const choice = choices.find((known) => known === text);
     if (choice === undefined) throw new InvalidArgumentError(`Allowed choices are ${choices.join(', ')}.`);

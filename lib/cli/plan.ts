@@ -9,7 +9,14 @@ import { pathOf } from '../location.js';
 import { countStages, type Plan } from '../plan.js';
 import { describePlan, drawPlan, planSummary } from '../plan_diagram.js';
 import { formatJson, printJson, type Io } from './io.js';
-import { addBackendOptions, addJsonOption, addModelArgument, integer, PLAN_HELP, type BackendOptions } from './options.js';
+import {
+  addBackendOptions,
+  addJsonOption,
+  addModelArgument,
+  integer,
+  PLAN_HELP,
+  type BackendOptions,
+} from './options.js';
 import { checkAdapter, planInFile } from './plan_adapter.js';
 import { addPlanLatency } from './plan_latency.js';
 import { addPlanRecover } from './plan_recover.js';
@@ -38,7 +45,9 @@ interface MakeOptions extends Options {
 export function addPlan(program: Command, io: Io): void {
   const plan = program.command('plan').description('make, check, explain, search and recover plans');
 
-  const make = addModelArgument(plan.command('make').description('write a plan as JSON, checked against a model or a number of layers'))
+  const make = addModelArgument(
+    plan.command('make').description('write a plan as JSON, checked against a model or a number of layers'),
+  )
     .option('--plan <plan>', PLAN_HELP)
     .option('--p <n>', 'layers per group', integer(1, 1024))
     .option('--s <layer>', 'first layer of the grouped range', integer(0, 1024))
@@ -50,11 +59,22 @@ export function addPlan(program: Command, io: Io): void {
     .option('--force', 'overwrite the file');
   addLayersOption(make).action((model: string | undefined, options: MakeOptions) => makePlan(model, options, io));
 
-  const check = plan.command('check').description('say whether a plan is sound, and fits a model').argument('<plan>', PLAN_HELP);
-  addLayersOption(addModelArgument(check).addOption(bypassModeOption())).action((spec: string, model: string | undefined, options: Options) => checkPlan(spec, model, options, io));
+  const check = plan
+    .command('check')
+    .description('say whether a plan is sound, and fits a model')
+    .argument('<plan>', PLAN_HELP);
+  addLayersOption(addModelArgument(check).addOption(bypassModeOption())).action(
+    (spec: string, model: string | undefined, options: Options) => checkPlan(spec, model, options, io),
+  );
 
-  const explain = plan.command('explain').description('show in words and as a diagram what a plan does').argument('<plan>', PLAN_HELP);
-  addLayersOption(addBackendOptions(addModelArgument(explain).addOption(bypassModeOption()))).action((spec: string, model: string | undefined, options: Options & BackendOptions) => explainPlan(spec, model, options, io));
+  const explain = plan
+    .command('explain')
+    .description('show in words and as a diagram what a plan does')
+    .argument('<plan>', PLAN_HELP);
+  addLayersOption(addBackendOptions(addModelArgument(explain).addOption(bypassModeOption()))).action(
+    (spec: string, model: string | undefined, options: Options & BackendOptions) =>
+      explainPlan(spec, model, options, io),
+  );
 
   addPlanSearch(plan, io);
   addPlanRecover(plan, io);
@@ -71,7 +91,11 @@ async function makePlan(model: string | undefined, options: MakeOptions, io: Io)
   if (letters === (options.plan !== undefined)) {
     throw new CqilError('INVALID_ARGUMENT', 'Give either --plan, or --p, --s and --e (and --d if there is a bypass).');
   }
-  const spec = options.plan ?? Object.entries({ P: p, D: d, S: s, E: e }).flatMap(([letter, value]) => (value === undefined ? [] : [letter + value])).join('-');
+  const spec =
+    options.plan ??
+    Object.entries({ P: p, D: d, S: s, E: e })
+      .flatMap(([letter, value]) => (value === undefined ? [] : [letter + value]))
+      .join('-');
   const { plan, checkpoint } = await resolveFor(spec, model, options, io);
   if (options.adapter !== undefined) plan.adapter = path.resolve(pathOf(options.adapter, 'The adapter'));
   await checkAdapter(plan, checkpoint?.config);
@@ -89,22 +113,48 @@ async function checkPlan(spec: string, model: string | undefined, options: Optio
   io.out(`${planSummary(plan)} fits ${whom}: ${countStages(plan)} stages instead of ${plan.layers}\n`);
 }
 
-async function explainPlan(spec: string, model: string | undefined, options: Options & BackendOptions, io: Io): Promise<void> {
+async function explainPlan(
+  spec: string,
+  model: string | undefined,
+  options: Options & BackendOptions,
+  io: Io,
+): Promise<void> {
   const { plan, checkpoint } = await resolveFor(spec, model, options, io);
   const predicted = checkpoint && (await predictedTime(plan, checkpoint, options));
-  if (!options.json) return io.out(`${describePlan(plan)}\n\n${drawPlan(plan)}\n${predicted ? `\n${formatPredictedTime(predicted)}` : ''}`);
-  printJson(io, { plan: planForJson(plan), layers: plan.layers, groups: plan.groups, stages: countStages(plan), description: describePlan(plan), diagram: drawPlan(plan), predicted });
+  if (!options.json)
+    return io.out(
+      `${describePlan(plan)}\n\n${drawPlan(plan)}\n${predicted ? `\n${formatPredictedTime(predicted)}` : ''}`,
+    );
+  printJson(io, {
+    plan: planForJson(plan),
+    layers: plan.layers,
+    groups: plan.groups,
+    stages: countStages(plan),
+    description: describePlan(plan),
+    diagram: drawPlan(plan),
+    predicted,
+  });
 }
 
 function namesFile(spec: string): boolean {
   return /^file:/i.test(spec) || existsSync(spec);
 }
 
-/** The plan for a number of layers, for a model, or else as the file itself says; shorthand without any of them is for the shipped model. */
-async function resolveFor(spec: string, model: string | undefined, options: Options, io: Io): Promise<{ plan: Plan; checkpoint?: Checkpoint }> {
+/**
+ * The plan for a number of layers, for a model, or else as the file itself says; shorthand without any of them is for
+ * the shipped model.
+ */
+async function resolveFor(
+  spec: string,
+  model: string | undefined,
+  options: Options,
+  io: Io,
+): Promise<{ plan: Plan; checkpoint?: Checkpoint }> {
   const { layers } = options;
-  if (model !== undefined && layers !== undefined) throw new CqilError('INVALID_ARGUMENT', 'Give a model or --layers, not both.');
-  if (model === undefined && (layers !== undefined || namesFile(spec))) return { plan: readPlan(spec, layers, options, io) };
+  if (model !== undefined && layers !== undefined)
+    throw new CqilError('INVALID_ARGUMENT', 'Give a model or --layers, not both.');
+  if (model === undefined && (layers !== undefined || namesFile(spec)))
+    return { plan: readPlan(spec, layers, options, io) };
   const checkpoint = await openCheckpoint(model ?? shippedModelPath());
   return { plan: readPlan(spec, checkpoint.config.nLayers, options, io), checkpoint };
 }

@@ -8,7 +8,10 @@ export async function checkAdapter(plan: Plan, config: ModelConfig | undefined):
   if (plan.adapter !== undefined && config) await openLora(plan.adapter, config);
 }
 
-/** The plan as its file has it: the adapter relative to the file where they lie side by side or below, so that both can be moved. */
+/**
+ * The plan as its file has it: the adapter relative to the file where they lie side by side or below, so that both can
+ * be moved.
+ */
 export function planInFile(plan: Plan, file: string): Plan {
   if (plan.adapter === undefined) return plan;
   const adapter = path.resolve(plan.adapter);

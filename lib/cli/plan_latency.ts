@@ -1,7 +1,13 @@
 import type { Command } from 'commander';
 import { CqilError } from '../errors.js';
 import { agreement, type Agreement, type Ranking } from '../latency/agreement.js';
-import { calibrateAnew, calibration, CALIBRATION_SECONDS, typicalToken, type Calibration } from '../latency/calibration.js';
+import {
+  calibrateAnew,
+  calibration,
+  CALIBRATION_SECONDS,
+  typicalToken,
+  type Calibration,
+} from '../latency/calibration.js';
 import type { LatencyModel } from '../latency/latency_model.js';
 import { randomPlans } from '../latency/random_plans.js';
 import { timeDecodes, typical, type Decode } from '../latency/time_decodes.js';
@@ -10,7 +16,15 @@ import { resolvePlan, type Plan } from '../plan.js';
 import { planSummary } from '../plan_diagram.js';
 import { printJson, type Io } from './io.js';
 import { machineOf, machineSummary } from './machine.js';
-import { addBackendOptions, addJsonOption, addModelArgument, decimal, integer, PLAN_HELP, repeatable } from './options.js';
+import {
+  addBackendOptions,
+  addJsonOption,
+  addModelArgument,
+  decimal,
+  integer,
+  PLAN_HELP,
+  repeatable,
+} from './options.js';
 import { bypassModeOption, readPlan, type PlanOptions } from './plan_option.js';
 import { planForJson } from './plan_value.js';
 import { Progress } from './progress.js';
@@ -23,7 +37,8 @@ number of threads and the KV cache, by timing a few plans, and kept for later ru
 platform's own for caches. A plan's time is the sum over its phases. --measure times the plans too, and says how far off that was.`;
 
 /** Said on stderr. */
-export const BUSY = 'cqil: the machine was busy while prices were measured, so predictions may be far off; they are not kept\n';
+export const BUSY =
+  'cqil: the machine was busy while prices were measured, so predictions may be far off; they are not kept\n';
 
 interface Options extends TimedModelOptions, PlanOptions {
   plan?: string[];
@@ -47,13 +62,19 @@ interface Row {
 
 /** `cqil plan latency`. */
 export function addPlanLatency(plan: Command, io: Io): void {
-  const command = plan.command('latency').description('predict how long plans take on this machine, from a short calibration');
+  const command = plan
+    .command('latency')
+    .description('predict how long plans take on this machine, from a short calibration');
   addModelArgument(command)
     .option('--plan <plan>', `${PLAN_HELP}; may be given several times, and sequential is always there`, repeatable)
     .addOption(bypassModeOption())
     .option('--random <n>', 'as many plans drawn at random', integer(0, 1000), 0)
     .option('--seed <n>', 'which plans are drawn', integer(0, 2 ** 32 - 1), 0)
-    .option('--position <n>', 'tokens before the one that is timed (default: 128, or half of a shorter context)', integer(0, 1 << 24))
+    .option(
+      '--position <n>',
+      'tokens before the one that is timed (default: 128, or half of a shorter context)',
+      integer(0, 1 << 24),
+    )
     .option('--measure <seconds>', 'also time the plans, all in turn, for about so long', decimal(0.1, 3600))
     .option('--calibrate', 'measure prices anew, even if they are known; with --measure, in turn with the plans')
     .option('--seconds <n>', 'how long to calibrate', decimal(0.1, 3600), CALIBRATION_SECONDS);
@@ -66,19 +87,37 @@ async function latency(path: string | undefined, options: Options, io: Io): Prom
   const checkpoint = await openTimedCheckpoint(path, options);
   const { nLayers, contextLength } = checkpoint.config;
   const { position = typicalToken(checkpoint.config).position } = options;
-  if (position >= contextLength) throw new CqilError('INVALID_ARGUMENT', `--position is ${position}, expected less than the model's context length, ${contextLength}.`);
-  const plans = [resolvePlan('sequential', nLayers), ...(options.plan ?? []).map((plan) => readPlan(plan, nLayers, options, io)), ...randomPlans(nLayers, options.random, options.seed)];
+  if (position >= contextLength)
+    throw new CqilError(
+      'INVALID_ARGUMENT',
+      `--position is ${position}, expected less than the model's context length, ${contextLength}.`,
+    );
+  const plans = [
+    resolvePlan('sequential', nLayers),
+    ...(options.plan ?? []).map((plan) => readPlan(plan, nLayers, options, io)),
+    ...randomPlans(nLayers, options.random, options.seed),
+  ];
   await using model = await openTimedModel(path, options, io);
   const token = { position, logits: true };
   const progress = new Progress(io, options.json);
-  const report = (label: string) => ({ signal: io.signal, onProgress: (share: number) => progress.update(label, Math.round(share * 1000), 1000) });
+  const report = (label: string) => ({
+    signal: io.signal,
+    onProgress: (share: number) => progress.update(label, Math.round(share * 1000), 1000),
+  });
   try {
-    const decodes = plans.flatMap((plan) => executionsOf(model, plan).map((execution): Decode => ({ plan, execution, token })));
+    const decodes = plans.flatMap((plan) =>
+      executionsOf(model, plan).map((execution): Decode => ({ plan, execution, token })),
+    );
     const { measure, seconds } = options;
     let calibrated: Calibration;
     let timings: number[][] = [];
     if (options.calibrate) {
-      const { others, ...rest } = await calibrateAnew(model, checkpoint, { seconds: measure ?? seconds, ...report('calibrating') }, measure === undefined ? [] : decodes);
+      const { others, ...rest } = await calibrateAnew(
+        model,
+        checkpoint,
+        { seconds: measure ?? seconds, ...report('calibrating') },
+        measure === undefined ? [] : decodes,
+      );
       [calibrated, timings] = [rest, others];
     } else {
       calibrated = await calibration(model, checkpoint, { seconds, ...report('calibrating') });
@@ -111,31 +150,63 @@ interface Context {
   plans: Plan[];
 }
 
-function print(rows: Row[], { checkpoint, calibrated: { latency: prices, measured, busy }, position, plans }: Context, model: Model, options: Options, io: Io): void {
+function print(
+  rows: Row[],
+  { checkpoint, calibrated: { latency: prices, measured, busy }, position, plans }: Context,
+  model: Model,
+  options: Options,
+  io: Io,
+): void {
   const timed = options.measure !== undefined;
-  const compared = timed ? agreement(rows.map(({ plan, ...trial }) => ({ ...trial, plan: plans.indexOf(plan) }))) : undefined;
+  const compared = timed
+    ? agreement(rows.map(({ plan, ...trial }) => ({ ...trial, plan: plans.indexOf(plan) })))
+    : undefined;
   const machine = machineOf(model);
   if (options.json) {
     const { random, seed, measure } = options;
     const documents = rows.map(({ plan, execution, phases, waits, predictedMs, samplesMs }) => ({
-      plan: planForJson(plan), execution, phases, waits, predictedMsPerToken: predictedMs, ...(timed && { measuredMsPerToken: typical(samplesMs), timings: samplesMs.length }),
+      plan: planForJson(plan),
+      execution,
+      phases,
+      waits,
+      predictedMsPerToken: predictedMs,
+      ...(timed && { measuredMsPerToken: typical(samplesMs), timings: samplesMs.length }),
     }));
-    printJson(io, { model: checkpoint, position, calibration: { measured, busy, rates: prices.rates }, rows: documents, agreement: compared, ...(random > 0 && { random, seed }), ...(timed && { measure }), machine });
+    printJson(io, {
+      model: checkpoint,
+      position,
+      calibration: { measured, busy, rates: prices.rates },
+      rows: documents,
+      agreement: compared,
+      ...(random > 0 && { random, seed }),
+      ...(timed && { measure }),
+      machine,
+    });
     return;
   }
   const cells = rows.map(({ plan, execution, phases, waits, predictedMs, samplesMs }) => {
     const cell = [planSummary(plan), execution, String(phases), String(waits), predictedMs.toFixed(3)];
-    if (timed) cell.push(typical(samplesMs).toFixed(3), `${((predictedMs / typical(samplesMs) - 1) * 100).toFixed(1)} %`);
+    if (timed)
+      cell.push(typical(samplesMs).toFixed(3), `${((predictedMs / typical(samplesMs) - 1) * 100).toFixed(1)} %`);
     return cell;
   });
-  io.out(formatTable(['plan', 'execution', 'phases', 'waits', 'predicted ms', ...(timed ? ['measured ms', 'off by'] : [])], cells));
+  io.out(
+    formatTable(
+      ['plan', 'execution', 'phases', 'waits', 'predicted ms', ...(timed ? ['measured ms', 'off by'] : [])],
+      cells,
+    ),
+  );
   if (compared) io.out(`\n${formatAgreement(compared, plans.length)}`);
   io.out(`\nms per token after ${position} tokens; prices measured ${measured}; ${machineSummary(machine)}.\n`);
 }
 
 function formatAgreement({ error, ranking }: Agreement, plans: number): string {
   const percent = (share: number): string => `${(share * 100).toFixed(1)} %`;
-  const line = (name: string, { rankCorrelation, repeatability }: Ranking): string => `${name} ${rankCorrelation.toFixed(3)} (${repeatability.toFixed(3)})`;
-  const ranks = plans < 3 ? '' : `Rank correlation over ${plans} plans, and that of the measurement with itself: ${line('wide', ranking.wide)}, ${line('lanes', ranking.lanes)}, the faster of both ${line('', ranking.fastest).trim()}.\n`;
+  const line = (name: string, { rankCorrelation, repeatability }: Ranking): string =>
+    `${name} ${rankCorrelation.toFixed(3)} (${repeatability.toFixed(3)})`;
+  const ranks =
+    plans < 3
+      ? ''
+      : `Rank correlation over ${plans} plans, and that of the measurement with itself: ${line('wide', ranking.wide)}, ${line('lanes', ranking.lanes)}, the faster of both ${line('', ranking.fastest).trim()}.\n`;
   return `Off by ${percent(error.median)} in the median, ${percent(error.max)} at most.\n${ranks}`;
 }

@@ -9,7 +9,10 @@ export interface PlanOptions {
 }
 
 export function bypassModeOption(): Option {
-  return new Option('--bypass-mode <mode>', "how plans with a bypass add it up: paper, or official, as the authors' training code does (default: as the plan says)").choices(['paper', 'official']);
+  return new Option(
+    '--bypass-mode <mode>',
+    "how plans with a bypass add it up: paper, or official, as the authors' training code does (default: as the plan says)",
+  ).choices(['paper', 'official']);
 }
 
 /**
@@ -25,5 +28,8 @@ export function readPlan(spec: string, layers: number | undefined, options: Plan
 
 /** Tells the user that a plan is in mode "official" when only the name of a published model implies it. */
 export function noteMode(spec: string, plan: Plan, io: Io): void {
-  if (plan.bypassMode === 'official' && isPublishedName(spec)) io.err(`${spec} names a published model: the plan is ${planSummary(plan)}; --bypass-mode paper makes it the paper's\n`);
+  if (plan.bypassMode === 'official' && isPublishedName(spec))
+    io.err(
+      `${spec} names a published model: the plan is ${planSummary(plan)}; --bypass-mode paper makes it the paper's\n`,
+    );
 }

@@ -15,7 +15,14 @@ import { recoverPlan, recoverWindow } from '../recovery/recover_plan.js';
 import { formatJson, printJson, type Io } from './io.js';
 import { machineOf, machineSummary } from './machine.js';
 import { openModel } from './open_model.js';
-import { addBackendOptions, addJsonOption, addModelArgument, integer, PLAN_HELP, type BackendOptions } from './options.js';
+import {
+  addBackendOptions,
+  addJsonOption,
+  addModelArgument,
+  integer,
+  PLAN_HELP,
+  type BackendOptions,
+} from './options.js';
 import { planInFile } from './plan_adapter.js';
 import { bypassModeOption, readPlan, type PlanOptions } from './plan_option.js';
 import { Progress } from './progress.js';
@@ -46,14 +53,21 @@ interface Options extends BackendOptions, PlanOptions {
 
 /** `cqil plan recover`. */
 export function addPlanRecover(plan: Command, io: Io): void {
-  const command = plan.command('recover').description('fit an adapter that wins back part of what a plan costs, without training');
+  const command = plan
+    .command('recover')
+    .description('fit an adapter that wins back part of what a plan costs, without training');
   addModelArgument(command)
     .requiredOption('--plan <plan>', PLAN_HELP)
     .addOption(bypassModeOption())
     .requiredOption('--file <path>', 'the text to fit on, UTF-8')
     .requiredOption('-o, --output <file>', 'write the plan there, and its adapter in a folder beside it')
     .option('--rank <n>', 'rank of a correction at most', integer(1, 4096), DEFAULT_RANK)
-    .option('--tokens <n>', 'take at most so many tokens from the start of the text', integer(2, 1 << 24), DEFAULT_TOKENS)
+    .option(
+      '--tokens <n>',
+      'take at most so many tokens from the start of the text',
+      integer(2, 1 << 24),
+      DEFAULT_TOKENS,
+    )
     .option('--window <n>', 'tokens per window, each from an empty context (default: at most 512)', integer(2, 1 << 24))
     .option('--force', 'overwrite the file and the folder');
   addJsonOption(addBackendOptions(command))
@@ -88,37 +102,79 @@ async function recover(modelPath: string | undefined, options: Options, io: Io):
   const { heldOut, sites, window, fitTokens, chooseTokens, heldOutTokens } = recovered;
   const { before, after } = heldOut;
   if (recovered.updates.length === 0 || !(after.kl.mean < before.kl.mean)) {
-    throw new CqilError('GOAL_UNREACHABLE', `No correction of rank ${options.rank} or less lowers the KL divergence of ${planSummary(given)} on text it was not fitted on (${before.kl.mean.toFixed(4)}); expected a longer text, another rank or another plan.`);
+    throw new CqilError(
+      'GOAL_UNREACHABLE',
+      `No correction of rank ${options.rank} or less lowers the KL divergence of ${planSummary(given)} on text it was not fitted on (${before.kl.mean.toFixed(4)}); expected a longer text, another rank or another plan.`,
+    );
   }
   const machine = machineOf(model);
   const measured = {
-    data: options.file, sha256, fitTokens, chooseTokens, tokens: heldOutTokens, window, kl: after.kl.mean, klStandardError: after.kl.standardError, perplexity: after.perplexity,
-    sequentialPerplexity: heldOut.sequential.perplexity, topAgreement: after.topAgreement, klWithoutAdapter: before.kl.mean, perplexityWithoutAdapter: before.perplexity,
+    data: options.file,
+    sha256,
+    fitTokens,
+    chooseTokens,
+    tokens: heldOutTokens,
+    window,
+    kl: after.kl.mean,
+    klStandardError: after.kl.standardError,
+    perplexity: after.perplexity,
+    sequentialPerplexity: heldOut.sequential.perplexity,
+    topAgreement: after.topAgreement,
+    klWithoutAdapter: before.kl.mean,
+    perplexityWithoutAdapter: before.perplexity,
   };
-  const plan: Plan = { ...given, adapter: path.resolve(adapter), evidence: { model: await fingerprint(checkpoint), ...measured, machine } };
+  const plan: Plan = {
+    ...given,
+    adapter: path.resolve(adapter),
+    evidence: { model: await fingerprint(checkpoint), ...measured, machine },
+  };
   await writePlan(plan, output, adapter, recovered, checkpoint, force);
   if (options.json) {
     printJson(io, { plan, rank: options.rank, sites, ...measured, machine });
   } else {
-    io.out(`${formatTable(['group', 'of the', 'towards', 'rank', 'explained', 'KL before', 'KL after'], sites.map(siteRow))}\n`);
-    io.out(formatTable(['held out', 'KL', 'perplexity', 'same top'], [
-      ['sequential', '0', heldOut.sequential.perplexity.toFixed(3), '100.0 %'],
-      ...[before, after].map(({ kl, perplexity, topAgreement }, i) => [
-        `${planSummary(i === 0 ? given : plan)}`, `${kl.mean.toFixed(4)} ± ${kl.standardError.toFixed(4)}`, perplexity.toFixed(3), `${(topAgreement * 100).toFixed(1)} %`,
-      ]),
-    ]));
-    io.out(`KL falls by ${((1 - after.kl.mean / before.kl.mean) * 100).toFixed(0)} %. Fitted on ${fitTokens} tokens of ${options.file} (${sha256}), chosen on ${chooseTokens}, measured on ${heldOutTokens}, windows of ${window}; ${machineSummary(machine)}.\n`);
+    io.out(
+      `${formatTable(['group', 'of the', 'towards', 'rank', 'explained', 'KL before', 'KL after'], sites.map(siteRow))}\n`,
+    );
+    io.out(
+      formatTable(
+        ['held out', 'KL', 'perplexity', 'same top'],
+        [
+          ['sequential', '0', heldOut.sequential.perplexity.toFixed(3), '100.0 %'],
+          ...[before, after].map(({ kl, perplexity, topAgreement }, i) => [
+            `${planSummary(i === 0 ? given : plan)}`,
+            `${kl.mean.toFixed(4)} ± ${kl.standardError.toFixed(4)}`,
+            perplexity.toFixed(3),
+            `${(topAgreement * 100).toFixed(1)} %`,
+          ]),
+        ],
+      ),
+    );
+    io.out(
+      `KL falls by ${((1 - after.kl.mean / before.kl.mean) * 100).toFixed(0)} %. Fitted on ${fitTokens} tokens of ${options.file} (${sha256}), chosen on ${chooseTokens}, measured on ${heldOutTokens}, windows of ${window}; ${machineSummary(machine)}.\n`,
+    );
   }
   io.err(`wrote ${output} and ${adapter}\n`);
 }
 
 function siteRow({ group, site, kept, klBefore, klAfter }: SiteOutcome): string[] {
-  const cells = kept ? [kept.teacher, String(kept.rank), `${(kept.explained * 100).toFixed(1)} %`] : ['dropped', '', ''];
+  const cells = kept
+    ? [kept.teacher, String(kept.rank), `${(kept.explained * 100).toFixed(1)} %`]
+    : ['dropped', '', ''];
   return [`${group[0]}-${group.at(-1)}`, site, ...cells, klBefore.toFixed(4), klAfter.toFixed(4)];
 }
 
-/** Each of the two is whole or absent: the adapter first, under its name only when it is complete, then the plan that names it. */
-async function writePlan(plan: Plan, output: string, adapter: string, { updates }: RecoveredPlan, checkpoint: Checkpoint, force: boolean): Promise<void> {
+/**
+ * Each of the two is whole or absent: the adapter first, under its name only when it is complete, then the plan that
+ * names it.
+ */
+async function writePlan(
+  plan: Plan,
+  output: string,
+  adapter: string,
+  { updates }: RecoveredPlan,
+  checkpoint: Checkpoint,
+  force: boolean,
+): Promise<void> {
   const [partFolder, partFile] = [adapter, output].map((target) => `${target}.part-${process.pid}`) as [string, string];
   try {
     await writeLora(partFolder, updates, checkpoint.path);
@@ -129,7 +185,11 @@ async function writePlan(plan: Plan, output: string, adapter: string, { updates 
     await rename(partFile, output);
   } catch (cause) {
     if (cause instanceof CqilError) throw cause;
-    throw new CqilError('FILE_NOT_FOUND', `The plan ${output} and its adapter cannot be written: ${(cause as Error).message}.`, { cause });
+    throw new CqilError(
+      'FILE_NOT_FOUND',
+      `The plan ${output} and its adapter cannot be written: ${(cause as Error).message}.`,
+      { cause },
+    );
   } finally {
     await rm(partFolder, { recursive: true, force: true });
     await rm(partFile, { force: true });

@@ -4,7 +4,13 @@ import { openCheckpoint } from '../checkpoint/open.js';
 import type { Checkpoint } from '../checkpoint/types.js';
 import { CqilError } from '../errors.js';
 import { fingerprint } from '../eval/fingerprint.js';
-import { calibration, CALIBRATION_SECONDS, findCalibration, typicalToken, type Calibration } from '../latency/calibration.js';
+import {
+  calibration,
+  CALIBRATION_SECONDS,
+  findCalibration,
+  typicalToken,
+  type Calibration,
+} from '../latency/calibration.js';
 import { shippedModelPath } from '../load.js';
 import type { Model } from '../model.js';
 import type { Plan } from '../plan.js';
@@ -16,7 +22,14 @@ import { MeasurementFile } from '../search/measurement_file.js';
 import { formatJson, printJson, type Io } from './io.js';
 import { machineOf, machineSummary } from './machine.js';
 import { openModel } from './open_model.js';
-import { addBackendOptions, addJsonOption, addModelArgument, decimal, integer, type BackendOptions } from './options.js';
+import {
+  addBackendOptions,
+  addJsonOption,
+  addModelArgument,
+  decimal,
+  integer,
+  type BackendOptions,
+} from './options.js';
 import { BUSY } from './plan_latency.js';
 import { planForJson } from './plan_value.js';
 import { Progress } from './progress.js';
@@ -58,18 +71,37 @@ interface Options extends BackendOptions {
 
 /** `cqil plan search`. */
 export function addPlanSearch(plan: Command, io: Io): void {
-  const command = plan.command('search').description('find the plan that costs a model the least quality for the phases it saves');
+  const command = plan
+    .command('search')
+    .description('find the plan that costs a model the least quality for the phases it saves');
   addModelArgument(command)
     .requiredOption('--file <path>', 'the text to measure plans on, UTF-8')
     .option('--max-kl <nats>', 'the fewest phases with at most this mean KL', decimal(0, 1000))
-    .option('--max-ppl-increase <percent>', 'the fewest phases with perplexity at most this far above sequential', percentage(0, 100000))
-    .option('--speedup <percent>', 'the least KL with at least so much less predicted time per token', percentage(0, 100))
+    .option(
+      '--max-ppl-increase <percent>',
+      'the fewest phases with perplexity at most this far above sequential',
+      percentage(0, 100000),
+    )
+    .option(
+      '--speedup <percent>',
+      'the least KL with at least so much less predicted time per token',
+      percentage(0, 100),
+    )
     .option('--fewer-phases <percent>', 'the least KL with at least so many fewer phases', percentage(0, 100))
     .option('--budget <seconds>', 'about how long to search', decimal(1, 1e6), DEFAULT_SECONDS)
     .option('--evaluations <n>', 'how many plans to measure at most, instead of --budget', integer(1, 1 << 30))
     .option('--seed <n>', 'what is drawn at random', integer(0, 2 ** 32 - 1), 0)
-    .option('--guard <n>', 'layers at the start that always run alone (default: as measured on pairs of layers)', integer(0, 1024))
-    .option('--tokens <n>', 'take at most so many tokens from the start of the text', integer(2, 1 << 24), DEFAULT_TOKENS)
+    .option(
+      '--guard <n>',
+      'layers at the start that always run alone (default: as measured on pairs of layers)',
+      integer(0, 1024),
+    )
+    .option(
+      '--tokens <n>',
+      'take at most so many tokens from the start of the text',
+      integer(2, 1 << 24),
+      DEFAULT_TOKENS,
+    )
     .option('--window <n>', 'tokens per window, each from an empty context (default: at most 512)', integer(2, 1 << 24))
     .option('-o, --output <file>', 'write the plan there, with what was measured')
     .option('--force', 'overwrite the file')
@@ -89,30 +121,75 @@ async function search(path: string | undefined, options: Options, io: Io): Promi
   await using model = await openModel(path, { ...options, plans: [] }, io);
   const ids = await firstTokens(model.tokenizer, text, options.tokens, io.signal);
   const source = { path: checkpoint.path, fingerprint: await fingerprint(checkpoint) };
-  const { found, calibrated } = await find(model, checkpoint, ids, goal, { model: source.fingerprint, sha256 }, options, io);
+  const { found, calibrated } = await find(
+    model,
+    checkpoint,
+    ids,
+    goal,
+    { model: source.fingerprint, sha256 },
+    options,
+    io,
+  );
 
   const chosen = bestFor(goal, found.points, found.sequential);
   if (!chosen) throw unreachable(goal, found.points, found.sequential);
   const machine = machineOf(model);
   const { tokens, kl, klStandardError, perplexity, topAgreement, phases, msPerToken, method } = chosen;
   const { guard, guardPairs, sequential } = found;
-  const predicted = calibrated && { msPerToken, sequentialMsPerToken: sequential.msPerToken, ...typicalToken(model.config), calibrated: calibrated.measured, busy: calibrated.busy };
+  const predicted = calibrated && {
+    msPerToken,
+    sequentialMsPerToken: sequential.msPerToken,
+    ...typicalToken(model.config),
+    calibrated: calibrated.measured,
+    busy: calibrated.busy,
+  };
   const evidence = {
-    model: source.fingerprint, data: options.file, sha256, tokens, kl, klStandardError, perplexity, sequentialPerplexity: sequential.perplexity,
-    topAgreement, phases, sequentialPhases: sequential.phases, predicted, goal, method, seed, machine,
+    model: source.fingerprint,
+    data: options.file,
+    sha256,
+    tokens,
+    kl,
+    klStandardError,
+    perplexity,
+    sequentialPerplexity: sequential.perplexity,
+    topAgreement,
+    phases,
+    sequentialPhases: sequential.phases,
+    predicted,
+    goal,
+    method,
+    seed,
+    machine,
   };
   const plan: Plan = { ...chosen.plan, evidence };
   if (output !== undefined) await writeNew(output, formatJson(plan), force);
   if (options.json) {
     const { evaluations, complete, window, fitTokens, heldOutTokens } = found;
     printJson(io, {
-      plan, goal, model: source, text: { file: options.file, sha256, window, fitTokens, heldOutTokens }, guard, guardPairs, seed, evaluations, complete,
-      sequential: { phases: sequential.phases, perplexity: sequential.perplexity, msPerToken: sequential.msPerToken }, front: found.front.map(pointForJson), points: found.points.map(pointForJson), machine,
+      plan,
+      goal,
+      model: source,
+      text: { file: options.file, sha256, window, fitTokens, heldOutTokens },
+      guard,
+      guardPairs,
+      seed,
+      evaluations,
+      complete,
+      sequential: { phases: sequential.phases, perplexity: sequential.perplexity, msPerToken: sequential.msPerToken },
+      front: found.front.map(pointForJson),
+      points: found.points.map(pointForJson),
+      machine,
     });
   } else {
-    const time = predicted ? `, a predicted ${msPerToken!.toPrecision(3)} ms per token instead of ${sequential.msPerToken!.toPrecision(3)}` : '';
-    io.out(`${formatFront(found)}${chosen.phases} phases instead of ${sequential.phases}${time}, the best found for ${describeGoal(goal)}:\n${planSummary(chosen.plan)}\n`);
-    io.out(`${found.evaluations} plans measured${found.complete ? '' : ' before the budget ended'}, on ${found.fitTokens} tokens of ${options.file} (${sha256}) and ${found.heldOutTokens} held out, windows of ${found.window}; seed ${seed}, guard ${guard}${guardPairs ? ' as measured' : ''}.\n`);
+    const time = predicted
+      ? `, a predicted ${msPerToken!.toPrecision(3)} ms per token instead of ${sequential.msPerToken!.toPrecision(3)}`
+      : '';
+    io.out(
+      `${formatFront(found)}${chosen.phases} phases instead of ${sequential.phases}${time}, the best found for ${describeGoal(goal)}:\n${planSummary(chosen.plan)}\n`,
+    );
+    io.out(
+      `${found.evaluations} plans measured${found.complete ? '' : ' before the budget ended'}, on ${found.fitTokens} tokens of ${options.file} (${sha256}) and ${found.heldOutTokens} held out, windows of ${found.window}; seed ${seed}, guard ${guard}${guardPairs ? ' as measured' : ''}.\n`,
+    );
     io.out(`Model ${source.path} (${source.fingerprint}); ${machineSummary(machine)}.\n`);
   }
   if (output !== undefined) io.err(`wrote ${output}: ${planSummary(chosen.plan)}\n`);
@@ -124,21 +201,49 @@ interface Found {
   calibrated?: Calibration;
 }
 
-async function find(model: Model, checkpoint: Checkpoint, ids: number[], goal: Goal, data: { model: string; sha256: string }, options: Options, io: Io): Promise<Found> {
+async function find(
+  model: Model,
+  checkpoint: Checkpoint,
+  ids: number[],
+  goal: Goal,
+  data: { model: string; sha256: string },
+  options: Options,
+  io: Io,
+): Promise<Found> {
   const start = performance.now();
   const { seed, guard, evaluations, budget, window = searchWindow(model, ids.length) } = options;
-  const identity = { cqil: 'plan search', version: 1, ...data, tokens: ids.length, window, kvCache: model.kvCache, activations: model.activations } as const;
+  const identity = {
+    cqil: 'plan search',
+    version: 1,
+    ...data,
+    tokens: ids.length,
+    window,
+    kvCache: model.kvCache,
+    activations: model.activations,
+  } as const;
   const file = options.resume === undefined ? undefined : await MeasurementFile.open(options.resume, identity);
   const progress = new Progress(io, options.json);
   const onProgress = (what: string, share: number): void => progress.update(what, Math.round(share * 1000), 1000);
   try {
     // Only a goal in time needs prices; others show them where they are known.
-    const calibrated = goal.kind === 'time'
-      ? await calibration(model, checkpoint, { seconds: Math.min(CALIBRATION_SECONDS, budget / 10), signal: io.signal, onProgress: (share) => onProgress('calibrating', share) })
-      : await findCalibration(checkpoint, model);
+    const calibrated =
+      goal.kind === 'time'
+        ? await calibration(model, checkpoint, {
+            seconds: Math.min(CALIBRATION_SECONDS, budget / 10),
+            signal: io.signal,
+            onProgress: (share) => onProgress('calibrating', share),
+          })
+        : await findCalibration(checkpoint, model);
     const token = typicalToken(model.config);
     const found = await findPlans(model, ids, {
-      goal, guard, seed, window, evaluations, file, signal: io.signal, onProgress,
+      goal,
+      guard,
+      seed,
+      window,
+      evaluations,
+      file,
+      signal: io.signal,
+      onProgress,
       seconds: evaluations === undefined ? budget - (performance.now() - start) / 1000 : undefined,
       msPerToken: calibrated && ((plan) => calibrated.latency.predict(model.program(plan), 'auto', token).msPerToken),
     });
@@ -155,7 +260,11 @@ function goalOf({ maxKl, maxPplIncrease, speedup, fewerPhases }: Options): Goal 
   if (maxPplIncrease !== undefined) goals.push({ kind: 'perplexity', limit: maxPplIncrease });
   if (speedup !== undefined) goals.push({ kind: 'time', limit: speedup });
   if (fewerPhases !== undefined) goals.push({ kind: 'phases', limit: fewerPhases });
-  if (goals.length !== 1) throw new CqilError('INVALID_ARGUMENT', `Give one of --max-kl, --max-ppl-increase, --speedup and --fewer-phases; found ${goals.length}.`);
+  if (goals.length !== 1)
+    throw new CqilError(
+      'INVALID_ARGUMENT',
+      `Give one of --max-kl, --max-ppl-increase, --speedup and --fewer-phases; found ${goals.length}.`,
+    );
   return goals[0]!;
 }
 
@@ -180,11 +289,44 @@ function pointForJson({ uniform, ...best }: SearchPoint) {
 function formatFront({ front, sequential }: FoundPlans): string {
   const time = ({ msPerToken }: GoalPoint): string[] => (msPerToken === undefined ? [] : [msPerToken.toPrecision(3)]);
   const cells = front.map((point) => [
-    String(point.phases), ...time(point), point.kl.toFixed(4), point.fitKl.toFixed(4), point.perplexity.toFixed(3), `${(point.topAgreement * 100).toFixed(1)} %`, point.method,
-    point.uniform ? point.uniform.kl.toFixed(4) : '', point.uniform ? planSummary(point.uniform.plan) : '', stagesOf(point.plan),
+    String(point.phases),
+    ...time(point),
+    point.kl.toFixed(4),
+    point.fitKl.toFixed(4),
+    point.perplexity.toFixed(3),
+    `${(point.topAgreement * 100).toFixed(1)} %`,
+    point.method,
+    point.uniform ? point.uniform.kl.toFixed(4) : '',
+    point.uniform ? planSummary(point.uniform.plan) : '',
+    stagesOf(point.plan),
   ]);
-  const before = [String(sequential.phases), ...time(sequential), '0', '0', sequential.perplexity.toFixed(3), '100.0 %', '', '', 'sequential', ''];
-  return formatTable(['phases', ...(sequential.msPerToken === undefined ? [] : ['ms']), 'KL', 'fit', 'perplexity', 'same top', 'found by', 'uniform KL', 'uniform', 'plan'], [...cells, before]);
+  const before = [
+    String(sequential.phases),
+    ...time(sequential),
+    '0',
+    '0',
+    sequential.perplexity.toFixed(3),
+    '100.0 %',
+    '',
+    '',
+    'sequential',
+    '',
+  ];
+  return formatTable(
+    [
+      'phases',
+      ...(sequential.msPerToken === undefined ? [] : ['ms']),
+      'KL',
+      'fit',
+      'perplexity',
+      'same top',
+      'found by',
+      'uniform KL',
+      'uniform',
+      'plan',
+    ],
+    [...cells, before],
+  );
 }
 
 /** Groups and bypass in a few characters: `4-5 6-8, D1`. */

@@ -22,8 +22,15 @@ export interface PredictedTime {
   calibrated: string;
 }
 
-/** From prices that an earlier `cqil plan latency` or `cqil plan search` has measured; undefined without them. Loads no weights. */
-export async function predictedTime(plan: Plan, checkpoint: Checkpoint, options: BackendOptions): Promise<PredictedTime | undefined> {
+/**
+ * From prices that an earlier `cqil plan latency` or `cqil plan search` has measured; undefined without them. Loads no
+ * weights.
+ */
+export async function predictedTime(
+  plan: Plan,
+  checkpoint: Checkpoint,
+  options: BackendOptions,
+): Promise<PredictedTime | undefined> {
   try {
     return await predict(plan, checkpoint, options);
   } catch (error) {
@@ -33,23 +40,52 @@ export async function predictedTime(plan: Plan, checkpoint: Checkpoint, options:
   }
 }
 
-async function predict(plan: Plan, checkpoint: Checkpoint, { backend, threads = defaultThreads(checkpoint), kvCache, activations }: BackendOptions): Promise<PredictedTime | undefined> {
+async function predict(
+  plan: Plan,
+  checkpoint: Checkpoint,
+  { backend, threads = defaultThreads(checkpoint), kvCache, activations }: BackendOptions,
+): Promise<PredictedTime | undefined> {
   const { config } = checkpoint;
   const token = typicalToken(config);
   for (const candidate of backend === 'auto' ? (['cuda', 'cpu'] as const) : [backend]) {
     const chosen = chooseActivations(activations, candidate, checkpoint.tensors, describeMachine);
-    const found = await findCalibration(checkpoint, { backend: candidate, threads, kvCache: chooseKvCache(kvCache, chosen, checkpoint.tensors), activations: chosen });
+    const found = await findCalibration(checkpoint, {
+      backend: candidate,
+      threads,
+      kvCache: chooseKvCache(kvCache, chosen, checkpoint.tensors),
+      activations: chosen,
+    });
     if (!found) continue;
     const price = (of: Plan): Prediction => found.latency.predict(compilePlan(config, of), 'auto', token);
-    return { plan: price(plan), sequential: price(resolvePlan('sequential', config.nLayers)), position: token.position, backend: candidate, threads, calibrated: found.measured };
+    return {
+      plan: price(plan),
+      sequential: price(resolvePlan('sequential', config.nLayers)),
+      position: token.position,
+      backend: candidate,
+      threads,
+      calibrated: found.measured,
+    };
   }
   return undefined;
 }
 
-export function formatPredictedTime({ plan, sequential, position, backend, threads, calibrated }: PredictedTime): string {
+export function formatPredictedTime({
+  plan,
+  sequential,
+  position,
+  backend,
+  threads,
+  calibrated,
+}: PredictedTime): string {
   const less = (1 - plan.msPerToken / sequential.msPerToken) * 100;
   const where = backend === 'cuda' ? 'on the GPU' : `with ${threads} ${threads === 1 ? 'thread' : 'threads'}`;
-  const cells = plan.phases.map(({ kind, count, ms }, i) => [kind, String(count), ms.toFixed(4), String(sequential.phases[i]!.count), sequential.phases[i]!.ms.toFixed(4)]);
+  const cells = plan.phases.map(({ kind, count, ms }, i) => [
+    kind,
+    String(count),
+    ms.toFixed(4),
+    String(sequential.phases[i]!.count),
+    sequential.phases[i]!.ms.toFixed(4),
+  ]);
   cells.push(['all', '', plan.msPerToken.toFixed(4), '', sequential.msPerToken.toFixed(4)]);
   return `Predicted for this machine ${where}, after ${position} tokens: ${plan.msPerToken.toPrecision(3)} ms per token (${plan.execution}) instead of ${sequential.msPerToken.toPrecision(3)}, ${less.toFixed(0)} % less; prices measured ${calibrated}.\n\n${formatTable(['phases', 'plan', 'ms', 'sequential', 'ms'], cells)}`;
 }

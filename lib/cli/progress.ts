@@ -1,7 +1,9 @@
 import { SingleBar } from 'cli-progress';
 import type { Io } from './io.js';
 
-/** A bar on the terminal for one piece of work at a time; does nothing where there is no terminal or it is to be quiet. */
+/**
+ * A bar on the terminal for one piece of work at a time; does nothing where there is no terminal or it is to be quiet.
+ */
 export class Progress {
   readonly #terminal: NodeJS.WriteStream | undefined;
   #bar: SingleBar | undefined;
@@ -17,7 +19,13 @@ export class Progress {
     if (label !== this.#label) this.stop();
     this.#label = label;
     if (!this.#bar) {
-      this.#bar = new SingleBar({ format: `${label} [{bar}] {percentage} %`, stream: this.#terminal, clearOnComplete: true, hideCursor: true, barsize: 30 });
+      this.#bar = new SingleBar({
+        format: `${label} [{bar}] {percentage} %`,
+        stream: this.#terminal,
+        clearOnComplete: true,
+        hideCursor: true,
+        barsize: 30,
+      });
       this.#bar.start(total, done);
     }
     this.#bar.setTotal(total);

@@ -10,7 +10,8 @@ const run = promisify(execFile);
 export async function sourceCommit(): Promise<string | null> {
   // The package root, from lib/cli and dist/cli alike.
   const root = path.join(__dirname, '../..');
-  const git = async (...args: string[]): Promise<string> => (await run('git', ['-C', root, ...args], { timeout: 10_000 })).stdout.trim();
+  const git = async (...args: string[]): Promise<string> =>
+    (await run('git', ['-C', root, ...args], { timeout: 10_000 })).stdout.trim();
   try {
     // Installed below a project of someone else's, git would give that project's commit.
     if ((await realpath(await git('rev-parse', '--show-toplevel'))) !== (await realpath(root))) return null;
@@ -30,7 +31,8 @@ export function commandLine(command: Command): string {
     const name = option.attributeName();
     if (command.getOptionValueSource(name) !== 'cli') continue;
     const value: unknown = command.getOptionValue(name);
-    for (const one of Array.isArray(value) ? value : [value]) words.push(option.long!, ...(one === true ? [] : [String(one)]));
+    for (const one of Array.isArray(value) ? value : [value])
+      words.push(option.long!, ...(one === true ? [] : [String(one)]));
   }
   return words.map((word) => (/^[\w./:=@%+,-]+$/.test(word) ? word : `'${word.replaceAll("'", "'\\''")}'`)).join(' ');
 }

@@ -16,7 +16,16 @@ import type { ReportData, SearchedFront } from '../report/report_data.js';
 import { printJson, type Io } from './io.js';
 import { machineOf } from './machine.js';
 import { openModel } from './open_model.js';
-import { addJsonOption, addModelArgument, addPlacementOptions, decimal, integer, PLAN_HELP, repeatable, type PlacementOptions } from './options.js';
+import {
+  addJsonOption,
+  addModelArgument,
+  addPlacementOptions,
+  decimal,
+  integer,
+  PLAN_HELP,
+  repeatable,
+  type PlacementOptions,
+} from './options.js';
 import { bypassModeOption, readPlan, type PlanOptions } from './plan_option.js';
 import { planForJson } from './plan_value.js';
 import { Progress } from './progress.js';
@@ -57,14 +66,29 @@ interface Options extends PlacementOptions, PlanOptions {
 }
 
 export function addReport(program: Command, io: Io): void {
-  const command = program.command('report').description('measure plans and write a page that shows what they cost and save, and why');
+  const command = program
+    .command('report')
+    .description('measure plans and write a page that shows what they cost and save, and why');
   addModelArgument(command)
-    .option('--plan <plan>', `${PLAN_HELP}; may be given several times (default: pairs over the middle half of the layers)`, repeatable)
+    .option(
+      '--plan <plan>',
+      `${PLAN_HELP}; may be given several times (default: pairs over the middle half of the layers)`,
+      repeatable,
+    )
     .addOption(bypassModeOption())
     .option('--file <path>', 'the text to measure on, UTF-8 (default: heldout.txt beside the model)')
     .option('--search <path>', 'the JSON document of an earlier cqil plan search')
-    .option('--tokens <n>', 'take at most so many tokens from the start of the text', integer(LEAST_TOKENS, 1 << 24), DEFAULT_TOKENS)
-    .option('--window <n>', `tokens per window, each from an empty context (default: at most ${LONGEST_DEFAULT_WINDOW})`, integer(2, 1 << 24))
+    .option(
+      '--tokens <n>',
+      'take at most so many tokens from the start of the text',
+      integer(LEAST_TOKENS, 1 << 24),
+      DEFAULT_TOKENS,
+    )
+    .option(
+      '--window <n>',
+      `tokens per window, each from an empty context (default: at most ${LONGEST_DEFAULT_WINDOW})`,
+      integer(2, 1 << 24),
+    )
     .option('--budget <seconds>', 'about how long to time plans', decimal(0, 1e6), DEFAULT_SECONDS)
     .option('-o, --output <file>', 'where the page goes', 'report.html')
     .option('--trace <file>', 'write the traced tokens there, as Chrome trace events')
@@ -81,10 +105,15 @@ async function report(modelPath: string | undefined, options: Options, command: 
   const { nLayers } = checkpoint.config;
   const file = options.file ?? defaultText(checkpoint.path);
   const { text, sha256 } = await readTextFile(file);
-  if (text.trim() === '') throw new CqilError('INVALID_ARGUMENT', `The text ${file} is empty, expected at least ${LEAST_TOKENS} tokens.`);
+  if (text.trim() === '')
+    throw new CqilError('INVALID_ARGUMENT', `The text ${file} is empty, expected at least ${LEAST_TOKENS} tokens.`);
   const search = options.search === undefined ? undefined : await readSearchResult(options.search, nLayers);
   const identity = await fingerprint(checkpoint);
-  if (search && search.model !== identity) throw new CqilError('INVALID_ARGUMENT', `The search in ${options.search} is of the model ${search.model}; expected this one, ${identity}.`);
+  if (search && search.model !== identity)
+    throw new CqilError(
+      'INVALID_ARGUMENT',
+      `The search in ${options.search} is of the model ${search.model}; expected this one, ${identity}.`,
+    );
   const plans = plansOf(options, search, nLayers, io);
 
   await using model = await openModel(modelPath, { ...options, plan: undefined, plans: options.plan }, io);
@@ -95,21 +124,54 @@ async function report(modelPath: string | undefined, options: Options, command: 
   let measured: MeasuredReport;
   try {
     const onProgress = (what: string, done: number, total: number): void => progress.update(what, done, total);
-    measured = await measureReport(model, { plans, timed: searched.map(({ plan }) => plan), ids, window, execution: options.execution, budget: options.budget, signal: io.signal, onProgress });
+    measured = await measureReport(model, {
+      plans,
+      timed: searched.map(({ plan }) => plan),
+      ids,
+      window,
+      execution: options.execution,
+      budget: options.budget,
+      signal: io.signal,
+      onProgress,
+    });
   } finally {
     progress.stop();
   }
   const { speeds, ...shown } = measured;
-  if (trace !== undefined && shown.traces.length === 0) throw new CqilError('BACKEND_UNAVAILABLE', `The ${model.backend} backend keeps no times of phases, so there is no trace; expected the cpu backend, or no --trace.`);
+  if (trace !== undefined && shown.traces.length === 0)
+    throw new CqilError(
+      'BACKEND_UNAVAILABLE',
+      `The ${model.backend} backend keeps no times of phases, so there is no trace; expected the cpu backend, or no --trace.`,
+    );
   const { architecture, dim } = model.config;
   const data: ReportData = {
-    model: { name: path.basename(checkpoint.path), fingerprint: identity, architecture, layers: nLayers, dim, parameters: checkpoint.tensors.reduce((sum, { rows, cols }) => sum + rows * cols, 0) },
+    model: {
+      name: path.basename(checkpoint.path),
+      fingerprint: identity,
+      architecture,
+      layers: nLayers,
+      dim,
+      parameters: checkpoint.tensors.reduce((sum, { rows, cols }) => sum + rows * cols, 0),
+    },
     text: { name: path.basename(file), sha256, tokens: ids.length, window },
     ...shown,
     front: search ? frontOf(search, searched, speeds, options.search!) : null,
-    provenance: { made: new Date().toISOString(), cqil: packageVersion(), commit: await sourceCommit(), command: commandLine(command), machine: machineOf(model), seed: TIMING_SEED },
+    provenance: {
+      made: new Date().toISOString(),
+      cqil: packageVersion(),
+      commit: await sourceCommit(),
+      command: commandLine(command),
+      machine: machineOf(model),
+      seed: TIMING_SEED,
+    },
   };
-  await writeFiles([{ file: output, text: reportPage(data) }, ...(trace === undefined ? [] : [{ file: trace, text: `${JSON.stringify(chromeTrace(data.traces))}\n` }])], force);
+  await writeFiles(
+    [
+      { file: output, text: reportPage(data) },
+      ...(trace === undefined ? [] : [{ file: trace, text: `${JSON.stringify(chromeTrace(data.traces))}\n` }]),
+    ],
+    force,
+  );
   if (json) printJson(io, { output, trace: trace ?? null, headline: headline(data.rows), ...forJson(data) });
   else io.out(`${headline(data.rows)}\n`);
   if (data.timing.busy) io.err(`${BUSY_WHILE_MEASURED}\n`);
@@ -118,7 +180,8 @@ async function report(modelPath: string | undefined, options: Options, command: 
 
 function defaultText(checkpoint: string): string {
   const beside = textBeside(checkpoint);
-  if (!existsSync(beside)) throw new CqilError('INVALID_ARGUMENT', `There is no text: ${beside} does not exist; expected --file TEXT.`);
+  if (!existsSync(beside))
+    throw new CqilError('INVALID_ARGUMENT', `There is no text: ${beside} does not exist; expected --file TEXT.`);
   return beside;
 }
 
@@ -128,14 +191,21 @@ function plansOf(options: Options, search: SearchResult | undefined, layers: num
   const quarter = Math.floor(layers / 4);
   const fallback = search?.chosen ?? resolvePlan(`P2-S${quarter}-E${Math.max(layers - quarter, quarter + 1)}`, layers);
   // What was measured elsewhere is no part of a plan here.
-  const plans = (asked ? asked.map((plan) => readPlan(plan, layers, options, io)) : [fallback]).map((plan) => ({ ...plan, evidence: undefined }));
+  const plans = (asked ? asked.map((plan) => readPlan(plan, layers, options, io)) : [fallback]).map((plan) => ({
+    ...plan,
+    evidence: undefined,
+  }));
   return [...new Map([resolvePlan('sequential', layers), ...plans].map((plan) => [formatPlan(plan), plan])).values()];
 }
 
 /** Throws INVALID_ARGUMENT for a text that is too short. */
 function windowOf({ window }: Options, { config }: Model, tokens: number): number {
   const least = Math.max(LEAST_TOKENS, window ?? 0);
-  if (tokens < least) throw new CqilError('INVALID_ARGUMENT', `The text has ${tokens} tokens, expected at least ${window !== undefined && window > LEAST_TOKENS ? `one whole window of ${window}` : LEAST_TOKENS}.`);
+  if (tokens < least)
+    throw new CqilError(
+      'INVALID_ARGUMENT',
+      `The text has ${tokens} tokens, expected at least ${window !== undefined && window > LEAST_TOKENS ? `one whole window of ${window}` : LEAST_TOKENS}.`,
+    );
   return window ?? Math.min(LONGEST_DEFAULT_WINDOW, config.contextLength, tokens);
 }
 
@@ -145,12 +215,29 @@ function spread<T>(values: readonly T[], most: number): T[] {
   return Array.from({ length: most }, (_, i) => values[Math.round((i * (values.length - 1)) / (most - 1))]!);
 }
 
-function frontOf(search: SearchResult, searched: SearchResult['front'], speeds: MeasuredReport['speeds'], file: string): SearchedFront {
+function frontOf(
+  search: SearchResult,
+  searched: SearchResult['front'],
+  speeds: MeasuredReport['speeds'],
+  file: string,
+): SearchedFront {
   const { text, sha256, tokens, seed } = search;
-  return { file: path.basename(file), text: path.basename(text), sha256, tokens, seed, plans: searched.map((point, i) => ({ ...point, name: planName(point.plan), ...speeds[i]! })) };
+  return {
+    file: path.basename(file),
+    text: path.basename(text),
+    sha256,
+    tokens,
+    seed,
+    plans: searched.map((point, i) => ({ ...point, name: planName(point.plan), ...speeds[i]! })),
+  };
 }
 
 function forJson({ rows, front, traces, ...rest }: ReportData) {
   const withPlan = <T extends { plan: Plan }>({ plan, ...others }: T) => ({ plan: planForJson(plan), ...others });
-  return { ...rest, rows: rows.map(withPlan), front: front && { ...front, plans: front.plans.map(withPlan) }, traces: traces.map(withPlan) };
+  return {
+    ...rest,
+    rows: rows.map(withPlan),
+    front: front && { ...front, plans: front.plans.map(withPlan) },
+    traces: traces.map(withPlan),
+  };
 }

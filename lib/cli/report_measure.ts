@@ -38,7 +38,10 @@ const MOST_ROUNDS = 100;
 /** Tokens that are decoded in a round. */
 const LEAST_TOKENS = 8;
 const MOST_TOKENS = 32;
-/** The position of the traced token, and how often it is traced: the first times warm up, of the others the median is kept. */
+/**
+ * The position of the traced token, and how often it is traced: the first times warm up, of the others the median is
+ * kept.
+ */
 const TRACE = { position: 16, warmUp: 4, repeats: 21 };
 
 /**
@@ -55,7 +58,14 @@ export async function measureReport(model: Model, options: MeasureReportOptions)
   const traces = await tracePlans(model, plans, ids, signal, progress('tracing'));
   return {
     similarity,
-    rows: plans.map((plan, i): PlanRow => ({ plan, name: planName(plan), lossy: isLossy(plan), phases: model.program(plan).layerPhases, quality: qualities[i]!, ...speeds[i]! })),
+    rows: plans.map((plan, i): PlanRow => ({
+      plan,
+      name: planName(plan),
+      lossy: isLossy(plan),
+      phases: model.program(plan).layerPhases,
+      quality: qualities[i]!,
+      ...speeds[i]!,
+    })),
     speeds: speeds.slice(plans.length),
     timing,
     traces,
@@ -63,26 +73,54 @@ export async function measureReport(model: Model, options: MeasureReportOptions)
   };
 }
 
-/** Times plans in interleaved rounds, as many as the budget has room for, the first plan being what others are compared with. */
-async function timePlans(model: Model, plans: readonly Plan[], { budget, execution, signal, onProgress }: MeasureReportOptions): Promise<{ speeds: Speed[]; timing: ReportData['timing'] }> {
+/**
+ * Times plans in interleaved rounds, as many as the budget has room for, the first plan being what others are compared
+ * with.
+ */
+async function timePlans(
+  model: Model,
+  plans: readonly Plan[],
+  { budget, execution, signal, onProgress }: MeasureReportOptions,
+): Promise<{ speeds: Speed[]; timing: ReportData['timing'] }> {
   const contenders = [...new Map(plans.map((plan) => [formatPlan(plan), { plan, execution }])).values()];
-  const first = await timeContenders(model, contenders, { promptTokens: PROMPT_TOKENS, tokens: LEAST_TOKENS, repeat: 1 }, { signal });
+  const first = await timeContenders(
+    model,
+    contenders,
+    { promptTokens: PROMPT_TOKENS, tokens: LEAST_TOKENS, repeat: 1 },
+    { signal },
+  );
   // Of one round over all plans, in milliseconds.
-  const promptMs = first.reduce((sum, { prefillTokensPerSecond }) => sum + (PROMPT_TOKENS / prefillTokensPerSecond) * 1000, 0);
+  const promptMs = first.reduce(
+    (sum, { prefillTokensPerSecond }) => sum + (PROMPT_TOKENS / prefillTokensPerSecond) * 1000,
+    0,
+  );
   const tokenMs = first.reduce((sum, { msPerToken }) => sum + msPerToken.median, 0);
   const tokens = clamp(Math.floor(((budget * 1000) / LEAST_ROUNDS - promptMs) / tokenMs), LEAST_TOKENS, MOST_TOKENS);
   const rounds = clamp(Math.floor((budget * 1000) / (promptMs + tokens * tokenMs)), LEAST_ROUNDS, MOST_ROUNDS);
-  const { timings, busy } = await timeWatched(model, contenders, { promptTokens: PROMPT_TOKENS, tokens, repeat: rounds }, { signal, onProgress: (done, total) => onProgress('timing', done, total) });
+  const { timings, busy } = await timeWatched(
+    model,
+    contenders,
+    { promptTokens: PROMPT_TOKENS, tokens, repeat: rounds },
+    { signal, onProgress: (done, total) => onProgress('timing', done, total) },
+  );
   const baseline = timings[0]!.roundMsPerToken;
-  const byPlan = new Map(contenders.map(({ plan }, i): [string, Speed] => {
-    const own = timings[i]!.roundMsPerToken;
-    const changes = own.map((ms, round) => ms / baseline[round]! - 1);
-    return [formatPlan(plan), {
-      msPerToken: spreadOf(own),
-      change: spreadOf(changes),
-    }];
-  }));
-  return { speeds: plans.map((plan) => byPlan.get(formatPlan(plan))!), timing: { rounds, promptTokens: PROMPT_TOKENS, tokens, busy } };
+  const byPlan = new Map(
+    contenders.map(({ plan }, i): [string, Speed] => {
+      const own = timings[i]!.roundMsPerToken;
+      const changes = own.map((ms, round) => ms / baseline[round]! - 1);
+      return [
+        formatPlan(plan),
+        {
+          msPerToken: spreadOf(own),
+          change: spreadOf(changes),
+        },
+      ];
+    }),
+  );
+  return {
+    speeds: plans.map((plan) => byPlan.get(formatPlan(plan))!),
+    timing: { rounds, promptTokens: PROMPT_TOKENS, tokens, busy },
+  };
 }
 
 function clamp(value: number, least: number, most: number): number {
@@ -90,11 +128,26 @@ function clamp(value: number, least: number, most: number): number {
 }
 
 function spreadOf(values: readonly number[]): Spread {
-  return { min: quantile(values, 0), low: quantile(values, 0.25), median: quantile(values, 0.5), high: quantile(values, 0.75), max: quantile(values, 1) };
+  return {
+    min: quantile(values, 0),
+    low: quantile(values, 0.25),
+    median: quantile(values, 0.5),
+    high: quantile(values, 0.75),
+    max: quantile(values, 1),
+  };
 }
 
-/** Traces one token of the sequential plan, and of the plan after it in both executions; none on a backend that keeps no times. */
-async function tracePlans(model: Model, plans: readonly Plan[], ids: readonly number[], signal: AbortSignal, onProgress: (done: number, total: number) => void): Promise<TracedToken[]> {
+/**
+ * Traces one token of the sequential plan, and of the plan after it in both executions; none on a backend that keeps no
+ * times.
+ */
+async function tracePlans(
+  model: Model,
+  plans: readonly Plan[],
+  ids: readonly number[],
+  signal: AbortSignal,
+  onProgress: (done: number, total: number) => void,
+): Promise<TracedToken[]> {
   const [sequential, chosen] = plans;
   const wanted: Array<{ plan: Plan; execution: 'wide' | 'lanes' }> = [{ plan: sequential!, execution: 'wide' }];
   if (chosen) wanted.push({ plan: chosen, execution: 'wide' });
@@ -102,7 +155,10 @@ async function tracePlans(model: Model, plans: readonly Plan[], ids: readonly nu
   const sessions: Session[] = [];
   const kept: Timeline[][] = wanted.map(() => []);
   try {
-    for (const { plan, execution } of wanted) sessions.push(model.createSession({ plan: await model.prepare(plan), execution, contextLength: TRACE.position + 1 }));
+    for (const { plan, execution } of wanted)
+      sessions.push(
+        model.createSession({ plan: await model.prepare(plan), execution, contextLength: TRACE.position + 1 }),
+      );
     for (const session of sessions) await session.prefill(ids.slice(0, TRACE.position), { signal });
     for (let turn = -TRACE.warmUp; turn < TRACE.repeats; turn++) {
       for (const [i, session] of sessions.entries()) {

@@ -22,7 +22,10 @@ const VERBS: Record<string, () => Promise<(program: Command, io: Io) => void>> =
   demo: async () => (await import('./demo.js')).addDemo,
 };
 
-/** Runs one command line (without the program's name) and returns its exit code. Never throws and never ends the process. */
+/**
+ * Runs one command line (without the program's name) and returns its exit code. Never throws and never ends the
+ * process.
+ */
 export async function runCli(args: string[], io: Io): Promise<number> {
   try {
     const program = await createProgram(args[0], io);
@@ -38,7 +41,9 @@ export async function runCli(args: string[], io: Io): Promise<number> {
 /** With the verb that comes first, or with all of them where help is wanted, or a verb that there is not. */
 async function createProgram(first: string | undefined, io: Io): Promise<Command> {
   const program = new Command('cqil')
-    .description('Runs LLaMA-family language models; a plan lets adjacent layers share one input and run at the same time.')
+    .description(
+      'Runs LLaMA-family language models; a plan lets adjacent layers share one input and run at the same time.',
+    )
     .version(packageVersion())
     // An option belongs to the verb it stands after: verbs and their subcommands share names.
     .enablePositionalOptions()
@@ -48,7 +53,10 @@ async function createProgram(first: string | undefined, io: Io): Promise<Command
       writeErr: (text) => io.err(text),
       outputError: (text, write) => write(`cqil: ${oneLine(text.replace(/^error: /, ''))}\n`),
     })
-    .addHelpText('after', '\nData goes to stdout, progress to stderr. Exit code 0: done, 1: failed, 2: wrong usage, 130: interrupted.');
+    .addHelpText(
+      'after',
+      '\nData goes to stdout, progress to stderr. Exit code 0: done, 1: failed, 2: wrong usage, 130: interrupted.',
+    );
   const names = first !== undefined && Object.hasOwn(VERBS, first) ? [first] : Object.keys(VERBS);
   for (const name of names) (await VERBS[name]!())(program, io);
   return program;
@@ -62,7 +70,10 @@ function helpOn(program: Command, words: readonly string[]): never {
   let command = program;
   for (const word of words) {
     const next = command.commands.find((known) => known.name() === word);
-    if (!next) return command.error(`error: unknown command '${word}'; ${command.name()} has ${command.commands.map((known) => known.name()).join(', ') || 'none'}`);
+    if (!next)
+      return command.error(
+        `error: unknown command '${word}'; ${command.name()} has ${command.commands.map((known) => known.name()).join(', ') || 'none'}`,
+      );
     command = next;
   }
   return command.help();

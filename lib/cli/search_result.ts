@@ -32,13 +32,19 @@ const SHORTHAND = /^(sequential|P\d+(-[DSE]\d+)*)$/;
 /** Reads a search's document. Throws INVALID_ARGUMENT for anything else, or FILE_NOT_FOUND. */
 export async function readSearchResult(file: string, layers: number): Promise<SearchResult> {
   const refuse = (problem: string): never => {
-    throw new CqilError('INVALID_ARGUMENT', `The file ${file} ${problem}; expected what cqil plan search --json prints.`);
+    throw new CqilError(
+      'INVALID_ARGUMENT',
+      `The file ${file} ${problem}; expected what cqil plan search --json prints.`,
+    );
   };
-  const number = (value: unknown, name: string): number => (typeof value === 'number' && Number.isFinite(value) && value >= 0 ? value : refuse(`has no number as ${name}`));
-  const string = (value: unknown, name: string): string => (typeof value === 'string' ? value : refuse(`has no text as ${name}`));
+  const number = (value: unknown, name: string): number =>
+    typeof value === 'number' && Number.isFinite(value) && value >= 0 ? value : refuse(`has no number as ${name}`);
+  const string = (value: unknown, name: string): string =>
+    typeof value === 'string' ? value : refuse(`has no text as ${name}`);
   const plan = (value: unknown, name: string): Plan => {
     // A plan written as text is shorthand here: a document must not make us read other files.
-    if (typeof value === 'string' ? !SHORTHAND.test(value) : typeof value !== 'object' || value === null) refuse(`has no plan as ${name}`);
+    if (typeof value === 'string' ? !SHORTHAND.test(value) : typeof value !== 'object' || value === null)
+      refuse(`has no plan as ${name}`);
     return resolvePlan(value as string | Record<string, unknown>, layers);
   };
   const text = await readText(file);
@@ -48,7 +54,11 @@ export async function readSearchResult(file: string, layers: number): Promise<Se
   } catch {
     return refuse('is not JSON');
   }
-  const [model, data, front] = [Object(document.model), Object(document.text), document.front] as [Record<string, unknown>, Record<string, unknown>, unknown];
+  const [model, data, front] = [Object(document.model), Object(document.text), document.front] as [
+    Record<string, unknown>,
+    Record<string, unknown>,
+    unknown,
+  ];
   if (!Array.isArray(front) || front.length > MOST_PLANS) return refuse('has no front');
   return {
     model: string(model.fingerprint, 'model.fingerprint'),

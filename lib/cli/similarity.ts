@@ -22,16 +22,26 @@ interface Options extends BackendOptions {
 
 /** `cqil inspect similarity`. */
 export function addSimilarity(inspect: Command, io: Io): void {
-  const command = inspect.command('similarity').description("show how alike the inputs of a model's layers are on a text, and what each layer adds");
+  const command = inspect
+    .command('similarity')
+    .description("show how alike the inputs of a model's layers are on a text, and what each layer adds");
   addModelArgument(command)
     .requiredOption('--file <path>', 'the text to run the model on, UTF-8')
-    .option('--tokens <n>', 'take at most so many tokens from the start of the text', integer(2, 1 << 24), DEFAULT_TOKENS);
+    .option(
+      '--tokens <n>',
+      'take at most so many tokens from the start of the text',
+      integer(2, 1 << 24),
+      DEFAULT_TOKENS,
+    );
   addJsonOption(addBackendOptions(command))
-    .addHelpText('after', `
+    .addHelpText(
+      'after',
+      `
 Layers whose inputs are nearly alike lose little when they share one: look for dark blocks on the diagonal. Columns of the table, as
 means over tokens: next, the cosine of a layer's input with the next layer's; norm, the length of its input; delta, attention and mlp,
 the lengths of what the layer and its two blocks add, relative to that; influence, 1 - cosine of its input and output.
-The text is cut into windows, each with an empty context, whose first token is not counted.`)
+The text is cut into windows, each with an empty context, whose first token is not counted.`,
+    )
     .action((path: string | undefined, options: Options) => similarity(path, options, io));
 }
 
@@ -42,7 +52,10 @@ async function similarity(path: string | undefined, options: Options, io: Io): P
   const progress = new Progress(io, options.json);
   let measured: Similarity;
   try {
-    measured = await measureSimilarity(model, ids, { signal: io.signal, onProgress: (done, total) => progress.update('similarity', done, total) });
+    measured = await measureSimilarity(model, ids, {
+      signal: io.signal,
+      onProgress: (done, total) => progress.update('similarity', done, total),
+    });
   } finally {
     progress.stop();
   }
@@ -59,12 +72,19 @@ function layerRows(measured: Similarity): string[][] {
   return measured.inputCosine.map((row, layer) => [
     String(layer),
     row[layer + 1]?.toFixed(3) ?? '',
-    ...[measured.inputNorm, measured.deltaRatio, measured.attentionRatio, measured.mlpRatio, measured.influence].map((values) => values[layer]!.toFixed(3)),
+    ...[measured.inputNorm, measured.deltaRatio, measured.attentionRatio, measured.mlpRatio, measured.influence].map(
+      (values) => values[layer]!.toFixed(3),
+    ),
   ]);
 }
 
 /** The first `count` tokens of a text, without encoding all of a long one. */
-export async function firstTokens(tokenizer: Tokenizer, text: string, count: number, signal: AbortSignal): Promise<number[]> {
+export async function firstTokens(
+  tokenizer: Tokenizer,
+  text: string,
+  count: number,
+  signal: AbortSignal,
+): Promise<number[]> {
   for (let length = CHARACTERS_PER_TOKEN * count; ; length *= 2) {
     const ids = await tokenizer.encodeSliced(text.slice(0, length), { parseSpecialTokens: false, signal });
     if (ids.length > count || length >= text.length) return ids.slice(0, count);

@@ -29,18 +29,28 @@ export async function readTextFile(location: string): Promise<TextFile> {
   const file = pathOf(location, 'The path of the text');
   const bytes = await readBytes(file);
   const start = bytes.toString('hex', 0, 10);
-  if (COMPRESSED.some((magic) => magic.test(start))) throw new CqilError('INVALID_ARGUMENT', `The text ${file} is compressed, expected it unpacked.`);
-  return { text: decodeText(bytes, `The text ${file}`), sha256: createHash('sha256').update(bytes).digest('hex').slice(0, 12) };
+  if (COMPRESSED.some((magic) => magic.test(start)))
+    throw new CqilError('INVALID_ARGUMENT', `The text ${file} is compressed, expected it unpacked.`);
+  return {
+    text: decodeText(bytes, `The text ${file}`),
+    sha256: createHash('sha256').update(bytes).digest('hex').slice(0, 12),
+  };
 }
 
 async function readBytes(file: string): Promise<Buffer> {
   try {
     const stats = await stat(file);
     if (!stats.isFile()) throw new CqilError('FILE_NOT_FOUND', `The text ${file} is not a regular file.`);
-    if (stats.size > MAX_TEXT_BYTES) throw new CqilError('INVALID_ARGUMENT', `The text ${file} has ${stats.size} bytes, expected at most ${MAX_TEXT_BYTES}.`);
+    if (stats.size > MAX_TEXT_BYTES)
+      throw new CqilError(
+        'INVALID_ARGUMENT',
+        `The text ${file} has ${stats.size} bytes, expected at most ${MAX_TEXT_BYTES}.`,
+      );
     return await readFile(file);
   } catch (error) {
     if (error instanceof CqilError) throw error;
-    throw new CqilError('FILE_NOT_FOUND', `The text ${file} cannot be read: ${(error as Error).message}.`, { cause: error });
+    throw new CqilError('FILE_NOT_FOUND', `The text ${file} cannot be read: ${(error as Error).message}.`, {
+      cause: error,
+    });
   }
 }

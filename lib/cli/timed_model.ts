@@ -19,18 +19,29 @@ export interface TimedModelOptions extends BackendOptions {
 
 export function addSyntheticOptions(command: Command): Command {
   return command
-    .addOption(new Option('--synthetic <shape>', 'random weights of this shape instead of a model').choices([...SYNTHETIC_SHAPES]))
-    .addOption(new Option('--dtype <dtype>', 'format of the random weights').choices(Object.keys(DTYPE_BLOCK)).default('Q8_0'));
+    .addOption(
+      new Option('--synthetic <shape>', 'random weights of this shape instead of a model').choices([
+        ...SYNTHETIC_SHAPES,
+      ]),
+    )
+    .addOption(
+      new Option('--dtype <dtype>', 'format of the random weights').choices(Object.keys(DTYPE_BLOCK)).default('Q8_0'),
+    );
 }
 
 /** The model's shape and tensors. Throws INVALID_ARGUMENT where both a model and random weights are asked for. */
-export async function openTimedCheckpoint(path: string | undefined, { synthetic, dtype }: TimedModelOptions): Promise<Checkpoint> {
-  if (path !== undefined && synthetic !== undefined) throw new CqilError('INVALID_ARGUMENT', 'Give a model or --synthetic, not both.');
+export async function openTimedCheckpoint(
+  path: string | undefined,
+  { synthetic, dtype }: TimedModelOptions,
+): Promise<Checkpoint> {
+  if (path !== undefined && synthetic !== undefined)
+    throw new CqilError('INVALID_ARGUMENT', 'Give a model or --synthetic, not both.');
   return synthetic === undefined ? openCheckpoint(path ?? shippedModelPath()) : syntheticCheckpoint(synthetic, dtype);
 }
 
 export async function openTimedModel(path: string | undefined, options: TimedModelOptions, io: Io): Promise<Model> {
   const { plan, synthetic, dtype, backend, threads, kvCache, activations, mmap, json } = options;
-  if (synthetic === undefined) return openModel(path, { plans: plan, backend, threads, kvCache, activations, mmap, json }, io);
+  if (synthetic === undefined)
+    return openModel(path, { plans: plan, backend, threads, kvCache, activations, mmap, json }, io);
   return loadSyntheticModel(synthetic, { dtype, backend, threads, kvCache, activations, signal: io.signal });
 }

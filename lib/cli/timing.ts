@@ -12,7 +12,10 @@ export interface Contender {
 }
 
 export interface Timing {
-  /** Milliseconds per decoded token: the median over all tokens of all rounds, the least and the greatest of the rounds' medians. */
+  /**
+   * Milliseconds per decoded token: the median over all tokens of all rounds, the least and the greatest of the rounds'
+   * medians.
+   */
   msPerToken: { min: number; median: number; max: number };
   /** The medians of the rounds, in order. Contenders of one call had round i at the same time. */
   roundMsPerToken: number[];
@@ -29,9 +32,9 @@ export interface Workload {
 }
 
 /**
- * Times prefill and decode of several contenders on one model. The rounds are interleaved (A B A B …), so that what else the machine
- * does falls on all of them; one short round before them is not counted. After a prompt of random ids, which change nothing about the time,
- * tokens are decoded as a generation at temperature 0 does.
+ * Times prefill and decode of several contenders on one model. The rounds are interleaved (A B A B …), so that what
+ * else the machine does falls on all of them; one short round before them is not counted. After a prompt of random ids,
+ * which change nothing about the time, tokens are decoded as a generation at temperature 0 does.
  */
 export async function timeContenders(
   model: Model,
@@ -55,9 +58,11 @@ export async function timeContenders(
       for (const [i, { session, decodeMs, prefillMs }] of entries.entries()) {
         session.truncate(0);
         let list: Shortlist;
-        const append = async (ids: number[], more: boolean): Promise<void> => void (list = await session.shortlist(ids, 1, { ahead: more, signal }));
+        const append = async (ids: number[], more: boolean): Promise<void> =>
+          void (list = await session.shortlist(ids, 1, { ahead: more, signal }));
         prefillMs.push(await elapsed(() => append(prompt, tokens > 0)));
-        for (let left = tokens - 1; left >= 0; left--) decodeMs.push(await elapsed(() => append([list.ids[0]!], left > 0)));
+        for (let left = tokens - 1; left >= 0; left--)
+          decodeMs.push(await elapsed(() => append([list.ids[0]!], left > 0)));
         onProgress?.(round * entries.length + i + 1, repeat * entries.length);
       }
     }
@@ -66,9 +71,15 @@ export async function timeContenders(
   }
   return entries.map(({ decodeMs, prefillMs }) => {
     // Single tokens have no least time: where JavaScript hears of one late, the next is there already.
-    const roundMsPerToken = Array.from({ length: repeat }, (_, round) => quantile(decodeMs.slice(round * tokens, (round + 1) * tokens), 0.5));
+    const roundMsPerToken = Array.from({ length: repeat }, (_, round) =>
+      quantile(decodeMs.slice(round * tokens, (round + 1) * tokens), 0.5),
+    );
     return {
-      msPerToken: { min: Math.min(...roundMsPerToken), median: quantile(decodeMs, 0.5), max: Math.max(...roundMsPerToken) },
+      msPerToken: {
+        min: Math.min(...roundMsPerToken),
+        median: quantile(decodeMs, 0.5),
+        max: Math.max(...roundMsPerToken),
+      },
       roundMsPerToken,
       prefillTokensPerSecond: (promptTokens / quantile(prefillMs, 0.5)) * 1000,
     };
@@ -76,8 +87,14 @@ export async function timeContenders(
 }
 
 /** Times contenders as `timeContenders` does, and says whether the machine was busy with something else meanwhile. */
-export async function timeWatched(...args: Parameters<typeof timeContenders>): Promise<{ timings: Timing[]; busy: boolean }> {
-  const { result: timings, busy } = await watchBusy(args[0], () => timeContenders(...args), (timed) => scatter(timed.map(({ roundMsPerToken }) => roundMsPerToken)));
+export async function timeWatched(
+  ...args: Parameters<typeof timeContenders>
+): Promise<{ timings: Timing[]; busy: boolean }> {
+  const { result: timings, busy } = await watchBusy(
+    args[0],
+    () => timeContenders(...args),
+    (timed) => scatter(timed.map(({ roundMsPerToken }) => roundMsPerToken)),
+  );
   return { timings, busy };
 }
 
@@ -86,7 +103,10 @@ export async function timeWatched(...args: Parameters<typeof timeContenders>): P
  * median of that.
  */
 export function scatter(rounds: ReadonlyArray<readonly number[]>): number {
-  return quantile(rounds.map((ms) => quantile(ms, 0.5) / quantile(ms, 0) - 1), 0.5);
+  return quantile(
+    rounds.map((ms) => quantile(ms, 0.5) / quantile(ms, 0) - 1),
+    0.5,
+  );
 }
 
 async function elapsed(work: () => Promise<unknown>): Promise<number> {

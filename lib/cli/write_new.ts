@@ -1,13 +1,18 @@
 import { writeFile } from 'node:fs/promises';
 import { CqilError } from '../errors.js';
 
-/** Writes a file that must not exist yet, unless it may be overwritten. Throws INVALID_ARGUMENT, or FILE_NOT_FOUND where none can be. */
+/**
+ * Writes a file that must not exist yet, unless it may be overwritten. Throws INVALID_ARGUMENT, or FILE_NOT_FOUND where
+ * none can be.
+ */
 export async function writeNew(file: string, text: string, overwrite: boolean): Promise<void> {
   try {
     await writeFile(file, text, { flag: overwrite ? 'w' : 'wx' });
   } catch (cause) {
     if ((cause as NodeJS.ErrnoException).code === 'EEXIST') throw existsAlready(file, cause);
-    throw new CqilError('FILE_NOT_FOUND', `The file ${file} cannot be written: ${(cause as Error).message}.`, { cause });
+    throw new CqilError('FILE_NOT_FOUND', `The file ${file} cannot be written: ${(cause as Error).message}.`, {
+      cause,
+    });
   }
 }
 

@@ -10,7 +10,10 @@ import { estimate, quantile, type Estimate } from './statistics.js';
 import type { Window } from './windows.js';
 
 export interface TextQuality extends Perplexity {
-  /** Of `nll`, taking tokens as independent; `perplexityStandardError` is the same by the delta method, perplexity · this. */
+  /**
+   * Of `nll`, taking tokens as independent; `perplexityStandardError` is the same by the delta method, perplexity ·
+   * this.
+   */
   nllStandardError: number;
   perplexityStandardError: number;
   /** KL(baseline ‖ plan) per scored token, nats; 0 for the baseline itself. */
@@ -19,7 +22,10 @@ export interface TextQuality extends Perplexity {
   topAgreement: number;
 }
 
-/** Of one plan on one window: per scored token its negative log-likelihood and its KL from the baseline, nats, and how often both agree on the likeliest. */
+/**
+ * Of one plan on one window: per scored token its negative log-likelihood and its KL from the baseline, nats, and how
+ * often both agree on the likeliest.
+ */
 export interface WindowScore {
   nll: number[];
   kl: number[];
@@ -46,7 +52,12 @@ interface Tally extends WindowScore {
  *
  * @returns one entry per plan, in their order.
  */
-export async function comparePlans(model: Model, plans: readonly Plan[], windows: readonly Window[], options: CompareOptions = {}): Promise<TextQuality[]> {
+export async function comparePlans(
+  model: Model,
+  plans: readonly Plan[],
+  windows: readonly Window[],
+  options: CompareOptions = {},
+): Promise<TextQuality[]> {
   const { execution, signal, onProgress, resume } = options;
   const contextLength = Math.max(...windows.map(({ ids }) => ids.length));
   const total = windows.reduce((sum, { ids }) => sum + ids.length, 0);
@@ -55,7 +66,8 @@ export async function comparePlans(model: Model, plans: readonly Plan[], windows
   const all: WindowScore[] = plans.map(() => ({ nll: [], kl: [], sameTop: 0 }));
   let done = 0;
   try {
-    for (const plan of plans) sessions.push(model.createSession({ plan: await model.prepare(plan), execution, contextLength }));
+    for (const plan of plans)
+      sessions.push(model.createSession({ plan: await model.prepare(plan), execution, contextLength }));
     for (const [index, window] of windows.entries()) {
       let scores = resume?.getWindow(index);
       if (scores) expectTokens(scores, window, index);
@@ -82,10 +94,20 @@ export async function comparePlans(model: Model, plans: readonly Plan[], windows
 function expectTokens(scores: readonly WindowScore[], { ids, firstScored }: Window, index: number): void {
   const expected = ids.length - firstScored;
   const wrong = scores.find(({ nll }) => nll.length !== expected);
-  if (wrong) throw new CqilError('INVALID_ARGUMENT', `The resume file has ${wrong.nll.length} scores for window ${index}; expected one for each of ${expected} tokens.`);
+  if (wrong)
+    throw new CqilError(
+      'INVALID_ARGUMENT',
+      `The resume file has ${wrong.nll.length} scores for window ${index}; expected one for each of ${expected} tokens.`,
+    );
 }
 
-async function compareWindow(sessions: readonly Session[], { ids, firstScored }: Window, pace: Pace, signal: AbortSignal | undefined, onProgress: (tokens: number) => void): Promise<WindowScore[]> {
+async function compareWindow(
+  sessions: readonly Session[],
+  { ids, firstScored }: Window,
+  pace: Pace,
+  signal: AbortSignal | undefined,
+  onProgress: (tokens: number) => void,
+): Promise<WindowScore[]> {
   const tallies = sessions.map((session): Tally => ({ session, nll: [], kl: [], sameTop: 0 }));
   for (const { session } of tallies) {
     session.truncate(0);
@@ -110,7 +132,13 @@ async function ofPlan<T>(session: Session, work: Promise<T>): Promise<T> {
   }
 }
 
-async function compareSlice(tallies: Tally[], slice: number[], targets: number[], pace: Pace, signal: AbortSignal | undefined): Promise<void> {
+async function compareSlice(
+  tallies: Tally[],
+  slice: number[],
+  targets: number[],
+  pace: Pace,
+  signal: AbortSignal | undefined,
+): Promise<void> {
   let baseline: NextToken[] | undefined;
   for (const tally of tallies) {
     const rows = await ofPlan(tally.session, nextTokens(tally.session, slice, pace, signal));

@@ -23,7 +23,12 @@ export interface EncodedItem {
  * space before the answer and a token across the joint count as answer. What is longer than `contextLength` loses its
  * beginning; undefined when an answer with one token of context does not fit.
  */
-export function encodeItem(item: TaskItem, tokenizer: Tokenizer, delimiter: string, contextLength: number): EncodedItem | undefined {
+export function encodeItem(
+  item: TaskItem,
+  tokenizer: Tokenizer,
+  delimiter: string,
+  contextLength: number,
+): EncodedItem | undefined {
   const pairs = pairsOf(item);
   const sequences: Sequence[] = [];
   let truncated = false;

@@ -6,7 +6,12 @@ import { NextToken } from './divergence.js';
 export const LOGITS_SLICE = 32;
 
 /** Appends 1 to LOGITS_SLICE tokens to a session; what comes next after each. */
-export async function nextTokens(session: Session, ids: number[], pace: Pace, signal: AbortSignal | undefined): Promise<NextToken[]> {
+export async function nextTokens(
+  session: Session,
+  ids: number[],
+  pace: Pace,
+  signal: AbortSignal | undefined,
+): Promise<NextToken[]> {
   const logits = await session.logits(ids, { signal });
   const vocabSize = logits.length / ids.length;
   const rows: NextToken[] = [];

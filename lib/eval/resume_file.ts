@@ -27,8 +27,8 @@ interface WindowEntry {
 const MAX_BYTES = 1 << 30;
 
 /**
- * Finished questions and windows as JSON lines, after one line that says what the run is. Each is written when it is done, so that a run
- * that was stopped can go on where it was. A last line that was not finished is dropped.
+ * Finished questions and windows as JSON lines, after one line that says what the run is. Each is written when it is
+ * done, so that a run that was stopped can go on where it was. A last line that was not finished is dropped.
  */
 export class ResumeFile {
   readonly #file: FileHandle;
@@ -44,7 +44,8 @@ export class ResumeFile {
   /**
    * Opens a file, or makes it.
    *
-   * @throws CqilError INVALID_ARGUMENT for a file of another run, or of no run; FILE_NOT_FOUND for one that cannot be read or written.
+   * @throws CqilError INVALID_ARGUMENT for a file of another run, or of no run; FILE_NOT_FOUND for one that cannot be
+   * read or written.
    */
   static async open(path: string, identity: RunIdentity): Promise<ResumeFile> {
     const header = `${JSON.stringify(identity)}\n`;
@@ -52,7 +53,11 @@ export class ResumeFile {
     try {
       file = await open(path, 'a+');
       const { size } = await file.stat();
-      if (size > MAX_BYTES) throw new CqilError('INVALID_ARGUMENT', `The resume file ${path} has ${size} bytes, expected at most ${MAX_BYTES}.`);
+      if (size > MAX_BYTES)
+        throw new CqilError(
+          'INVALID_ARGUMENT',
+          `The resume file ${path} has ${size} bytes, expected at most ${MAX_BYTES}.`,
+        );
       const text = await readFile(file, 'utf8');
       const whole = text.slice(0, text.lastIndexOf('\n') + 1);
       // Only what this run began to write may be dropped: the file could be anything.
@@ -64,7 +69,9 @@ export class ResumeFile {
     } catch (error) {
       await file?.close();
       if (error instanceof CqilError) throw error;
-      throw new CqilError('FILE_NOT_FOUND', `The resume file ${path} cannot be used: ${(error as Error).message}.`, { cause: error });
+      throw new CqilError('FILE_NOT_FOUND', `The resume file ${path} cannot be used: ${(error as Error).message}.`, {
+        cause: error,
+      });
     }
   }
 
@@ -118,7 +125,10 @@ function readLines(text: string, path: string, identity: RunIdentity): Finished 
         continue;
       }
     }
-    throw new CqilError('INVALID_ARGUMENT', `Line ${i + 2} of the resume file ${path} is damaged; expected a finished question or window with the scores of ${plans} plans.`);
+    throw new CqilError(
+      'INVALID_ARGUMENT',
+      `Line ${i + 2} of the resume file ${path} is damaged; expected a finished question or window with the scores of ${plans} plans.`,
+    );
   }
   return done;
 }
@@ -127,12 +137,19 @@ function expectSameRun(found: unknown, path: string, identity: RunIdentity): voi
   if (typeof found !== 'object' || found === null || !('cqil' in found)) throw notOurs(path);
   for (const [name, expected] of Object.entries(identity)) {
     const [was, is] = [JSON.stringify((found as Record<string, unknown>)[name]), JSON.stringify(expected)];
-    if (was !== is) throw new CqilError('INVALID_ARGUMENT', `The resume file ${path} is of a run with ${name} ${was ?? 'missing'}; expected ${is}, as in this run, or another file.`);
+    if (was !== is)
+      throw new CqilError(
+        'INVALID_ARGUMENT',
+        `The resume file ${path} is of a run with ${name} ${was ?? 'missing'}; expected ${is}, as in this run, or another file.`,
+      );
   }
 }
 
 function notOurs(path: string): CqilError {
-  return new CqilError('INVALID_ARGUMENT', `The file ${path} is no resume file; expected one that cqil eval wrote, or none.`);
+  return new CqilError(
+    'INVALID_ARGUMENT',
+    `The file ${path} is no resume file; expected one that cqil eval wrote, or none.`,
+  );
 }
 
 function parse(line: string): unknown {
@@ -149,7 +166,12 @@ function isIndex(value: unknown): value is number {
 
 function isItemScore(value: unknown): value is ItemScore {
   const { logLikelihoods, greedy } = Object(value) as Partial<ItemScore>;
-  return Array.isArray(logLikelihoods) && logLikelihoods.length > 0 && logLikelihoods.every((score) => typeof score === 'number') && (greedy === undefined || typeof greedy === 'boolean');
+  return (
+    Array.isArray(logLikelihoods) &&
+    logLikelihoods.length > 0 &&
+    logLikelihoods.every((score) => typeof score === 'number') &&
+    (greedy === undefined || typeof greedy === 'boolean')
+  );
 }
 
 function isWindowScore(value: unknown): value is WindowScore {

@@ -28,7 +28,9 @@ export interface TaskQuality {
   normalizedAccuracy?: Estimate;
   /** Negative log-likelihood of the right answer given its context, nats per item. */
   nll: Estimate;
-  /** Share of items on which the plan's (normalised) answer is the first plan's: right or wrong alike, for completions. */
+  /**
+   * Share of items on which the plan's (normalised) answer is the first plan's: right or wrong alike, for completions.
+   */
   agreement: number;
 }
 
@@ -55,20 +57,30 @@ interface Sampled {
 }
 
 /**
- * Measures plans on tasks, item by item, in the order of the files. The same model, plans, tasks and options give the same numbers,
- * whether or not some items were finished in an earlier run. Rejects with ABORTED; items finished by then are in the resume file.
+ * Measures plans on tasks, item by item, in the order of the files. The same model, plans, tasks and options give the
+ * same numbers, whether or not some items were finished in an earlier run. Rejects with ABORTED; items finished by then
+ * are in the resume file.
  */
-export async function runTasks(model: Model, plans: readonly Plan[], tasks: readonly Task[], options: TaskOptions): Promise<TaskResult[]> {
+export async function runTasks(
+  model: Model,
+  plans: readonly Plan[],
+  tasks: readonly Task[],
+  options: TaskOptions,
+): Promise<TaskResult[]> {
   const { execution, signal, onProgress, resume } = options;
   const pace = new Pace(signal);
   const samples: Sampled[][] = [];
   for (const task of tasks) samples.push(await sample(model, task, options, pace));
   const all = samples.flat();
-  const contextLength = all.reduce((longest, { encoded }) => encoded.sequences.reduce((most, { ids }) => Math.max(most, ids.length), longest), 1);
+  const contextLength = all.reduce(
+    (longest, { encoded }) => encoded.sequences.reduce((most, { ids }) => Math.max(most, ids.length), longest),
+    1,
+  );
   const sessions: Session[] = [];
   let done = 0;
   try {
-    for (const plan of plans) sessions.push(model.createSession({ plan: await model.prepare(plan), execution, contextLength }));
+    for (const plan of plans)
+      sessions.push(model.createSession({ plan: await model.prepare(plan), execution, contextLength }));
     const results: TaskResult[] = [];
     for (const [task, sampled] of samples.entries()) {
       const scores: ItemScore[][] = [];
@@ -76,7 +88,12 @@ export async function runTasks(model: Model, plans: readonly Plan[], tasks: read
         let entry = resume?.get(task, index);
         if (!entry) {
           entry = [];
-          for (const session of sessions) entry.push(item.form === 'completion' ? await scoreCompletion(session, encoded, pace, signal) : await scoreAnswers(session, encoded, signal));
+          for (const session of sessions)
+            entry.push(
+              item.form === 'completion'
+                ? await scoreCompletion(session, encoded, pace, signal)
+                : await scoreAnswers(session, encoded, signal),
+            );
           await resume?.add({ task, item: index, scores: entry });
         }
         expectAnswers(entry, encoded, item, tasks[task]!.name);
@@ -92,7 +109,12 @@ export async function runTasks(model: Model, plans: readonly Plan[], tasks: read
   }
 }
 
-async function sample(model: Model, task: Task, { limit = task.items.length, seed, delimiter }: TaskOptions, pace: Pace): Promise<Sampled[]> {
+async function sample(
+  model: Model,
+  task: Task,
+  { limit = task.items.length, seed, delimiter }: TaskOptions,
+  pace: Pace,
+): Promise<Sampled[]> {
   const sampled: Sampled[] = [];
   for (const index of sampleIndices(task.items.length, limit, seed)) {
     const item = task.items[index]!;
@@ -101,28 +123,40 @@ async function sample(model: Model, task: Task, { limit = task.items.length, see
     await pace.step();
   }
   if (sampled.length > 0) return sampled;
-  throw new CqilError('INVALID_ARGUMENT', `No answer of the task ${task.name} fits the model's context length; expected at most ${model.config.contextLength - 1} tokens, which leaves room for one of its context.`);
+  throw new CqilError(
+    'INVALID_ARGUMENT',
+    `No answer of the task ${task.name} fits the model's context length; expected at most ${model.config.contextLength - 1} tokens, which leaves room for one of its context.`,
+  );
 }
 
 /** A resume file that somebody edited must not bring numbers of nothing. */
 function expectAnswers(entry: ItemScore[], { sequences }: EncodedItem, { line, form }: TaskItem, name: string): void {
   for (const { logLikelihoods, greedy } of entry) {
     if (logLikelihoods.length === sequences.length && (greedy !== undefined) === (form === 'completion')) continue;
-    throw new CqilError('INVALID_ARGUMENT', `The resume file has ${logLikelihoods.length} scores for line ${line} of the task ${name}; expected one for each of ${sequences.length} answers.`);
+    throw new CqilError(
+      'INVALID_ARGUMENT',
+      `The resume file has ${logLikelihoods.length} scores for line ${line} of the task ${name}; expected one for each of ${sequences.length} answers.`,
+    );
   }
 }
 
 function summarize({ form, items }: Task, sampled: Sampled[], scores: ItemScore[][], limit = items.length): TaskResult {
-  const verdicts = scores[0]!.map((_, plan) => sampled.map(({ item, encoded }, i) => judge(item, encoded, scores[i]![plan]!)));
+  const verdicts = scores[0]!.map((_, plan) =>
+    sampled.map(({ item, encoded }, i) => judge(item, encoded, scores[i]![plan]!)),
+  );
   return {
     items: sampled.length,
-    tokens: sampled.reduce((sum, { encoded }) => encoded.sequences.reduce((tokens, { ids }) => tokens + ids.length, sum), 0),
+    tokens: sampled.reduce(
+      (sum, { encoded }) => encoded.sequences.reduce((tokens, { ids }) => tokens + ids.length, sum),
+      0,
+    ),
     tooLong: Math.min(limit, items.length) - sampled.length,
     truncated: sampled.filter(({ encoded }) => encoded.truncated).length,
     majority: majority(sampled.map(({ item }) => item)),
     plans: verdicts.map((own) => ({
       accuracy: estimate(own.map(({ right }) => Number(right))),
-      normalizedAccuracy: form === 'completion' ? undefined : estimate(own.map(({ rightNormalized }) => Number(rightNormalized))),
+      normalizedAccuracy:
+        form === 'completion' ? undefined : estimate(own.map(({ rightNormalized }) => Number(rightNormalized))),
       nll: estimate(own.map(({ nll }) => nll)),
       agreement: estimate(own.map(({ answer }, i) => Number(answer === verdicts[0]![i]!.answer))).mean,
     })),
@@ -154,9 +188,15 @@ interface Verdict {
 }
 
 function judge(item: TaskItem, { lengths }: EncodedItem, { logLikelihoods, greedy }: ItemScore): Verdict {
-  if (item.form === 'completion') return { right: greedy!, rightNormalized: greedy!, nll: -logLikelihoods[0]!, answer: greedy! };
+  if (item.form === 'completion')
+    return { right: greedy!, rightNormalized: greedy!, nll: -logLikelihoods[0]!, answer: greedy! };
   const answer = indexOfLargest(logLikelihoods.map((value, i) => value / lengths[i]!));
-  return { right: indexOfLargest(logLikelihoods) === item.gold, rightNormalized: answer === item.gold, nll: -logLikelihoods[item.gold]!, answer };
+  return {
+    right: indexOfLargest(logLikelihoods) === item.gold,
+    rightNormalized: answer === item.gold,
+    nll: -logLikelihoods[item.gold]!,
+    answer,
+  };
 }
 
 /** The first among equals. */

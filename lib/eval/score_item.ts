@@ -13,7 +13,11 @@ export interface ItemScore {
 }
 
 /** Scores every answer; what all sequences begin with is computed once. Leaves the session's context filled. */
-export async function scoreAnswers(session: Session, { sequences }: EncodedItem, signal: AbortSignal | undefined): Promise<ItemScore> {
+export async function scoreAnswers(
+  session: Session,
+  { sequences }: EncodedItem,
+  signal: AbortSignal | undefined,
+): Promise<ItemScore> {
   // The token before the first scored one has to be computed with the answer: its logits score it.
   const shared = Math.min(commonPrefix(sequences.map(({ ids }) => ids)), ...sequences.map(({ start }) => start - 1));
   session.truncate(0);
@@ -29,7 +33,12 @@ export async function scoreAnswers(session: Session, { sequences }: EncodedItem,
 }
 
 /** Scores the continuation of a completion, and says whether greedy decoding gives it. */
-export async function scoreCompletion(session: Session, { sequences }: EncodedItem, pace: Pace, signal: AbortSignal | undefined): Promise<ItemScore> {
+export async function scoreCompletion(
+  session: Session,
+  { sequences }: EncodedItem,
+  pace: Pace,
+  signal: AbortSignal | undefined,
+): Promise<ItemScore> {
   const { ids, start } = sequences[0] as Sequence;
   session.truncate(0);
   if (start > 1) await session.prefill(ids.slice(0, start - 1), { signal });

@@ -68,7 +68,10 @@ export function mulberry32(seed: number): () => number {
   };
 }
 
-/** Spearman's rank correlation of two lists of the same length; equal values share their mean rank. NaN when a list is all the same. */
+/**
+ * Spearman's rank correlation of two lists of the same length; equal values share their mean rank. NaN when a list is
+ * all the same.
+ */
 export function rankCorrelation(a: readonly number[], b: readonly number[]): number {
   const [x, y] = [ranks(a), ranks(b)];
   const mean = (a.length - 1) / 2;

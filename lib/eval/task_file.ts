@@ -37,13 +37,14 @@ export interface Task {
   items: TaskItem[];
 }
 
-const FORMS = '{"query", "choices", "gold"}, {"context_options", "continuation", "gold"} or {"context", "continuation"}';
+const FORMS =
+  '{"query", "choices", "gold"}, {"context_options", "continuation", "gold"} or {"context", "continuation"}';
 /** HellaSwag as plain text: a context, the index of the right ending, and four endings. */
 const HELLASWAG_LINES = 6;
 
 /**
- * Reads a task: one JSON object per line, or HellaSwag's six lines per item where the text does not begin with `{`. Fields beyond
- * those of a form are ignored.
+ * Reads a task: one JSON object per line, or HellaSwag's six lines per item where the text does not begin with `{`.
+ * Fields beyond those of a form are ignored.
  *
  * @throws CqilError INVALID_ARGUMENT, naming the line.
  */
@@ -51,7 +52,8 @@ export function parseTask(text: string, name: string): Task {
   const lines = text.split(/\r?\n/);
   const items = text.trimStart().startsWith('{') ? parseJsonLines(lines, name) : parseHellaswag(lines, name);
   const [first] = items;
-  if (!first) throw new CqilError('INVALID_ARGUMENT', `The task ${name} is empty, expected one item per line: ${FORMS}.`);
+  if (!first)
+    throw new CqilError('INVALID_ARGUMENT', `The task ${name} is empty, expected one item per line: ${FORMS}.`);
   return { name, form: first.form, items };
 }
 
@@ -61,7 +63,8 @@ function parseJsonLines(lines: string[], name: string): TaskItem[] {
     if (line.trim() === '') continue;
     const item = new ItemReader(name, i + 1).read(line);
     const form = items[0]?.form ?? item.form;
-    if (item.form !== form) throw invalid(name, i + 1, `has the form ${item.form}`, `${form}, like line ${items[0]!.line}`);
+    if (item.form !== form)
+      throw invalid(name, i + 1, `has the form ${item.form}`, `${form}, like line ${items[0]!.line}`);
     items.push(item);
   }
   return items;
@@ -74,9 +77,22 @@ function parseHellaswag(lines: string[], name: string): TaskItem[] {
     const [query, gold, ...choices] = lines.slice(at, Math.min(at + HELLASWAG_LINES, end));
     const blank = [query, ...choices].findIndex((line) => line!.trim() === '');
     // A file of any other kind goes wrong in its second line already.
-    if (gold === undefined || !/^[0-3]$/.test(gold.trim())) throw invalid(name, at + 2, `is ${quote(gold ?? '')}`, `the index 0 to 3 of the right ending, or lines of JSON: ${FORMS}`);
-    if (choices.length < 4) throw invalid(name, end, 'is the last', `${HELLASWAG_LINES} lines per item: a context, the index of the right ending, four endings`);
-    if (blank >= 0) throw invalid(name, at + 1 + (blank === 0 ? 0 : blank + 1), 'is blank', blank === 0 ? 'a context' : 'an ending');
+    if (gold === undefined || !/^[0-3]$/.test(gold.trim()))
+      throw invalid(
+        name,
+        at + 2,
+        `is ${quote(gold ?? '')}`,
+        `the index 0 to 3 of the right ending, or lines of JSON: ${FORMS}`,
+      );
+    if (choices.length < 4)
+      throw invalid(
+        name,
+        end,
+        'is the last',
+        `${HELLASWAG_LINES} lines per item: a context, the index of the right ending, four endings`,
+      );
+    if (blank >= 0)
+      throw invalid(name, at + 1 + (blank === 0 ? 0 : blank + 1), 'is blank', blank === 0 ? 'a context' : 'an ending');
     items.push({ form: 'choices', query: query!, choices, gold: Number(gold), line: at + 1 });
   }
   return items;
@@ -97,13 +113,31 @@ class ItemReader {
     const line = this.#line;
     if ('choices' in value) {
       const choices = this.#texts(value, 'choices');
-      return { form: 'choices', query: this.#text(value, 'query'), choices, gold: this.#gold(value, choices.length), line };
+      return {
+        form: 'choices',
+        query: this.#text(value, 'query'),
+        choices,
+        gold: this.#gold(value, choices.length),
+        line,
+      };
     }
     if ('context_options' in value) {
       const contextOptions = this.#texts(value, 'context_options');
-      return { form: 'schema', contextOptions, continuation: this.#text(value, 'continuation'), gold: this.#gold(value, contextOptions.length), line };
+      return {
+        form: 'schema',
+        contextOptions,
+        continuation: this.#text(value, 'continuation'),
+        gold: this.#gold(value, contextOptions.length),
+        line,
+      };
     }
-    if ('context' in value) return { form: 'completion', context: this.#text(value, 'context'), continuation: this.#text(value, 'continuation'), line };
+    if ('context' in value)
+      return {
+        form: 'completion',
+        context: this.#text(value, 'context'),
+        continuation: this.#text(value, 'continuation'),
+        line,
+      };
     throw this.#invalid(`has the fields ${Object.keys(value).join(', ') || 'of an empty object'}`, FORMS);
   }
 
@@ -126,7 +160,12 @@ class ItemReader {
 
   #texts(value: Record<string, unknown>, field: string): string[] {
     const texts = value[field];
-    if (Array.isArray(texts) && texts.length >= 2 && texts.every((text) => typeof text === 'string' && text.trim() !== '')) return texts as string[];
+    if (
+      Array.isArray(texts) &&
+      texts.length >= 2 &&
+      texts.every((text) => typeof text === 'string' && text.trim() !== '')
+    )
+      return texts as string[];
     throw this.#invalid(`has ${field} ${quote(texts)}`, 'two strings or more, none of them blank');
   }
 
@@ -142,7 +181,9 @@ class ItemReader {
 }
 
 function invalid(name: string, line: number, found: string, expected: string, cause?: unknown): CqilError {
-  return new CqilError('INVALID_ARGUMENT', `Line ${line} of the task ${name} ${found}; expected ${expected}.`, { cause });
+  return new CqilError('INVALID_ARGUMENT', `Line ${line} of the task ${name} ${found}; expected ${expected}.`, {
+    cause,
+  });
 }
 
 /** A value as JSON, cut where it would fill the screen. */

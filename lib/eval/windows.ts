@@ -3,9 +3,10 @@ import { CqilError } from '../errors.js';
 /**
  * How a text is cut into windows, each computed from an empty context, and which tokens are scored.
  *
- * - `gptq`: windows that do not overlap; all tokens but the first of a window. A shorter last window counts if it has two tokens.
- * - `llamacpp`: whole windows only, the first token replaced by BOS if the tokenizer puts one before a text; of n tokens those from
- *   index ⌊n/2⌋ + 1 on. As llama.cpp's perplexity tool defines it.
+ * - `gptq`: windows that do not overlap; all tokens but the first of a window. A shorter last window counts if it has
+ *   two tokens.
+ * - `llamacpp`: whole windows only, the first token replaced by BOS if the tokenizer puts one before a text; of n
+ *   tokens those from index ⌊n/2⌋ + 1 on. As llama.cpp's perplexity tool defines it.
  */
 export type Protocol = 'gptq' | 'llamacpp';
 
@@ -25,11 +26,21 @@ const SHORTEST: Record<Protocol, number> = { gptq: 2, llamacpp: 3 };
  * @param bos what the tokenizer puts before a text, if it does.
  * @throws CqilError INVALID_ARGUMENT for a size no token of which would be scored, or a text too short for one window.
  */
-export function textWindows(ids: readonly number[], size: number, protocol: Protocol, bos: number | undefined): Window[] {
-  if (size < SHORTEST[protocol]) throw new CqilError('INVALID_ARGUMENT', `The window is ${size} tokens, expected at least ${SHORTEST[protocol]} for the protocol ${protocol}.`);
+export function textWindows(
+  ids: readonly number[],
+  size: number,
+  protocol: Protocol,
+  bos: number | undefined,
+): Window[] {
+  if (size < SHORTEST[protocol])
+    throw new CqilError(
+      'INVALID_ARGUMENT',
+      `The window is ${size} tokens, expected at least ${SHORTEST[protocol]} for the protocol ${protocol}.`,
+    );
   const least = protocol === 'gptq' ? 2 : size;
   if (ids.length < least) {
-    const needed = protocol === 'gptq' ? `at least ${least}` : `at least one whole window of ${size} for the protocol llamacpp`;
+    const needed =
+      protocol === 'gptq' ? `at least ${least}` : `at least one whole window of ${size} for the protocol llamacpp`;
     throw new CqilError('INVALID_ARGUMENT', `The text has ${ids.length} tokens, expected ${needed}.`);
   }
   const windows: Window[] = [];

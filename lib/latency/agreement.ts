@@ -25,11 +25,17 @@ export interface Agreement {
   ranking: Record<'wide' | 'lanes' | 'fastest', Ranking>;
 }
 
-/** Compares predictions with measurements of at least one trial. A plan that was tried in one execution only counts as it for both. */
+/**
+ * Compares predictions with measurements of at least one trial. A plan that was tried in one execution only counts as
+ * it for both.
+ */
 export function agreement(trials: readonly Trial[]): Agreement {
   const errors = trials.map(({ predictedMs, samplesMs }) => Math.abs(predictedMs / typical(samplesMs) - 1));
-  const byPlan = [...new Set(trials.map(({ plan }) => plan))].map((plan) => trials.filter((trial) => trial.plan === plan));
-  const of = (execution: 'wide' | 'lanes') => byPlan.map((own) => [own.find((trial) => trial.execution === execution) ?? own[0]!]);
+  const byPlan = [...new Set(trials.map(({ plan }) => plan))].map((plan) =>
+    trials.filter((trial) => trial.plan === plan),
+  );
+  const of = (execution: 'wide' | 'lanes') =>
+    byPlan.map((own) => [own.find((trial) => trial.execution === execution) ?? own[0]!]);
   return {
     error: { median: quantile(errors, 0.5), max: Math.max(...errors) },
     ranking: { wide: ranking(of('wide')), lanes: ranking(of('lanes')), fastest: ranking(byPlan) },
@@ -41,7 +47,10 @@ function ranking(plans: ReadonlyArray<readonly Trial[]>): Ranking {
   const least = (value: (trial: Trial) => number): number[] => plans.map((own) => Math.min(...own.map(value)));
   const half = (rest: number) => least(({ samplesMs }) => typical(samplesMs.filter((_, i) => i % 2 === rest)));
   return {
-    rankCorrelation: rankCorrelation(least(({ predictedMs }) => predictedMs), least(({ samplesMs }) => typical(samplesMs))),
+    rankCorrelation: rankCorrelation(
+      least(({ predictedMs }) => predictedMs),
+      least(({ samplesMs }) => typical(samplesMs)),
+    ),
     repeatability: rankCorrelation(half(0), half(1)),
   };
 }

@@ -1,7 +1,8 @@
 import { idleProcessors } from './idle_processors.js';
 
 /** The warning for times that were measured while `watchBusy` found the machine busy. */
-export const BUSY_WHILE_MEASURED = 'The machine was busy with something else while this was measured, so these times say little. Measure again when nothing else runs.';
+export const BUSY_WHILE_MEASURED =
+  'The machine was busy with something else while this was measured, so these times say little. Measure again when nothing else runs.';
 
 /**
  * From this scatter on, the machine counts as busy. Scatter is how far typical times are above the least ones, as a
@@ -19,8 +20,13 @@ const WATCH_MS = 250;
  *
  * @param scatterOf gives the scatter of a result: how far typical times are above the least ones, as a fraction.
  */
-export async function watchBusy<T>({ backend, threads }: { backend: 'cpu' | 'cuda'; threads: number }, measure: () => Promise<T>, scatterOf: (result: T) => number): Promise<{ result: T; busy: boolean }> {
-  const tooFew = async (): Promise<boolean> => backend === 'cpu' && (await idleProcessors(WATCH_MS)) < IDLE_PER_THREAD * threads;
+export async function watchBusy<T>(
+  { backend, threads }: { backend: 'cpu' | 'cuda'; threads: number },
+  measure: () => Promise<T>,
+  scatterOf: (result: T) => number,
+): Promise<{ result: T; busy: boolean }> {
+  const tooFew = async (): Promise<boolean> =>
+    backend === 'cpu' && (await idleProcessors(WATCH_MS)) < IDLE_PER_THREAD * threads;
   const before = await tooFew();
   const result = await measure();
   return { result, busy: before || scatterOf(result) > BUSY_SCATTER || (await tooFew()) };

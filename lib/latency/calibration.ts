@@ -29,23 +29,54 @@ const TYPICAL_POSITION = 128;
 type ShapedCheckpoint = Pick<Checkpoint, 'config' | 'tensors'>;
 type CalibratedPlacement = Placement & { kvCache: KvCache; activations: Activations };
 
-/** What an earlier calibration of a model of this shape on this machine gave; undefined when there is none that still holds. */
-export async function findCalibration(checkpoint: ShapedCheckpoint, placement: CalibratedPlacement): Promise<Calibration | undefined> {
-  const { rates, measured } = Object(await readCache(KIND, identityOf(checkpoint, placement))) as { rates?: unknown; measured?: unknown };
+/**
+ * What an earlier calibration of a model of this shape on this machine gave; undefined when there is none that still
+ * holds.
+ */
+export async function findCalibration(
+  checkpoint: ShapedCheckpoint,
+  placement: CalibratedPlacement,
+): Promise<Calibration | undefined> {
+  const { rates, measured } = Object(await readCache(KIND, identityOf(checkpoint, placement))) as {
+    rates?: unknown;
+    measured?: unknown;
+  };
   if (!areRates(rates) || typeof measured !== 'string' || Number.isNaN(Date.parse(measured))) return undefined;
-  return { latency: new LatencyModel(modelBytes(checkpoint, placement.kvCache, aloneBytes()), placement, rates), measured, busy: false };
+  return {
+    latency: new LatencyModel(modelBytes(checkpoint, placement.kvCache, aloneBytes()), placement, rates),
+    measured,
+    busy: false,
+  };
 }
 
-/** That of an earlier run, or a new one, which is kept for later runs unless the machine was busy. Rejects with ABORTED; DISPOSED. */
-export async function calibration(model: Model, checkpoint: ShapedCheckpoint, options: Partial<TimingOptions> = {}): Promise<Calibration> {
+/**
+ * That of an earlier run, or a new one, which is kept for later runs unless the machine was busy. Rejects with ABORTED;
+ * DISPOSED.
+ */
+export async function calibration(
+  model: Model,
+  checkpoint: ShapedCheckpoint,
+  options: Partial<TimingOptions> = {},
+): Promise<Calibration> {
   return (await findCalibration(checkpoint, model)) ?? calibrateAnew(model, checkpoint, options);
 }
 
-/** A new one, whatever is known. Times other decodes in the same turns, see `calibrate`: [others][samples] milliseconds. */
-export async function calibrateAnew(model: Model, checkpoint: ShapedCheckpoint, options: Partial<TimingOptions> = {}, others: readonly Decode[] = []): Promise<Calibration & { others: number[][] }> {
+/**
+ * A new one, whatever is known. Times other decodes in the same turns, see `calibrate`: [others][samples] milliseconds.
+ */
+export async function calibrateAnew(
+  model: Model,
+  checkpoint: ShapedCheckpoint,
+  options: Partial<TimingOptions> = {},
+  others: readonly Decode[] = [],
+): Promise<Calibration & { others: number[][] }> {
   const { seconds = CALIBRATION_SECONDS, ...rest } = options;
   const bytes = modelBytes(checkpoint, model.kvCache, aloneBytes());
-  const { result, busy } = await watchBusy(model, () => calibrate(model, bytes, { seconds, ...rest }, others), ({ scatter }) => scatter);
+  const { result, busy } = await watchBusy(
+    model,
+    () => calibrate(model, bytes, { seconds, ...rest }, others),
+    ({ scatter }) => scatter,
+  );
   const { latency, others: timings } = result;
   const measured = new Date().toISOString();
   if (!busy) await writeCache(KIND, identityOf(checkpoint, model), { rates: latency.rates, measured });
@@ -57,11 +88,17 @@ export function typicalToken({ contextLength }: Pick<ModelConfig, 'contextLength
   return { position: Math.min(TYPICAL_POSITION, Math.floor(contextLength / 2)), logits: true };
 }
 
-function identityOf(checkpoint: ShapedCheckpoint, { backend, threads, kvCache, activations }: CalibratedPlacement): CacheIdentity {
+function identityOf(
+  checkpoint: ShapedCheckpoint,
+  { backend, threads, kvCache, activations }: CalibratedPlacement,
+): CacheIdentity {
   return timingIdentity(describeMachine(), { backend, threads, kvCache, activations }, checkpoint);
 }
 
 function areRates(value: unknown): value is Rates {
   const rates = Object(value) as Partial<Rates>;
-  return WORK_KINDS.every((kind) => Number.isFinite(rates[kind]) && rates[kind]! >= 0) && WORK_KINDS.some((kind) => rates[kind]! > 0);
+  return (
+    WORK_KINDS.every((kind) => Number.isFinite(rates[kind]) && rates[kind]! >= 0) &&
+    WORK_KINDS.some((kind) => rates[kind]! > 0)
+  );
 }

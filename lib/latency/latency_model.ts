@@ -24,9 +24,10 @@ export interface Prediction {
 }
 
 /**
- * Prices a program phase by phase: T = Σ over phases Σ over kinds of work (amount · rate). Rates are what a short calibration gives: time
- * per wait, and per byte for weights that all threads stream, weights that crews stream apart, the output projection, and keys and values.
- * What a call costs besides is in the rates of weights, of which every program reads the same.
+ * Prices a program phase by phase: T = Σ over phases Σ over kinds of work (amount · rate). Rates are what a short
+ * calibration gives: time per wait, and per byte for weights that all threads stream, weights that crews stream apart,
+ * the output projection, and keys and values. What a call costs besides is in the rates of weights, of which every
+ * program reads the same.
  */
 export class LatencyModel {
   readonly rates: Readonly<Rates>;
@@ -45,8 +46,15 @@ export class LatencyModel {
       const total = sumWork(phaseWork(bytes, program, execution, placement, token));
       return WORK_KINDS.map((kind) => total[kind] / ms);
     });
-    const fitted = nonNegativeLeastSquares(rows, samples.map(() => 1));
-    return new LatencyModel(bytes, placement, Object.fromEntries(WORK_KINDS.map((kind, i) => [kind, fitted[i]!])) as Rates);
+    const fitted = nonNegativeLeastSquares(
+      rows,
+      samples.map(() => 1),
+    );
+    return new LatencyModel(
+      bytes,
+      placement,
+      Object.fromEntries(WORK_KINDS.map((kind, i) => [kind, fitted[i]!])) as Rates,
+    );
   }
 
   /** Time of one token of a program; with `auto`, in the execution that takes less. */
@@ -64,6 +72,11 @@ export class LatencyModel {
       phases.set(kind, sum);
     }
     const kinds = [...phases.values()];
-    return { execution, msPerToken: kinds.reduce((sum, { ms }) => sum + ms, 0), waits: sumWork(parts).waits, phases: kinds };
+    return {
+      execution,
+      msPerToken: kinds.reduce((sum, { ms }) => sum + ms, 0),
+      waits: sumWork(parts).waits,
+      phases: kinds,
+    };
   }
 }

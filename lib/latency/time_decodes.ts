@@ -24,12 +24,16 @@ const ROUNDS = { least: 5, most: 1000 };
 const TOKENS_PER_TURN = 3;
 
 /**
- * Times decodes at fixed positions, all in turn, round after round, so that what else the machine does falls on all of them. Token ids
- * change nothing about the time.
+ * Times decodes at fixed positions, all in turn, round after round, so that what else the machine does falls on all of
+ * them. Token ids change nothing about the time.
  *
  * @returns milliseconds per token, [decodes][rounds · tokens]. Rejects with ABORTED.
  */
-export async function timeDecodes(model: Model, decodes: readonly Decode[], { seconds, signal, onProgress }: TimingOptions): Promise<number[][]> {
+export async function timeDecodes(
+  model: Model,
+  decodes: readonly Decode[],
+  { seconds, signal, onProgress }: TimingOptions,
+): Promise<number[][]> {
   const sessions: Session[] = [];
   try {
     for (const { plan, execution, token } of decodes) {

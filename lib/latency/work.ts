@@ -20,7 +20,15 @@ export interface Work {
   kv: number;
 }
 
-export const WORK_KINDS = ['waits', 'crewWaits', 'shared', 'apart', 'idle', 'head', 'kv'] as const satisfies ReadonlyArray<keyof Work>;
+export const WORK_KINDS = [
+  'waits',
+  'crewWaits',
+  'shared',
+  'apart',
+  'idle',
+  'head',
+  'kv',
+] as const satisfies ReadonlyArray<keyof Work>;
 
 /** What computes. */
 export interface Placement {
@@ -43,7 +51,9 @@ export interface ModelBytes {
   /** Of weights, per layer. */
   layers: ReadonlyArray<Readonly<Record<LayerPhase, number>>>;
   head: number;
-  /** Of keys and values: per layer and position, how many pieces of work they are, and the positions a query looks back. */
+  /**
+   * Of keys and values: per layer and position, how many pieces of work they are, and the positions a query looks back.
+   */
   kv: { bytesPerPosition: number; units: number; window: number };
   /** Of matrices, per layer. */
   matrices: readonly number[];
@@ -52,16 +62,42 @@ export interface ModelBytes {
 }
 
 const PHASE_OF_ROLE: Partial<Record<TensorRole, LayerPhase>> = {
-  attention_norm: 'qkv', wq: 'qkv', wk: 'qkv', wv: 'qkv', bq: 'qkv', bk: 'qkv', bv: 'qkv', q_norm: 'qkv', k_norm: 'qkv',
-  wo: 'attention_out', bo: 'attention_out', mlp_norm: 'gate_up', w_gate: 'gate_up', w_up: 'gate_up', w_down: 'down',
+  attention_norm: 'qkv',
+  wq: 'qkv',
+  wk: 'qkv',
+  wv: 'qkv',
+  bq: 'qkv',
+  bk: 'qkv',
+  bv: 'qkv',
+  q_norm: 'qkv',
+  k_norm: 'qkv',
+  wo: 'attention_out',
+  bo: 'attention_out',
+  mlp_norm: 'gate_up',
+  w_gate: 'gate_up',
+  w_up: 'gate_up',
+  w_down: 'down',
 };
 /** Query heads of one key/value head that a thread computes together: kAttendQueries in native/cpu/kernels. */
 const QUERIES_TOGETHER = 4;
-/** How many times as many bytes the output projection may have to be computed by one thread: kAloneHead in native/cpu/forward.cc. */
+/**
+ * How many times as many bytes the output projection may have to be computed by one thread: kAloneHead in
+ * native/cpu/forward.cc.
+ */
 const ALONE_HEAD = 4;
 
-export function modelBytes({ config, tensors }: Pick<Checkpoint, 'config' | 'tensors'>, kvCache: KvCache, alone: number): ModelBytes {
-  const layers = Array.from({ length: config.nLayers }, () => ({ qkv: 0, attention: 0, attention_out: 0, gate_up: 0, down: 0 }));
+export function modelBytes(
+  { config, tensors }: Pick<Checkpoint, 'config' | 'tensors'>,
+  kvCache: KvCache,
+  alone: number,
+): ModelBytes {
+  const layers = Array.from({ length: config.nLayers }, () => ({
+    qkv: 0,
+    attention: 0,
+    attention_out: 0,
+    gate_up: 0,
+    down: 0,
+  }));
   const matrices = Array.from({ length: config.nLayers }, () => 0);
   let head = 0;
   for (const { role, layer, rows, byteLength } of tensors) {
@@ -71,11 +107,27 @@ export function modelBytes({ config, tensors }: Pick<Checkpoint, 'config' | 'ten
     else if (role === (config.tiedEmbeddings ? 'token_embedding' : 'output')) head += byteLength;
   }
   const units = config.nKvHeads * Math.ceil(config.nHeads / config.nKvHeads / QUERIES_TOGETHER);
-  return { layers, head, kv: { bytesPerPosition: kvBytesPerPosition({ ...config, nLayers: 1 }, kvCache), units, window: config.slidingWindow }, matrices, alone };
+  return {
+    layers,
+    head,
+    kv: {
+      bytesPerPosition: kvBytesPerPosition({ ...config, nLayers: 1 }, kvCache),
+      units,
+      window: config.slidingWindow,
+    },
+    matrices,
+    alone,
+  };
 }
 
 /** The work of every phase of a program, in its order. Follows native/cpu/forward.cc. */
-export function phaseWork(bytes: ModelBytes, program: Program, execution: 'wide' | 'lanes', { backend, threads }: Placement, token: Token): Work[] {
+export function phaseWork(
+  bytes: ModelBytes,
+  program: Program,
+  execution: 'wide' | 'lanes',
+  { backend, threads }: Placement,
+  token: Token,
+): Work[] {
   const single = backend === 'cpu' && threads === 1;
   const alone = backend === 'cpu' && !single ? alonePhases(bytes, program, execution, token) : [];
   return program.phases.map((phase, i): Work => {
@@ -85,9 +137,11 @@ export function phaseWork(bytes: ModelBytes, program: Program, execution: 'wide'
     if (phase.kind === 'embed') return work({ waits });
     if (phase.kind === 'head') return work({ waits, head: bytes.head });
     const apart = execution === 'lanes' && phase.layers.length > 1;
-    if (backend === 'cpu' && apart && !single) return crewWork(bytes, phase, phase.kind, program.bypass, threads, token);
+    if (backend === 'cpu' && apart && !single)
+      return crewWork(bytes, phase, phase.kind, program.bypass, threads, token);
     const streamed = phase.layers.reduce((sum, layer) => sum + bytes.layers[layer]![phase.kind as LayerPhase], 0);
-    const kv = phase.kind === 'attention' ? kvBytes(bytes, phase.layers.length, backend === 'cpu' ? threads : 1, token) : 0;
+    const kv =
+      phase.kind === 'attention' ? kvBytes(bytes, phase.layers.length, backend === 'cpu' ? threads : 1, token) : 0;
     return work(apart ? { waits, apart: streamed, kv } : { waits, shared: streamed, kv });
   });
 }
@@ -97,16 +151,20 @@ function alonePhases(bytes: ModelBytes, program: Program, execution: 'wide' | 'l
   let allBefore = true;
   return program.phases.map(({ kind, layers }) => {
     const alone =
-      kind === 'embed' ? bytes.alone > 0
-      : kind === 'head' ? allBefore && bytes.head <= ALONE_HEAD * bytes.alone
-      : !(execution === 'lanes' && layers.length > 1) && isSmall(bytes, layers, token);
+      kind === 'embed'
+        ? bytes.alone > 0
+        : kind === 'head'
+          ? allBefore && bytes.head <= ALONE_HEAD * bytes.alone
+          : !(execution === 'lanes' && layers.length > 1) && isSmall(bytes, layers, token);
     allBefore &&= alone;
     return alone;
   });
 }
 
 function isSmall(bytes: ModelBytes, layers: readonly number[], token: Token): boolean {
-  return layers.reduce((sum, layer) => sum + bytes.matrices[layer]!, kvBytes(bytes, layers.length, 1, token)) <= bytes.alone;
+  return (
+    layers.reduce((sum, layer) => sum + bytes.matrices[layer]!, kvBytes(bytes, layers.length, 1, token)) <= bytes.alone
+  );
 }
 
 /** `joins`: whether the others, who have waited, go on after this phase. */
@@ -121,7 +179,14 @@ function aloneWork(bytes: ModelBytes, { kind, layers }: Phase, threads: number, 
 }
 
 /** A phase whose lanes are spread over crews: lane l runs on crew l mod n. */
-function crewWork(bytes: ModelBytes, { layers }: Phase, kind: LayerPhase, bypass: number, threads: number, token: Token): Work {
+function crewWork(
+  bytes: ModelBytes,
+  { layers }: Phase,
+  kind: LayerPhase,
+  bypass: number,
+  threads: number,
+  token: Token,
+): Work {
   const crews = Math.min(layers.length, threads);
   const byOne = isSmall(bytes, layers.slice(0, 1), token);
   let [streamed, busiest, crewWaits, kv] = [0, 0, 0, 0];
@@ -151,7 +216,12 @@ function work(parts: Partial<Work>): Work {
 }
 
 /** How often a thread waits for others on its way through one token; 0 with a single thread. */
-export function barriersPerToken(bytes: ModelBytes, program: Program, execution: 'wide' | 'lanes', placement: Placement): number {
+export function barriersPerToken(
+  bytes: ModelBytes,
+  program: Program,
+  execution: 'wide' | 'lanes',
+  placement: Placement,
+): number {
   const { waits, crewWaits } = sumWork(phaseWork(bytes, program, execution, placement, { position: 0, logits: true }));
   return waits + crewWaits;
 }

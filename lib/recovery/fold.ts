@@ -15,26 +15,39 @@ export async function readGains(checkpoint: Checkpoint, group: readonly number[]
   const gains: Float32Array[] = [];
   if (site === 'output') return gains;
   for (const layer of group) {
-    for await (const row of readRows(checkpoint, tensorOf(checkpoint, INPUTS[site].norm, layer))) gains.push(row.slice());
+    for await (const row of readRows(checkpoint, tensorOf(checkpoint, INPUTS[site].norm, layer)))
+      gains.push(row.slice());
   }
   return gains;
 }
 
 /**
- * A member's correction U Vᵀ as updates of its weights. Of its input n: W (I + U Vᵀ) n for every projection W that reads n, so B = W U and
- * A = Vᵀ. Of its output m = W h: (I + U Vᵀ) W h, so B = U and A = Vᵀ W.
+ * A member's correction U Vᵀ as updates of its weights. Of its input n: W (I + U Vᵀ) n for every projection W that
+ * reads n, so B = W U and A = Vᵀ. Of its output m = W h: (I + U Vᵀ) W h, so B = U and A = Vᵀ W.
  *
  * @param u [rank] of [dim].
  * @param v [rank] of [dim].
  */
-export async function foldMap(checkpoint: Checkpoint, layer: number, site: Site, { u, v }: Pick<LowRankMap, 'u' | 'v'>, pace: Pace): Promise<LoraUpdate[]> {
+export async function foldMap(
+  checkpoint: Checkpoint,
+  layer: number,
+  site: Site,
+  { u, v }: Pick<LowRankMap, 'u' | 'v'>,
+  pace: Pace,
+): Promise<LoraUpdate[]> {
   if (site === 'output') return [await foldOutput(checkpoint, layer, u, v, pace)];
   const updates: LoraUpdate[] = [];
   for (const role of INPUTS[site].projections) updates.push(await foldInput(checkpoint, role, layer, u, v, pace));
   return updates;
 }
 
-async function foldOutput(checkpoint: Checkpoint, layer: number, u: readonly Float64Array[], v: readonly Float64Array[], pace: Pace): Promise<LoraUpdate> {
+async function foldOutput(
+  checkpoint: Checkpoint,
+  layer: number,
+  u: readonly Float64Array[],
+  v: readonly Float64Array[],
+  pace: Pace,
+): Promise<LoraUpdate> {
   const tensor = tensorOf(checkpoint, 'w_down', layer);
   const { rows, cols } = tensor;
   const a = new Float64Array(u.length * cols);
@@ -51,7 +64,14 @@ async function foldOutput(checkpoint: Checkpoint, layer: number, u: readonly Flo
   return { role: 'w_down', layer, rank: u.length, a: Float32Array.from(a), b };
 }
 
-async function foldInput(checkpoint: Checkpoint, role: Projection, layer: number, u: readonly Float64Array[], v: readonly Float64Array[], pace: Pace): Promise<LoraUpdate> {
+async function foldInput(
+  checkpoint: Checkpoint,
+  role: Projection,
+  layer: number,
+  u: readonly Float64Array[],
+  v: readonly Float64Array[],
+  pace: Pace,
+): Promise<LoraUpdate> {
   const tensor = tensorOf(checkpoint, role, layer);
   const { headDim, ropeInterleaved } = checkpoint.config;
   const a = new Float32Array(v.length * tensor.cols);
@@ -60,7 +80,8 @@ async function foldInput(checkpoint: Checkpoint, role: Projection, layer: number
   const interleaved = ropeInterleaved && (role === 'wq' || role === 'wk');
   let row = 0;
   for await (const weights of readRows(checkpoint, tensor)) {
-    // Adapters have their rows as Hugging Face checkpoints have them: pairs that are rotated together half a head apart.
+    // Adapters have their rows as Hugging Face checkpoints have them: pairs that are rotated together half a head
+    // apart.
     const i = row % headDim;
     const to = interleaved ? row - i + (i % 2) * (headDim / 2) + (i >> 1) : row;
     for (const [k, vector] of u.entries()) {

@@ -8,8 +8,8 @@ import { Moments } from './moments.js';
 import { TraceReader } from './trace_reader.js';
 
 /**
- * Where a group is corrected, in the order it computes: what each member's attention normalizes and scales, n; the same of its MLP; and
- * what the members' MLPs add, m.
+ * Where a group is corrected, in the order it computes: what each member's attention normalizes and scales, n; the same
+ * of its MLP; and what the members' MLPs add, m.
  */
 export const SITES = ['attention input', 'MLP input', 'output'] as const;
 export type Site = (typeof SITES)[number];
@@ -38,9 +38,10 @@ export interface GroupSite {
 }
 
 /**
- * Second moments of what a group has at a site and of what it lacks of each teacher's. At an input, of each member: z = n_j and
- * r = n_j of the teacher − n_j, both [dim]. At the output, of the group: z = [m_i; …; m_{i+p−1}] [p · dim] and r = y of the teacher − y
- * [dim]. The first token of a window is left out, because it sees nothing and trained models treat it apart.
+ * Second moments of what a group has at a site and of what it lacks of each teacher's. At an input, of each member: z =
+ * n_j and r = n_j of the teacher − n_j, both [dim]. At the output, of the group: z = [m_i; …; m_{i+p−1}] [p · dim] and
+ * r = y of the teacher − y [dim]. The first token of a window is left out, because it sees nothing and trained models
+ * treat it apart.
  *
  * @returns moments with the teachers as targets, in the order of TEACHERS: one of each member, or one of the group.
  */
@@ -54,12 +55,19 @@ export async function collectMoments(
 ): Promise<Moments[]> {
   const { nLayers, dim } = model.config;
   const { group, site } = at;
-  const batch = Math.max(1, Math.min(MAX_TRACE, Math.floor(TRACE_BYTES / (3 * nLayers * 3 * dim * Float32Array.BYTES_PER_ELEMENT))));
+  const batch = Math.max(
+    1,
+    Math.min(MAX_TRACE, Math.floor(TRACE_BYTES / (3 * nLayers * 3 * dim * Float32Array.BYTES_PER_ELEMENT))),
+  );
   const contextLength = Math.max(...windows.map(({ ids }) => ids.length));
-  const moments = site === 'output' ? [new Moments(group.length * dim, dim, TEACHERS.length)] : group.map(() => new Moments(dim, dim, TEACHERS.length));
+  const moments =
+    site === 'output'
+      ? [new Moments(group.length * dim, dim, TEACHERS.length)]
+      : group.map(() => new Moments(dim, dim, TEACHERS.length));
   const sessions: Session[] = [];
   try {
-    for (const plan of [plans.grouped, plans.alone, plans.sequential]) sessions.push(model.createSession({ plan: await model.prepare(plan), contextLength }));
+    for (const plan of [plans.grouped, plans.alone, plans.sequential])
+      sessions.push(model.createSession({ plan: await model.prepare(plan), contextLength }));
     for (const { ids } of windows) {
       for (const session of sessions) session.truncate(0);
       for (let from = 0; from < ids.length; from += batch) {
@@ -87,14 +95,26 @@ interface Samples {
   r: Float64Array[];
 }
 
-function samplesOf(reader: TraceReader, [grouped, ...teachers]: readonly Float32Array[], { group, site, gains }: GroupSite, plan: Plan): Samples[] {
+function samplesOf(
+  reader: TraceReader,
+  [grouped, ...teachers]: readonly Float32Array[],
+  { group, site, gains }: GroupSite,
+  plan: Plan,
+): Samples[] {
   if (site === 'output') {
     const y = reader.groupOutput(grouped!, group, plan);
-    return [{ z: reader.mlpOutputs(grouped!, group), r: teachers.map((trace) => subtract(reader.layerOutput(trace, group.at(-1)!), y)) }];
+    return [
+      {
+        z: reader.mlpOutputs(grouped!, group),
+        r: teachers.map((trace) => subtract(reader.layerOutput(trace, group.at(-1)!), y)),
+      },
+    ];
   }
   return group.map((layer, j) => {
     const input = (trace: Float32Array, bypass: number): Float64Array =>
-      site === 'attention input' ? reader.attentionInput(trace, layer, gains[j]!) : reader.mlpInput(trace, layer, bypass, gains[j]!);
+      site === 'attention input'
+        ? reader.attentionInput(trace, layer, gains[j]!)
+        : reader.mlpInput(trace, layer, bypass, gains[j]!);
     const z = input(grouped!, Math.min(plan.bypass, j));
     // A teacher's layers run one after the other: nothing is bypassed.
     return { z, r: teachers.map((trace) => subtract(input(trace, 0), z)) };
@@ -107,5 +127,8 @@ function subtract(a: Float64Array, b: Float64Array): Float64Array {
 
 function expectFinite(values: Float64Array, group: readonly number[]): void {
   if (values.every(Number.isFinite)) return;
-  throw new CqilError('NOT_FINITE', `Layers ${group[0]} to ${group.at(-1)} compute values that are infinite or not numbers; expected weights that give finite ones.`);
+  throw new CqilError(
+    'NOT_FINITE',
+    `Layers ${group[0]} to ${group.at(-1)} compute values that are infinite or not numbers; expected weights that give finite ones.`,
+  );
 }

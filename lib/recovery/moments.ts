@@ -1,6 +1,6 @@
 /**
- * Sums over tokens of the second moments of inputs z [inputs] and of several targets r [outputs]: all a linear regression of the targets
- * on the inputs needs. Memory depends on the widths, not on how many tokens are added.
+ * Sums over tokens of the second moments of inputs z [inputs] and of several targets r [outputs]: all a linear
+ * regression of the targets on the inputs needs. Memory depends on the widths, not on how many tokens are added.
  */
 export class Moments {
   /** Σ z zᵀ [inputs, inputs]; the lower triangle counts. */

@@ -42,14 +42,34 @@ export function recoverWindow(model: Pick<Model, 'config'>, tokens: number): num
  * @throws CqilError INVALID_PLAN for a plan without groups or with an adapter; INVALID_ARGUMENT for a group too wide or
  * too few tokens; NOT_FINITE for values that are infinite or not numbers; ABORTED; DISPOSED.
  */
-export async function recoverPlan(model: Model, checkpoint: Checkpoint, plan: Plan, ids: readonly number[], options: RecoverOptions): Promise<RecoveredPlan> {
+export async function recoverPlan(
+  model: Model,
+  checkpoint: Checkpoint,
+  plan: Plan,
+  ids: readonly number[],
+  options: RecoverOptions,
+): Promise<RecoveredPlan> {
   const { rank, signal, onProgress, window = recoverWindow(model, ids.length) } = options;
   expectRecoverable(model, plan, ids, window);
   const [fitEnd, chooseEnd] = SHARES.map((share) => Math.round(ids.length * share)) as [number, number];
   const parts = [ids.slice(0, fitEnd), ids.slice(fitEnd, chooseEnd), ids.slice(chooseEnd)];
-  const [fit, choose, heldOut] = parts.map((part) => textWindows(part, window, 'gptq', undefined)) as [Window[], Window[], Window[]];
+  const [fit, choose, heldOut] = parts.map((part) => textWindows(part, window, 'gptq', undefined)) as [
+    Window[],
+    Window[],
+    Window[],
+  ];
   const folder = await mkdtemp(path.join(tmpdir(), 'cqil-recover-'));
-  const recovery = new Recovery({ model, checkpoint, plan: { ...plan, evidence: undefined }, fit, choose, folder, rank, signal, onProgress });
+  const recovery = new Recovery({
+    model,
+    checkpoint,
+    plan: { ...plan, evidence: undefined },
+    fit,
+    choose,
+    folder,
+    rank,
+    signal,
+    onProgress,
+  });
   try {
     const sites = await recovery.run();
     const quality = await recovery.measure(heldOut);
@@ -62,13 +82,32 @@ export async function recoverPlan(model: Model, checkpoint: Checkpoint, plan: Pl
 }
 
 function expectRecoverable(model: Model, plan: Plan, ids: readonly number[], window: number): void {
-  if (plan.groups.length === 0) throw new CqilError('INVALID_PLAN', 'The plan has no groups, so there is nothing to recover; expected a plan with at least one.');
-  if (plan.adapter !== undefined) throw new CqilError('INVALID_PLAN', `The plan has the adapter ${plan.adapter} already; expected a plan without one.`);
+  if (plan.groups.length === 0)
+    throw new CqilError(
+      'INVALID_PLAN',
+      'The plan has no groups, so there is nothing to recover; expected a plan with at least one.',
+    );
+  if (plan.adapter !== undefined)
+    throw new CqilError(
+      'INVALID_PLAN',
+      `The plan has the adapter ${plan.adapter} already; expected a plan without one.`,
+    );
   const members = Math.max(...plan.groups.map((group) => group.length));
   if (members * model.config.dim > WIDEST_GROUP) {
-    throw new CqilError('INVALID_ARGUMENT', `A group of the plan has ${members} layers of width ${model.config.dim}, ${members * model.config.dim} together; expected at most ${WIDEST_GROUP}, because memory grows with the square.`);
+    throw new CqilError(
+      'INVALID_ARGUMENT',
+      `A group of the plan has ${members} layers of width ${model.config.dim}, ${members * model.config.dim} together; expected at most ${WIDEST_GROUP}, because memory grows with the square.`,
+    );
   }
-  if (ids.length < LEAST_TOKENS) throw new CqilError('INVALID_ARGUMENT', `The text has ${ids.length} tokens, expected at least ${LEAST_TOKENS}: three fifths fit corrections, one chooses and one measures.`);
+  if (ids.length < LEAST_TOKENS)
+    throw new CqilError(
+      'INVALID_ARGUMENT',
+      `The text has ${ids.length} tokens, expected at least ${LEAST_TOKENS}: three fifths fit corrections, one chooses and one measures.`,
+    );
   const { contextLength } = model.config;
-  if (window > contextLength) throw new CqilError('INVALID_ARGUMENT', `The window is ${window} tokens, expected at most the model's context length, ${contextLength}.`);
+  if (window > contextLength)
+    throw new CqilError(
+      'INVALID_ARGUMENT',
+      `The window is ${window} tokens, expected at most the model's context length, ${contextLength}.`,
+    );
 }

@@ -69,7 +69,13 @@ export class Recovery {
         for (const { plan } of candidates) if (plan !== best?.plan) this.#release(plan);
         if (best) this.#keep(best);
         const { teacher, rank, explained } = best ?? {};
-        outcomes.push({ group, site, klBefore: kl, klAfter: kls.length > 0 ? Math.min(...kls) : kl, ...(best && { kept: { teacher: teacher!, rank: rank!, explained: explained! } }) });
+        outcomes.push({
+          group,
+          site,
+          klBefore: kl,
+          klAfter: kls.length > 0 ? Math.min(...kls) : kl,
+          ...(best && { kept: { teacher: teacher!, rank: rank!, explained: explained! } }),
+        });
         kl = klAfter;
       }
     }
@@ -80,7 +86,9 @@ export class Recovery {
   async measure(windows: readonly Window[]): Promise<RecoveredPlan['heldOut']> {
     const { model, plan, signal } = this.#parts;
     const plans = this.updates.length > 0 ? [plan, this.#current] : [plan];
-    const [sequential, before, after = before] = await comparePlans(model, [this.#sequential, ...plans], windows, { signal });
+    const [sequential, before, after = before] = await comparePlans(model, [this.#sequential, ...plans], windows, {
+      signal,
+    });
     return { sequential: sequential!, before: before!, after: after! };
   }
 
@@ -120,13 +128,22 @@ export class Recovery {
   async #candidates(group: number[], site: Site): Promise<Candidate[]> {
     const { checkpoint, fit, choose, rank } = this.#parts;
     const gains = await readGains(checkpoint, group, site);
-    const [fitted, chosen] = [await this.#moments(group, site, gains, fit), await this.#moments(group, site, gains, choose)];
+    const [fitted, chosen] = [
+      await this.#moments(group, site, gains, fit),
+      await this.#moments(group, site, gains, choose),
+    ];
     const candidates: Candidate[] = [];
     for (const [target, teacher] of TEACHERS.entries()) {
       const maps = fitted.map((moments, i) => reducedRank(moments, chosen[i]!, target, rank));
       const updates = await this.#fold(maps, group, site);
       if (updates.length === 0) continue;
-      candidates.push({ teacher, rank: Math.max(...maps.map((map) => map?.u.length ?? 0)), explained: explainedShare(maps, chosen, target), updates: [...this.updates, ...updates], plan: this.#current });
+      candidates.push({
+        teacher,
+        rank: Math.max(...maps.map((map) => map?.u.length ?? 0)),
+        explained: explainedShare(maps, chosen, target),
+        updates: [...this.updates, ...updates],
+        plan: this.#current,
+      });
     }
     for (const candidate of candidates) {
       const adapter = path.join(this.#parts.folder, String(this.#tried++));
@@ -140,12 +157,23 @@ export class Recovery {
   #moments(group: number[], site: Site, gains: Float32Array[], windows: readonly Window[]): Promise<Moments[]> {
     const { model, plan, fit, choose, signal, onProgress } = this.#parts;
     const total = plan.groups.length * SITES.length * [...fit, ...choose].reduce((sum, { ids }) => sum + ids.length, 0);
-    const plans = { grouped: this.#current, alone: { ...this.#current, groups: plan.groups.filter((other) => other !== group) }, sequential: this.#sequential };
-    return collectMoments(model, plans, { group, site, gains }, windows, this.#pace, { signal, onTokens: (count) => onProgress?.((this.#tokens += count) / total) });
+    const plans = {
+      grouped: this.#current,
+      alone: { ...this.#current, groups: plan.groups.filter((other) => other !== group) },
+      sequential: this.#sequential,
+    };
+    return collectMoments(model, plans, { group, site, gains }, windows, this.#pace, {
+      signal,
+      onTokens: (count) => onProgress?.((this.#tokens += count) / total),
+    });
   }
 
   /** A map of the output reads all members' m side by side: each folds its own block. */
-  async #fold(maps: ReadonlyArray<LowRankMap | undefined>, group: readonly number[], site: Site): Promise<LoraUpdate[]> {
+  async #fold(
+    maps: ReadonlyArray<LowRankMap | undefined>,
+    group: readonly number[],
+    site: Site,
+  ): Promise<LoraUpdate[]> {
     const { dim } = this.#parts.model.config;
     const updates: LoraUpdate[] = [];
     for (const [j, layer] of group.entries()) {
@@ -159,7 +187,11 @@ export class Recovery {
 }
 
 /** Of all that members lack at a site, the share their maps explain. */
-function explainedShare(maps: ReadonlyArray<LowRankMap | undefined>, moments: readonly Moments[], target: number): number {
+function explainedShare(
+  maps: ReadonlyArray<LowRankMap | undefined>,
+  moments: readonly Moments[],
+  target: number,
+): number {
   const energies = moments.map(({ energy }) => energy[target]!);
   const total = energies.reduce((sum, energy) => sum + energy, 0);
   return maps.reduce((sum, map, i) => sum + (map?.explained ?? 0) * energies[i]!, 0) / total;

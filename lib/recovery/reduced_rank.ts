@@ -17,9 +17,10 @@ export interface LowRankMap {
 const RIDGES = [1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1];
 
 /**
- * Reduced-rank ridge regression (Izenman, "Reduced-rank regression for the multivariate linear model", 1975): the full solution
- * W = (G + λI)⁻¹ C of the target on the inputs, projected onto the leading eigenvectors U of Cᵀ (G + λI)⁻¹ C, which are the directions of
- * the outputs it explains best; W U are the v. λ and the rank are the ones that explain most of the other part.
+ * Reduced-rank ridge regression (Izenman, "Reduced-rank regression for the multivariate linear model", 1975): the full
+ * solution W = (G + λI)⁻¹ C of the target on the inputs, projected onto the leading eigenvectors U of Cᵀ (G + λI)⁻¹ C,
+ * which are the directions of the outputs it explains best; W U are the v. λ and the rank are the ones that explain
+ * most of the other part.
  *
  * @returns undefined when nothing explains anything there.
  */
@@ -44,7 +45,12 @@ export function reducedRank(fit: Moments, choose: Moments, target: number, mostR
 }
 
 /** How many of the directions explain most. Because the u are orthonormal, each adds its own share. */
-function bestRank(u: Float64Array[], v: Float64Array[], choose: Moments, target: number): { rank: number; explained: number } {
+function bestRank(
+  u: Float64Array[],
+  v: Float64Array[],
+  choose: Moments,
+  target: number,
+): { rank: number; explained: number } {
   const { inputs: n, outputs: m, gram, cross, energy } = choose;
   let [gain, rank, most] = [0, 0, 0];
   for (const [k, vector] of v.entries()) {
@@ -63,7 +69,8 @@ function product(a: Float64Array, b: Float64Array, n: number, m: number): Float6
       for (let j = 0; j < m; j++) out[i * m + j]! += factor * b[k * m + j]!;
     }
   }
-  for (let i = 0; i < m; i++) for (let j = 0; j < i; j++) out[i * m + j] = out[j * m + i] = (out[i * m + j]! + out[j * m + i]!) / 2;
+  for (let i = 0; i < m; i++)
+    for (let j = 0; j < i; j++) out[i * m + j] = out[j * m + i] = (out[i * m + j]! + out[j * m + i]!) / 2;
   return out;
 }
 

@@ -3,7 +3,10 @@ import type { Plan } from '../plan.js';
 
 const [X, A, M] = [0, 1, 2];
 
-/** Reads what `Session.trace` gives, [nLayers][3][tokens][dim], from token `first` on; what it gives is [tokens − first, …] in float64. */
+/**
+ * Reads what `Session.trace` gives, [nLayers][3][tokens][dim], from token `first` on; what it gives is [tokens − first,
+ * …] in float64.
+ */
 export class TraceReader {
   readonly #dim: number;
   readonly #normEps: number;
@@ -24,7 +27,11 @@ export class TraceReader {
 
   /** x + a + m of a layer by itself: [count, dim]. */
   layerOutput(trace: Float32Array, layer: number): Float64Array {
-    return this.#sum(trace, [[layer, X], [layer, A], [layer, M]]);
+    return this.#sum(trace, [
+      [layer, X],
+      [layer, A],
+      [layer, M],
+    ]);
   }
 
   /** y = x + Σ (a_j + m_j), and + b_j in mode "official": [count, dim]. */
@@ -41,7 +48,10 @@ export class TraceReader {
     return this.#normalize(this.#sum(trace, [[layer, X]]), gain);
   }
 
-  /** The same of its MLP: gain · h / rms(h), h = x + a + b with the attention outputs of `bypass` layers before it, [count, dim]. */
+  /**
+   * The same of its MLP: gain · h / rms(h), h = x + a + b with the attention outputs of `bypass` layers before it,
+   * [count, dim].
+   */
   mlpInput(trace: Float32Array, layer: number, bypass: number, gain: Float32Array): Float64Array {
     return this.#normalize(this.#sum(trace, [[layer, X], [layer, A], ...earlier(layer, bypass)]), gain);
   }

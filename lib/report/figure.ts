@@ -10,7 +10,10 @@ export interface Drawing {
   width: number;
   height: number;
   body: Content;
-  /** Keeps its size and scrolls sideways in a box of its own where the page is narrower; otherwise it shrinks and grows with the page. */
+  /**
+   * Keeps its size and scrolls sideways in a box of its own where the page is narrower; otherwise it shrinks and grows
+   * with the page.
+   */
   scrolls?: boolean;
 }
 
@@ -40,14 +43,21 @@ export function legend(entries: ReadonlyArray<readonly [swatchClass: string, nam
 }
 
 /** A table in a box of its own, below its caption: the first column to the left, all others to the right. */
-export function table(id: string, caption: string, header: readonly Content[], rows: ReadonlyArray<readonly Content[]>): Markup {
+export function table(
+  id: string,
+  caption: string,
+  header: readonly Content[],
+  rows: ReadonlyArray<readonly Content[]>,
+): Markup {
   // Not a caption element: that would scroll sideways with the table.
   return markup`<p class="caption" id="${id}">${caption}</p>
 <div class="scroll"><table aria-labelledby="${id}">
 <thead><tr>${header.map((cell) => markup`<th scope="col">${cell}</th>`)}</tr></thead>
 <tbody>
-${rows.map(([first, ...rest]) => markup`<tr><th scope="row">${first}</th>${rest.map((cell) => markup`<td>${cell}</td>`)}</tr>
-`)}</tbody>
+${rows.map(
+  ([first, ...rest]) => markup`<tr><th scope="row">${first}</th>${rest.map((cell) => markup`<td>${cell}</td>`)}</tr>
+`,
+)}</tbody>
 </table></div>
 `;
 }

@@ -27,7 +27,9 @@ export function heatMapFigure({ inputCosine, tokens }: Similarity, plan: Plan): 
   const mean = neighbours.reduce((sum, value) => sum + value, 0) / Math.max(1, neighbours.length);
   const body = [
     markup`<g transform="translate(${LEFT} ${TOP})">`,
-    Array.from({ length: cells * cells }, (_, i) => cell(inputCosine, Math.floor(i / cells), i % cells, perCell, pixels)),
+    Array.from({ length: cells * cells }, (_, i) =>
+      cell(inputCosine, Math.floor(i / cells), i % cells, perCell, pixels),
+    ),
     axis(layers, place),
     plan.groups.map((group) => bracket(group, place)),
     markup`</g>`,
@@ -54,9 +56,12 @@ export function heatStep(cosine: number): number {
 }
 
 function cell(matrix: readonly number[][], row: number, column: number, size: number, pixels: number): Markup {
-  const values = matrix.slice(row * size, (row + 1) * size).flatMap((line) => line.slice(column * size, (column + 1) * size));
+  const values = matrix
+    .slice(row * size, (row + 1) * size)
+    .flatMap((line) => line.slice(column * size, (column + 1) * size));
   const cosine = values.reduce((sum, value) => sum + value, 0) / values.length;
-  const name = (index: number): string => (size === 1 ? `${index}` : `${index * size}–${Math.min((index + 1) * size, matrix.length) - 1}`);
+  const name = (index: number): string =>
+    size === 1 ? `${index}` : `${index * size}–${Math.min((index + 1) * size, matrix.length) - 1}`;
   // Neighbours overlap by a hair, so that no seam shows between them.
   return markup`<rect class="h${heatStep(cosine)}" x="${at(column * pixels)}" y="${at(row * pixels)}" width="${at(pixels + 0.3)}" height="${at(pixels + 0.3)}"><title>layers ${name(row)} and ${name(column)}: ${decimals(cosine, 4)}</title></rect>`;
 }
@@ -83,7 +88,11 @@ function heatLegend(): Markup {
   const top = TOP + SIZE + 14;
   const step = SIZE / HEAT_STEPS;
   const cosine = (place: number): number => Math.cos(((1 - place) * WIDEST_DEGREES * Math.PI) / 180);
-  const swatches = Array.from({ length: HEAT_STEPS }, (_, i) => markup`<rect class="h${heatStep(cosine(i / (HEAT_STEPS - 1)))}" x="${at(LEFT + i * step)}" y="${top}" width="${at(step + 0.3)}" height="10"/>`);
+  const swatches = Array.from(
+    { length: HEAT_STEPS },
+    (_, i) =>
+      markup`<rect class="h${heatStep(cosine(i / (HEAT_STEPS - 1)))}" x="${at(LEFT + i * step)}" y="${top}" width="${at(step + 0.3)}" height="10"/>`,
+  );
   const labels = LEGEND_COSINES.map((value) => {
     const x = LEFT + SIZE * (1 - (Math.acos(value) * 180) / Math.PI / WIDEST_DEGREES);
     return markup`<text class="tick" x="${at(x)}" y="${top + 24}" text-anchor="${value === 1 ? 'end' : value === 0.5 ? 'start' : 'middle'}">${value === 0.5 ? '≤ 0.5' : value}</text>`;

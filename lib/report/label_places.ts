@@ -22,15 +22,25 @@ const CHARACTER_WIDTH = 7.6;
 const LINE_HEIGHT = 14;
 
 /**
- * Puts a name beside each point, where it covers no other name or point and stays inside the frame. A name for which there is no such
- * place is left out: the point's tooltip and the tables have it.
+ * Puts a name beside each point, where it covers no other name or point and stays inside the frame. A name for which
+ * there is no such place is left out: the point's tooltip and the tables have it.
  */
-export function placeLabels(points: readonly NamedPoint[], frame: Frame, distance: number): Array<PlacedLabel | undefined> {
-  const taken: Frame[] = points.map(({ x, y }) => ({ left: x - distance, right: x + distance, top: y - distance, bottom: y + distance }));
+export function placeLabels(
+  points: readonly NamedPoint[],
+  frame: Frame,
+  distance: number,
+): Array<PlacedLabel | undefined> {
+  const taken: Frame[] = points.map(({ x, y }) => ({
+    left: x - distance,
+    right: x + distance,
+    top: y - distance,
+    bottom: y + distance,
+  }));
   return points.map((point, index) => {
     for (const label of candidates(point, distance)) {
       const box = boxOf(label);
-      const inside = box.left >= frame.left && box.right <= frame.right && box.top >= frame.top && box.bottom <= frame.bottom;
+      const inside =
+        box.left >= frame.left && box.right <= frame.right && box.top >= frame.top && box.bottom <= frame.bottom;
       if (!inside || taken.some((other, i) => i !== index && overlap(box, other))) continue;
       taken.push(box);
       return label;

@@ -7,7 +7,9 @@ export class Markup {
   }
 }
 
-/** What a template takes: text and numbers are escaped, pieces of markup are not, lists are joined, nothing is left out. */
+/**
+ * What a template takes: text and numbers are escaped, pieces of markup are not, lists are joined, nothing is left out.
+ */
 export type Content = Markup | string | number | null | undefined | false | readonly Content[];
 
 const ENTITIES: Record<string, string> = { '&': '&amp;', '<': '&lt;', '>': '&gt;', '"': '&quot;', "'": '&#39;' };

@@ -72,15 +72,36 @@ ${chosen && tile(percent(quality.topAgreement), 'of tokens keep the same most li
 function footer({ model, text, timing, front, provenance }: ReportData): Markup {
   const { machine, made, cqil, commit, command, seed } = provenance;
   const entries: Array<readonly [string, Content]> = [
-    ['Model', `${model.name} (${model.fingerprint}): ${model.architecture}, ${model.layers} layers, dim ${model.dim}, ${whole(model.parameters)} parameters`],
-    ['Data', `${text.name} (SHA-256 ${text.sha256}…), its first ${whole(text.tokens)} tokens, windows of ${text.window}, protocol gptq`],
-    ['Timing', `${timing.rounds} interleaved rounds of ${timing.promptTokens} + ${timing.tokens} random token ids, seed ${seed}`],
-    ...(front ? [['Search', `${front.file}: ${front.text} (SHA-256 ${front.sha256}…), ${whole(front.tokens)} held-out tokens, seed ${front.seed}`] as const] : []),
-    ['Machine', `${machine.cpu}, ${machine.cores} cores, ${decimals(machine.memoryBytes / 2 ** 30, 1)} GiB; ${machine.backend}, ${machine.threads} ${machine.threads === 1 ? 'thread' : 'threads'} (${machine.isa}), KV cache ${machine.kvCache}, activations ${machine.activations}; Node.js ${machine.node}`],
+    [
+      'Model',
+      `${model.name} (${model.fingerprint}): ${model.architecture}, ${model.layers} layers, dim ${model.dim}, ${whole(model.parameters)} parameters`,
+    ],
+    [
+      'Data',
+      `${text.name} (SHA-256 ${text.sha256}…), its first ${whole(text.tokens)} tokens, windows of ${text.window}, protocol gptq`,
+    ],
+    [
+      'Timing',
+      `${timing.rounds} interleaved rounds of ${timing.promptTokens} + ${timing.tokens} random token ids, seed ${seed}`,
+    ],
+    ...(front
+      ? [
+          [
+            'Search',
+            `${front.file}: ${front.text} (SHA-256 ${front.sha256}…), ${whole(front.tokens)} held-out tokens, seed ${front.seed}`,
+          ] as const,
+        ]
+      : []),
+    [
+      'Machine',
+      `${machine.cpu}, ${machine.cores} cores, ${decimals(machine.memoryBytes / 2 ** 30, 1)} GiB; ${machine.backend}, ${machine.threads} ${machine.threads === 1 ? 'thread' : 'threads'} (${machine.isa}), KV cache ${machine.kvCache}, activations ${machine.activations}; Node.js ${machine.node}`,
+    ],
     ['Version', `cqil ${cqil}${commit === null ? '' : `, commit ${commit}`}`],
     ['Made', made],
     ['Command', markup`<code>${command}</code>`],
   ];
-  return markup`<footer><dl>${entries.map(([name, value]) => markup`<dt>${name}</dt><dd>${value}</dd>
-`)}</dl></footer>`;
+  return markup`<footer><dl>${entries.map(
+    ([name, value]) => markup`<dt>${name}</dt><dd>${value}</dd>
+`,
+  )}</dl></footer>`;
 }

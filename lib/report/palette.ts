@@ -1,8 +1,8 @@
 import type { PhaseKind } from '../native.js';
 
 /**
- * Colours of phases, told apart with any of the common colour blindnesses: after Masataka Okabe and Kei Ito, "Color Universal Design",
- * 2008. `text` is what is readable on them.
+ * Colours of phases, told apart with any of the common colour blindnesses: after Masataka Okabe and Kei Ito, "Color
+ * Universal Design", 2008. `text` is what is readable on them.
  */
 export const PHASE_COLOURS: ReadonlyArray<readonly [kind: PhaseKind, fill: string, text: string]> = [
   ['embed', '#9aa0a8', '#14161a'],
@@ -19,8 +19,20 @@ export const HEAT_STEPS = 20;
 
 type Rgb = readonly [number, number, number];
 /** From unlike to alike: towards ink on a light page, towards light on a dark one. */
-const HEAT_LIGHT: readonly Rgb[] = [[244, 239, 228], [190, 220, 208], [92, 174, 194], [42, 104, 172], [24, 32, 92]];
-const HEAT_DARK: readonly Rgb[] = [[30, 33, 40], [38, 62, 112], [42, 124, 166], [100, 196, 166], [246, 234, 140]];
+const HEAT_LIGHT: readonly Rgb[] = [
+  [244, 239, 228],
+  [190, 220, 208],
+  [92, 174, 194],
+  [42, 104, 172],
+  [24, 32, 92],
+];
+const HEAT_DARK: readonly Rgb[] = [
+  [30, 33, 40],
+  [38, 62, 112],
+  [42, 124, 166],
+  [100, 196, 166],
+  [246, 234, 140],
+];
 
 /** CSS colours of the heat map's steps. */
 export function heatColours(theme: 'light' | 'dark'): string[] {
@@ -28,7 +40,9 @@ export function heatColours(theme: 'light' | 'dark'): string[] {
   return Array.from({ length: HEAT_STEPS }, (_, step) => {
     const place = (step / (HEAT_STEPS - 1)) * (stops.length - 1);
     const below = Math.min(Math.floor(place), stops.length - 2);
-    const mixed = stops[below]!.map((value, i) => Math.round(value + (stops[below + 1]![i]! - value) * (place - below)));
+    const mixed = stops[below]!.map((value, i) =>
+      Math.round(value + (stops[below + 1]![i]! - value) * (place - below)),
+    );
     return `rgb(${mixed.join(' ')})`;
   });
 }

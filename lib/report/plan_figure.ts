@@ -27,11 +27,16 @@ export function planFigure({ rows, model }: Pick<ReportData, 'rows' | 'model'>):
   const left = rows.length > drawn.length ? ` The first ${drawn.length} of ${rows.length} plans.` : '';
   return figure(
     [
-      legend([['k-alone', 'a layer by itself'], ['k-grouped', 'layers that share an input']]),
+      legend([
+        ['k-alone', 'a layer by itself'],
+        ['k-grouped', 'layers that share an input'],
+      ]),
       drawing({
         id: 'plans',
         title: 'The plans, stage by stage',
-        description: drawn.map(({ name, phases }) => `${name}: ${phases / PHASES_PER_STAGE} stages, ${phases} phases.`).join(' '),
+        description: drawn
+          .map(({ name, phases }) => `${name}: ${phases / PHASES_PER_STAGE} stages, ${phases} phases.`)
+          .join(' '),
         width: cell * model.layers + 2,
         height: top - GAP + 2,
         body: parts,

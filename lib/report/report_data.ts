@@ -68,7 +68,17 @@ export interface Provenance {
   /** Of the sources, where they are a checkout. */
   commit: string | null;
   command: string;
-  machine: { cpu: string; cores: number; isa: string; memoryBytes: number; node: string; backend: string; threads: number; kvCache: string; activations: string };
+  machine: {
+    cpu: string;
+    cores: number;
+    isa: string;
+    memoryBytes: number;
+    node: string;
+    backend: string;
+    threads: number;
+    kvCache: string;
+    activations: string;
+  };
   /** What the random token ids that were timed are drawn from. */
   seed: number;
 }

@@ -1,10 +1,38 @@
 import { HEAT_STEPS, heatColours, PHASE_COLOURS } from './palette.js';
 
 const LIGHT = {
-  paper: '#faf8f3', card: '#fffefb', ink: '#1c1f25', soft: '#5b606a', rule: '#e3ded3', grid: '#ebe7dd', accent: '#c2410c', bracket: '#d9400b', band: '#f6e3d6', alone: '#e4e0d6', grouped: '#c2410c', 'on-grouped': '#ffffff', sequential: '#1c1f25', searched: '#0072b2', good: '#00664a',
+  paper: '#faf8f3',
+  card: '#fffefb',
+  ink: '#1c1f25',
+  soft: '#5b606a',
+  rule: '#e3ded3',
+  grid: '#ebe7dd',
+  accent: '#c2410c',
+  bracket: '#d9400b',
+  band: '#f6e3d6',
+  alone: '#e4e0d6',
+  grouped: '#c2410c',
+  'on-grouped': '#ffffff',
+  sequential: '#1c1f25',
+  searched: '#0072b2',
+  good: '#00664a',
 };
 const DARK: typeof LIGHT = {
-  paper: '#121419', card: '#191c22', ink: '#ece9e2', soft: '#a5a9b2', rule: '#2d3139', grid: '#262a31', accent: '#ff9457', bracket: '#ff5a7a', band: '#33261f', alone: '#343943', grouped: '#ff9457', 'on-grouped': '#16181d', sequential: '#ece9e2', searched: '#63b8ec', good: '#4fd0a5',
+  paper: '#121419',
+  card: '#191c22',
+  ink: '#ece9e2',
+  soft: '#a5a9b2',
+  rule: '#2d3139',
+  grid: '#262a31',
+  accent: '#ff9457',
+  bracket: '#ff5a7a',
+  band: '#33261f',
+  alone: '#343943',
+  grouped: '#ff9457',
+  'on-grouped': '#16181d',
+  sequential: '#ece9e2',
+  searched: '#63b8ec',
+  good: '#4fd0a5',
 };
 
 function variables(theme: 'light' | 'dark'): string {

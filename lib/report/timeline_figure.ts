@@ -41,7 +41,9 @@ export function timelineFigure({ traces, traced }: Pick<ReportData, 'traces' | '
 /** The layers of a plan's first group, sequential and grouped, on one scale of time. */
 export function closeUpFigure({ traces }: Pick<ReportData, 'traces'>, plan: Plan): Markup | undefined {
   const group = plan.groups[0];
-  const excerpts = group ? traces.map((token) => excerptOf(token, group)).filter((excerpt) => excerpt !== undefined) : [];
+  const excerpts = group
+    ? traces.map((token) => excerptOf(token, group)).filter((excerpt) => excerpt !== undefined)
+    : [];
   if (!group || excerpts.length < 2) return undefined;
   return figure(
     draw('close-up', `${layerRange(group)} at close range`, excerpts, 40, true),
@@ -67,7 +69,15 @@ function draw(id: string, title: string, excerpts: readonly Excerpt[], rowHeight
     return rows(excerpt, y, rowHeight, x, labelled);
   });
   const description = excerpts.map(({ token, words }) => `${token.name}: ${words}.`).join(' ');
-  return drawing({ id, title, description, width: WIDTH, height: top + AXIS, body: [timeAxis(x, longest, top), parts], scrolls: true });
+  return drawing({
+    id,
+    title,
+    description,
+    width: WIDTH,
+    height: top + AXIS,
+    body: [timeAxis(x, longest, top), parts],
+    scrolls: true,
+  });
 }
 
 function rows(excerpt: Excerpt, top: number, height: number, x: Scale, labelled: boolean): Markup {
@@ -84,10 +94,15 @@ ${spans.filter(({ thread }) => threads.includes(thread)).map((span) => block(spa
 function block(span: TimelineSpan, top: number, height: number, lanes: number, x: Scale, labelled: boolean): Markup {
   const { kind, lane, layers, beginNs, endNs, thread, stage } = span;
   const [left, width] = [x(beginNs), Math.max(0.4, x(endNs) - x(beginNs))];
-  const part = lane === undefined ? { y: top, height } : { y: top + (lane * height) / lanes, height: height / lanes - 1 };
+  const part =
+    lane === undefined ? { y: top, height } : { y: top + (lane * height) / lanes, height: height / lanes - 1 };
   const where = stage < 0 ? '' : `, stage ${stage}, ${layerRange(layers)}${lane === undefined ? '' : `, lane ${lane}`}`;
   const short = lane === undefined ? kind : `${kind} ${layers[0]}`;
-  const label: Content = labelled && short.length * CHARACTER_WIDTH < width - 4 && part.height >= 12 && markup`<text class="on-${kind}" x="${at(left + width / 2)}" y="${at(part.y + part.height / 2 + 3.5)}" text-anchor="middle">${short}</text>`;
+  const label: Content =
+    labelled &&
+    short.length * CHARACTER_WIDTH < width - 4 &&
+    part.height >= 12 &&
+    markup`<text class="on-${kind}" x="${at(left + width / 2)}" y="${at(part.y + part.height / 2 + 3.5)}" text-anchor="middle">${short}</text>`;
   return markup`<rect class="k-${kind}" x="${at(left)}" y="${at(part.y)}" width="${at(width)}" height="${at(part.height)}"><title>${kind}${where}, thread ${thread}: ${microseconds(endNs - beginNs)}, from ${microseconds(beginNs)}</title></rect>${label}`;
 }
 

@@ -4,7 +4,10 @@ interface Cutoff {
   ties: number;
 }
 
-/** Compacts the first `count` pairs in place to those the cutoff keeps; returns how many. Lower ids win ties because ids ascend. */
+/**
+ * Compacts the first `count` pairs in place to those the cutoff keeps; returns how many. Lower ids win ties because ids
+ * ascend.
+ */
 export function keepLargest(ids: Int32Array, values: Float64Array, count: number, { value, ties }: Cutoff): number {
   let kept = 0;
   for (let i = 0; i < count; i++) {
@@ -36,7 +39,13 @@ export function kthLargest(values: Float64Array, k: number, scratch: Float64Arra
 }
 
 /** The cutoff that keeps the fewest largest weights whose sum reaches `share` of the total. */
-export function nucleus(weights: Float64Array, count: number, share: number, total: number, scratch: Float64Array): Cutoff {
+export function nucleus(
+  weights: Float64Array,
+  count: number,
+  share: number,
+  total: number,
+  scratch: Float64Array,
+): Cutoff {
   // All the weights below this together hold less than the share that may be cut, so the nucleus lies above it.
   const negligible = ((1 - share) * total) / (count + 1);
   let gathered = 0;
@@ -45,8 +54,9 @@ export function nucleus(weights: Float64Array, count: number, share: number, tot
 }
 
 /**
- * The cutoff that keeps the fewest largest of the first `length` values whose count, or sum when `byMass`, reaches `target`.
- * Quickselect with three-way partitions, expected time linear in `length`; reorders `values` and leaves the kept ones in front.
+ * The cutoff that keeps the fewest largest of the first `length` values whose count, or sum when `byMass`, reaches
+ * `target`. Quickselect with three-way partitions, expected time linear in `length`; reorders `values` and leaves the
+ * kept ones in front.
  */
 function selectLargest(values: Float64Array, length: number, target: number, byMass: boolean): Cutoff {
   let low = 0;
@@ -57,7 +67,7 @@ function selectLargest(values: Float64Array, length: number, target: number, byM
     let above = low;
     let below = high;
     let sum = 0;
-    for (let i = low; i < below; ) {
+    for (let i = low; i < below;) {
       const value = values[i]!;
       if (value > pivot) {
         sum += value;

@@ -7,6 +7,9 @@ export interface Shortlist {
   ids: Int32Array;
   /** Their logits. */
   logits: Float32Array;
-  /** log(sum(exp(logit))) over all logits, natural: what a logit is above its log-probability. NaN when a logit is NaN or Infinity. */
+  /**
+   * log(sum(exp(logit))) over all logits, natural: what a logit is above its log-probability. NaN when a logit is NaN
+   * or Infinity.
+   */
   logSumExp: number;
 }

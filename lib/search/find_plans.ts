@@ -21,7 +21,10 @@ const LONGEST_WINDOW = 512;
 
 export interface FindOptions {
   goal: Goal;
-  /** Layers at the start that always run alone. Default: those that measurements of pairs single out, see `measureGuard`. */
+  /**
+   * Layers at the start that always run alone. Default: those that measurements of pairs single out, see
+   * `measureGuard`.
+   */
   guard?: number;
   seed: number;
   /** Tokens per window. Default: half of the text, the model's context length or 512, whichever is least. */
@@ -73,17 +76,33 @@ export function searchWindow(model: Pick<Model, 'config'>, tokens: number): numb
 export async function findPlans(model: Model, ids: readonly number[], options: FindOptions): Promise<FoundPlans> {
   const { goal, seed, evaluations, seconds = Infinity, msPerToken, file, signal, onProgress } = options;
   const layers = model.config.nLayers;
-  if (ids.length < LEAST_TOKENS) throw new CqilError('INVALID_ARGUMENT', `The text has ${ids.length} tokens, expected at least ${LEAST_TOKENS}: half choose plans, half measure them.`);
+  if (ids.length < LEAST_TOKENS)
+    throw new CqilError(
+      'INVALID_ARGUMENT',
+      `The text has ${ids.length} tokens, expected at least ${LEAST_TOKENS}: half choose plans, half measure them.`,
+    );
   const given = options.guard ?? 0;
-  if (given + 2 > layers) throw new CqilError('INVALID_ARGUMENT', `The model has ${layers} layers and ${given} of them are guarded; expected at least 2 others to group.`);
+  if (given + 2 > layers)
+    throw new CqilError(
+      'INVALID_ARGUMENT',
+      `The model has ${layers} layers and ${given} of them are guarded; expected at least 2 others to group.`,
+    );
   const start = performance.now();
   const window = options.window ?? searchWindow(model, ids.length);
   const half = Math.ceil(ids.length / 2);
-  const [fit, heldOut] = [ids.slice(0, half), ids.slice(half)].map((part) => modelWindows(model, part, window, 'gptq')) as [Window[], Window[]];
-  const similarity = await measureSimilarity(model, ids.slice(0, half), { signal, onProgress: (done, total) => onProgress?.('similarity', done / total) });
+  const [fit, heldOut] = [ids.slice(0, half), ids.slice(half)].map((part) =>
+    modelWindows(model, part, window, 'gptq'),
+  ) as [Window[], Window[]];
+  const similarity = await measureSimilarity(model, ids.slice(0, half), {
+    signal,
+    onProgress: (done, total) => onProgress?.('similarity', done / total),
+  });
 
   const fitMeter = new PlanMeter(model, 'fit', fit, file);
-  const { guard, pairs } = options.guard === undefined ? await measureGuard(layers, fitMeter, signal) : { guard: options.guard, pairs: undefined };
+  const { guard, pairs } =
+    options.guard === undefined
+      ? await measureGuard(layers, fitMeter, signal)
+      : { guard: options.guard, pairs: undefined };
   const space = { layers, guard };
   const sequential = resolvePlan('sequential', layers);
   const fastEnough = goal.kind === 'time' ? fasterBy(goal.limit, sequential, msPerToken!) : undefined;
@@ -94,15 +113,23 @@ export async function findPlans(model: Model, ids: readonly number[], options: F
     focus: (best) => decidingStages(goal, space, best, fastEnough),
     wanted: fastEnough,
     evaluations,
-    milliseconds: Number.isFinite(seconds) ? Math.max(0, seconds * 1000 * SEARCH_SHARE - (performance.now() - start)) : undefined,
+    milliseconds: Number.isFinite(seconds)
+      ? Math.max(0, seconds * 1000 * SEARCH_SHARE - (performance.now() - start))
+      : undefined,
     signal,
     onProgress: (share) => onProgress?.('search', share),
   });
   const meter = new PlanMeter(model, 'held out', heldOut, file);
   const [baseline] = await meter.measure([sequential], signal);
-  const measured = await measureFound(outcome, meter, { signal, onProgress: (share) => onProgress?.('held out', share) });
-  const timed = <T extends { plan: Plan }>(point: T): T => (msPerToken ? { ...point, msPerToken: msPerToken(point.plan) } : point);
-  const points = measured.map(({ uniform, ...point }): SearchPoint => ({ ...timed(point), uniform: uniform && timed(uniform) })).sort((a, b) => a.phases - b.phases);
+  const measured = await measureFound(outcome, meter, {
+    signal,
+    onProgress: (share) => onProgress?.('held out', share),
+  });
+  const timed = <T extends { plan: Plan }>(point: T): T =>
+    msPerToken ? { ...point, msPerToken: msPerToken(point.plan) } : point;
+  const points = measured
+    .map(({ uniform, ...point }): SearchPoint => ({ ...timed(point), uniform: uniform && timed(uniform) }))
+    .sort((a, b) => a.phases - b.phases);
   return {
     points,
     front: paretoFront(points),

@@ -25,17 +25,24 @@ export function countPhases(plan: Plan): number {
 }
 
 /**
- * Measures what a search found on the held-out part. Where the best plan of a number of stages turns out worse there than the best of the
- * paper's, the paper's takes its place.
+ * Measures what a search found on the held-out part. Where the best plan of a number of stages turns out worse there
+ * than the best of the paper's, the paper's takes its place.
  *
  * @returns fewest phases first. Rejects with ABORTED.
  */
-export async function measureFound({ found }: SearchOutcome, meter: Pick<PlanMeter, 'measure'>, options: { signal?: AbortSignal; onProgress?: (share: number) => void } = {}): Promise<SearchPoint[]> {
+export async function measureFound(
+  { found }: SearchOutcome,
+  meter: Pick<PlanMeter, 'measure'>,
+  options: { signal?: AbortSignal; onProgress?: (share: number) => void } = {},
+): Promise<SearchPoint[]> {
   const trials = [...new Set(found.flatMap(({ best, uniform }) => (uniform ? [best, uniform] : [best])))];
   const measured = new Map<Trial, MeasuredPlan>();
   for (let from = 0; from < trials.length; from += PLANS_AT_ONCE) {
     const chunk = trials.slice(from, from + PLANS_AT_ONCE);
-    const qualities = await meter.measure(chunk.map(({ plan }) => plan), options.signal);
+    const qualities = await meter.measure(
+      chunk.map(({ plan }) => plan),
+      options.signal,
+    );
     for (const [i, { plan, method, quality }] of chunk.entries()) {
       measured.set(chunk[i]!, { ...qualities[i]!, plan, method, phases: countPhases(plan), fitKl: quality.kl });
     }

@@ -14,8 +14,14 @@ export function similarityCost(inputCosine: readonly (readonly number[])[]): Gro
   };
 }
 
-/** Costs of groups as measured one by one; of a group that was not, the guess, brought to the scale of those that were. */
-export function measuredCost(space: SearchSpace, guess: GroupCost, measured: (group: StageRange) => number | undefined): GroupCost {
+/**
+ * Costs of groups as measured one by one; of a group that was not, the guess, brought to the scale of those that were.
+ */
+export function measuredCost(
+  space: SearchSpace,
+  guess: GroupCost,
+  measured: (group: StageRange) => number | undefined,
+): GroupCost {
   let [guesses, measurements] = [0, 0];
   for (const group of possibleGroups(space)) {
     const kl = measured(group);

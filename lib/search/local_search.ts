@@ -24,16 +24,23 @@ interface Prospect {
 }
 
 /**
- * Improves the best candidates of every number of stages by measuring what one move makes of them, until the budget is spent or every
- * neighbour of them has been measured.
+ * Improves the best candidates of every number of stages by measuring what one move makes of them, until the budget is
+ * spent or every neighbour of them has been measured.
  *
- * The KL of a neighbour is expected to be to that of the candidate as the sums of their groups' costs are. Those go first whose expected KL is
- * least, relative to the best known for the same number of stages; numbers of stages far from the focus wait.
+ * The KL of a neighbour is expected to be to that of the candidate as the sums of their groups' costs are. Those go
+ * first whose expected KL is least, relative to the best known for the same number of stages; numbers of stages far
+ * from the focus wait.
  *
  * @returns whether it ended before the budget did.
  */
-export async function localSearch(trials: Trials, space: SearchSpace, cost: GroupCost, { random, focus }: LocalSearchOptions): Promise<boolean> {
-  const total = (sizes: readonly number[]): number => stageRanges(space, sizes).reduce((sum, range) => sum + (range.size > 1 ? cost(range) : 0), 0);
+export async function localSearch(
+  trials: Trials,
+  space: SearchSpace,
+  cost: GroupCost,
+  { random, focus }: LocalSearchOptions,
+): Promise<boolean> {
+  const total = (sizes: readonly number[]): number =>
+    stageRanges(space, sizes).reduce((sum, range) => sum + (range.size > 1 ? cost(range) : 0), 0);
   const around = new Map<Trial, Prospect[]>();
   const prospectsOf = (trial: Trial): Prospect[] => {
     const base = total(trial.candidate.sizes);
@@ -43,10 +50,13 @@ export async function localSearch(trials: Trials, space: SearchSpace, cost: Grou
   for (;;) {
     const center = focus(trials.best);
     const score = ({ candidate: { sizes }, expected }: Prospect): number =>
-      (expected / Math.max(trials.best.get(sizes.length)?.quality.kl ?? Infinity, Number.MIN_VALUE)) * (1 + Math.abs(sizes.length - center) / space.layers);
+      (expected / Math.max(trials.best.get(sizes.length)?.quality.kl ?? Infinity, Number.MIN_VALUE)) *
+      (1 + Math.abs(sizes.length - center) / space.layers);
     const open: Array<{ prospect: Prospect; score: number }> = [];
     for (const trial of trials.leaders(WIDTH)) {
-      const fresh = (around.get(trial) ?? prospectsOf(trial)).filter(({ candidate }) => !trials.get(candidate) && candidate.sizes.some((size) => size > 1));
+      const fresh = (around.get(trial) ?? prospectsOf(trial)).filter(
+        ({ candidate }) => !trials.get(candidate) && candidate.sizes.some((size) => size > 1),
+      );
       around.set(trial, fresh);
       for (const prospect of fresh) open.push({ prospect, score: score(prospect) });
     }

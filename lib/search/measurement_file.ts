@@ -13,8 +13,8 @@ const MAX_BYTES = 1 << 30;
 const FIELDS: ReadonlyArray<keyof Quality> = ['tokens', 'kl', 'klStandardError', 'perplexity', 'topAgreement'];
 
 /**
- * What plans were measured to cost, as JSON lines after one line that says of which model on which data. Every measurement is written
- * when it is made. A last line that was not finished is dropped.
+ * What plans were measured to cost, as JSON lines after one line that says of which model on which data. Every
+ * measurement is written when it is made. A last line that was not finished is dropped.
  */
 export class MeasurementFile {
   readonly #file: FileHandle;
@@ -30,8 +30,8 @@ export class MeasurementFile {
   /**
    * Opens a file, or makes it.
    *
-   * @throws CqilError INVALID_ARGUMENT for a file of another model or other data, or of another kind; FILE_NOT_FOUND for one that cannot
-   * be read or written.
+   * @throws CqilError INVALID_ARGUMENT for a file of another model or other data, or of another kind; FILE_NOT_FOUND
+   * for one that cannot be read or written.
    */
   static async open(path: string, identity: MeasurementIdentity): Promise<MeasurementFile> {
     const header = `${JSON.stringify(identity)}\n`;
@@ -39,7 +39,11 @@ export class MeasurementFile {
     try {
       file = await open(path, 'a+');
       const { size } = await file.stat();
-      if (size > MAX_BYTES) throw new CqilError('INVALID_ARGUMENT', `The file of measurements ${path} has ${size} bytes, expected at most ${MAX_BYTES}.`);
+      if (size > MAX_BYTES)
+        throw new CqilError(
+          'INVALID_ARGUMENT',
+          `The file of measurements ${path} has ${size} bytes, expected at most ${MAX_BYTES}.`,
+        );
       const text = await readFile(file, 'utf8');
       const whole = text.slice(0, text.lastIndexOf('\n') + 1);
       // Only what a search began to write may be dropped: the file could be anything.
@@ -51,7 +55,11 @@ export class MeasurementFile {
     } catch (error) {
       await file?.close();
       if (error instanceof CqilError) throw error;
-      throw new CqilError('FILE_NOT_FOUND', `The file of measurements ${path} cannot be used: ${(error as Error).message}.`, { cause: error });
+      throw new CqilError(
+        'FILE_NOT_FOUND',
+        `The file of measurements ${path} cannot be used: ${(error as Error).message}.`,
+        { cause: error },
+      );
     }
   }
 
@@ -75,13 +83,24 @@ function readLines(text: string, path: string, identity: MeasurementIdentity): M
   if (found.cqil !== identity.cqil) throw notOurs(path);
   for (const [name, expected] of Object.entries(identity)) {
     const [was, is] = [JSON.stringify(found[name]), JSON.stringify(expected)];
-    if (was !== is) throw new CqilError('INVALID_ARGUMENT', `The file of measurements ${path} has ${name} ${was ?? 'missing'}; expected ${is}, as in this search, or another file.`);
+    if (was !== is)
+      throw new CqilError(
+        'INVALID_ARGUMENT',
+        `The file of measurements ${path} has ${name} ${was ?? 'missing'}; expected ${is}, as in this search, or another file.`,
+      );
   }
   const known = new Map<string, Quality>();
   for (const [i, line] of lines.entries()) {
     const { part, plan, ...quality } = parse(line);
-    if (typeof part !== 'string' || typeof plan !== 'string' || !FIELDS.every((field) => typeof quality[field] === 'number')) {
-      throw new CqilError('INVALID_ARGUMENT', `Line ${i + 2} of the file of measurements ${path} is damaged; expected a plan and what it was measured to cost.`);
+    if (
+      typeof part !== 'string' ||
+      typeof plan !== 'string' ||
+      !FIELDS.every((field) => typeof quality[field] === 'number')
+    ) {
+      throw new CqilError(
+        'INVALID_ARGUMENT',
+        `Line ${i + 2} of the file of measurements ${path} is damaged; expected a plan and what it was measured to cost.`,
+      );
     }
     known.set(`${part} ${plan}`, quality as unknown as Quality);
   }
@@ -89,7 +108,10 @@ function readLines(text: string, path: string, identity: MeasurementIdentity): M
 }
 
 function notOurs(path: string): CqilError {
-  return new CqilError('INVALID_ARGUMENT', `The file ${path} holds no measurements; expected one that cqil plan search wrote, or none.`);
+  return new CqilError(
+    'INVALID_ARGUMENT',
+    `The file ${path} holds no measurements; expected one that cqil plan search wrote, or none.`,
+  );
 }
 
 function parse(line: string): Record<string, unknown> {

@@ -2,7 +2,8 @@ import { keyOf, MAX_GROUP, type Candidate } from './candidate.js';
 
 /**
  * What one move makes of a candidate, each once and without itself:
- * - merge two adjacent stages (two layers become a pair, a group takes in the layer beside it), or split one: a stage less or more;
+ * - merge two adjacent stages (two layers become a pair, a group takes in the layer beside it), or split one: a stage
+ *   less or more;
  * - move the boundary between two adjacent stages, or swap them: a group grows at its neighbour's cost, or shifts;
  * - a merge and a split at different places, which moves a group across the stack;
  * - the other bypass distance, 0 or 1.
@@ -40,5 +41,7 @@ function merges(sizes: readonly number[]): number[][] {
 }
 
 function splits(sizes: readonly number[]): number[][] {
-  return sizes.flatMap((size, i) => Array.from({ length: size - 1 }, (_, cut) => sizes.toSpliced(i, 1, cut + 1, size - cut - 1)));
+  return sizes.flatMap((size, i) =>
+    Array.from({ length: size - 1 }, (_, cut) => sizes.toSpliced(i, 1, cut + 1, size - cut - 1)),
+  );
 }

@@ -4,11 +4,11 @@ import { MAX_GROUP, type SearchSpace, type StageRange } from './candidate.js';
 export type GroupCost = (group: StageRange) => number;
 
 /**
- * The cheapest partition of the layers behind the guard into every possible number of stages, when costs of groups add up: dynamic
- * programming over (layers, stages), O(layers² · MAX_GROUP).
+ * The cheapest partition of the layers behind the guard into every possible number of stages, when costs of groups add
+ * up: dynamic programming over (layers, stages), O(layers² · MAX_GROUP).
  *
- * @returns sizes per stage as in `Candidate`, fewest stages first; of equal costs the one whose last stages are smaller. A number of
- * stages that only infinite costs reach is left out.
+ * @returns sizes per stage as in `Candidate`, fewest stages first; of equal costs the one whose last stages are
+ * smaller. A number of stages that only infinite costs reach is left out.
  */
 export function cheapestPartitions({ layers, guard }: SearchSpace, cost: GroupCost): number[][] {
   const count = layers - guard;

@@ -60,13 +60,16 @@ export class Trials {
       if (others) others.push(trial);
       else byStages.set(length, [trial]);
     }
-    return [...byStages.values()].flatMap((trials) => trials.toSorted((a, b) => a.quality.kl - b.quality.kl).slice(0, width));
+    return [...byStages.values()].flatMap((trials) =>
+      trials.toSorted((a, b) => a.quality.kl - b.quality.kl).slice(0, width),
+    );
   }
 
   /** The candidate with the least KL among those whose plan is wanted. */
   bestOf(wanted: (plan: Plan) => boolean): Trial | undefined {
     let best: Trial | undefined;
-    for (const trial of this.#all.values()) if ((!best || trial.quality.kl < best.quality.kl) && wanted(trial.plan)) best = trial;
+    for (const trial of this.#all.values())
+      if ((!best || trial.quality.kl < best.quality.kl) && wanted(trial.plan)) best = trial;
     return best;
   }
 
@@ -81,13 +84,15 @@ export class Trials {
   }
 
   /**
-   * Measures those candidates that have groups and were not measured yet, in their order, until `share` of the budget is spent.
+   * Measures those candidates that have groups and were not measured yet, in their order, until `share` of the budget
+   * is spent.
    *
    * @returns whether all were measured.
    */
   async run(candidates: readonly Candidate[], method: Method, share = 1): Promise<boolean> {
     const fresh = new Map(candidates.map((candidate) => [keyOf(candidate), candidate]));
-    for (const [key, { sizes }] of fresh) if (this.#all.has(key) || sizes.every((size) => size === 1)) fresh.delete(key);
+    for (const [key, { sizes }] of fresh)
+      if (this.#all.has(key) || sizes.every((size) => size === 1)) fresh.delete(key);
     const waiting = [...fresh.values()];
     while (waiting.length > 0) {
       const left = Math.floor((this.#budget.evaluations ?? Infinity) * share) - this.count;
@@ -103,7 +108,8 @@ export class Trials {
     const plans = candidates.map((candidate) => planOf(this.#space, candidate));
     const qualities = await this.#inTime((signal) => this.#measure(plans, signal));
     if (!qualities) return false;
-    for (const [i, candidate] of candidates.entries()) this.#add({ candidate, plan: plans[i]!, method, quality: qualities[i]! });
+    for (const [i, candidate] of candidates.entries())
+      this.#add({ candidate, plan: plans[i]!, method, quality: qualities[i]! });
     return true;
   }
 
@@ -123,7 +129,10 @@ export class Trials {
     throwIfAborted(signal);
     const abort = new AbortController();
     const stop = (): void => abort.abort(signal?.reason);
-    const timer = milliseconds === undefined ? undefined : setTimeout(stop, Math.max(0, milliseconds - (performance.now() - this.#start)));
+    const timer =
+      milliseconds === undefined
+        ? undefined
+        : setTimeout(stop, Math.max(0, milliseconds - (performance.now() - this.#start)));
     const forget = onAbort(signal, stop);
     try {
       return await work(abort.signal);

@@ -1,8 +1,9 @@
 import { candidateOf, keyOf, MAX_GROUP, type Candidate, type SearchSpace, type StageRange } from './candidate.js';
 
 /**
- * The paper's plans: groups of P over a contiguous range of layers [S, E), the last one shortened, for every P, S and E. The order is
- * drawn: one plan of each number of stages, then another of each, so that any beginning of the list is a fair sample.
+ * The paper's plans: groups of P over a contiguous range of layers [S, E), the last one shortened, for every P, S and
+ * E. The order is drawn: one plan of each number of stages, then another of each, so that any beginning of the list is
+ * a fair sample.
  *
  * @param random uniform numbers in [0, 1).
  */

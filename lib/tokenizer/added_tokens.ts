@@ -46,7 +46,10 @@ export class AddedTokenSplitter {
    * The longest token at `start`, where it ends, and how many characters were looked at. `token` is undefined if no
    * token is there; the result is, if none even begins with this character.
    */
-  private longestAt(text: string, start: number): { token: AddedToken | undefined; end: number; looked: number } | undefined {
+  private longestAt(
+    text: string,
+    start: number,
+  ): { token: AddedToken | undefined; end: number; looked: number } | undefined {
     let node = this.root.next.get(text.charCodeAt(start));
     if (!node) return undefined;
     let token: AddedToken | undefined;
@@ -67,5 +70,8 @@ function skipWhitespace(text: string, start: number): number {
 function touchesWord(text: string, start: number, end: number): boolean {
   const before = Array.from(text.slice(Math.max(0, start - 2), start)).at(-1);
   const after = text.codePointAt(end);
-  return (before !== undefined && WORD_CHARACTER.test(before)) || (after !== undefined && WORD_CHARACTER.test(String.fromCodePoint(after)));
+  return (
+    (before !== undefined && WORD_CHARACTER.test(before)) ||
+    (after !== undefined && WORD_CHARACTER.test(String.fromCodePoint(after)))
+  );
 }

@@ -84,7 +84,8 @@ export class BpeEncoder {
     const ids: number[] = [];
     const merger = new WordMerger(text, this.model.mergeRank);
     while (!merger.step());
-    for (let start = 0; start < text.length; start = merger.next[start]!) this.append(text.slice(start, merger.next[start]), ids, 0);
+    for (let start = 0; start < text.length; start = merger.next[start]!)
+      this.append(text.slice(start, merger.next[start]), ids, 0);
     return ids;
   }
 
@@ -99,12 +100,14 @@ export class BpeEncoder {
       return;
     }
     const bytes = this.model.byte_fallback ? Buffer.from(symbol, 'utf8') : undefined;
-    if (bytes?.every((byte) => this.byteIds[byte] !== undefined)) for (const byte of bytes) ids.push(this.byteIds[byte]!);
+    if (bytes?.every((byte) => this.byteIds[byte] !== undefined))
+      for (const byte of bytes) ids.push(this.byteIds[byte]!);
     else if (this.unknownId !== undefined) this.appendId(this.unknownId, ids, wordStart);
   }
 
   private appendId(id: number, ids: number[], wordStart: number): void {
-    const isFused = id === this.unknownId && this.model.fuse_unk && ids.length > wordStart && ids[ids.length - 1] === id;
+    const isFused =
+      id === this.unknownId && this.model.fuse_unk && ids.length > wordStart && ids[ids.length - 1] === id;
     if (!isFused) ids.push(id);
   }
 }

@@ -18,15 +18,19 @@ export class ChatData {
   #characters = 0;
 
   /**
-   * Copies in short steps. Throws INVALID_ARGUMENT for more than 262,144 values or 16 million characters altogether, for
-   * values that contain themselves or nest too deep, that are no data, or that cannot be read; `name` names them.
+   * Copies in short steps. Throws INVALID_ARGUMENT for more than 262,144 values or 16 million characters altogether,
+   * for values that contain themselves or nest too deep, that are no data, or that cannot be read; `name` names them.
    */
   *copy(value: unknown, name: string): Generator<void, unknown> {
     try {
       return yield* this.#copy(value, name, 0);
     } catch (cause) {
       if (cause instanceof CqilError) throw cause;
-      throw new CqilError('INVALID_ARGUMENT', `${name} cannot be read (${cause instanceof Error ? cause.message : 'an exception'}); expected plain values.`, { cause });
+      throw new CqilError(
+        'INVALID_ARGUMENT',
+        `${name} cannot be read (${cause instanceof Error ? cause.message : 'an exception'}); expected plain values.`,
+        { cause },
+      );
     }
   }
 
@@ -34,10 +38,12 @@ export class ChatData {
     this.#count(1, typeof value === 'string' ? value.length : 0, name);
     if (this.#values % VALUES_AT_ONCE === 0) yield;
     if (typeof value !== 'object' || value === null) {
-      if (typeof value === 'function' || typeof value === 'symbol' || typeof value === 'bigint') throw noData(name, `a ${typeof value}`);
+      if (typeof value === 'function' || typeof value === 'symbol' || typeof value === 'bigint')
+        throw noData(name, `a ${typeof value}`);
       return value;
     }
-    if (depth >= MAX_DEPTH) throw invalid(`${name} nest deeper than ${MAX_DEPTH} levels, or contain themselves; expected plain data.`);
+    if (depth >= MAX_DEPTH)
+      throw invalid(`${name} nest deeper than ${MAX_DEPTH} levels, or contain themselves; expected plain data.`);
     if (Array.isArray(value)) {
       // Counted before it is walked through: an array without elements may be long.
       if (value.length > MAX_VALUES) this.#count(value.length, 0, name);
@@ -58,8 +64,12 @@ export class ChatData {
   #count(values: number, characters: number, name: string): void {
     this.#values += values;
     this.#characters += characters;
-    if (this.#values > MAX_VALUES) throw invalid(`${name} hold more than ${MAX_VALUES} values; a value that occurs several times counts each time. Expected fewer.`);
-    if (this.#characters > MAX_CHARACTERS) throw invalid(`${name} hold more than ${MAX_CHARACTERS} characters; expected fewer.`);
+    if (this.#values > MAX_VALUES)
+      throw invalid(
+        `${name} hold more than ${MAX_VALUES} values; a value that occurs several times counts each time. Expected fewer.`,
+      );
+    if (this.#characters > MAX_CHARACTERS)
+      throw invalid(`${name} hold more than ${MAX_CHARACTERS} characters; expected fewer.`);
   }
 }
 

@@ -25,9 +25,11 @@ const SPEAKERS = ['system', 'developer', 'user', 'assistant'];
 
 /** Throws INVALID_ARGUMENT for messages that no template could render. */
 export function checkMessages(messages: unknown): asserts messages is ChatMessage[] {
-  if (!Array.isArray(messages) || messages.length === 0) throw invalid('A chat needs at least one message; expected an array of { role, content }.');
+  if (!Array.isArray(messages) || messages.length === 0)
+    throw invalid('A chat needs at least one message; expected an array of { role, content }.');
   for (const [index, message] of messages.entries()) {
-    if (!isObject(message) || typeof message.role !== 'string') throw invalid(`Message ${index} has no role; expected { role, content }.`);
+    if (!isObject(message) || typeof message.role !== 'string')
+      throw invalid(`Message ${index} has no role; expected { role, content }.`);
     checkContent(index, message);
   }
 }
@@ -37,15 +39,18 @@ function checkContent(index: number, message: Record<string, unknown>): void {
   if (typeof content === 'string') return;
   if (content === undefined || content === null) {
     if (Array.isArray(message.tool_calls) || isObject(message.function_call)) return;
-    if (SPEAKERS.includes(role as string)) throw invalid(`Message ${index} has no content; expected a string, parts of text or, beside tool_calls, null.`);
+    if (SPEAKERS.includes(role as string))
+      throw invalid(`Message ${index} has no content; expected a string, parts of text or, beside tool_calls, null.`);
     return;
   }
   const isData = !SPEAKERS.includes(role as string) && typeof content === 'object';
   if (isParts(content)) {
     for (const part of content) {
-      if (part.type !== 'text' || typeof part.text !== 'string') throw invalid(`Message ${index} has the part ${quote(part)}; expected { type: "text", text }.`);
+      if (part.type !== 'text' || typeof part.text !== 'string')
+        throw invalid(`Message ${index} has the part ${quote(part)}; expected { type: "text", text }.`);
     }
-  } else if (!isData) throw invalid(`Message ${index} has the content ${quote(content)}; expected a string or parts of text.`);
+  } else if (!isData)
+    throw invalid(`Message ${index} has the content ${quote(content)}; expected a string or parts of text.`);
 }
 
 function isParts(content: unknown): content is ChatPart[] {
@@ -69,7 +74,10 @@ interface Form {
  * in parts, missing content and the arguments of tool calls, so forms that mean the same are tried in turn. Throws what
  * `render` throws for the first form.
  */
-export function renderSomeForm(messages: readonly ChatMessage[], render: (messages: ChatMessage[]) => string): { messages: ChatMessage[]; text: string } {
+export function renderSomeForm(
+  messages: readonly ChatMessage[],
+  render: (messages: ChatMessage[]) => string,
+): { messages: ChatMessage[]; text: string } {
   const hasParts = messages.some(({ content }) => isParts(content));
   const hasNone = messages.some(({ content }) => content === undefined || content === null);
   const forms: Form[] = [];
@@ -81,7 +89,8 @@ export function renderSomeForm(messages: readonly ChatMessage[], render: (messag
     let text = attempt(form);
     if (text === undefined) {
       const { parts, ...others } = form;
-      if (parts === 'joined' && (failures.at(-1) as Error).cause instanceof TextLoopError) forms.push({ ...others, parts: 'typed' });
+      if (parts === 'joined' && (failures.at(-1) as Error).cause instanceof TextLoopError)
+        forms.push({ ...others, parts: 'typed' });
       continue;
     }
     if (hasNone && !form.empty) {
@@ -131,7 +140,9 @@ function withParsedArguments(call: unknown): unknown {
 
 function callArguments(messages: readonly ChatMessage[]): string[] {
   const calls = messages.flatMap(({ tool_calls: calls }) => (Array.isArray(calls) ? calls : [])).filter(isObject);
-  return calls.map((call) => (isObject(call.function) ? call.function : call).arguments).filter((value) => typeof value === 'string');
+  return calls
+    .map((call) => (isObject(call.function) ? call.function : call).arguments)
+    .filter((value) => typeof value === 'string');
 }
 
 /** The object that a text holds in JSON; the text itself if it holds none. */
@@ -154,7 +165,11 @@ export function withSuffix(messages: readonly ChatMessage[], suffix: string): Ch
   const { content } = last;
   const part = isParts(content) ? content.at(-1) : undefined;
   if (typeof content === 'string') return [...messages.slice(0, -1), { ...last, content: content + suffix }];
-  if (isParts(content) && part) return [...messages.slice(0, -1), { ...last, content: [...content.slice(0, -1), { ...part, text: part.text + suffix }] }];
+  if (isParts(content) && part)
+    return [
+      ...messages.slice(0, -1),
+      { ...last, content: [...content.slice(0, -1), { ...part, text: part.text + suffix }] },
+    ];
   throw invalid('The final message has no text; expected one that can be continued.');
 }
 

@@ -54,7 +54,10 @@ export class ChatTemplate {
    * `sources`: templates by name, "default" among them; "tool_use", where there is one, is for messages with tools.
    * `names`: the special tokens that a template may ask for, as `bos_token` and the like.
    */
-  constructor(private readonly sources: ReadonlyMap<string, string>, private readonly names: Readonly<Record<string, string | string[]>>) {}
+  constructor(
+    private readonly sources: ReadonlyMap<string, string>,
+    private readonly names: Readonly<Record<string, string | string[]>>,
+  ) {}
 
   get source(): string {
     return this.sources.get('default')!;
@@ -77,18 +80,24 @@ export class ChatTemplate {
     const tools = (yield* data.copy(read.tools ?? null, 'The tools')) as unknown[] | null;
     const others = (yield* data.copy(read.others, 'The variables of the chat template')) as Record<string, unknown>;
     checkMessages(messages);
-    const { program, variables } = this.#parse(tools && tools.length > 0 && this.sources.has('tool_use') ? 'tool_use' : 'default');
+    const { program, variables } = this.#parse(
+      tools && tools.length > 0 && this.sources.has('tool_use') ? 'tool_use' : 'default',
+    );
     for (const name of Object.keys(others)) {
       if (!variables.has(name)) throw unknownVariable(name, variables);
     }
     if (tools && tools.length > 0 && !variables.has('tools')) {
-      throw new CqilError('INVALID_ARGUMENT', "The chat template does not read tools, so the model would not see them; expected none, or a model whose template has a place for them.");
+      throw new CqilError(
+        'INVALID_ARGUMENT',
+        'The chat template does not read tools, so the model would not see them; expected none, or a model whose template has a place for them.',
+      );
     }
     // A template that concatenates a token the model does not have expects an empty text.
     const fixed = { bos_token: '', eos_token: '', ...this.names, add_generation_prompt: addGenerationPrompt };
     const given: Record<string, unknown> = { tools, ...others };
     const run = (chosen: ChatMessage[], values: Record<string, unknown>, started = performance.now()): string => {
-      const render = (messages: ChatMessage[]): string => runWithin(program, { ...fixed, ...values, messages }, started);
+      const render = (messages: ChatMessage[]): string =>
+        runWithin(program, { ...fixed, ...values, messages }, started);
       return continues ? upToLastText(chosen, render) : render(chosen);
     };
     const started = performance.now();
@@ -119,22 +128,30 @@ export class ChatTemplate {
 }
 
 export function expectChatOptions(options: unknown): void {
-  if (!readArgument('The options of a chat', () => isObject(options))) throw new CqilError('INVALID_ARGUMENT', `The options of a chat are ${quote(options)}; expected an object.`);
+  if (!readArgument('The options of a chat', () => isObject(options)))
+    throw new CqilError('INVALID_ARGUMENT', `The options of a chat are ${quote(options)}; expected an object.`);
 }
 
 function readOptions(options: ChatOptions) {
   expectChatOptions(options);
-  const { addGenerationPrompt, add_generation_prompt, continueFinalMessage, continue_final_message, tools, ...others } = options;
+  const { addGenerationPrompt, add_generation_prompt, continueFinalMessage, continue_final_message, tools, ...others } =
+    options;
   const flag = (name: string, ...spellings: unknown[]): boolean | undefined => {
     const values = spellings.filter((value) => value !== undefined);
     if (values.length > 1) throw new CqilError('INVALID_ARGUMENT', `${name} is given in both spellings; expected one.`);
-    if (values.length > 0 && typeof values[0] !== 'boolean') throw new CqilError('INVALID_ARGUMENT', `${name} is ${quote(values[0])}; expected true or false.`);
+    if (values.length > 0 && typeof values[0] !== 'boolean')
+      throw new CqilError('INVALID_ARGUMENT', `${name} is ${quote(values[0])}; expected true or false.`);
     return values[0] as boolean | undefined;
   };
   const adds = flag('addGenerationPrompt', addGenerationPrompt, add_generation_prompt);
   const continues = flag('continueFinalMessage', continueFinalMessage, continue_final_message) ?? false;
-  if (adds && continues) throw new CqilError('INVALID_ARGUMENT', 'Both addGenerationPrompt and continueFinalMessage are true; expected one: an answer begins, or the final message goes on.');
-  if (tools !== undefined && tools !== null && !Array.isArray(tools)) throw new CqilError('INVALID_ARGUMENT', `tools is ${quote(tools)}; expected an array.`);
+  if (adds && continues)
+    throw new CqilError(
+      'INVALID_ARGUMENT',
+      'Both addGenerationPrompt and continueFinalMessage are true; expected one: an answer begins, or the final message goes on.',
+    );
+  if (tools !== undefined && tools !== null && !Array.isArray(tools))
+    throw new CqilError('INVALID_ARGUMENT', `tools is ${quote(tools)}; expected an array.`);
   for (const name of Object.keys(others)) if (others[name] === undefined) delete others[name];
   return { addGenerationPrompt: adds ?? !continues, continues, tools, others };
 }
@@ -142,16 +159,21 @@ function readOptions(options: ChatOptions) {
 function unknownVariable(name: string, variables: ReadonlySet<string>): CqilError {
   const known = [...variables].filter((variable) => !['messages', 'tools', 'add_generation_prompt'].includes(variable));
   const expected = ['addGenerationPrompt', 'continueFinalMessage', 'tools', ...known].join(', ');
-  return new CqilError('INVALID_ARGUMENT', `The chat template reads no variable ${quote(name)}, so it would have no effect; expected ${expected}.`);
+  return new CqilError(
+    'INVALID_ARGUMENT',
+    `The chat template reads no variable ${quote(name)}, so it would have no effect; expected ${expected}.`,
+  );
 }
 
 function runWithin(program: Node, variables: Record<string, unknown>, started: number): string {
   try {
     return runTemplate(program, variables, new Budget(sizeOf(variables), started));
   } catch (cause) {
-    if (cause instanceof BudgetError) throw invalidTokenizer(`The chat template goes beyond its limits: ${reasonOf(cause)}`, cause);
+    if (cause instanceof BudgetError)
+      throw invalidTokenizer(`The chat template goes beyond its limits: ${reasonOf(cause)}`, cause);
     // It recursed too deep for the stack, or made a string that is too long for the engine.
-    if (cause instanceof RangeError) throw invalidTokenizer(`The chat template goes beyond what can be computed: ${reasonOf(cause)}`, cause);
+    if (cause instanceof RangeError)
+      throw invalidTokenizer(`The chat template goes beyond what can be computed: ${reasonOf(cause)}`, cause);
     throw new CqilError('INVALID_ARGUMENT', `The chat template refuses these messages: ${reasonOf(cause)}`, { cause });
   }
 }
@@ -174,7 +196,11 @@ function upToLastText(messages: ChatMessage[], render: (messages: ChatMessage[])
   const text = marked.slice(0, end).replaceAll(mark, '');
   // Many templates trim messages.
   const shown = [text, text.trimEnd()].find((start) => whole.startsWith(start));
-  if (end < 0 || shown === undefined) throw new CqilError('INVALID_ARGUMENT', 'The chat template does not show the final message as it is; expected one that can be continued.');
+  if (end < 0 || shown === undefined)
+    throw new CqilError(
+      'INVALID_ARGUMENT',
+      'The chat template does not show the final message as it is; expected one that can be continued.',
+    );
   return shown;
 }
 
@@ -197,8 +223,15 @@ export function chatTemplatesOf(config: Record<string, unknown>): Map<string, st
  * Adds named templates to a `chat_template`, in the form that tokenizer_config.json has for several. A single template
  * becomes the default one.
  */
-export function withNamedTemplates(template: unknown, named: ReadonlyArray<{ name: string; template: unknown }>): unknown {
+export function withNamedTemplates(
+  template: unknown,
+  named: ReadonlyArray<{ name: string; template: unknown }>,
+): unknown {
   if (named.length === 0) return template;
-  const own: unknown[] = Array.isArray(template) ? template : typeof template === 'string' ? [{ name: 'default', template }] : [];
+  const own: unknown[] = Array.isArray(template)
+    ? template
+    : typeof template === 'string'
+      ? [{ name: 'default', template }]
+      : [];
   return [...own, ...named];
 }

@@ -9,9 +9,14 @@ export interface DetokenizerOptions extends DecodeOptions {
   continues?: boolean;
 }
 
-/** Turns ids into text one at a time. What `push` and `flush` return, joined, is what `decode` gives for all the ids. */
+/**
+ * Turns ids into text one at a time. What `push` and `flush` return, joined, is what `decode` gives for all the ids.
+ */
 export interface Detokenizer {
-  /** The text that this id completes; empty while a character is still missing bytes. Throws INVALID_ARGUMENT on a bad id. */
+  /**
+   * The text that this id completes; empty while a character is still missing bytes. Throws INVALID_ARGUMENT on a bad
+   * id.
+   */
   push(id: number): string;
   /** What is left at the end: bytes that never became a character, as U+FFFD. The next push begins a new text. */
   flush(): string;

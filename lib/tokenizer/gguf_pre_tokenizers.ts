@@ -61,7 +61,9 @@ const QWEN2: PreTokenizerRule = { patterns: [gpt4Pattern('\\p{N}')] };
 const LLAMA3: PreTokenizerRule = { patterns: [gpt4Pattern('\\p{N}{1,3}')], ignoreMerges: true, addBos: true };
 const GPT4: PreTokenizerRule = { patterns: LLAMA3.patterns };
 const GPT4O: PreTokenizerRule = { patterns: [casedPattern('\\p{N}{1,3}', `${CONTRACTION}?`)] };
-const DEEPSEEK_V3: PreTokenizerRule = { patterns: ['\\p{N}{1,3}', HAN_AND_KANA, `${DEEPSEEK_WORDS}[\\r\\n]*|${SPACES}`] };
+const DEEPSEEK_V3: PreTokenizerRule = {
+  patterns: ['\\p{N}{1,3}', HAN_AND_KANA, `${DEEPSEEK_WORDS}[\\r\\n]*|${SPACES}`],
+};
 const BLOOM: PreTokenizerRule = { patterns: [' ?[^(\\s|.,!?…。，、।۔،)]+'] };
 const BAILING: PreTokenizerRule = {
   patterns: [`'(?i:[sdmt]|ll|ve|re)|${WORD}|\\p{N}|${SYMBOLS}[\\r\\n]*|\\s*[\\r\\n]|\\s+(?!\\S)|\\s+`],
@@ -104,7 +106,11 @@ const RULES: Record<string, PreTokenizerRule> = {
   f2llmv2: QWEN2,
   'solar-open': QWEN2,
   'grok-2': QWEN2,
-  qwen35: { patterns: [`${CONTRACTION}|[^\\r\\n\\p{L}\\p{N}]?[\\p{L}\\p{M}]+|\\p{N}| ?[^\\s\\p{L}\\p{M}\\p{N}]+[\\r\\n]*|${SPACES}`] },
+  qwen35: {
+    patterns: [
+      `${CONTRACTION}|[^\\r\\n\\p{L}\\p{N}]?[\\p{L}\\p{M}]+|\\p{N}| ?[^\\s\\p{L}\\p{M}\\p{N}]+[\\r\\n]*|${SPACES}`,
+    ],
+  },
   ufakzeka: { patterns: [`${WORD}|\\p{N}|${SYMBOLS}[\\r\\n]*|${SPACES}`] },
   'seed-coder': { patterns: [`${CONTRACTION}|${WORD}|\\p{N}{1}| ?[^\\s\\p{L}\\p{N}\\r\\n]+|${SPACES}`] },
   laguna: { patterns: ['[^\\n]+|[\\n]+', ...QWEN2.patterns] },
@@ -164,7 +170,9 @@ const RULES: Record<string, PreTokenizerRule> = {
   bailingmoe2: BAILING,
   'llada-moe': BAILING,
   'exaone-moe': {
-    patterns: [`${CONTRACTION}|[^\\r\\n\\p{L}\\p{N}]?(?:\\p{L}\\p{M}*(?: \\p{L}\\p{M}*)*)+|\\p{N}|${SYMBOLS}[\\r\\n/]?|\\s*[\\r\\n]|\\s+(?!\\S)|\\s+`],
+    patterns: [
+      `${CONTRACTION}|[^\\r\\n\\p{L}\\p{N}]?(?:\\p{L}\\p{M}*(?: \\p{L}\\p{M}*)*)+|\\p{N}|${SYMBOLS}[\\r\\n/]?|\\s*[\\r\\n]|\\s+(?!\\S)|\\s+`,
+    ],
   },
   'poro-chat': BLOOM,
   bloom: BLOOM,
@@ -172,7 +180,12 @@ const RULES: Record<string, PreTokenizerRule> = {
   viking: { patterns: [...BLOOM.patterns, '\\p{N}'] },
   chameleon: {
     patterns: [
-      '<sentinel:[0-9]+>', '(IMGIMG)((A|B|C|D|E|F|G|H|I){1,4})Z', '([\\t\\n]|    |  )', '\\p{N}', '[\\p{P}!-/:-@\\[-`{-~]', GPT2_PATTERN,
+      '<sentinel:[0-9]+>',
+      '(IMGIMG)((A|B|C|D|E|F|G|H|I){1,4})Z',
+      '([\\t\\n]|    |  )',
+      '\\p{N}',
+      '[\\p{P}!-/:-@\\[-`{-~]',
+      GPT2_PATTERN,
     ],
     addBos: true,
   },
@@ -186,6 +199,9 @@ export function splitsBy(rule: PreTokenizerRule): Component[] {
 /** The rule of a name. Throws INVALID_TOKENIZER, listing the known names. */
 export function preTokenizerRule(name: unknown): PreTokenizerRule {
   const rule = typeof name === 'string' && Object.hasOwn(RULES, name) ? RULES[name] : undefined;
-  if (!rule) throw invalidTokenizer(`The pre-tokenizer ${quote(name)} is unknown; expected one of ${Object.keys(RULES).join(', ')}.`);
+  if (!rule)
+    throw invalidTokenizer(
+      `The pre-tokenizer ${quote(name)} is unknown; expected one of ${Object.keys(RULES).join(', ')}.`,
+    );
   return rule;
 }

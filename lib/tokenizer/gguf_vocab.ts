@@ -34,14 +34,23 @@ export async function convertGgufVocabulary(metadata: Metadata, pace: Pace): Pro
   }
 }
 
-function convertSentencePiece(metadata: Metadata, pieces: string[], vocab: Map<string, number>, types: ArrayLike<number>): TokenizerParts {
+function convertSentencePiece(
+  metadata: Metadata,
+  pieces: string[],
+  vocab: Map<string, number>,
+  types: ArrayLike<number>,
+): TokenizerParts {
   const scores = readNumbers(metadata, 'scores', pieces.length);
   if (!scores) throw invalidTokenizer('tokenizer.ggml.scores is missing; expected a score for every token.');
   const addSpacePrefix = readBoolean(metadata, 'add_space_prefix') ?? true;
   const unknownId = readTokenId(metadata, 'unknown_token_id', pieces.length) ?? 0;
 
   const rules = { unknown: pieces[unknownId], addsSpacePrefix: addSpacePrefix, byteFallback: true };
-  return { json: sentencePieceJson(pieces, vocab, types, scores, rules), ...surroundings(metadata, pieces, true), pieces };
+  return {
+    json: sentencePieceJson(pieces, vocab, types, scores, rules),
+    ...surroundings(metadata, pieces, true),
+    pieces,
+  };
 }
 
 /**
@@ -56,7 +65,11 @@ export function sentencePieceJson(
   rules: { unknown: string | undefined; addsSpacePrefix: boolean; byteFallback: boolean },
 ): unknown {
   const normalizers: unknown[] = [{ type: 'Replace', pattern: { String: ' ' }, content: '▁' }];
-  const decoders: unknown[] = [{ type: 'Replace', pattern: { String: '▁' }, content: ' ' }, { type: 'ByteFallback' }, { type: 'Fuse' }];
+  const decoders: unknown[] = [
+    { type: 'Replace', pattern: { String: '▁' }, content: ' ' },
+    { type: 'ByteFallback' },
+    { type: 'Fuse' },
+  ];
   if (rules.addsSpacePrefix) {
     normalizers.unshift({ type: 'Prepend', prepend: '▁' });
     decoders.push({ type: 'Strip', content: ' ', start: 1, stop: 0 });
@@ -80,15 +93,25 @@ export function sentencePieceJson(
 }
 
 /**
- * SentencePiece merges the two neighbours whose joint piece has the best score, the leftmost of equals: so a pair's rank is
- * the number of better scores. Text never merges into control tokens or byte tokens.
+ * SentencePiece merges the two neighbours whose joint piece has the best score, the leftmost of equals: so a pair's
+ * rank is the number of better scores. Text never merges into control tokens or byte tokens.
  */
-function mergeRankFromScores(ids: ReadonlyMap<string, number>, types: ArrayLike<number>, scores: ArrayLike<number>): MergeRank {
+function mergeRankFromScores(
+  ids: ReadonlyMap<string, number>,
+  types: ArrayLike<number>,
+  scores: ArrayLike<number>,
+): MergeRank {
   // Searched for each pair that is asked for: a table of ranks would take longer to build than the vocabulary itself.
   const ascending = Float64Array.from(scores).sort();
   return (joint) => {
     const id = ids.get(joint);
-    if (id === undefined || types[id] === TOKEN_TYPE.unknown || types[id] === TOKEN_TYPE.control || types[id] === TOKEN_TYPE.byte) return undefined;
+    if (
+      id === undefined ||
+      types[id] === TOKEN_TYPE.unknown ||
+      types[id] === TOKEN_TYPE.control ||
+      types[id] === TOKEN_TYPE.byte
+    )
+      return undefined;
     return ascending.length - countUpTo(ascending, scores[id]!);
   };
 }
@@ -105,7 +128,12 @@ function countUpTo(ascending: Float64Array, most: number): number {
   return low;
 }
 
-function convertByteLevel(metadata: Metadata, pieces: string[], vocab: Map<string, number>, types: ArrayLike<number>): TokenizerParts {
+function convertByteLevel(
+  metadata: Metadata,
+  pieces: string[],
+  vocab: Map<string, number>,
+  types: ArrayLike<number>,
+): TokenizerParts {
   // llama.cpp, too, falls back to its first pre-tokenizer for files from before there were several.
   const rule = preTokenizerRule(metadata.get('tokenizer.ggml.pre') ?? 'default');
   return {
@@ -129,7 +157,11 @@ function convertByteLevel(metadata: Metadata, pieces: string[], vocab: Map<strin
 }
 
 /** Special tokens and the chat template, as a Hugging Face folder would hold them. */
-function surroundings(metadata: Metadata, pieces: string[], addBos: boolean): Pick<TokenizerParts, 'config' | 'generationConfig'> {
+function surroundings(
+  metadata: Metadata,
+  pieces: string[],
+  addBos: boolean,
+): Pick<TokenizerParts, 'config' | 'generationConfig'> {
   const id = (name: string): number | undefined => readTokenId(metadata, `${name}_token_id`, pieces.length);
   const piece = (name: string): string | undefined => {
     const tokenId = id(name);
@@ -145,7 +177,12 @@ function surroundings(metadata: Metadata, pieces: string[], addBos: boolean): Pi
       add_eos_token: readBoolean(metadata, 'add_eos_token') ?? false,
       chat_template: readChatTemplates(metadata),
     },
-    generationConfig: { bos_token_id: id('bos'), eos_token_id: ['eos', 'eot', 'eom'].map((name) => metadata.get(`tokenizer.ggml.${name}_token_id`)).filter((value) => value !== NO_TOKEN) },
+    generationConfig: {
+      bos_token_id: id('bos'),
+      eos_token_id: ['eos', 'eot', 'eom']
+        .map((name) => metadata.get(`tokenizer.ggml.${name}_token_id`))
+        .filter((value) => value !== NO_TOKEN),
+    },
   };
 }
 
@@ -155,7 +192,9 @@ function surroundings(metadata: Metadata, pieces: string[], addBos: boolean): Pi
  */
 function readChatTemplates(metadata: Metadata): unknown {
   const key = 'tokenizer.chat_template';
-  const named = [...metadata].filter(([name]) => name.startsWith(`${key}.`)).map(([name, template]) => ({ name: name.slice(key.length + 1), template }));
+  const named = [...metadata]
+    .filter(([name]) => name.startsWith(`${key}.`))
+    .map(([name, template]) => ({ name: name.slice(key.length + 1), template }));
   return withNamedTemplates(metadata.get(key), named);
 }
 
@@ -166,7 +205,9 @@ function addedTokens(pieces: string[], types: ArrayLike<number>): unknown[] {
     const special = types[id] === TOKEN_TYPE.control || types[id] === TOKEN_TYPE.unknown;
     if (!special && types[id] !== TOKEN_TYPE.userDefined) return;
     if (tokens.push({ id, content, special, normalized: false }) > MAX_ADDED_TOKENS) {
-      throw invalidTokenizer(`More than ${MAX_ADDED_TOKENS} tokens are control tokens or user-defined; expected fewer.`);
+      throw invalidTokenizer(
+        `More than ${MAX_ADDED_TOKENS} tokens are control tokens or user-defined; expected fewer.`,
+      );
     }
   });
   return tokens;
@@ -184,7 +225,8 @@ export async function vocabularyOf(pieces: string[], pace: Pace): Promise<Map<st
 
 async function readPieces(metadata: Metadata, pace: Pace): Promise<string[]> {
   const strings = metadata.get('tokenizer.ggml.tokens');
-  if (!isStrings(strings)) throw invalidTokenizer(`tokenizer.ggml.tokens is ${quote(strings)}; expected an array of strings.`);
+  if (!isStrings(strings))
+    throw invalidTokenizer(`tokenizer.ggml.tokens is ${quote(strings)}; expected an array of strings.`);
   if (strings.length === 0 || strings.length > MAX_VOCAB_SIZE) {
     throw invalidTokenizer(`tokenizer.ggml.tokens has ${strings.length} strings; expected 1 to ${MAX_VOCAB_SIZE}.`);
   }
@@ -203,8 +245,14 @@ function readNumbers(metadata: Metadata, name: string, length: number): ArrayLik
   const values = metadata.get(`tokenizer.ggml.${name}`);
   if (values === undefined) return undefined;
   const isArray = Array.isArray(values) || ArrayBuffer.isView(values);
-  if (!isArray || values.length !== length || Array.prototype.some.call(values, (value) => typeof value !== 'number' || Number.isNaN(value))) {
-    throw invalidTokenizer(`tokenizer.ggml.${name} is ${quote(values)}; expected ${length} numbers, one for every token.`);
+  if (
+    !isArray ||
+    values.length !== length ||
+    Array.prototype.some.call(values, (value) => typeof value !== 'number' || Number.isNaN(value))
+  ) {
+    throw invalidTokenizer(
+      `tokenizer.ggml.${name} is ${quote(values)}; expected ${length} numbers, one for every token.`,
+    );
   }
   return values as ArrayLike<number>;
 }

@@ -13,22 +13,40 @@ export function huggingFaceParts(source: TokenizerSource & { kind: 'huggingface'
   // A template in a file of its own replaces the configuration's; further files add named ones.
   const named = Object.entries(source.furtherChatTemplates ?? {}).map(([name, template]) => ({ name, template }));
   const chatTemplates = withNamedTemplates(source.chatTemplate ?? config.chat_template, named);
-  return { json: withAddedTokens(source, config), config: { ...config, chat_template: chatTemplates }, generationConfig: objectOf(source.generationConfig) };
+  return {
+    json: withAddedTokens(source, config),
+    config: { ...config, chat_template: chatTemplates },
+    generationConfig: objectOf(source.generationConfig),
+  };
 }
 
 function withAddedTokens(source: TokenizerSource & { kind: 'huggingface' }, config: Record<string, unknown>): unknown {
   const { json } = source;
-  if (!isObject(json) || !(json.added_tokens === undefined || json.added_tokens === null || Array.isArray(json.added_tokens))) return json;
+  if (
+    !isObject(json) ||
+    !(json.added_tokens === undefined || json.added_tokens === null || Array.isArray(json.added_tokens))
+  )
+    return json;
   const known: unknown[] = json.added_tokens ?? [];
   const contents = new Set(known.map((token) => (isObject(token) ? token.content : undefined)));
   const named = namedTokens(config);
-  const further = [...decoderTokens(config.added_tokens_decoder), ...listedTokens(source.addedTokens), ...piecesNamed(named, json.model)].filter(({ content }) => {
+  const further = [
+    ...decoderTokens(config.added_tokens_decoder),
+    ...listedTokens(source.addedTokens),
+    ...piecesNamed(named, json.model),
+  ].filter(({ content }) => {
     if (contents.has(content)) return false;
     contents.add(content);
     return true;
   });
   if (further.length === 0) return json;
-  return { ...json, added_tokens: [...known, ...further.map((token) => ({ ...token, special: token.special === true || named.has(token.content) }))] };
+  return {
+    ...json,
+    added_tokens: [
+      ...known,
+      ...further.map((token) => ({ ...token, special: token.special === true || named.has(token.content) })),
+    ],
+  };
 }
 
 interface FurtherToken extends Record<string, unknown> {
@@ -39,7 +57,9 @@ interface FurtherToken extends Record<string, unknown> {
 /** The tokens of `added_tokens_decoder`, an object with ids as keys. */
 function decoderTokens(decoder: unknown): FurtherToken[] {
   if (!isObject(decoder)) return [];
-  return Object.entries(decoder).map(([id, token]) => ({ ...(isObject(token) ? token : { content: token }), id: Number(id) }) as FurtherToken);
+  return Object.entries(decoder).map(
+    ([id, token]) => ({ ...(isObject(token) ? token : { content: token }), id: Number(id) }) as FurtherToken,
+  );
 }
 
 /** The tokens of added_tokens.json, an object with contents as keys and ids as values. */

@@ -29,7 +29,8 @@ function spell(value: unknown, room: number): string {
   if (Array.isArray(value) || ArrayBuffer.isView(value)) {
     const list = value as ArrayLike<unknown>;
     let text = '[';
-    for (let i = 0; i < list.length && text.length < room; i++) text += `${i > 0 ? ',' : ''}${spell(list[i], room - text.length)}`;
+    for (let i = 0; i < list.length && text.length < room; i++)
+      text += `${i > 0 ? ',' : ''}${spell(list[i], room - text.length)}`;
     return `${text}]`;
   }
   let text = '{';

@@ -27,7 +27,8 @@ export class Costs {
         else this.budget.spend((text.length / 2) * ELEMENT);
       } else if (name === 'replace') {
         const [old, by] = [argument(0, 'old'), argument(1, 'new')];
-        if (typeof old === 'string' && typeof by === 'string') this.budget.makeText(text.length + this.count(text, old) * by.length);
+        if (typeof old === 'string' && typeof by === 'string')
+          this.budget.makeText(text.length + this.count(text, old) * by.length);
       } else if (name === 'indent') {
         this.indent(argument(0, 'width'));
         this.budget.makeText(text.length + this.count(text, '\n') * MAX_INDENT);
@@ -38,9 +39,14 @@ export class Costs {
       this.budget.spend(count * ELEMENT);
       if (name === 'tojson' || name === 'string' || name === 'join') {
         const separators = named.get('separators');
-        const between = textLength(argument(0, 'separator')) + (separators && isList(separators) ? separators.value.reduce((sum, { value }) => sum + textLength(value), 0) : 0);
+        const between =
+          textLength(argument(0, 'separator')) +
+          (separators && isList(separators)
+            ? separators.value.reduce((sum, { value }) => sum + textLength(value), 0)
+            : 0);
         this.budget.makeText(this.measure(owner, { between, indent: this.indent(named.get('indent')?.value) }));
-      } else if (name === 'sort' || name === 'dictsort') this.budget.spend(this.measure(owner) * Math.ceil(Math.log2(count + 2)));
+      } else if (name === 'sort' || name === 'dictsort')
+        this.budget.spend(this.measure(owner) * Math.ceil(Math.log2(count + 2)));
     }
   }
 
@@ -74,7 +80,8 @@ export class Costs {
     const margin = 4 + layout.between + layout.indent * depth;
     let length = margin;
     if (isList(value)) for (const item of value.value) length += margin + this.measure(item, layout, depth + 1);
-    else if (isMap(value)) for (const [key, item] of value.value) length += margin + key.length + this.measure(item, layout, depth + 1);
+    else if (isMap(value))
+      for (const [key, item] of value.value) length += margin + key.length + this.measure(item, layout, depth + 1);
     else length += 20;
     return length;
   }

@@ -1,6 +1,17 @@
 import { Budget, BudgetError } from './jinja_budget.js';
 import { Costs, ELEMENT } from './jinja_costs.js';
-import { isList, isMap, isText, jinjaLibrary, type JinjaFunction, type LibraryInterpreter, type Node, type Scope, type Value, type ValueClass } from './jinja_library.js';
+import {
+  isList,
+  isMap,
+  isText,
+  jinjaLibrary,
+  type JinjaFunction,
+  type LibraryInterpreter,
+  type Node,
+  type Scope,
+  type Value,
+  type ValueClass,
+} from './jinja_library.js';
 import { equal } from './jinja_equality.js';
 import { strftime } from './strftime.js';
 
@@ -30,7 +41,8 @@ export function runTemplate(program: Node, variables: Record<string, unknown>, b
   const { Interpreter, values } = (prepared ??= prepare());
   const scope = new Environment();
   const constants = { false: false, true: true, none: null, False: false, True: true, None: null };
-  for (const [name, value] of Object.entries({ ...constants, ...variables })) scope.setVariable(name, new Environment().set(name, value));
+  for (const [name, value] of Object.entries({ ...constants, ...variables }))
+    scope.setVariable(name, new Environment().set(name, value));
   const define = (name: string, run: JinjaFunction): void => void scope.setVariable(name, new values.Function(run));
   define('range', (args) => new values.Array(range(args, budget).map((value) => new values.Integer(value))));
   define('strftime_now', ([format]) => {
@@ -50,7 +62,8 @@ function prepare(): { Interpreter: Interpreter; values: Values } {
 
 function range(args: Value[], budget: Budget): number[] {
   const bounds = args.map(({ value }) => value);
-  if (bounds.length < 1 || bounds.length > 3 || !bounds.every((bound): bound is number => Number.isSafeInteger(bound))) throw new Error('range() takes one to three integers');
+  if (bounds.length < 1 || bounds.length > 3 || !bounds.every((bound): bound is number => Number.isSafeInteger(bound)))
+    throw new Error('range() takes one to three integers');
   const [start, stop, step = 1] = bounds.length === 1 ? [0, bounds[0]!] : (bounds as [number, number, number?]);
   if (step === 0) throw new Error('range() takes a step that is not zero');
   const length = Math.max(0, Math.ceil((stop - start) / step));
@@ -64,15 +77,21 @@ function valueClasses() {
   const { Environment } = jinjaLibrary();
   const classOf = (value: unknown): ValueClass => new Environment().set('value', value).constructor as ValueClass;
   return {
-    String: classOf(''), Integer: classOf(0), Boolean: classOf(false), Array: classOf([]), Object: classOf({}), Function: classOf(() => null), Undefined: classOf(undefined),
+    String: classOf(''),
+    Integer: classOf(0),
+    Boolean: classOf(false),
+    Array: classOf([]),
+    Object: classOf({}),
+    Function: classOf(() => null),
+    Undefined: classOf(undefined),
   };
 }
 
 /**
  * The library's interpreter with two changes. It spends from a budget before it does something costly. And where the
  * library differs from Jinja, it does as Jinja does: the text of an iteration that ends in `break` or `continue` is
- * kept; each iteration has variables of its own; a loop over an undefined value is empty; values are
- * compared as Python compares them; `~` also joins values that are not texts; and adding a list or an object to a text is an error.
+ * kept; each iteration has variables of its own; a loop over an undefined value is empty; values are compared as Python
+ * compares them; `~` also joins values that are not texts; and adding a list or an object to a text is an error.
  */
 function boundedInterpreter(values: Values): Interpreter {
   const { Interpreter, Environment } = jinjaLibrary();
@@ -94,10 +113,15 @@ function boundedInterpreter(values: Values): Interpreter {
       this.#budget.enter();
       try {
         switch (node?.type) {
-          case 'Constant': return node.value as Value;
-          case 'Break': case 'Continue': throw new LoopExit(node.type);
+          case 'Constant':
+            return node.value as Value;
+          case 'Break':
+          case 'Continue':
+            throw new LoopExit(node.type);
           // The library looks through the whole body each time it comes to one of these.
-          case 'Macro': case 'CallStatement': this.#budget.spend(countNodes(node) * ELEMENT);
+          case 'Macro':
+          case 'CallStatement':
+            this.#budget.spend(countNodes(node) * ELEMENT);
         }
         return super.evaluate(node, scope);
       } finally {
@@ -121,10 +145,18 @@ function boundedInterpreter(values: Values): Interpreter {
     }
 
     override evaluateFor(node: Node, scope: Scope): Value {
-      const { loopvar, iterable, body, defaultBlock } = node as unknown as { loopvar: Node; iterable: Node; body: Node[]; defaultBlock: Node[] };
+      const { loopvar, iterable, body, defaultBlock } = node as unknown as {
+        loopvar: Node;
+        iterable: Node;
+        body: Node[];
+        defaultBlock: Node[];
+      };
       const filtered = iterable.type === 'SelectExpression';
       const items = this.#items(this.evaluate(filtered ? (iterable.lhs as Node) : iterable, scope)).filter((item) => {
-        return !filtered || this.evaluate(iterable.test as Node, bind(new Environment(scope), loopvar, item)).__bool__().value;
+        return (
+          !filtered ||
+          this.evaluate(iterable.test as Node, bind(new Environment(scope), loopvar, item)).__bool__().value
+        );
       });
 
       let text = '';
@@ -145,7 +177,9 @@ function boundedInterpreter(values: Values): Interpreter {
       }
       // As in Jinja, an iteration that was cut short does not count: after only such iterations, the loop's
       // `else` is rendered.
-      return new values.String(completed ? text : this.#concatenate(text, this.evaluateBlock(defaultBlock, scope).value as string));
+      return new values.String(
+        completed ? text : this.#concatenate(text, this.evaluateBlock(defaultBlock, scope).value as string),
+      );
     }
 
     /** Looks a variable up. The library throws an error, and catches it, for each one that is not defined. */
@@ -163,25 +197,33 @@ function boundedInterpreter(values: Values): Interpreter {
       const left = this.evaluate(node.left as Node, scope);
       const right = this.evaluate(node.right as Node, scope);
       switch (operator) {
-        case '==': case '!=':
+        case '==':
+        case '!=':
           return new values.Boolean(this.#equal(left, right) === (operator === '=='));
         case '~': {
-          const [start, end] = [left, right].map((value) => (value.type === 'NullValue' ? 'None' : value.type === 'UndefinedValue' ? '' : this.#text(value)));
+          const [start, end] = [left, right].map((value) =>
+            value.type === 'NullValue' ? 'None' : value.type === 'UndefinedValue' ? '' : this.#text(value),
+          );
           return new values.String(this.#concatenate(start!, end!));
         }
         case '*':
-          if (isText(left) && right.type === 'IntegerValue') return new values.String(this.#repeat(left.value, right.value as number));
+          if (isText(left) && right.type === 'IntegerValue')
+            return new values.String(this.#repeat(left.value, right.value as number));
           break;
         case '+':
           if (isText(left) || isText(right)) {
             const other = isText(left) ? right : left;
-            if (isList(other) || isMap(other)) throw new Error(`a text and ${isList(other) ? 'a list' : 'an object'} cannot be added`);
+            if (isList(other) || isMap(other))
+              throw new Error(`a text and ${isList(other) ? 'a list' : 'an object'} cannot be added`);
             const lengths = [String(left.value).length, String(right.value).length] as const;
             this.#budget.makeText(lengths[0] + lengths[1], Math.min(...lengths));
-          } else if (isList(left) && isList(right)) this.#budget.spend((left.value.length + right.value.length) * ELEMENT);
+          } else if (isList(left) && isList(right))
+            this.#budget.spend((left.value.length + right.value.length) * ELEMENT);
           break;
-        case 'in': case 'not in':
-          if (isList(right)) return new values.Boolean(right.value.some((item) => this.#equal(item, left)) === (operator === 'in'));
+        case 'in':
+        case 'not in':
+          if (isList(right))
+            return new values.Boolean(right.value.some((item) => this.#equal(item, left)) === (operator === 'in'));
           if (isText(left) && isText(right)) this.#costs.search(right.value, left.value);
           break;
         default:
@@ -227,7 +269,10 @@ function boundedInterpreter(values: Values): Interpreter {
       if (value.type === 'UndefinedValue') return [];
       if (isList(value)) return value.value;
       if (isText(value)) throw new TextLoopError('a loop goes over a text; a list or an object is expected');
-      if (value.type !== 'ObjectValue') throw new Error(`a loop goes over ${value.type === 'NullValue' ? 'none' : `a ${value.type}`}; a list or an object is expected`);
+      if (value.type !== 'ObjectValue')
+        throw new Error(
+          `a loop goes over ${value.type === 'NullValue' ? 'none' : `a ${value.type}`}; a list or an object is expected`,
+        );
       return [...(value.value as Map<string, Value>).keys()].map((key) => new values.String(key));
     }
 
@@ -254,7 +299,11 @@ function boundedInterpreter(values: Values): Interpreter {
   };
 
   function constants(args: Value[], named: ReadonlyMap<string, Value>): Node[] {
-    const keywords = [...named].map(([key, value]) => ({ type: 'KeywordArgumentExpression', key: { type: 'Identifier', value: key }, value: constant(value) }));
+    const keywords = [...named].map(([key, value]) => ({
+      type: 'KeywordArgumentExpression',
+      key: { type: 'Identifier', value: key },
+      value: constant(value),
+    }));
     return [...args.map(constant), ...keywords];
   }
 
@@ -265,7 +314,10 @@ function boundedInterpreter(values: Values): Interpreter {
       return scope;
     }
     const targets = target.value as Node[];
-    if (!isList(item) || item.value.length !== targets.length) throw new Error(`a loop takes ${targets.length} values at a time from what has ${isList(item) ? item.value.length : 'none'}`);
+    if (!isList(item) || item.value.length !== targets.length)
+      throw new Error(
+        `a loop takes ${targets.length} values at a time from what has ${isList(item) ? item.value.length : 'none'}`,
+      );
     for (const [index, inner] of targets.entries()) bind(scope, inner, item.value[index]!);
     return scope;
   }
@@ -275,10 +327,21 @@ function boundedInterpreter(values: Values): Interpreter {
     const number = (value: number): Value => new values.Integer(value);
     const boolean = (value: boolean): Value => new values.Boolean(value);
     const item = (at: number): Value => items[at] ?? new values.Undefined();
-    return new values.Object(new Map(Object.entries({
-      index: number(index + 1), index0: number(index), revindex: number(length - index), revindex0: number(length - index - 1), length: number(length),
-      first: boolean(index === 0), last: boolean(index === length - 1), previtem: item(index - 1), nextitem: item(index + 1),
-    })));
+    return new values.Object(
+      new Map(
+        Object.entries({
+          index: number(index + 1),
+          index0: number(index),
+          revindex: number(length - index),
+          revindex0: number(length - index - 1),
+          length: number(length),
+          first: boolean(index === 0),
+          last: boolean(index === length - 1),
+          previtem: item(index - 1),
+          nextitem: item(index + 1),
+        }),
+      ),
+    );
   }
 }
 

@@ -6,7 +6,22 @@ const MAX_SOURCE = 1 << 18;
 const MAX_WHITESPACE = 500;
 const RAW = /(^[ \t]*)?\{%(-?)\s*raw\s*(-?)%\}/gm;
 const END_RAW = /\{%(-?)\s*endraw\s*(-?)%\}(\n?)/g;
-const BUILT_IN = new Set(['range', 'namespace', 'raise_exception', 'strftime_now', 'true', 'false', 'none', 'True', 'False', 'None', 'loop', 'caller', 'varargs', 'kwargs']);
+const BUILT_IN = new Set([
+  'range',
+  'namespace',
+  'raise_exception',
+  'strftime_now',
+  'true',
+  'false',
+  'none',
+  'True',
+  'False',
+  'None',
+  'loop',
+  'caller',
+  'varargs',
+  'kwargs',
+]);
 
 /**
  * Parses a template, as Hugging Face configures Jinja: `trim_blocks`, `lstrip_blocks`, `break` and `continue`. Throws
@@ -16,7 +31,8 @@ export function parseTemplate(source: string): Node {
   if (source.length > MAX_SOURCE) throw new Error(`it is ${source.length} characters long, more than ${MAX_SOURCE}`);
   if (longestWhitespace(source) > MAX_WHITESPACE) throw new Error(`it has more than ${MAX_WHITESPACE} spaces in a row`);
   // `user_text.ts` marks what came from messages with these characters.
-  if (/[\u{F0000}-\u{FFFFF}]/u.test(source)) throw new Error("it has characters of Unicode's plane 15, which is for private use");
+  if (/[\u{F0000}-\u{FFFFF}]/u.test(source))
+    throw new Error("it has characters of Unicode's plane 15, which is for private use");
   const { parse, tokenize } = jinjaLibrary();
   try {
     return parse(tokenize(withoutRaw(source), { lstrip_blocks: true, trim_blocks: true }));

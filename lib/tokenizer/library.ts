@@ -3,7 +3,9 @@
 
 interface Library {
   /** Translates Oniguruma's syntax to JavaScript's. */
-  SplitPreTokenizer: new (config: { type: 'Split'; pattern: unknown; behavior: 'Isolated'; invert: true }) => { pattern: RegExp | null };
+  SplitPreTokenizer: new (config: { type: 'Split'; pattern: unknown; behavior: 'Isolated'; invert: true }) => {
+    pattern: RegExp | null;
+  };
 }
 
 /** Loaded with the first tokenizer: a model's weights are being read by then. */

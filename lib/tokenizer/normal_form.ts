@@ -16,12 +16,13 @@ const MANY_MARKS = /\p{M}{256,}/gu;
  * and their compatibility forms; half-width voiced sound marks; vowel signs of Tulu-Tigalari and Kirat Rai. A test
  * checks every code point.
  */
-const JOINING = /^[\u1160-\u11ff\u3131-\u318e\ua960-\ua97f\ud7b0-\ud7ff\uff9e-\uffdc\u{113c2}-\u{113c9}\u{16d40}-\u{16d7f}]/u;
+const JOINING =
+  /^[\u1160-\u11ff\u3131-\u318e\ua960-\ua97f\ud7b0-\ud7ff\uff9e-\uffdc\u{113c2}-\u{113c9}\u{16d40}-\u{16d7f}]/u;
 
 /** A text in one of Unicode's normal forms, made in pieces that do not depend on each other, with pauses. */
 export function* inNormalForm(text: string, form: NormalForm): Generator<void, string> {
   const pieces: string[] = [];
-  for (let start = 0; start < text.length; ) {
+  for (let start = 0; start < text.length;) {
     const end = yield* boundary(text, start + CHARACTERS_AT_ONCE);
     const piece = text.slice(start, end);
     pieces.push((yield* withMarksInOrder(piece)).normalize(form));
@@ -66,7 +67,8 @@ function* inOrder(marks: string, parts: string[]): Generator<void> {
   const classes = new MarkClasses();
   const row = new Map<string, GrowingText>();
   const flush = (): void => {
-    for (const name of [...row.keys()].toSorted((a, b) => (trade(a, b) ? 1 : -1))) parts.push(row.get(name)!.toString());
+    for (const name of [...row.keys()].toSorted((a, b) => (trade(a, b) ? 1 : -1)))
+      parts.push(row.get(name)!.toString());
     row.clear();
   };
   let count = 0;

@@ -32,7 +32,8 @@ type Stage = (text: string, limit: number) => Generator<void, string>;
 function stageOf(config: Component): Stage {
   const { type, prepend, pattern, content } = config;
   const isReplace = type === 'Replace' && isObject(pattern) && typeof content === 'string';
-  if (type === 'NFC' || type === 'NFD' || type === 'NFKC' || type === 'NFKD') return (text) => inNormalForm(text, type as NormalForm);
+  if (type === 'NFC' || type === 'NFD' || type === 'NFKC' || type === 'NFKD')
+    return (text) => inNormalForm(text, type as NormalForm);
   if (type === 'Prepend' && typeof prepend === 'string') return prependStage(prepend);
   if (isReplace) return replaceStage(pattern, content);
   throw invalidTokenizer(`A normalizer is ${quote(config)}; expected Prepend, Replace, NFC, NFD, NFKC or NFKD.`);
@@ -68,5 +69,8 @@ function replaceStage(config: unknown, content: string): Stage {
 }
 
 function checkLength(length: number, limit: number): void {
-  if (length > limit) throw invalidTokenizer(`The normalizer makes a text more than ${MAX_GROWTH} times as long; expected one that changes characters.`);
+  if (length > limit)
+    throw invalidTokenizer(
+      `The normalizer makes a text more than ${MAX_GROWTH} times as long; expected one that changes characters.`,
+    );
 }

@@ -9,7 +9,10 @@ export const PIECES_AT_ONCE = 256;
 
 /** What a tokenizer is built from, whatever file it came from. */
 export interface TokenizerParts {
-  /** As in tokenizer.json; the model's vocabulary may be a Map, and its merges a MergeRank, or iterable and of a known length. */
+  /**
+   * As in tokenizer.json; the model's vocabulary may be a Map, and its merges a MergeRank, or iterable and of a known
+   * length.
+   */
   json: unknown;
   /** As in tokenizer_config.json. */
   config: Record<string, unknown>;

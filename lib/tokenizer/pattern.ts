@@ -60,11 +60,20 @@ export function regexPattern(regex: string, what: string): Pattern {
 const MAX_LENGTH = 1 << 13;
 
 function compile(regex: string, what: string): PatternProgram {
-  if (regex.length > MAX_LENGTH) throw invalidTokenizer(`${what} has a pattern of ${regex.length} characters; at most ${MAX_LENGTH} are expected.`);
+  if (regex.length > MAX_LENGTH)
+    throw invalidTokenizer(`${what} has a pattern of ${regex.length} characters; at most ${MAX_LENGTH} are expected.`);
   try {
-    const { pattern } = new (library().SplitPreTokenizer)({ type: 'Split', pattern: { Regex: regex }, behavior: 'Isolated', invert: true });
+    const { pattern } = new (library().SplitPreTokenizer)({
+      type: 'Split',
+      pattern: { Regex: regex },
+      behavior: 'Isolated',
+      invert: true,
+    });
     return compilePattern(pattern!.source);
   } catch (cause) {
-    throw invalidTokenizer(`${what} has the pattern ${quote(regex)}, which cannot be compiled: ${(cause as Error).message}.`, cause);
+    throw invalidTokenizer(
+      `${what} has the pattern ${quote(regex)}, which cannot be compiled: ${(cause as Error).message}.`,
+      cause,
+    );
   }
 }

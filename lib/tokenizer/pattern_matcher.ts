@@ -51,7 +51,11 @@ export class PatternMatcher {
   private readonly failsFrom: Int32Array;
   private readonly failsTo: Int32Array;
 
-  constructor(private readonly program: PatternProgram, private readonly text: string, private readonly limits = STEPS) {
+  constructor(
+    private readonly program: PatternProgram,
+    private readonly text: string,
+    private readonly limits = STEPS,
+  ) {
     this.left = limits.atOnce;
     this.failsFrom = new Int32Array(program.places).fill(-1);
     this.failsTo = new Int32Array(program.places).fill(-1);
@@ -118,7 +122,10 @@ export class PatternMatcher {
 
   /** Goes on with an attempt until the budget or the attempt ends: `pc` is −1 then, and `end` too where it failed. */
   private run(): void {
-    const { text, program: { ops, x, y, z, place, sets } } = this;
+    const {
+      text,
+      program: { ops, x, y, z, place, sets },
+    } = this;
     while (this.budget > 0) {
       this.budget--;
       const pc = this.pc;
@@ -192,7 +199,10 @@ export class PatternMatcher {
    * before that.
    */
   private scan(pc: number): boolean {
-    const { text, program: { x, y, z, place, sets } } = this;
+    const {
+      text,
+      program: { x, y, z, place, sets },
+    } = this;
     const set = sets[x[pc]!]!;
     const [least, most] = [y[pc]!, z[pc]!];
     const number = place[pc]!;
@@ -227,7 +237,10 @@ export class PatternMatcher {
 
   /** Goes back to the last choice that is left; false where there is none. */
   private goBack(): boolean {
-    const { text, program: { z, place } } = this;
+    const {
+      text,
+      program: { z, place },
+    } = this;
     while (this.frames > 0) {
       this.budget--;
       const top = (this.frames - 1) * FRAME;
@@ -251,7 +264,8 @@ export class PatternMatcher {
         if (z[pc]! < 0) this.fails(number, nearest, this.stack[top + 3]!);
         continue;
       }
-      const isPair = next - nearest >= 2 && isLowSurrogate(text.charCodeAt(next - 1)) && isHighSurrogate(text.charCodeAt(next - 2));
+      const isPair =
+        next - nearest >= 2 && isLowSurrogate(text.charCodeAt(next - 1)) && isHighSurrogate(text.charCodeAt(next - 2));
       this.stack[top + 2] = next - (isPair ? 2 : 1);
       if (this.memory && !this.enter(number, next)) continue;
       this.pc = pc + 1;
@@ -305,5 +319,7 @@ export class PatternMatcher {
 function codePointBefore(text: string, position: number): number | undefined {
   if (position === 0) return undefined;
   const unit = text.charCodeAt(position - 1);
-  return isLowSurrogate(unit) && position > 1 && isHighSurrogate(text.charCodeAt(position - 2)) ? text.codePointAt(position - 2) : unit;
+  return isLowSurrogate(unit) && position > 1 && isHighSurrogate(text.charCodeAt(position - 2))
+    ? text.codePointAt(position - 2)
+    : unit;
 }

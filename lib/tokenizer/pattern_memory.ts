@@ -30,5 +30,7 @@ export class PatternMemory {
 }
 
 export function tooCostly(): Error {
-  return invalidTokenizer('A pattern of the tokenizer takes more than 256 MB to match this text; expected one that looks less far ahead.');
+  return invalidTokenizer(
+    'A pattern of the tokenizer takes more than 256 MB to match this text; expected one that looks less far ahead.',
+  );
 }

@@ -17,7 +17,8 @@ const LOOKS: ReadonlyArray<readonly [prefix: string, behind: boolean, negative: 
   ['(?<=', true, false],
   ['(?<!', true, true],
 ];
-const CODE_POINT = /^(?:\\u\{[0-9A-Fa-f]+\}|\\u[Dd][89ABab][0-9A-Fa-f]{2}\\u[Dd][C-Fc-f][0-9A-Fa-f]{2}|\\u[0-9A-Fa-f]{4}|\\x[0-9A-Fa-f]{2}|\\c[A-Za-z])/;
+const CODE_POINT =
+  /^(?:\\u\{[0-9A-Fa-f]+\}|\\u[Dd][89ABab][0-9A-Fa-f]{2}\\u[Dd][C-Fc-f][0-9A-Fa-f]{2}|\\u[0-9A-Fa-f]{4}|\\x[0-9A-Fa-f]{2}|\\c[A-Za-z])/;
 const CLASS_ESCAPE = /^\\(?:[pP]\{[^}]*\}|[dDwWsS])/;
 const SIMPLE_ESCAPE = /^\\[fnrtv0^$\\.*+?()[\]{}|/-]/;
 const QUANTIFIER = /^(?:[*+?]|\{(\d+)(?:(,)(\d*))?\})/;
@@ -50,7 +51,8 @@ class Parser {
 
   private sequence(): PatternNode {
     const parts: PatternNode[] = [];
-    while (this.at < this.source.length && this.source[this.at] !== '|' && this.source[this.at] !== ')') parts.push(this.quantified());
+    while (this.at < this.source.length && this.source[this.at] !== '|' && this.source[this.at] !== ')')
+      parts.push(this.quantified());
     return parts.length === 1 ? parts[0]! : { kind: 'sequence', parts };
   }
 
@@ -60,7 +62,16 @@ class Parser {
     if (!quantifier) return part;
     const [text, least, comma, most] = quantifier;
     const min = least === undefined ? (text === '+' ? 1 : 0) : Number(least);
-    const max = least === undefined ? (text === '?' ? 1 : Infinity) : comma === undefined ? min : most === '' ? Infinity : Number(most);
+    const max =
+      least === undefined
+        ? text === '?'
+          ? 1
+          : Infinity
+        : comma === undefined
+          ? min
+          : most === ''
+            ? Infinity
+            : Number(most);
     return { kind: 'repeat', part, min, max, lazy: this.take('?') };
   }
 
@@ -78,7 +89,13 @@ class Parser {
         return this.escape();
       case '.':
         return { kind: 'set', source: this.source[this.at++]! };
-      case '^': case '$': case '*': case '+': case '?': case '(': case '{':
+      case '^':
+      case '$':
+      case '*':
+      case '+':
+      case '?':
+      case '(':
+      case '{':
         throw new SyntaxError(`Unexpected ${this.source[this.at]} at ${this.at}`);
       default: {
         const code = this.source.codePointAt(this.at)!;
@@ -110,7 +127,8 @@ class Parser {
     const spelled = this.match(CLASS_ESCAPE);
     if (spelled) return { kind: 'set', source: spelled[0] };
     const [text] = this.match(CODE_POINT) ?? this.match(SIMPLE_ESCAPE) ?? [];
-    if (text === undefined) throw new SyntaxError(`Unknown escape ${this.source.slice(this.at, this.at + 2)} at ${this.at}`);
+    if (text === undefined)
+      throw new SyntaxError(`Unknown escape ${this.source.slice(this.at, this.at + 2)} at ${this.at}`);
     return { kind: 'set', source: text };
   }
 

@@ -42,7 +42,8 @@ const MAX_SETS = 256;
  * tokenizers have no use for: back-references, looks behind at more than one character.
  */
 export function compilePattern(source: string): PatternProgram {
-  if (source.length > MAX_SOURCE) throw new SyntaxError(`It has ${source.length} characters; at most ${MAX_SOURCE} are expected`);
+  if (source.length > MAX_SOURCE)
+    throw new SyntaxError(`It has ${source.length} characters; at most ${MAX_SOURCE} are expected`);
   return new Compiler().compile(parsePattern(source));
 }
 
@@ -55,7 +56,13 @@ class Compiler {
     this.node(node);
     this.emit(Op.Match);
     const length = this.code.length;
-    const program = { ops: new Uint8Array(length), x: new Int32Array(length), y: new Int32Array(length), z: new Int32Array(length), place: new Int32Array(length).fill(-1) };
+    const program = {
+      ops: new Uint8Array(length),
+      x: new Int32Array(length),
+      y: new Int32Array(length),
+      z: new Int32Array(length),
+      place: new Int32Array(length).fill(-1),
+    };
     let places = 0;
     for (const [index, [op, x, y, z]] of this.code.entries()) {
       program.ops[index] = op;
@@ -148,14 +155,16 @@ class Compiler {
   private set(source: string): number {
     let index = this.setIndex.get(source);
     if (index === undefined) {
-      if (this.sets.length >= MAX_SETS) throw new SyntaxError(`It has more than ${MAX_SETS} different classes of characters`);
+      if (this.sets.length >= MAX_SETS)
+        throw new SyntaxError(`It has more than ${MAX_SETS} different classes of characters`);
       this.setIndex.set(source, (index = this.sets.push(characterSet(source)) - 1));
     }
     return index;
   }
 
   private emit(op: Op, x = 0, y = 0, z = 0): number {
-    if (this.code.length >= MAX_INSTRUCTIONS) throw new SyntaxError(`It unfolds to more than ${MAX_INSTRUCTIONS} steps`);
+    if (this.code.length >= MAX_INSTRUCTIONS)
+      throw new SyntaxError(`It unfolds to more than ${MAX_INSTRUCTIONS} steps`);
     return this.code.push([op, x, y, z]) - 1;
   }
 }
@@ -175,7 +184,9 @@ function single(node: PatternNode): string | undefined {
       // Looks ahead at one character, then a part that takes one: the intersection of their sets.
       const last = node.parts.at(-1);
       const taken = last && single(last);
-      const looks = node.parts.slice(0, -1).map((part) => (part.kind === 'look' && !part.behind ? lookAtOne(part) : undefined));
+      const looks = node.parts
+        .slice(0, -1)
+        .map((part) => (part.kind === 'look' && !part.behind ? lookAtOne(part) : undefined));
       return taken === undefined || looks.includes(undefined) ? undefined : `(?:${looks.join('')}${taken})`;
     }
     default:

@@ -95,7 +95,10 @@ function builtIn(regex: string): Pattern {
 function behaviorOf({ behavior = 'Isolated' }: Component): Behavior {
   // Files differ in the capitals.
   const known = BEHAVIORS.find((name) => typeof behavior === 'string' && name.toLowerCase() === behavior.toLowerCase());
-  if (!known) throw invalidTokenizer(`A pre-tokenizer splits with the behavior ${quote(behavior)}; expected ${BEHAVIORS.join(', ')}.`);
+  if (!known)
+    throw invalidTokenizer(
+      `A pre-tokenizer splits with the behavior ${quote(behavior)}; expected ${BEHAVIORS.join(', ')}.`,
+    );
   return known;
 }
 
@@ -162,12 +165,14 @@ function joins(beforeMatches: boolean, matches: boolean, behavior: Behavior): bo
 
 function fixedLengthStage(length: unknown): PreTokenizer {
   if (!Number.isInteger(length) || (length as number) < 1) {
-    throw invalidTokenizer(`A pre-tokenizer cuts words of ${quote(length)} characters; expected an integer, 1 or more.`);
+    throw invalidTokenizer(
+      `A pre-tokenizer cuts words of ${quote(length)} characters; expected an integer, 1 or more.`,
+    );
   }
   return function* (text) {
     let start = 0;
     let count = 0;
-    for (let at = 0; at < text.length; ) {
+    for (let at = 0; at < text.length;) {
       at += text.codePointAt(at)! > 0xffff ? 2 : 1;
       if (++count % (length as number) === 0) {
         yield text.slice(start, at);
@@ -180,7 +185,8 @@ function fixedLengthStage(length: unknown): PreTokenizer {
 
 function byteLevelStages(config: Component): PreTokenizer[] {
   const stages: PreTokenizer[] = [];
-  if (config.add_prefix_space === true) stages.push((text, place) => [text.startsWith(' ') || place === 'continues' ? text : ` ${text}`]);
+  if (config.add_prefix_space === true)
+    stages.push((text, place) => [text.startsWith(' ') || place === 'continues' ? text : ` ${text}`]);
   if (config.use_regex !== false) stages.push(split(builtIn(GPT2_PATTERN), 'Isolated'));
   stages.push((word) => piecewise(word, toByteLevel));
   return stages;
@@ -189,7 +195,9 @@ function byteLevelStages(config: Component): PreTokenizer[] {
 function metaspaceStage(config: Component): PreTokenizer {
   const { replacement = METASPACE } = config;
   if (typeof replacement !== 'string' || replacement === '') {
-    throw invalidTokenizer(`A Metaspace pre-tokenizer replaces spaces with ${quote(replacement)}; expected a character.`);
+    throw invalidTokenizer(
+      `A Metaspace pre-tokenizer replaces spaces with ${quote(replacement)}; expected a character.`,
+    );
   }
   const scheme = config.prepend_scheme ?? (config.add_prefix_space === false ? 'never' : 'always');
   // Each replacement character begins a word.
@@ -217,7 +225,7 @@ function* piecewise(text: string, change: (piece: string) => string): Generator<
     return;
   }
   const pieces: string[] = [];
-  for (let start = 0; start < text.length; ) {
+  for (let start = 0; start < text.length;) {
     let end = Math.min(text.length, start + CHARACTERS_AT_ONCE);
     // A surrogate pair must not be cut in half.
     if (end < text.length && isHighSurrogate(text.charCodeAt(end - 1))) end--;

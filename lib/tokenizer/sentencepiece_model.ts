@@ -37,11 +37,25 @@ type Field = readonly [number: number, value: number | Uint8Array];
 /** Reads a tokenizer.model in slices. Throws INVALID_TOKENIZER. */
 export async function readSentencePieceModel(bytes: Uint8Array, pace: Pace): Promise<SentencePieceModel> {
   if (/^[A-Za-z0-9+/]+=* \d+\r?\n/.test(Buffer.from(bytes.subarray(0, 256)).toString('latin1'))) {
-    throw invalidTokenizer(`tokenizer.model is a vocabulary of tiktoken, which does not say how text is cut; ${HOW_TO_CONVERT}`);
+    throw invalidTokenizer(
+      `tokenizer.model is a vocabulary of tiktoken, which does not say how text is cut; ${HOW_TO_CONVERT}`,
+    );
   }
   const model: SentencePieceModel = {
-    pieces: [], scores: [], types: [], modelType: 1, byteFallback: false, spaceAsSuffix: false, unknownId: 0, bosId: 1, eosId: 2, padId: -1,
-    hasTable: false, addsSpacePrefix: true, removesExtraSpaces: true, escapesSpaces: true,
+    pieces: [],
+    scores: [],
+    types: [],
+    modelType: 1,
+    byteFallback: false,
+    spaceAsSuffix: false,
+    unknownId: 0,
+    bosId: 1,
+    eosId: 2,
+    padId: -1,
+    hasTable: false,
+    addsSpacePrefix: true,
+    removesExtraSpaces: true,
+    escapesSpaces: true,
   };
   let count = 0;
   for (const [number, value] of fieldsOf(bytes, MAX_FIELDS)) {
@@ -51,22 +65,27 @@ export async function readSentencePieceModel(bytes: Uint8Array, pace: Pace): Pro
     else if (number === 2) readTrainer(model, value);
     else if (number === 3) readNormalizer(model, value);
   }
-  if (model.pieces.length === 0) throw invalidTokenizer('tokenizer.model has no pieces; expected a model of SentencePiece.');
+  if (model.pieces.length === 0)
+    throw invalidTokenizer('tokenizer.model has no pieces; expected a model of SentencePiece.');
   return model;
 }
 
 /** What to do about a vocabulary that does not say all that is needed. */
-export const HOW_TO_CONVERT = 'make a tokenizer.json with transformers: AutoTokenizer.from_pretrained(folder).save_pretrained(folder).';
+export const HOW_TO_CONVERT =
+  'make a tokenizer.json with transformers: AutoTokenizer.from_pretrained(folder).save_pretrained(folder).';
 
 function addPiece(model: SentencePieceModel, bytes: Uint8Array): void {
   let [piece, score, type] = ['', 0, 1];
   for (const [number, value] of fieldsOf(bytes, MAX_INNER_FIELDS)) {
     if (number === 1 && typeof value !== 'number') piece = Buffer.from(value).toString('utf8');
-    else if (number === 2 && typeof value !== 'number') score = new DataView(value.buffer, value.byteOffset).getFloat32(0, true);
+    else if (number === 2 && typeof value !== 'number')
+      score = new DataView(value.buffer, value.byteOffset).getFloat32(0, true);
     else if (number === 3) type = Number(value);
   }
-  if (Number.isNaN(score)) throw invalidTokenizer(`The piece ${quote(piece)} of tokenizer.model has no number as its score.`);
-  if (model.pieces.push(piece) > MAX_VOCAB_SIZE) throw invalidTokenizer(`tokenizer.model has more than ${MAX_VOCAB_SIZE} pieces.`);
+  if (Number.isNaN(score))
+    throw invalidTokenizer(`The piece ${quote(piece)} of tokenizer.model has no number as its score.`);
+  if (model.pieces.push(piece) > MAX_VOCAB_SIZE)
+    throw invalidTokenizer(`tokenizer.model has more than ${MAX_VOCAB_SIZE} pieces.`);
   model.scores.push(score);
   model.types.push(type);
 }
@@ -115,7 +134,8 @@ function* fieldsOf(bytes: Uint8Array, most: number): Generator<Field> {
     return bytes.subarray(at - length, at);
   };
   while (at < bytes.length) {
-    if (++count > most) throw invalidTokenizer(`tokenizer.model holds a message of more than ${most} fields; expected fewer.`);
+    if (++count > most)
+      throw invalidTokenizer(`tokenizer.model holds a message of more than ${most} fields; expected fewer.`);
     const tag = varint();
     const number = Math.floor(tag / 8);
     switch (tag % 8) {
@@ -138,5 +158,7 @@ function* fieldsOf(bytes: Uint8Array, most: number): Generator<Field> {
 }
 
 function malformed(position: number): Error {
-  return invalidTokenizer(`tokenizer.model is no model of SentencePiece: its message is malformed at byte ${position}.`);
+  return invalidTokenizer(
+    `tokenizer.model is no model of SentencePiece: its message is malformed at byte ${position}.`,
+  );
 }

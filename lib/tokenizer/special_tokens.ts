@@ -18,8 +18,16 @@ export interface SpecialTokens {
 
 // Every instruction-tuned family has its own end of turn; checkpoints often name only one of theirs as EOS.
 const END_TOKENS = [
-  '</s>', '<|endoftext|>', '<|end_of_text|>', '<|eot_id|>', '<|eom_id|>', '<|im_end|>',
-  '<|end|>', '<|end_of_turn|>', '<end_of_turn>', '<｜end▁of▁sentence｜>',
+  '</s>',
+  '<|endoftext|>',
+  '<|end_of_text|>',
+  '<|eot_id|>',
+  '<|eom_id|>',
+  '<|im_end|>',
+  '<|end|>',
+  '<|end_of_turn|>',
+  '<end_of_turn>',
+  '<｜end▁of▁sentence｜>',
 ];
 
 // The classes of transformers 4 that put BOS before a text unless tokenizer_config.json says otherwise, and need no
@@ -68,20 +76,35 @@ export function resolveSpecialTokens(
   }
 
   const warnings: string[] = [];
-  const ends = eosTokenIds.size > 0 ? `what ends a generation is ${[...eosTokenIds].join(', ')}` : 'no token ends a generation';
+  const ends =
+    eosTokenIds.size > 0 ? `what ends a generation is ${[...eosTokenIds].join(', ')}` : 'no token ends a generation';
   const isMissing = (name: string): boolean => contentOf(config[name]) !== undefined && named(name) === undefined;
-  const missing = (name: string): string => `${name} is ${quote(contentOf(config[name]))}, which the vocabulary does not have`;
+  const missing = (name: string): string =>
+    `${name} is ${quote(contentOf(config[name]))}, which the vocabulary does not have`;
   if (isMissing('eos_token')) warnings.push(`The tokenizer's ${missing('eos_token')}; ${ends}.`);
   // Some files write a negative id for none.
-  const outside = ids.filter((id) => (typeof id === 'number' ? id >= 0 && !inVocabulary(id) : id !== undefined && id !== null));
-  if (outside.length > 0) warnings.push(`The model's eos_token_id holds ${outside.map(quote).join(', ')}, expected ids below ${size}; ${ends}.`);
-  if (isMissing('bos_token') && bosTokenId === undefined && config.add_bos_token === true) warnings.push(`The tokenizer's ${missing('bos_token')}, though add_bos_token is true; nothing is put before a text.`);
+  const outside = ids.filter((id) =>
+    typeof id === 'number' ? id >= 0 && !inVocabulary(id) : id !== undefined && id !== null,
+  );
+  if (outside.length > 0)
+    warnings.push(
+      `The model's eos_token_id holds ${outside.map(quote).join(', ')}, expected ids below ${size}; ${ends}.`,
+    );
+  if (isMissing('bos_token') && bosTokenId === undefined && config.add_bos_token === true)
+    warnings.push(
+      `The tokenizer's ${missing('bos_token')}, though add_bos_token is true; nothing is put before a text.`,
+    );
 
   return {
     warnings,
     bosTokenId,
     eosTokenIds: [...eosTokenIds],
-    prefix: overrule(prefix, config.add_bos_token ?? beginsByClass(postProcessor, config.tokenizer_class), bosTokenId, 'start'),
+    prefix: overrule(
+      prefix,
+      config.add_bos_token ?? beginsByClass(postProcessor, config.tokenizer_class),
+      bosTokenId,
+      'start',
+    ),
     suffix: overrule(suffix, config.add_eos_token, mainEos, 'end'),
     names,
   };
@@ -101,7 +124,8 @@ function namesOf(config: Record<string, unknown>): Record<string, string | strin
     if (token !== undefined) names[name] = token;
   }
   const { additional_special_tokens: additional } = config;
-  if (Array.isArray(additional)) names.additional_special_tokens = additional.flatMap((token) => contentOf(token) ?? []);
+  if (Array.isArray(additional))
+    names.additional_special_tokens = additional.flatMap((token) => contentOf(token) ?? []);
   return names;
 }
 
@@ -119,13 +143,18 @@ function overrule(ids: number[], add: unknown, id: number | undefined, end: 'sta
 }
 
 /** The ids a post-processor puts before and after a single text. */
-function surroundings(config: Component | null, idOf: (token: string) => number | undefined): { prefix: number[]; suffix: number[] } {
+function surroundings(
+  config: Component | null,
+  idOf: (token: string) => number | undefined,
+): { prefix: number[]; suffix: number[] } {
   const prefix: number[] = [];
   const suffix: number[] = [];
   for (const part of config === null ? [] : flattenSequence(config, 'processors')) {
     if (part.type === 'ByteLevel') continue;
     if (part.type !== 'TemplateProcessing' || !Array.isArray(part.single)) {
-      throw invalidTokenizer(`The post-processor is ${quote(part)}; expected a TemplateProcessing with a single template, or ByteLevel.`);
+      throw invalidTokenizer(
+        `The post-processor is ${quote(part)}; expected a TemplateProcessing with a single template, or ByteLevel.`,
+      );
     }
     if (part.single.length > MAX_SURROUNDING) throw tooManySurrounding(part.single.length);
     let afterText = false;
@@ -139,16 +168,23 @@ function surroundings(config: Component | null, idOf: (token: string) => number 
 
 function templateIds(item: unknown, specialTokens: unknown, idOf: (token: string) => number | undefined): number[] {
   const token = isObject(item) && isObject(item.SpecialToken) ? item.SpecialToken.id : undefined;
-  if (typeof token !== 'string') throw invalidTokenizer(`The post-processor's template holds ${quote(item)}; expected a SpecialToken or a Sequence.`);
+  if (typeof token !== 'string')
+    throw invalidTokenizer(
+      `The post-processor's template holds ${quote(item)}; expected a SpecialToken or a Sequence.`,
+    );
   const entry = isObject(specialTokens) ? specialTokens[token] : undefined;
   const ids: unknown = isObject(entry) ? entry.ids : [idOf(token)];
   if (Array.isArray(ids) && ids.length > MAX_SURROUNDING) throw tooManySurrounding(ids.length);
   if (!Array.isArray(ids) || !ids.every(isTokenId)) {
-    throw invalidTokenizer(`The post-processor's special token ${quote(token)} has the ids ${quote(ids)}; expected ids of the vocabulary.`);
+    throw invalidTokenizer(
+      `The post-processor's special token ${quote(token)} has the ids ${quote(ids)}; expected ids of the vocabulary.`,
+    );
   }
   return ids;
 }
 
 function tooManySurrounding(count: number): CqilError {
-  return invalidTokenizer(`The post-processor puts ${count} tokens around a text; at most ${MAX_SURROUNDING} are expected.`);
+  return invalidTokenizer(
+    `The post-processor puts ${count} tokens around a text; at most ${MAX_SURROUNDING} are expected.`,
+  );
 }

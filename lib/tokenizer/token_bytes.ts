@@ -22,7 +22,8 @@ const BYTE_PIECE = /^<0x([0-9A-Fa-f]{2})>$/;
  * Throws INVALID_TOKENIZER for others.
  */
 export function createPieceDecoder(config: Component | null): PieceDecoder {
-  if (config === null) throw invalidTokenizer('The tokenizer has no decoder; expected ByteLevel, Metaspace or a Sequence.');
+  if (config === null)
+    throw invalidTokenizer('The tokenizer has no decoder; expected ByteLevel, Metaspace or a Sequence.');
   const replacements: Array<[from: string, to: string]> = [];
   let byteLevel = false;
   let byteFallback = false;
@@ -49,14 +50,18 @@ export function createPieceDecoder(config: Component | null): PieceDecoder {
         break;
       case 'Metaspace': {
         const from = part.replacement ?? '▁';
-        if (typeof from !== 'string' || from === '') throw invalidTokenizer(`The decoder replaces ${quote(from)}; expected a character.`);
+        if (typeof from !== 'string' || from === '')
+          throw invalidTokenizer(`The decoder replaces ${quote(from)}; expected a character.`);
         replacements.push([from, ' ']);
-        const prefixed = part.prepend_scheme !== undefined ? part.prepend_scheme !== 'never' : part.add_prefix_space !== false;
+        const prefixed =
+          part.prepend_scheme !== undefined ? part.prepend_scheme !== 'never' : part.add_prefix_space !== false;
         if (prefixed) leadingSpaces += 1;
         break;
       }
       default:
-        throw invalidTokenizer(`The decoder is of type ${quote(part.type)}; expected ByteLevel, Metaspace, Replace, ByteFallback, Fuse or Strip.`);
+        throw invalidTokenizer(
+          `The decoder is of type ${quote(part.type)}; expected ByteLevel, Metaspace, Replace, ByteFallback, Fuse or Strip.`,
+        );
     }
   }
   if (byteLevel) return { bytes: fromByteLevel, leadingSpaces };
@@ -66,7 +71,9 @@ export function createPieceDecoder(config: Component | null): PieceDecoder {
     for (const [from, to] of replacements) {
       text = text.replaceAll(from, to);
       if (text.length > MAX_PIECE_TEXT) {
-        throw invalidTokenizer(`The decoder makes more than ${MAX_PIECE_TEXT} characters of the piece ${quote(piece)}; expected a word.`);
+        throw invalidTokenizer(
+          `The decoder makes more than ${MAX_PIECE_TEXT} characters of the piece ${quote(piece)}; expected a word.`,
+        );
       }
     }
     const byte = byteFallback ? BYTE_PIECE.exec(text) : null;
@@ -80,7 +87,10 @@ function parseReplace(part: Component): [string, string] {
   if (typeof from !== 'string' || from === '' || typeof part.content !== 'string') {
     throw invalidTokenizer(`The decoder replaces ${quote(part)}; expected a pattern String and a content.`);
   }
-  if (part.content.length > MAX_CONTENT) throw invalidTokenizer(`The decoder puts ${part.content.length} characters for one; at most ${MAX_CONTENT} are expected.`);
+  if (part.content.length > MAX_CONTENT)
+    throw invalidTokenizer(
+      `The decoder puts ${part.content.length} characters for one; at most ${MAX_CONTENT} are expected.`,
+    );
   // Doubled, a dollar sign stands for itself to replaceAll.
   return [from, part.content.replaceAll('$', '$$$$')];
 }

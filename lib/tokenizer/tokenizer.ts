@@ -6,7 +6,13 @@ import { AddedTokenSplitter } from './added_tokens.js';
 import { BpeEncoder } from './bpe.js';
 import type { ChatMessage } from './chat_messages.js';
 import { ChatTemplate, chatTemplatesOf, expectChatOptions, type ChatOptions } from './chat_template.js';
-import { createDetokenizer, decodeBytes, type DecodeOptions, type Detokenizer, type DetokenizerOptions } from './detokenizer.js';
+import {
+  createDetokenizer,
+  decodeBytes,
+  type DecodeOptions,
+  type Detokenizer,
+  type DetokenizerOptions,
+} from './detokenizer.js';
 import { convertGgufVocabulary } from './gguf_vocab.js';
 import { huggingFaceParts } from './huggingface_parts.js';
 import { invalidTokenizer, quote } from './invalid.js';
@@ -17,10 +23,20 @@ import { createPreTokenizer, type Place, type PreTokenizer } from './pre_tokeniz
 import { resolveSpecialTokens, type SpecialTokens } from './special_tokens.js';
 import { createPieceDecoder, type PieceDecoder } from './token_bytes.js';
 import { parseTokenizerJson, type AddedToken, type TokenizerJson } from './tokenizer_json.js';
-import { ControlTexts, expectGuards, guardUserText, renderUserText, renderWithoutTexts, type GuardedText } from './user_text.js';
+import {
+  ControlTexts,
+  expectGuards,
+  guardUserText,
+  renderUserText,
+  renderWithoutTexts,
+  type GuardedText,
+} from './user_text.js';
 
 export interface EncodeOptions {
-  /** Add what the model's own rule puts around a text, such as BOS. BOS is not doubled where the text begins with it. Default true. */
+  /**
+   * Add what the model's own rule puts around a text, such as BOS. BOS is not doubled where the text begins with it.
+   * Default true.
+   */
   addSpecialTokens?: boolean;
   /**
    * Read control tokens written in the text, such as `<s>`, as tokens. With false they are plain text, and so are other
@@ -110,10 +126,15 @@ const NO_BYTES = new Uint8Array(0);
 const CONTROL_FORM = /^<[|｜].*[|｜]>$/s;
 
 /**
- * Builds a tokenizer, in slices of a few milliseconds between which the event loop runs. `modelVocabSize`: rows of the model's output, where
- * they are more than the tokenizer has ids; the ids in between decode to nothing. Rejects with INVALID_TOKENIZER or ABORTED.
+ * Builds a tokenizer, in slices of a few milliseconds between which the event loop runs. `modelVocabSize`: rows of the
+ * model's output, where they are more than the tokenizer has ids; the ids in between decode to nothing. Rejects with
+ * INVALID_TOKENIZER or ABORTED.
  */
-export async function loadTokenizer(source: TokenizerSource, modelVocabSize = 0, signal?: AbortSignal): Promise<Tokenizer> {
+export async function loadTokenizer(
+  source: TokenizerSource,
+  modelVocabSize = 0,
+  signal?: AbortSignal,
+): Promise<Tokenizer> {
   const pace = new Pace(signal);
   const parts = await partsOf(source, pace);
   const json = await parseTokenizerJson(parts.json, pace);
@@ -174,7 +195,12 @@ class BpeTokenizer implements Tokenizer {
   private readonly normalizesControls: boolean;
 
   /** `built` belongs to the tokenizer from here on. */
-  constructor(json: TokenizerJson, built: BuiltParts, parts: Pick<TokenizerParts, 'config' | 'generationConfig'>, modelVocabSize: number) {
+  constructor(
+    json: TokenizerJson,
+    built: BuiltParts,
+    parts: Pick<TokenizerParts, 'config' | 'generationConfig'>,
+    modelVocabSize: number,
+  ) {
     this.bpe = new BpeEncoder(json.model);
     this.pieces = built.pieces;
     this.normalize = built.normalize;
@@ -189,7 +215,8 @@ class BpeTokenizer implements Tokenizer {
 
     this.preTokenize = createPreTokenizer(json.pre_tokenizer);
     this.decoder = createPieceDecoder(json.decoder);
-    this.normalizesControls = json.normalizer !== null && json.added_tokens.some((token) => token.normalized && isControl(token));
+    this.normalizesControls =
+      json.normalizer !== null && json.added_tokens.some((token) => token.normalized && isControl(token));
     this.special = resolveSpecialTokens(json.post_processor, parts.config, parts.generationConfig, {
       idOf: (token) => this.tokenToId(token),
       isAdded: (id) => this.added.has(id),
@@ -225,7 +252,12 @@ class BpeTokenizer implements Tokenizer {
   decode(ids: Iterable<number>, options: DecodeOptions = {}): string {
     const { skipSpecialTokens = true } = readKnownOptions('decode', options, ['skipSpecialTokens']);
     return readArgument('The ids to decode', () => {
-      expectOption('The ids to decode', ids, typeof ids === 'object' && ids !== null && Symbol.iterator in ids, 'an array of token ids');
+      expectOption(
+        'The ids to decode',
+        ids,
+        typeof ids === 'object' && ids !== null && Symbol.iterator in ids,
+        'an array of token ids',
+      );
       const parts: Uint8Array[] = [];
       for (const id of ids) parts.push(this.visibleBytes(id, skipSpecialTokens));
       return decodeBytes(parts, this.decoder.leadingSpaces);
@@ -233,8 +265,14 @@ class BpeTokenizer implements Tokenizer {
   }
 
   detokenizer(options: DetokenizerOptions = {}): Detokenizer {
-    const { skipSpecialTokens = true, continues = false } = readKnownOptions('detokenizer', options, ['skipSpecialTokens', 'continues']);
-    return createDetokenizer((id) => this.visibleBytes(id, skipSpecialTokens), continues ? 0 : this.decoder.leadingSpaces);
+    const { skipSpecialTokens = true, continues = false } = readKnownOptions('detokenizer', options, [
+      'skipSpecialTokens',
+      'continues',
+    ]);
+    return createDetokenizer(
+      (id) => this.visibleBytes(id, skipSpecialTokens),
+      continues ? 0 : this.decoder.leadingSpaces,
+    );
   }
 
   tokenBytes(id: number): Uint8Array {
@@ -264,7 +302,10 @@ class BpeTokenizer implements Tokenizer {
     return allOf(this.chatSlices(messages, options));
   }
 
-  async encodeChatSliced(messages: ChatMessage[], options: EncodeChatOptions & { signal?: AbortSignal } = {}): Promise<number[]> {
+  async encodeChatSliced(
+    messages: ChatMessage[],
+    options: EncodeChatOptions & { signal?: AbortSignal } = {},
+  ): Promise<number[]> {
     expectChatOptions(options);
     const { signal, ...others } = readArgument('The options of a chat', () => ({ ...options }));
     expectOption('signal', signal, isSignal(signal), 'an AbortSignal');
@@ -277,21 +318,31 @@ class BpeTokenizer implements Tokenizer {
     const isFlag = (value: unknown): boolean => value === undefined || typeof value === 'boolean';
     expectOption('addSpecialTokens', addSpecialTokens, isFlag(addSpecialTokens), 'true or false');
     expectOption('parseSpecialTokens', parseSpecialTokens, isFlag(parseSpecialTokens), 'true or false');
-    expectOption('limit', limit, limit === undefined || (typeof limit === 'number' && limit >= 0), 'a number of ids, 0 or more');
+    expectOption(
+      'limit',
+      limit,
+      limit === undefined || (typeof limit === 'number' && limit >= 0),
+      'a number of ids, 0 or more',
+    );
     expectOption('signal', signal, isSignal(signal), 'an AbortSignal');
     if (after !== undefined) this.checkId(after);
     return options;
   }
 
   private requireTemplate(): ChatTemplate {
-    if (!this.template) throw new CqilError('INVALID_ARGUMENT', 'This model has no chat template; give it a plain prompt.');
+    if (!this.template)
+      throw new CqilError('INVALID_ARGUMENT', 'This model has no chat template; give it a plain prompt.');
     return this.template;
   }
 
   private *chatSlices(messages: ChatMessage[], options: EncodeChatOptions): Generator<void, number[]> {
     expectChatOptions(options);
     const { parseSpecialTokens = false, ...others } = readArgument('The options of a chat', () => ({ ...options }));
-    if (typeof parseSpecialTokens !== 'boolean') throw new CqilError('INVALID_ARGUMENT', `parseSpecialTokens is ${quote(parseSpecialTokens)}; expected true or false.`);
+    if (typeof parseSpecialTokens !== 'boolean')
+      throw new CqilError(
+        'INVALID_ARGUMENT',
+        `parseSpecialTokens is ${quote(parseSpecialTokens)}; expected true or false.`,
+      );
     const rendering = yield* this.requireTemplate().render(messages, others);
     if (parseSpecialTokens) return yield* this.slices(rendering.text, { addSpecialTokens: false });
     this.controls ??= new ControlTexts([...this.added.values()].filter(isControl).map(({ content }) => content));
@@ -316,13 +367,17 @@ class BpeTokenizer implements Tokenizer {
     const at = found.findIndex((id, i) => id !== expected[i]);
     if (at < 0 && found.length === expected.length) return;
     const name = quote(this.pieces[(at < 0 ? expected[found.length] : found[at])!]);
-    throw new CqilError('INVALID_ARGUMENT', `With these messages the chat has other control tokens than its template writes, beginning at ${name}; expected messages without the texts of control tokens, or parseSpecialTokens: true.`);
+    throw new CqilError(
+      'INVALID_ARGUMENT',
+      `With these messages the chat has other control tokens than its template writes, beginning at ${name}; expected messages without the texts of control tokens, or parseSpecialTokens: true.`,
+    );
   }
 
   /** Encodes step by step; every step is short. */
   private *slices(text: string, options: EncodeSlicedOptions, guarded?: GuardedText): Generator<void, number[]> {
     const { addSpecialTokens = true, parseSpecialTokens = true, after, limit = Infinity } = options;
-    if (typeof text !== 'string') throw new CqilError('INVALID_ARGUMENT', `The text to encode is ${quote(text)}; expected a string.`);
+    if (typeof text !== 'string')
+      throw new CqilError('INVALID_ARGUMENT', `The text to encode is ${quote(text)}; expected a string.`);
     const { raw, normalized } = this.splitters[parseSpecialTokens ? 'all' : 'plain'];
     const unguarded = (part: string): string => (guarded ? part.replaceAll(guarded.guard, '') : part);
     const ids: number[] = [];
@@ -345,10 +400,11 @@ class BpeTokenizer implements Tokenizer {
           continue;
         }
         if (typeof part !== 'string') ids.push(part.id);
-        else for (const _ of this.encodePart(unguarded(part), place, ids)) {
-          if (ids.length > limit) return ids;
-          yield;
-        }
+        else
+          for (const _ of this.encodePart(unguarded(part), place, ids)) {
+            if (ids.length > limit) return ids;
+            yield;
+          }
         place = 'within';
       }
       place = 'within';
@@ -388,7 +444,10 @@ class BpeTokenizer implements Tokenizer {
 
   private checkId(id: number): void {
     if (!Number.isInteger(id) || id < 0 || id >= this.idLimit) {
-      throw new CqilError('INVALID_ARGUMENT', `A token id is ${quote(id)}; expected an integer from 0 to ${this.idLimit - 1}.`);
+      throw new CqilError(
+        'INVALID_ARGUMENT',
+        `A token id is ${quote(id)}; expected an integer from 0 to ${this.idLimit - 1}.`,
+      );
     }
   }
 }

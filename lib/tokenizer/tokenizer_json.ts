@@ -103,14 +103,18 @@ export function flattenSequence(component: Component, field: string): Component[
       throw invalidTokenizer(`One of the ${field} is ${quote(part)}; expected an object with a type.`);
     }
     if (part.type !== 'Sequence') {
-      if (flat.push(part as Component) > MAX_PARTS) throw invalidTokenizer(`There are more than ${MAX_PARTS} ${field}; expected a few.`);
+      if (flat.push(part as Component) > MAX_PARTS)
+        throw invalidTokenizer(`There are more than ${MAX_PARTS} ${field}; expected a few.`);
       return;
     }
     const parts = part[field];
     if (!Array.isArray(parts) || depth > MAX_NESTING) {
-      throw invalidTokenizer(`A Sequence holds ${quote(parts)}; expected an array of ${field}, nested at most ${MAX_NESTING} deep.`);
+      throw invalidTokenizer(
+        `A Sequence holds ${quote(parts)}; expected an array of ${field}, nested at most ${MAX_NESTING} deep.`,
+      );
     }
-    if (parts.length > MAX_PARTS) throw invalidTokenizer(`A Sequence holds ${parts.length} ${field}; at most ${MAX_PARTS} are expected.`);
+    if (parts.length > MAX_PARTS)
+      throw invalidTokenizer(`A Sequence holds ${parts.length} ${field}; at most ${MAX_PARTS} are expected.`);
     for (const one of parts) add(one, depth + 1);
   };
   add(component, 0);
@@ -120,7 +124,8 @@ export function flattenSequence(component: Component, field: string): Component[
 function parseAddedTokens(tokens: unknown): AddedToken[] {
   if (tokens === undefined || tokens === null) return [];
   if (!Array.isArray(tokens)) throw invalidTokenizer(`added_tokens is ${quote(tokens)}; expected an array.`);
-  if (tokens.length > MAX_ADDED_TOKENS) throw invalidTokenizer(`There are ${tokens.length} added tokens; at most ${MAX_ADDED_TOKENS} are expected.`);
+  if (tokens.length > MAX_ADDED_TOKENS)
+    throw invalidTokenizer(`There are ${tokens.length} added tokens; at most ${MAX_ADDED_TOKENS} are expected.`);
   let characters = 0;
   return tokens.map((token: unknown) => {
     if (!isObject(token) || typeof token.content !== 'string' || !isTokenId(token.id)) {
@@ -144,12 +149,15 @@ function parseAddedTokens(tokens: unknown): AddedToken[] {
 }
 
 async function parseModel(model: unknown, pace: Pace): Promise<BpeModel> {
-  if (!isObject(model)) throw invalidTokenizer(`The tokenizer's model is ${quote(model)}; expected an object of type "BPE".`);
+  if (!isObject(model))
+    throw invalidTokenizer(`The tokenizer's model is ${quote(model)}; expected an object of type "BPE".`);
   // Files of the format's first years leave the type out.
   const type = model.type ?? (Array.isArray(model.merges) ? 'BPE' : undefined);
-  if (type !== 'BPE') throw invalidTokenizer(`The tokenizer's model is of type ${quote(model.type)}; only "BPE" is supported.`);
+  if (type !== 'BPE')
+    throw invalidTokenizer(`The tokenizer's model is of type ${quote(model.type)}; only "BPE" is supported.`);
   for (const affix of ['continuing_subword_prefix', 'end_of_word_suffix']) {
-    if (model[affix]) throw invalidTokenizer(`The tokenizer's model has the ${affix} ${quote(model[affix])}; expected none.`);
+    if (model[affix])
+      throw invalidTokenizer(`The tokenizer's model has the ${affix} ${quote(model[affix])}; expected none.`);
   }
   if (model.unk_token !== undefined && model.unk_token !== null && typeof model.unk_token !== 'string') {
     throw invalidTokenizer(`The unknown token is ${quote(model.unk_token)}; expected a string or null.`);
@@ -167,12 +175,15 @@ async function parseModel(model: unknown, pace: Pace): Promise<BpeModel> {
 }
 
 async function parseVocab(vocab: unknown, pace: Pace): Promise<Map<string, number>> {
-  if (!isObject(vocab)) throw invalidTokenizer(`The vocabulary is ${quote(vocab)}; expected an object of pieces and ids.`);
+  if (!isObject(vocab))
+    throw invalidTokenizer(`The vocabulary is ${quote(vocab)}; expected an object of pieces and ids.`);
   const ids = new Map<string, number>();
   let count = 0;
   for (const [piece, id] of entriesOf(vocab)) {
     if (!isTokenId(id)) {
-      throw invalidTokenizer(`The piece ${quote(piece)} has the id ${quote(id)}; expected an integer below ${MAX_VOCAB_SIZE}.`);
+      throw invalidTokenizer(
+        `The piece ${quote(piece)} has the id ${quote(id)}; expected an integer below ${MAX_VOCAB_SIZE}.`,
+      );
     }
     if (!(vocab instanceof Map)) ids.set(piece, id);
     if (++count % PIECES_AT_ONCE === 0) await pace.step();
@@ -187,13 +198,15 @@ function* entriesOf(object: Record<string, unknown>): Generator<[string, unknown
 }
 
 /**
- * A merge is known by the id of the piece it makes and by where that is cut, so merges are kept in arrays, chained by id, the last of them
- * first: a map of pairs of strings would take most of a second to build for the 280,000 merges of LLaMA 3.
+ * A merge is known by the id of the piece it makes and by where that is cut, so merges are kept in arrays, chained by
+ * id, the last of them first: a map of pairs of strings would take most of a second to build for the 280,000 merges of
+ * LLaMA 3.
  */
 async function parseMerges(merges: unknown, vocab: ReadonlyMap<string, number>, pace: Pace): Promise<MergeRank> {
   if (typeof merges === 'function') return merges as MergeRank;
   if (!isList(merges)) throw invalidTokenizer(`The merges are ${quote(merges)}; expected an array.`);
-  if (merges.length > MAX_MERGES) throw invalidTokenizer(`There are ${merges.length} merges; at most ${MAX_MERGES} are expected.`);
+  if (merges.length > MAX_MERGES)
+    throw invalidTokenizer(`There are ${merges.length} merges; at most ${MAX_MERGES} are expected.`);
   let idLimit = 0;
   let seen = 0;
   for (const id of vocab.values()) {
@@ -207,9 +220,11 @@ async function parseMerges(merges: unknown, vocab: ReadonlyMap<string, number>, 
   for (const merge of merges) {
     const cut = cutOf(merge);
     if (cut < 0) throw invalidTokenizer(`Merge ${index} is ${quote(merge)}; expected two pieces.`);
-    const [left, right] = typeof merge === 'string' ? [merge.slice(0, cut), merge.slice(cut + 1)] : (merge as [string, string]);
+    const [left, right] =
+      typeof merge === 'string' ? [merge.slice(0, cut), merge.slice(cut + 1)] : (merge as [string, string]);
     const id = vocab.get(left + right);
-    if (id === undefined) throw invalidTokenizer(`Merge ${index} gives ${quote(left + right)}, which is not in the vocabulary.`);
+    if (id === undefined)
+      throw invalidTokenizer(`Merge ${index} gives ${quote(left + right)}, which is not in the vocabulary.`);
     cuts[index] = cut;
     previous[index] = lastOf[id]!;
     lastOf[id] = index++;
@@ -234,7 +249,8 @@ function cutOf(merge: unknown): number {
     const space = merge.indexOf(' ');
     return merge.indexOf(' ', space + 1) < 0 ? space : -1;
   }
-  const isPair = Array.isArray(merge) && merge.length === 2 && typeof merge[0] === 'string' && typeof merge[1] === 'string';
+  const isPair =
+    Array.isArray(merge) && merge.length === 2 && typeof merge[0] === 'string' && typeof merge[1] === 'string';
   return isPair ? (merge[0] as string).length : -1;
 }
 

@@ -78,7 +78,9 @@ export function* renderUserText(rendering: Rendering, controls: ControlTexts): G
   // their ids.
   const { text, fromUser } = ESCAPED_MARK.test(seen.text) && !ESCAPED_MARK.test(rendering.text) ? plain : seen;
   yield;
-  const everything = renderAgain(rendering, (part, isShown) => (isShown ? markAll(part) : markControls(part, controls)));
+  const everything = renderAgain(rendering, (part, isShown) =>
+    isShown ? markAll(part) : markControls(part, controls),
+  );
   yield;
   try {
     const found = unmark(everything());
@@ -131,7 +133,12 @@ function mapTexts<T>(value: T, replace: (text: string, isStructure: boolean) => 
   if (typeof value === 'string') return replace(value, isStructure) as T;
   if (Array.isArray(value)) return value.map((item) => mapTexts(item, replace, isStructure)) as T;
   if (typeof value !== 'object' || value === null) return value;
-  return Object.fromEntries(Object.entries(value).map(([key, child]) => [replace(key, true), mapTexts(child, replace, STRUCTURE.includes(key))])) as T;
+  return Object.fromEntries(
+    Object.entries(value).map(([key, child]) => [
+      replace(key, true),
+      mapTexts(child, replace, STRUCTURE.includes(key)),
+    ]),
+  ) as T;
 }
 
 function mark(unit: string): string {
@@ -216,5 +223,7 @@ export function guardUserText({ text, fromUser }: UserText, controls: ControlTex
  */
 export function expectGuards(normalized: string, text: string, guard: string): void {
   if (normalized.split(guard).length === text.split(guard).length) return;
-  throw invalidTokenizer("The tokenizer's normalizer removes what keeps control tokens in messages plain text; expected messages without the texts of such tokens.");
+  throw invalidTokenizer(
+    "The tokenizer's normalizer removes what keeps control tokens in messages plain text; expected messages without the texts of such tokens.",
+  );
 }

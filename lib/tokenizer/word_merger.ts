@@ -30,7 +30,11 @@ export class WordMerger {
   private seeded = 0;
 
   /** `longest`: no piece has more UTF-16 code units. */
-  constructor(private readonly word: string, private readonly mergeRank: MergeRank, private readonly longest = Infinity) {
+  constructor(
+    private readonly word: string,
+    private readonly mergeRank: MergeRank,
+    private readonly longest = Infinity,
+  ) {
     const { length } = word;
     this.next = new Int32Array(length);
     this.previous = new Int32Array(length + 1);

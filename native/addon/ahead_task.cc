@@ -43,7 +43,8 @@ constexpr std::chrono::milliseconds kTurn{100};
 
 class AheadTask : public Napi::AsyncWorker {
  public:
-  AheadTask(Napi::Env env, const std::shared_ptr<Session>& session, const ForwardRequest& request, std::unique_ptr<Delivery> first)
+  AheadTask(Napi::Env env, const std::shared_ptr<Session>& session, const ForwardRequest& request,
+            std::unique_ptr<Delivery> first)
       : Napi::AsyncWorker(env, "cqil"),
         deliveries_(Deliveries::New(env, "cqil", 0, 1)),
         session_(session),
@@ -80,7 +81,8 @@ Napi::Value start_shortlist(Napi::Env env, const std::shared_ptr<Session>& sessi
     task->Queue();
     static_cast<void>(task.release());  // it deletes itself when it has finished
   } else {
-    Task<cqil_shortlist>::start(env, [session, request] { return session->shortlist(request); }, write_shortlist, delivery->promised);
+    Task<cqil_shortlist>::start(
+        env, [session, request] { return session->shortlist(request); }, write_shortlist, delivery->promised);
   }
   return promise;
 }

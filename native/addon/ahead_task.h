@@ -1,5 +1,5 @@
-// The third way a native function runs: as a Task, but one thread of the pool may serve several promises in turn, each settled while the
-// thread goes on with what it expects to be asked for next.
+// The third way a native function runs: as a Task, but one thread of the pool may serve several promises in turn, each
+// settled while the thread goes on with what it expects to be asked for next.
 #pragma once
 #include <napi.h>
 

@@ -28,8 +28,8 @@ auto call(Napi::Env env, Body body) -> decltype(body()) {
   }
 }
 
-// Work for a thread of libuv's pool: work() touches no JavaScript value; finish(env, result) runs back on the JavaScript
-// thread and makes the promise's value.
+// Work for a thread of libuv's pool: work() touches no JavaScript value; finish(env, result) runs back on the
+// JavaScript thread and makes the promise's value.
 template <class Result>
 class Task : public Napi::AsyncWorker {
  public:
@@ -48,10 +48,7 @@ class Task : public Napi::AsyncWorker {
 
  private:
   Task(Napi::Env env, Work work, Finish finish, const Napi::Promise::Deferred& deferred)
-      : Napi::AsyncWorker(env, "cqil"),
-        deferred_(deferred),
-        work_(std::move(work)),
-        finish_(std::move(finish)) {}
+      : Napi::AsyncWorker(env, "cqil"), deferred_(deferred), work_(std::move(work)), finish_(std::move(finish)) {}
 
   void Execute() override {
     try {

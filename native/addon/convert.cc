@@ -138,7 +138,8 @@ AdapterSpec read_adapter(const Napi::Object& object) {
   for (uint32_t i = 0; i < pairs.Length(); i++) {
     const Napi::Object pair = read_object(pairs.Get(i), "a pair");
     adapter.pairs.push_back({read_string(pair, "role"), read_int(pair, "layer"), read_int(pair, "rank"),
-                             static_cast<float>(read_number(pair, "scale")), read_matrix(pair, "a"), read_matrix(pair, "b")});
+                             static_cast<float>(read_number(pair, "scale")), read_matrix(pair, "a"),
+                             read_matrix(pair, "b")});
   }
   return adapter;
 }
@@ -196,7 +197,8 @@ ForwardRequest read_forward_request(const Napi::Value& from) {
   const Napi::Object object = read_object(from, "request");
   ForwardRequest request;
   const Napi::Value ids = object.Get("ids");
-  if (!ids.IsTypedArray() || ids.As<Napi::TypedArray>().TypedArrayType() != napi_int32_array) mismatch("ids", "an Int32Array");
+  if (!ids.IsTypedArray() || ids.As<Napi::TypedArray>().TypedArrayType() != napi_int32_array)
+    mismatch("ids", "an Int32Array");
   const auto array = ids.As<Napi::Int32Array>();
   request.ids.assign(array.Data(), array.Data() + array.ElementLength());
   request.position = read_int(object, "position");

@@ -23,7 +23,8 @@
 namespace cqil {
 namespace {
 
-// Physical cores this process may use: hyperthreads of one core share its arithmetic, so counting both only adds waiting.
+// Physical cores this process may use: hyperthreads of one core share its arithmetic, so counting both only adds
+// waiting.
 int usable_cores() {
   int cores = std::max(1, static_cast<int>(std::thread::hardware_concurrency()));
 #ifdef __linux__

@@ -43,7 +43,8 @@ static Napi::Value load_adapted(Napi::Env env, const Napi::Object& spec) {
   auto base = read_open<ModelHandle>(spec.Get("base"));
   auto adapter = std::make_shared<AdapterSpec>(read_adapter(spec));
   base->ahead().stop();
-  return Task<LoadedModel>::start(env, [base, adapter] { return loaded(std::make_unique<Model>(base, *adapter)); }, make_model_handle);
+  return Task<LoadedModel>::start(
+      env, [base, adapter] { return loaded(std::make_unique<Model>(base, *adapter)); }, make_model_handle);
 }
 
 Napi::Value load_model(const Napi::CallbackInfo& info) {
@@ -54,7 +55,10 @@ Napi::Value load_model(const Napi::CallbackInfo& info) {
     auto request = std::make_shared<ModelRequest>(read_model_request(info[0]));
     return Task<LoadedModel>::start(
         env,
-        [request] { return loaded(std::make_unique<Model>(std::move(request->weights), find_backend(request->backend), request->options)); },
+        [request] {
+          return loaded(
+              std::make_unique<Model>(std::move(request->weights), find_backend(request->backend), request->options));
+        },
         make_model_handle);
   });
 }
@@ -71,7 +75,8 @@ class Progress {
 
   void add(uint64_t bytes) {
     const auto loaded = static_cast<double>(loaded_ += bytes);
-    listener_.NonBlockingCall([loaded](Napi::Env env, Napi::Function listener) { listener.Call({Napi::Number::New(env, loaded)}); });
+    listener_.NonBlockingCall(
+        [loaded](Napi::Env env, Napi::Function listener) { listener.Call({Napi::Number::New(env, loaded)}); });
   }
 
  private:

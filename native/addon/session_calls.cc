@@ -13,9 +13,9 @@ Napi::Value create_session(const Napi::CallbackInfo& info) {
     auto model = read_open<ModelHandle>(info[0]);
     const Napi::Object options = read_object(info[1], "options");
     auto handle = std::make_unique<SessionHandle>();
-    handle->object = std::make_shared<Session>(std::move(model), read_plan(options.Get("plan")),
-                                               read_execution(options.Get("execution")), read_int(options, "contextLength"),
-                                               read_kv_dtype(options.Get("kvCache")));
+    handle->object = std::make_shared<Session>(
+        std::move(model), read_plan(options.Get("plan")), read_execution(options.Get("execution")),
+        read_int(options, "contextLength"), read_kv_dtype(options.Get("kvCache")));
     if (!options.Get("settled").IsUndefined()) {
       const Napi::Object settled = read_object(options.Get("settled"), "settled");
       handle->object->settle(read_execution(settled.Get("execution")), read_int(settled, "threads"));
@@ -61,8 +61,9 @@ Napi::Value timeline_call(const Napi::CallbackInfo& info) {
           Napi::Float64Array array = Napi::Float64Array::New(env, spans.size() * kNumbers);
           for (size_t i = 0; i < spans.size(); i++) {
             const cqil_span& span = spans[i];
-            const double row[kNumbers] = {static_cast<double>(span.phase), static_cast<double>(span.thread), static_cast<double>(span.lane),
-                                          static_cast<double>(span.begin_ns), static_cast<double>(span.end_ns)};
+            const double row[kNumbers] = {static_cast<double>(span.phase), static_cast<double>(span.thread),
+                                          static_cast<double>(span.lane), static_cast<double>(span.begin_ns),
+                                          static_cast<double>(span.end_ns)};
             std::memcpy(array.Data() + i * kNumbers, row, sizeof row);
           }
           return array;

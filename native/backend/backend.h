@@ -90,8 +90,8 @@ typedef struct cqil_layer {
   cqil_tensor w_down;          // [dim, hidden_dim]
 } cqil_layer;
 
-// One-row tensors (norms, biases) are float32; matrices are any dtype. All must outlive the backend's model, but for what its prepare()
-// has moved. One with a prepare() reads none of them before a session is made.
+// One-row tensors (norms, biases) are float32; matrices are any dtype. All must outlive the backend's model, but for
+// what its prepare() has moved. One with a prepare() reads none of them before a session is made.
 typedef struct cqil_weights {
   cqil_shape shape;
   cqil_tensor token_embedding;  // [vocab_size, dim]
@@ -187,20 +187,19 @@ typedef struct cqil_forward {
   // that does not run. 0: never.
   int64_t patience_ns;
   cqil_output output;
-  const int32_t* targets;   // [n_scores] for CQIL_OUTPUT_SCORES
-  int32_t n_scores;         // <= n_ids
-  float* result;            // logits of the last id [vocab_size], or log-probabilities of the targets [n_scores], nats, NaN where a
-                            // logit is not finite, or, of each layer, its input x, a_j and m_j [n_layers, 3, n_ids,
-                            // dim], or the logits of every id [n_ids, vocab_size]. A value that is not finite, or a key
-                            // or value that the cache's format does not hold, makes every result that depends on it
-                            // NaN: nothing hides it
-  cqil_shortlist* shortlist;  // of the last id for CQIL_OUTPUT_SHORTLIST; its count, 1 .. CQIL_MAX_SHORTLIST, says how many
-                              // are wanted, and afterwards how many there are, fewer only in a smaller vocabulary
+  const int32_t* targets;  // [n_scores] for CQIL_OUTPUT_SCORES
+  int32_t n_scores;        // <= n_ids
+  float* result;  // logits of the last id [vocab_size], or log-probabilities of the targets [n_scores], nats, NaN where
+                  // a logit is not finite, or, of each layer, its input x, a_j and m_j [n_layers, 3, n_ids, dim], or
+                  // the logits of every id [n_ids, vocab_size]. A value that is not finite, or a key or value that the
+                  // cache's format does not hold, makes every result that depends on it NaN: nothing hides it
+  cqil_shortlist* shortlist;  // of the last id for CQIL_OUTPUT_SHORTLIST; its count, 1 .. CQIL_MAX_SHORTLIST, says how
+                              // many are wanted, and afterwards how many there are, fewer only in a smaller vocabulary
   // Null, or asked between stages, on any thread: non-zero ends the call with CQIL_ABORTED.
   int32_t (*cancelled)(const void* cancel_flag);
   const void* cancel_flag;
-  cqil_span* spans;          // [n_spans], phase -1 throughout, or null where no times are wanted, which then cost nothing.
-  int32_t n_spans;           // At least threads * sum over phases of (n_lanes + 1); a backend that keeps no times writes none.
+  cqil_span* spans;  // [n_spans], phase -1 throughout, or null where no times are wanted, which then cost nothing.
+  int32_t n_spans;   // At least threads * sum over phases of (n_lanes + 1); a backend that keeps no times writes none.
 } cqil_forward;
 
 static inline int32_t cqil_cancelled(const cqil_forward* request) {
@@ -220,11 +219,12 @@ typedef struct cqil_model_options {
   int32_t threads;  // of the CPU backend
   int32_t device;   // an index into what list_devices gives; 0 on the CPU
   cqil_activations activations;
-  // Null, or the model this is a variant of, with the same options otherwise: it outlives this one, calls on sessions of both
-  // never overlap, and a tensor with the same data pointer is the same tensor, so that it need not be held twice.
+  // Null, or the model this is a variant of, with the same options otherwise: it outlives this one, calls on sessions
+  // of both never overlap, and a tensor with the same data pointer is the same tensor, so that it need not be held
+  // twice.
   struct cqil_backend_model* base;
-  // Of the CPU backend: where a token reads at most so many bytes of a layer, its weights and its keys and values, one thread computes it;
-  // 0: all share every layer. The results have the same bits.
+  // Of the CPU backend: where a token reads at most so many bytes of a layer, its weights and its keys and values, one
+  // thread computes it; 0: all share every layer. The results have the same bits.
   int64_t alone_bytes;
 } cqil_model_options;
 
@@ -235,24 +235,27 @@ typedef struct cqil_backend_session cqil_backend_session;
 typedef struct cqil_backend {
   uint32_t abi;
   const char* name;
-  // Writes at most capacity devices and how many there are. CQIL_BACKEND_UNAVAILABLE says why there is none. The CPU is no device.
+  // Writes at most capacity devices and how many there are. CQIL_BACKEND_UNAVAILABLE says why there is none. The CPU is
+  // no device.
   cqil_status (*list_devices)(cqil_device* devices, int32_t capacity, int32_t* count, cqil_error* error);
   cqil_status (*model_create)(const cqil_weights* weights, const cqil_model_options* options, cqil_backend_model** out,
                               cqil_error* error);
   void (*model_destroy)(cqil_backend_model* model);
-  // Null, or brings rows of the matrix with this data, which are in memory by now, to where products read them: n_rows from first_row on,
-  // a multiple of CQIL_PREPARED_ROWS, or those that there are. A matrix of which not all are there when a session is made is brought there
-  // then. *moved is 1 where these rows are not read again, but as token embeddings. Calls for rows of one model may overlap, where each is
-  // given once; they do not overlap with calls on its own sessions.
-  cqil_status (*prepare)(cqil_backend_model* model, const void* data, int64_t first_row, int64_t n_rows, int32_t* moved, cqil_error* error);
+  // Null, or brings rows of the matrix with this data, which are in memory by now, to where products read them: n_rows
+  // from first_row on, a multiple of CQIL_PREPARED_ROWS, or those that there are. A matrix of which not all are there
+  // when a session is made is brought there then. *moved is 1 where these rows are not read again, but as token
+  // embeddings. Calls for rows of one model may overlap, where each is given once; they do not overlap with calls on
+  // its own sessions.
+  cqil_status (*prepare)(cqil_backend_model* model, const void* data, int64_t first_row, int64_t n_rows, int32_t* moved,
+                         cqil_error* error);
   // Bit 1 << e is set when sessions of this model take the cqil_execution e.
   uint32_t (*executions)(const cqil_backend_model* model);
   // The number of threads that compute a forward of this model, unless it asks for fewer; 0 where a device computes.
   int32_t (*threads)(const cqil_backend_model* model);
-  // The program is copied. A token's own keys and values are read back from the cache like all others, so that rounding them
-  // does not depend on how a prompt is split.
-  cqil_status (*session_create)(cqil_backend_model* model, const cqil_program* program, const cqil_session_options* options,
-                                cqil_backend_session** out, cqil_error* error);
+  // The program is copied. A token's own keys and values are read back from the cache like all others, so that rounding
+  // them does not depend on how a prompt is split.
+  cqil_status (*session_create)(cqil_backend_model* model, const cqil_program* program,
+                                const cqil_session_options* options, cqil_backend_session** out, cqil_error* error);
   cqil_status (*forward)(cqil_backend_session* session, const cqil_forward* request, cqil_error* error);
   void (*session_destroy)(cqil_backend_session* session);
 } cqil_backend;

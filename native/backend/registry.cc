@@ -22,7 +22,8 @@ std::string unpacked(std::string file) {
   const std::string archive = "app.asar";
   const size_t at = file.find(archive);
   const size_t end = at + archive.size();
-  if (at != std::string::npos && end < file.size() && (file[end] == '/' || file[end] == '\\')) file.insert(end, ".unpacked");
+  if (at != std::string::npos && end < file.size() && (file[end] == '/' || file[end] == '\\'))
+    file.insert(end, ".unpacked");
   return file;
 }
 

@@ -16,7 +16,8 @@ struct CudaState {
   std::vector<cqil_device> devices;
 };
 
-// Loads the CUDA library on first use and asks it for its devices, which starts the driver: not for the JavaScript thread.
+// Loads the CUDA library on first use and asks it for its devices, which starts the driver: not for the JavaScript
+// thread.
 CudaState describe_cuda();
 
 }  // namespace cqil

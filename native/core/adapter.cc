@@ -21,18 +21,20 @@ struct StoredMatrix {
   const uint8_t* row(int64_t i) const { return data + i * row_bytes(dtype, cols); }
 };
 
-StoredMatrix locate(const WeightsFile& file, const AdapterMatrix& matrix, int64_t rows, int64_t cols, const std::string& name) {
+StoredMatrix locate(const WeightsFile& file, const AdapterMatrix& matrix, int64_t rows, int64_t cols,
+                    const std::string& name) {
   const cqil_dtype dtype = dtype_from_name(matrix.dtype);
   if (dtype != CQIL_F32 && dtype != CQIL_F16 && dtype != CQIL_BF16)
     invalid("The adapter has " + name + " as " + matrix.dtype + "; expected F32, F16 or BF16.");
   const uint64_t size = static_cast<uint64_t>(rows) * static_cast<uint64_t>(row_bytes(dtype, cols));
   if (matrix.offset > file.size() || size > file.size() - matrix.offset)
-    invalid(file.path() + " is truncated: the update of " + name + " needs bytes " + std::to_string(matrix.offset) + " to " +
-            std::to_string(matrix.offset + size) + ", and the file has " + std::to_string(file.size()) + ".");
+    invalid(file.path() + " is truncated: the update of " + name + " needs bytes " + std::to_string(matrix.offset) +
+            " to " + std::to_string(matrix.offset + size) + ", and the file has " + std::to_string(file.size()) + ".");
   return {file.data() + matrix.offset, dtype, cols};
 }
 
-// Where a row of a query or key projection that keeps rotated pairs side by side stands when they are (i, i + head_dim / 2).
+// Where a row of a query or key projection that keeps rotated pairs side by side stands when they are (i, i + head_dim
+// / 2).
 int64_t row_before_interleaving(int64_t row, int64_t head_dim) {
   const int64_t i = row % head_dim;
   return row - i + i % 2 * (head_dim / 2) + i / 2;
@@ -66,20 +68,24 @@ void MergedWeights::release(const void* data) {
 
 void MergedWeights::merge(const LoraPair& pair, const WeightsFile& file, Weights& base, int32_t threads) {
   const std::string name = "layer " + std::to_string(pair.layer) + " " + pair.role;
-  cqil_tensor cqil_layer::*member = layer_slot(pair.role);
+  cqil_tensor cqil_layer::* member = layer_slot(pair.role);
   if (!member || pair.layer < 0 || pair.layer >= view_.shape.n_layers) invalid("The model has no " + name + ".");
   const cqil_tensor from = base.view().layers[pair.layer].*member;
   if (!from.data || from.rows < 2) invalid("The model has no matrix " + name + ".");
   cqil_tensor& to = layers_[static_cast<size_t>(pair.layer)].*member;
   if (to.data != from.data) invalid("The adapter updates " + name + " twice.");
-  if (pair.rank < 1 || pair.rank > 1 << 16) invalid("The adapter's rank is " + std::to_string(pair.rank) + "; expected 1 to 65536.");
-  const StoredMatrix a = locate(file, pair.a, pair.rank, from.cols, name), b = locate(file, pair.b, from.rows, pair.rank, name);
+  if (pair.rank < 1 || pair.rank > 1 << 16)
+    invalid("The adapter's rank is " + std::to_string(pair.rank) + "; expected 1 to 65536.");
+  const StoredMatrix a = locate(file, pair.a, pair.rank, from.cols, name),
+                     b = locate(file, pair.b, from.rows, pair.rank, name);
 
   const cqil_dtype dtype = merged_dtype(from.dtype);
-  const int64_t cols = from.cols, rank = pair.rank, stride = row_bytes(dtype, cols), from_stride = row_bytes(from.dtype, cols);
+  const int64_t cols = from.cols, rank = pair.rank, stride = row_bytes(dtype, cols),
+                from_stride = row_bytes(from.dtype, cols);
   const uint64_t size = static_cast<uint64_t>(from.rows) * static_cast<uint64_t>(stride);
   std::unique_ptr<uint8_t[]> storage(new (std::nothrow) uint8_t[size]);
-  if (!storage) throw Error("OUT_OF_MEMORY", "No memory for " + std::to_string(size) + " bytes of " + name + " with its adapter.");
+  if (!storage)
+    throw Error("OUT_OF_MEMORY", "No memory for " + std::to_string(size) + " bytes of " + name + " with its adapter.");
   std::vector<float> a_rows(static_cast<size_t>(rank * cols));
   for (int64_t k = 0; k < rank; k++) unpack_row(a.dtype, a.row(k), cols, &a_rows[static_cast<size_t>(k * cols)]);
 
@@ -88,7 +94,8 @@ void MergedWeights::merge(const LoraPair& pair, const WeightsFile& file, Weights
   // Each part's update of one row [cols], the row itself [cols], and its row of B [rank].
   const Weights::Rows rows = {static_cast<const uint8_t*>(from.data), 0, from.rows, static_cast<uint64_t>(from_stride)};
   const bool brought_back = base.bring_back(rows);
-  std::vector<std::vector<float>> scratch(static_cast<size_t>(parts), std::vector<float>(static_cast<size_t>(2 * cols + rank)));
+  std::vector<std::vector<float>> scratch(static_cast<size_t>(parts),
+                                          std::vector<float>(static_cast<size_t>(2 * cols + rank)));
   std::atomic<bool> finite{true};
   in_parts(from.rows, parts, [&](int part, int64_t first, int64_t end) {
     float* update = scratch[static_cast<size_t>(part)].data();

@@ -1,4 +1,5 @@
-// LoRA: weights with low-rank updates merged in, W + scale B A. What an adapter does not touch stays where the model has it.
+// LoRA: weights with low-rank updates merged in, W + scale B A. What an adapter does not touch stays where the model
+// has it.
 #pragma once
 #include <memory>
 #include <string>
@@ -30,13 +31,14 @@ struct AdapterSpec {
   std::vector<LoraPair> pairs;
 };
 
-// The format a merged matrix has: its own, but Q8_0 for formats of fewer bits, whose rounding would undo a small update.
+// The format a merged matrix has: its own, but Q8_0 for formats of fewer bits, whose rounding would undo a small
+// update.
 cqil_dtype merged_dtype(cqil_dtype dtype);
 
 class MergedWeights {
  public:
-  // Computes in float32 and rounds once. base must outlive this. Throws INVALID_CHECKPOINT for what does not fit the model or the
-  // file, or gives values that are not finite; FILE_NOT_FOUND; FILE_CHANGED; OUT_OF_MEMORY.
+  // Computes in float32 and rounds once. base must outlive this. Throws INVALID_CHECKPOINT for what does not fit the
+  // model or the file, or gives values that are not finite; FILE_NOT_FOUND; FILE_CHANGED; OUT_OF_MEMORY.
   MergedWeights(Weights& base, const AdapterSpec& spec, int32_t threads);
   MergedWeights(const MergedWeights&) = delete;
 

@@ -20,16 +20,18 @@ Outcome run_one(Session& session, const ForwardRequest& request, const CancelFla
 }  // namespace
 
 bool Ahead::Guess::is(const Session& of, const ForwardRequest& wanted) const {
-  return session == &of && wanted.output == request.output && wanted.position == request.position && wanted.ids == request.ids &&
-         wanted.count == request.count;
+  return session == &of && wanted.output == request.output && wanted.position == request.position &&
+         wanted.ids == request.ids && wanted.count == request.count;
 }
 
-void Ahead::run(Session& session, ForwardRequest request, Asker asker, const Deliver& deliver, std::chrono::milliseconds longest) {
+void Ahead::run(Session& session, ForwardRequest request, Asker asker, const Deliver& deliver,
+                std::chrono::milliseconds longest) {
   const auto end = std::chrono::steady_clock::now() + longest;
   Outcome outcome = run_one(session, request, nullptr);
   for (;;) {
     // Before anybody hears of the outcome and asks for what follows.
-    const std::shared_ptr<Guess> guess = std::chrono::steady_clock::now() < end ? try_begin(session, request, outcome) : nullptr;
+    const std::shared_ptr<Guess> guess =
+        std::chrono::steady_clock::now() < end ? try_begin(session, request, outcome) : nullptr;
     deliver(asker, outcome);
     if (!guess) return;
     outcome = run_one(session, guess->request, &guess->cancel);
@@ -52,7 +54,8 @@ void Ahead::run(Session& session, ForwardRequest request, Asker asker, const Del
 }
 
 // Without memory for a guess there is none.
-std::shared_ptr<Ahead::Guess> Ahead::try_begin(const Session& session, const ForwardRequest& request, const Outcome& outcome) {
+std::shared_ptr<Ahead::Guess> Ahead::try_begin(const Session& session, const ForwardRequest& request,
+                                               const Outcome& outcome) {
   try {
     return begin(session, request, outcome);
   } catch (const std::bad_alloc&) {
@@ -60,7 +63,8 @@ std::shared_ptr<Ahead::Guess> Ahead::try_begin(const Session& session, const For
   }
 }
 
-std::shared_ptr<Ahead::Guess> Ahead::begin(const Session& session, const ForwardRequest& request, const Outcome& outcome) {
+std::shared_ptr<Ahead::Guess> Ahead::begin(const Session& session, const ForwardRequest& request,
+                                           const Outcome& outcome) {
   if (!request.ahead || outcome.failure) return nullptr;
   const auto guess = std::make_shared<Guess>();
   guess->session = &session;

@@ -1,5 +1,6 @@
-// Decoding ahead: the forward of the likeliest token begins while whoever asked for the last one has yet to hear of it, to choose, and to
-// ask for the next. A caller who takes the likeliest token finds it under way, and threads or devices do not wait for callers.
+// Decoding ahead: the forward of the likeliest token begins while whoever asked for the last one has yet to hear of it,
+// to choose, and to ask for the next. A caller who takes the likeliest token finds it under way, and threads or devices
+// do not wait for callers.
 #pragma once
 #include <chrono>
 #include <exception>
@@ -26,12 +27,14 @@ class Ahead {
   using Asker = void*;  // whoever waits for an outcome; only handed back
   using Deliver = std::function<void(Asker, const Outcome&)>;
 
-  // Runs a request of a shortlist and delivers its outcome. If the request says so, then runs the forward that would follow, and goes on in
-  // the same way where that has been asked for by its end; where it has not, keeps what came of it, and returns. Begins nothing more after
-  // `longest`: others may be waiting for the thread. Does not throw, nor does deliver().
-  void run(Session& session, ForwardRequest request, Asker asker, const Deliver& deliver, std::chrono::milliseconds longest);
-  // Whether run() takes the request: it is what run() is at, or comes at once instead, if it is of the same session. Its outcome goes to asker
-  // then. Anything else that is ahead is given up. From any thread.
+  // Runs a request of a shortlist and delivers its outcome. If the request says so, then runs the forward that would
+  // follow, and goes on in the same way where that has been asked for by its end; where it has not, keeps what came of
+  // it, and returns. Begins nothing more after `longest`: others may be waiting for the thread. Does not throw, nor
+  // does deliver().
+  void run(Session& session, ForwardRequest request, Asker asker, const Deliver& deliver,
+           std::chrono::milliseconds longest);
+  // Whether run() takes the request: it is what run() is at, or comes at once instead, if it is of the same session.
+  // Its outcome goes to asker then. Anything else that is ahead is given up. From any thread.
   bool ask(const Session& session, const ForwardRequest& request, Asker asker);
   // What was kept of a request of a shortlist: as good as running it.
   std::optional<cqil_shortlist> take(const Session& session, const ForwardRequest& request);

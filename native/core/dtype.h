@@ -15,8 +15,8 @@ struct DtypeInfo {
 
 inline const DtypeInfo& dtype_info(cqil_dtype dtype) {
   static const DtypeInfo table[CQIL_DTYPE_COUNT] = {
-      {"F32", 1, 4},     {"F16", 1, 2},      {"BF16", 1, 2},     {"Q8_0", 32, 34},
-      {"Q4_0", 32, 18},  {"Q4_K", 256, 144}, {"Q5_K", 256, 176}, {"Q6_K", 256, 210},
+      {"F32", 1, 4},    {"F16", 1, 2},      {"BF16", 1, 2},     {"Q8_0", 32, 34},
+      {"Q4_0", 32, 18}, {"Q4_K", 256, 144}, {"Q5_K", 256, 176}, {"Q6_K", 256, 210},
   };
   return table[dtype];
 }

@@ -49,7 +49,8 @@ void ExecutionTuner::Window::add(double seconds) {
 
 ExecutionTuner::Sample ExecutionTuner::Window::latest() const {
   Sample sample;
-  for (size_t n = 0; n < size_ && !sample.enough(); n++) sample.add(tokens_[(next_ + tokens_.size() - 1 - n) % tokens_.size()]);
+  for (size_t n = 0; n < size_ && !sample.enough(); n++)
+    sample.add(tokens_[(next_ + tokens_.size() - 1 - n) % tokens_.size()]);
   return sample;
 }
 
@@ -113,11 +114,13 @@ void ExecutionTuner::record_present(double seconds, double now) {
   for (Entry& entry : entries_)
     // In haste, more threads are no help. Neither is a way that was far slower when it was last tried than the present
     // one is now.
-    if (in_haste_ && entry.way.threads <= entries_[current_].way.threads && entry.seconds * 0.8 < present_seconds()) entry.due = now;
+    if (in_haste_ && entry.way.threads <= entries_[current_].way.threads && entry.seconds * 0.8 < present_seconds())
+      entry.due = now;
   if (!in_haste_)
     for (Entry& entry : entries_) {
       const bool was_faster = entry.seconds > 0 && entry.seconds < std::min(usual_, present_seconds());
-      if (was_faster && entry.way.threads < entries_[current_].way.threads) entry.due = std::min(entry.due, entry.tried + kFirstInterval);
+      if (was_faster && entry.way.threads < entries_[current_].way.threads)
+        entry.due = std::min(entry.due, entry.tried + kFirstInterval);
     }
   best_ = current_;
   best_seconds_ = present_seconds();
@@ -138,7 +141,8 @@ bool ExecutionTuner::has_become_slow(double seconds, double now) {
     return false;
   }
   excess_ = std::max(0.0, excess_ + seconds - kUsual * usual_);
-  if (excess_ == 0) usual_ += (seconds - usual_) * std::min(1.0, seconds / kHolds);  // a text grows, and with it the usual time
+  if (excess_ == 0)
+    usual_ += (seconds - usual_) * std::min(1.0, seconds / kHolds);  // a text grows, and with it the usual time
   return excess_ > usual_ + kSlow && now >= doubts_until_;
 }
 
@@ -168,7 +172,8 @@ void ExecutionTuner::record_trial(double seconds, double now) {
   sample.add(seconds);
   const double ratio = sample.mean(way) / best_seconds_;
   const bool hopeless = !tolerable || (ratio > kHopeless && sample.tokens > (alone ? 2 : 1));
-  const bool close = ratio > 1 - kClose && ratio < 1 + kClose && sample.tokens < kCloseTokens && sample.sum < kCloseTrial;
+  const bool close =
+      ratio > 1 - kClose && ratio < 1 + kClose && sample.tokens < kCloseTokens && sample.sum < kCloseTrial;
   if (!hopeless && (!sample.enough() || close)) return;
   // A thread that does not run holds up the others in every execution, so the other ways of as many threads wait too.
   if (!tolerable)
@@ -186,7 +191,8 @@ void ExecutionTuner::end_trial(double now) {
     best_ = trial_->entry;
     best_seconds_ = entry.seconds;
   }
-  entry.interval = std::min(std::max(2 * entry.interval, std::min(kRest * trial_->lost, kLongestRest)), longest_interval(entry, trial_->lost));
+  entry.interval = std::min(std::max(2 * entry.interval, std::min(kRest * trial_->lost, kLongestRest)),
+                            longest_interval(entry, trial_->lost));
   entry.due = now + entry.interval;
   // In haste the first way that helps is taken. The others are tried later.
   if (in_haste_ && best_ != current_) trial_.reset();

@@ -63,7 +63,7 @@ class ExecutionTuner {
     size_t entry;
     bool warm = false;  // whether the first token, in which threads wake, is over; it is not counted
     Sample sample{};
-    double lost = 0;     // seconds that all tokens took beyond what the best way would have taken
+    double lost = 0;  // seconds that all tokens took beyond what the best way would have taken
   };
   // The latest tokens of the present way.
   class Window {
@@ -90,17 +90,17 @@ class ExecutionTuner {
 
   std::vector<Entry> entries_;
   std::atomic<size_t> current_{0};
-  std::atomic<bool> known_{false};    // the other ways have been tried, or the present one was given
+  std::atomic<bool> known_{false};  // the other ways have been tried, or the present one was given
   std::atomic<bool> recorded_{false};
   std::optional<Trial> trial_;
-  bool in_haste_ = false;             // this round of trials began because the present way has become slow
-  size_t best_ = 0;                   // the fastest way of this round
+  bool in_haste_ = false;  // this round of trials began because the present way has become slow
+  size_t best_ = 0;        // the fastest way of this round
   double best_seconds_ = 0;
-  bool warm_ = false;                 // whether the present way has had a token since it was taken up
+  bool warm_ = false;  // whether the present way has had a token since it was taken up
   Window window_;
-  double usual_ = 0;                  // seconds per token of the present way while nothing changes; 0: unknown
-  double excess_ = 0;                 // late seconds, see kUsual
-  double taken_up_ = 0;               // when the present way was taken up
+  double usual_ = 0;                     // seconds per token of the present way while nothing changes; 0: unknown
+  double excess_ = 0;                    // late seconds, see kUsual
+  double taken_up_ = 0;                  // when the present way was taken up
   double doubt_ = 0, doubts_until_ = 0;  // seconds, and the time, until which slow tokens start no trials
 };
 

@@ -23,8 +23,8 @@ inline float float_from_f16(uint16_t h) {
   const uint32_t sign = static_cast<uint32_t>(h & 0x8000u) << 16;
   const uint32_t magnitude = h & 0x7fffu;
   if (magnitude >= 0x7c00u) return float_from_bits(sign | 0x7f800000u | (magnitude & 0x3ffu) << 13);  // inf, nan
-  if (magnitude >= 0x0400u) return float_from_bits(sign | ((magnitude << 13) + (112u << 23)));         // rebias 15 to 127
-  const float subnormal = static_cast<float>(magnitude) * 5.9604644775390625e-8f;                      // units of 2^-24
+  if (magnitude >= 0x0400u) return float_from_bits(sign | ((magnitude << 13) + (112u << 23)));  // rebias 15 to 127
+  const float subnormal = static_cast<float>(magnitude) * 5.9604644775390625e-8f;               // units of 2^-24
   return float_from_bits(sign | bits_from_float(subnormal));
 }
 

@@ -7,7 +7,8 @@
 
 namespace cqil {
 
-// Calls work(part, first, end) for parts of [0, n), each on a thread of its own where the system gives one. work must not throw.
+// Calls work(part, first, end) for parts of [0, n), each on a thread of its own where the system gives one. work must
+// not throw.
 template <class Work>
 void in_parts(int64_t n, int parts, Work work) {
   std::vector<std::thread> threads;

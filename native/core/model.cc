@@ -88,7 +88,8 @@ void Model::read(const std::function<void(uint64_t)>& progressed, uint64_t piece
   if (base_) return;
   constexpr size_t kReaders = 3;
   const std::vector<std::vector<Weights::Rows>> pieces = weights_->pieces(piece_bytes);
-  const int readers = static_cast<int>(std::clamp<size_t>(pieces.size(), 1, kReaders));  // a small model needs no thread but this one
+  const int readers = static_cast<int>(std::clamp<size_t>(pieces.size(), 1, kReaders));  // a small model needs no
+                                                                                         // thread but this one
   std::atomic<size_t> next{0};
   std::mutex failing;
   std::exception_ptr failure;

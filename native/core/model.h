@@ -19,7 +19,8 @@ class Model {
  public:
   // Throws what Weights and the backend throw.
   Model(WeightsSpec spec, const cqil_backend& backend, const cqil_model_options& options);
-  // The base with an adapter merged in, computing on the base's threads or device. Throws what MergedWeights and the backend throw.
+  // The base with an adapter merged in, computing on the base's threads or device. Throws what MergedWeights and the
+  // backend throw.
   Model(std::shared_ptr<Model> base, const AdapterSpec& adapter);
   ~Model();
   Model(const Model&) = delete;
@@ -28,9 +29,10 @@ class Model {
   // As they are in the files.
   const Weights& weights() const { return base_ ? base_->weights() : *weights_; }
   Weights& weights() { return base_ ? base_->weights() : *weights_; }
-  // Brings the weights to where products read them, in pieces of about piece_bytes, by a few threads: some wait for the disk while others
-  // prepare what they have read. Any of them says how many bytes there are more. Once, and without an adapter; what is not read so costs the
-  // first session time. Throws ABORTED after stop_reading(), FILE_NOT_FOUND, FILE_CHANGED, and what the backend throws.
+  // Brings the weights to where products read them, in pieces of about piece_bytes, by a few threads: some wait for the
+  // disk while others prepare what they have read. Any of them says how many bytes there are more. Once, and without an
+  // adapter; what is not read so costs the first session time. Throws ABORTED after stop_reading(), FILE_NOT_FOUND,
+  // FILE_CHANGED, and what the backend throws.
   void read(const std::function<void(uint64_t)>& progressed, uint64_t piece_bytes = 32 << 20);
   // What sessions need to have been read.
   void bring_in_rest() { weights().bring_in_rest(); }
@@ -56,7 +58,7 @@ class Model {
   void read_piece(const std::vector<Weights::Rows>& piece);
   bool prepare(const void* data, int64_t first_row, int64_t n_rows);
 
-  const std::shared_ptr<Model> base_;  // with an adapter
+  const std::shared_ptr<Model> base_;       // with an adapter
   const std::unique_ptr<Weights> weights_;  // without
   const std::unique_ptr<MergedWeights> merged_;
   const cqil_backend& backend_;
@@ -65,7 +67,8 @@ class Model {
   std::atomic<bool> stop_reading_{false};
   std::mutex forward_mutex_;
   Ahead ahead_;
-  std::mutex tuners_mutex_;  // not forward_mutex_: sessions are made on the JavaScript thread, which waits for nothing long
+  std::mutex tuners_mutex_;  // not forward_mutex_: sessions are made on the JavaScript thread, which waits for nothing
+                             // long
   std::map<std::vector<int32_t>, ExecutionTuner> tuners_;  // by the first layer of every stage
 };
 

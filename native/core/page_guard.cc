@@ -48,7 +48,8 @@ bool fill(uintptr_t address) {
     const uintptr_t page = address / page_size * page_size;
     slot.failed.store(true, std::memory_order_relaxed);
     // The rest goes with the page: nothing follows the end of a file, and a model that has lost a page is of no use.
-    return mmap(reinterpret_cast<void*>(page), end - page, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0) != MAP_FAILED;
+    return mmap(reinterpret_cast<void*>(page), end - page, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0) !=
+           MAP_FAILED;
   }
   return false;
 }

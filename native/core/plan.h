@@ -12,8 +12,8 @@ struct Group {
 };
 
 struct Plan {
-  std::vector<Group> groups;  // ascending, disjoint
-  int32_t bypass = 0;         // D
+  std::vector<Group> groups;     // ascending, disjoint
+  int32_t bypass = 0;            // D
   bool bypass_residual = false;  // true in "official" mode
 };
 

@@ -60,8 +60,7 @@ void fill_block(uint8_t* block, cqil_dtype dtype, float average, SplitMix& rando
       random.fill(block, 208);
       store_f16(block + 208, sigma / (18.5f * 73.9f));
       break;
-    default:
-      break;
+    default: break;
   }
 }
 
@@ -92,7 +91,8 @@ void fill_random(void* data, cqil_dtype dtype, int64_t rows, int64_t cols, uint6
       return;
     default: {
       const DtypeInfo& info = dtype_info(dtype);
-      for (int64_t i = 0; i < count / info.block_weights; i++) fill_block(at + i * info.block_bytes, dtype, sigma, random);
+      for (int64_t i = 0; i < count / info.block_weights; i++)
+        fill_block(at + i * info.block_bytes, dtype, sigma, random);
     }
   }
 }

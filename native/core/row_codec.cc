@@ -43,8 +43,8 @@ void unpack_q4_0(const uint8_t* block, float* out) {
   }
 }
 
-// f16 d and dmin, scales and minima of eight sub-blocks of 32, for Q5_K a fifth bit of each weight in 32 bytes, then nibbles,
-// those of two sub-blocks in the same 32 bytes: w = d scale q - dmin minimum.
+// f16 d and dmin, scales and minima of eight sub-blocks of 32, for Q5_K a fifth bit of each weight in 32 bytes, then
+// nibbles, those of two sub-blocks in the same 32 bytes: w = d scale q - dmin minimum.
 void unpack_k(const uint8_t* block, bool five, float* out) {
   const float d = read_f16(block), dmin = read_f16(block + 2);
   const uint8_t* nibbles = block + (five ? 48 : 16);
@@ -85,7 +85,8 @@ bool pack_q8_0(const float* values, uint8_t* block) {
   const float d = float_from_f16(scale);
   if (!std::isfinite(d)) return false;
   std::memcpy(block, &scale, sizeof scale);
-  for (int i = 0; i < 32; i++) block[2 + i] = static_cast<uint8_t>(static_cast<int8_t>(d > 0 ? std::lround(values[i] / d) : 0));
+  for (int i = 0; i < 32; i++)
+    block[2 + i] = static_cast<uint8_t>(static_cast<int8_t>(d > 0 ? std::lround(values[i] / d) : 0));
   return true;
 }
 

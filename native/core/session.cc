@@ -13,12 +13,15 @@ namespace cqil {
 namespace {
 
 cqil_execution chosen(Execution execution) {
-  return execution == Execution::kPersistent ? CQIL_PERSISTENT : execution == Execution::kLanes ? CQIL_LANES : CQIL_WIDE;
+  return execution == Execution::kPersistent ? CQIL_PERSISTENT
+         : execution == Execution::kLanes    ? CQIL_LANES
+                                             : CQIL_WIDE;
 }
 
 }  // namespace
 
-Session::Session(std::shared_ptr<Model> model, const Plan& plan, Execution execution, int32_t context_length, cqil_dtype kv_dtype)
+Session::Session(std::shared_ptr<Model> model, const Plan& plan, Execution execution, int32_t context_length,
+                 cqil_dtype kv_dtype)
     : model_(std::move(model)),
       program_(compile_program(plan, model_->shape().n_layers)),
       execution_(execution),
@@ -28,16 +31,19 @@ Session::Session(std::shared_ptr<Model> model, const Plan& plan, Execution execu
   if (context_length < 1 || context_length > 1 << 24)
     throw Error("INVALID_ARGUMENT", "contextLength is " + std::to_string(context_length) + "; expected 1 to 16777216.");
   if (!(model_->backend().executions(model_->backend_model()) & 1u << chosen(execution)))
-    throw Error("BACKEND_UNAVAILABLE", std::string("The ") + model_->backend().name +
-                                           " backend has no persistent execution of this model; expected auto, wide or lanes.");
+    throw Error("BACKEND_UNAVAILABLE",
+                std::string("The ") + model_->backend().name +
+                    " backend has no persistent execution of this model; expected auto, wide or lanes.");
   model_->bring_in_rest();
   const cqil_program program = program_.view();
   const cqil_session_options options = {context_length, kv_dtype};
   cqil_error error = {};
-  check_status(model_->backend().session_create(model_->backend_model(), &program, &options, &backend_session_, &error), error);
+  check_status(model_->backend().session_create(model_->backend_model(), &program, &options, &backend_session_, &error),
+               error);
   const cqil_shape& shape = model_->shape();
   cache_bytes_ = static_cast<uint64_t>(shape.n_layers) * static_cast<uint64_t>(shape.n_kv_heads) *
-                 static_cast<uint64_t>(kv_row_bytes(kv_dtype, shape.head_dim)) * static_cast<uint64_t>(context_length) * 2;
+                 static_cast<uint64_t>(kv_row_bytes(kv_dtype, shape.head_dim)) * static_cast<uint64_t>(context_length) *
+                 2;
 }
 
 Session::~Session() {
@@ -57,12 +63,14 @@ void Session::settle(Execution execution, int32_t threads) {
 void Session::check(const ForwardRequest& request) const {
   const int32_t n = static_cast<int32_t>(request.ids.size());
   if (n < 1 || n > CQIL_MAX_BATCH)
-    throw Error("INVALID_ARGUMENT", "A forward takes 1 to " + std::to_string(CQIL_MAX_BATCH) + " ids, not " + std::to_string(n) + ".");
+    throw Error("INVALID_ARGUMENT",
+                "A forward takes 1 to " + std::to_string(CQIL_MAX_BATCH) + " ids, not " + std::to_string(n) + ".");
   if (request.output == CQIL_OUTPUT_TRACE && n > CQIL_MAX_TRACE)
-    throw Error("INVALID_ARGUMENT", "A trace takes 1 to " + std::to_string(CQIL_MAX_TRACE) + " ids, not " + std::to_string(n) + ".");
+    throw Error("INVALID_ARGUMENT",
+                "A trace takes 1 to " + std::to_string(CQIL_MAX_TRACE) + " ids, not " + std::to_string(n) + ".");
   if (request.position < 0 || request.position > filled_)
-    throw Error("INVALID_ARGUMENT", "Position " + std::to_string(request.position) + " is not reached yet: " +
-                                        std::to_string(filled_) + " positions are filled.");
+    throw Error("INVALID_ARGUMENT", "Position " + std::to_string(request.position) +
+                                        " is not reached yet: " + std::to_string(filled_) + " positions are filled.");
   if (n > context_length_ - request.position)
     throw Error("CONTEXT_OVERFLOW", std::to_string(n) + " tokens at position " + std::to_string(request.position) +
                                         " do not fit a context of " + std::to_string(context_length_) + ".");
@@ -98,7 +106,8 @@ size_t result_size(cqil_output output, const cqil_shape& shape, size_t n, size_t
 
 // A NaN or infinity anywhere on the way makes the logits NaN, so only they are checked. A trace is given as it is: it
 // shows where the value arose.
-void Session::expect_finite(const ForwardRequest& request, const std::vector<float>& result, const cqil_shortlist* shortlist) const {
+void Session::expect_finite(const ForwardRequest& request, const std::vector<float>& result,
+                            const cqil_shortlist* shortlist) const {
   if (request.output == CQIL_OUTPUT_TRACE) return;
   size_t at = 0;  // of the ids, the one after which logits are not finite
   if (shortlist) {
@@ -108,12 +117,16 @@ void Session::expect_finite(const ForwardRequest& request, const std::vector<flo
     const size_t first = first_not_finite(result.data(), result.size());
     if (first == result.size()) return;
     const size_t vocab = static_cast<size_t>(model_->shape().vocab_size);
-    at = request.output == CQIL_OUTPUT_SCORES ? first : request.output == CQIL_OUTPUT_ALL_LOGITS ? first / vocab : request.ids.size() - 1;
+    at = request.output == CQIL_OUTPUT_SCORES       ? first
+         : request.output == CQIL_OUTPUT_ALL_LOGITS ? first / vocab
+                                                    : request.ids.size() - 1;
   }
-  std::string message = "The logits after the token at position " + std::to_string(request.position + static_cast<int64_t>(at)) +
+  std::string message = "The logits after the token at position " +
+                        std::to_string(request.position + static_cast<int64_t>(at)) +
                         " are not finite: expected weights without NaN and Infinity, and values that float32 holds";
   if (kv_dtype_ != CQIL_F32)
-    message += std::string(", and keys and values that the KV cache holds, which is ") + (kv_dtype_ == CQIL_F16 ? "f16, to 65504" : "q8_0, to 8.3e6") +
+    message += std::string(", and keys and values that the KV cache holds, which is ") +
+               (kv_dtype_ == CQIL_F16 ? "f16, to 65504" : "q8_0, to 8.3e6") +
                ": with kvCache f32, there is no such limit";
   throw Error("NOT_FINITE", message + ".");
 }
@@ -122,8 +135,8 @@ std::vector<float> Session::forward(const ForwardRequest& request) { return run(
 
 cqil_shortlist Session::shortlist(const ForwardRequest& request, const CancelFlag* cancel) {
   if (request.count < 1 || request.count > CQIL_MAX_SHORTLIST)
-    throw Error("INVALID_ARGUMENT",
-                "A shortlist has 1 to " + std::to_string(CQIL_MAX_SHORTLIST) + " entries, not " + std::to_string(request.count) + ".");
+    throw Error("INVALID_ARGUMENT", "A shortlist has 1 to " + std::to_string(CQIL_MAX_SHORTLIST) + " entries, not " +
+                                        std::to_string(request.count) + ".");
   if (const auto kept = ahead().take(*this, request)) return *kept;
   cqil_shortlist list = {};
   list.count = request.count;
@@ -136,17 +149,19 @@ std::vector<cqil_span> Session::timeline(const ForwardRequest& request) {
   for (const cqil_phase& phase : program_.phases) per_thread += static_cast<size_t>(phase.n_lanes) + 1;
   std::vector<cqil_span> spans(per_thread * static_cast<size_t>(model_->threads()), cqil_span{-1, 0, 0, 0, 0});
   run(request, &spans, nullptr, cancel_);
-  spans.erase(std::remove_if(spans.begin(), spans.end(), [](const cqil_span& span) { return span.phase < 0; }), spans.end());
+  spans.erase(std::remove_if(spans.begin(), spans.end(), [](const cqil_span& span) { return span.phase < 0; }),
+              spans.end());
   if (spans.empty())
-    throw Error("BACKEND_UNAVAILABLE",
-                std::string("The ") + model_->backend().name + " backend keeps no times of phases; expected the cpu backend.");
+    throw Error("BACKEND_UNAVAILABLE", std::string("The ") + model_->backend().name +
+                                           " backend keeps no times of phases; expected the cpu backend.");
   return spans;
 }
 
 std::vector<float> Session::run(const ForwardRequest& request, std::vector<cqil_span>* spans, cqil_shortlist* shortlist,
                                 const CancelFlag& cancel) {
   std::lock_guard<std::mutex> lock(model_->forward_mutex());
-  // What was given up before its turn must not write to the cache any more: another forward may have had its turn since.
+  // What was given up before its turn must not write to the cache any more: another forward may have had its turn
+  // since.
   if (cancel) throw Error("ABORTED", "The call was aborted.");
   ahead().stop_but(&cancel);
   check(request);

@@ -15,7 +15,8 @@ enum class Execution { kAuto, kWide, kLanes, kPersistent };
 
 class Session {
  public:
-  // Throws INVALID_PLAN, INVALID_ARGUMENT, OUT_OF_MEMORY, or BACKEND_UNAVAILABLE for an execution the backend does not have.
+  // Throws INVALID_PLAN, INVALID_ARGUMENT, OUT_OF_MEMORY, or BACKEND_UNAVAILABLE for an execution the backend does not
+  // have.
   Session(std::shared_ptr<Model> model, const Plan& plan, Execution execution, int32_t context_length,
           cqil_dtype kv_dtype = CQIL_F32);
   ~Session();
@@ -26,11 +27,12 @@ class Session {
   // logits that scores are made of, that are NaN or infinite; after an error the positions before request.position are
   // as they were.
   std::vector<float> forward(const ForwardRequest& request);
-  // The same for a request of a shortlist: the highest request.count logits after the last id. Throws also INVALID_ARGUMENT for a count
-  // outside 1 .. CQIL_MAX_SHORTLIST. cancel: the flag that ends it, if not this session's own.
+  // The same for a request of a shortlist: the highest request.count logits after the last id. Throws also
+  // INVALID_ARGUMENT for a count outside 1 .. CQIL_MAX_SHORTLIST. cancel: the flag that ends it, if not this session's
+  // own.
   cqil_shortlist shortlist(const ForwardRequest& request, const CancelFlag* cancel = nullptr);
-  // What forward() does, thrown away, and when each thread computed what: in order of threads, then of time. Throws also
-  // BACKEND_UNAVAILABLE when the backend keeps no times.
+  // What forward() does, thrown away, and when each thread computed what: in order of threads, then of time. Throws
+  // also BACKEND_UNAVAILABLE when the backend keeps no times.
   std::vector<cqil_span> timeline(const ForwardRequest& request);
   // The forward in flight, or the one queued since arm(), ends with ABORTED at its next stage. From any thread.
   void cancel();
@@ -47,9 +49,11 @@ class Session {
 
  private:
   void check(const ForwardRequest& request) const;
-  void expect_finite(const ForwardRequest& request, const std::vector<float>& result, const cqil_shortlist* shortlist) const;
+  void expect_finite(const ForwardRequest& request, const std::vector<float>& result,
+                     const cqil_shortlist* shortlist) const;
   // spans and shortlist are filled where they are given; spans must then be as many as there may be.
-  std::vector<float> run(const ForwardRequest& request, std::vector<cqil_span>* spans, cqil_shortlist* shortlist, const CancelFlag& cancel);
+  std::vector<float> run(const ForwardRequest& request, std::vector<cqil_span>* spans, cqil_shortlist* shortlist,
+                         const CancelFlag& cancel);
 
   std::shared_ptr<Model> model_;
   Program program_;

@@ -7,7 +7,8 @@ namespace cqil {
 // The folder of the file this code was loaded from: the addon, or a test.
 std::string own_folder();
 
-// Null on failure, with the system's words in error. Never unloaded: its threads and device state outlive any of our objects.
+// Null on failure, with the system's words in error. Never unloaded: its threads and device state outlive any of our
+// objects.
 void* open_library(const std::string& path, std::string& error);
 
 // Null when the library has no such symbol.

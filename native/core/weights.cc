@@ -16,7 +16,7 @@ namespace {
 
 struct LayerSlot {
   const char* role;
-  cqil_tensor cqil_layer::*member;
+  cqil_tensor cqil_layer::* member;
 };
 
 const LayerSlot kLayerSlots[] = {
@@ -47,10 +47,12 @@ void check_dims(const cqil_shape& shape, size_t n_frequencies) {
   const int32_t dims[] = {shape.dim,        shape.hidden_dim, shape.head_dim,  shape.n_heads,
                           shape.n_kv_heads, shape.n_layers,   shape.vocab_size};
   for (int32_t dim : dims)
-    if (dim < 1 || dim > 1 << 24) invalid("A dimension of the model is " + std::to_string(dim) + "; expected 1 to 16777216.");
+    if (dim < 1 || dim > 1 << 24)
+      invalid("A dimension of the model is " + std::to_string(dim) + "; expected 1 to 16777216.");
   if (shape.n_layers > 1 << 14 || shape.n_heads > 1 << 14 || shape.head_dim > 1 << 12)
     invalid("The model has more layers, heads or channels per head than any model this engine can hold.");
-  if (shape.head_dim % 2 != 0) invalid("head_dim is " + std::to_string(shape.head_dim) + "; RoPE needs an even number.");
+  if (shape.head_dim % 2 != 0)
+    invalid("head_dim is " + std::to_string(shape.head_dim) + "; RoPE needs an even number.");
   if (shape.n_heads % shape.n_kv_heads != 0) invalid("n_kv_heads does not divide n_heads.");
   if (n_frequencies != static_cast<size_t>(shape.head_dim / 2))
     invalid("Expected head_dim / 2 RoPE frequencies, found " + std::to_string(n_frequencies) + ".");
@@ -58,7 +60,7 @@ void check_dims(const cqil_shape& shape, size_t n_frequencies) {
 
 }  // namespace
 
-cqil_tensor cqil_layer::*layer_slot(const std::string& role) {
+cqil_tensor cqil_layer::* layer_slot(const std::string& role) {
   for (const LayerSlot& entry : kLayerSlots)
     if (role == entry.role) return entry.member;
   return nullptr;
@@ -104,16 +106,18 @@ cqil_tensor* Weights::slot(const TensorSpec& spec) {
     if (spec.role == "output_norm") return &view_.output_norm;
     if (spec.role == "output") return &view_.output;
   } else if (spec.layer < spec_.shape.n_layers) {
-    cqil_tensor cqil_layer::*member = layer_slot(spec.role);
+    cqil_tensor cqil_layer::* member = layer_slot(spec.role);
     if (member) return &(layers_[static_cast<size_t>(spec.layer)].*member);
   }
-  invalid("There is no tensor " + name_of(spec) + " in a model of " + std::to_string(spec_.shape.n_layers) + " layers.");
+  invalid("There is no tensor " + name_of(spec) + " in a model of " + std::to_string(spec_.shape.n_layers) +
+          " layers.");
 }
 
 const void* Weights::locate(const TensorSpec& spec, cqil_dtype dtype, uint64_t size) {
   if (spec_.random) {
     std::unique_ptr<uint8_t[]> storage(new (std::nothrow) uint8_t[size]);
-    if (!storage) throw Error("OUT_OF_MEMORY", "No memory for " + std::to_string(size) + " bytes of " + name_of(spec) + ".");
+    if (!storage)
+      throw Error("OUT_OF_MEMORY", "No memory for " + std::to_string(size) + " bytes of " + name_of(spec) + ".");
     fill_random(storage.get(), dtype, spec.rows, spec.cols, spec_.random_seed * 1000003 + stored_.size());
     owned_.push_back(std::move(storage));
     return owned_.back().get();
@@ -140,15 +144,17 @@ void Weights::convert(Vector& vector) {
   const size_t count = static_cast<size_t>(vector.stored.cols);
   const uint8_t* source = static_cast<const uint8_t*>(vector.stored.data);
   if (vector.stored.dtype == CQIL_F32) std::memcpy(vector.values, source, count * sizeof(float));  // aligned now
-  else for (size_t i = 0; i < count; i++) {
-    uint16_t half;
-    std::memcpy(&half, source + i * 2, sizeof half);
-    vector.values[i] = vector.stored.dtype == CQIL_F16 ? float_from_f16(half) : float_from_bf16(half);
-  }
+  else
+    for (size_t i = 0; i < count; i++) {
+      uint16_t half;
+      std::memcpy(&half, source + i * 2, sizeof half);
+      vector.values[i] = vector.stored.dtype == CQIL_F16 ? float_from_f16(half) : float_from_bf16(half);
+    }
   vector.converted = true;
 }
 
-void Weights::check_shape(const std::string& name, const cqil_tensor& tensor, int64_t rows, int64_t cols, bool required) {
+void Weights::check_shape(const std::string& name, const cqil_tensor& tensor, int64_t rows, int64_t cols,
+                          bool required) {
   if (!tensor.data) {
     if (required) invalid(name + " is missing.");
     return;
@@ -188,7 +194,9 @@ void Weights::check_complete() {
 
 std::vector<std::vector<Weights::Rows>> Weights::pieces(uint64_t bytes) const {
   std::vector<Rows> in_order = stored_;
-  if (!spec_.random) std::sort(in_order.begin(), in_order.end(), [](const Rows& a, const Rows& b) { return std::less<>()(a.tensor, b.tensor); });
+  if (!spec_.random)
+    std::sort(in_order.begin(), in_order.end(),
+              [](const Rows& a, const Rows& b) { return std::less<>()(a.tensor, b.tensor); });
   std::vector<std::vector<Rows>> pieces;
   uint64_t wanted = 0;  // by the last piece
   for (const Rows& tensor : in_order)
@@ -249,7 +257,9 @@ void Weights::release(const std::vector<Rows>& all) {
   std::vector<Rows> rows = all;
   if (!spec_.random && !spec_.mapped) {
     std::lock_guard<std::mutex> lock(releasing_);
-    rows.erase(std::remove_if(rows.begin(), rows.end(), [&](const Rows& one) { return one.tensor == view_.token_embedding.data; }), rows.end());
+    rows.erase(std::remove_if(rows.begin(), rows.end(),
+                              [&](const Rows& one) { return one.tensor == view_.token_embedding.data; }),
+               rows.end());
     for (const Rows& one : rows) released_.insert(one.tensor);
   }
   if (!spec_.random) {
@@ -258,7 +268,8 @@ void Weights::release(const std::vector<Rows>& all) {
     for (size_t i = 0; i < rows.size();) {
       const uint8_t* const begin = rows[i].data();
       const uint8_t* end = begin;
-      for (; i < rows.size() && rows[i].data() >= end && static_cast<uint64_t>(rows[i].data() - end) < kGap; i++) end = rows[i].data() + rows[i].bytes();
+      for (; i < rows.size() && rows[i].data() >= end && static_cast<uint64_t>(rows[i].data() - end) < kGap; i++)
+        end = rows[i].data() + rows[i].bytes();
       unload(begin, static_cast<uint64_t>(end - begin));
     }
     return;

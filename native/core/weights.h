@@ -24,7 +24,7 @@ struct TensorSpec {
 };
 
 struct WeightsSpec {
-  cqil_shape shape;                       // rope_frequencies points into the vector below
+  cqil_shape shape;                      // rope_frequencies points into the vector below
   std::vector<double> rope_frequencies;  // [head_dim / 2]
   std::vector<std::string> files;
   bool mapped = true;  // the files; otherwise they are read into memory of their own
@@ -34,7 +34,7 @@ struct WeightsSpec {
 };
 
 // A layer's tensor of a role; null when layers have none.
-cqil_tensor cqil_layer::*layer_slot(const std::string& role);
+cqil_tensor cqil_layer::* layer_slot(const std::string& role);
 
 class Weights {
  public:
@@ -56,8 +56,8 @@ class Weights {
     const uint8_t* data() const { return tensor + static_cast<uint64_t>(first) * row_bytes; }
     uint64_t bytes() const { return static_cast<uint64_t>(count) * row_bytes; }
   };
-  // Every row once, in the order of the files, in pieces of at least so many bytes where there are as many: of whole random tensors, of the
-  // others cut at multiples of CQIL_PREPARED_ROWS.
+  // Every row once, in the order of the files, in pieces of at least so many bytes where there are as many: of whole
+  // random tensors, of the others cut at multiples of CQIL_PREPARED_ROWS.
   std::vector<std::vector<Rows>> pieces(uint64_t bytes) const;
   // Brings rows into memory; random ones are there already. Throws what WeightsFile::read does. Calls for other rows
   // may overlap.
@@ -99,10 +99,10 @@ class Weights {
   std::vector<std::unique_ptr<uint8_t[]>> owned_;  // random tensors, and vectors converted to float32
   std::vector<cqil_layer> layers_;
   cqil_weights view_{};
-  std::vector<Rows> stored_;      // each tensor, as given
+  std::vector<Rows> stored_;     // each tensor, as given
   std::vector<Vector> vectors_;  // those of one row
   std::mutex releasing_;
-  std::set<const uint8_t*> released_;      // tensors that were read and then given up, in part at least
+  std::set<const uint8_t*> released_;    // tensors that were read and then given up, in part at least
   std::atomic<uint64_t> brought_in_{0};  // bytes
   uint64_t bytes_ = 0;
 };

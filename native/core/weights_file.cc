@@ -31,7 +31,8 @@ uint8_t* own_memory(const std::string& path, uint64_t size) {
 }  // namespace
 
 void WeightsFile::changed(const std::string& how) const {
-  throw Error("FILE_CHANGED", path_ + " has changed since it was opened: " + how + "; expected it to stay as it is while the model is in use, or mmap: false.");
+  throw Error("FILE_CHANGED", path_ + " has changed since it was opened: " + how +
+                                  "; expected it to stay as it is while the model is in use, or mmap: false.");
 }
 
 #ifdef _WIN32
@@ -88,7 +89,8 @@ void WeightsFile::read(const uint8_t* at, uint64_t size) {
     where.OffsetHigh = static_cast<DWORD>(offset >> 32);
     DWORD got = 0;
     const auto wanted = static_cast<DWORD>(std::min<uint64_t>(end - offset, 1u << 30));
-    if (!ReadFile(reinterpret_cast<HANDLE>(file_), owned_.get() + offset, wanted, &got, &where) && GetLastError() != ERROR_HANDLE_EOF)
+    if (!ReadFile(reinterpret_cast<HANDLE>(file_), owned_.get() + offset, wanted, &got, &where) &&
+        GetLastError() != ERROR_HANDLE_EOF)
       fail("read", static_cast<int>(GetLastError()));
     if (got == 0) changed("it is shorter");
     offset += got;
@@ -98,7 +100,8 @@ void WeightsFile::read(const uint8_t* at, uint64_t size) {
 #else
 
 void WeightsFile::fail(const char* what, int error) const {
-  throw Error(error == ENOMEM ? "OUT_OF_MEMORY" : "FILE_NOT_FOUND", path_ + " cannot be " + what + ": " + std::strerror(error) + ".");
+  throw Error(error == ENOMEM ? "OUT_OF_MEMORY" : "FILE_NOT_FOUND",
+              path_ + " cannot be " + what + ": " + std::strerror(error) + ".");
 }
 
 WeightsFile::WeightsFile(const std::string& path, bool mapped) : path_(path) {
@@ -143,15 +146,17 @@ WeightsFile::Version WeightsFile::version() const {
 #else
   const timespec& written = status.st_mtim;
 #endif
-  return {static_cast<uint64_t>(status.st_size), static_cast<int64_t>(written.tv_sec), static_cast<int64_t>(written.tv_nsec)};
+  return {static_cast<uint64_t>(status.st_size), static_cast<int64_t>(written.tv_sec),
+          static_cast<int64_t>(written.tv_nsec)};
 }
 
 void WeightsFile::read(const uint8_t* at, uint64_t size) {
   if (!mapped()) {
     uint64_t offset = static_cast<uint64_t>(at - data_);
     for (const uint64_t end = offset + size; offset < end;) {
-      const ssize_t got = pread(static_cast<int>(file_), owned_.get() + offset, static_cast<size_t>(std::min<uint64_t>(end - offset, 1u << 30)),
-                                static_cast<off_t>(offset));
+      const ssize_t got =
+          pread(static_cast<int>(file_), owned_.get() + offset,
+                static_cast<size_t>(std::min<uint64_t>(end - offset, 1u << 30)), static_cast<off_t>(offset));
       if (got < 0 && errno == EINTR) continue;
       if (got < 0) fail("read", errno);
       if (got == 0) changed("it is shorter");
@@ -182,7 +187,8 @@ void WeightsFile::read(const uint8_t* at, uint64_t size) {
 
 void WeightsFile::expect_unchanged() const {
   const Version now = version();
-  if (now.size != opened_.size) changed("it had " + std::to_string(opened_.size) + " bytes and has " + std::to_string(now.size));
+  if (now.size != opened_.size)
+    changed("it had " + std::to_string(opened_.size) + " bytes and has " + std::to_string(now.size));
   if (!(now == opened_)) changed("it has been written to");
   if (guard_ && guard_->failed()) changed("a part of it can no longer be read");
 }
@@ -196,7 +202,8 @@ void touch(const uint8_t* data, uint64_t size) {
 
 void unload(const uint8_t* data, uint64_t size) {
 #ifdef __linux__
-  const uint64_t page = static_cast<uint64_t>(sysconf(_SC_PAGESIZE)), skew = (page - reinterpret_cast<uintptr_t>(data) % page) % page;
+  const uint64_t page = static_cast<uint64_t>(sysconf(_SC_PAGESIZE)),
+                 skew = (page - reinterpret_cast<uintptr_t>(data) % page) % page;
   if (size >= skew + page) madvise(const_cast<uint8_t*>(data + skew), (size - skew) / page * page, MADV_DONTNEED);
 #else
   (void)data, (void)size;

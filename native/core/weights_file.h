@@ -35,7 +35,9 @@ class WeightsFile {
   struct Version {
     uint64_t size;
     int64_t seconds, nanoseconds;  // of the last writing
-    bool operator==(const Version& other) const { return size == other.size && seconds == other.seconds && nanoseconds == other.nanoseconds; }
+    bool operator==(const Version& other) const {
+      return size == other.size && seconds == other.seconds && nanoseconds == other.nanoseconds;
+    }
   };
   Version version() const;
   [[noreturn]] void fail(const char* what, int error) const;

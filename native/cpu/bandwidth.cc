@@ -27,7 +27,8 @@ double measure_read_bandwidth(int threads, uint64_t bytes_per_thread) {
     const auto start = std::chrono::steady_clock::now();
     team.run(team.size(), [&](int member) {
       const auto m = static_cast<size_t>(member);
-      kernels.matvec[CQIL_F32](reinterpret_cast<const uint8_t*>(weights[m].data()), kCols * 4, rows, kCols, x.data(), sums[m].data());
+      kernels.matvec[CQIL_F32](reinterpret_cast<const uint8_t*>(weights[m].data()), kCols * 4, rows, kCols, x.data(),
+                               sums[m].data());
     });
     const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
     const double bytes = static_cast<double>(rows * kCols * 4) * team.size();

@@ -47,7 +47,8 @@ void Zeroed::Free::operator()(void* p) const {
 
 void prefer_large_pages(void* at, size_t bytes) {
 #ifdef __linux__
-  const size_t page = static_cast<size_t>(sysconf(_SC_PAGESIZE)), skew = (page - reinterpret_cast<uintptr_t>(at) % page) % page;
+  const size_t page = static_cast<size_t>(sysconf(_SC_PAGESIZE)),
+               skew = (page - reinterpret_cast<uintptr_t>(at) % page) % page;
   if (bytes >= skew + page) madvise(static_cast<uint8_t*>(at) + skew, (bytes - skew) / page * page, MADV_HUGEPAGE);
 #else
   (void)at, (void)bytes;

@@ -6,8 +6,8 @@
 
 namespace cqil {
 
-// Zeroed storage on cache-line boundaries that the system commits only as it is touched, and has back at once when it is freed. Throws
-// std::bad_alloc.
+// Zeroed storage on cache-line boundaries that the system commits only as it is touched, and has back at once when it
+// is freed. Throws std::bad_alloc.
 class Zeroed {
  public:
   Zeroed() = default;
@@ -33,8 +33,8 @@ class Buffer {
  private:
   Zeroed storage_;
 };
-// Asks the system for large pages in memory that is not touched yet and will be, all of it: they are taken, and found again, with fewer
-// faults. Where there are none, nothing changes.
+// Asks the system for large pages in memory that is not touched yet and will be, all of it: they are taken, and found
+// again, with fewer faults. Where there are none, nothing changes.
 void prefer_large_pages(void* at, size_t bytes);
 
 using Floats = Buffer<float>;

@@ -29,7 +29,8 @@ cqil_status model_create(const cqil_weights* weights, const cqil_model_options* 
   }
 }
 
-cqil_status prepare(cqil_backend_model* model, const void* data, int64_t first_row, int64_t n_rows, int32_t* moved, cqil_error*) {
+cqil_status prepare(cqil_backend_model* model, const void* data, int64_t first_row, int64_t n_rows, int32_t* moved,
+                    cqil_error*) {
   *moved = reinterpret_cast<CpuModel*>(model)->interleaved.take(data, first_row, n_rows) ? 1 : 0;
   return CQIL_OK;
 }
@@ -45,7 +46,8 @@ cqil_status session_create(cqil_backend_model* model, const cqil_program* progra
   CpuModel& cpu_model = *reinterpret_cast<CpuModel*>(model);
   const int kv_dtype = options->kv_dtype;
   if (kv_dtype < 0 || kv_dtype >= CQIL_DTYPE_COUNT || !cpu_model.kernels.attend[kv_dtype]) {
-    std::snprintf(error->text, sizeof error->text, "The KV cache cannot be kept in dtype %d; expected F32, F16 or Q8_0.", kv_dtype);
+    std::snprintf(error->text, sizeof error->text,
+                  "The KV cache cannot be kept in dtype %d; expected F32, F16 or Q8_0.", kv_dtype);
     return CQIL_INVALID_ARGUMENT;
   }
   cpu_model.interleaved.take_rest();
@@ -67,8 +69,8 @@ void session_destroy(cqil_backend_session* session) { delete reinterpret_cast<Cp
 }  // namespace
 
 const cqil_backend* cpu_backend() {
-  static const cqil_backend table = {
-      CQIL_BACKEND_ABI, "cpu", list_devices, model_create, model_destroy, prepare, executions, threads, session_create, run_forward, session_destroy};
+  static const cqil_backend table = {CQIL_BACKEND_ABI, "cpu",   list_devices,   model_create, model_destroy,  prepare,
+                                     executions,       threads, session_create, run_forward,  session_destroy};
   return &table;
 }
 

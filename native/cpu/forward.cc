@@ -11,12 +11,13 @@ namespace {
 
 constexpr int kPhasesPerStage = 5;
 constexpr int kAllLanes = -1;
-// After layers that one thread has computed, the others sleep: to wake them for the output projection pays from so many times alone_bytes on
-// (0.04 ms of one thread's reading, on Zen 5).
+// After layers that one thread has computed, the others sleep: to wake them for the output projection pays from so many
+// times alone_bytes on (0.04 ms of one thread's reading, on Zen 5).
 constexpr int64_t kAloneHead = 4;
 
 int64_t nanoseconds() {
-  return std::chrono::duration_cast<std::chrono::nanoseconds>(std::chrono::steady_clock::now().time_since_epoch()).count();
+  return std::chrono::duration_cast<std::chrono::nanoseconds>(std::chrono::steady_clock::now().time_since_epoch())
+      .count();
 }
 
 // One member's way through the program.
@@ -71,7 +72,8 @@ class Walk {
     else stage_wide(crew, i, phase);
     if (crew.member == 0) {
       if (cqil_cancelled(&pass_.request)) session_.stop_at = after(i);
-      if (crew.size > 1 && pass_.request.patience_ns > 0 && nanoseconds() - began_ > pass_.request.patience_ns) session_.alone_from = after(i);
+      if (crew.size > 1 && pass_.request.patience_ns > 0 && nanoseconds() - began_ > pass_.request.patience_ns)
+        session_.alone_from = after(i);
     }
     crew.wait();
     return after(i);
@@ -87,7 +89,8 @@ class Walk {
   bool alone(const cqil_phase& phase, bool all_before) const {
     if (team_size_ == 1 || pass_.request.n_ids > 1 || session_.model.alone_bytes == 0) return false;
     if (phase.kind == CQIL_EMBED) return true;
-    if (phase.kind == CQIL_HEAD) return all_before && bytes_of(session_.model.weights.output) <= kAloneHead * session_.model.alone_bytes;
+    if (phase.kind == CQIL_HEAD)
+      return all_before && bytes_of(session_.model.weights.output) <= kAloneHead * session_.model.alone_bytes;
     return !in_lanes(phase) && small(phase.first_layer, phase.n_lanes);
   }
 
@@ -101,7 +104,8 @@ class Walk {
     int64_t bytes = n_layers * positions * 2 * shape.n_kv_heads * session_.kv_stride;
     for (int32_t i = first_layer; i < first_layer + n_layers; i++) {
       const cqil_layer& l = session_.model.weights.layers[i];
-      for (const cqil_tensor* matrix : {&l.wq, &l.wk, &l.wv, &l.wo, &l.w_gate, &l.w_up, &l.w_down}) bytes += bytes_of(*matrix);
+      for (const cqil_tensor* matrix : {&l.wq, &l.wk, &l.wv, &l.wo, &l.w_gate, &l.w_up, &l.w_down})
+        bytes += bytes_of(*matrix);
     }
     return pass_.request.n_ids == 1 && bytes <= session_.model.alone_bytes;
   }
@@ -127,7 +131,8 @@ class Walk {
     pass_.join(crew, phase.n_lanes);
   }
 
-  // Every lane has a crew of its own, of one where lanes are small; crews meet only where the formula joins lanes: at a bypass and at the sum.
+  // Every lane has a crew of its own, of one where lanes are small; crews meet only where the formula joins lanes: at a
+  // bypass and at the sum.
   void stage_in_lanes(size_t i, const cqil_phase& phase) {
     const int n_crews = std::min(phase.n_lanes, team_size_);
     const int crew_index = member_ % n_crews;
@@ -193,7 +198,9 @@ cqil_status forward(CpuSession& session, const cqil_forward& request) {
   session.share_among(members);
   session.stop_at = session.alone_from = CpuSession::kNever;
   const int spans_each = request.n_spans / team.size();
-  auto walk = [&](int member) { return Walk(pass, members, member, began, request.spans ? request.spans + member * spans_each : nullptr); };
+  auto walk = [&](int member) {
+    return Walk(pass, members, member, began, request.spans ? request.spans + member * spans_each : nullptr);
+  };
   // Nobody is woken who has nothing to do.
   team.run(walk(0).all_alone() ? 1 : members, [&](int member) { walk(member).run(); });
   return session.stop_at == CpuSession::kNever ? CQIL_OK : CQIL_ABORTED;

@@ -8,30 +8,34 @@
 namespace cqil {
 namespace {
 
-constexpr cqil_tensor cqil_layer::*kMatrices[] = {&cqil_layer::wq,     &cqil_layer::wk,   &cqil_layer::wv,    &cqil_layer::wo,
-                                                  &cqil_layer::w_gate, &cqil_layer::w_up, &cqil_layer::w_down};
+constexpr cqil_tensor cqil_layer::* kMatrices[] = {&cqil_layer::wq,    &cqil_layer::wk,     &cqil_layer::wv,
+                                                   &cqil_layer::wo,    &cqil_layer::w_gate, &cqil_layer::w_up,
+                                                   &cqil_layer::w_down};
 
 int64_t whole_rows(int64_t rows) { return (rows + kInt8Rows - 1) / kInt8Rows * kInt8Rows; }
 
 void interleave(const RoundedKernels& kernels, const cqil_tensor& matrix, uint8_t* to, int64_t first, int64_t end) {
   const int64_t bytes = row_bytes(matrix.dtype, matrix.cols);
-  kernels.interleave[matrix.dtype](static_cast<const uint8_t*>(matrix.data) + first * bytes, bytes, end - first, matrix.cols, to + first * bytes);
+  kernels.interleave[matrix.dtype](static_cast<const uint8_t*>(matrix.data) + first * bytes, bytes, end - first,
+                                   matrix.cols, to + first * bytes);
 }
 
 }  // namespace
 
-InterleavedWeights::InterleavedWeights(const cqil_weights& weights, const RoundedKernels* kernels, InterleavedWeights* base)
+InterleavedWeights::InterleavedWeights(const cqil_weights& weights, const RoundedKernels* kernels,
+                                       InterleavedWeights* base)
     : kernels_(kernels), base_(base), view_(weights), layers_(weights.layers, weights.layers + weights.shape.n_layers) {
   view_.layers = layers_.data();
   if (!kernels) return;
   auto each_matrix = [&](auto f) {
     for (cqil_layer& layer : layers_)
-      for (cqil_tensor cqil_layer::*matrix : kMatrices) f(layer.*matrix);
+      for (cqil_tensor cqil_layer::* matrix : kMatrices) f(layer.*matrix);
     f(view_.output);
   };
   uint64_t bytes = 0;
   each_matrix([&](const cqil_tensor& matrix) {
-    if (!kernels->interleave[matrix.dtype] || (base && base->moves_.count(matrix.data)) || moves_.count(matrix.data)) return;
+    if (!kernels->interleave[matrix.dtype] || (base && base->moves_.count(matrix.data)) || moves_.count(matrix.data))
+      return;
     Move& move = moves_[matrix.data];
     move.from = matrix;
     move.offset = bytes;

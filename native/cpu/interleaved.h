@@ -1,5 +1,5 @@
-// The matrices that int8 products read, with their rows interleaved (kernels/int8_formats.h), in memory of their own: as many bytes as
-// they have in the file.
+// The matrices that int8 products read, with their rows interleaved (kernels/int8_formats.h), in memory of their own:
+// as many bytes as they have in the file.
 #pragma once
 #include <atomic>
 #include <unordered_map>
@@ -13,15 +13,15 @@ namespace cqil {
 
 class InterleavedWeights {
  public:
-  // Of the formats whose rows kernels interleaves; of none where kernels is null. A matrix that base has, the same data, is held there.
-  // Both outlive this. Throws std::bad_alloc.
+  // Of the formats whose rows kernels interleaves; of none where kernels is null. A matrix that base has, the same
+  // data, is held there. Both outlive this. Throws std::bad_alloc.
   InterleavedWeights(const cqil_weights& weights, const RoundedKernels* kernels, InterleavedWeights* base);
   InterleavedWeights(const InterleavedWeights&) = delete;
 
   // The weights, with such matrices as they stand here: valid once take() or take_rest() has brought them here.
   const cqil_weights& view() const { return view_; }
-  // Brings rows of the matrix with this data here, n_rows or as many as there are, from one that is a multiple of CQIL_PREPARED_ROWS. False
-  // if it has no place here. Calls for other rows may overlap.
+  // Brings rows of the matrix with this data here, n_rows or as many as there are, from one that is a multiple of
+  // CQIL_PREPARED_ROWS. False if it has no place here. Calls for other rows may overlap.
   bool take(const void* data, int64_t first_row, int64_t n_rows);
   // All that is left, those of the base included.
   void take_rest();

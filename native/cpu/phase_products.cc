@@ -7,8 +7,8 @@
 
 namespace cqil {
 
-void Pass::product(const cqil_tensor& w, int64_t first_row, int64_t n_rows, const Input& input, int64_t n_tokens, float* y,
-                   int64_t y_stride, const Scratch& scratch) const {
+void Pass::product(const cqil_tensor& w, int64_t first_row, int64_t n_rows, const Input& input, int64_t n_tokens,
+                   float* y, int64_t y_stride, const Scratch& scratch) const {
   const int64_t bytes = row_bytes(w.dtype, w.cols);
   const uint8_t* rows = static_cast<const uint8_t*>(w.data) + first_row * bytes;
   const RoundedKernels* rounded = rounded_ && rounded_->matvec[w.dtype] ? rounded_ : nullptr;
@@ -29,8 +29,8 @@ void Pass::product(const cqil_tensor& w, int64_t first_row, int64_t n_rows, cons
   }
 }
 
-// One token: two units each, so that a slow member leaves something behind for others, in runs of rows as long as that allows: with four
-// each, on Zen 5, a token takes 2 to 10 % more. Several: whole panels.
+// One token: two units each, so that a slow member leaves something behind for others, in runs of rows as long as that
+// allows: with four each, on Zen 5, a token takes 2 to 10 % more. Several: whole panels.
 int64_t Pass::rows_per_unit(int64_t rows, int crew_size) const {
   if (tokens_ > 1) return rounded_ ? rounded_->panel_rows : kPanelRows;
   if (crew_size == 1) return rows;  // nobody to share with: the longer a run of rows, the better memory serves it

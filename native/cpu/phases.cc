@@ -73,20 +73,22 @@ void Pass::rotate(float* head, int64_t position) const {
   }
 }
 
-void Pass::finish_head(const float* product, const cqil_tensor& bias, const cqil_tensor& norm, bool turn, int64_t head, int64_t token,
-                       float* out) const {
+void Pass::finish_head(const float* product, const cqil_tensor& bias, const cqil_tensor& norm, bool turn, int64_t head,
+                       int64_t token, float* out) const {
   std::memcpy(out, product, static_cast<size_t>(shape_.head_dim) * sizeof(float));
   if (bias.data) kernels_.add(out, floats(bias) + head * shape_.head_dim, shape_.head_dim);
   if (norm.data) kernels_.rms_norm(out, floats(norm), shape_.head_dim, shape_.norm_eps, out);
   if (turn) rotate(out, request.position + token);
 }
 
-// Units are heads; several of one matrix when there is one token, as memory serves longer runs of rows better, and where only several
-// make the rows that products can begin at.
+// Units are heads; several of one matrix when there is one token, as memory serves longer runs of rows better, and
+// where only several make the rows that products can begin at.
 void Pass::qkv(const Crew& crew, const Lanes& lanes) const {
   norm_all(crew, lanes, false);
   const int64_t hd = shape_.head_dim, q = shape_.n_heads, kv = shape_.n_kv_heads;
-  const int64_t whole = heads_per_unit(session.model), wanted = tokens_ > 1 ? 1 : crew.size == 1 ? q : q / (2 * crew.size);
+  const int64_t whole = heads_per_unit(session.model), wanted = tokens_ > 1      ? 1
+                                                                : crew.size == 1 ? q
+                                                                                 : q / (2 * crew.size);
   const int64_t most = std::max<int64_t>(1, (wanted + whole - 1) / whole) * whole;
   const int64_t q_units = (q + most - 1) / most, kv_units = (kv + most - 1) / most, units = q_units + 2 * kv_units;
   int held_lane = -1;
@@ -105,13 +107,15 @@ void Pass::qkv(const Crew& crew, const Lanes& lanes) const {
         const int64_t head = first + i;
         const float* from = tile + t * stride + i * hd;
         if (query) {
-          finish_head(from, l.bq, l.q_norm, true, head, t, lane_row(session.query, session.query_stride, lane, t) + head * session.head_stride);
+          finish_head(from, l.bq, l.q_norm, true, head, t,
+                      lane_row(session.query, session.query_stride, lane, t) + head * session.head_stride);
           continue;
         }
         float* row = crew.scratch->head.get();
         finish_head(from, key ? l.bk : l.bv, key ? l.k_norm : cqil_tensor{}, key, head, t, row);
-        kernels_.store_kv[session.kv_dtype](row, session.head_stride,
-                                            cache_row(key ? session.keys : session.values, layer, head, request.position + t));
+        kernels_.store_kv[session.kv_dtype](
+            row, session.head_stride,
+            cache_row(key ? session.keys : session.values, layer, head, request.position + t));
       }
   });
 }
@@ -121,7 +125,8 @@ void Pass::attention(const Crew& crew, const Lanes& lanes) const {
   constexpr int64_t kTokensPerUnit = 16;
   const int64_t heads = shape_.n_heads, heads_per_kv = heads / shape_.n_kv_heads;
   const bool one = tokens_ == 1;
-  const int64_t parts = one ? (heads_per_kv + kAttendQueries - 1) / kAttendQueries : (tokens_ + kTokensPerUnit - 1) / kTokensPerUnit;
+  const int64_t parts =
+      one ? (heads_per_kv + kAttendQueries - 1) / kAttendQueries : (tokens_ + kTokensPerUnit - 1) / kTokensPerUnit;
   const int64_t rows = one ? shape_.n_kv_heads : heads;
   share(crew, lanes.claimed, lanes.n_lanes * rows * parts, [&](int64_t unit) {
     const int lane = lanes.first_lane + static_cast<int>(unit / (rows * parts));
@@ -140,7 +145,8 @@ void Pass::attention(const Crew& crew, const Lanes& lanes) const {
     args.query_stride = one ? session.head_stride : session.query_stride;
     args.out_stride = one ? shape_.head_dim : session.attention_stride;
     const int64_t first = part * (one ? kAttendQueries : kTokensPerUnit);
-    const int64_t end = one ? std::min<int64_t>(heads_per_kv, first + kAttendQueries) : std::min(tokens_, first + kTokensPerUnit);
+    const int64_t end =
+        one ? std::min<int64_t>(heads_per_kv, first + kAttendQueries) : std::min(tokens_, first + kTokensPerUnit);
     for (int64_t i = first; i < end; i += kAttendQueries) {
       const int64_t head = one ? kv_head * heads_per_kv + i : row, token = one ? 0 : i;
       args.n_queries = static_cast<int32_t>(std::min<int64_t>(kAttendQueries, end - i));
@@ -153,15 +159,16 @@ void Pass::attention(const Crew& crew, const Lanes& lanes) const {
 }
 
 void Pass::attention_out(const Crew& crew, const Lanes& lanes) const {
-  round_all(crew, lanes, session.attention, session.attention_stride, static_cast<int64_t>(shape_.n_heads) * shape_.head_dim);
+  round_all(crew, lanes, session.attention, session.attention_stride,
+            static_cast<int64_t>(shape_.n_heads) * shape_.head_dim);
   const int64_t rows = rows_per_unit(dim_, crew.size), units = (dim_ + rows - 1) / rows;
   share(crew, lanes.claimed, lanes.n_lanes * units, [&](int64_t unit) {
     const int lane = lanes.first_lane + static_cast<int>(unit / units);
     const int64_t first = unit % units * rows, n = std::min(rows, dim_ - first);
     const cqil_layer& l = weights_.layers[lanes.first_layer + lane];
     float* out = lane_row(session.attention_out, session.dim_stride, lane, 0) + first;
-    product(l.wo, first, n, input_of(crew, session.attention, session.attention_stride, lane), tokens_, out, session.dim_stride,
-            *crew.scratch);
+    product(l.wo, first, n, input_of(crew, session.attention, session.attention_stride, lane), tokens_, out,
+            session.dim_stride, *crew.scratch);
     if (l.bo.data)
       for (int64_t t = 0; t < tokens_; t++) kernels_.add(out + t * session.dim_stride, floats(l.bo) + first, n);
   });
@@ -249,7 +256,8 @@ void Pass::record(const Crew& crew, int first_layer, int n_lanes) const {
 void Pass::shorten(const float* logits) const {
   cqil_shortlist& list = *request.shortlist;
   const bool finite = list_highest(logits, shape_.vocab_size, list);
-  list.log_sum_exp = finite ? kernels_.log_sum_exp(logits, shape_.vocab_size) : std::numeric_limits<double>::quiet_NaN();
+  list.log_sum_exp =
+      finite ? kernels_.log_sum_exp(logits, shape_.vocab_size) : std::numeric_limits<double>::quiet_NaN();
 }
 
 void Pass::head(const Crew& crew, Claim* claimed) const {
@@ -263,18 +271,20 @@ void Pass::head(const Crew& crew, Claim* claimed) const {
     float* norm = session.norm.get();
     uint8_t* rounded = session.rounded.get();
     for (int64_t t = crew.member; t < n_tokens; t += crew.size) {
-      kernels_.rms_norm(session.x.get() + (t0 + t) * session.dim_stride, floats(weights_.output_norm), dim_, shape_.norm_eps,
-                        norm + t * session.dim_stride);
+      kernels_.rms_norm(session.x.get() + (t0 + t) * session.dim_stride, floats(weights_.output_norm), dim_,
+                        shape_.norm_eps, norm + t * session.dim_stride);
       round_one(norm + t * session.dim_stride, dim_, rounded + t * session.rounded_stride);
     }
     claimed[crew.member].taken.store(0, std::memory_order_relaxed);
     crew.wait();
 
     float* logits = scores || listed ? session.logits.get() : request.result + (t0 - first_token) * vocab;
-    const int64_t rows = std::max<int64_t>(kMostPanelRows, vocab / (32 * crew.size) / kPanelRows * kPanelRows), units = (vocab + rows - 1) / rows;
+    const int64_t rows = std::max<int64_t>(kMostPanelRows, vocab / (32 * crew.size) / kPanelRows * kPanelRows),
+                  units = (vocab + rows - 1) / rows;
     share(crew, claimed, units, [&](int64_t unit) {
       const int64_t first = unit * rows, n = std::min(rows, vocab - first);
-      product(weights_.output, first, n, {norm, session.dim_stride, rounded}, n_tokens, logits + first, vocab, *crew.scratch);
+      product(weights_.output, first, n, {norm, session.dim_stride, rounded}, n_tokens, logits + first, vocab,
+              *crew.scratch);
     });
     if (last_only && !listed) return;
     crew.wait();

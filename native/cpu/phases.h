@@ -28,7 +28,7 @@ struct Lanes {
 
 // What a product multiplies weights with: rows of tokens, and, where activations are rounded, the same rounded.
 struct Input {
-  const float* x;          // [n_tokens, stride]
+  const float* x;  // [n_tokens, stride]
   int64_t stride;
   const uint8_t* rounded;  // [n_tokens, the session's rounded_stride]
 };
@@ -69,8 +69,8 @@ class Pass {
   void norm_one(int layer, int lane, int64_t token, bool mlp, float* out) const;
   // A lane's normalised input, computed into own scratch when there is one token.
   Input norm_of(const Crew& crew, const Lanes& lanes, int lane, bool mlp, int& held_lane) const;
-  // Rounds the first n values of the lanes' rows where activations are rounded: with one token every member for itself, with several
-  // the whole crew, for which it waits.
+  // Rounds the first n values of the lanes' rows where activations are rounded: with one token every member for itself,
+  // with several the whole crew, for which it waits.
   void round_all(const Crew& crew, const Lanes& lanes, const Floats& buffer, int64_t stride, int64_t n) const;
   void round_one(const float* x, int64_t n, uint8_t* row) const;
   Input input_of(const Crew& crew, const Floats& buffer, int64_t stride, int lane) const {
@@ -78,8 +78,8 @@ class Pass {
   }
   // Fills the request's shortlist from a row of logits.
   void shorten(const float* logits) const;
-  void finish_head(const float* product, const cqil_tensor& bias, const cqil_tensor& norm, bool turn, int64_t head, int64_t token,
-                   float* out) const;
+  void finish_head(const float* product, const cqil_tensor& bias, const cqil_tensor& norm, bool turn, int64_t head,
+                   int64_t token, float* out) const;
   void rotate(float* head, int64_t position) const;
   int64_t rows_per_unit(int64_t rows, int crew_size) const;
 

@@ -29,14 +29,16 @@ CpuSession::CpuSession(CpuModel& model, const cqil_program& compiled, const cqil
       hidden_stride(padded(model.weights.shape.hidden_dim)),
       scores_stride(padded(context)),
       kv_stride(row_bytes(kv_dtype, head_stride)),
-      rounded_stride(model.rounded ? model.rounded->row_bytes(std::max({dim_stride, attention_stride, hidden_stride})) : 0),
+      rounded_stride(model.rounded ? model.rounded->row_bytes(std::max({dim_stride, attention_stride, hidden_stride}))
+                                   : 0),
       all(model.team.size()) {
   program.phases = phases.data();
   const cqil_shape& shape = model.weights.shape;
   const size_t lanes = static_cast<size_t>(program.max_lanes);
   auto rows = [](int64_t n, int64_t stride) { return static_cast<size_t>(n) * static_cast<size_t>(stride); };
 
-  const size_t cache = rows(static_cast<int64_t>(shape.n_layers) * shape.n_kv_heads, kv_stride) * static_cast<size_t>(context);
+  const size_t cache =
+      rows(static_cast<int64_t>(shape.n_layers) * shape.n_kv_heads, kv_stride) * static_cast<size_t>(context);
   keys = Bytes(cache);
   values = Bytes(cache);
   x = Floats(rows(batch, dim_stride));
@@ -74,7 +76,8 @@ CpuSession::CpuSession(CpuModel& model, const cqil_program& compiled, const cqil
 void CpuSession::share_among(int members) {
   all.set_count(members);
   for (int n = 2; n - 2 < static_cast<int>(crews.size()); n++)
-    for (int c = 0; c < n; c++) crews[static_cast<size_t>(n - 2)][static_cast<size_t>(c)]->set_count((members - c + n - 1) / n);
+    for (int c = 0; c < n; c++)
+      crews[static_cast<size_t>(n - 2)][static_cast<size_t>(c)]->set_count((members - c + n - 1) / n);
   const size_t counters = phases.size() * static_cast<size_t>(program.max_lanes * members);
   for (size_t i = 0; i < counters; i++) claimed[i].taken.store(0, std::memory_order_relaxed);
 }

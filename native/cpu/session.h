@@ -81,22 +81,22 @@ struct CpuSession {
   const int64_t kv_stride;       // of the cache, in bytes: head_stride values
   const int64_t rounded_stride;  // of rounded rows, in bytes; 0 without them
 
-  Bytes keys, values;       // [n_layers, n_kv_heads, context, kv_stride]
-  Floats x;                 // [batch, dim_stride] the residual stream
-  Floats norm;              // [lanes, batch, dim_stride] normalised inputs, when there are several tokens
-  Floats query;             // [lanes, batch, query_stride], heads head_stride apart
-  Floats attention;         // [lanes, batch, attention_stride], heads head_dim apart
-  Floats attention_out;     // [lanes, batch, dim_stride] a_j
-  Floats gate_up;           // [lanes, batch, hidden_stride]
-  Floats mlp_out;           // [lanes, batch, dim_stride] m_j, where lanes run apart
-  Bytes rounded;            // [lanes, batch, rounded_stride] inputs of products, rounded, when there are several tokens
-  Floats logits;            // [kScoreRows, vocab]
+  Bytes keys, values;    // [n_layers, n_kv_heads, context, kv_stride]
+  Floats x;              // [batch, dim_stride] the residual stream
+  Floats norm;           // [lanes, batch, dim_stride] normalised inputs, when there are several tokens
+  Floats query;          // [lanes, batch, query_stride], heads head_stride apart
+  Floats attention;      // [lanes, batch, attention_stride], heads head_dim apart
+  Floats attention_out;  // [lanes, batch, dim_stride] a_j
+  Floats gate_up;        // [lanes, batch, hidden_stride]
+  Floats mlp_out;        // [lanes, batch, dim_stride] m_j, where lanes run apart
+  Bytes rounded;         // [lanes, batch, rounded_stride] inputs of products, rounded, when there are several tokens
+  Floats logits;         // [kScoreRows, vocab]
   Floats rope_cos, rope_sin;  // [context, head_dim / 2]
   int64_t rope_filled = 0;    // positions computed
 
-  std::vector<Scratch> scratch;                 // [threads]
+  std::vector<Scratch> scratch;      // [threads]
   std::unique_ptr<Claim[]> claimed;  // [n_phases, lanes, threads]
-  Barrier all;                                  // all members of a forward
+  Barrier all;                       // all members of a forward
   // crews[n - 2][c]: the members of crew c when they are split in n.
   std::vector<std::vector<std::unique_ptr<Barrier>>> crews;
   // Phases, or kNever; see Walk::stops_at.

@@ -117,7 +117,9 @@ void Team::run(int members, const std::function<void(int)>& work) {
 }
 
 uint32_t Team::wait_for_run(Worker& worker, uint32_t seen) {
-  auto started = [&] { return worker.run.load(std::memory_order_acquire) != seen || stop_.load(std::memory_order_relaxed); };
+  auto started = [&] {
+    return worker.run.load(std::memory_order_acquire) != seen || stop_.load(std::memory_order_relaxed);
+  };
   if (!wait_briefly(started)) {
     std::unique_lock<std::mutex> lock(worker.mutex);
     worker.started.wait(lock, started);

@@ -17,7 +17,9 @@
 namespace cqil::cuda {
 namespace {
 
-void say(cqil_error* error, const std::string& text) { std::snprintf(error->text, sizeof error->text, "%s", text.c_str()); }
+void say(cqil_error* error, const std::string& text) {
+  std::snprintf(error->text, sizeof error->text, "%s", text.c_str());
+}
 
 template <class Body>
 cqil_status guarded(cqil_error* error, Body body) {
@@ -68,19 +70,21 @@ cqil_status list_devices(cqil_device* devices, int32_t capacity, int32_t* count,
   });
 }
 
-cqil_status model_create(const cqil_weights* weights, const cqil_model_options* options, cqil_backend_model** out, cqil_error* error) {
+cqil_status model_create(const cqil_weights* weights, const cqil_model_options* options, cqil_backend_model** out,
+                         cqil_error* error) {
   return guarded(error, [&] {
     const std::vector<Device> devices = usable_devices();
     if (options->device < 0 || static_cast<size_t>(options->device) >= devices.size())
-      throw Failure(CQIL_INVALID_ARGUMENT, "There is no CUDA device " + std::to_string(options->device) + "; expected 0 to " +
-                                               std::to_string(devices.size() - 1) + ".");
+      throw Failure(CQIL_INVALID_ARGUMENT, "There is no CUDA device " + std::to_string(options->device) +
+                                               "; expected 0 to " + std::to_string(devices.size() - 1) + ".");
     const Device& device = devices[static_cast<size_t>(options->device)];
     if (options->activations != CQIL_ACTIVATIONS_F32)
       throw Failure(CQIL_INVALID_ARGUMENT, "The cuda backend does not round activations; expected float32.");
     const DeviceScope scope(device.ordinal);
     if (shared_plan(weights->shape, 1, device.shared_bytes).stage_floats == 0)
-      throw Failure(CQIL_UNSUPPORTED_MODEL, "A vector of this model, of " + std::to_string(weights->shape.dim) + " values, does not fit the " +
-                                                std::to_string(device.shared_bytes) + " bytes of shared memory of " + device.name + ".");
+      throw Failure(CQIL_UNSUPPORTED_MODEL, "A vector of this model, of " + std::to_string(weights->shape.dim) +
+                                                " values, does not fit the " + std::to_string(device.shared_bytes) +
+                                                " bytes of shared memory of " + device.name + ".");
     check(prepare_kernels(device.shared_bytes), "its kernels were loaded");
     const Model* base = options->base ? &model_of(options->base) : nullptr;
     *out = reinterpret_cast<cqil_backend_model*>(new Model(*weights, device, base));
@@ -123,14 +127,16 @@ cqil_status run_forward(cqil_backend_session* session, const cqil_forward* reque
   return on_device(session_of(session).model, error, [&] { return forward(session_of(session), *request); });
 }
 
-void session_destroy(cqil_backend_session* session) { destroy(&session_of(session), session_of(session).model.device.ordinal); }
+void session_destroy(cqil_backend_session* session) {
+  destroy(&session_of(session), session_of(session).model.device.ordinal);
+}
 
 }  // namespace
 }  // namespace cqil::cuda
 
 extern "C" CQIL_EXPORT const cqil_backend* cqil_backend_entry() {
   using namespace cqil::cuda;
-  static const cqil_backend table = {CQIL_BACKEND_ABI, "cuda",         list_devices,   model_create, model_destroy,
-                                     nullptr,          executions, threads,        session_create, run_forward,  session_destroy};
+  static const cqil_backend table = {CQIL_BACKEND_ABI, "cuda",  list_devices,   model_create, model_destroy,  nullptr,
+                                     executions,       threads, session_create, run_forward,  session_destroy};
   return &table;
 }

@@ -14,7 +14,8 @@ namespace {
 using namespace cublas_lt;
 
 std::vector<std::string> library_files() {
-  if (const char* named = std::getenv("CQIL_CUBLASLT")) return *named ? std::vector<std::string>{named} : std::vector<std::string>{};
+  if (const char* named = std::getenv("CQIL_CUBLASLT"))
+    return *named ? std::vector<std::string>{named} : std::vector<std::string>{};
 #ifdef _WIN32
   return {"cublasLt64_13.dll", "cublasLt64_12.dll"};
 #else
@@ -46,7 +47,8 @@ bool find_functions(void* library, Functions& functions) {
 
 void expect(Status status, const char* doing) {
   if (status != kSuccess)
-    throw Failure(CQIL_INTERNAL, std::string("cuBLASLt failed while ") + doing + ": status " + std::to_string(status) + ".");
+    throw Failure(CQIL_INTERNAL,
+                  std::string("cuBLASLt failed while ") + doing + ": status " + std::to_string(status) + ".");
 }
 
 // Destroys what the library made, by the library's function.
@@ -72,7 +74,9 @@ CublasLt::~CublasLt() {
 }
 
 bool CublasLt::Shape::operator<(const Shape& other) const {
-  auto fields = [](const Shape& s) { return std::tie(s.rows, s.cols, s.n_tokens, s.w_stride, s.x_stride, s.y_stride, s.bias, s.accumulate); };
+  auto fields = [](const Shape& s) {
+    return std::tie(s.rows, s.cols, s.n_tokens, s.w_stride, s.x_stride, s.y_stride, s.bias, s.accumulate);
+  };
   return fields(*this) < fields(other);
 }
 
@@ -82,7 +86,9 @@ bool CublasLt::multiply(const Product& p, void* workspace, cudaStream_t stream) 
   void* made = nullptr;
   expect(functions_.desc_create(&made, kComputeFloat32, kFloat32), doing);
   const Owned desc(made, functions_.desc_destroy);
-  auto set = [&](DescAttribute attribute, const auto& value) { expect(functions_.desc_set(desc.get(), attribute, &value, sizeof value), doing); };
+  auto set = [&](DescAttribute attribute, const auto& value) {
+    expect(functions_.desc_set(desc.get(), attribute, &value, sizeof value), doing);
+  };
   set(kTransposeA, kTransposed);
   set(kTransposeB, kNotTransposed);
   if (p.bias) {
@@ -90,7 +96,8 @@ bool CublasLt::multiply(const Product& p, void* workspace, cudaStream_t stream) 
     set(kBiasPointer, p.bias);
   }
   auto layout = [&](int type, int32_t rows, int32_t cols, int64_t stride) {
-    expect(functions_.layout_create(&made, type, static_cast<uint64_t>(rows), static_cast<uint64_t>(cols), stride), doing);
+    expect(functions_.layout_create(&made, type, static_cast<uint64_t>(rows), static_cast<uint64_t>(cols), stride),
+           doing);
     return Owned(made, functions_.layout_destroy);
   };
   const Owned w = layout(kBfloat16, p.cols, p.rows, p.w_stride);
@@ -106,15 +113,15 @@ bool CublasLt::multiply(const Product& p, void* workspace, cudaStream_t stream) 
     expect(functions_.preference_set(preference.get(), kMaxWorkspaceBytes, &bytes, sizeof bytes), doing);
     Heuristic found = {};
     int n_found = 0;
-    const Status status =
-        functions_.heuristic(handle_, desc.get(), w.get(), x.get(), y.get(), y.get(), preference.get(), 1, &found, &n_found);
+    const Status status = functions_.heuristic(handle_, desc.get(), w.get(), x.get(), y.get(), y.get(),
+                                               preference.get(), 1, &found, &n_found);
     const bool possible = status == kSuccess && n_found > 0 && found.state == kSuccess;
     known = choices_.emplace(shape, Choice{possible, found.algorithm}).first;
   }
   if (!known->second.possible) return false;
   const float one = 1, beta = p.accumulate ? 1.0f : 0.0f;
-  expect(functions_.matmul(handle_, desc.get(), &one, p.w, w.get(), p.x, x.get(), &beta, p.y, y.get(), p.y, y.get(), &known->second.algorithm,
-                           workspace, kWorkspaceBytes, stream),
+  expect(functions_.matmul(handle_, desc.get(), &one, p.w, w.get(), p.x, x.get(), &beta, p.y, y.get(), p.y, y.get(),
+                           &known->second.algorithm, workspace, kWorkspaceBytes, stream),
          "it computed");
   return true;
 }

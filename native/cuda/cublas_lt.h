@@ -1,5 +1,5 @@
-// cuBLASLt, NVIDIA's tuned matrix products, where the machine has it: it comes with the toolkit and with PyTorch, not with the driver,
-// and so is loaded by name.
+// cuBLASLt, NVIDIA's tuned matrix products, where the machine has it: it comes with the toolkit and with PyTorch, not
+// with the driver, and so is loaded by name.
 #pragma once
 #include <map>
 #include <memory>
@@ -8,8 +8,8 @@
 
 namespace cqil::cuda {
 
-// y [n_tokens, rows] = x [n_tokens, cols] . w^T [+ bias] [+ y]: bf16 operands, float32 sums, all row-major, strides in elements. Pointers
-// at 16 bytes, strides of w and x in whole eights.
+// y [n_tokens, rows] = x [n_tokens, cols] . w^T [+ bias] [+ y]: bf16 operands, float32 sums, all row-major, strides in
+// elements. Pointers at 16 bytes, strides of w and x in whole eights.
 struct Product {
   const void* w;
   int64_t w_stride;
@@ -24,13 +24,14 @@ struct Product {
 
 class CublasLt {
  public:
-  // For the current device; null where there is no such library, or CQIL_CUBLASLT is empty. That names another file than the toolkit's.
+  // For the current device; null where there is no such library, or CQIL_CUBLASLT is empty. That names another file
+  // than the toolkit's.
   static std::unique_ptr<CublasLt> open();
   ~CublasLt();
   CublasLt(const CublasLt&) = delete;
 
-  // Enqueues. False, with nothing done, when the library has no way to compute it. Throws INTERNAL when it fails. Workspaces of calls that
-  // may overlap are apart. One thread at a time.
+  // Enqueues. False, with nothing done, when the library has no way to compute it. Throws INTERNAL when it fails.
+  // Workspaces of calls that may overlap are apart. One thread at a time.
   bool multiply(const Product& product, void* workspace, cudaStream_t stream) const;
 
   static constexpr size_t kWorkspaceBytes = 4 << 20;

@@ -1,5 +1,6 @@
-// The few names of cuBLASLt that cublas_lt.cc calls, with the library's own numbers and layouts, so that no toolkit's header is
-// needed to build; the same in its versions 12 and 13. test/native/cublas_lt_abi_test.cc holds them against the header where there is one.
+// The few names of cuBLASLt that cublas_lt.cc calls, with the library's own numbers and layouts, so that no toolkit's
+// header is needed to build; the same in its versions 12 and 13. test/native/cublas_lt_abi_test.cc holds them against
+// the header where there is one.
 #pragma once
 #include <stddef.h>
 #include <stdint.h>
@@ -11,13 +12,13 @@ namespace cqil::cuda::cublas_lt {
 using Status = int;
 constexpr Status kSuccess = 0;
 
-constexpr int kFloat32 = 0, kBfloat16 = 14;    // cudaDataType
-constexpr int kComputeFloat32 = 68;            // cublasComputeType_t
+constexpr int kFloat32 = 0, kBfloat16 = 14;             // cudaDataType
+constexpr int kComputeFloat32 = 68;                     // cublasComputeType_t
 constexpr int32_t kNotTransposed = 0, kTransposed = 1;  // cublasOperation_t
-constexpr int32_t kEpilogueBias = 4;           // cublasLtEpilogue_t
+constexpr int32_t kEpilogueBias = 4;                    // cublasLtEpilogue_t
 // cublasLtMatmulDescAttributes_t
 enum DescAttribute { kTransposeA = 3, kTransposeB = 4, kEpilogue = 7, kBiasPointer = 8 };
-constexpr int kMaxWorkspaceBytes = 1;          // cublasLtMatmulPreferenceAttributes_t
+constexpr int kMaxWorkspaceBytes = 1;  // cublasLtMatmulPreferenceAttributes_t
 
 using Handle = void*;
 using Desc = void*;
@@ -46,11 +47,11 @@ struct Functions {
   Status (*preference_create)(Preference* preference);
   Status (*preference_destroy)(Preference preference);
   Status (*preference_set)(Preference preference, int attribute, const void* value, size_t bytes);
-  Status (*heuristic)(Handle handle, Desc desc, Layout a, Layout b, Layout c, Layout d, Preference preference, int wanted, Heuristic* found,
-                      int* n_found);
-  Status (*matmul)(Handle handle, Desc desc, const void* alpha, const void* a, Layout a_layout, const void* b, Layout b_layout,
-                   const void* beta, const void* c, Layout c_layout, void* d, Layout d_layout, const Algorithm* algorithm, void* workspace,
-                   size_t workspace_bytes, cudaStream_t stream);
+  Status (*heuristic)(Handle handle, Desc desc, Layout a, Layout b, Layout c, Layout d, Preference preference,
+                      int wanted, Heuristic* found, int* n_found);
+  Status (*matmul)(Handle handle, Desc desc, const void* alpha, const void* a, Layout a_layout, const void* b,
+                   Layout b_layout, const void* beta, const void* c, Layout c_layout, void* d, Layout d_layout,
+                   const Algorithm* algorithm, void* workspace, size_t workspace_bytes, cudaStream_t stream);
 };
 
 }  // namespace cqil::cuda::cublas_lt

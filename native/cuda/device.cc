@@ -44,11 +44,12 @@ std::vector<Device> usable_devices() {
       usable.push_back(std::move(device));
       continue;
     }
-    old += (old.empty() ? "" : ", ") + device.name + " has compute capability " + std::to_string(device.capability_major) + "." +
-           std::to_string(device.capability_minor);
+    old += (old.empty() ? "" : ", ") + device.name + " has compute capability " +
+           std::to_string(device.capability_major) + "." + std::to_string(device.capability_minor);
   }
   if (usable.empty()) {
-    const std::string reason = count == 0 ? unavailable_reason(cudaErrorNoDevice, driver) : old + ", expected 8.0 or newer";
+    const std::string reason =
+        count == 0 ? unavailable_reason(cudaErrorNoDevice, driver) : old + ", expected 8.0 or newer";
     throw Failure(CQIL_BACKEND_UNAVAILABLE, reason);
   }
   return usable;

@@ -18,11 +18,12 @@ struct Device {
   bool overlaps = false;     // may begin a launch before the one before it has ended: Hopper and later
 };
 
-// The devices new enough for this library, in the runtime's order. Throws BACKEND_UNAVAILABLE with the reason when there is none;
-// its text has no full stop.
+// The devices new enough for this library, in the runtime's order. Throws BACKEND_UNAVAILABLE with the reason when
+// there is none; its text has no full stop.
 std::vector<Device> usable_devices();
 
-// Makes a device current on this thread, and the former one again at the end of the scope, also when that is left by a throw.
+// Makes a device current on this thread, and the former one again at the end of the scope, also when that is left by a
+// throw.
 class DeviceScope {
  public:
   explicit DeviceScope(int ordinal);

@@ -4,7 +4,8 @@ namespace cqil::cuda {
 namespace {
 
 std::string named(cudaError_t code) {
-  return std::string(cudaGetErrorName(code)) + " (" + std::to_string(static_cast<int>(code)) + "): " + cudaGetErrorString(code);
+  return std::string(cudaGetErrorName(code)) + " (" + std::to_string(static_cast<int>(code)) +
+         "): " + cudaGetErrorString(code);
 }
 
 // After these, by the runtime's documentation, every further call of the process fails.
@@ -46,11 +47,14 @@ std::string unavailable_reason(cudaError_t code, int driver_version) {
   switch (code) {
     case cudaErrorInsufficientDriver:
       if (driver_version == 0) return "no NVIDIA driver is installed";
-      return "the NVIDIA driver is too old: it supports CUDA " + version(driver_version) + ", expected " + version(CUDART_VERSION) +
-             " or newer";
+      return "the NVIDIA driver is too old: it supports CUDA " + version(driver_version) + ", expected " +
+             version(CUDART_VERSION) + " or newer";
     case cudaErrorNoDevice: return "the NVIDIA driver sees no GPU";
-    case cudaErrorStubLibrary: return "libcuda is the toolkit's, which is for linking only, not the driver's own; take it out of the library path";
-    case cudaErrorSystemDriverMismatch: return "the NVIDIA driver and its kernel module are of different versions; reboot or reload the module";
+    case cudaErrorStubLibrary:
+      return "libcuda is the toolkit's, which is for linking only, not the driver's own; take it out of the library "
+             "path";
+    case cudaErrorSystemDriverMismatch:
+      return "the NVIDIA driver and its kernel module are of different versions; reboot or reload the module";
     case cudaErrorNoKernelImageForDevice:
     case cudaErrorUnsupportedPtxVersion: return "the library has no code for the architecture of this GPU";
     default: return "asking for GPUs gave " + named(code);

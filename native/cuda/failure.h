@@ -16,11 +16,12 @@ class Failure : public std::runtime_error {
   const bool device_lost;  // the process can use the device no more
 };
 
-// Throws unless code is cudaSuccess: OUT_OF_MEMORY, BACKEND_UNAVAILABLE when the device is lost, or INTERNAL. doing completes
-// "The GPU failed while …".
+// Throws unless code is cudaSuccess: OUT_OF_MEMORY, BACKEND_UNAVAILABLE when the device is lost, or INTERNAL. doing
+// completes "The GPU failed while …".
 void check(cudaError_t code, const char* doing);
 
-// Why no device can be used, without a full stop, from what cudaGetDeviceCount and cudaDriverGetVersion (0: no driver) gave.
+// Why no device can be used, without a full stop, from what cudaGetDeviceCount and cudaDriverGetVersion (0: no driver)
+// gave.
 std::string unavailable_reason(cudaError_t code, int driver_version);
 
 // Bytes in the unit people buy memory in.

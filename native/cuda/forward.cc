@@ -14,7 +14,9 @@ constexpr const char* kComputing = "it computed";
 constexpr const char* kReceiving = "results were copied from it";
 
 void send(const Session& session, size_t bytes) {
-  check(cudaMemcpyAsync(session.device.position, session.inputs.get(), bytes, cudaMemcpyHostToDevice, session.stream.get()), kSending);
+  check(cudaMemcpyAsync(session.device.position, session.inputs.get(), bytes, cudaMemcpyHostToDevice,
+                        session.stream.get()),
+        kSending);
 }
 
 template <class T>
@@ -23,15 +25,15 @@ void receive(const Session& session, T* to, const T* from, int64_t count) {
   check(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToHost, session.stream.get()), kReceiving);
 }
 
-// Sends a token, computes it, and brings its logits to session.logits or the `listed` highest of them to session.shortlist: what a
-// graph of one token holds.
+// Sends a token, computes it, and brings its logits to session.logits or the `listed` highest of them to
+// session.shortlist: what a graph of one token holds.
 void token(const Session& session, cqil_execution execution, TokenOutput output, int32_t listed) {
   Step step = session.step(1);
   step.overlaps = session.model.device.overlaps;
   send(session, offsetof(Inputs, ids) + sizeof(int32_t));
   if (execution == CQIL_PERSISTENT) {
-    const TokenRun run = {session.device_phases.get(), static_cast<int32_t>(session.phases.size()), output == kShortlist ? listed : 0,
-                          output != kNothing, false};
+    const TokenRun run = {session.device_phases.get(), static_cast<int32_t>(session.phases.size()),
+                          output == kShortlist ? listed : 0, output != kNothing, false};
     check(launch_token(step, run, session.stream.get()), kComputing);
   } else {
     // Not to be stopped: the graph is captured whole, and a replay is short.
@@ -45,20 +47,25 @@ void token(const Session& session, cqil_execution execution, TokenOutput output,
 }
 
 void run_token(Session& session, const cqil_forward& request) {
-  const TokenOutput output = request.output == CQIL_OUTPUT_LOGITS ? kLogits : request.output == CQIL_OUTPUT_SHORTLIST ? kShortlist : kNothing;
+  const TokenOutput output = request.output == CQIL_OUTPUT_LOGITS      ? kLogits
+                             : request.output == CQIL_OUTPUT_SHORTLIST ? kShortlist
+                                                                       : kNothing;
   const int32_t listed = output == kShortlist ? request.shortlist->count : 0;
   TokenGraph& graph = session.graphs[request.execution][output];
   if (graph.listed != listed) graph.exec = GraphExec();  // captured for a list of another length
   graph.listed = listed;
   if (graph.warm) {
-    if (!graph.exec) graph.exec = capture(session.stream.get(), [&] { token(session, request.execution, output, listed); });
+    if (!graph.exec)
+      graph.exec = capture(session.stream.get(), [&] { token(session, request.execution, output, listed); });
     check(cudaGraphLaunch(graph.exec.get(), session.stream.get()), kComputing);
   } else {
     token(session, request.execution, output, listed);
     graph.warm = true;
   }
   check(cudaStreamSynchronize(session.stream.get()), kComputing);
-  if (output == kLogits) std::memcpy(request.result, session.logits.get(), static_cast<size_t>(session.model.shape.vocab_size) * sizeof(float));
+  if (output == kLogits)
+    std::memcpy(request.result, session.logits.get(),
+                static_cast<size_t>(session.model.shape.vocab_size) * sizeof(float));
   if (output == kShortlist) *request.shortlist = *session.shortlist.get();
 }
 
@@ -101,7 +108,8 @@ cqil_status compute(Session& session, const cqil_forward& request) {
   std::copy_n(request.ids, request.n_ids, inputs.ids);
   std::copy_n(request.targets, request.n_scores, inputs.targets);
 
-  const bool plain = request.output == CQIL_OUTPUT_NONE || request.output == CQIL_OUTPUT_LOGITS || request.output == CQIL_OUTPUT_SHORTLIST;
+  const bool plain = request.output == CQIL_OUTPUT_NONE || request.output == CQIL_OUTPUT_LOGITS ||
+                     request.output == CQIL_OUTPUT_SHORTLIST;
   if (request.n_ids == 1 && plain) {
     run_token(session, request);
     return CQIL_OK;

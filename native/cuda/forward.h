@@ -4,7 +4,8 @@
 
 namespace cqil::cuda {
 
-// CQIL_OK or CQIL_ABORTED; throws Failure. Nothing is in flight when it ends, either way. The request is one that native/core/session.cc let through.
+// CQIL_OK or CQIL_ABORTED; throws Failure. Nothing is in flight when it ends, either way. The request is one that
+// native/core/session.cc let through.
 cqil_status forward(Session& session, const cqil_forward& request);
 
 }  // namespace cqil::cuda

@@ -6,8 +6,8 @@
 
 namespace cqil::cuda {
 
-// body enqueues on stream, and on streams it forks from it and joins again. Nothing runs. Throws Failure, also what body throws,
-// with the capture ended.
+// body enqueues on stream, and on streams it forks from it and joins again. Nothing runs. Throws Failure, also what
+// body throws, with the capture ended.
 GraphExec capture(cudaStream_t stream, const std::function<void()>& body);
 
 }  // namespace cqil::cuda

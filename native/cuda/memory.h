@@ -1,4 +1,5 @@
-// Owners of what the runtime allocates. Frees say nothing: after a device is lost they fail, and there is nothing left to free.
+// Owners of what the runtime allocates. Frees say nothing: after a device is lost they fail, and there is nothing left
+// to free.
 #pragma once
 #include <memory>
 

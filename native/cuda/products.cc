@@ -18,7 +18,9 @@ bool fits(const Weights& w) {
 }
 
 // A lane's rows of a buffer [max_lanes, batch, stride].
-float* lane_rows(const DeviceSession& s, float* buffer, int64_t stride, int32_t lane) { return buffer + lane * s.size.batch * stride; }
+float* lane_rows(const DeviceSession& s, float* buffer, int64_t stride, int32_t lane) {
+  return buffer + lane * s.size.batch * stride;
+}
 
 // Lane first_lane, and so on.
 template <class Body>
@@ -30,14 +32,14 @@ bool each_lane(const LaneRange& lanes, Body body) {
 
 }  // namespace
 
-bool Products::take_library(const cqil_weights& host) {
-  return fits(host.layers[0].wq) || fits(host.layers[0].w_down);
-}
+bool Products::take_library(const cqil_weights& host) { return fits(host.layers[0].wq) || fits(host.layers[0].w_down); }
 
-Products::Products(const CublasLt* library, const Weights& weights, const DeviceSession& session, cudaStream_t stream) : weights_(weights) {
+Products::Products(const CublasLt* library, const Weights& weights, const DeviceSession& session, cudaStream_t stream)
+    : weights_(weights) {
   if (!library) return;
   const auto lanes = static_cast<size_t>(session.size.max_lanes);
-  part_stride_ = session.size.batch * static_cast<int64_t>(std::max({session.dim_stride, session.attention_stride, session.hidden_stride}));
+  part_stride_ = session.size.batch *
+                 static_cast<int64_t>(std::max({session.dim_stride, session.attention_stride, session.hidden_stride}));
   up_stride_ = session.size.batch * static_cast<int64_t>(session.hidden_stride);
   const size_t n_parts = lanes * 2 * static_cast<size_t>(part_stride_), n_up = lanes * static_cast<size_t>(up_stride_);
   const size_t workspace = lanes * CublasLt::kWorkspaceBytes;
@@ -56,14 +58,17 @@ bool Products::takes(int32_t n_tokens, std::initializer_list<Matrix> weights) co
 
 void Products::split(const Rows& x, int32_t lane, cudaStream_t stream) const {
   auto* const parts = reinterpret_cast<uint32_t*>(parts_.get() + 2 * lane * part_stride_);
-  check(launch_split(x.first, parts, static_cast<int>(part_stride_ / 2), static_cast<int>(x.count * x.stride), stream), kComputing);
+  check(launch_split(x.first, parts, static_cast<int>(part_stride_ / 2), static_cast<int>(x.count * x.stride), stream),
+        kComputing);
 }
 
-bool Products::multiply(const Matrix& w, const Rows& x, int32_t lane, const Rows& y, const float* bias, cudaStream_t stream) const {
+bool Products::multiply(const Matrix& w, const Rows& x, int32_t lane, const Rows& y, const float* bias,
+                        cudaStream_t stream) const {
   const uint16_t* const high = parts_.get() + 2 * lane * part_stride_;
   uint8_t* const workspace = workspaces_.get() + static_cast<size_t>(lane) * CublasLt::kWorkspaceBytes;
   // The small part first: it is not lost in a large sum.
-  Product product = {w.data, w.row_bytes / 2, high + part_stride_, x.stride, y.first, y.stride, w.rows, w.cols, x.count, bias, false};
+  Product product = {
+      w.data, w.row_bytes / 2, high + part_stride_, x.stride, y.first, y.stride, w.rows, w.cols, x.count, bias, false};
   if (!library_->multiply(product, workspace, stream)) return false;
   product.x = high;
   product.bias = nullptr;
@@ -86,7 +91,8 @@ bool Products::library_qkv(const Step& step, const LaneRange& lanes, cudaStream_
     const Rows x = {lane_rows(s, s.norm, s.dim_stride, lane), s.dim_stride, n};
     float* const key_value = lane_rows(s, s.key_value, 2 * kv_width, lane);
     split(x, lane, stream);
-    return multiply(layer.wq, x, lane, {lane_rows(s, s.query, s.query_stride, lane), s.query_stride, n}, nullptr, stream) &&
+    return multiply(layer.wq, x, lane, {lane_rows(s, s.query, s.query_stride, lane), s.query_stride, n}, nullptr,
+                    stream) &&
            multiply(layer.wk, x, lane, {key_value, 2 * kv_width, n}, nullptr, stream) &&
            multiply(layer.wv, x, lane, {key_value + kv_width, 2 * kv_width, n}, nullptr, stream);
   });
@@ -94,8 +100,9 @@ bool Products::library_qkv(const Step& step, const LaneRange& lanes, cudaStream_
   return done;
 }
 
-bool Products::library_product(const Step& step, const LaneRange& lanes, Matrix DeviceLayer::* weights, const float* DeviceLayer::* bias,
-                               const Buffer& from, const Buffer& to, cudaStream_t stream) const {
+bool Products::library_product(const Step& step, const LaneRange& lanes, Matrix DeviceLayer::* weights,
+                               const float* DeviceLayer::* bias, const Buffer& from, const Buffer& to,
+                               cudaStream_t stream) const {
   return each_lane(lanes, [&](int32_t lane) {
     const DeviceLayer& layer = weights_.layer(lanes.first_layer + lane);
     if (!takes(step.n_tokens, {layer.*weights})) return false;
@@ -108,7 +115,8 @@ bool Products::library_product(const Step& step, const LaneRange& lanes, Matrix 
 
 bool Products::library_attention_out(const Step& step, const LaneRange& lanes, cudaStream_t stream) const {
   const DeviceSession& s = step.session;
-  return library_product(step, lanes, &DeviceLayer::wo, &DeviceLayer::bo, {s.attention, s.attention_stride}, {s.attention_out, s.dim_stride}, stream);
+  return library_product(step, lanes, &DeviceLayer::wo, &DeviceLayer::bo, {s.attention, s.attention_stride},
+                         {s.attention_out, s.dim_stride}, stream);
 }
 
 bool Products::library_gate_up(const Step& step, const LaneRange& lanes, cudaStream_t stream) const {
@@ -126,7 +134,8 @@ bool Products::library_gate_up(const Step& step, const LaneRange& lanes, cudaStr
     const Rows gate = {lane_rows(s, s.gate_up, s.hidden_stride, lane), s.hidden_stride, n};
     const Rows up = {up_.get() + lane * up_stride_, s.hidden_stride, n};
     split(x, lane, stream);
-    if (!multiply(layer.w_gate, x, lane, gate, nullptr, stream) || !multiply(layer.w_up, x, lane, up, nullptr, stream)) return false;
+    if (!multiply(layer.w_gate, x, lane, gate, nullptr, stream) || !multiply(layer.w_up, x, lane, up, nullptr, stream))
+      return false;
     check(launch_silu_mul(gate.first, up.first, n * gate.stride, stream), kComputing);
     return true;
   });
@@ -134,7 +143,8 @@ bool Products::library_gate_up(const Step& step, const LaneRange& lanes, cudaStr
 
 bool Products::library_down_apart(const Step& step, const LaneRange& lanes, cudaStream_t stream) const {
   const DeviceSession& s = step.session;
-  return library_product(step, lanes, &DeviceLayer::w_down, nullptr, {s.gate_up, s.hidden_stride}, {s.mlp_out, s.dim_stride}, stream);
+  return library_product(step, lanes, &DeviceLayer::w_down, nullptr, {s.gate_up, s.hidden_stride},
+                         {s.mlp_out, s.dim_stride}, stream);
 }
 
 void Products::qkv(const Step& step, const LaneRange& lanes, cudaStream_t stream) const {

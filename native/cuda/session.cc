@@ -28,19 +28,22 @@ Session::Session(Model& model, const cqil_program& compiled, const cqil_session_
       }()),
       shared(shared_plan(model.shape, compiled.max_lanes, model.device.shared_bytes)) {
   if (options.kv_dtype != CQIL_F32 && options.kv_dtype != CQIL_F16 && options.kv_dtype != CQIL_Q8_0)
-    throw Failure(CQIL_INVALID_ARGUMENT, "The KV cache cannot be kept in dtype " + std::to_string(static_cast<int>(options.kv_dtype)) +
+    throw Failure(CQIL_INVALID_ARGUMENT, "The KV cache cannot be kept in dtype " +
+                                             std::to_string(static_cast<int>(options.kv_dtype)) +
                                              "; expected F32, F16 or Q8_0.");
   if (!cut_sums_fit(model.weights.device(), compiled.max_lanes))
-    throw Failure(CQIL_INVALID_ARGUMENT, "A group of " + std::to_string(compiled.max_lanes) +
-                                             " layers is too large for the CUDA backend; expected smaller groups or backend cpu.");
+    throw Failure(CQIL_INVALID_ARGUMENT,
+                  "A group of " + std::to_string(compiled.max_lanes) +
+                      " layers is too large for the CUDA backend; expected smaller groups or backend cpu.");
   const SessionSize size = size_of(compiled, options);
   const SessionLayout layout = session_layout(model.shape, size);
   const auto cache = static_cast<uint64_t>(layout.cache_bytes), arena = static_cast<uint64_t>(layout.arena_bytes);
   const uint64_t free = free_bytes();
   if (cache + arena > free)
-    throw Failure(CQIL_OUT_OF_MEMORY, "A session of " + std::to_string(size.context) + " positions takes " + megabytes(cache) +
-                                          " on the GPU for keys and values and " + megabytes(arena) + " for activations, and " +
-                                          megabytes(free) + " are free; expected a shorter contextLength or a smaller kvCache.");
+    throw Failure(CQIL_OUT_OF_MEMORY, "A session of " + std::to_string(size.context) + " positions takes " +
+                                          megabytes(cache) + " on the GPU for keys and values and " + megabytes(arena) +
+                                          " for activations, and " + megabytes(free) +
+                                          " are free; expected a shorter contextLength or a smaller kvCache.");
   stream = make_stream();
   cache_ = device_array<uint8_t>(static_cast<size_t>(layout.cache_bytes));
   arena_ = device_array<uint8_t>(static_cast<size_t>(layout.arena_bytes));
@@ -52,7 +55,9 @@ Session::Session(Model& model, const cqil_program& compiled, const cqil_session_
     throw Failure(CQIL_INTERNAL, "The kernels lay out a session's inputs in another order than the host sends them.");
   products.emplace(model.library.get(), model.weights, device, stream.get());
   device_phases = device_array<cqil_phase>(phases.size());
-  check(cudaMemcpyAsync(device_phases.get(), phases.data(), phases.size() * sizeof(cqil_phase), cudaMemcpyHostToDevice, stream.get()), doing);
+  check(cudaMemcpyAsync(device_phases.get(), phases.data(), phases.size() * sizeof(cqil_phase), cudaMemcpyHostToDevice,
+                        stream.get()),
+        doing);
 
   inputs = pinned_array<Inputs>(1);
   logits = pinned_array<float>(static_cast<size_t>(model.shape.vocab_size));
@@ -91,8 +96,8 @@ void Session::fill_rope(int32_t end) {
     }
     float* const tables[] = {device.rope_cos, device.rope_sin};
     for (size_t i = 0; i < 2; i++)
-      check(cudaMemcpyAsync(tables[i] + rope_filled_ * half, rope_.data() + i * count, count * sizeof(float), cudaMemcpyHostToDevice,
-                            stream.get()),
+      check(cudaMemcpyAsync(tables[i] + rope_filled_ * half, rope_.data() + i * count, count * sizeof(float),
+                            cudaMemcpyHostToDevice, stream.get()),
             "RoPE angles were copied to it");
     check(cudaStreamSynchronize(stream.get()), "RoPE angles were copied to it");
     rope_filled_ += n;

@@ -1,4 +1,5 @@
-// What one session holds on the device: KV cache, activations, the streams its lanes run on, and the graphs that replay a token.
+// What one session holds on the device: KV cache, activations, the streams its lanes run on, and the graphs that replay
+// a token.
 #pragma once
 #include <optional>
 #include <vector>
@@ -8,15 +9,16 @@
 
 namespace cqil::cuda {
 
-// What the host sends before a forward, in the order of DeviceSession's position, ids and targets, so that one copy does.
+// What the host sends before a forward, in the order of DeviceSession's position, ids and targets, so that one copy
+// does.
 struct Inputs {
   int32_t position;
   int32_t ids[CQIL_MAX_BATCH];
   int32_t targets[CQIL_MAX_BATCH];
 };
 
-// One token in one execution: launched piece by piece the first time, which loads the kernels' code; captured the second; replayed
-// from then on.
+// One token in one execution: launched piece by piece the first time, which loads the kernels' code; captured the
+// second; replayed from then on.
 struct TokenGraph {
   bool warm = false;
   int32_t listed = 0;  // entries of the shortlist, where it gives one
@@ -35,7 +37,8 @@ class Session {
 
   // A forward's view of this session; launches of one token may overlap, where the caller lets them.
   Step step(int32_t n_tokens) const {
-    return {model.weights.device(), device, n_tokens, model.device.multiprocessors, shared.stage_floats, shared.ring_bytes, false};
+    return {model.weights.device(), device, n_tokens, model.device.multiprocessors, shared.stage_floats,
+            shared.ring_bytes,      false};
   }
   // Waits for all that is in flight, whatever came of it.
   void drain() const;

@@ -16,7 +16,8 @@ Step after_wait(Step step) {
   return step;
 }
 
-void attend(const Session& session, const Step& step, const LaneRange& lanes, cudaStream_t stream, bool waited = false) {
+void attend(const Session& session, const Step& step, const LaneRange& lanes, cudaStream_t stream,
+            bool waited = false) {
   session.products->qkv(waited ? after_wait(step) : step, lanes, stream);
   check(launch_attention(step, lanes, stream), kComputing);
   session.products->attention_out(step, lanes, stream);
@@ -30,12 +31,14 @@ void stage_wide(const Session& session, const Step& step, const cqil_phase& phas
   session.products->down(step, lanes, stream);
 }
 
-// Fork to the lanes' streams and join again; lane 0 stays on the session's own. Between, lanes meet only at a bypass, where
-// lane j's MLP reads the attention outputs of the lanes before it.
+// Fork to the lanes' streams and join again; lane 0 stays on the session's own. Between, lanes meet only at a bypass,
+// where lane j's MLP reads the attention outputs of the lanes before it.
 void stage_in_lanes(const Session& session, const Step& step, const cqil_phase& phase) {
   if (phase.n_lanes == 1) return stage_wide(session, step, phase);
   cudaStream_t const main = session.stream.get();
-  auto stream_of = [&](int32_t lane) { return lane == 0 ? main : session.lane_streams[static_cast<size_t>(lane - 1)].get(); };
+  auto stream_of = [&](int32_t lane) {
+    return lane == 0 ? main : session.lane_streams[static_cast<size_t>(lane - 1)].get();
+  };
   record(session.forked, main);
   for (int32_t lane = 0; lane < phase.n_lanes; lane++) {
     cudaStream_t const stream = stream_of(lane);
@@ -70,7 +73,9 @@ void stage_traced(const Session& session, const Step& step, const cqil_phase& ph
     const float* const parts[] = {device.x, device.attention_out + first, device.mlp_out + first};
     float* to = trace + static_cast<int64_t>(phase.first_layer + lane) * 3 * step.n_tokens * step.model.dim;
     for (const float* part : parts) {
-      check(cudaMemcpy2DAsync(to, row, part, stride, row, static_cast<size_t>(step.n_tokens), cudaMemcpyDeviceToHost, stream), kComputing);
+      check(cudaMemcpy2DAsync(to, row, part, stride, row, static_cast<size_t>(step.n_tokens), cudaMemcpyDeviceToHost,
+                              stream),
+            kComputing);
       to += static_cast<int64_t>(step.n_tokens) * step.model.dim;
     }
   }

@@ -11,7 +11,8 @@ void walk_wide(const Session& session, const Step& step, const cqil_forward* req
 // The same to the same bits, with each lane of a stage on a stream of its own.
 void walk_lanes(const Session& session, const Step& step, const cqil_forward* request);
 
-// The same, copying each layer's input x, a_j and m_j to the request's result [n_layers, 3, n_tokens, dim] in host memory.
+// The same, copying each layer's input x, a_j and m_j to the request's result [n_layers, 3, n_tokens, dim] in host
+// memory.
 void walk_traced(const Session& session, const Step& step, const cqil_forward& request);
 
 }  // namespace cqil::cuda

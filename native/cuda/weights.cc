@@ -17,11 +17,12 @@ constexpr size_t kVectorAlignment = 4;  // floats: the kernels load vectors by 1
 // What every model must have room for besides its weights.
 constexpr int32_t kShortContext = 256;
 
-const cqil_tensor cqil_layer::*const kMatrices[] = {&cqil_layer::wq, &cqil_layer::wk,     &cqil_layer::wv,    &cqil_layer::wo,
-                                                    &cqil_layer::w_gate, &cqil_layer::w_up, &cqil_layer::w_down};
-const cqil_tensor cqil_layer::*const kVectors[] = {&cqil_layer::attention_norm, &cqil_layer::bq,     &cqil_layer::bk,
-                                                   &cqil_layer::bv,             &cqil_layer::bo,     &cqil_layer::q_norm,
-                                                   &cqil_layer::k_norm,         &cqil_layer::mlp_norm};
+const cqil_tensor cqil_layer::* const kMatrices[] = {&cqil_layer::wq,    &cqil_layer::wk,     &cqil_layer::wv,
+                                                     &cqil_layer::wo,    &cqil_layer::w_gate, &cqil_layer::w_up,
+                                                     &cqil_layer::w_down};
+const cqil_tensor cqil_layer::* const kVectors[] = {
+    &cqil_layer::attention_norm, &cqil_layer::bq,     &cqil_layer::bk,      &cqil_layer::bv, &cqil_layer::bo,
+    &cqil_layer::q_norm,         &cqil_layer::k_norm, &cqil_layer::mlp_norm};
 
 size_t vector_floats(const cqil_tensor& vector) {
   const size_t n = vector.data ? static_cast<size_t>(vector.cols) : 0;
@@ -55,7 +56,8 @@ struct Weights::Upload {
     return staging[turn].get();
   }
   void copy(void* to, const void* from, int64_t bytes) {
-    check(cudaMemcpyAsync(to, from, static_cast<size_t>(bytes), cudaMemcpyHostToDevice, stream.get()), "weights were copied to it");
+    check(cudaMemcpyAsync(to, from, static_cast<size_t>(bytes), cudaMemcpyHostToDevice, stream.get()),
+          "weights were copied to it");
   }
   void filled() { check(cudaEventRecord(copied[turn].get(), stream.get()), "weights were copied to it"); }
 
@@ -163,15 +165,16 @@ Matrix Weights::place(const cqil_tensor& tensor, Upload& upload) {
   const int64_t staged_row = layout.row_bytes + layout.scale_row_bytes;
   const int64_t rows_at_once = std::max<int64_t>(1, kStagingBytes / staged_row);
   if (staged_row > kStagingBytes)
-    throw Failure(CQIL_UNSUPPORTED_MODEL, "A row of a matrix takes " + megabytes(static_cast<uint64_t>(staged_row)) + ", expected at most " +
-                                              megabytes(kStagingBytes) + ".");
+    throw Failure(CQIL_UNSUPPORTED_MODEL, "A row of a matrix takes " + megabytes(static_cast<uint64_t>(staged_row)) +
+                                              ", expected at most " + megabytes(kStagingBytes) + ".");
   for (int64_t row = 0; row < tensor.rows; row += rows_at_once) {
     const int64_t n = std::min(rows_at_once, tensor.rows - row);
     uint8_t* const staged = upload.next();
     uint8_t* const staged_scales = staged + n * layout.row_bytes;
     pack_rows(tensor.dtype, tensor.cols, rows + row * from_bytes, n, staged, staged_scales);
     upload.copy(data + row * layout.row_bytes, staged, n * layout.row_bytes);
-    if (layout.scale_row_bytes) upload.copy(scales + row * layout.scale_row_bytes, staged_scales, n * layout.scale_row_bytes);
+    if (layout.scale_row_bytes)
+      upload.copy(scales + row * layout.scale_row_bytes, staged_scales, n * layout.scale_row_bytes);
     upload.filled();
   }
   return placed_.emplace(tensor.data, std::move(placed)).first->second.matrix;

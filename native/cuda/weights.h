@@ -10,8 +10,9 @@ namespace cqil::cuda {
 
 class Weights {
  public:
-  // Copies everything to the current device, after checking that it and a short session fit. What lies at the same host address in
-  // base, if there is one, is shared with it. Throws OUT_OF_MEMORY before anything is copied, UNSUPPORTED_MODEL, INTERNAL.
+  // Copies everything to the current device, after checking that it and a short session fit. What lies at the same host
+  // address in base, if there is one, is shared with it. Throws OUT_OF_MEMORY before anything is copied,
+  // UNSUPPORTED_MODEL, INTERNAL.
   Weights(const cqil_weights& host, const Weights* base);
   Weights(const Weights&) = delete;
 

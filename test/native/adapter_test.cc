@@ -26,7 +26,9 @@ struct Matrix {
   double at(int64_t row, int64_t col) const { return values[static_cast<size_t>(row * cols + col)]; }
 };
 
-Matrix read(const cqil_tensor& t) { return {t.rows, t.cols, check::dequantize(static_cast<const uint8_t*>(t.data), t.dtype, t.rows * t.cols)}; }
+Matrix read(const cqil_tensor& t) {
+  return {t.rows, t.cols, check::dequantize(static_cast<const uint8_t*>(t.data), t.dtype, t.rows * t.cols)};
+}
 
 // Pseudo-random values in [-1, 1) that every format of an adapter holds exactly.
 double value(int64_t i) { return static_cast<double>(i * 7919 % 61 - 30) / 32; }
@@ -68,7 +70,8 @@ double half_step(cqil_dtype dtype, double value, double largest) {
   }
 }
 
-void expect_merged(const Matrix& base, const cqil_tensor& merged, int32_t layer, bool interleaved, int64_t head_dim, const std::string& what) {
+void expect_merged(const Matrix& base, const cqil_tensor& merged, int32_t layer, bool interleaved, int64_t head_dim,
+                   const std::string& what) {
   const Matrix result = read(merged);
   double worst = 0;  // in half steps
   double moved = 0;
@@ -77,12 +80,14 @@ void expect_merged(const Matrix& base, const cqil_tensor& merged, int32_t layer,
     int64_t b_row = row;
     if (interleaved)
       for (int64_t i = 0; i < head_dim; i++)
-        if ((i < head_dim / 2 ? 2 * i : 2 * (i - head_dim / 2) + 1) == row % head_dim) b_row = row / head_dim * head_dim + i;
+        if ((i < head_dim / 2 ? 2 * i : 2 * (i - head_dim / 2) + 1) == row % head_dim)
+          b_row = row / head_dim * head_dim + i;
     std::vector<double> expected(static_cast<size_t>(base.cols));
     std::vector<double> largest(static_cast<size_t>(base.cols / 32 + 1));
     for (int64_t col = 0; col < base.cols; col++) {
       double sum = 0;
-      for (int64_t k = 0; k < kRank; k++) sum += value(17 + layer + b_row * kRank + k) * value(layer + k * base.cols + col);
+      for (int64_t k = 0; k < kRank; k++)
+        sum += value(17 + layer + b_row * kRank + k) * value(layer + k * base.cols + col);
       expected[static_cast<size_t>(col)] = base.at(row, col) + kScale * sum;
       double& block = largest[static_cast<size_t>(col / 32)];
       block = std::max(block, std::fabs(expected[static_cast<size_t>(col)]));
@@ -91,7 +96,8 @@ void expect_merged(const Matrix& base, const cqil_tensor& merged, int32_t layer,
     for (int64_t col = 0; col < base.cols; col++) {
       const double truth = expected[static_cast<size_t>(col)];
       // Float32 sums of kRank + 1 products of size 1 before rounding: a few units of 2^-24.
-      const double bound = half_step(merged.dtype, truth, largest[static_cast<size_t>(col / 32)]) + (kRank + 2) * std::ldexp(1, -23);
+      const double bound =
+          half_step(merged.dtype, truth, largest[static_cast<size_t>(col / 32)]) + (kRank + 2) * std::ldexp(1, -23);
       worst = std::max(worst, std::fabs(result.at(row, col) - truth) / bound);
     }
   }
@@ -100,7 +106,8 @@ void expect_merged(const Matrix& base, const cqil_tensor& merged, int32_t layer,
 }
 
 void test_merge(const char* dtype, const char* adapter_dtype, bool interleaved) {
-  const std::string what = std::string(dtype) + " with an adapter in " + adapter_dtype + (interleaved ? ", interleaved" : "");
+  const std::string what =
+      std::string(dtype) + " with an adapter in " + adapter_dtype + (interleaved ? ", interleaved" : "");
   WeightsSpec spec = check::small_weights(dtype, 3);
   spec.shape.rope_interleaved = interleaved;
   Weights base(std::move(spec));
@@ -109,7 +116,8 @@ void test_merge(const char* dtype, const char* adapter_dtype, bool interleaved) 
   AdapterSpec adapter;
   adapter.file = kFile;
   const char* const roles[] = {"wq", "wk", "wv", "wo", "w_gate", "w_up", "w_down"};
-  for (const char* role : roles) adapter.pairs.push_back(append(bytes, adapter_dtype, role, 1, layers[1].*layer_slot(role)));
+  for (const char* role : roles)
+    adapter.pairs.push_back(append(bytes, adapter_dtype, role, 1, layers[1].*layer_slot(role)));
   adapter.pairs.push_back(append(bytes, adapter_dtype, "w_down", 2, layers[2].w_down));
   save(bytes);
 
@@ -122,19 +130,20 @@ void test_merge(const char* dtype, const char* adapter_dtype, bool interleaved) 
     const cqil_tensor& to = with[pair.layer].*layer_slot(pair.role);
     const bool turned = interleaved && (pair.role == "wq" || pair.role == "wk");
     expect_merged(read(from), to, pair.layer, turned, base.view().shape.head_dim, what + ", " + pair.role);
-    CHECK(to.dtype == merged_dtype(from.dtype) && to.rows == from.rows && to.cols == from.cols, what + ": its own format");
+    CHECK(to.dtype == merged_dtype(from.dtype) && to.rows == from.rows && to.cols == from.cols,
+          what + ": its own format");
     size += static_cast<uint64_t>(to.rows * row_bytes(to.dtype, to.cols));
   }
   CHECK(merged.bytes() == size, what + ": bytes");
-  CHECK(with[0].wq.data == layers[0].wq.data && with[2].w_up.data == layers[2].w_up.data && with[1].mlp_norm.data == layers[1].mlp_norm.data &&
-                  merged.view().output.data == base.view().output.data,
-              what + ": what is not touched stays in place");
+  CHECK(with[0].wq.data == layers[0].wq.data && with[2].w_up.data == layers[2].w_up.data &&
+            with[1].mlp_norm.data == layers[1].mlp_norm.data && merged.view().output.data == base.view().output.data,
+        what + ": what is not touched stays in place");
   CHECK(read(layers[1].wq).values == before.values, what + ": the base is as it was");
 
   const MergedWeights alone(base, adapter, 1);
   const cqil_tensor &one = alone.view().layers[1].w_down, &three = with[1].w_down;
   CHECK(std::memcmp(one.data, three.data, static_cast<size_t>(one.rows * row_bytes(one.dtype, one.cols))) == 0,
-              what + ": the same bits with any number of threads");
+        what + ": the same bits with any number of threads");
 }
 
 void test_codec() {
@@ -146,19 +155,22 @@ void test_codec() {
     std::vector<float> row(static_cast<size_t>(w.cols));
     unpack_row(w.dtype, static_cast<const uint8_t*>(w.data), w.cols, row.data());
     double worst = 0;
-    for (int64_t i = 0; i < w.cols; i++) worst = std::max(worst, std::fabs(row[static_cast<size_t>(i)] - truth.at(0, i)));
+    for (int64_t i = 0; i < w.cols; i++)
+      worst = std::max(worst, std::fabs(row[static_cast<size_t>(i)] - truth.at(0, i)));
     CHECK(worst <= 1e-7, std::string(dtype) + " unpacks to its definition");
     if (merged_dtype(w.dtype) != w.dtype || w.dtype == CQIL_Q8_0) continue;
     std::vector<uint8_t> packed(static_cast<size_t>(row_bytes(w.dtype, w.cols)));
-    CHECK(pack_row(w.dtype, row.data(), w.cols, packed.data()) && std::memcmp(packed.data(), w.data, packed.size()) == 0,
-                std::string(dtype) + " packs to the same bits");
+    CHECK(
+        pack_row(w.dtype, row.data(), w.cols, packed.data()) && std::memcmp(packed.data(), w.data, packed.size()) == 0,
+        std::string(dtype) + " packs to the same bits");
   }
   float values[32] = {1, -0.5f, 127, 3e38f};
   uint8_t row[128];
   CHECK(pack_row(CQIL_F32, values, 32, row) && pack_row(CQIL_BF16, values, 32, row), "large values that fit");
   CHECK(!pack_row(CQIL_F16, values, 32, row) && !pack_row(CQIL_Q8_0, values, 32, row), "values beyond the format");
   values[3] = NAN;
-  for (cqil_dtype dtype : {CQIL_F32, CQIL_F16, CQIL_BF16, CQIL_Q8_0}) CHECK(!pack_row(dtype, values, 32, row), "not a number");
+  for (cqil_dtype dtype : {CQIL_F32, CQIL_F16, CQIL_BF16, CQIL_Q8_0})
+    CHECK(!pack_row(dtype, values, 32, row), "not a number");
 }
 
 void test_refusals() {
@@ -195,7 +207,8 @@ void test_model() {
   std::vector<uint8_t> bytes;
   AdapterSpec adapter;
   adapter.file = kFile;
-  for (int32_t layer : {1, 2}) adapter.pairs.push_back(append(bytes, "BF16", "w_down", layer, base->weights().view().layers[layer].w_down));
+  for (int32_t layer : {1, 2})
+    adapter.pairs.push_back(append(bytes, "BF16", "w_down", layer, base->weights().view().layers[layer].w_down));
   save(bytes);
   auto logits = [](const std::shared_ptr<Model>& model, Execution execution) {
     Plan plan;
@@ -213,7 +226,8 @@ void test_model() {
   CHECK(logits(base, Execution::kLanes) == before, "the base computes as before");
   Model* shared = base.get();
   base.reset();
-  CHECK(&adapted->weights() == &shared->weights() && logits(adapted, Execution::kLanes) == with, "the base lives as long as the variant");
+  CHECK(&adapted->weights() == &shared->weights() && logits(adapted, Execution::kLanes) == with,
+        "the base lives as long as the variant");
 }
 
 }  // namespace

@@ -1,4 +1,5 @@
-// Decoding ahead: whatever is asked for, in time, late or not at all, every outcome is what a session gives that never was ahead.
+// Decoding ahead: whatever is asked for, in time, late or not at all, every outcome is what a session gives that never
+// was ahead.
 #include "core/ahead.h"
 
 #include <chrono>
@@ -58,14 +59,19 @@ void test_chain(int threads, size_t asked) {
   Session session(small_model(threads), Plan{}, Execution::kAuto, kContext);
   std::vector<cqil_shortlist> found;
   bool claimed = true;
-  session.ahead().run(session, listed(some_ids(9), 0), asker(0), [&](Ahead::Asker who, const Outcome& outcome) {
-    claimed = claimed && number(who) == found.size() && !outcome.failure;
-    found.push_back(outcome.shortlist);
-    if (found.size() <= asked) {
-      const auto n = found.size();
-      claimed = claimed && session.ahead().ask(session, listed({outcome.shortlist.ids[0]}, 8 + static_cast<int32_t>(n), n < asked), asker(n));
-    }
-  }, kNoEnd);
+  session.ahead().run(
+      session, listed(some_ids(9), 0), asker(0),
+      [&](Ahead::Asker who, const Outcome& outcome) {
+        claimed = claimed && number(who) == found.size() && !outcome.failure;
+        found.push_back(outcome.shortlist);
+        if (found.size() <= asked) {
+          const auto n = found.size();
+          claimed = claimed &&
+                    session.ahead().ask(
+                        session, listed({outcome.shortlist.ids[0]}, 8 + static_cast<int32_t>(n), n < asked), asker(n));
+        }
+      },
+      kNoEnd);
   CHECK(claimed && found.size() == asked + 1, "every token that is asked for is under way, and no other is delivered");
   for (size_t i = 0; i < found.size(); i++) CHECK(same(found[i], text.lists[i]), "ahead, list " + std::to_string(i));
   // Then as if nothing had been: the next token, and one from before.
@@ -76,7 +82,8 @@ void test_chain(int threads, size_t asked) {
 
 void run_once(Session& session, const ForwardRequest& request) {
   int delivered = 0;
-  session.ahead().run(session, request, asker(0), [&](Ahead::Asker, const Outcome& outcome) { delivered += !outcome.failure; }, kNoEnd);
+  session.ahead().run(
+      session, request, asker(0), [&](Ahead::Asker, const Outcome& outcome) { delivered += !outcome.failure; }, kNoEnd);
   CHECK(delivered == 1, "nobody asked for more");
 }
 
@@ -90,8 +97,8 @@ void test_kept() {
 
   run_once(session, prompt);
   CHECK(!session.ahead().take(other, next) && !session.ahead().take(session, listed({wrong}, 9)) &&
-                  !session.ahead().take(session, listed({text.ids[0]}, 8)) && session.ahead().take(session, next),
-              "only that request takes it");
+            !session.ahead().take(session, listed({text.ids[0]}, 8)) && session.ahead().take(session, next),
+        "only that request takes it");
   CHECK(!session.ahead().take(session, next), "and only once");
 
   run_once(session, prompt);
@@ -113,7 +120,8 @@ void test_kept() {
   CHECK(same(session.shortlist(next), text.lists[1]), "which loses nothing");
 
   run_once(session, prompt);
-  CHECK(!session.ahead().ask(session, listed({wrong}, 9), asker(1)) && !session.ahead().take(session, next), "or another request");
+  CHECK(!session.ahead().ask(session, listed({wrong}, 9), asker(1)) && !session.ahead().take(session, next),
+        "or another request");
   run_once(session, prompt);
   session.cancel();
   session.arm();
@@ -147,13 +155,16 @@ void test_stopped() {
   Ahead& ahead = session.ahead();
   const ForwardRequest prompt = listed(some_ids(9), 0), next = listed({text.ids[0]}, 9);
   std::vector<Outcome> found;
-  ahead.run(session, prompt, asker(0), [&](Ahead::Asker, const Outcome& outcome) {
-    found.push_back(outcome);
-    if (found.size() > 1) return;
-    CHECK(ahead.ask(session, next, asker(1)), "asked for");
-    ahead.stop();  // somebody waits for it
-    session.cancel();
-  }, kNoEnd);
+  ahead.run(
+      session, prompt, asker(0),
+      [&](Ahead::Asker, const Outcome& outcome) {
+        found.push_back(outcome);
+        if (found.size() > 1) return;
+        CHECK(ahead.ask(session, next, asker(1)), "asked for");
+        ahead.stop();  // somebody waits for it
+        session.cancel();
+      },
+      kNoEnd);
   CHECK(found.size() == 2 && found[1].failure, "what is asked for and cancelled is delivered as that");
   if (found.size() == 2) check::throws("ABORTED", [&] { std::rethrow_exception(found[1].failure); }, "cancelled");
   session.arm();
@@ -167,41 +178,52 @@ void test_stopped() {
   for (bool cancelled : {false, true}) {
     found.clear();
     session.arm();
-    ahead.run(session, prompt, asker(0), [&](Ahead::Asker who, const Outcome& outcome) {
-      CHECK(number(who) == found.size(), "whose it is");
-      found.push_back(outcome);
-      if (found.size() > 1) return;
-      CHECK(ahead.ask(session, other, asker(1)), "taken instead");
-      CHECK(!ahead.ask(session, next, asker(2)), "and nothing beside it");
-      if (cancelled) session.cancel();
-    }, kNoEnd);
+    ahead.run(
+        session, prompt, asker(0),
+        [&](Ahead::Asker who, const Outcome& outcome) {
+          CHECK(number(who) == found.size(), "whose it is");
+          found.push_back(outcome);
+          if (found.size() > 1) return;
+          CHECK(ahead.ask(session, other, asker(1)), "taken instead");
+          CHECK(!ahead.ask(session, next, asker(2)), "and nothing beside it");
+          if (cancelled) session.cancel();
+        },
+        kNoEnd);
     CHECK(found.size() == 2, "delivered instead");
     if (found.size() < 2) continue;
-    if (cancelled) check::throws("ABORTED", [&] { std::rethrow_exception(found[1].failure); }, "cancelled before its turn");
+    if (cancelled)
+      check::throws("ABORTED", [&] { std::rethrow_exception(found[1].failure); }, "cancelled before its turn");
     else CHECK(!found[1].failure && same(found[1].shortlist, expected), "what it would have been");
   }
   session.arm();
 
   int delivered = 0;
-  ahead.run(session, prompt, asker(0), [&](Ahead::Asker, const Outcome&) {
-    delivered++;
-    ahead.stop();
-    CHECK(!ahead.ask(session, next, asker(1)), "what is given up is not under way");
-  }, kNoEnd);
+  ahead.run(
+      session, prompt, asker(0),
+      [&](Ahead::Asker, const Outcome&) {
+        delivered++;
+        ahead.stop();
+        CHECK(!ahead.ask(session, next, asker(1)), "what is given up is not under way");
+      },
+      kNoEnd);
   CHECK(delivered == 1, "nor delivered");
 
   delivered = 0;
   session.cancel();
-  ahead.run(session, prompt, asker(0), [&](Ahead::Asker, const Outcome& outcome) { delivered += outcome.failure != nullptr; }, kNoEnd);
+  ahead.run(
+      session, prompt, asker(0), [&](Ahead::Asker, const Outcome& outcome) { delivered += outcome.failure != nullptr; },
+      kNoEnd);
   CHECK(delivered == 1, "nothing follows a failure");
   session.arm();
   delivered = 0;
-  ahead.run(session, listed(some_ids(kContext), 0), asker(0), [&](Ahead::Asker, const Outcome& outcome) { delivered += !outcome.failure; }, kNoEnd);
+  ahead.run(
+      session, listed(some_ids(kContext), 0), asker(0),
+      [&](Ahead::Asker, const Outcome& outcome) { delivered += !outcome.failure; }, kNoEnd);
   CHECK(delivered == 1, "nothing follows the context's end");
 }
 
-// One thread computes, another asks: at once or late, for the token that is likeliest or for another, in one session or in two in turn. Gives
-// how many were under way: a matter of luck.
+// One thread computes, another asks: at once or late, for the token that is likeliest or for another, in one session or
+// in two in turn. Gives how many were under way: a matter of luck.
 int test_two_threads(uint64_t seed) {
   struct Waiting {
     std::mutex mutex;
@@ -220,16 +242,20 @@ int test_two_threads(uint64_t seed) {
     if (random.below(6) == 0) of = 1 - of;
     Session& session = sessions[of];
     std::vector<int32_t>& text = texts[of];
-    const ForwardRequest request = listed({text.begin() + positions[of], text.end()}, positions[of], random.below(5) != 0);
+    const ForwardRequest request =
+        listed({text.begin() + positions[of], text.end()}, positions[of], random.below(5) != 0);
     session.arm();
     if (session.ahead().ask(session, request, asker(step))) claimed++;
     else
       runs.emplace_back([&session, &waiting, request, step] {
-        session.ahead().run(session, request, asker(step), [&waiting](Ahead::Asker who, const Outcome& outcome) {
-          std::lock_guard<std::mutex> lock(waiting.mutex);
-          waiting.outcomes[number(who)] = outcome;
-          waiting.told.notify_all();
-        }, kNoEnd);
+        session.ahead().run(
+            session, request, asker(step),
+            [&waiting](Ahead::Asker who, const Outcome& outcome) {
+              std::lock_guard<std::mutex> lock(waiting.mutex);
+              waiting.outcomes[number(who)] = outcome;
+              waiting.told.notify_all();
+            },
+            kNoEnd);
       });
     std::unique_lock<std::mutex> lock(waiting.mutex);
     waiting.told.wait(lock, [&] { return waiting.outcomes.count(step) > 0; });

@@ -1,5 +1,5 @@
-// Products with activations rounded to bf16, of every instruction set this machine runs: rounding to the bit, products within rounding
-// against float64.
+// Products with activations rounded to bf16, of every instruction set this machine runs: rounding to the bit, products
+// within rounding against float64.
 #include "cpu/kernels/bf16_kernels.h"
 
 #include <algorithm>
@@ -42,10 +42,11 @@ void test_round(const RoundedKernels& k, check::Random& random) {
   rounds(ties, "ties go to even");
   std::vector<float> every;
   for (uint32_t exponent = 1; exponent < 254; exponent++)
-    every.push_back(float_from_bits(exponent << 23 | static_cast<uint32_t>(random.next() >> 41) | (exponent % 2) << 31));
+    every.push_back(
+        float_from_bits(exponent << 23 | static_cast<uint32_t>(random.next() >> 41) | (exponent % 2) << 31));
   rounds(every, "every exponent of normal numbers");
-  for (float odd : {std::numeric_limits<float>::infinity(), -std::numeric_limits<float>::infinity(), std::numeric_limits<float>::quiet_NaN(),
-                    float_from_bits(0x7f800001u)}) {
+  for (float odd : {std::numeric_limits<float>::infinity(), -std::numeric_limits<float>::infinity(),
+                    std::numeric_limits<float>::quiet_NaN(), float_from_bits(0x7f800001u)}) {
     std::vector<float> x = random.vector(50), y(1);
     x[37] = odd;
     Row row(k.row_bytes(50));
@@ -72,12 +73,14 @@ void test_products(const RoundedKernels& k, int64_t n_rows, int64_t cols, int64_
   }
 
   const size_t y_stride = static_cast<size_t>(n_rows) + 3;
-  std::vector<float> tiled(static_cast<size_t>(n_tokens) * y_stride, 77.0f), single(static_cast<size_t>(n_rows) + 1, 77.0f);
+  std::vector<float> tiled(static_cast<size_t>(n_tokens) * y_stride, 77.0f),
+      single(static_cast<size_t>(n_rows) + 1, 77.0f);
   for (int64_t r = 0; r < n_rows; r += k.panel_rows) {
     const int64_t n = std::min(k.panel_rows, n_rows - r);
     k.unpack[CQIL_BF16](rows + r * cols * 2, n, cols, panel.data);
     CHECK(!panel.overrun(), name + ": unpack wrote past its end");
-    k.matmul[CQIL_BF16](panel.data, n, x.data, stride, n_tokens, cols, tiled.data() + r, static_cast<int64_t>(y_stride));
+    k.matmul[CQIL_BF16](panel.data, n, x.data, stride, n_tokens, cols, tiled.data() + r,
+                        static_cast<int64_t>(y_stride));
   }
 
   bool together = true, inside = true;
@@ -94,7 +97,8 @@ void test_products(const RoundedKernels& k, int64_t n_rows, int64_t cols, int64_
         sum += weight * value;
         magnitude += std::fabs(weight * value);
       }
-      check::near(single[static_cast<size_t>(r)], sum, (magnitude + std::fabs(sum)) * (static_cast<double>(cols) / 16 + 8) * 6e-8, name);
+      check::near(single[static_cast<size_t>(r)], sum,
+                  (magnitude + std::fabs(sum)) * (static_cast<double>(cols) / 16 + 8) * 6e-8, name);
     }
   }
   CHECK(together, name + ": matmul and matvec differ");

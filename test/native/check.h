@@ -13,7 +13,8 @@
 #include "core/error.h"
 
 // CHECK(found == expected, "what is checked"): a failure prints the condition, both sides of it, the file and the line.
-#define CHECK(condition, what) ::check::that(::check::Condition() << condition, what, __builtin_FILE(), __builtin_LINE(), #condition)
+#define CHECK(condition, what) \
+  ::check::that(::check::Condition() << condition, what, __builtin_FILE(), __builtin_LINE(), #condition)
 #if defined(__GNUC__)
 // << stands before every condition so that it meets the left side of a comparison.
 #pragma GCC diagnostic ignored "-Wparentheses"
@@ -26,7 +27,8 @@ inline int passed = 0, failed = 0;
 template <class T, class = void>
 struct is_list : std::false_type {};
 template <class T>
-struct is_list<T, std::void_t<decltype(std::declval<const T&>().size()), decltype(std::declval<const T&>()[0])>> : std::true_type {};
+struct is_list<T, std::void_t<decltype(std::declval<const T&>().size()), decltype(std::declval<const T&>()[0])>>
+    : std::true_type {};
 
 // A value as a failure shows it: of a list its length and its beginning.
 template <class T>
@@ -43,7 +45,8 @@ std::string describe(const T& value) {
     return std::to_string(value);
   } else if constexpr (std::is_convertible_v<const T&, std::string>) {
     return '"' + std::string(value) + '"';
-  } else if constexpr (std::is_function_v<T> || (std::is_pointer_v<T> && std::is_function_v<std::remove_pointer_t<T>>)) {
+  } else if constexpr (std::is_function_v<T> ||
+                       (std::is_pointer_v<T> && std::is_function_v<std::remove_pointer_t<T>>)) {
     return "a function";
   } else if constexpr (std::is_pointer_v<T>) {
     char text[32];
@@ -71,8 +74,10 @@ struct Outcome {
 // Whole numbers compare by value, whatever their signs and widths.
 template <class A, class B>
 bool equal(const A& a, const B& b) {
-  if constexpr (std::is_integral_v<A> && std::is_integral_v<B> && !std::is_same_v<A, bool> && !std::is_same_v<B, bool>) {
-    return static_cast<std::common_type_t<A, B>>(a) == static_cast<std::common_type_t<A, B>>(b) && (a < A(0)) == (b < B(0));
+  if constexpr (std::is_integral_v<A> && std::is_integral_v<B> && !std::is_same_v<A, bool> &&
+                !std::is_same_v<B, bool>) {
+    return static_cast<std::common_type_t<A, B>>(a) == static_cast<std::common_type_t<A, B>>(b) &&
+           (a < A(0)) == (b < B(0));
   } else {
     return a == b;
   }
@@ -87,17 +92,29 @@ struct Side {
     return {holds, holds ? "" : describe(left) + sign + describe(right)};
   }
   template <class R>
-  Outcome operator==(const R& right) const { return told(equal(left, right), " == ", right); }
+  Outcome operator==(const R& right) const {
+    return told(equal(left, right), " == ", right);
+  }
   template <class R>
-  Outcome operator!=(const R& right) const { return told(!equal(left, right), " != ", right); }
+  Outcome operator!=(const R& right) const {
+    return told(!equal(left, right), " != ", right);
+  }
   template <class R>
-  Outcome operator<(const R& right) const { return told(left < static_cast<L>(right), " < ", right); }
+  Outcome operator<(const R& right) const {
+    return told(left < static_cast<L>(right), " < ", right);
+  }
   template <class R>
-  Outcome operator>(const R& right) const { return told(left > static_cast<L>(right), " > ", right); }
+  Outcome operator>(const R& right) const {
+    return told(left > static_cast<L>(right), " > ", right);
+  }
   template <class R>
-  Outcome operator<=(const R& right) const { return told(left <= static_cast<L>(right), " <= ", right); }
+  Outcome operator<=(const R& right) const {
+    return told(left <= static_cast<L>(right), " <= ", right);
+  }
   template <class R>
-  Outcome operator>=(const R& right) const { return told(left >= static_cast<L>(right), " >= ", right); }
+  Outcome operator>=(const R& right) const {
+    return told(left >= static_cast<L>(right), " >= ", right);
+  }
   explicit operator bool() const { return static_cast<bool>(left); }
   operator Outcome() const {
     if constexpr (std::is_same_v<L, Outcome>) return left;
@@ -107,10 +124,13 @@ struct Side {
 
 struct Condition {
   template <class L>
-  Side<L> operator<<(const L& left) const { return {left}; }
+  Side<L> operator<<(const L& left) const {
+    return {left};
+  }
 };
 
-inline void that(const Outcome& outcome, const std::string& what, const char* file = __builtin_FILE(), int line = __builtin_LINE(), const char* condition = "") {
+inline void that(const Outcome& outcome, const std::string& what, const char* file = __builtin_FILE(),
+                 int line = __builtin_LINE(), const char* condition = "") {
   (outcome.holds ? passed : failed)++;
   if (outcome.holds) return;
   std::printf("FAILED: %s\n    at %s:%d\n", what.c_str(), file, line);
@@ -119,9 +139,11 @@ inline void that(const Outcome& outcome, const std::string& what, const char* fi
 }
 
 // |found - expected| <= tolerance, and neither is NaN.
-inline void near(double found, double expected, double tolerance, const std::string& what, const char* file = __builtin_FILE(), int line = __builtin_LINE()) {
+inline void near(double found, double expected, double tolerance, const std::string& what,
+                 const char* file = __builtin_FILE(), int line = __builtin_LINE()) {
   const bool holds = std::fabs(found - expected) <= tolerance;
-  that({holds, holds ? "" : describe(found) + ", expected " + describe(expected) + " within " + describe(tolerance)}, what, file, line);
+  that({holds, holds ? "" : describe(found) + ", expected " + describe(expected) + " within " + describe(tolerance)},
+       what, file, line);
 }
 
 // Whether two lists have the same bits; where not, which element is the first that differs.
@@ -130,19 +152,22 @@ Outcome same_bits(const Vector& a, const Vector& b) {
   if (a.size() != b.size()) return {false, std::to_string(a.size()) + " values and " + std::to_string(b.size())};
   for (size_t i = 0; i < a.size(); i++) {
     if (std::memcmp(&a[i], &b[i], sizeof(a[i])) == 0) continue;
-    return {false, "element " + std::to_string(i) + " of " + std::to_string(a.size()) + ": " + describe(a[i]) + " and " + describe(b[i])};
+    return {false, "element " + std::to_string(i) + " of " + std::to_string(a.size()) + ": " + describe(a[i]) +
+                       " and " + describe(b[i])};
   }
   return true;
 }
 
 // body must throw cqil::Error with this code.
-inline void throws(const char* code, const std::function<void()>& body, const std::string& what, const char* file = __builtin_FILE(), int line = __builtin_LINE()) {
+inline void throws(const char* code, const std::function<void()>& body, const std::string& what,
+                   const char* file = __builtin_FILE(), int line = __builtin_LINE()) {
   try {
     body();
     that({false, "nothing was thrown, expected " + std::string(code)}, what, file, line);
   } catch (const cqil::Error& error) {
     const bool holds = std::strcmp(error.code(), code) == 0;
-    that({holds, holds ? "" : std::string(error.code()) + " (" + error.what() + "), expected " + code}, what, file, line);
+    that({holds, holds ? "" : std::string(error.code()) + " (" + error.what() + "), expected " + code}, what, file,
+         line);
   }
 }
 

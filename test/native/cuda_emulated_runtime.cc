@@ -1,5 +1,5 @@
-// Streams, events and graphs as dependencies between closures. Work is put off for as long as the rules allow and then run in a
-// random order among what is ready, so that an ordering somebody forgot shows up as a wrong result.
+// Streams, events and graphs as dependencies between closures. Work is put off for as long as the rules allow and then
+// run in a random order among what is ready, so that an ordering somebody forgot shows up as a wrong result.
 #include "cuda_emulated_runtime.h"
 
 #include <cstdlib>
@@ -161,8 +161,9 @@ void repair() {
   state.failed = cudaSuccess;
 }
 
-int live_objects() { 
-  return state.others + static_cast<int>(state.streams.size() + state.device_memory.size() + state.pinned_memory.size());
+int live_objects() {
+  return state.others +
+         static_cast<int>(state.streams.size() + state.device_memory.size() + state.pinned_memory.size());
 }
 
 // Every emulated kernel launch comes here.
@@ -192,7 +193,12 @@ cudaError_t cudaGetDevice(int* device) {
 cudaError_t cudaSetDevice(int device) { return device < state.machine.devices ? state.failed : cudaErrorInvalidDevice; }
 
 cudaError_t cudaGetDeviceProperties(cudaDeviceProp* properties, int) {
-  *properties = {"Emulated GPU", state.machine.major, state.machine.minor, state.machine.multiprocessors, state.machine.memory_bytes, 232448};
+  *properties = {"Emulated GPU",
+                 state.machine.major,
+                 state.machine.minor,
+                 state.machine.multiprocessors,
+                 state.machine.memory_bytes,
+                 232448};
   return cudaSuccess;
 }
 
@@ -272,10 +278,10 @@ cudaError_t cudaMemcpyAsync(void* to, const void* from, size_t bytes, cudaMemcpy
   return cudaMemcpy2DAsync(to, bytes, from, bytes, bytes, 1, kind, stream);
 }
 
-// Pageable host memory is read before the call returns, and written by the time it does; pinned memory is touched when the
-// stream gets there.
-cudaError_t cudaMemcpy2DAsync(void* to, size_t to_pitch, const void* from, size_t from_pitch, size_t width, size_t height,
-                              cudaMemcpyKind kind, cudaStream_t stream) {
+// Pageable host memory is read before the call returns, and written by the time it does; pinned memory is touched when
+// the stream gets there.
+cudaError_t cudaMemcpy2DAsync(void* to, size_t to_pitch, const void* from, size_t from_pitch, size_t width,
+                              size_t height, cudaMemcpyKind kind, cudaStream_t stream) {
   if (width * height == 0) return state.failed;
   const bool to_device = kind == cudaMemcpyHostToDevice;
   const void* const device = to_device ? to : from;

@@ -4,7 +4,8 @@
 
 namespace emulator {
 
-// What the machine looks like; takes effect at once. code other than cudaSuccess: there is no device, and counting them gives that.
+// What the machine looks like; takes effect at once. code other than cudaSuccess: there is no device, and counting them
+// gives that.
 struct Machine {
   cudaError_t code = cudaSuccess;
   int driver_version = 13000;
@@ -15,7 +16,8 @@ struct Machine {
 };
 Machine& machine();
 
-// After `calls` more launches and copies have run, the device fails with this code, and with it everything that follows.
+// After `calls` more launches and copies have run, the device fails with this code, and with it everything that
+// follows.
 void fail_after(int calls, cudaError_t code);
 void repair();
 

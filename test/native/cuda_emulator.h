@@ -1,9 +1,10 @@
-// Runs the CUDA kernels on the host: what native/cuda/kernels/intrinsics.cuh gives with nvcc, this header gives with a C++
-// compiler and CQIL_CUDA_EMULATOR defined. The threads of a block are fibers; a cooperative launch has all its blocks at once,
-// any other one block after the other. Threads, warps and blocks take turns in a random order, so that an ordering somebody
-// relied on without a barrier shows up as a wrong result. Shared memory starts as NaN and has a guard behind it; a misaligned
-// vector access, a barrier that not all threads reach and a launch that no GPU would accept end the process with a sentence.
-// Not emulated: time, caches, and the weaker ordering of memory between threads.
+// Runs the CUDA kernels on the host: what native/cuda/kernels/intrinsics.cuh gives with nvcc, this header gives with a
+// C++ compiler and CQIL_CUDA_EMULATOR defined. The threads of a block are fibers; a cooperative launch has all its
+// blocks at once, any other one block after the other. Threads, warps and blocks take turns in a random order, so that
+// an ordering somebody relied on without a barrier shows up as a wrong result. Shared memory starts as NaN and has a
+// guard behind it; a misaligned vector access, a barrier that not all threads reach and a launch that no GPU would
+// accept end the process with a sentence. Not emulated: time, caches, and the weaker ordering of memory between
+// threads.
 #pragma once
 #include <csetjmp>
 #include <cmath>
@@ -59,7 +60,8 @@ namespace emulator {
 void enqueue(cudaStream_t stream, std::function<void()> run);
 
 [[noreturn]] inline void fail(const char* what) {
-  std::fprintf(stderr, "emulated GPU: block (%u, %u, %u), thread %u: %s\n", blockIdx.x, blockIdx.y, blockIdx.z, threadIdx.x, what);
+  std::fprintf(stderr, "emulated GPU: block (%u, %u, %u), thread %u: %s\n", blockIdx.x, blockIdx.y, blockIdx.z,
+               threadIdx.x, what);
   std::abort();
 }
 
@@ -71,7 +73,8 @@ struct Barrier {
   uint32_t expected = 0, arrived = 0, generation = 0;
 };
 
-// What the lanes of a warp show each other, in two sets used in turn: a lane that is one exchange ahead does not disturb.
+// What the lanes of a warp show each other, in two sets used in turn: a lane that is one exchange ahead does not
+// disturb.
 struct Warp {
   Barrier barrier;
   uint64_t words[2][kLanes];
@@ -230,7 +233,8 @@ inline void run_grid(const Grid& grid, const std::function<void()>& kernel) {
       block.warps.resize(grid.threads / kLanes);
       for (Warp& warp : block.warps) warp.barrier.expected = kLanes;
       block.memory.assign(grid.shared_bytes + 2 * kGuardBytes, 0xff);
-      block.shared = block.memory.data() + (kGuardBytes - reinterpret_cast<uintptr_t>(block.memory.data()) % kGuardBytes);
+      block.shared =
+          block.memory.data() + (kGuardBytes - reinterpret_cast<uintptr_t>(block.memory.data()) % kGuardBytes);
     }
     run_blocks(blocks, grid.threads);
     for (const Block& block : blocks)
@@ -248,7 +252,7 @@ template <class T>
 T exchange(T value, uint32_t from) {
   static_assert(sizeof(T) <= sizeof(uint64_t), "one word");
   Fiber& self = running();
-  uint64_t(&words)[kLanes] = self.warp->words[self.exchanges++ % 2];
+  uint64_t (&words)[kLanes] = self.warp->words[self.exchanges++ % 2];
   std::memcpy(&words[self.thread % kLanes], &value, sizeof value);
   wait(self.warp->barrier);
   std::memcpy(&value, &words[from], sizeof value);
@@ -313,14 +317,16 @@ inline float inverse_root(float value) { return 1.0f / std::sqrt(value); }
 inline uint32_t select_bytes(uint32_t a, uint32_t b, uint32_t selector) {
   const uint64_t bytes = static_cast<uint64_t>(b) << 32 | a;
   uint32_t result = 0;
-  for (int k = 0; k < 4; k++) result |= static_cast<uint32_t>(bytes >> (8 * (selector >> (4 * k) & 7u)) & 0xffu) << (8 * k);
+  for (int k = 0; k < 4; k++)
+    result |= static_cast<uint32_t>(bytes >> (8 * (selector >> (4 * k) & 7u)) & 0xffu) << (8 * k);
   return result;
 }
 
 inline float rounded_product(float a, float b) { return a * b; }
 inline float rounded_sum(float a, float b) { return a + b; }
 inline int32_t dot_bytes(uint32_t a, uint32_t b, int32_t sum) {
-  for (int k = 0; k < 4; k++) sum += static_cast<int8_t>(a >> (8 * k) & 0xffu) * static_cast<int8_t>(b >> (8 * k) & 0xffu);
+  for (int k = 0; k < 4; k++)
+    sum += static_cast<int8_t>(a >> (8 * k) & 0xffu) * static_cast<int8_t>(b >> (8 * k) & 0xffu);
   return sum;
 }
 
@@ -364,11 +370,14 @@ inline void pause() { emulator::yield(); }
 inline void fence() {}
 
 template <class... Parameters, class... Arguments>
-cudaError_t launch(void (*kernel)(Parameters...), const LaunchShape& shape, cudaStream_t stream, Arguments&&... arguments) {
-  const bool possible = shape.grid_x > 0 && shape.grid_y > 0 && shape.grid_z > 0 && shape.grid_y < 65536 && shape.grid_z < 65536 &&
-                        shape.threads > 0 && shape.threads <= 1024 && shape.threads % emulator::kLanes == 0;
+cudaError_t launch(void (*kernel)(Parameters...), const LaunchShape& shape, cudaStream_t stream,
+                   Arguments&&... arguments) {
+  const bool possible = shape.grid_x > 0 && shape.grid_y > 0 && shape.grid_z > 0 && shape.grid_y < 65536 &&
+                        shape.grid_z < 65536 && shape.threads > 0 && shape.threads <= 1024 &&
+                        shape.threads % emulator::kLanes == 0;
   if (!possible || shape.shared_bytes > emulator::kMostShared) return cudaErrorInvalidValue;
-  const emulator::Grid grid = {shape.grid_x, shape.grid_y, shape.grid_z, shape.threads, shape.shared_bytes, shape.cooperative};
+  const emulator::Grid grid = {shape.grid_x,  shape.grid_y,       shape.grid_z,
+                               shape.threads, shape.shared_bytes, shape.cooperative};
   std::tuple<Parameters...> values(std::forward<Arguments>(arguments)...);
   emulator::enqueue(stream, [kernel, grid, values] { emulator::run_grid(grid, [&] { std::apply(kernel, values); }); });
   return cudaSuccess;

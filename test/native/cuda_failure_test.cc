@@ -14,18 +14,29 @@ void test_refusals() {
   check::throws("ABORTED", [&] { session.forward(request_of({1, 2}, 0, CQIL_OUTPUT_LOGITS)); }, "cancelled");
   session.arm();
   CHECK(session.forward(request_of({1, 2}, 0, CQIL_OUTPUT_NONE)).empty(), "usable after an abort");
-  check::throws("CONTEXT_OVERFLOW", [&] { session.forward(request_of(some_ids(17), 0, CQIL_OUTPUT_NONE)); }, "past the context");
-  check::throws("INVALID_ARGUMENT", [&] { Session bad(models.gpu, Plan{}, Execution::kWide, 8, CQIL_Q4_0); }, "no such cache");
-  check::throws("BACKEND_UNAVAILABLE", [&] { Session bad(models.cpu, Plan{}, Execution::kPersistent, 8); }, "persistent on the CPU");
+  check::throws(
+      "CONTEXT_OVERFLOW", [&] { session.forward(request_of(some_ids(17), 0, CQIL_OUTPUT_NONE)); }, "past the context");
+  check::throws(
+      "INVALID_ARGUMENT", [&] { Session bad(models.gpu, Plan{}, Execution::kWide, 8, CQIL_Q4_0); }, "no such cache");
+  check::throws(
+      "BACKEND_UNAVAILABLE", [&] { Session bad(models.cpu, Plan{}, Execution::kPersistent, 8); },
+      "persistent on the CPU");
   // 1,000 layers of keys and values at the longest context there is are petabytes.
   const auto deep = model_on(cuda(), check::small_weights("BF16", kEmulated ? 4 : 1000));
-  check::throws("OUT_OF_MEMORY", [&] { Session bad(deep, Plan{}, Execution::kWide, 1 << 24); }, "a cache larger than the device");
-  check::throws("INVALID_ARGUMENT", [] {
-    Model bad(check::small_weights("F32", 1), cuda(), cqil_model_options{1, 99, CQIL_ACTIVATIONS_F32, nullptr, 0});
-  }, "no such device");
-  check::throws("INVALID_ARGUMENT", [] {
-    Model bad(check::small_weights("F32", 1), cuda(), cqil_model_options{1, -1, CQIL_ACTIVATIONS_F32, nullptr, 0});
-  }, "a negative device");
+  check::throws(
+      "OUT_OF_MEMORY", [&] { Session bad(deep, Plan{}, Execution::kWide, 1 << 24); }, "a cache larger than the device");
+  check::throws(
+      "INVALID_ARGUMENT",
+      [] {
+        Model bad(check::small_weights("F32", 1), cuda(), cqil_model_options{1, 99, CQIL_ACTIVATIONS_F32, nullptr, 0});
+      },
+      "no such device");
+  check::throws(
+      "INVALID_ARGUMENT",
+      [] {
+        Model bad(check::small_weights("F32", 1), cuda(), cqil_model_options{1, -1, CQIL_ACTIVATIONS_F32, nullptr, 0});
+      },
+      "a negative device");
 }
 
 #ifdef CQIL_CUDA_EMULATOR
@@ -49,7 +60,8 @@ void test_reasons() {
   expect_reason({cudaErrorSystemDriverMismatch, 13000}, "different versions");
   expect_reason({cudaErrorIllegalAddress, 13000}, "cudaErrorIllegalAddress (700)");
   expect_reason({cudaSuccess, 13000, 0}, "sees no GPU");
-  expect_reason({cudaSuccess, 13000, 2, 7, 5}, "has compute capability 7.5, Emulated GPU has compute capability 7.5, expected 8.0 or newer");
+  expect_reason({cudaSuccess, 13000, 2, 7, 5},
+                "has compute capability 7.5, Emulated GPU has compute capability 7.5, expected 8.0 or newer");
 }
 
 void test_no_memory() {
@@ -59,7 +71,8 @@ void test_no_memory() {
     model_on(cuda(), check::small_weights("F32", 6));
     CHECK(false, "a model larger than the device is refused");
   } catch (const Error& error) {
-    CHECK(std::string(error.code()) == "OUT_OF_MEMORY" && std::strstr(error.what(), "The weights take 2 MB"), error.what());
+    CHECK(std::string(error.code()) == "OUT_OF_MEMORY" && std::strstr(error.what(), "The weights take 2 MB"),
+          error.what());
   }
   emulator::machine().memory_bytes = sound;
 }
@@ -78,12 +91,15 @@ void test_lost_device() {
           for (int32_t i = 0; i < 4; i++) session.forward(request_of({1}, i, CQIL_OUTPUT_LOGITS));
           CHECK(false, when + ": nothing was thrown");
         } catch (const Error& error) {
-          CHECK(std::string(error.code()) == "BACKEND_UNAVAILABLE" && std::strstr(error.what(), "cudaErrorIllegalAddress (700)"),
-                      when + ": " + error.code() + ": " + error.what());
+          CHECK(std::string(error.code()) == "BACKEND_UNAVAILABLE" &&
+                    std::strstr(error.what(), "cudaErrorIllegalAddress (700)"),
+                when + ": " + error.code() + ": " + error.what());
         }
         emulator::repair();  // even a device that seems well again: the model does not come back
       }
-      check::throws("BACKEND_UNAVAILABLE", [&] { Session more(model, Plan{}, Execution::kWide, 8); }, "no session on a lost device");
+      check::throws(
+          "BACKEND_UNAVAILABLE", [&] { Session more(model, Plan{}, Execution::kWide, 8); },
+          "no session on a lost device");
     }
     expect_freed("a lost device leaves nothing behind");
   }
@@ -95,13 +111,15 @@ void test_lost_device() {
 void test_not_finite() {
   constexpr const char* kFile = "cuda_not_finite_test.bin";
   auto model = [&](const char* dtype, const char* role, float value) {
-    return model_on(cuda(), check::in_file(check::biased_weights(dtype), kFile, check::poke_one(role, role[0] == 'o' ? -1 : 1, value)));
+    return model_on(cuda(), check::in_file(check::biased_weights(dtype), kFile,
+                                           check::poke_one(role, role[0] == 'o' ? -1 : 1, value)));
   };
   size_t turn = 0;
   for (const char* dtype : {"F32", "Q8_0", "Q4_K"})
     for (const char* role : {"wq", "wk", "w_down", "output"}) {
       const float value = turn % 2 ? check::kNan : check::kInfinity;
-      check::expect_told(model(dtype, role, value), check::kCaches[turn++ % 3], std::string(dtype) + " " + role + " " + std::to_string(value));
+      check::expect_told(model(dtype, role, value), check::kCaches[turn++ % 3],
+                         std::string(dtype) + " " + role + " " + std::to_string(value));
     }
   for (const char* role : {"bk", "bv"})
     for (float value : {1e6f, -1e8f}) {

@@ -22,7 +22,11 @@ class Bench {
  public:
   // shared_bytes: that the device gives a block; 0: as one of three kinds of device does.
   Bench(const Case& c, int n_tokens, const cudaDeviceProp& on, Random& random, int64_t shared_bytes = 0)
-      : c(c), random(random), model(c, random), n_tokens(n_tokens), name(std::string(c.name) + " x" + std::to_string(n_tokens)) {
+      : c(c),
+        random(random),
+        model(c, random),
+        n_tokens(n_tokens),
+        name(std::string(c.name) + " x" + std::to_string(n_tokens)) {
     SessionSize size = {};
     size.context = c.position + n_tokens + 3, size.kv_dtype = c.kv_dtype, size.batch = n_tokens + 1;
     size.max_lanes = c.lanes, size.bypass = c.bypass, size.bypass_residual = c.bypass_residual;
@@ -52,7 +56,8 @@ class Bench {
   double tolerance() const { return tolerance_class() ? 5e-5 : 1e-5; }
 
   // Random values in the first n of every row of a buffer of `rows` rows.
-  FloatVector randomize(float* buffer, int64_t rows, int stride, int n, float range = 1.0f, int head = 0, int head_stride = 0) {
+  FloatVector randomize(float* buffer, int64_t rows, int stride, int n, float range = 1.0f, int head = 0,
+                        int head_stride = 0) {
     FloatVector values(static_cast<size_t>(rows * stride), 0.0f);
     for (int64_t r = 0; r < rows; r++)
       for (int i = 0; i < n; i++)

@@ -165,14 +165,18 @@ class RandomModel {
 inline Doubles multiply(const HostMatrix& w, const Doubles& x) {
   Doubles y(static_cast<size_t>(w.rows), 0.0);
   for (int r = 0; r < w.rows; r++)
-    for (int c = 0; c < w.cols; c++) y[static_cast<size_t>(r)] += w.weights[static_cast<size_t>(r) * static_cast<size_t>(w.cols) + static_cast<size_t>(c)] * x[static_cast<size_t>(c)];
+    for (int c = 0; c < w.cols; c++)
+      y[static_cast<size_t>(r)] +=
+          w.weights[static_cast<size_t>(r) * static_cast<size_t>(w.cols) + static_cast<size_t>(c)] *
+          x[static_cast<size_t>(c)];
   return y;
 }
 inline Doubles rms_norm(const Doubles& x, const FloatVector& weight, double eps) {
   double squares = 0;
   for (double v : x) squares += v * v;
   Doubles y(x.size());
-  for (size_t i = 0; i < x.size(); i++) y[i] = x[i] / std::sqrt(squares / static_cast<double>(x.size()) + eps) * static_cast<double>(weight[i]);
+  for (size_t i = 0; i < x.size(); i++)
+    y[i] = x[i] / std::sqrt(squares / static_cast<double>(x.size()) + eps) * static_cast<double>(weight[i]);
   return y;
 }
 inline Doubles widen(const float* from, int n) { return Doubles(from, from + n); }

@@ -14,7 +14,8 @@ inline void test_embed(Bench& b) {
   const FloatVector x = read(b.s().x, static_cast<int64_t>(b.n_tokens) * b.s().dim_stride);
   for (int t = 0; t < b.n_tokens; t++) {
     const auto first = b.model.embedding.weights.begin() + static_cast<int64_t>(ids[static_cast<size_t>(t)]) * b.c.dim;
-    close(FloatVector(x.begin() + t * b.s().dim_stride, x.end()), Doubles(first, first + b.c.dim), 1e-6, b.name + " embed");
+    close(FloatVector(x.begin() + t * b.s().dim_stride, x.end()), Doubles(first, first + b.c.dim), 1e-6,
+          b.name + " embed");
   }
   b.check_padding(x, b.s().dim_stride, b.c.dim, "embed");
 }
@@ -24,7 +25,8 @@ inline Doubles finished_head(const Bench& b, Doubles head, const FloatVector& no
   const int half = b.c.head_dim / 2;
   if (!norm.empty()) head = rms_norm(head, norm, 1e-5);
   for (int i = 0; i < half; i++) {
-    const size_t first = static_cast<size_t>(b.c.interleaved ? 2 * i : i), second = static_cast<size_t>(b.c.interleaved ? 2 * i + 1 : i + half);
+    const size_t first = static_cast<size_t>(b.c.interleaved ? 2 * i : i),
+                 second = static_cast<size_t>(b.c.interleaved ? 2 * i + 1 : i + half);
     const size_t at = static_cast<size_t>(position * half + i);
     const double cos = b.rope_cos[at], sin = b.rope_sin[at], a = head[first], c = head[second];
     head[first] = a * cos - c * sin;
@@ -34,7 +36,8 @@ inline Doubles finished_head(const Bench& b, Doubles head, const FloatVector& no
 }
 inline Doubles head_slice(const Doubles& all, const FloatVector& bias, int head, int head_dim) {
   Doubles one(all.begin() + head * head_dim, all.begin() + (head + 1) * head_dim);
-  for (size_t i = 0; i < one.size() && !bias.empty(); i++) one[i] += static_cast<double>(bias[static_cast<size_t>(head * head_dim) + i]);
+  for (size_t i = 0; i < one.size() && !bias.empty(); i++)
+    one[i] += static_cast<double>(bias[static_cast<size_t>(head * head_dim) + i]);
   return one;
 }
 
@@ -66,7 +69,9 @@ inline void test_qkv(Bench& b) {
       const int position = b.c.position + t;
       for (int head = 0; head < b.c.n_heads; head++) {
         const float* found = b.row(query, s.query_stride, lane, t) + head * s.head_stride;
-        close(FloatVector(found, found + s.head_stride), finished_head(b, head_slice(q, l.bq, head, b.c.head_dim), l.q_norm, position), b.tolerance(), b.name + " query");
+        close(FloatVector(found, found + s.head_stride),
+              finished_head(b, head_slice(q, l.bq, head, b.c.head_dim), l.q_norm, position), b.tolerance(),
+              b.name + " query");
         bool zero = true;
         for (int i = b.c.head_dim; i < s.head_stride; i++) zero = zero && found[i] == 0.0f;
         that(zero, b.name + " query padding");
@@ -74,15 +79,19 @@ inline void test_qkv(Bench& b) {
       for (int head = 0; head < b.c.n_kv_heads; head++) {
         const Doubles found_k = b.cached(keys, lane, head, position), found_v = b.cached(values, lane, head, position);
         const double tolerance = b.tolerance() + cache_tolerance(b.c.kv_dtype);
-        close(FloatVector(found_k.begin(), found_k.end()), finished_head(b, head_slice(k, l.bk, head, b.c.head_dim), l.k_norm, position), tolerance, b.name + " key");
-        close(FloatVector(found_v.begin(), found_v.end()), head_slice(v, l.bv, head, b.c.head_dim), tolerance, b.name + " value");
+        close(FloatVector(found_k.begin(), found_k.end()),
+              finished_head(b, head_slice(k, l.bk, head, b.c.head_dim), l.k_norm, position), tolerance,
+              b.name + " key");
+        close(FloatVector(found_v.begin(), found_v.end()), head_slice(v, l.bv, head, b.c.head_dim), tolerance,
+              b.name + " value");
       }
     }
 }
 
 inline void test_attention(Bench& b) {
   const DeviceSession& s = b.s();
-  const FloatVector query = b.randomize(s.query, b.lane_rows(), s.query_stride, s.query_stride, 2.0f, b.c.head_dim, s.head_stride);
+  const FloatVector query =
+      b.randomize(s.query, b.lane_rows(), s.query_stride, s.query_stride, 2.0f, b.c.head_dim, s.head_stride);
   const std::vector<uint8_t> keys = b.read_cache(s.keys), values = b.read_cache(s.values);
   b.poison(s.attention, b.lane_rows(), s.attention_stride, b.c.n_heads * b.c.head_dim);
   device_ok(launch_attention(b.step, b.lanes, nullptr), "attention");
@@ -91,7 +100,8 @@ inline void test_attention(Bench& b) {
     for (int t = 0; t < b.n_tokens; t++) {
       Doubles expected;
       for (int head = 0; head < b.c.n_heads; head++) {
-        const int last = b.c.position + t, first = b.c.window ? std::max(0, last + 1 - b.c.window) : 0, kv = head / (b.c.n_heads / b.c.n_kv_heads);
+        const int last = b.c.position + t, first = b.c.window ? std::max(0, last + 1 - b.c.window) : 0,
+                  kv = head / (b.c.n_heads / b.c.n_kv_heads);
         const float* q = b.row(query, s.query_stride, lane, t) + head * s.head_stride;
         Doubles scores, sum(static_cast<size_t>(b.c.head_dim), 0.0);
         for (int p = first; p <= last; p++) {
@@ -134,7 +144,8 @@ inline void test_attention_out(Bench& b) {
   b.check_padding(found, s.dim_stride, b.c.dim, "attention_out");
 }
 
-// Very large values beside very small ones, and then one that is infinite or not a number, which no way of staging may lose.
+// Very large values beside very small ones, and then one that is infinite or not a number, which no way of staging may
+// lose.
 inline void test_extremes(Bench& b) {
   const DeviceSession& s = b.s();
   const HostLayer& l = b.model.layers[0];
@@ -160,7 +171,8 @@ inline void test_extremes(Bench& b) {
 // b_j: the sum of up to `bypass` earlier lanes' attention outputs.
 inline void add_bypass(Doubles& to, const Bench& b, const FloatVector& attention_out, int lane, int t) {
   for (int k = 1; k <= b.c.bypass && k <= lane; k++)
-    for (size_t i = 0; i < to.size(); i++) to[i] += static_cast<double>(b.row(attention_out, b.s().dim_stride, lane - k, t)[i]);
+    for (size_t i = 0; i < to.size(); i++)
+      to[i] += static_cast<double>(b.row(attention_out, b.s().dim_stride, lane - k, t)[i]);
 }
 
 inline void test_gate_up(Bench& b) {
@@ -196,8 +208,10 @@ inline void test_down(Bench& b) {
   for (int t = 0; t < b.n_tokens; t++) {
     Doubles expected = widen(x.data() + t * s.dim_stride, b.c.dim);
     for (int lane = 0; lane < b.c.lanes; lane++) {
-      const Doubles m = multiply(b.model.layers[static_cast<size_t>(lane)].w_down, widen(b.row(h, s.hidden_stride, lane, t), b.c.hidden_dim));
-      for (size_t i = 0; i < expected.size(); i++) expected[i] += static_cast<double>(b.row(a, s.dim_stride, lane, t)[i]) + m[i];
+      const Doubles m = multiply(b.model.layers[static_cast<size_t>(lane)].w_down,
+                                 widen(b.row(h, s.hidden_stride, lane, t), b.c.hidden_dim));
+      for (size_t i = 0; i < expected.size(); i++)
+        expected[i] += static_cast<double>(b.row(a, s.dim_stride, lane, t)[i]) + m[i];
       if (b.c.bypass_residual) add_bypass(expected, b, a, lane, t);
     }
     close(FloatVector(wide.begin() + t * s.dim_stride, wide.end()), expected, b.tolerance(), b.name + " down");
@@ -207,7 +221,8 @@ inline void test_down(Bench& b) {
   // Lane by lane and joined: the same bits.
   write(s.x, x);
   b.poison(s.mlp_out, b.lane_rows(), s.dim_stride, b.c.dim);
-  for (int lane = b.c.lanes - 1; lane >= 0; lane--) device_ok(launch_down_apart(b.step, {0, lane, 1}, nullptr), "down_apart");
+  for (int lane = b.c.lanes - 1; lane >= 0; lane--)
+    device_ok(launch_down_apart(b.step, {0, lane, 1}, nullptr), "down_apart");
   that(same_bits(read(s.x, static_cast<int64_t>(x.size())), x), b.name + " down_apart leaves x");
   device_ok(launch_join(b.step, b.c.lanes, nullptr), "join");
   that(same_bits(read(s.x, static_cast<int64_t>(x.size())), wide), b.name + " join has the bits of down");
@@ -227,12 +242,15 @@ inline void test_head(Bench& b) {
   device_ok(launch_scores(b.step, first, rows, nullptr), "scores");
   const FloatVector scores = read(s.scores, CQIL_MAX_BATCH);
   for (int r = 0; r < rows; r++) {
-    const Doubles expected = multiply(b.model.output, rms_norm(widen(x.data() + (first + r) * s.dim_stride, b.c.dim), b.model.output_norm, 1e-5));
+    const Doubles expected = multiply(
+        b.model.output, rms_norm(widen(x.data() + (first + r) * s.dim_stride, b.c.dim), b.model.output_norm, 1e-5));
     const FloatVector found(logits.begin() + r * vocab, logits.begin() + (r + 1) * vocab);
     close(found, expected, b.tolerance(), b.name + " logits");
     double sum = 0;
     for (float v : found) sum += std::exp(static_cast<double>(v));
-    near(scores[static_cast<size_t>(first + r)], static_cast<double>(found[static_cast<size_t>(targets[static_cast<size_t>(first + r)])]) - std::log(sum), 2e-5, b.name + " scores");
+    near(scores[static_cast<size_t>(first + r)],
+         static_cast<double>(found[static_cast<size_t>(targets[static_cast<size_t>(first + r)])]) - std::log(sum), 2e-5,
+         b.name + " scores");
   }
   for (int i = 0; i < CQIL_MAX_BATCH; i++)
     if (i < first || i >= first + rows) that(std::isnan(scores[static_cast<size_t>(i)]), b.name + " scores elsewhere");
@@ -241,7 +259,8 @@ inline void test_head(Bench& b) {
     odd[static_cast<size_t>(b.random.below(vocab))] = wrong;
     write(s.logits, odd);
     device_ok(launch_scores(b.step, first, rows, nullptr), "scores");
-    that(!std::isfinite(read(s.scores, CQIL_MAX_BATCH)[static_cast<size_t>(first)]), b.name + " scores tell of a logit of " + std::to_string(wrong));
+    that(!std::isfinite(read(s.scores, CQIL_MAX_BATCH)[static_cast<size_t>(first)]),
+         b.name + " scores tell of a logit of " + std::to_string(wrong));
   }
 }
 

@@ -1,6 +1,6 @@
-// Every CUDA kernel: each phase against float64 (cuda_kernels_phases.h), selection, the executions against each other to the bit, and
-// products beside the CPU's own; compiled with nvcc on a GPU, and by a C++ compiler on the emulated one.
-// Outputs are poisoned before each launch, so that an element that nobody wrote is not a number afterwards.
+// Every CUDA kernel: each phase against float64 (cuda_kernels_phases.h), selection, the executions against each other
+// to the bit, and products beside the CPU's own; compiled with nvcc on a GPU, and by a C++ compiler on the emulated
+// one. Outputs are poisoned before each launch, so that an element that nobody wrote is not a number afterwards.
 #include "cpu/kernels/kernels.h"
 #include "cuda/kernels/cut_shape.h"
 #include "cuda_kernels_cases.h"
@@ -16,34 +16,42 @@ void test_select(Bench& b, int count) {
   const DeviceSession& s = b.s();
   const int vocab = b.c.vocab_size;
   FloatVector logits = b.random.vector(static_cast<size_t>(vocab), 8.0f);
-  for (int i = 0; i < 20; i++) logits[static_cast<size_t>(b.random.below(vocab))] = logits[static_cast<size_t>(b.random.below(vocab))];
+  for (int i = 0; i < 20; i++)
+    logits[static_cast<size_t>(b.random.below(vocab))] = logits[static_cast<size_t>(b.random.below(vocab))];
   write(s.logits, logits);
   write(s.position, std::vector<int32_t>{b.c.position});
   device_ok(launch_select(b.step, count, true, nullptr), "select");
   const cqil_shortlist found = read(s.shortlist, 1)[0];
   check::expect_shortlist(found, logits, count, b.name + " select");
-  that(read(s.ids, 1)[0] == found.ids[0] && read(s.position, 1)[0] == b.c.position + b.n_tokens, b.name + " select goes on");
+  that(read(s.ids, 1)[0] == found.ids[0] && read(s.position, 1)[0] == b.c.position + b.n_tokens,
+       b.name + " select goes on");
   write(s.position, std::vector<int32_t>{b.c.position});
 
   logits.assign(logits.size(), NAN);
   write(s.logits, logits);
   device_ok(launch_select(b.step, count, false, nullptr), "select");
-  that(read(s.shortlist, 1)[0].ids[0] == 0 && read(s.position, 1)[0] == b.c.position, b.name + " select of what is not a number");
+  that(read(s.shortlist, 1)[0].ids[0] == 0 && read(s.position, 1)[0] == b.c.position,
+       b.name + " select of what is not a number");
 
   for (float wrong : {NAN, INFINITY, -INFINITY}) {
     logits = b.random.vector(static_cast<size_t>(vocab), 8.0f);
     logits[static_cast<size_t>(b.random.below(vocab))] = wrong;
     write(s.logits, logits);
     device_ok(launch_select(b.step, count, false, nullptr), "select");
-    that(std::isnan(read(s.shortlist, 1)[0].log_sum_exp), b.name + " select tells of a logit of " + std::to_string(wrong));
+    that(std::isnan(read(s.shortlist, 1)[0].log_sum_exp),
+         b.name + " select tells of a logit of " + std::to_string(wrong));
   }
 }
 
 // One token: the kernels one by one, wide and lane by lane, and the persistent kernel give the same bits everywhere.
 void test_executions(Bench& b) {
   const DeviceSession& s = b.s();
-  const std::vector<cqil_phase> phases = {{CQIL_EMBED, -1, 0, 1},          {CQIL_QKV, 0, 0, b.c.lanes}, {CQIL_ATTENTION, 0, 0, b.c.lanes},
-                                          {CQIL_ATTENTION_OUT, 0, 0, b.c.lanes}, {CQIL_GATE_UP, 0, 0, b.c.lanes}, {CQIL_DOWN, 0, 0, b.c.lanes},
+  const std::vector<cqil_phase> phases = {{CQIL_EMBED, -1, 0, 1},
+                                          {CQIL_QKV, 0, 0, b.c.lanes},
+                                          {CQIL_ATTENTION, 0, 0, b.c.lanes},
+                                          {CQIL_ATTENTION_OUT, 0, 0, b.c.lanes},
+                                          {CQIL_GATE_UP, 0, 0, b.c.lanes},
+                                          {CQIL_DOWN, 0, 0, b.c.lanes},
                                           {CQIL_HEAD, -1, 0, 1}};
   const std::vector<int32_t> id = {b.random.below(b.c.vocab_size)};
   const std::vector<uint8_t> keys = b.read_cache(s.keys), values = b.read_cache(s.values);
@@ -63,7 +71,8 @@ void test_executions(Bench& b) {
     b.poison(s.gate_up, b.lane_rows(), s.hidden_stride, b.c.hidden_dim);
     b.poison(s.logits, 1, b.c.vocab_size, b.c.vocab_size);
     body();
-    return Result{read(s.x, s.dim_stride), read(s.logits, b.c.vocab_size), b.read_cache(s.keys), b.read_cache(s.values)};
+    return Result{read(s.x, s.dim_stride), read(s.logits, b.c.vocab_size), b.read_cache(s.keys),
+                  b.read_cache(s.values)};
   };
   auto stage = [&](const LaneRange& lanes) {
     device_ok(launch_qkv(b.step, lanes, nullptr), "qkv");
@@ -98,13 +107,18 @@ void test_executions(Bench& b) {
   that(finite, b.name + " logits are numbers");
   if (token_supported(b.step.model)) {
     const cqil_phase* device_phases = b.model.keep(to_device(phases));
-    expect_same(run([&] {
-      device_ok(launch_token(b.step, {device_phases, static_cast<int32_t>(phases.size()), 3, true, true}, nullptr), "token");
-    }), " persistent");
+    expect_same(
+        run([&] {
+          device_ok(launch_token(b.step, {device_phases, static_cast<int32_t>(phases.size()), 3, true, true}, nullptr),
+                    "token");
+        }),
+        " persistent");
     const cqil_shortlist list = read(s.shortlist, 1)[0];
     const auto best = std::max_element(wide.logits.begin(), wide.logits.end());
-    that(list.count == 3 && list.ids[0] == best - wide.logits.begin() && list.logits[0] == *best, b.name + " persistent selection");
-    that(read(s.ids, 1)[0] == list.ids[0] && read(s.position, 1)[0] == b.c.position + 1, b.name + " persistent goes on");
+    that(list.count == 3 && list.ids[0] == best - wide.logits.begin() && list.logits[0] == *best,
+         b.name + " persistent selection");
+    that(read(s.ids, 1)[0] == list.ids[0] && read(s.position, 1)[0] == b.c.position + 1,
+         b.name + " persistent goes on");
     write(s.position, std::vector<int32_t>{b.c.position});
   }
 
@@ -122,7 +136,8 @@ void test_cpu_twin(Bench& b) {
   x.resize(static_cast<size_t>(padded(w.cols)), 0.0f);
   best_kernels().matvec[w.dtype](w.file.data(), row_bytes(w.dtype, w.cols), w.rows, w.cols, x.data(), y.data());
   Doubles expected(y.begin(), y.end());
-  for (size_t i = 0; i < expected.size() && !b.model.layers[0].bo.empty(); i++) expected[i] += static_cast<double>(b.model.layers[0].bo[i]);
+  for (size_t i = 0; i < expected.size() && !b.model.layers[0].bo.empty(); i++)
+    expected[i] += static_cast<double>(b.model.layers[0].bo[i]);
   close(found, expected, 1e-5, b.name + " beside the CPU");
 }
 
@@ -168,7 +183,8 @@ int main() {
   }
   DeviceModel wide = {};
   wide.dim = wide.hidden_dim = 4096, wide.n_heads = 32, wide.head_dim = 128, wide.format = CQIL_BF16;
-  that(cut_sums_fit(wide, kPartialSums / 4) && !cut_sums_fit(wide, kPartialSums / 4 + 1), "as many lanes as there is room for sums of");
+  that(cut_sums_fit(wide, kPartialSums / 4) && !cut_sums_fit(wide, kPartialSums / 4 + 1),
+       "as many lanes as there is room for sums of");
   wide.dim = 2048;
   that(cut_sums_fit(wide, 1000), "any number of lanes whose rows are not cut");
   for (const Case& c : kManyRows) {

@@ -14,12 +14,15 @@ using namespace cuda_models;
 
 namespace {
 
-// ‖logits − CPU‖ / ‖CPU‖. The kernels promise 1e-5 for one token and 5e-5 for several (native/cuda/kernels/launch.h); layers add up.
+// ‖logits − CPU‖ / ‖CPU‖. The kernels promise 1e-5 for one token and 5e-5 for several (native/cuda/kernels/launch.h);
+// layers add up.
 constexpr double kTolerance = 2e-4;
 
 // Persistent is for models of one plain format.
 bool offers(const Model& model, Execution execution) {
-  const cqil_execution bit = execution == Execution::kPersistent ? CQIL_PERSISTENT : execution == Execution::kLanes ? CQIL_LANES : CQIL_WIDE;
+  const cqil_execution bit = execution == Execution::kPersistent ? CQIL_PERSISTENT
+                             : execution == Execution::kLanes    ? CQIL_LANES
+                                                                 : CQIL_WIDE;
   return (cuda().executions(model.backend_model()) & 1u << bit) != 0;
 }
 
@@ -37,7 +40,8 @@ std::vector<float> run(Session& session, const std::vector<int32_t>& ids, const 
   return logits;
 }
 
-void expect_close(const std::vector<float>& found, const std::vector<float>& expected, double tolerance, const std::string& what) {
+void expect_close(const std::vector<float>& found, const std::vector<float>& expected, double tolerance,
+                  const std::string& what) {
   double difference = 0, norm = 0;
   for (size_t i = 0; i < expected.size(); i++) {
     const double d = static_cast<double>(found[i]) - expected[i];
@@ -48,15 +52,19 @@ void expect_close(const std::vector<float>& found, const std::vector<float>& exp
   check::near(std::sqrt(difference / norm), 0, tolerance, what);
 }
 
-// Token by token in every execution, to the same bits; and with a prompt in one piece and in two, where wide and lanes differ.
-void test_logits(const Pair& models, const Plan& plan, int n, cqil_dtype kv, double tolerance, const std::string& what) {
+// Token by token in every execution, to the same bits; and with a prompt in one piece and in two, where wide and lanes
+// differ.
+void test_logits(const Pair& models, const Plan& plan, int n, cqil_dtype kv, double tolerance,
+                 const std::string& what) {
   const std::vector<int32_t> ids = some_ids(n);
   Session reference(models.cpu, plan, Execution::kWide, 64, kv);
   const std::vector<float> expected = run(reference, ids, {n});
   std::vector<float> one_by_one;
   for (Execution execution : kExecutions) {
     if (!offers(*models.gpu, execution)) {
-      check::throws("BACKEND_UNAVAILABLE", [&] { Session bad(models.gpu, plan, execution, 64, kv); }, what + ": no such execution");
+      check::throws(
+          "BACKEND_UNAVAILABLE", [&] { Session bad(models.gpu, plan, execution, 64, kv); },
+          what + ": no such execution");
       continue;
     }
     const std::string name = what + ", execution " + std::to_string(static_cast<int>(execution));
@@ -97,12 +105,13 @@ void test_outputs(const Pair& models) {
                    "output " + std::to_string(output) + " of " + std::to_string(tokens.size()) + " tokens");
       // What was asked for leaves no mark on the cache.
       const ForwardRequest next = request_of({3}, static_cast<int32_t>(tokens.size()), CQIL_OUTPUT_LOGITS);
-      expect_close(on_gpu.forward(next), on_cpu.forward(next), kTolerance, "the token after output " + std::to_string(output));
+      expect_close(on_gpu.forward(next), on_cpu.forward(next), kTolerance,
+                   "the token after output " + std::to_string(output));
     }
 }
 
-// A prompt's and then a token's, of lengths for which a graph is captured, replayed and captured anew: the highest of what the same
-// execution gives as logits.
+// A prompt's and then a token's, of lengths for which a graph is captured, replayed and captured anew: the highest of
+// what the same execution gives as logits.
 void test_shortlists(const Pair& models) {
   const Plan plan = plan_of({{0, 2}}, 1);
   for (Execution execution : kExecutions) {
@@ -114,8 +123,9 @@ void test_shortlists(const Pair& models) {
       ForwardRequest short_request = request;
       short_request.output = CQIL_OUTPUT_SHORTLIST;
       short_request.count = count;
-      check::expect_shortlist(listed.shortlist(short_request), whole.forward(request), count,
-                              "execution " + std::to_string(static_cast<int>(execution)) + " at " + std::to_string(position));
+      check::expect_shortlist(
+          listed.shortlist(short_request), whole.forward(request), count,
+          "execution " + std::to_string(static_cast<int>(execution)) + " at " + std::to_string(position));
       position += static_cast<int32_t>(ids.size());
     }
   }
@@ -136,11 +146,14 @@ void test_ahead(const Pair& models) {
       requests.back().position += static_cast<int32_t>(requests.end()[-2].ids.size());
       requests.back().ids = {id};
     };
-    ahead.ahead().run(ahead, requests[0], nullptr, [&](Ahead::Asker, const Outcome& outcome) {
-      if (found.size() < 5) keep(outcome.shortlist, outcome.shortlist.ids[0]);
-      else return keep(outcome.shortlist, (outcome.shortlist.ids[0] + 1) % 101);
-      under_way = under_way && ahead.ahead().ask(ahead, requests.back(), nullptr);
-    }, std::chrono::hours(1));
+    ahead.ahead().run(
+        ahead, requests[0], nullptr,
+        [&](Ahead::Asker, const Outcome& outcome) {
+          if (found.size() < 5) keep(outcome.shortlist, outcome.shortlist.ids[0]);
+          else return keep(outcome.shortlist, (outcome.shortlist.ids[0] + 1) % 101);
+          under_way = under_way && ahead.ahead().ask(ahead, requests.back(), nullptr);
+        },
+        std::chrono::hours(1));
     keep(ahead.shortlist(requests.back()), 0);
     bool right = under_way && found.size() == 7;
     for (size_t i = 0; i < found.size(); i++) right = right && check::same(found[i], plain.shortlist(requests[i]));
@@ -155,13 +168,14 @@ void test_replay(const Pair& models) {
     Session on_cpu(models.cpu, plan, Execution::kWide, 64), on_gpu(models.gpu, plan, execution, 64);
     for (const auto& [id, position] : {std::pair{1, 0}, {2, 1}, {3, 2}, {4, 3}, {90, 1}, {91, 2}, {7, 0}, {8, 1}}) {
       const ForwardRequest request = request_of({id}, position, CQIL_OUTPUT_LOGITS);
-      expect_close(on_gpu.forward(request), on_cpu.forward(request), kTolerance, "token " + std::to_string(id) + " at " + std::to_string(position));
+      expect_close(on_gpu.forward(request), on_cpu.forward(request), kTolerance,
+                   "token " + std::to_string(id) + " at " + std::to_string(position));
     }
   }
 }
 
-// Prompts long enough for cuBLASLt, where every product of a layer fits it; a few of them refused leave the rest to the kernels. The same
-// without it is what the other tests see.
+// Prompts long enough for cuBLASLt, where every product of a layer fits it; a few of them refused leave the rest to the
+// kernels. The same without it is what the other tests see.
 void test_library_products() {
   WeightsSpec spec = check::small_weights("BF16", 3, true);
   for (int32_t i = 0; i < 3; i++) spec.tensors.push_back({"bo", i, "F32", 1, spec.shape.dim, 0, 0});
@@ -171,7 +185,9 @@ void test_library_products() {
   void* const library = dlopen(std::getenv("CQIL_CUBLASLT"), RTLD_NOW);
   auto counter = [&](const char* name) -> int& { return *static_cast<int*>(dlsym(library, name)); };
 #endif
-  for (const auto& [plan, execution] : {std::pair{Plan{}, Execution::kWide}, {plan_of({{0, 2}}, 1, true), Execution::kWide}, {plan_of({{0, 3}}, 1), Execution::kLanes}}) {
+  for (const auto& [plan, execution] : {std::pair{Plan{}, Execution::kWide},
+                                        {plan_of({{0, 2}}, 1, true), Execution::kWide},
+                                        {plan_of({{0, 3}}, 1), Execution::kLanes}}) {
     Session on_cpu(models.cpu, plan, Execution::kWide, 96);
     const std::vector<float> expected = run(on_cpu, ids, {70});
     Session on_gpu(models.gpu, plan, execution, 96);
@@ -180,15 +196,18 @@ void test_library_products() {
     expect_close(on_gpu.forward(next), on_cpu.forward(next), kTolerance, "a token after it");
 #ifdef CQIL_CUDA_EMULATOR
     // Seven matrices of three layers, two parts each.
-    CHECK(counter("emulated_products") == 7 * 3 * 2, "products by cuBLASLt: " + std::to_string(counter("emulated_products")));
+    CHECK(counter("emulated_products") == 7 * 3 * 2,
+          "products by cuBLASLt: " + std::to_string(counter("emulated_products")));
     counter("emulated_products") = 0;
 #endif
   }
 #ifdef CQIL_CUDA_EMULATOR
   counter("emulated_refusals") = 1;
   const Pair fresh(spec);  // the library is asked once per shape
-  Session refused(fresh.gpu, plan_of({{0, 2}}), Execution::kWide, 96), on_cpu(fresh.cpu, plan_of({{0, 2}}), Execution::kWide, 96);
-  expect_close(run(refused, ids, {70}), run(on_cpu, ids, {70}), kTolerance, "a prompt of which cuBLASLt refuses products");
+  Session refused(fresh.gpu, plan_of({{0, 2}}), Execution::kWide, 96),
+      on_cpu(fresh.cpu, plan_of({{0, 2}}), Execution::kWide, 96);
+  expect_close(run(refused, ids, {70}), run(on_cpu, ids, {70}), kTolerance,
+               "a prompt of which cuBLASLt refuses products");
   CHECK(counter("emulated_products") > 0, "and takes others");
 #endif
 }
@@ -200,7 +219,8 @@ void test_variants() {
   WeightsSpec interleaved = check::small_weights("BF16", 2);
   interleaved.shape.rope_interleaved = 1;
   interleaved.shape.rope_attention_factor = 1.2;
-  test_logits(Pair(interleaved), plan_of({{0, 2}}), 4, CQIL_F32, kTolerance, "interleaved RoPE with an attention factor");
+  test_logits(Pair(interleaved), plan_of({{0, 2}}), 4, CQIL_F32, kTolerance,
+              "interleaved RoPE with an attention factor");
   const Pair f16(check::small_weights("F16", 2));
   test_logits(f16, plan_of({{0, 2}}), 4, CQIL_F16, 2e-3, "keys and values in F16");
   test_logits(f16, plan_of({{0, 2}}), 4, CQIL_Q8_0, 2e-2, "keys and values in Q8_0");
@@ -216,7 +236,8 @@ void test_shared_weights() {
   std::swap(layers[0].w_down, layers[1].w_down);
   cqil_weights weights = model->weights().view();
   weights.layers = layers.data();
-  CHECK(cuda().model_create(&weights, &options, &variant, &error) == CQIL_OK, std::string("a variant is made: ") + error.text);
+  CHECK(cuda().model_create(&weights, &options, &variant, &error) == CQIL_OK,
+        std::string("a variant is made: ") + error.text);
   if (variant) cuda().model_destroy(variant);
 }
 
@@ -224,7 +245,8 @@ void test_models() {
   for (const char* dtype : {"F32", "F16", "BF16", "Q8_0", "Q4_0", "Q4_K", "Q5_K", "Q6_K"}) {
     const Pair models(check::small_weights(dtype, 2));
     test_logits(models, plan_of({{0, 2}}, 1), 3, CQIL_F32, kTolerance, dtype);
-    CHECK(offers(*models.gpu, Execution::kPersistent) == !std::strchr(dtype, 'K'), std::string(dtype) + ": persistent or not");
+    CHECK(offers(*models.gpu, Execution::kPersistent) == !std::strchr(dtype, 'K'),
+          std::string(dtype) + ": persistent or not");
   }
   const Pair models(check::small_weights("F32", 5));
   test_plans(models);
@@ -237,7 +259,9 @@ void test_models() {
 }
 
 // One model and plan, for tools that make every access a hundred times slower: CQIL_CUDA_TEST=short.
-void test_short() { test_logits(Pair(check::small_weights("BF16", 2)), plan_of({{0, 2}}, 1), 3, CQIL_F32, kTolerance, "short"); }
+void test_short() {
+  test_logits(Pair(check::small_weights("BF16", 2)), plan_of({{0, 2}}, 1), 3, CQIL_F32, kTolerance, "short");
+}
 
 }  // namespace
 

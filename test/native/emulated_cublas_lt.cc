@@ -1,5 +1,6 @@
-// A stand-in for cuBLASLt on the emulated device, which reads what cublas_lt.cc describes as the library's documentation has it: column-major
-// matrices, op(a) op(b), a bias per row of d. It refuses what the real one cannot take, and sums in double.
+// A stand-in for cuBLASLt on the emulated device, which reads what cublas_lt.cc describes as the library's
+// documentation has it: column-major matrices, op(a) op(b), a bias per row of d. It refuses what the real one cannot
+// take, and sums in double.
 #include <cstring>
 
 #include "core/half.h"
@@ -89,14 +90,16 @@ Status cublasLtMatmulPreferenceSetAttribute(Preference preference, int attribute
   return kSuccess;
 }
 
-Status cublasLtMatmulAlgoGetHeuristic(Handle, Desc desc, Layout a, Layout b, Layout c, Layout d, Preference preference, int wanted, Heuristic* found,
-                                      int* n_found) {
+Status cublasLtMatmulAlgoGetHeuristic(Handle, Desc desc, Layout a, Layout b, Layout c, Layout d, Preference preference,
+                                      int wanted, Heuristic* found, int* n_found) {
   const Described& described = *static_cast<Described*>(desc);
   *n_found = 0;
   const Matrix &w = matrix(a), &x = matrix(b), &y = matrix(d);
   const bool meets = w.rows == x.rows && w.cols == y.rows && x.cols == y.cols && matrix(c).stride == y.stride;
-  if (wanted < 1 || !meets || !described.transpose_a || described.transpose_b || *static_cast<size_t*>(preference) == 0) return kInvalidValue;
-  if (w.type != kBfloat16 || x.type != kBfloat16 || y.type != kFloat32 || w.stride % 8 || x.stride % 8 || y.stride % 4) return kNotSupported;
+  if (wanted < 1 || !meets || !described.transpose_a || described.transpose_b || *static_cast<size_t*>(preference) == 0)
+    return kInvalidValue;
+  if (w.type != kBfloat16 || x.type != kBfloat16 || y.type != kFloat32 || w.stride % 8 || x.stride % 8 || y.stride % 4)
+    return kNotSupported;
   if (emulated_refusals > 0 && emulated_refusals++ % 2) return kNotSupported;
   *found = {};
   found->algorithm.data[0] = 42;
@@ -104,13 +107,14 @@ Status cublasLtMatmulAlgoGetHeuristic(Handle, Desc desc, Layout a, Layout b, Lay
   return kSuccess;
 }
 
-Status cublasLtMatmul(Handle, Desc desc, const void* alpha, const void* a, Layout a_layout, const void* b, Layout b_layout, const void* beta,
-                      const void* c, Layout, void* d, Layout d_layout, const Algorithm* algorithm, void* workspace, size_t workspace_bytes,
-                      cudaStream_t stream) {
+Status cublasLtMatmul(Handle, Desc desc, const void* alpha, const void* a, Layout a_layout, const void* b,
+                      Layout b_layout, const void* beta, const void* c, Layout, void* d, Layout d_layout,
+                      const Algorithm* algorithm, void* workspace, size_t workspace_bytes, cudaStream_t stream) {
   const Described described = *static_cast<Described*>(desc);
   const Matrix w = matrix(a_layout), x = matrix(b_layout), y = matrix(d_layout);
   const float scale = *static_cast<const float*>(alpha), keep = *static_cast<const float*>(beta);
-  if (algorithm->data[0] != 42 || c != d || !aligned(a) || !aligned(b) || !aligned(d) || !aligned(workspace)) return kInvalidValue;
+  if (algorithm->data[0] != 42 || c != d || !aligned(a) || !aligned(b) || !aligned(d) || !aligned(workspace))
+    return kInvalidValue;
   emulated_products++;
   emulator::enqueue(stream, [=] {
     std::memset(workspace, 0xab, workspace_bytes);  // the library's to use
@@ -120,7 +124,8 @@ Status cublasLtMatmul(Handle, Desc desc, const void* alpha, const void* a, Layou
       for (int64_t row = 0; row < y.rows; row++) {
         double sum = 0;
         for (int64_t k = 0; k < w.rows; k++)
-          sum += static_cast<double>(cqil::float_from_bf16(weights[row * w.stride + k])) * cqil::float_from_bf16(inputs[token * x.stride + k]);
+          sum += static_cast<double>(cqil::float_from_bf16(weights[row * w.stride + k])) *
+                 cqil::float_from_bf16(inputs[token * x.stride + k]);
         float& value = out[token * y.stride + row];
         const double bias = described.epilogue == kEpilogueBias ? described.bias[row] : 0;
         value = static_cast<float>(scale * sum + (keep != 0 ? static_cast<double>(keep) * value : 0) + bias);

@@ -75,10 +75,11 @@ Meetings meetings(const Plan& plan, int32_t threads, cqil_execution execution, i
 // test/latency_work.test.ts has the same numbers.
 void test_meetings() {
   int64_t alone_bytes = 0;
-  auto expect = [&](const char* name, const Plan& plan, int32_t threads, cqil_execution execution, uint32_t team, uint32_t crews) {
+  auto expect = [&](const char* name, const Plan& plan, int32_t threads, cqil_execution execution, uint32_t team,
+                    uint32_t crews) {
     const Meetings found = meetings(plan, threads, execution, alone_bytes);
     CHECK(found.team == team && found.crews == crews,
-                std::string(name) + ": " + std::to_string(found.team) + " and " + std::to_string(found.crews));
+          std::string(name) + ": " + std::to_string(found.team) + " and " + std::to_string(found.crews));
   };
   Plan mixed;
   mixed.groups = {{1, 3}, {4, 2}};
@@ -132,12 +133,14 @@ void test_cancelled() {
           call.cancelled = Patience::ended;
           call.cancel_flag = &patience;
           const cqil_status status = session.decode(0, call);
-          right = right && status == (until < questions ? CQIL_ABORTED : CQIL_OK) && patience.asked == std::min(until + 1, questions);
+          right = right && status == (until < questions ? CQIL_ABORTED : CQIL_OK) &&
+                  patience.asked == std::min(until + 1, questions);
           if (until < questions) continue;
           if (expected.empty()) expected = session.logits;
           right = right && check::same_bits(session.logits, expected);
         }
-      CHECK(right, "cancelled between stages, alone up to " + std::to_string(alone_bytes) + (execution == CQIL_WIDE ? ", wide" : ", lanes"));
+      CHECK(right, "cancelled between stages, alone up to " + std::to_string(alone_bytes) +
+                       (execution == CQIL_WIDE ? ", wide" : ", lanes"));
     }
 }
 
@@ -161,9 +164,11 @@ void test_fewer_threads() {
               const uint32_t met = many.cpu().all.rounds();
               const cqil_status status = many.decode(position, call);
               CHECK(status == CQIL_OK && check::same_bits(many.logits, one.logits),
-                          std::to_string(threads) + " of 4 threads, " + (patience ? "impatient" : "patient") + (execution == CQIL_WIDE ? ", wide" : ", lanes"));
+                    std::to_string(threads) + " of 4 threads, " + (patience ? "impatient" : "patient") +
+                        (execution == CQIL_WIDE ? ", wide" : ", lanes"));
               if (threads == 1) CHECK(many.cpu().all.rounds() == met, "one thread meets nobody");
-              if (threads != 1 && patience && alone_bytes == 0) CHECK(many.cpu().all.rounds() == met + 1, "threads part after the embedding");
+              if (threads != 1 && patience && alone_bytes == 0)
+                CHECK(many.cpu().all.rounds() == met + 1, "threads part after the embedding");
             }
       }
     }

@@ -24,7 +24,8 @@ struct Machine {
     double time = token * share * (1 + noise * std::fabs(random.uniform()));
     if (!taken || way.threads == 1) return time;
     const double slices = time / 0.003;
-    const double waiting = 0.02 * (std::floor(slices) + (std::fabs(random.uniform()) < slices - std::floor(slices) ? 1 : 0));
+    const double waiting =
+        0.02 * (std::floor(slices) + (std::fabs(random.uniform()) < slices - std::floor(slices) ? 1 : 0));
     if (patience == 0 || time + waiting < patience) return time + waiting;
     return patience + 0.004 + token * (1 - std::min(1.0, patience / (time + waiting)));
   }
@@ -44,7 +45,8 @@ Run decode(ExecutionTuner& tuner, Machine& machine, double& now, double until) {
     now += seconds;
     tuner.record(seconds, now);
     run.seconds += seconds;
-    run.ideal += machine.token * (machine.taken ? 1 : std::min({1.0, machine.wide, machine.lanes})) * (1 + machine.noise / 2);
+    run.ideal +=
+        machine.token * (machine.taken ? 1 : std::min({1.0, machine.wide, machine.lanes})) * (1 + machine.noise / 2);
     run.tokens++;
   }
   return run;
@@ -70,10 +72,10 @@ double time_until(ExecutionTuner& tuner, Machine& machine, double& now, const Wa
 // core, and is now and then held up for a slice, too.
 struct SharedCore {
   double token;
-  double two = 0.65;          // what two threads take, as a share of what one takes
-  double stalls = 0.03;       // slices that one thread is held up, as a share of its slices
+  double two = 0.65;     // what two threads take, as a share of what one takes
+  double stalls = 0.03;  // slices that one thread is held up, as a share of its slices
   double slice = 0.003;
-  double left = 0.003;        // seconds of the present slice
+  double left = 0.003;  // seconds of the present slice
   check::Random random{7};
 
   double seconds(const Way& way, double patience) {
@@ -98,14 +100,16 @@ void test_follows_the_machine() {
     decode(tuner, machine, now, now + 1);
     CHECK(tuner.settled() == kLanes, named(token) + ": the fastest is found within a second");
     const Run calm = decode(tuner, machine, now, now + 20);
-    CHECK(calm.seconds < 1.02 * calm.ideal, named(token) + ": trying others takes " + std::to_string(calm.seconds / calm.ideal));
+    CHECK(calm.seconds < 1.02 * calm.ideal,
+          named(token) + ": trying others takes " + std::to_string(calm.seconds / calm.ideal));
 
     for (int repeat = 0; repeat < 5; repeat++) {
       machine.taken = true;
       const double left = time_until(tuner, machine, now, kOne);
       CHECK(left < 0.1, named(token) + ": a core is taken, and left after " + std::to_string(left) + " s");
       const Run contended = decode(tuner, machine, now, now + 5);
-      CHECK(contended.seconds < contended.ideal / 0.93, named(token) + ": with a core taken, " + std::to_string(contended.seconds / contended.ideal));
+      CHECK(contended.seconds < contended.ideal / 0.93,
+            named(token) + ": with a core taken, " + std::to_string(contended.seconds / contended.ideal));
       machine.taken = false;
       const double back = time_until(tuner, machine, now, kLanes);
       CHECK(back < 2.5, named(token) + ": the core is free again, and used after " + std::to_string(back) + " s");
@@ -138,7 +142,8 @@ void test_shared_core() {
       }
       // What one thread takes, stalls included.
       const double alone = token * 1.05 * (1 + machine.stalls * 2);
-      CHECK(spent / tokens < alone / 0.9, named(token) + ", seed " + std::to_string(seed) + ": on a shared core " + std::to_string(spent / tokens / alone));
+      CHECK(spent / tokens < alone / 0.9, named(token) + ", seed " + std::to_string(seed) + ": on a shared core " +
+                                              std::to_string(spent / tokens / alone));
     }
 }
 
@@ -167,7 +172,8 @@ void test_growing_text() {
     whole.seconds += run.seconds;
     whole.ideal += run.ideal;
   }
-  CHECK(tuner.settled() == kLanes && whole.seconds < 1.03 * whole.ideal, "a text that grows: " + std::to_string(whole.seconds / whole.ideal));
+  CHECK(tuner.settled() == kLanes && whole.seconds < 1.03 * whole.ideal,
+        "a text that grows: " + std::to_string(whole.seconds / whole.ideal));
 }
 
 void test_given() {

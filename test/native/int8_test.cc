@@ -1,5 +1,5 @@
-// Products with activations rounded to int8, of every instruction set this machine runs: to the bit against their definition, written
-// plainly here, and within rounding against float64.
+// Products with activations rounded to int8, of every instruction set this machine runs: to the bit against their
+// definition, written plainly here, and within rounding against float64.
 #include "cpu/kernels/int8_kernels.h"
 
 #include <algorithm>
@@ -29,7 +29,8 @@ struct Rounded {
       for (size_t i = 0; i < 32; i++) highest = std::max(highest, std::fabs(x[b + i]));
       const bool small = highest < 1e-30f;
       d.push_back(small ? 0 : highest / 127.0f);
-      for (size_t i = 0; i < 32; i++) q.push_back(small ? 0 : static_cast<int>(std::nearbyint(x[b + i] * (127.0f / highest))));
+      for (size_t i = 0; i < 32; i++)
+        q.push_back(small ? 0 : static_cast<int>(std::nearbyint(x[b + i] * (127.0f / highest))));
     }
   }
 };
@@ -62,15 +63,18 @@ void test_round(const RoundedKernels& k, check::Random& random) {
   std::vector<float> every;
   for (uint32_t exponent = 0; exponent < 255; exponent++)
     for (int i = 0; i < 32; i++)
-      every.push_back(float_from_bits(exponent << 23 | static_cast<uint32_t>(random.next() >> 41) | static_cast<uint32_t>(i % 2) << 31));
+      every.push_back(float_from_bits(exponent << 23 | static_cast<uint32_t>(random.next() >> 41) |
+                                      static_cast<uint32_t>(i % 2) << 31));
   rounds(every, "every exponent");
-  for (float odd : {std::numeric_limits<float>::infinity(), -std::numeric_limits<float>::infinity(), std::numeric_limits<float>::quiet_NaN()}) {
+  for (float odd : {std::numeric_limits<float>::infinity(), -std::numeric_limits<float>::infinity(),
+                    std::numeric_limits<float>::quiet_NaN()}) {
     std::vector<float> x = random.vector(128);
     x[77] = odd;
     Row row(int8_row_bytes(128));
     k.round(x.data(), 128, row.data);
     const float* scale = int8_row(row.data, 128).scale;
-    CHECK(std::all_of(scale, scale + 4, [](float d) { return std::isnan(d); }), name + ": what is not finite is not hidden");
+    CHECK(std::all_of(scale, scale + 4, [](float d) { return std::isnan(d); }),
+          name + ": what is not finite is not hidden");
   }
 }
 
@@ -91,12 +95,14 @@ Packed unpacked(const uint8_t* row, cqil_dtype dtype, int64_t i) {
     int scale = 0, minimum = 0;
     check::k_scale(b + 4, k / 32, scale, minimum);
     const uint8_t q = b[16 + k / 64 * 32 + k % 32];
-    return {k % 64 < 32 ? q & 15 : q >> 4, d * static_cast<float>(scale), static_cast<float>(check::f16(b + 2)) * static_cast<float>(minimum)};
+    return {k % 64 < 32 ? q & 15 : q >> 4, d * static_cast<float>(scale),
+            static_cast<float>(check::f16(b + 2)) * static_cast<float>(minimum)};
   }
   const int half = k / 128, quarter = k % 128 / 32, l = k % 32;
   const uint8_t low = b[64 * half + 32 * (quarter % 2) + l];
   const int q = (quarter < 2 ? low & 15 : low >> 4) | (b[128 + 32 * half + l] >> (2 * quarter) & 3) << 4;
-  return {q - 32, static_cast<float>(check::f16(b + 208)) * static_cast<float>(static_cast<int8_t>(b[192 + k / 16])), 0};
+  return {q - 32, static_cast<float>(check::f16(b + 208)) * static_cast<float>(static_cast<int8_t>(b[192 + k / 16])),
+          0};
 }
 
 // The definition of a product: one chain of float32 additions over groups of exact integer sums.
@@ -121,10 +127,10 @@ float defined_product(const uint8_t* row, cqil_dtype dtype, const Rounded& x, bo
 // All bytes of the weights at random, or all at an end of their range, where narrow sums would overflow.
 enum class Fill { kRandom, kLowest, kHighest };
 
-void test_products(const RoundedKernels& k, bool fused, cqil_dtype dtype, int64_t n_rows, int64_t cols, int64_t n_tokens, Fill fill,
-                   check::Random& random) {
-  const std::string name = std::string(k.name) + " " + dtype_info(dtype).name + " " + std::to_string(n_rows) + "x" + std::to_string(cols) +
-                           ", " + std::to_string(n_tokens) + " tokens";
+void test_products(const RoundedKernels& k, bool fused, cqil_dtype dtype, int64_t n_rows, int64_t cols,
+                   int64_t n_tokens, Fill fill, check::Random& random) {
+  const std::string name = std::string(k.name) + " " + dtype_info(dtype).name + " " + std::to_string(n_rows) + "x" +
+                           std::to_string(cols) + ", " + std::to_string(n_tokens) + " tokens";
   const int64_t bytes = row_bytes(dtype, cols);
   // Nothing may be read behind the last row.
   std::vector<uint8_t> rows(static_cast<size_t>(n_rows * bytes));
@@ -132,10 +138,14 @@ void test_products(const RoundedKernels& k, bool fused, cqil_dtype dtype, int64_
   if (fill != Fill::kRandom) {
     // Scales are 16-bit floats at the ends of blocks: those stay as they are.
     const DtypeInfo& info = dtype_info(dtype);
-    const size_t first = dtype == CQIL_Q6_K ? 0 : dtype == CQIL_Q4_K ? 4 : 2, end = dtype == CQIL_Q6_K ? 208 : static_cast<size_t>(info.block_bytes);
+    const size_t first = dtype == CQIL_Q6_K   ? 0
+                         : dtype == CQIL_Q4_K ? 4
+                                              : 2,
+                 end = dtype == CQIL_Q6_K ? 208 : static_cast<size_t>(info.block_bytes);
     const uint8_t lowest = dtype == CQIL_Q8_0 ? 0x80 : 0, highest = dtype == CQIL_Q8_0 ? 0x7f : 0xff;
     for (size_t b = 0; b < rows.size(); b += static_cast<size_t>(info.block_bytes))
-      std::fill(rows.begin() + static_cast<long>(b + first), rows.begin() + static_cast<long>(b + end), fill == Fill::kLowest ? lowest : highest);
+      std::fill(rows.begin() + static_cast<long>(b + first), rows.begin() + static_cast<long>(b + end),
+                fill == Fill::kLowest ? lowest : highest);
   }
   const int64_t stride = int8_row_bytes(cols) + 64;
   const int64_t whole_rows = (n_rows + kInt8Rows - 1) / kInt8Rows * kInt8Rows;
@@ -149,7 +159,8 @@ void test_products(const RoundedKernels& k, bool fused, cqil_dtype dtype, int64_
   }
 
   const size_t y_stride = static_cast<size_t>(n_rows) + 3;
-  std::vector<float> tiled(static_cast<size_t>(n_tokens) * y_stride, 77.0f), single(static_cast<size_t>(n_rows) + 1, 77.0f);
+  std::vector<float> tiled(static_cast<size_t>(n_tokens) * y_stride, 77.0f),
+      single(static_cast<size_t>(n_rows) + 1, 77.0f);
   k.interleave[dtype](rows.data(), bytes, n_rows, cols, interleaved.data);
   CHECK(!interleaved.overrun(), name + ": interleave wrote past its end");
   k.unpack[dtype](interleaved.data, n_rows, cols, panel.data);
@@ -169,12 +180,17 @@ void test_products(const RoundedKernels& k, bool fused, cqil_dtype dtype, int64_
       defined = defined && found == defined_product(rows.data() + r * bytes, dtype, rounded, fused);
       double sum = 0, magnitude = 0;
       for (int64_t c = 0; c < cols; c++) {
-        const double weight = w[static_cast<size_t>(r * cols + c)], xr = static_cast<double>(rounded.q[static_cast<size_t>(c)]) * rounded.d[static_cast<size_t>(c / 32)];
+        const double weight = w[static_cast<size_t>(r * cols + c)],
+                     xr = static_cast<double>(rounded.q[static_cast<size_t>(c)]) *
+                          rounded.d[static_cast<size_t>(c / 32)];
         sum += weight * xr;
         magnitude += std::fabs(weight * xr);
       }
       // A minimum is taken off a sum that may be larger than what remains.
-      check::near(found, sum, (magnitude + std::fabs(sum)) * (static_cast<double>(cols) / 16 + 8) * 6e-8 * (dtype == CQIL_Q4_K ? 4 : 1), name);
+      check::near(
+          found, sum,
+          (magnitude + std::fabs(sum)) * (static_cast<double>(cols) / 16 + 8) * 6e-8 * (dtype == CQIL_Q4_K ? 4 : 1),
+          name);
     }
   }
   CHECK(defined, name + ": other bits than the definition's");
@@ -199,8 +215,10 @@ int main() {
       const int64_t block = dtype_info(dtype).block_weights;
       for (int64_t n_rows : {1, 15, 16, 17, 32, 47, 131})
         for (int64_t cols : {block, 3 * block, 768 + block})
-          for (int64_t n_tokens : {1, 2, 5, 13}) test_products(k, fused, dtype, n_rows, cols, n_tokens, Fill::kRandom, random);
-      test_products(k, fused, dtype, 1003, 768 + 256, 1, Fill::kRandom, random);  // long enough for several streams of memory
+          for (int64_t n_tokens : {1, 2, 5, 13})
+            test_products(k, fused, dtype, n_rows, cols, n_tokens, Fill::kRandom, random);
+      test_products(k, fused, dtype, 1003, 768 + 256, 1, Fill::kRandom, random);  // long enough for several streams of
+                                                                                  // memory
       for (Fill fill : {Fill::kLowest, Fill::kHighest}) test_products(k, fused, dtype, 17, 2 * block, 3, fill, random);
     }
     // A value that is not finite makes every product with it not a number, as in float32.

@@ -27,11 +27,13 @@ std::vector<float> pad(const std::vector<float>& x) {
   return result;
 }
 
-// A row of n products in float32 with 16 partial sums errs by at most about (n / 16 + 4) roundings of the summed magnitudes.
+// A row of n products in float32 with 16 partial sums errs by at most about (n / 16 + 4) roundings of the summed
+// magnitudes.
 double dot_tolerance(double magnitude, int64_t n) { return magnitude * (static_cast<double>(n) / 16 + 8) * 6e-8; }
 
 void test_products(const Kernels& k, cqil_dtype dtype, int64_t n_rows, int64_t cols, check::Random& random) {
-  const std::string name = std::string(k.name) + " " + dtype_info(dtype).name + " " + std::to_string(n_rows) + "x" + std::to_string(cols);
+  const std::string name =
+      std::string(k.name) + " " + dtype_info(dtype).name + " " + std::to_string(n_rows) + "x" + std::to_string(cols);
   const int64_t bytes = row_bytes(dtype, cols);
   std::vector<uint8_t> rows(static_cast<size_t>(n_rows * bytes));
   fill_random(rows.data(), dtype, n_rows, cols, random.next());
@@ -43,7 +45,8 @@ void test_products(const Kernels& k, cqil_dtype dtype, int64_t n_rows, int64_t c
     for (int64_t c = 0; c < cols; c++) x[static_cast<size_t>(t * stride + c)] = random.uniform();
 
   std::vector<float> unpacked(static_cast<size_t>(n_rows * stride), -1.0f);
-  for (int64_t r = 0; r < n_rows; r++) k.unpack[dtype](rows.data() + r * bytes, bytes, 1, cols, unpacked.data() + r * stride);
+  for (int64_t r = 0; r < n_rows; r++)
+    k.unpack[dtype](rows.data() + r * bytes, bytes, 1, cols, unpacked.data() + r * stride);
   double worst = 0;
   for (int64_t r = 0; r < n_rows; r++)
     for (int64_t c = 0; c < stride; c++) {
@@ -53,7 +56,8 @@ void test_products(const Kernels& k, cqil_dtype dtype, int64_t n_rows, int64_t c
     }
   check::near(worst, 0, 1e-6, name + " unpack");
 
-  std::vector<float> panel(unpacked.size()), tiled(static_cast<size_t>(kTokens * n_rows)), single(static_cast<size_t>(n_rows));
+  std::vector<float> panel(unpacked.size()), tiled(static_cast<size_t>(kTokens * n_rows)),
+      single(static_cast<size_t>(n_rows));
   k.unpack[dtype](rows.data(), bytes, n_rows, cols, panel.data());
   k.matmul(panel.data(), n_rows, x.data(), stride, kTokens, stride, tiled.data(), n_rows);
   bool bits = true;
@@ -166,13 +170,16 @@ void test_store_kv(const Kernels& k, cqil_dtype dtype, check::Random& random) {
   stores(std::vector<float>(64, 0.0f), "zeros");
   stores({127, 0.5f, 1.5f, 2.5f, -0.5f, -1.5f, -126.5f, 126.5f}, "ties");
   stores({0x1p-149f, -0x1p-149f, 0x1.8p-142f, 0x1p-130f, 0}, "too small for a half");
-  stores({6e-8f, 3e-8f, -2e-8f, 6.1e-5f, -5.9e-5f, 65504, 65519, 65520, -70000, 1e30f}, "the ends of the halves' range");
+  stores({6e-8f, 3e-8f, -2e-8f, 6.1e-5f, -5.9e-5f, 65504, 65519, 65520, -70000, 1e30f},
+         "the ends of the halves' range");
   std::vector<float> every;  // scale of floats: every exponent, bits at random
   for (uint32_t exponent = 0; exponent < 255; exponent++)
-    every.push_back(float_from_bits(exponent << 23 | static_cast<uint32_t>(random.next() >> 41) | (exponent % 2) << 31));
+    every.push_back(
+        float_from_bits(exponent << 23 | static_cast<uint32_t>(random.next() >> 41) | (exponent % 2) << 31));
   stores(every, "every exponent");
   // What is not finite is found to be NaN, and so is all of a block that shares its scale.
-  for (float odd : {std::numeric_limits<float>::infinity(), -std::numeric_limits<float>::infinity(), std::numeric_limits<float>::quiet_NaN()})
+  for (float odd : {std::numeric_limits<float>::infinity(), -std::numeric_limits<float>::infinity(),
+                    std::numeric_limits<float>::quiet_NaN()})
     for (size_t at : {0u, 3u, 17u, 31u}) {
       std::vector<float> x(64, 1.0f);
       x[at] = odd;
@@ -180,12 +187,16 @@ void test_store_kv(const Kernels& k, cqil_dtype dtype, check::Random& random) {
       k.store_kv[dtype](x.data(), 64, row.data());
       const std::vector<double> found = check::dequantize(row.data(), dtype, 64);
       for (size_t i = 0; i < 64; i++)
-        CHECK(std::isnan(found[i]) == (i == at || (dtype == CQIL_Q8_0 && i < 32)), name + ": " + std::to_string(odd) + " at " + std::to_string(at));
+        CHECK(std::isnan(found[i]) == (i == at || (dtype == CQIL_Q8_0 && i < 32)),
+              name + ": " + std::to_string(odd) + " at " + std::to_string(at));
     }
 }
 
-void test_attend(const Kernels& k, cqil_dtype dtype, int32_t head_dim, int32_t window, int32_t last, int32_t step, int32_t n_queries, check::Random& random) {
-  const std::string name = std::string(k.name) + " attend " + dtype_info(dtype).name + " " + std::to_string(head_dim) + " window " + std::to_string(window) + " last " + std::to_string(last) + " x" + std::to_string(n_queries);
+void test_attend(const Kernels& k, cqil_dtype dtype, int32_t head_dim, int32_t window, int32_t last, int32_t step,
+                 int32_t n_queries, check::Random& random) {
+  const std::string name = std::string(k.name) + " attend " + dtype_info(dtype).name + " " + std::to_string(head_dim) +
+                           " window " + std::to_string(window) + " last " + std::to_string(last) + " x" +
+                           std::to_string(n_queries);
   const int64_t stride = kv_stride(dtype, head_dim), count = last + n_queries;
   auto rows = [&](int64_t n) {
     std::vector<float> values(static_cast<size_t>(n * stride), 0.0f);
@@ -203,10 +214,11 @@ void test_attend(const Kernels& k, cqil_dtype dtype, int32_t head_dim, int32_t w
   std::vector<double> keys, values;
   const std::vector<uint8_t> key_rows = cache(keys), value_rows = cache(values);
   const int64_t out_stride = head_dim + 1;
-  std::vector<float> scores(static_cast<size_t>(n_queries * padded(count))), outs(static_cast<size_t>(n_queries * out_stride), 77.0f);
+  std::vector<float> scores(static_cast<size_t>(n_queries * padded(count))),
+      outs(static_cast<size_t>(n_queries * out_stride), 77.0f);
   const float scale = 1 / std::sqrt(static_cast<float>(head_dim));
-  k.attend[dtype]({queries.data(), stride, n_queries, key_rows.data(), value_rows.data(), stride, last, step, window, scale, scores.data(),
-                   padded(count), outs.data(), out_stride, head_dim});
+  k.attend[dtype]({queries.data(), stride, n_queries, key_rows.data(), value_rows.data(), stride, last, step, window,
+                   scale, scores.data(), padded(count), outs.data(), out_stride, head_dim});
 
   for (int32_t t = 0; t < n_queries; t++) {
     const float* query = queries.data() + t * stride;
@@ -220,17 +232,19 @@ void test_attend(const Kernels& k, cqil_dtype dtype, int32_t head_dim, int32_t w
       weight[static_cast<size_t>(p)] = dot / std::sqrt(static_cast<double>(head_dim));
       highest = std::max(highest, weight[static_cast<size_t>(p)]);
     }
-    for (int32_t p = first; p <= own; p++) total += weight[static_cast<size_t>(p)] = std::exp(weight[static_cast<size_t>(p)] - highest);
+    for (int32_t p = first; p <= own; p++)
+      total += weight[static_cast<size_t>(p)] = std::exp(weight[static_cast<size_t>(p)] - highest);
     for (int32_t i = 0; i < head_dim; i++) {
       double expected = 0;
-      for (int32_t p = first; p <= own; p++) expected += weight[static_cast<size_t>(p)] / total * values[static_cast<size_t>(p * stride + i)];
+      for (int32_t p = first; p <= own; p++)
+        expected += weight[static_cast<size_t>(p)] / total * values[static_cast<size_t>(p * stride + i)];
       check::near(out[i], expected, 5e-6, name);
     }
     CHECK(out[head_dim] == 77.0f, name + " wrote past its end");
     // Alone, a query gives the same bits.
     std::vector<float> alone(static_cast<size_t>(head_dim));
-    k.attend[dtype]({query, stride, 1, key_rows.data(), value_rows.data(), stride, own, 0, window, scale, scores.data(), padded(count),
-                     alone.data(), out_stride, head_dim});
+    k.attend[dtype]({query, stride, 1, key_rows.data(), value_rows.data(), stride, own, 0, window, scale, scores.data(),
+                     padded(count), alone.data(), out_stride, head_dim});
     CHECK(std::memcmp(alone.data(), out, alone.size() * sizeof(float)) == 0, name + ": together and alone differ");
   }
 }
@@ -256,8 +270,10 @@ void test_same_bits(const Kernels& a, const Kernels& b, check::Random& random) {
     const std::vector<uint8_t> keys = stored(dtype, random.vector(static_cast<size_t>((last + 1) * stride)));
     const std::vector<uint8_t> values = stored(dtype, random.vector(static_cast<size_t>((last + 1) * stride)));
     std::vector<float> scores(static_cast<size_t>(padded(last + 1))), oa(static_cast<size_t>(head_dim)), ob(oa);
-    a.attend[dtype]({query.data(), stride, 1, keys.data(), values.data(), stride, last, 0, 0, 0.2f, scores.data(), padded(last + 1), oa.data(), head_dim, head_dim});
-    b.attend[dtype]({query.data(), stride, 1, keys.data(), values.data(), stride, last, 0, 0, 0.2f, scores.data(), padded(last + 1), ob.data(), head_dim, head_dim});
+    a.attend[dtype]({query.data(), stride, 1, keys.data(), values.data(), stride, last, 0, 0, 0.2f, scores.data(),
+                     padded(last + 1), oa.data(), head_dim, head_dim});
+    b.attend[dtype]({query.data(), stride, 1, keys.data(), values.data(), stride, last, 0, 0, 0.2f, scores.data(),
+                     padded(last + 1), ob.data(), head_dim, head_dim});
     CHECK(check::same_bits(oa, ob), std::string("attend differs in bits with a cache of ") + dtype_info(dtype).name);
   }
   for (size_t n : {5u, 16u, 333u}) {
@@ -268,7 +284,8 @@ void test_same_bits(const Kernels& a, const Kernels& b, check::Random& random) {
     a.rms_norm(x.data(), w.data(), static_cast<int64_t>(n), 1e-5f, na.data());
     b.rms_norm(x.data(), w.data(), static_cast<int64_t>(n), 1e-5f, nb.data());
     CHECK(check::same_bits(ga, gb) && check::same_bits(na, nb), "elementwise kernels differ in bits");
-    CHECK(a.log_sum_exp(x.data(), static_cast<int64_t>(n)) == b.log_sum_exp(x.data(), static_cast<int64_t>(n)), "log_sum_exp differs in bits");
+    CHECK(a.log_sum_exp(x.data(), static_cast<int64_t>(n)) == b.log_sum_exp(x.data(), static_cast<int64_t>(n)),
+          "log_sum_exp differs in bits");
   }
 }
 
@@ -282,7 +299,8 @@ int main() {
       const auto dtype = static_cast<cqil_dtype>(d);
       const int64_t block = dtype_info(dtype).block_weights;
       for (int64_t n_rows : {1, 3, 8, 31})
-        for (int64_t cols : block == 1 ? std::vector<int64_t>{1, 15, 16, 17, 100, 576, 1030} : std::vector<int64_t>{block, 3 * block, 7 * block})
+        for (int64_t cols : block == 1 ? std::vector<int64_t>{1, 15, 16, 17, 100, 576, 1030}
+                                       : std::vector<int64_t>{block, 3 * block, 7 * block})
           test_products(*k, dtype, n_rows, cols, random);
     }
     for (int64_t n : {1, 7, 16, 31, 64, 1000}) test_elementwise(*k, n, random);
@@ -297,6 +315,7 @@ int main() {
   }
   for (const Kernels* a : list)
     for (const Kernels* b : list)
-      if (a != b && std::strcmp(a->name, "plain") != 0 && std::strcmp(b->name, "plain") != 0) test_same_bits(*a, *b, random);
+      if (a != b && std::strcmp(a->name, "plain") != 0 && std::strcmp(b->name, "plain") != 0)
+        test_same_bits(*a, *b, random);
   return check::report("kernels");
 }

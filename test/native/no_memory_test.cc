@@ -127,7 +127,8 @@ void test_threads() {
       if (members != size) check::that(false, "a team has as many members as it says");
     });
     std::atomic<int64_t> done{0};
-    if (has_memory([&] { in_parts(100, 4, [&](int, int64_t from, int64_t to) { done += to - from; }); }) && done != 100) check::that(false, "every part is done");
+    if (has_memory([&] { in_parts(100, 4, [&](int, int64_t from, int64_t to) { done += to - from; }); }) && done != 100)
+      check::that(false, "every part is done");
   });
   check::that(true, "threads were made, or not");
 }
@@ -141,7 +142,8 @@ void test_models() {
       has_memory([&] {
         WeightsSpec own = spec;
         own.mapped = mapped;
-        const auto model = std::make_shared<Model>(std::move(own), *cpu_backend(), cqil_model_options{2, 0, CQIL_ACTIVATIONS_INT8, nullptr, 0});
+        const auto model = std::make_shared<Model>(std::move(own), *cpu_backend(),
+                                                   cqil_model_options{2, 0, CQIL_ACTIVATIONS_INT8, nullptr, 0});
         model->read([](uint64_t) {}, 1 << 18);
         Session session(model, Plan{}, Execution::kWide, 8);
         check::run(session, ids, {5});

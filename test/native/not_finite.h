@@ -47,7 +47,8 @@ inline WeightsSpec biased_weights(const char* dtype) {
 }
 
 constexpr cqil_dtype kCaches[] = {CQIL_F32, CQIL_F16, CQIL_Q8_0};
-constexpr cqil_output kOutputs[] = {CQIL_OUTPUT_LOGITS, CQIL_OUTPUT_SCORES, CQIL_OUTPUT_ALL_LOGITS, CQIL_OUTPUT_SHORTLIST};
+constexpr cqil_output kOutputs[] = {CQIL_OUTPUT_LOGITS, CQIL_OUTPUT_SCORES, CQIL_OUTPUT_ALL_LOGITS,
+                                    CQIL_OUTPUT_SHORTLIST};
 
 inline void ask_for(Session& session, cqil_output output, size_t n, int32_t position) {
   ForwardRequest request;
@@ -62,7 +63,8 @@ inline void ask_for(Session& session, cqil_output output, size_t n, int32_t posi
 }
 
 // Prompts, single tokens, and single tokens after a prompt whose logits nobody asked for.
-inline void expect_told(const std::shared_ptr<Model>& model, cqil_dtype kv, const std::string& name, Execution execution = Execution::kWide) {
+inline void expect_told(const std::shared_ptr<Model>& model, cqil_dtype kv, const std::string& name,
+                        Execution execution = Execution::kWide) {
   for (cqil_output output : kOutputs) {
     const std::string what = name + ", cache " + dtype_info(kv).name + ", output " + std::to_string(output);
     Session session(model, Plan{}, execution, 16, kv);
@@ -73,7 +75,8 @@ inline void expect_told(const std::shared_ptr<Model>& model, cqil_dtype kv, cons
   }
 }
 
-inline void expect_fine(const std::shared_ptr<Model>& model, cqil_dtype kv, const std::string& name, Execution execution = Execution::kWide) {
+inline void expect_fine(const std::shared_ptr<Model>& model, cqil_dtype kv, const std::string& name,
+                        Execution execution = Execution::kWide) {
   for (cqil_output output : kOutputs) {
     Session session(model, Plan{}, execution, 16, kv);
     try {

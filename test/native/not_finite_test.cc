@@ -23,13 +23,16 @@ void test_weights(const std::string& isa, const char* dtype, cqil_activations ac
   expect_fine(model_of(in_file(biased_weights(dtype), kFile), activations), CQIL_F32, name + "sound");
   // Every tensor in one format; in the others those whose NaN goes different ways.
   const bool all = std::strcmp(dtype, "F32") == 0;
-  const std::vector<const char*> roles = all ? std::vector<const char*>{"wq", "wk", "wv", "wo", "w_gate", "w_up", "w_down", "attention_norm", "mlp_norm", "bq", "bk", "bv", "q_norm", "output", "output_norm"}
-                                             : std::vector<const char*>{"wq", "wk", "w_down", "output"};
+  const std::vector<const char*> roles =
+      all ? std::vector<const char*>{"wq",       "wk", "wv", "wo", "w_gate", "w_up",   "w_down",     "attention_norm",
+                                     "mlp_norm", "bq", "bk", "bv", "q_norm", "output", "output_norm"}
+          : std::vector<const char*>{"wq", "wk", "w_down", "output"};
   size_t turn = 0;
   for (const char* role : roles)
     for (float value : {kNan, kInfinity, -kInfinity}) {
       if (!all && value < 0) continue;
-      const auto model = model_of(in_file(biased_weights(dtype), kFile, poke_one(role, role[0] == 'o' ? -1 : 1, value)), activations);
+      const auto model =
+          model_of(in_file(biased_weights(dtype), kFile, poke_one(role, role[0] == 'o' ? -1 : 1, value)), activations);
       expect_told(model, kCaches[turn++ % 3], name + role + " " + std::to_string(value));
       if (all) expect_told(model, kCaches[turn % 3], name + role + " " + std::to_string(value));
     }
@@ -39,7 +42,8 @@ void test_weights(const std::string& isa, const char* dtype, cqil_activations ac
 void test_cache(const std::string& isa) {
   for (const char* role : {"bk", "bv"})
     for (float value : {1e6f, -1e6f, 1e8f, -1e8f}) {
-      const auto model = model_of(in_file(biased_weights("F32"), kFile, poke_one(role, 1, value)), CQIL_ACTIVATIONS_F32);
+      const auto model =
+          model_of(in_file(biased_weights("F32"), kFile, poke_one(role, 1, value)), CQIL_ACTIVATIONS_F32);
       const std::string name = isa + " " + role + " " + std::to_string(value);
       expect_fine(model, CQIL_F32, name);
       expect_told(model, CQIL_F16, name);

@@ -94,11 +94,19 @@ int signal_that_ends(const std::function<void()>& body) {
 }
 
 void test_without_handler() {
-  CHECK(signal_that_ends([] { CutFile theirs; (void)theirs.data[2 * page]; }) == SIGBUS, "a mapping that is not guarded ends the process");
+  CHECK(signal_that_ends([] {
+          CutFile theirs;
+          (void)theirs.data[2 * page];
+        }) == SIGBUS,
+        "a mapping that is not guarded ends the process");
   CHECK(signal_that_ends([] { raise(SIGBUS); }) == SIGBUS, "a signal that was sent ends the process");
   signal(SIGBUS, SIG_IGN);
   CHECK(signal_that_ends([] { raise(SIGBUS); }) == 0, "one that is ignored does not");
-  CHECK(signal_that_ends([] { CutFile theirs; (void)theirs.data[2 * page]; }) == SIGBUS, "an access that cannot be made ends it all the same");
+  CHECK(signal_that_ends([] {
+          CutFile theirs;
+          (void)theirs.data[2 * page];
+        }) == SIGBUS,
+        "an access that cannot be made ends it all the same");
   signal(SIGBUS, SIG_DFL);
 }
 

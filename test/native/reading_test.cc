@@ -24,8 +24,9 @@ using check::some_ids;
 
 namespace {
 
-// Matrices stand interleaved where activations are int8: the same whether they were brought there piece by piece while a model
-// was loaded, by its threads, or with the first session; and as many heads at a time as make whole interleaved rows.
+// Matrices stand interleaved where activations are int8: the same whether they were brought there piece by piece while
+// a model was loaded, by its threads, or with the first session; and as many heads at a time as make whole interleaved
+// rows.
 void test_interleaved(const char* dtype) {
   const std::vector<int32_t> ids = some_ids(37);
   auto model = [&](int32_t threads, bool odd_heads) {
@@ -43,7 +44,8 @@ void test_interleaved(const char* dtype) {
         if (tensor.role == "q_norm") tensor.cols = 40;
       }
     }
-    return std::make_shared<Model>(std::move(spec), *cpu_backend(), cqil_model_options{threads, 0, CQIL_ACTIVATIONS_INT8, nullptr, 0});
+    return std::make_shared<Model>(std::move(spec), *cpu_backend(),
+                                   cqil_model_options{threads, 0, CQIL_ACTIVATIONS_INT8, nullptr, 0});
   };
   for (bool odd_heads : {false, true}) {
     if (odd_heads && dtype_info(dtype_from_name(dtype)).block_weights > 32) continue;
@@ -70,7 +72,8 @@ void touch_up(const char* path) {
 }
 #endif
 
-// Whole, in rows of tensors, or not at all before the first session: the products are the same, and so they are while pages come back.
+// Whole, in rows of tensors, or not at all before the first session: the products are the same, and so they are while
+// pages come back.
 void test_reading(const char* dtype, cqil_activations activations, bool mapped) {
   const char* path = "session_test.bin";
   const std::string name = std::string("reading ") + dtype + (mapped ? "" : " without mapping");
@@ -79,7 +82,9 @@ void test_reading(const char* dtype, cqil_activations activations, bool mapped) 
   const std::vector<float> expected = run(random, ids, {37});
   WeightsSpec spec = in_file(small_weights(dtype), path);
   spec.mapped = mapped;
-  auto model = [&] { return std::make_shared<Model>(spec, *cpu_backend(), cqil_model_options{2, 0, activations, nullptr, 0}); };
+  auto model = [&] {
+    return std::make_shared<Model>(spec, *cpu_backend(), cqil_model_options{2, 0, activations, nullptr, 0});
+  };
   for (uint64_t piece : {uint64_t{1}, uint64_t{100000}, uint64_t{1} << 30}) {
     const auto read = model();
     std::atomic<uint64_t> bytes{0};
@@ -89,7 +94,8 @@ void test_reading(const char* dtype, cqil_activations activations, bool mapped) 
     CHECK(check::same_bits(run(session, ids, {37}), expected), name + " in pieces of " + std::to_string(piece));
   }
   const auto stopped = model();
-  check::throws("ABORTED", [&] { stopped->read([&](uint64_t) { stopped->stop_reading(); }, 1); }, "reading that is stopped");
+  check::throws(
+      "ABORTED", [&] { stopped->read([&](uint64_t) { stopped->stop_reading(); }, 1); }, "reading that is stopped");
   Session session(stopped, Plan{}, Execution::kWide, 64);
   CHECK(check::same_bits(run(session, ids, {37}), expected), name + " that was stopped");
 #ifndef _WIN32
@@ -100,10 +106,13 @@ void test_reading(const char* dtype, cqil_activations activations, bool mapped) 
   check::throws("FILE_CHANGED", [&] { shortened->read([](uint64_t) {}); }, name + " of a file that was shortened");
   if (mapped) {
     Session late(unread, Plan{}, Execution::kWide, 64);
-    check::throws("FILE_CHANGED", [&] { run(late, ids, {37}); }, name + " of a file that was shortened, by the first session");
+    check::throws(
+        "FILE_CHANGED", [&] { run(late, ids, {37}); }, name + " of a file that was shortened, by the first session");
     check::throws("FILE_CHANGED", [&] { run(session, ids, {37}); }, name + ", and shortened later");
   } else {
-    check::throws("FILE_CHANGED", [&] { Session late(unread, Plan{}, Execution::kWide, 64); }, name + " of a file that was shortened, by the first session");
+    check::throws(
+        "FILE_CHANGED", [&] { Session late(unread, Plan{}, Execution::kWide, 64); },
+        name + " of a file that was shortened, by the first session");
     CHECK(check::same_bits(run(session, ids, {37}), expected), name + ", and shortened later");
   }
 #endif
@@ -137,9 +146,11 @@ void test_adapter() {
   std::vector<float> expected;
   for (bool mapped : {true, false}) {
     spec.mapped = mapped;
-    const auto base = std::make_shared<Model>(spec, *cpu_backend(), cqil_model_options{2, 0, CQIL_ACTIVATIONS_INT8, nullptr, 0});
+    const auto base =
+        std::make_shared<Model>(spec, *cpu_backend(), cqil_model_options{2, 0, CQIL_ACTIVATIONS_INT8, nullptr, 0});
     base->read([](uint64_t) {});
-    Session plain(base, Plan{}, Execution::kWide, 64), with(std::make_shared<Model>(base, adapter), Plan{}, Execution::kWide, 64);
+    Session plain(base, Plan{}, Execution::kWide, 64),
+        with(std::make_shared<Model>(base, adapter), Plan{}, Execution::kWide, 64);
     const std::vector<float> found = run(with, ids, {37});
     CHECK(!check::same_bits(found, run(plain, ids, {37})), "an adapter changes something");
     if (mapped) expected = found;

@@ -1,5 +1,5 @@
-// Whether CUDA can be used is answered once per process, so each case is a process: registry_test TEXT expects the reason to
-// contain TEXT, for the library that CQIL_CUDA_LIBRARY names.
+// Whether CUDA can be used is answered once per process, so each case is a process: registry_test TEXT expects the
+// reason to contain TEXT, for the library that CQIL_CUDA_LIBRARY names.
 #include "backend/registry.h"
 
 #include "check.h"
@@ -13,7 +13,8 @@ int main(int argc, char** argv) {
     return 77;
   }
   CHECK(state.reason.find(argv[1]) != std::string::npos, "the reason was: " + state.reason);
-  CHECK(state.reason.back() != '.' && state.devices.empty(), "a reason is no sentence of its own, and no device comes with it");
+  CHECK(state.reason.back() != '.' && state.devices.empty(),
+        "a reason is no sentence of its own, and no device comes with it");
   check::throws("BACKEND_UNAVAILABLE", [] { cqil::find_backend("cuda"); }, "asking for cuda");
   check::throws("BACKEND_UNAVAILABLE", [] { cqil::find_backend("tpu"); }, "asking for what does not exist");
   CHECK(std::string(cqil::find_backend("cpu").name) == "cpu", "the CPU is always there");

@@ -11,8 +11,8 @@
 using namespace cqil;
 using check::run;
 using check::small_model;
-using check::some_ids;
 using check::small_weights;
+using check::some_ids;
 
 namespace {
 
@@ -36,7 +36,7 @@ void test_same_bits(const char* dtype, const Plan& plan) {
       for (const auto& pieces : {std::vector<size_t>{37}, std::vector<size_t>{1}, std::vector<size_t>{20, 1, 3}}) {
         Session session(small_model(threads, dtype), plan, execution, 64);
         CHECK(check::same_bits(run(session, ids, pieces), expected),
-                    std::string(dtype) + " D=" + std::to_string(plan.bypass) + " threads " + std::to_string(threads));
+              std::string(dtype) + " D=" + std::to_string(plan.bypass) + " threads " + std::to_string(threads));
       }
 }
 
@@ -46,24 +46,30 @@ void test_alone(const char* dtype, cqil_activations activations) {
   const Plan plan = mixed_plan(1, false);
   Session first(small_model(1, dtype, activations), plan, Execution::kWide, 64);
   const std::vector<float> expected = run(first, ids, {37});
-  const int64_t matrices = dtype[0] == 'Q' ? (3 * 256 * 256 + 3 * 512 * 256) / 32 * 34 : 4 * (2 * 72 * 72 + 2 * 36 * 72 + 3 * 123 * 72);
+  const int64_t matrices =
+      dtype[0] == 'Q' ? (3 * 256 * 256 + 3 * 512 * 256) / 32 * 34 : 4 * (2 * 72 * 72 + 2 * 36 * 72 + 3 * 123 * 72);
   for (int64_t alone_bytes : {matrices + 10000, int64_t{1} << 30})
     for (int threads : {2, 3, 5})
       for (Execution execution : {Execution::kWide, Execution::kLanes, Execution::kAuto})
         for (const auto& pieces : {std::vector<size_t>{1}, std::vector<size_t>{20, 1, 3}}) {
           Session session(small_model(threads, dtype, activations, alone_bytes), plan, execution, 64);
-          CHECK(check::same_bits(run(session, ids, pieces), expected),
-                      std::string(dtype) + " alone up to " + std::to_string(alone_bytes) + ", threads " + std::to_string(threads));
+          CHECK(check::same_bits(run(session, ids, pieces), expected), std::string(dtype) + " alone up to " +
+                                                                           std::to_string(alone_bytes) + ", threads " +
+                                                                           std::to_string(threads));
         }
 }
 
-// Rows of more columns than one chunk of a panel has: a prompt, whose products go by panels, gives what its tokens give one by one.
+// Rows of more columns than one chunk of a panel has: a prompt, whose products go by panels, gives what its tokens give
+// one by one.
 void test_long_rows() {
   for (const char* dtype : {"F32", "BF16", "Q8_0", "Q4_0", "Q4_K", "Q5_K", "Q6_K"}) {
-    const auto model = std::make_shared<Model>(small_weights(dtype, 2, false, dtype[0] == 'Q' ? 1280 : 1115), *cpu_backend(), cqil_model_options{1, 0, CQIL_ACTIVATIONS_F32, nullptr, 0});
+    const auto model =
+        std::make_shared<Model>(small_weights(dtype, 2, false, dtype[0] == 'Q' ? 1280 : 1115), *cpu_backend(),
+                                cqil_model_options{1, 0, CQIL_ACTIVATIONS_F32, nullptr, 0});
     Session whole(model, Plan{}, Execution::kWide, 64), single(model, Plan{}, Execution::kWide, 64);
     const std::vector<int32_t> ids = some_ids(37);
-    CHECK(check::same_bits(run(whole, ids, {37}), run(single, ids, {1})), std::string(dtype) + " in chunks and row by row");
+    CHECK(check::same_bits(run(whole, ids, {37}), run(single, ids, {1})),
+          std::string(dtype) + " in chunks and row by row");
   }
 }
 
@@ -92,8 +98,8 @@ void test_kv_formats(const char* dtype) {
   }
 }
 
-// The same promise for activations rounded to int8, whose rounding is seen but small; weights without int8 products are multiplied as
-// ever.
+// The same promise for activations rounded to int8, whose rounding is seen but small; weights without int8 products are
+// multiplied as ever.
 void test_int8(const char* dtype) {
   const std::vector<int32_t> ids = some_ids(37);
   const Plan plan = mixed_plan(1, false);
@@ -117,9 +123,11 @@ void test_cache_bytes() {
   const int64_t vectors = 2 * 6 * 2 * 10;  // keys and values, layers, heads, positions
   for (auto [kv, bytes] : {std::pair{CQIL_F32, 18 * 4}, {CQIL_F16, 18 * 2}, {CQIL_Q8_0, 34}}) {
     Session session(small_model(1), Plan{}, Execution::kWide, 10, kv);
-    CHECK(session.cache_bytes() == static_cast<uint64_t>(vectors * bytes), std::string(dtype_info(kv).name) + " cache bytes");
+    CHECK(session.cache_bytes() == static_cast<uint64_t>(vectors * bytes),
+          std::string(dtype_info(kv).name) + " cache bytes");
   }
-  check::throws("INVALID_ARGUMENT", [] { Session bad(small_model(1), Plan{}, Execution::kWide, 8, CQIL_Q4_0); }, "no such cache");
+  check::throws(
+      "INVALID_ARGUMENT", [] { Session bad(small_model(1), Plan{}, Execution::kWide, 8, CQIL_Q4_0); }, "no such cache");
 }
 
 void test_groups_of_one() {
@@ -128,9 +136,11 @@ void test_groups_of_one() {
   ones.groups = {{0, 1}, {1, 1}, {4, 1}};
   Session a(small_model(2), ones, Execution::kWide, 32), b(small_model(2), Plan{}, Execution::kLanes, 32);
   CHECK(check::same_bits(run(a, ids, {20}), run(b, ids, {20})), "P=1 is the ordinary model");
-  Session c(small_model(2), mixed_plan(0, false), Execution::kWide, 32), d(small_model(2), mixed_plan(0, true), Execution::kWide, 32);
+  Session c(small_model(2), mixed_plan(0, false), Execution::kWide, 32),
+      d(small_model(2), mixed_plan(0, true), Execution::kWide, 32);
   CHECK(check::same_bits(run(c, ids, {20}), run(d, ids, {20})), "with D = 0 the bypass modes agree");
-  Session e(small_model(2), mixed_plan(1, false), Execution::kWide, 32), f(small_model(2), mixed_plan(1, true), Execution::kWide, 32);
+  Session e(small_model(2), mixed_plan(1, false), Execution::kWide, 32),
+      f(small_model(2), mixed_plan(1, true), Execution::kWide, 32);
   const auto sequential = run(b, ids, {20}), paper = run(e, ids, {20}), official = run(f, ids, {20});
   CHECK(!check::same_bits(paper, official) && !check::same_bits(paper, sequential), "with D = 1 they do not");
 }
@@ -190,10 +200,12 @@ void test_shortlist() {
       request.ids = ids;
       request.output = CQIL_OUTPUT_SHORTLIST;
       request.count = count;
-      check::expect_shortlist(session.shortlist(request), logits, count, std::to_string(count) + " of the prompt's logits");
+      check::expect_shortlist(session.shortlist(request), logits, count,
+                              std::to_string(count) + " of the prompt's logits");
       request.ids = {ids.back()};
       request.position = static_cast<int32_t>(ids.size()) - 1;
-      check::expect_shortlist(session.shortlist(request), logits, count, std::to_string(count) + " of a token's logits");
+      check::expect_shortlist(session.shortlist(request), logits, count,
+                              std::to_string(count) + " of a token's logits");
     }
   Session session(small_model(1), Plan{}, Execution::kWide, 64);
   ForwardRequest request;
@@ -215,7 +227,8 @@ void test_trace() {
   Session first(small_model(1), mixed_plan(1, true), Execution::kWide, 64);
   const std::vector<float> expected = first.forward(request);
   CHECK(expected.size() == 6 * layer, "a trace has three vectors per layer and token");
-  CHECK(std::equal(&expected[layer], &expected[layer] + part, &expected[2 * layer]), "layers of a group have one input");
+  CHECK(std::equal(&expected[layer], &expected[layer] + part, &expected[2 * layer]),
+        "layers of a group have one input");
   for (int threads : {1, 2, 3, 5})
     for (Execution execution : {Execution::kWide, Execution::kLanes}) {
       Session session(small_model(threads), mixed_plan(1, true), execution, 64);
@@ -240,7 +253,8 @@ void test_trace() {
   check::throws("INVALID_ARGUMENT", [&] { traced.forward(request); }, "more ids than a trace takes");
 }
 
-// Every thread's spans follow one another, every lane of every phase is there, and no phase begins before all have ended the one before.
+// Every thread's spans follow one another, every lane of every phase is there, and no phase begins before all have
+// ended the one before.
 void test_timeline() {
   const Plan plan = mixed_plan(1, false);
   const Program program = compile_program(plan, 6);
@@ -252,10 +266,13 @@ void test_timeline() {
       if (execution == Execution::kWide) {
         Session alone(small_model(threads, "F32", CQIL_ACTIVATIONS_F32, 1 << 30), plan, execution, 8);
         const std::vector<cqil_span> spans = alone.timeline(request);
-        const bool first_only = std::all_of(spans.begin(), spans.end(), [](const cqil_span& span) { return span.thread == 0; });
-        CHECK(first_only && spans.size() == program.phases.size(), "timeline of one of " + std::to_string(threads) + " threads");
+        const bool first_only =
+            std::all_of(spans.begin(), spans.end(), [](const cqil_span& span) { return span.thread == 0; });
+        CHECK(first_only && spans.size() == program.phases.size(),
+              "timeline of one of " + std::to_string(threads) + " threads");
       }
-      const std::string name = "timeline of " + std::to_string(threads) + (execution == Execution::kWide ? " threads, wide: " : " threads, lanes: ");
+      const std::string name = "timeline of " + std::to_string(threads) +
+                               (execution == Execution::kWide ? " threads, wide: " : " threads, lanes: ");
       Session session(small_model(threads), plan, execution, 8), untimed(small_model(threads), plan, execution, 8);
       const std::vector<cqil_span> spans = session.timeline(request);
       bool in_order = true;
@@ -310,8 +327,10 @@ void test_bad_requests() {
   check::throws("INVALID_ARGUMENT", [&] { session.forward(request({101}, 0)); }, "id past the vocabulary");
   check::throws("INVALID_ARGUMENT", [&] { session.forward(request({-1}, 0)); }, "negative id");
   check::throws("INVALID_ARGUMENT", [&] { session.forward(request({1}, 3)); }, "position not reached");
-  check::throws("INVALID_ARGUMENT", [&] { session.forward(request(std::vector<int32_t>(257, 1), 0)); }, "too many at once");
-  check::throws("CONTEXT_OVERFLOW", [&] { session.forward(request(std::vector<int32_t>(9, 1), 0)); }, "past the context");
+  check::throws(
+      "INVALID_ARGUMENT", [&] { session.forward(request(std::vector<int32_t>(257, 1), 0)); }, "too many at once");
+  check::throws(
+      "CONTEXT_OVERFLOW", [&] { session.forward(request(std::vector<int32_t>(9, 1), 0)); }, "past the context");
   check::throws("INVALID_ARGUMENT", [] { Session bad(small_model(1), Plan{}, Execution::kWide, 0); }, "no context");
   session.cancel();
   check::throws("ABORTED", [&] { session.forward(request({1, 2}, 0)); }, "cancelled");
@@ -324,7 +343,8 @@ void test_bad_requests() {
 int main() {
   for (int32_t bypass : {0, 1, 2}) test_same_bits("F32", mixed_plan(bypass, false));
   test_same_bits("F32", mixed_plan(2, true));
-  for (const char* dtype : {"F16", "BF16", "Q8_0", "Q4_0", "Q4_K", "Q5_K", "Q6_K"}) test_same_bits(dtype, mixed_plan(1, false));
+  for (const char* dtype : {"F16", "BF16", "Q8_0", "Q4_0", "Q4_K", "Q5_K", "Q6_K"})
+    test_same_bits(dtype, mixed_plan(1, false));
   for (const char* dtype : {"F32", "Q8_0"}) test_kv_formats(dtype);
   for (const char* dtype : {"F32", "Q8_0", "Q4_0", "Q4_K", "Q5_K", "Q6_K"}) test_int8(dtype);
   test_alone("F32", CQIL_ACTIVATIONS_F32);

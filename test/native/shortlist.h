@@ -10,14 +10,16 @@
 namespace check {
 
 // Exact but for the log-sum-exp, which float32 sums leave within 2e-6.
-inline void expect_shortlist(const cqil_shortlist& found, const std::vector<float>& logits, int32_t count, const std::string& what) {
+inline void expect_shortlist(const cqil_shortlist& found, const std::vector<float>& logits, int32_t count,
+                             const std::string& what) {
   std::vector<int32_t> order(logits.size());
   std::iota(order.begin(), order.end(), 0);
   auto logit = [&](int32_t id) { return logits[static_cast<size_t>(id)]; };
   std::stable_sort(order.begin(), order.end(), [&](int32_t a, int32_t b) { return logit(a) > logit(b); });
   order.resize(std::min(order.size(), static_cast<size_t>(count)));
   bool same = found.count == static_cast<int32_t>(order.size());
-  for (size_t i = 0; i < order.size(); i++) same = same && found.ids[i] == order[i] && found.logits[i] == logit(order[i]);
+  for (size_t i = 0; i < order.size(); i++)
+    same = same && found.ids[i] == order[i] && found.logits[i] == logit(order[i]);
   that(same, what + ": the highest logits, in order");
   double sum = 0;
   for (float v : logits) sum += std::exp(static_cast<double>(v) - logit(order[0]));

@@ -9,7 +9,8 @@
 namespace check {
 
 // Quantized rows are whole blocks of 256; elsewhere the sizes are odd on purpose, unless they are to be round too.
-inline cqil::WeightsSpec small_weights(const char* dtype = "F32", int32_t layers = 6, bool round = false, int32_t hidden_dim = 0) {
+inline cqil::WeightsSpec small_weights(const char* dtype = "F32", int32_t layers = 6, bool round = false,
+                                       int32_t hidden_dim = 0) {
   cqil::WeightsSpec spec = {};
   round = round || dtype[0] == 'Q';
   cqil_shape& s = spec.shape;
@@ -48,9 +49,11 @@ inline cqil::WeightsSpec small_weights(const char* dtype = "F32", int32_t layers
 }
 
 // Its threads share every layer unless alone_bytes is given.
-inline std::shared_ptr<cqil::Model> small_model(int32_t threads, const char* dtype = "F32", cqil_activations activations = CQIL_ACTIVATIONS_F32,
+inline std::shared_ptr<cqil::Model> small_model(int32_t threads, const char* dtype = "F32",
+                                                cqil_activations activations = CQIL_ACTIVATIONS_F32,
                                                 int64_t alone_bytes = 0) {
-  return std::make_shared<cqil::Model>(small_weights(dtype), *cqil::cpu_backend(), cqil_model_options{threads, 0, activations, nullptr, alone_bytes});
+  return std::make_shared<cqil::Model>(small_weights(dtype), *cqil::cpu_backend(),
+                                       cqil_model_options{threads, 0, activations, nullptr, alone_bytes});
 }
 
 }  // namespace check

@@ -16,7 +16,8 @@ inline std::vector<int32_t> some_ids(int n) {
 }
 
 // Logits after all ids, given in pieces of these sizes, the last size repeating.
-inline std::vector<float> run(cqil::Session& session, const std::vector<int32_t>& ids, const std::vector<size_t>& pieces) {
+inline std::vector<float> run(cqil::Session& session, const std::vector<int32_t>& ids,
+                              const std::vector<size_t>& pieces) {
   std::vector<float> logits;
   size_t at = 0, piece = 0;
   while (at < ids.size()) {

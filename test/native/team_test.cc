@@ -30,7 +30,8 @@ void test_some_run() {
     std::vector<std::atomic<int>> calls(4);
     team.run(members, [&](int member) { calls[static_cast<size_t>(member)]++; });
     bool right = true;
-    for (int member = 0; member < 4; member++) right = right && calls[static_cast<size_t>(member)] == (member < members ? 1 : 0);
+    for (int member = 0; member < 4; member++)
+      right = right && calls[static_cast<size_t>(member)] == (member < members ? 1 : 0);
     if (!right) return CHECK(false, "a run of " + std::to_string(members) + " of 4 members");
   }
   CHECK(true, "");
@@ -45,7 +46,8 @@ void test_barrier(int threads, int rounds, bool with_delays) {
   team.run(team.size(), [&](int member) {
     check::Random random(static_cast<uint64_t>(member) + 1);
     for (int round = 0; round < rounds; round++) {
-      if (with_delays && random.below(4) == 0) std::this_thread::sleep_for(std::chrono::microseconds(random.below(400)));
+      if (with_delays && random.below(4) == 0)
+        std::this_thread::sleep_for(std::chrono::microseconds(random.below(400)));
       slots[static_cast<size_t>(member)] = round;
       barrier.wait();
       for (int slot : slots) wrong += slot != round;

@@ -12,11 +12,14 @@ using namespace cqil;
 namespace {
 
 void refuse(const char* code, const std::function<void(WeightsSpec&)>& spoil, const char* what) {
-  check::throws(code, [&] {
-    WeightsSpec spec = check::small_weights();
-    spoil(spec);
-    Weights weights(std::move(spec));
-  }, what);
+  check::throws(
+      code,
+      [&] {
+        WeightsSpec spec = check::small_weights();
+        spoil(spec);
+        Weights weights(std::move(spec));
+      },
+      what);
 }
 
 void test_half_conversions() {
@@ -47,7 +50,14 @@ void test_truncated_file() {
   };
   check::throws("INVALID_CHECKPOINT", [&] { Weights w(spec(4)); }, "one value past the end");
   check::throws("INVALID_CHECKPOINT", [&] { Weights w(spec(~uint64_t{0})); }, "offset that overflows");
-  check::throws("FILE_NOT_FOUND", [&] { auto s = spec(0); s.files = {"no/such/file"}; Weights w(std::move(s)); }, "no file");
+  check::throws(
+      "FILE_NOT_FOUND",
+      [&] {
+        auto s = spec(0);
+        s.files = {"no/such/file"};
+        Weights w(std::move(s));
+      },
+      "no file");
   std::remove(path);
 }
 

@@ -44,9 +44,9 @@ const readQ4_0: BlockReader = (view, at, out, to) => {
 };
 
 /**
- * The 6-bit scale and minimum of sub-block s (0–7) of Q4_K and Q5_K, packed in 12 bytes: sub-blocks 0–3 have their scales
- * in bytes 0–3 and minima in bytes 4–7 (low six bits); 4–7 have low nibbles (scale low, minimum high) in bytes 8–11 and their
- * upper two bits in the top of bytes 0–3 and 4–7.
+ * The 6-bit scale and minimum of sub-block s (0–7) of Q4_K and Q5_K, packed in 12 bytes: sub-blocks 0–3 have their
+ * scales in bytes 0–3 and minima in bytes 4–7 (low six bits); 4–7 have low nibbles (scale low, minimum high) in bytes
+ * 8–11 and their upper two bits in the top of bytes 0–3 and 4–7.
  */
 function scaleAndMin(view: DataView, at: number, s: number): { scale: number; min: number } {
   if (s < 4) return { scale: view.getUint8(at + s) & 63, min: view.getUint8(at + 4 + s) & 63 };
@@ -57,7 +57,9 @@ function scaleAndMin(view: DataView, at: number, s: number): { scale: number; mi
   };
 }
 
-/** d, dmin, 12 bytes of scales, 128 bytes of nibbles; each 32 bytes hold two sub-blocks of 32: w = d·scale·q − dmin·min. */
+/**
+ * d, dmin, 12 bytes of scales, 128 bytes of nibbles; each 32 bytes hold two sub-blocks of 32: w = d·scale·q − dmin·min.
+ */
 const readQ4_K: BlockReader = (view, at, out, to) => {
   const d = readFloat16(view, at);
   const dmin = readFloat16(view, at + 2);
@@ -71,7 +73,9 @@ const readQ4_K: BlockReader = (view, at, out, to) => {
   }
 };
 
-/** As Q4_K, with 32 bytes of fifth bits before the nibbles: bit s of byte i is the fifth bit of weight i in sub-block s. */
+/**
+ * As Q4_K, with 32 bytes of fifth bits before the nibbles: bit s of byte i is the fifth bit of weight i in sub-block s.
+ */
 const readQ5_K: BlockReader = (view, at, out, to) => {
   const d = readFloat16(view, at);
   const dmin = readFloat16(view, at + 2);
@@ -87,9 +91,9 @@ const readQ5_K: BlockReader = (view, at, out, to) => {
 };
 
 /**
- * 128 bytes of low nibbles, 64 bytes of upper bit pairs, 16 signed scales (one per 16 weights), d: w = d·scale·(q − 32).
- * Each half of 128 weights is four runs of 32: the low nibbles of 64 bytes give runs 0 and 1, the high ones runs 2 and 3,
- * and bits 2r, 2r+1 of the half's 32 upper bytes belong to run r.
+ * 128 bytes of low nibbles, 64 bytes of upper bit pairs, 16 signed scales (one per 16 weights), d: w = d·scale·(q −
+ * 32). Each half of 128 weights is four runs of 32: the low nibbles of 64 bytes give runs 0 and 1, the high ones runs 2
+ * and 3, and bits 2r, 2r+1 of the half's 32 upper bytes belong to run r.
  */
 const readQ6_K: BlockReader = (view, at, out, to) => {
   const d = readFloat16(view, at + 208);
@@ -104,7 +108,9 @@ const readQ6_K: BlockReader = (view, at, out, to) => {
   }
 };
 
-/** Little-endian layouts as ggml publishes them; written here anew, so that it is no copy of the engine's own tables. */
+/**
+ * Little-endian layouts as ggml publishes them; written here anew, so that it is no copy of the engine's own tables.
+ */
 const FORMATS: Record<DType, BlockFormat> = {
   F32: { weights: 1, bytes: 4, read: (view, at, out, to) => void (out[to] = view.getFloat32(at, true)) },
   F16: { weights: 1, bytes: 2, read: (view, at, out, to) => void (out[to] = readFloat16(view, at)) },

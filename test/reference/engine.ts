@@ -18,7 +18,9 @@ export async function engineLogProbs(session: Session, ids: ArrayLike<number>): 
 /** Fails, naming the first row and element that differ, unless all rows have the same bits. */
 export function expectSameBits(actual: Float32Array[], expected: Float32Array[], label: string): void {
   expect(actual.length, label).toBe(expected.length);
-  actual.forEach((row, i) => expect(firstDifference(row, expected[i]!), `${label}: first difference in row ${i}`).toBe(-1));
+  actual.forEach((row, i) =>
+    expect(firstDifference(row, expected[i]!), `${label}: first difference in row ${i}`).toBe(-1),
+  );
 }
 
 /** Token ids that look random and are the same every time: [count] in [0, vocabSize). */

@@ -30,7 +30,11 @@ export function referenceModel(checkpoint: Checkpoint): ReferenceModel {
 }
 
 /** Logits [ids.length][vocabSize] of a whole sequence. */
-export function referenceLogits(model: ReferenceModel, ids: ArrayLike<number>, plan: ReferencePlan = SEQUENTIAL): Sequence {
+export function referenceLogits(
+  model: ReferenceModel,
+  ids: ArrayLike<number>,
+  plan: ReferencePlan = SEQUENTIAL,
+): Sequence {
   let x = embed(model, ids);
   for (const group of stages(plan, model.config.nLayers)) x = stage(model, x, group, plan);
   const normed = rmsNorm(model, x, 'output_norm', -1);
@@ -46,7 +50,11 @@ export interface ReferenceLayer {
 }
 
 /** What every layer does over a whole sequence: [nLayers]. */
-export function referenceTrace(model: ReferenceModel, ids: ArrayLike<number>, plan: ReferencePlan = SEQUENTIAL): ReferenceLayer[] {
+export function referenceTrace(
+  model: ReferenceModel,
+  ids: ArrayLike<number>,
+  plan: ReferencePlan = SEQUENTIAL,
+): ReferenceLayer[] {
   const trace: ReferenceLayer[] = [];
   let x = embed(model, ids);
   for (const group of stages(plan, model.config.nLayers)) x = stage(model, x, group, plan, trace);
@@ -54,7 +62,11 @@ export function referenceTrace(model: ReferenceModel, ids: ArrayLike<number>, pl
 }
 
 /** Log-probabilities (nats) [ids.length][vocabSize]. */
-export function referenceLogProbs(model: ReferenceModel, ids: ArrayLike<number>, plan: ReferencePlan = SEQUENTIAL): Sequence {
+export function referenceLogProbs(
+  model: ReferenceModel,
+  ids: ArrayLike<number>,
+  plan: ReferencePlan = SEQUENTIAL,
+): Sequence {
   return referenceLogits(model, ids, plan).map(logSoftmax);
 }
 
@@ -83,7 +95,13 @@ function stages(plan: ReferencePlan, nLayers: number): number[][] {
 }
 
 /** a_j = A_j(x); b_j = Σ a_{j−k}; m_j = M_j(x + a_j + b_j); y = x + Σ (a_j + m_j), and + b_j in official mode. */
-function stage(model: ReferenceModel, x: Sequence, group: number[], plan: ReferencePlan, trace: ReferenceLayer[] = []): Sequence {
+function stage(
+  model: ReferenceModel,
+  x: Sequence,
+  group: number[],
+  plan: ReferencePlan,
+  trace: ReferenceLayer[] = [],
+): Sequence {
   const a = group.map((layer) => attentionBlock(model, x, layer));
   const b = group.map((_, j) => sum(x, a.slice(Math.max(0, j - plan.bypass), j)));
   const m = group.map((layer, j) => mlpBlock(model, add(x, a[j]!, b[j]!), layer));
@@ -110,7 +128,8 @@ function attentionBlock(model: ReferenceModel, x: Sequence, layer: number): Sequ
       const query = q[position]!.subarray(head * headDim, (head + 1) * headDim);
       const scores = new Float64Array(position - first + 1);
       for (let past = first; past <= position; past++) {
-        scores[past - first] = dot(query, k[past]!.subarray(kvHead * headDim, (kvHead + 1) * headDim)) / Math.sqrt(headDim);
+        scores[past - first] =
+          dot(query, k[past]!.subarray(kvHead * headDim, (kvHead + 1) * headDim)) / Math.sqrt(headDim);
       }
       const attention = logSoftmax(scores).map(Math.exp);
       for (let past = first; past <= position; past++) {
@@ -139,7 +158,13 @@ function mlpBlock(model: ReferenceModel, x: Sequence, layer: number): Sequence {
 }
 
 /** Per head, in place: RMSNorm where the model has one (qwen3), then rotation of each pair by position · frequency. */
-function prepareHeads(model: ReferenceModel, vector: Float64Array, position: number, norm: TensorRole, layer: number): void {
+function prepareHeads(
+  model: ReferenceModel,
+  vector: Float64Array,
+  position: number,
+  norm: TensorRole,
+  layer: number,
+): void {
   const { headDim, normEps, ropeFrequencies, ropeInterleaved, ropeAttentionFactor } = model.config;
   const gain = model.weights(norm, layer)?.values;
   for (let at = 0; at < vector.length; at += headDim) {
@@ -211,10 +236,15 @@ function dot(a: Float64Array, b: Float64Array): number {
 
 /** x plus the terms, position by position. */
 function add(x: Sequence, ...terms: Sequence[]): Sequence {
-  return x.map((vector, position) => vector.map((value, i) => terms.reduce((total, term) => total + term[position]![i]!, value)));
+  return x.map((vector, position) =>
+    vector.map((value, i) => terms.reduce((total, term) => total + term[position]![i]!, value)),
+  );
 }
 
 /** The terms alone; zeros of x's shape when there are none. */
 function sum(x: Sequence, terms: Sequence[]): Sequence {
-  return add(x.map((vector) => new Float64Array(vector.length)), ...terms);
+  return add(
+    x.map((vector) => new Float64Array(vector.length)),
+    ...terms,
+  );
 }

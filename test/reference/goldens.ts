@@ -30,5 +30,8 @@ export function readGolden(name: string): Golden {
 
 /** Bytes of blocks of a format and the weights they hold. */
 export function readBlocks(): Record<string, { bytes: string; values: number[] }> {
-  return JSON.parse(readFileSync(path.join(FIXTURES, 'blocks.json'), 'utf8')) as Record<string, { bytes: string; values: number[] }>;
+  return JSON.parse(readFileSync(path.join(FIXTURES, 'blocks.json'), 'utf8')) as Record<
+    string,
+    { bytes: string; values: number[] }
+  >;
 }

@@ -26,7 +26,10 @@ export function peerMissing(): string | undefined {
   }
 }
 
-/** One answer per request. The peer runs in a process of its own: it is an ES module with top-level await, and its native code should not share ours. */
+/**
+ * One answer per request. The peer runs in a process of its own: it is an ES module with top-level await, and its
+ * native code should not share ours.
+ */
 export function askPeer(requests: readonly PeerRequest[]): Promise<PeerAnswer[]> {
   return new Promise((resolve, reject) => {
     const limits = { timeout: 100_000, maxBuffer: 256 * 2 ** 20 };

@@ -27,7 +27,9 @@ describe.each(goldenModels())('the reference on %s against transformers', (name)
     for (const plan of golden.plans) {
       const rows = referenceLogProbs(model, golden.ids, plan);
       const { nextLogProbs: expected, ...label } = plan;
-      expect(maxDifference(nextLogProbs(rows, golden.ids), expected), JSON.stringify(label)).toBeLessThan(GOLDEN_TOLERANCE);
+      expect(maxDifference(nextLogProbs(rows, golden.ids), expected), JSON.stringify(label)).toBeLessThan(
+        GOLDEN_TOLERANCE,
+      );
     }
   });
 });
@@ -40,7 +42,12 @@ describe('the reference reads every block format', () => {
 });
 
 interface SharedGolden {
-  cases: Array<{ ids: number[]; nll_sum: number; nll_per_token: number[]; last_top5: Array<[id: number, logit: number]> }>;
+  cases: Array<{
+    ids: number[];
+    nll_sum: number;
+    nll_per_token: number[];
+    last_top5: Array<[id: number, logit: number]>;
+  }>;
 }
 
 describeShared('the reference on trained models', () => {
@@ -51,7 +58,12 @@ describeShared('the reference on trained models', () => {
       const logits = referenceLogits(model, ids);
       const scores = nextLogProbs(logits.map(logSoftmax), ids);
       expect(-scores.reduce((total, score) => total + score, 0)).toBeCloseTo(nll_sum, 6);
-      expect(maxDifference(scores.map((score) => -score), nll_per_token)).toBeLessThan(6e-6);
+      expect(
+        maxDifference(
+          scores.map((score) => -score),
+          nll_per_token,
+        ),
+      ).toBeLessThan(6e-6);
       const last = logits.at(-1)!;
       expect(argmax(last)).toBe(last_top5[0]![0]);
       for (const [id, logit] of last_top5) expect(last[id]).toBeCloseTo(logit, 4);

@@ -6,11 +6,12 @@ import { writeRandomModel } from '../support/random_model.js';
 import { readWeights } from './weights.js';
 
 /**
- * Writes a llama checkpoint as a GGUF file that any engine loads, its matrices in `dtype`: a random model of its shape, with the weights
- * replaced where they lie. The vocabulary is a made-up one of the same size, or none below 260 tokens.
+ * Writes a llama checkpoint as a GGUF file that any engine loads, its matrices in `dtype`: a random model of its shape,
+ * with the weights replaced where they lie. The vocabulary is a made-up one of the same size, or none below 260 tokens.
  */
 export async function rewriteAsGguf(source: Checkpoint, file: string, dtype: DType = 'F32'): Promise<void> {
-  const { dim, hiddenDim, headDim, nHeads, nKvHeads, nLayers, vocabSize, contextLength, tiedEmbeddings } = source.config;
+  const { dim, hiddenDim, headDim, nHeads, nKvHeads, nLayers, vocabSize, contextLength, tiedEmbeddings } =
+    source.config;
   const shape = { dim, hiddenDim, headDim, nHeads, nKvHeads, nLayers, vocabSize, contextLength, tied: tiedEmbeddings };
   writeRandomModel(file, { format: 'gguf', dtype, shape, vocabulary: vocabSize >= 260 });
   const target = await openCheckpoint(file);
@@ -20,7 +21,10 @@ export async function rewriteAsGguf(source: Checkpoint, file: string, dtype: DTy
   const fd = openSync(file, 'r+');
   for (const { role, layer, dtype: stored, cols, offset } of target.tensors) {
     const { values } = weights(role, layer)!;
-    const ordered = !source.config.ropeInterleaved && (role === 'wq' || role === 'wk') ? interleavePairs(values, cols, headDim) : values;
+    const ordered =
+      !source.config.ropeInterleaved && (role === 'wq' || role === 'wk')
+        ? interleavePairs(values, cols, headDim)
+        : values;
     writeSync(fd, encode(stored, ordered), 0, undefined, offset);
   }
   closeSync(fd);
@@ -40,6 +44,13 @@ function interleavePairs(values: Float64Array, cols: number, headDim: number): F
 
 /** What the shape does not say must be what random models are written with. */
 function expectSameModel(source: ModelConfig, target: ModelConfig): void {
-  const rest = (config: ModelConfig): string => JSON.stringify([Math.fround(config.normEps), [...config.ropeFrequencies], config.ropeAttentionFactor, config.slidingWindow]);
-  if (source.architecture !== 'llama' || rest(source) !== rest(target)) throw new Error('only plain llama models can be rewritten as GGUF here');
+  const rest = (config: ModelConfig): string =>
+    JSON.stringify([
+      Math.fround(config.normEps),
+      [...config.ropeFrequencies],
+      config.ropeAttentionFactor,
+      config.slidingWindow,
+    ]);
+  if (source.architecture !== 'llama' || rest(source) !== rest(target))
+    throw new Error('only plain llama models can be rewritten as GGUF here');
 }

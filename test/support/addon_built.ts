@@ -7,5 +7,6 @@ export default function setUp(): void {
 }
 
 export function requireAddon(addon: string): void {
-  if (!existsSync(addon)) throw new Error(`The tests need the native addon, and ${addon} is not there: npm run build:native makes it.`);
+  if (!existsSync(addon))
+    throw new Error(`The tests need the native addon, and ${addon} is not there: npm run build:native makes it.`);
 }

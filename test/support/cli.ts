@@ -8,7 +8,10 @@ export interface CliRun {
 }
 
 /** Runs a command line in this process, with strings for its input and outputs and no terminal. */
-export async function cqil(args: string[], options: { stdin?: string | Readable; signal?: AbortSignal; onOut?: (text: string) => void } = {}): Promise<CliRun> {
+export async function cqil(
+  args: string[],
+  options: { stdin?: string | Readable; signal?: AbortSignal; onOut?: (text: string) => void } = {},
+): Promise<CliRun> {
   const run: CliRun = { code: -1, stdout: '', stderr: '' };
   run.code = await runCli(args, {
     stdin: options.stdin instanceof Readable ? options.stdin : Readable.from([Buffer.from(options.stdin ?? '')]),

@@ -13,7 +13,9 @@ const ENCODERS: Record<DType, BlockEncoder> = {
   Q6_K: encodeQ6_K,
 };
 
-/** Values in a weight format, rounded simply: valid blocks in ggml's exact bit layout, not the best choice of scales. */
+/**
+ * Values in a weight format, rounded simply: valid blocks in ggml's exact bit layout, not the best choice of scales.
+ */
 export function encode(dtype: DType, values: Float64Array): Buffer {
   const { weights, bytes } = DTYPE_BLOCK[dtype];
   if (values.length % weights !== 0) throw new Error(`${values.length} values are no whole number of ${dtype} blocks`);
@@ -107,7 +109,10 @@ function encodeKWithMinimum(values: Float64Array, block: Buffer, bits: 4 | 5): v
   });
 }
 
-/** Eight 6-bit pairs in 12 bytes: four whole in bytes 0–3 and 4–7, the others' low bits in 8–11 and high bits above the first. */
+/**
+ * Eight 6-bit pairs in 12 bytes: four whole in bytes 0–3 and 4–7, the others' low bits in 8–11 and high bits above the
+ * first.
+ */
 function packScales(s: readonly number[], m: readonly number[], out: Buffer): void {
   for (let j = 0; j < 4; j++) {
     out[j] = s[j]! | ((s[j + 4]! >> 4) << 6);
@@ -116,14 +121,17 @@ function packScales(s: readonly number[], m: readonly number[], out: Buffer): vo
   }
 }
 
-/** weight = scale·s·(q − 32), int8 s for each 16; 128 bytes of low nibbles, 64 of upper bit pairs, 16 of s, the scale. */
+/**
+ * weight = scale·s·(q − 32), int8 s for each 16; 128 bytes of low nibbles, 64 of upper bit pairs, 16 of s, the scale.
+ */
 function encodeQ6_K(values: Float64Array, block: Buffer): void {
   const steps = Array.from({ length: 16 }, (_, j) => largest(values.subarray(16 * j, 16 * j + 16)) / 31);
   const scale = writeScale(block, 208, largest(steps) / 127);
   steps.forEach((step, j) => block.writeInt8(quantize(step, scale, -127, 127), 192 + j));
   values.forEach((value, i) => {
     const q = quantize(value, scale * block.readInt8(192 + (i >> 4)), -32, 31) + 32;
-    // Of each half's four runs of 32: low nibbles of runs 0 and 1, then high nibbles of the same bytes for runs 2 and 3.
+    // Of each half's four runs of 32: low nibbles of runs 0 and 1, then high nibbles of the same bytes for runs 2 and
+    // 3.
     const [half, run, l] = [i >> 7, (i >> 5) & 3, i & 31];
     block[64 * half + 32 * (run & 1) + l]! |= (q & 15) << (4 * (run >> 1));
     block[128 + 32 * half + l]! |= (q >> 4) << (2 * run);

@@ -13,7 +13,10 @@ export function expectCode(code: ErrorCode, action: () => void, message?: RegExp
 }
 
 export async function expectRejection(code: ErrorCode, promise: PromiseLike<unknown>, message?: RegExp): Promise<void> {
-  const thrown = await Promise.resolve(promise).then(() => undefined, (error: unknown) => error);
+  const thrown = await Promise.resolve(promise).then(
+    () => undefined,
+    (error: unknown) => error,
+  );
   expectError(thrown, code, message);
 }
 

@@ -15,7 +15,9 @@ export function convertToGguf(json: Json, config: Record<string, unknown>, pre: 
   for (const [piece, id] of Object.entries(vocab)) pieces[id] = piece;
   for (const { id, content } of json.added_tokens) pieces[id] = content;
   const control = new Set(json.added_tokens.map(({ id }) => id));
-  const types = pieces.map((piece, id) => (piece === '<unk>' ? TYPE.unknown : control.has(id) ? TYPE.control : isByte(piece) ? TYPE.byte : TYPE.normal));
+  const types = pieces.map((piece, id) =>
+    piece === '<unk>' ? TYPE.unknown : control.has(id) ? TYPE.control : isByte(piece) ? TYPE.byte : TYPE.normal,
+  );
   const fields: Record<string, GgufValue | undefined> = {
     tokens: ggufStrings(pieces),
     token_type: Int32Array.from(types),
@@ -27,7 +29,9 @@ export function convertToGguf(json: Json, config: Record<string, unknown>, pre: 
         { model: 'llama', scores: Float32Array.from(pieces, (_, id) => -id) }
       : { model: 'gpt2', pre, merges: ggufStrings(merges) }),
   };
-  return new Map(Object.entries(fields).flatMap(([key, value]) => (value === undefined ? [] : [[`tokenizer.ggml.${key}`, value]])));
+  return new Map(
+    Object.entries(fields).flatMap(([key, value]) => (value === undefined ? [] : [[`tokenizer.ggml.${key}`, value]])),
+  );
 }
 
 function isByte(piece: string): boolean {

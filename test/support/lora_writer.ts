@@ -31,7 +31,15 @@ export interface LoraUpdate {
 
 /** Writes a random adapter as PEFT does, of all seven projections unless told, and gives what it adds, in float64. */
 export function writeRandomLora(folder: string, model: ModelConfig, options: RandomLoraOptions = {}): LoraUpdate[] {
-  const { rank = 3, alpha = 6, dtype = 'F32', roles = PROJECTIONS, seed = 1, config, tensors = (entries) => entries } = options;
+  const {
+    rank = 3,
+    alpha = 6,
+    dtype = 'F32',
+    roles = PROJECTIONS,
+    seed = 1,
+    config,
+    tensors = (entries) => entries,
+  } = options;
   const scale = alpha / (config?.use_rslora ? Math.sqrt(rank) : rank);
   const layers = options.layers ?? Array.from({ length: model.nLayers }, (_, i) => i);
   const entries: SafetensorsEntry[] = [];
@@ -43,7 +51,10 @@ export function writeRandomLora(folder: string, model: ModelConfig, options: Ran
     const module = `base_model.model.${tensorName(HUGGINGFACE_NAMES, role, layer).replace(/\.weight$/, '')}`;
     const write = (name: string, dims: [number, number], deviation: number): Float64Array => {
       const normal = randomNormal(seedOf(seed, `${role} ${layer} ${name}`));
-      const data = encode(dtype, Float64Array.from({ length: dims[0] * dims[1] }, () => deviation * normal()));
+      const data = encode(
+        dtype,
+        Float64Array.from({ length: dims[0] * dims[1] }, () => deviation * normal()),
+      );
       entries.push({ name: `${module}.lora_${name}.weight`, dtype, shape: dims, data });
       return dequantize(dtype, data, dims[0] * dims[1]);
     };
@@ -52,7 +63,8 @@ export function writeRandomLora(folder: string, model: ModelConfig, options: Ran
     const values = new Float64Array(rows * cols);
     for (let row = 0; row < rows; row++) {
       for (let k = 0; k < rank; k++) {
-        for (let col = 0; col < cols; col++) values[row * cols + col]! += scale * b[row * rank + k]! * a[k * cols + col]!;
+        for (let col = 0; col < cols; col++)
+          values[row * cols + col]! += scale * b[row * rank + k]! * a[k * cols + col]!;
       }
     }
     updates.push({ role: projection, layer, values });
@@ -61,10 +73,30 @@ export function writeRandomLora(folder: string, model: ModelConfig, options: Ran
   const names = roles.map((role) => HUGGINGFACE_NAMES.roles[role].replace(/^.*\.(\w+)\.weight$/, '$1'));
   // As PEFT writes it, with what it leaves at its defaults.
   const json = {
-    alpha_pattern: {}, auto_mapping: null, base_model_name_or_path: 'some/model', bias: 'none', fan_in_fan_out: false, inference_mode: true,
-    init_lora_weights: true, layers_pattern: null, layers_to_transform: options.layers ?? null, loftq_config: {}, lora_alpha: alpha, lora_dropout: 0.05,
-    megatron_config: null, megatron_core: 'megatron.core', modules_to_save: null, peft_type: 'LORA', r: rank, rank_pattern: {}, revision: null,
-    target_modules: names, task_type: 'CAUSAL_LM', use_dora: false, use_rslora: false, ...config,
+    alpha_pattern: {},
+    auto_mapping: null,
+    base_model_name_or_path: 'some/model',
+    bias: 'none',
+    fan_in_fan_out: false,
+    inference_mode: true,
+    init_lora_weights: true,
+    layers_pattern: null,
+    layers_to_transform: options.layers ?? null,
+    loftq_config: {},
+    lora_alpha: alpha,
+    lora_dropout: 0.05,
+    megatron_config: null,
+    megatron_core: 'megatron.core',
+    modules_to_save: null,
+    peft_type: 'LORA',
+    r: rank,
+    rank_pattern: {},
+    revision: null,
+    target_modules: names,
+    task_type: 'CAUSAL_LM',
+    use_dora: false,
+    use_rslora: false,
+    ...config,
   };
   writeFileSync(path.join(folder, 'adapter_config.json'), JSON.stringify(json));
   writeFileSync(path.join(folder, 'adapter_model.safetensors'), safetensorsFile(tensors(entries)));
@@ -72,10 +104,15 @@ export function writeRandomLora(folder: string, model: ModelConfig, options: Ran
 }
 
 /**
- * Weights with updates added in float64 and rounded to what a matrix of `dtype` has after merging. Rows of q and k are interleaved
- * first where the model keeps rotated pairs side by side.
+ * Weights with updates added in float64 and rounded to what a matrix of `dtype` has after merging. Rows of q and k are
+ * interleaved first where the model keeps rotated pairs side by side.
  */
-export function addUpdates(weights: Weights, updates: readonly LoraUpdate[], config: ModelConfig, dtype: DType): Weights {
+export function addUpdates(
+  weights: Weights,
+  updates: readonly LoraUpdate[],
+  config: ModelConfig,
+  dtype: DType,
+): Weights {
   const byKey = new Map(updates.map((update) => [`${update.role} ${update.layer}`, update]));
   return (role, layer = -1): Matrix | undefined => {
     const matrix = weights(role, layer);
@@ -99,7 +136,8 @@ function interleavedRow(row: number, headDim: number): number {
 }
 
 function roundMerged(dtype: DType, values: Float64Array): Float64Array {
-  if (dtype === 'F32' || dtype === 'F16' || dtype === 'BF16') return dequantize(dtype, encode(dtype, values), values.length);
+  if (dtype === 'F32' || dtype === 'F16' || dtype === 'BF16')
+    return dequantize(dtype, encode(dtype, values), values.length);
   // Q8_0, with scales rounded up so that nothing is clamped.
   const out = new Float64Array(values.length);
   for (let at = 0; at < values.length; at += 32) {

@@ -7,7 +7,8 @@ export function programOf(sizes: readonly number[], bypass = 0): Program {
   for (const [stage, size] of sizes.entries()) {
     const layers = Array.from({ length: size }, (_, i) => first + i);
     first += size;
-    for (const kind of ['qkv', 'attention', 'attention_out', 'gate_up', 'down'] as const) phases.push({ kind, stage, layers });
+    for (const kind of ['qkv', 'attention', 'attention_out', 'gate_up', 'down'] as const)
+      phases.push({ kind, stage, layers });
   }
   phases.push({ kind: 'head', stage: -1, layers: [] });
   return { phases, stages: sizes.length, layerPhases: sizes.length * 5, bypass, bypassMode: 'paper' };

@@ -44,7 +44,16 @@ export interface RandomModelOptions {
   change?: (role: TensorRole, layer: number, values: Float64Array) => void;
 }
 
-const DEFAULT_SHAPE: RandomShape = { dim: 32, hiddenDim: 64, nHeads: 4, nKvHeads: 2, nLayers: 3, vocabSize: 64, contextLength: 128, tied: false };
+const DEFAULT_SHAPE: RandomShape = {
+  dim: 32,
+  hiddenDim: 64,
+  nHeads: 4,
+  nKvHeads: 2,
+  nLayers: 3,
+  vocabSize: 64,
+  contextLength: 128,
+  tied: false,
+};
 const GGML_TYPES: Record<DType, number> = { F32: 0, F16: 1, Q4_0: 2, Q8_0: 8, Q4_K: 12, Q5_K: 13, Q6_K: 14, BF16: 30 };
 
 interface RandomTensor {
@@ -64,12 +73,25 @@ export function writeRandomModel(target: string, options: RandomModelOptions): s
   const resolved = resolve(options);
   const tensors = randomTensors(resolved);
   for (const { role, layer, values } of tensors) resolved.change(role, layer, values);
-  return resolved.format === 'gguf' ? writeGguf(target, resolved, tensors) : writeHuggingFace(target, resolved, tensors);
+  return resolved.format === 'gguf'
+    ? writeGguf(target, resolved, tensors)
+    : writeHuggingFace(target, resolved, tensors);
 }
 
 function resolve(options: RandomModelOptions): Resolved {
   const shape = { ...DEFAULT_SHAPE, ...options.shape };
-  const defaults = { architecture: 'llama', dtype: 'F32', seed: 1, attentionBias: false, ropeTheta: 10000, shards: 1, config: {}, metadata: {}, vocabulary: false, change: () => {} } as const;
+  const defaults = {
+    architecture: 'llama',
+    dtype: 'F32',
+    seed: 1,
+    attentionBias: false,
+    ropeTheta: 10000,
+    shards: 1,
+    config: {},
+    metadata: {},
+    vocabulary: false,
+    change: () => {},
+  } as const;
   return { ...defaults, ...options, shape: { ...shape, headDim: shape.headDim ?? shape.dim / shape.nHeads } };
 }
 
@@ -84,7 +106,11 @@ function randomTensors({ architecture, shape, seed, attentionBias, ropeTheta }: 
     slidingWindow: 0,
     tiedEmbeddings: shape.tied,
   };
-  const options = { qkvBias: attentionBias || architecture === 'qwen2', outputBias: attentionBias, qkNorm: architecture === 'qwen3' };
+  const options = {
+    qkvBias: attentionBias || architecture === 'qwen2',
+    outputBias: attentionBias,
+    qkNorm: architecture === 'qwen3',
+  };
   return expectedTensors(config, options).map((tensor) => ({ ...tensor, values: randomValues(tensor, seed) }));
 }
 
@@ -117,7 +143,10 @@ function writeHuggingFace(folder: string, options: Resolved, tensors: readonly R
     writeFileSync(path.join(folder, file), safetensorsFile(shard));
     for (const { name } of shard) weightMap[name] = file;
   });
-  writeFileSync(path.join(folder, 'model.safetensors.index.json'), JSON.stringify({ metadata: {}, weight_map: weightMap }));
+  writeFileSync(
+    path.join(folder, 'model.safetensors.index.json'),
+    JSON.stringify({ metadata: {}, weight_map: weightMap }),
+  );
   return folder;
 }
 
@@ -149,7 +178,12 @@ function writeGguf(file: string, options: Resolved, tensors: readonly RandomTens
   const entries = tensors.map((tensor) => {
     const type: DType = tensor.shape.length === 1 ? 'F32' : dtype;
     const values = isLlama ? interleaveHeads(tensor, options.shape.headDim) : tensor.values;
-    return { name: tensorName(GGUF_NAMES, tensor.role, tensor.layer), type: GGML_TYPES[type], shape: tensor.shape, data: encode(type, values) };
+    return {
+      name: tensorName(GGUF_NAMES, tensor.role, tensor.layer),
+      type: GGML_TYPES[type],
+      shape: tensor.shape,
+      data: encode(type, values),
+    };
   });
   const metadata = ggufMetadata(options, isLlama ? 'llama' : options.architecture);
   if (shards === 1) {
@@ -169,7 +203,10 @@ function writeGguf(file: string, options: Resolved, tensors: readonly RandomTens
   return files[0]!;
 }
 
-function ggufMetadata({ shape, ropeTheta, metadata, vocabulary }: Resolved, architecture: string): Record<string, GgufEntry> {
+function ggufMetadata(
+  { shape, ropeTheta, metadata, vocabulary }: Resolved,
+  architecture: string,
+): Record<string, GgufEntry> {
   const own: Record<string, GgufEntry> = {
     block_count: u32(shape.nLayers),
     context_length: u32(shape.contextLength),
@@ -209,7 +246,10 @@ function sentencePieceVocabulary(size: number): Record<string, GgufEntry> {
   return {
     'tokenizer.ggml.model': text('llama'),
     'tokenizer.ggml.tokens': array('string', tokens),
-    'tokenizer.ggml.scores': array('f32', tokens.map((_, i) => (i < 259 ? 0 : 258 - i))),
+    'tokenizer.ggml.scores': array(
+      'f32',
+      tokens.map((_, i) => (i < 259 ? 0 : 258 - i)),
+    ),
     'tokenizer.ggml.token_type': array('i32', types),
     'tokenizer.ggml.unknown_token_id': u32(0),
     'tokenizer.ggml.bos_token_id': u32(1),

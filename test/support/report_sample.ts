@@ -21,8 +21,13 @@ export function sampleRow(plan: string, layers: number, ms: number, kl: number, 
     msPerToken: spread(ms, ms / 100),
     change: spread(change, change === 0 ? 0 : 0.01),
     quality: {
-      tokens: 1234, nll: 2 + kl, nllStandardError: 0.01, perplexity: Math.exp(2 + kl), perplexityStandardError: 0.25,
-      kl: { mean: kl, standardError: kl / 20, p99: kl * 7 }, topAgreement: 1 - kl,
+      tokens: 1234,
+      nll: 2 + kl,
+      nllStandardError: 0.01,
+      perplexity: Math.exp(2 + kl),
+      perplexityStandardError: 0.25,
+      kl: { mean: kl, standardError: kl / 20, p99: kl * 7 },
+      topAgreement: 1 - kl,
     },
   };
 }
@@ -55,14 +60,32 @@ export function sampleReport(layers = 8): ReportData {
       mlpRatio: index.map((i) => 0.2 + i / 1000),
       influence: index.map((i) => 0.05 + i / 1000),
     },
-    rows: [sampleRow('sequential', layers, 2, 0, 0), ...(layers < 6 ? [] : [sampleRow('P2-D0-S2-E6', layers, 1.5, 0.03, -0.25), sampleRow('P4-D1-S2-E6', layers, 1.2, 0.2, -0.4)])],
+    rows: [
+      sampleRow('sequential', layers, 2, 0, 0),
+      ...(layers < 6
+        ? []
+        : [sampleRow('P2-D0-S2-E6', layers, 1.5, 0.03, -0.25), sampleRow('P4-D1-S2-E6', layers, 1.2, 0.2, -0.4)]),
+    ],
     timing: { rounds: 9, promptTokens: 16, tokens: 32, busy: false },
     front: null,
     traces: [{ plan: resolvePlan('sequential', layers), name: 'sequential', timeline: sampleTimeline(layers) }],
     traced: { position: 16, repeats: 21 },
     provenance: {
-      made: '2030-01-02T03:04:05.678Z', cqil: '9.9.9', commit: 'cafe12345678', command: 'cqil report sample --plan P2-S2-E6',
-      machine: { cpu: 'Sample CPU', cores: 4, isa: 'plain', memoryBytes: 2 ** 33, node: '20.0.0', backend: 'cpu', threads: 2, kvCache: 'f32', activations: 'float32' },
+      made: '2030-01-02T03:04:05.678Z',
+      cqil: '9.9.9',
+      commit: 'cafe12345678',
+      command: 'cqil report sample --plan P2-S2-E6',
+      machine: {
+        cpu: 'Sample CPU',
+        cores: 4,
+        isa: 'plain',
+        memoryBytes: 2 ** 33,
+        node: '20.0.0',
+        backend: 'cpu',
+        threads: 2,
+        kvCache: 'f32',
+        activations: 'float32',
+      },
       seed: 1,
     },
   };

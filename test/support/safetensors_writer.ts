@@ -5,8 +5,13 @@ export interface SafetensorsEntry {
   data: Buffer;
 }
 
-/** The bytes of a .safetensors file. `header` may change the header's JSON before it is written, to make broken files. */
-export function safetensorsFile(entries: readonly SafetensorsEntry[], header: (json: Record<string, unknown>) => unknown = (json) => json): Buffer {
+/**
+ * The bytes of a .safetensors file. `header` may change the header's JSON before it is written, to make broken files.
+ */
+export function safetensorsFile(
+  entries: readonly SafetensorsEntry[],
+  header: (json: Record<string, unknown>) => unknown = (json) => json,
+): Buffer {
   const json: Record<string, unknown> = { __metadata__: { format: 'pt' } };
   let end = 0;
   for (const { name, dtype, shape, data } of entries) {

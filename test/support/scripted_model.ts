@@ -7,7 +7,23 @@ import type { HeldSession, ShortlistOptions } from '../../lib/session.js';
 import { shortlistOf } from './shortlist_of.js';
 
 /** Pieces of the vocabulary by id: 0 begins a text, 1 ends it, 2 to 5 are the UTF-8 bytes of an emoji, then words. */
-export const PIECES = ['<s>', '</s>', 0xf0, 0x9f, 0x98, 0x80, 'Once', ' upon', ' a', ' time', ', there', ' was', '\n\n', 'User:', ' U'];
+export const PIECES = [
+  '<s>',
+  '</s>',
+  0xf0,
+  0x9f,
+  0x98,
+  0x80,
+  'Once',
+  ' upon',
+  ' a',
+  ' time',
+  ', there',
+  ' was',
+  '\n\n',
+  'User:',
+  ' U',
+];
 export const EMOJI = [2, 3, 4, 5];
 export const word = (piece: string): number => PIECES.indexOf(piece);
 
@@ -46,7 +62,11 @@ export class ScriptedModel implements GenerationModel {
       let atStart = !continues;
       const text = (id: number): string => {
         const piece = PIECES[id]!;
-        return id < 2 ? '' : decoder.decode(typeof piece === 'number' ? Uint8Array.of(piece) : new TextEncoder().encode(piece), { stream: true });
+        return id < 2
+          ? ''
+          : decoder.decode(typeof piece === 'number' ? Uint8Array.of(piece) : new TextEncoder().encode(piece), {
+              stream: true,
+            });
       };
       return {
         push(id: number) {

@@ -15,7 +15,9 @@ export function sharedData(...parts: string[]): string {
 }
 
 /** Why the real inputs cannot be used, if so. */
-export const sharedMissing = existsSync(root) ? undefined : 'extra: the real inputs of ../shared/data or $CQIL_DATA are not there';
+export const sharedMissing = existsSync(root)
+  ? undefined
+  : 'extra: the real inputs of ../shared/data or $CQIL_DATA are not there';
 
 /** A suite that adds real inputs to what the fixtures prove already. */
 export function describeShared(name: string, suite: () => void): void {

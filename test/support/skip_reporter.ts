@@ -16,7 +16,10 @@ export default class SkipReporter implements Reporter {
     const tests = modules.flatMap((module) => [...module.children.allTests()]);
     const count = (state: string): number => tests.filter((test) => test.result().state === state).length;
     // With -t, what the pattern does not match is skipped too, and is none of ours to explain.
-    const skipped = tests.filter((test) => test.result().state === 'skipped').map(skipOf).filter(({ reason }) => !this.filtered || reason !== NO_REASON);
+    const skipped = tests
+      .filter((test) => test.result().state === 'skipped')
+      .map(skipOf)
+      .filter(({ reason }) => !this.filtered || reason !== NO_REASON);
     const brokenModules = modules.filter((module) => module.state() === 'failed' && module.errors().length > 0).length;
     recordRun({ passed: count('passed'), failed: count('failed') + brokenModules, skipped });
   }

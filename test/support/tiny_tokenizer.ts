@@ -7,7 +7,7 @@ export const TINY_JSON = {
   pre_tokenizer: { type: 'ByteLevel', add_prefix_space: false, use_regex: true },
   post_processor: null,
   decoder: { type: 'ByteLevel' },
-  model: { type: 'BPE', vocab: { a: 0, b: 1, c: 2, 'Ġ': 3, 'Ġa': 4 }, merges: ['Ġ a'] },
+  model: { type: 'BPE', vocab: { a: 0, b: 1, c: 2, Ġ: 3, Ġa: 4 }, merges: ['Ġ a'] },
 };
 
 /** The tiny tokenizer with some of its parts replaced. */
@@ -15,7 +15,21 @@ export function tinyTokenizer(parts: object = {}, config: object = {}): Promise<
   return loadTokenizer({ kind: 'huggingface', json: { ...TINY_JSON, ...parts }, config, generationConfig: {} });
 }
 
-const ALPHABET = [...'aabcdeéñßЖя我天ក🦙😀👍🏽ABCDE0123456789.,!?\'"()-_/▁Ġ', ' ', ' ', ' ', '  ', '\n', '\t', 'the', 'ing', ' and', "'s", '\u0301', '\u200d'];
+const ALPHABET = [
+  ...'aabcdeéñßЖя我天ក🦙😀👍🏽ABCDE0123456789.,!?\'"()-_/▁Ġ',
+  ' ',
+  ' ',
+  ' ',
+  '  ',
+  '\n',
+  '\t',
+  'the',
+  'ing',
+  ' and',
+  "'s",
+  '\u0301',
+  '\u200d',
+];
 
 /** Text of up to `length` random characters, words and given tokens, with runs without any space among them. */
 export function randomText(random: () => number, length: number, tokens: string[] = []): string {

@@ -9,7 +9,12 @@ const GPT4_PATTERN = (digits: string): string =>
 /** A Hugging Face folder's tokenizer in the shared data. */
 export function folderSource(...folder: string[]): TokenizerSource {
   const read = (name: string): unknown => readJson(...folder, name);
-  return { kind: 'huggingface', json: read('tokenizer.json'), config: read('tokenizer_config.json'), generationConfig: read('generation_config.json') };
+  return {
+    kind: 'huggingface',
+    json: read('tokenizer.json'),
+    config: read('tokenizer_config.json'),
+    generationConfig: read('generation_config.json'),
+  };
 }
 
 /** The vocabulary of a GGUF file in the shared data. */
@@ -21,8 +26,16 @@ export async function ggufSource(...file: string[]): Promise<TokenizerSource> {
 /** LLaMA-3, from its published byte-level vocabulary; its control tokens follow on 128000. */
 export function llama3Source(): TokenizerSource {
   const control = [
-    '<|begin_of_text|>', '<|end_of_text|>', '<|reserved_special_token_0|>', '<|reserved_special_token_1|>', '<|finetune_right_pad_id|>',
-    '<|reserved_special_token_2|>', '<|start_header_id|>', '<|end_header_id|>', '<|eom_id|>', '<|eot_id|>',
+    '<|begin_of_text|>',
+    '<|end_of_text|>',
+    '<|reserved_special_token_0|>',
+    '<|reserved_special_token_1|>',
+    '<|finetune_right_pad_id|>',
+    '<|reserved_special_token_2|>',
+    '<|start_header_id|>',
+    '<|end_header_id|>',
+    '<|eom_id|>',
+    '<|eot_id|>',
   ];
   return byteLevelSource({
     vocab: ['tokenizers', 'llama-3', 'encoder.json'],
@@ -37,7 +50,9 @@ export function llama3Source(): TokenizerSource {
 
 /** Qwen 1.5 and 2, as their published tokenizer.json has it: text is normalized to NFC first. */
 export function qwen2Source(): TokenizerSource {
-  const config = readJson('tokenizers', 'qwen1.5-2', 'tokenizer_config.json') as { added_tokens_decoder: Record<string, { content: string }> };
+  const config = readJson('tokenizers', 'qwen1.5-2', 'tokenizer_config.json') as {
+    added_tokens_decoder: Record<string, { content: string }>;
+  };
   return byteLevelSource({
     vocab: ['tokenizers', 'qwen1.5-2', 'vocab.json'],
     merges: ['tokenizers', 'qwen1.5-2', 'merges.txt'],
@@ -73,7 +88,12 @@ interface ByteLevelParts {
 
 function byteLevelSource(parts: ByteLevelParts): TokenizerSource {
   const merges = readFileSync(sharedData(...parts.merges), 'utf8').split('\n');
-  const split = parts.pattern && { type: 'Split', pattern: { Regex: parts.pattern }, behavior: 'Isolated', invert: false };
+  const split = parts.pattern && {
+    type: 'Split',
+    pattern: { Regex: parts.pattern },
+    behavior: 'Isolated',
+    invert: false,
+  };
   const byteLevel = { type: 'ByteLevel', add_prefix_space: false, use_regex: !split };
   const template = parts.prefix && {
     type: 'TemplateProcessing',

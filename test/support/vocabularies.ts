@@ -6,7 +6,15 @@ import type { TokenizerSource } from '../../lib/checkpoint/types.js';
 const FOLDER = path.resolve(__dirname, '../fixtures/tokenizers');
 
 /** The project's own vocabularies (test/fixtures/README.md): a pre-tokenizer each, and SentencePiece. */
-export const FAMILIES = ['gpt-2', 'llama-3', 'qwen2', 'deepseek-llm', 'deepseek-coder', 'deepseek-v3', 'sentencepiece'] as const;
+export const FAMILIES = [
+  'gpt-2',
+  'llama-3',
+  'qwen2',
+  'deepseek-llm',
+  'deepseek-coder',
+  'deepseek-v3',
+  'sentencepiece',
+] as const;
 export type Family = (typeof FAMILIES)[number];
 
 /** The texts that every golden has ids of. */
@@ -36,13 +44,21 @@ export function vocabularyGolden(family: Family): VocabularyGolden {
 /** A family's vocabulary as a Hugging Face folder has it. */
 export function vocabularySource(family: Family): TokenizerSource & { kind: 'huggingface' } {
   const json = readVocabularyFile(family, 'tokenizer.json');
-  return { kind: 'huggingface', json, config: readVocabularyFile(family, 'tokenizer_config.json'), generationConfig: {} };
+  return {
+    kind: 'huggingface',
+    json,
+    config: readVocabularyFile(family, 'tokenizer_config.json'),
+    generationConfig: {},
+  };
 }
 
 /** The same vocabulary as a GGUF file has it; `pre` is llama.cpp's name of its pre-tokenizer. */
 export function vocabularyAsGguf(family: Family, pre: string = family): TokenizerSource & { kind: 'gguf' } {
   const { json, config } = vocabularySource(family);
-  return { kind: 'gguf', metadata: convertToGguf(json as Parameters<typeof convertToGguf>[0], config as Record<string, unknown>, pre) };
+  return {
+    kind: 'gguf',
+    metadata: convertToGguf(json as Parameters<typeof convertToGguf>[0], config as Record<string, unknown>, pre),
+  };
 }
 
 function readVocabularyFile(family: Family, name: string): unknown {

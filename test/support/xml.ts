@@ -9,7 +9,10 @@ const ENTITIES: Record<string, string> = { amp: '&', lt: '<', gt: '>', quot: '"'
 const ATTRIBUTE = /\s+([A-Za-z_][\w:.-]*)="([^"<]*)"/y;
 const NAME = /[A-Za-z_][\w:.-]*/y;
 
-/** Parses markup as strictly as XML asks: one root, every tag closed in order, attributes quoted and unique, no bare & or <. */
+/**
+ * Parses markup as strictly as XML asks: one root, every tag closed in order, attributes quoted and unique, no bare &
+ * or <.
+ */
 export function parseXml(text: string): XmlElement {
   let at = 0;
   const fail = (problem: string): never => {
@@ -23,7 +26,9 @@ export function parseXml(text: string): XmlElement {
   };
   const decode = (raw: string): string => {
     if (/(?![\t\n\r])\p{Cc}|\p{Cs}/u.test(raw)) fail('a character that XML forbids');
-    return raw.replace(/&([^;\s]*);?/g, (whole, name: string) => (whole.endsWith(';') && name in ENTITIES ? ENTITIES[name]! : fail(`the entity ${whole}`)));
+    return raw.replace(/&([^;\s]*);?/g, (whole, name: string) =>
+      whole.endsWith(';') && name in ENTITIES ? ENTITIES[name]! : fail(`the entity ${whole}`),
+    );
   };
   const element = (): XmlElement => {
     if (text[at] !== '<') fail('no tag');

@@ -1,5 +1,6 @@
-// Hugging Face folder -> GGUF with Q8_0 matrices: node tools/gguf/from_huggingface.mjs FOLDER OUT.gguf (after `npm run build:ts`).
-// For the models that tools/train makes: plain LLaMA, bf16 weights, a byte-level BPE vocabulary cut as GPT-2's.
+// Hugging Face folder -> GGUF with Q8_0 matrices: node tools/gguf/from_huggingface.mjs FOLDER OUT.gguf (after `npm run
+// build:ts`). For the models that tools/train makes: plain LLaMA, bf16 weights, a byte-level BPE vocabulary cut as
+// GPT-2's.
 import { readFileSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
 import { GGUF_NAMES, tensorName } from '../../dist/checkpoint/names.js';
@@ -14,12 +15,18 @@ const [folder, out] = process.argv.slice(2);
 const { config, tensors, files } = await openCheckpoint(folder);
 const bytes = files.map((file) => readFileSync(file));
 const json = (name) => JSON.parse(readFileSync(path.join(folder, name), 'utf8'));
-if (config.architecture !== 'llama' || tensors.some(({ dtype }) => dtype !== 'BF16')) throw new Error(`${folder} is no plain LLaMA model in bfloat16`);
+if (config.architecture !== 'llama' || tensors.some(({ dtype }) => dtype !== 'BF16'))
+  throw new Error(`${folder} is no plain LLaMA model in bfloat16`);
 
-writeFileSync(out, ggufFile({ metadata: { ...modelMetadata(), ...tokenizerMetadata() }, tensors: tensors.map(ggufTensor) }));
+writeFileSync(
+  out,
+  ggufFile({ metadata: { ...modelMetadata(), ...tokenizerMetadata() }, tensors: tensors.map(ggufTensor) }),
+);
 
 function ggufTensor({ role, layer, rows, cols, file, offset }) {
-  const half = new Uint16Array(bytes[file].buffer.slice(bytes[file].byteOffset + offset, bytes[file].byteOffset + offset + 2 * rows * cols));
+  const half = new Uint16Array(
+    bytes[file].buffer.slice(bytes[file].byteOffset + offset, bytes[file].byteOffset + offset + 2 * rows * cols),
+  );
   let values = new Float32Array(Uint32Array.from(half, (bits) => bits << 16).buffer);
   if (role === 'wq' || role === 'wk') values = interleavePairs(values, cols);
   const name = tensorName(GGUF_NAMES, role, layer);
@@ -27,7 +34,10 @@ function ggufTensor({ role, layer, rows, cols, file, offset }) {
   return { name, type: TYPE.Q8_0, shape: [rows, cols], data: quantizeQ8_0(values) };
 }
 
-/** Rows (i, i + headDim / 2) of each head, which RoPE turns together, to rows (2i, 2i + 1), as llama GGUF files keep them. */
+/**
+ * Rows (i, i + headDim / 2) of each head, which RoPE turns together, to rows (2i, 2i + 1), as llama GGUF files keep
+ * them.
+ */
 function interleavePairs(values, cols) {
   const { headDim } = config;
   const ordered = new Float32Array(values.length);
@@ -41,29 +51,49 @@ function interleavePairs(values, cols) {
 
 function modelMetadata() {
   const llama = {
-    block_count: u32(config.nLayers), context_length: u32(config.contextLength), embedding_length: u32(config.dim),
-    feed_forward_length: u32(config.hiddenDim), vocab_size: u32(config.vocabSize),
-    'attention.head_count': u32(config.nHeads), 'attention.head_count_kv': u32(config.nKvHeads),
-    'attention.key_length': u32(config.headDim), 'attention.value_length': u32(config.headDim),
-    'attention.layer_norm_rms_epsilon': f32(config.normEps), 'rope.dimension_count': u32(config.headDim), 'rope.freq_base': f32(json('config.json').rope_theta),
+    block_count: u32(config.nLayers),
+    context_length: u32(config.contextLength),
+    embedding_length: u32(config.dim),
+    feed_forward_length: u32(config.hiddenDim),
+    vocab_size: u32(config.vocabSize),
+    'attention.head_count': u32(config.nHeads),
+    'attention.head_count_kv': u32(config.nKvHeads),
+    'attention.key_length': u32(config.headDim),
+    'attention.value_length': u32(config.headDim),
+    'attention.layer_norm_rms_epsilon': f32(config.normEps),
+    'rope.dimension_count': u32(config.headDim),
+    'rope.freq_base': f32(json('config.json').rope_theta),
   };
   return {
-    'general.architecture': text('llama'), 'general.name': text(path.basename(out, '.gguf')), 'general.license': text('apache-2.0'), 'general.file_type': u32(7),
+    'general.architecture': text('llama'),
+    'general.name': text(path.basename(out, '.gguf')),
+    'general.license': text('apache-2.0'),
+    'general.file_type': u32(7),
     ...Object.fromEntries(Object.entries(llama).map(([key, entry]) => [`llama.${key}`, entry])),
   };
 }
 
 function tokenizerMetadata() {
   const { model, added_tokens: added } = json('tokenizer.json');
-  const tokens = Object.entries(model.vocab).toSorted(([, a], [, b]) => a - b).map(([token]) => token);
+  const tokens = Object.entries(model.vocab)
+    .toSorted(([, a], [, b]) => a - b)
+    .map(([token]) => token);
   const special = new Set(added.filter((token) => token.special).map(({ id }) => id));
   const { bos_token_id: bos, eos_token_id: eos } = json('config.json');
   return {
-    'tokenizer.ggml.model': text('gpt2'), 'tokenizer.ggml.pre': text('gpt-2'),
+    'tokenizer.ggml.model': text('gpt2'),
+    'tokenizer.ggml.pre': text('gpt-2'),
     'tokenizer.ggml.tokens': array('string', tokens),
-    'tokenizer.ggml.token_type': array('i32', tokens.map((_, id) => (special.has(id) ? TOKEN.control : TOKEN.normal))),
-    'tokenizer.ggml.merges': array('string', model.merges.map((pair) => pair.join(' '))),
-    'tokenizer.ggml.bos_token_id': u32(bos), 'tokenizer.ggml.eos_token_id': u32(eos),
+    'tokenizer.ggml.token_type': array(
+      'i32',
+      tokens.map((_, id) => (special.has(id) ? TOKEN.control : TOKEN.normal)),
+    ),
+    'tokenizer.ggml.merges': array(
+      'string',
+      model.merges.map((pair) => pair.join(' ')),
+    ),
+    'tokenizer.ggml.bos_token_id': u32(bos),
+    'tokenizer.ggml.eos_token_id': u32(eos),
     'tokenizer.ggml.add_bos_token': bool(json('tokenizer_config.json').add_bos_token),
   };
 }

@@ -1,4 +1,18 @@
-const TYPE_CODES = { u8: 0, i8: 1, u16: 2, i16: 3, u32: 4, i32: 5, f32: 6, bool: 7, string: 8, array: 9, u64: 10, i64: 11, f64: 12 };
+const TYPE_CODES = {
+  u8: 0,
+  i8: 1,
+  u16: 2,
+  i16: 3,
+  u32: 4,
+  i32: 5,
+  f32: 6,
+  bool: 7,
+  string: 8,
+  array: 9,
+  u64: 10,
+  i64: 11,
+  f64: 12,
+};
 const ALIGNMENT = 32;
 
 export const u32 = (value) => ({ type: 'u32', value });
@@ -8,16 +22,29 @@ export const text = (value) => ({ type: 'string', value });
 export const array = (of, value) => ({ type: 'array', of, value });
 
 /**
- * Everything of a little-endian GGUF file before its tensors' data. The data follows: each tensor's bytes, padded to the alignment.
- * Tensors need a name, ggml's type code, a shape (outermost dimension first) and byteLength.
+ * Everything of a little-endian GGUF file before its tensors' data. The data follows: each tensor's bytes, padded to
+ * the alignment. Tensors need a name, ggml's type code, a shape (outermost dimension first) and byteLength.
  */
 export function ggufHeader({ version = 3, alignment = ALIGNMENT, metadata, tensors }) {
-  const entries = Object.entries(alignment === ALIGNMENT ? metadata : { ...metadata, 'general.alignment': u32(alignment) });
-  const parts = [Buffer.from('GGUF'), number('u32', version), number('u64', tensors.length), number('u64', entries.length)];
+  const entries = Object.entries(
+    alignment === ALIGNMENT ? metadata : { ...metadata, 'general.alignment': u32(alignment) },
+  );
+  const parts = [
+    Buffer.from('GGUF'),
+    number('u32', version),
+    number('u64', tensors.length),
+    number('u64', entries.length),
+  ];
   for (const [key, entry] of entries) parts.push(string(key), number('u32', TYPE_CODES[entry.type]), valueBytes(entry));
   let offset = 0;
   for (const { name, type, shape, byteLength } of tensors) {
-    parts.push(string(name), number('u32', shape.length), ...shape.toReversed().map((size) => number('u64', size)), number('u32', type), number('u64', offset));
+    parts.push(
+      string(name),
+      number('u32', shape.length),
+      ...shape.toReversed().map((size) => number('u64', size)),
+      number('u32', type),
+      number('u64', offset),
+    );
     offset += padded(byteLength, alignment);
   }
   return pad(Buffer.concat(parts), alignment);
@@ -25,7 +52,11 @@ export function ggufHeader({ version = 3, alignment = ALIGNMENT, metadata, tenso
 
 /** The bytes of a whole file; tensors bring their `data`. For files that fit into memory. */
 export function ggufFile({ alignment = ALIGNMENT, tensors, ...rest }) {
-  const header = ggufHeader({ ...rest, alignment, tensors: tensors.map(({ data, ...tensor }) => ({ ...tensor, byteLength: data.length })) });
+  const header = ggufHeader({
+    ...rest,
+    alignment,
+    tensors: tensors.map(({ data, ...tensor }) => ({ ...tensor, byteLength: data.length })),
+  });
   return Buffer.concat([header, ...tensors.map(({ data }) => pad(data, alignment))]);
 }
 

@@ -15,11 +15,14 @@ void store_kv(const float* x, int64_t stride, uint8_t* row) {
 // How far ahead of the key or value in use the cache is asked for when one token is decoded: a head's rows follow each
 // other, and there are too few of them for hardware prefetchers to get going. Many tokens find them in the caches.
 constexpr int64_t kCachePrefetchBytes = 4096;
-// Values are asked for while keys are scored, so that memory is never without a request; no more of them than a second cache keeps.
+// Values are asked for while keys are scored, so that memory is never without a request; no more of them than a second
+// cache keeps.
 constexpr int64_t kValuesPrefetchBytes = 131072;
 
 // Sums of each of n_queries side by side: four hide the latency of an addition, but all of them must fit the registers.
-constexpr int sums_beside(int n_queries) { return CQIL_ATTEND_SUMS >= 4 * n_queries ? 4 : CQIL_ATTEND_SUMS >= 2 * n_queries ? 2 : 1; }
+constexpr int sums_beside(int n_queries) {
+  return CQIL_ATTEND_SUMS >= 4 * n_queries ? 4 : CQIL_ATTEND_SUMS >= 2 * n_queries ? 2 : 1;
+}
 
 inline int64_t position_of(const AttendArgs& a, int t) { return static_cast<int64_t>(a.last) + a.step * t; }
 
@@ -35,12 +38,11 @@ inline void score_keys(const AttendArgs& a, int64_t p, int64_t origin) {
   const uint8_t* key = a.keys + p * Kv::bytes(a.stride);
   if (a.step == 0) {
     prefetch_range(key + kCachePrefetchBytes, R * Kv::bytes(a.stride));
-    if ((p - origin) * Kv::bytes(a.stride) < kValuesPrefetchBytes) prefetch_range(a.values + p * Kv::bytes(a.stride), R * Kv::bytes(a.stride));
+    if ((p - origin) * Kv::bytes(a.stride) < kValuesPrefetchBytes)
+      prefetch_range(a.values + p * Kv::bytes(a.stride), R * Kv::bytes(a.stride));
   }
   F32x16 sum[T][R];
-  CQIL_UNROLL for (int t = 0; t < T; t++) {
-    CQIL_UNROLL for (int r = 0; r < R; r++) sum[t][r] = zero();
-  }
+  CQIL_UNROLL for (int t = 0; t < T; t++) { CQIL_UNROLL for (int r = 0; r < R; r++) sum[t][r] = zero(); }
   for (int64_t i = 0; i < a.stride; i += Kv::kBlock) {
     CQIL_UNROLL for (int run = 0; run < Kv::kBlock; run += 16) {
       F32x16 k[R];
@@ -60,12 +62,10 @@ inline void score_keys(const AttendArgs& a, int64_t p, int64_t origin) {
 
 // sum[t, j] += weight[t, p] times value p for positions [from, to): N vectors of 16 from column `column` on.
 template <class Kv, int T, int N>
-inline void weigh_values(const AttendArgs& a, int64_t from, int64_t to, int64_t origin, int64_t column, const float* scores,
-                         F32x16* sums) {
+inline void weigh_values(const AttendArgs& a, int64_t from, int64_t to, int64_t origin, int64_t column,
+                         const float* scores, F32x16* sums) {
   F32x16 sum[T][N];
-  CQIL_UNROLL for (int t = 0; t < T; t++) {
-    CQIL_UNROLL for (int j = 0; j < N; j++) sum[t][j] = sums[t * N + j];
-  }
+  CQIL_UNROLL for (int t = 0; t < T; t++) { CQIL_UNROLL for (int j = 0; j < N; j++) sum[t][j] = sums[t * N + j]; }
   const uint8_t* value = a.values + from * Kv::bytes(a.stride) + Kv::bytes(column);
   for (int64_t p = from; p < to; p++, value += Kv::bytes(a.stride)) {
     if (a.step == 0) prefetch_range(value + kCachePrefetchBytes, Kv::bytes(16 * N));
@@ -76,9 +76,7 @@ inline void weigh_values(const AttendArgs& a, int64_t from, int64_t to, int64_t 
       CQIL_UNROLL for (int j = 0; j < N; j++) sum[t][j] = fma(v[j], weight, sum[t][j]);
     }
   }
-  CQIL_UNROLL for (int t = 0; t < T; t++) {
-    CQIL_UNROLL for (int j = 0; j < N; j++) sums[t * N + j] = sum[t][j];
-  }
+  CQIL_UNROLL for (int t = 0; t < T; t++) { CQIL_UNROLL for (int j = 0; j < N; j++) sums[t * N + j] = sum[t][j]; }
 }
 
 // N vectors of every query's output from `column` on. Each query sums its own positions in ascending order: those only
@@ -95,7 +93,8 @@ inline void attend_columns(const AttendArgs& a, int64_t column, const float* tot
   if (shared < shared_end) weigh_values<Kv, T, N>(a, shared, shared_end, origin, column, a.scores, sums);
   for (int t = 1; t < T; t++) {
     const int64_t first = first_position(a, t), from = first > shared_end ? first : shared_end;
-    weigh_values<Kv, 1, N>(a, from, position_of(a, t) + 1, origin, column, a.scores + t * a.scores_stride, sums + t * N);
+    weigh_values<Kv, 1, N>(a, from, position_of(a, t) + 1, origin, column, a.scores + t * a.scores_stride,
+                           sums + t * N);
   }
   for (int t = 0; t < T; t++)
     for (int j = 0; j < N; j++) {
@@ -138,7 +137,8 @@ void attend_queries(const AttendArgs& a) {
     total[t] = exponentials(a.scores + t * a.scores_stride + (first - origin), position_of(a, t) - first + 1);
   }
   // Whole blocks of the format; what is left over of several goes block by block.
-  constexpr int kBlockVectors = static_cast<int>(Kv::kBlock / 16), kVectors = kBeside > kBlockVectors ? kBeside : kBlockVectors;
+  constexpr int kBlockVectors = static_cast<int>(Kv::kBlock / 16),
+                kVectors = kBeside > kBlockVectors ? kBeside : kBlockVectors;
   int64_t column = 0;
   for (; column + 16 * kVectors <= a.stride; column += 16 * kVectors) attend_columns<Kv, T, kVectors>(a, column, total);
   for (; column < a.stride; column += Kv::kBlock) attend_columns<Kv, T, kBlockVectors>(a, column, total);

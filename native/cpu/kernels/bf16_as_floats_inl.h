@@ -1,5 +1,5 @@
-// Products with activations rounded to bf16, where the processor has none of its own: those of floats. No faster, and the same numbers but
-// for the order of sums.
+// Products with activations rounded to bf16, where the processor has none of its own: those of floats. No faster, and
+// the same numbers but for the order of sums.
 #pragma once
 #include "bf16_kernels.h"
 #include "panels_inl.h"
@@ -28,9 +28,10 @@ inline void bf16_unpack(const uint8_t* rows, int64_t n_rows, int64_t cols, uint8
   unpack<WeightBF16>(rows, cols * 2, n_rows, cols, reinterpret_cast<float*>(panel));
 }
 
-inline void bf16_matmul(const uint8_t* panel, int64_t n_rows, const uint8_t* x, int64_t x_stride, int64_t n_tokens, int64_t cols, float* y,
-                        int64_t y_stride) {
-  matmul(reinterpret_cast<const float*>(panel), n_rows, reinterpret_cast<const float*>(x), x_stride / 4, n_tokens, padded(cols), y, y_stride);
+inline void bf16_matmul(const uint8_t* panel, int64_t n_rows, const uint8_t* x, int64_t x_stride, int64_t n_tokens,
+                        int64_t cols, float* y, int64_t y_stride) {
+  matmul(reinterpret_cast<const float*>(panel), n_rows, reinterpret_cast<const float*>(x), x_stride / 4, n_tokens,
+         padded(cols), y, y_stride);
 }
 
 }  // namespace CQIL_ISA

@@ -1,5 +1,5 @@
-// Products with activations rounded to bf16, with AVX512_BF16, by compilers that know it. Compiled with the flags of AVX-512; AVX512_BF16 is
-// asked for here, so that no compiler needs a flag for it.
+// Products with activations rounded to bf16, with AVX512_BF16, by compilers that know it. Compiled with the flags of
+// AVX-512; AVX512_BF16 is asked for here, so that no compiler needs a flag for it.
 #include "bf16_kernels.h"
 
 #if CQIL_HAS_AVX512BF16
@@ -72,9 +72,11 @@ inline void bf16_dot_rows(const uint16_t* rows, int64_t apart, int64_t cols, con
 }
 
 void bf16_matvec(const uint8_t* rows, int64_t n_rows, int64_t cols, const uint8_t* x, float* y) {
-  matvec_runs<CQIL_MATVEC_ROWS>(rows, cols * 2, n_rows, y, [&](auto n, const uint8_t* first, int64_t apart, float* sums) {
-    bf16_dot_rows<decltype(n)::value>(reinterpret_cast<const uint16_t*>(first), apart / 2, cols, reinterpret_cast<const uint16_t*>(x), sums);
-  });
+  matvec_runs<CQIL_MATVEC_ROWS>(rows, cols * 2, n_rows, y,
+                                [&](auto n, const uint8_t* first, int64_t apart, float* sums) {
+                                  bf16_dot_rows<decltype(n)::value>(reinterpret_cast<const uint16_t*>(first), apart / 2,
+                                                                    cols, reinterpret_cast<const uint16_t*>(x), sums);
+                                });
 }
 
 // Nothing changes but the place, into chunks.
@@ -92,15 +94,16 @@ void bf16_unpack(const uint8_t* rows, int64_t n_rows, int64_t cols, uint8_t* pan
       }
       const int64_t rest = there % kStep;
       if (rest)
-        _mm512_storeu_si512(chunk + 2 * (there - rest), Bf16Panel::load_some(reinterpret_cast<const uint16_t*>(row) + cols - rest, rest));
+        _mm512_storeu_si512(chunk + 2 * (there - rest),
+                            Bf16Panel::load_some(reinterpret_cast<const uint16_t*>(row) + cols - rest, rest));
     }
   }
 }
 
-void bf16_matmul(const uint8_t* panel, int64_t n_rows, const uint8_t* x, int64_t x_stride, int64_t n_tokens, int64_t cols, float* y,
-                 int64_t y_stride) {
-  panel_matmul<Bf16Panel>(reinterpret_cast<const uint16_t*>(panel), n_rows, reinterpret_cast<const uint16_t*>(x), x_stride / 2, n_tokens,
-                          padded_to_step(cols), y, y_stride);
+void bf16_matmul(const uint8_t* panel, int64_t n_rows, const uint8_t* x, int64_t x_stride, int64_t n_tokens,
+                 int64_t cols, float* y, int64_t y_stride) {
+  panel_matmul<Bf16Panel>(reinterpret_cast<const uint16_t*>(panel), n_rows, reinterpret_cast<const uint16_t*>(x),
+                          x_stride / 2, n_tokens, padded_to_step(cols), y, y_stride);
 }
 
 }  // namespace CQIL_ISA

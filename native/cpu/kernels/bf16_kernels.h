@@ -1,8 +1,9 @@
-// Products of BF16 weights with activations rounded to bf16: to the nearest, ties to even. Products are exact, and added in float32.
+// Products of BF16 weights with activations rounded to bf16: to the nearest, ties to even. Products are exact, and
+// added in float32.
 //
-// Sixteen lanes are added up by one tree. Where the processor multiplies bf16, lane l takes elements 32 i + 2 l and 32 i + 2 l + 1, and
-// what is subnormal is zero; elsewhere rounded values are floats again, multiplied as floats are (kernels.h). Either order depends on the
-// length alone.
+// Sixteen lanes are added up by one tree. Where the processor multiplies bf16, lane l takes elements 32 i + 2 l and 32
+// i + 2 l + 1, and what is subnormal is zero; elsewhere rounded values are floats again, multiplied as floats are
+// (kernels.h). Either order depends on the length alone.
 #pragma once
 #include "rounded_kernels.h"
 

@@ -55,10 +55,12 @@ unsigned saved_registers() {
 
 bool bit(unsigned word, int i) { return (word >> i & 1) != 0; }
 
-// CPUID says what the processor has, XCR0 whether the system saves the registers. Bits: Intel's manual, volume 2, CPUID.
+// CPUID says what the processor has, XCR0 whether the system saves the registers. Bits: Intel's manual, volume 2,
+// CPUID.
 bool has_avx2() {
   const CpuId leaf1 = cpu_id(1), leaf7 = cpu_id(7);
-  const bool fma = bit(leaf1.ecx, 12), osxsave = bit(leaf1.ecx, 27), f16c = bit(leaf1.ecx, 29), avx2 = bit(leaf7.ebx, 5);
+  const bool fma = bit(leaf1.ecx, 12), osxsave = bit(leaf1.ecx, 27), f16c = bit(leaf1.ecx, 29),
+             avx2 = bit(leaf7.ebx, 5);
   return osxsave && fma && f16c && avx2 && (saved_registers() & 0x6) == 0x6;
 }
 bool has_avx512() {
@@ -92,22 +94,24 @@ bool has_dot_product() {
 
 IsaList isa_list() {
 #if CQIL_X64
-  static const Isa items[] = {{"plain", &kernels_plain, &bf16_plain, &int8_plain, true},
-                              {"avx2", &kernels_avx2, &bf16_avx2, &int8_avx2, has_avx2()},
+  static const Isa items[] = {
+      {"plain", &kernels_plain, &bf16_plain, &int8_plain, true},
+      {"avx2", &kernels_avx2, &bf16_avx2, &int8_avx2, has_avx2()},
 #if CQIL_HAS_AVXVNNI
-                              {"avxvnni", &kernels_avx2, &bf16_avx2, &int8_avxvnni, has_avx_vnni()},
+      {"avxvnni", &kernels_avx2, &bf16_avx2, &int8_avxvnni, has_avx_vnni()},
 #endif
-                              {"avx512", &kernels_avx512, &bf16_avx512, &int8_avx2, has_avx512()},
-                              {"avx512vnni", &kernels_avx512, &bf16_avx512, &int8_avx512vnni, has_avx512_vnni()},
+      {"avx512", &kernels_avx512, &bf16_avx512, &int8_avx2, has_avx512()},
+      {"avx512vnni", &kernels_avx512, &bf16_avx512, &int8_avx512vnni, has_avx512_vnni()},
 #if CQIL_HAS_AVX512BF16
-                              {"avx512bf16", &kernels_avx512, &bf16_avx512bf16, &int8_avx512vnni, has_avx512_bf16()},
+      {"avx512bf16", &kernels_avx512, &bf16_avx512bf16, &int8_avx512vnni, has_avx512_bf16()},
 #endif
   };
 #elif CQIL_ARM64
-  static const Isa items[] = {{"plain", &kernels_plain, &bf16_plain, &int8_plain, true},
-                              {"neon", &kernels_neon, &bf16_neon, &int8_neon, true},
+  static const Isa items[] = {
+      {"plain", &kernels_plain, &bf16_plain, &int8_plain, true},
+      {"neon", &kernels_neon, &bf16_neon, &int8_neon, true},
 #if CQIL_HAS_DOTPROD
-                              {"dotprod", &kernels_neon, &bf16_neon, &int8_dotprod, has_dot_product()},
+      {"dotprod", &kernels_neon, &bf16_neon, &int8_dotprod, has_dot_product()},
 #endif
   };
 #else

@@ -21,8 +21,8 @@ inline void each_vector(int64_t n, Whole whole, Part part) {
 inline F32x16 exp(F32x16 x) {
   x = min(broadcast(88.0f), max(broadcast(-87.0f), x));
   const F32x16 n = round(mul(x, broadcast(1.44269504f)));
-  F32x16 r = fma(n, broadcast(-0.693359375f), x);       // ln 2, its first bits: exact
-  r = fma(n, broadcast(2.12194440e-4f), r);             // and the rest
+  F32x16 r = fma(n, broadcast(-0.693359375f), x);  // ln 2, its first bits: exact
+  r = fma(n, broadcast(2.12194440e-4f), r);        // and the rest
   F32x16 p = broadcast(1.0f / 5040);
   p = fma(p, r, broadcast(1.0f / 720));
   p = fma(p, r, broadcast(1.0f / 120));
@@ -38,8 +38,15 @@ inline F32x16 exp(F32x16 x) {
 inline void rms_norm(const float* x, const float* weight, int64_t n, float eps, float* out) {
   F32x16 sum = zero();
   each_vector(
-      n, [&](int64_t i) { const F32x16 v = load(x + i); sum = fma(v, v, sum); },
-      [&](int64_t i, int rest) { const F32x16 v = load_partial(x + i, rest); sum = fma(v, v, sum); });
+      n,
+      [&](int64_t i) {
+        const F32x16 v = load(x + i);
+        sum = fma(v, v, sum);
+      },
+      [&](int64_t i, int rest) {
+        const F32x16 v = load_partial(x + i, rest);
+        sum = fma(v, v, sum);
+      });
   const float mean = reduce_add(sum) / static_cast<float>(n);
   const F32x16 scale = broadcast(mean < INFINITY ? 1.0f / sqrtf(mean + eps) : NAN);
   each_vector(
@@ -52,7 +59,9 @@ inline void rms_norm(const float* x, const float* weight, int64_t n, float eps, 
 inline void add_to(float* y, const float* x, int64_t n) {
   each_vector(
       n, [&](int64_t i) { store(y + i, add(load(y + i), load(x + i))); },
-      [&](int64_t i, int rest) { store_partial(y + i, add(load_partial(y + i, rest), load_partial(x + i, rest)), rest); });
+      [&](int64_t i, int rest) {
+        store_partial(y + i, add(load_partial(y + i, rest), load_partial(x + i, rest)), rest);
+      });
 }
 
 inline F32x16 silu_times(F32x16 gate, F32x16 up) {

@@ -1,4 +1,5 @@
-// Sixteen float32 lanes in two AVX registers (AVX2, FMA, F16C). Meanings as in f32x16_plain.h, with fused multiply-adds.
+// Sixteen float32 lanes in two AVX registers (AVX2, FMA, F16C). Meanings as in f32x16_plain.h, with fused
+// multiply-adds.
 #pragma once
 #include <immintrin.h>
 #include <stdint.h>
@@ -72,8 +73,10 @@ inline float reduce_add(F32x16 a) {
 inline void reduce_add4(const F32x16* v, float* to) {
   __m256 s8[4];
   for (int i = 0; i < 4; i++) s8[i] = _mm256_add_ps(v[i].lo, v[i].hi);
-  const __m256 ab = _mm256_add_ps(_mm256_permute2f128_ps(s8[0], s8[1], 0x20), _mm256_permute2f128_ps(s8[0], s8[1], 0x31));
-  const __m256 cd = _mm256_add_ps(_mm256_permute2f128_ps(s8[2], s8[3], 0x20), _mm256_permute2f128_ps(s8[2], s8[3], 0x31));
+  const __m256 ab =
+      _mm256_add_ps(_mm256_permute2f128_ps(s8[0], s8[1], 0x20), _mm256_permute2f128_ps(s8[0], s8[1], 0x31));
+  const __m256 cd =
+      _mm256_add_ps(_mm256_permute2f128_ps(s8[2], s8[3], 0x20), _mm256_permute2f128_ps(s8[2], s8[3], 0x31));
   const __m256 s2 = _mm256_add_ps(_mm256_shuffle_ps(ab, cd, 0x44), _mm256_shuffle_ps(ab, cd, 0xee));  // a c | b d
   const __m256 s1 = _mm256_add_ps(s2, _mm256_movehdup_ps(s2));
   const __m256i order = _mm256_setr_epi32(0, 4, 2, 6, 0, 0, 0, 0);
@@ -131,7 +134,8 @@ inline U8x16 bit_field(U8x16 a, uint8_t mask) {
 }
 inline U8x16 either(U8x16 a, U8x16 b) { return {_mm_or_si128(a.v, b.v)}; }
 inline F32x16 from_u8(U8x16 a) {
-  return {_mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(a.v)), _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(_mm_srli_si128(a.v, 8)))};
+  return {_mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(a.v)),
+          _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(_mm_srli_si128(a.v, 8)))};
 }
 
 // Sixteen bytes of two nibbles, widened as they are loaded, once for both; no mask is needed above the high ones.

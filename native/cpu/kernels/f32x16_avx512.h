@@ -36,9 +36,7 @@ inline F32x16 div(F32x16 a, F32x16 b) { return {_mm512_div_ps(a.v, b.v)}; }
 inline F32x16 fma(F32x16 a, F32x16 b, F32x16 c) { return {_mm512_fmadd_ps(a.v, b.v, c.v)}; }
 inline F32x16 max(F32x16 a, F32x16 b) { return {_mm512_max_ps(a.v, b.v)}; }
 inline F32x16 min(F32x16 a, F32x16 b) { return {_mm512_min_ps(a.v, b.v)}; }
-inline F32x16 round(F32x16 a) {
-  return {_mm512_roundscale_ps(a.v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC)};
-}
+inline F32x16 round(F32x16 a) { return {_mm512_roundscale_ps(a.v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC)}; }
 inline F32x16 scale_by_power(F32x16 a, F32x16 n) {
   const __m512i exponent = _mm512_add_epi32(_mm512_cvtps_epi32(n.v), _mm512_set1_epi32(127));
   return {_mm512_mul_ps(a.v, _mm512_castsi512_ps(_mm512_slli_epi32(exponent, 23)))};
@@ -54,8 +52,10 @@ inline float reduce_add(F32x16 a) {
 // reduce_add of four vectors, side by side, by the same tree.
 inline void reduce_add4(const F32x16* v, float* to) {
   // Quarters of four lanes: 0 + 2 and 1 + 3 of two vectors at once, then those two of all four vectors.
-  const __m512 ab = _mm512_add_ps(_mm512_shuffle_f32x4(v[0].v, v[1].v, 0x44), _mm512_shuffle_f32x4(v[0].v, v[1].v, 0xee));
-  const __m512 cd = _mm512_add_ps(_mm512_shuffle_f32x4(v[2].v, v[3].v, 0x44), _mm512_shuffle_f32x4(v[2].v, v[3].v, 0xee));
+  const __m512 ab =
+      _mm512_add_ps(_mm512_shuffle_f32x4(v[0].v, v[1].v, 0x44), _mm512_shuffle_f32x4(v[0].v, v[1].v, 0xee));
+  const __m512 cd =
+      _mm512_add_ps(_mm512_shuffle_f32x4(v[2].v, v[3].v, 0x44), _mm512_shuffle_f32x4(v[2].v, v[3].v, 0xee));
   const __m512 s4 = _mm512_add_ps(_mm512_shuffle_f32x4(ab, cd, 0x88), _mm512_shuffle_f32x4(ab, cd, 0xdd));
   const __m512 s2 = _mm512_add_ps(s4, _mm512_permute_ps(s4, 0x4e));
   const __m512 s1 = _mm512_add_ps(s2, _mm512_movehdup_ps(s2));

@@ -36,11 +36,11 @@ inline void store_partial(float* to, F32x16 a, int n) {
   memcpy(to, lanes, static_cast<size_t>(n) * sizeof(float));
 }
 
-#define CQIL_LANEWISE(name, intrinsic)       \
-  inline F32x16 name(F32x16 a, F32x16 b) {   \
-    F32x16 r;                                \
+#define CQIL_LANEWISE(name, intrinsic)                 \
+  inline F32x16 name(F32x16 a, F32x16 b) {             \
+    F32x16 r;                                          \
     CQIL_EACH_QUAD r.q[i] = intrinsic(a.q[i], b.q[i]); \
-    return r;                                \
+    return r;                                          \
   }
 CQIL_LANEWISE(add, vaddq_f32)
 CQIL_LANEWISE(sub, vsubq_f32)
@@ -94,9 +94,7 @@ inline float reduce_max(F32x16 a) {
   return vmaxvq_f32(vmaxq_f32(vmaxq_f32(a.q[0], a.q[1]), vmaxq_f32(a.q[2], a.q[3])));
 }
 
-inline float f32_from_f16(uint16_t h) {
-  return vgetq_lane_f32(vcvt_f32_f16(vreinterpret_f16_u16(vdup_n_u16(h))), 0);
-}
+inline float f32_from_f16(uint16_t h) { return vgetq_lane_f32(vcvt_f32_f16(vreinterpret_f16_u16(vdup_n_u16(h))), 0); }
 inline F32x16 from_f16(const uint8_t* from) {
   F32x16 r;
   CQIL_EACH_QUAD r.q[i] = vcvt_f32_f16(vreinterpret_f16_u8(vld1_u8(from + 8 * i)));
@@ -118,7 +116,9 @@ inline void store_f16(uint8_t* to, F32x16 a) {
   CQIL_EACH_QUAD vst1_u8(to + 8 * i, vreinterpret_u8_f16(vcvt_f16_f32(a.q[i])));
 }
 inline void store_i8(uint8_t* to, F32x16 a) {
-  auto words = [&](int i) { return vcombine_s16(vqmovn_s32(vcvtnq_s32_f32(a.q[i])), vqmovn_s32(vcvtnq_s32_f32(a.q[i + 1]))); };
+  auto words = [&](int i) {
+    return vcombine_s16(vqmovn_s32(vcvtnq_s32_f32(a.q[i])), vqmovn_s32(vcvtnq_s32_f32(a.q[i + 1])));
+  };
   vst1q_s8(reinterpret_cast<int8_t*>(to), vcombine_s8(vqmovn_s16(words(0)), vqmovn_s16(words(2))));
 }
 

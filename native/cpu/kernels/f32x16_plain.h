@@ -35,7 +35,9 @@ inline F32x16 load_partial(const float* from, int n) {
   return r;
 }
 inline void store(float* to, const F32x16& v) { memcpy(to, v.lane, sizeof v.lane); }
-inline void store_partial(float* to, const F32x16& v, int n) { memcpy(to, v.lane, static_cast<size_t>(n) * sizeof(float)); }
+inline void store_partial(float* to, const F32x16& v, int n) {
+  memcpy(to, v.lane, static_cast<size_t>(n) * sizeof(float));
+}
 
 inline F32x16 add(const F32x16& a, const F32x16& b) {
   F32x16 r;

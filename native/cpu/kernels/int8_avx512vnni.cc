@@ -1,4 +1,5 @@
-// int8 products with AVX-512 VNNI. Compiled with the flags of AVX-512; VNNI is asked for here, so that no compiler needs a flag for it.
+// int8 products with AVX-512 VNNI. Compiled with the flags of AVX-512; VNNI is asked for here, so that no compiler
+// needs a flag for it.
 #ifdef __clang__
 #pragma clang attribute push(__attribute__((target("avx512vnni"))), apply_to = function)
 #elif defined(__GNUC__)

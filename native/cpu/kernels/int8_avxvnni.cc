@@ -1,5 +1,5 @@
-// int8 products with AVX-VNNI, by compilers that know it. Compiled with the flags of AVX2; VNNI is asked for here, so that no
-// compiler needs a flag for it.
+// int8 products with AVX-VNNI, by compilers that know it. Compiled with the flags of AVX2; VNNI is asked for here, so
+// that no compiler needs a flag for it.
 #include "int8_kernels.h"
 
 #if CQIL_HAS_AVXVNNI

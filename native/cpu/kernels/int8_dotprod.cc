@@ -1,5 +1,5 @@
-// int8 products with the dot-product extension of AArch64, by compilers that know it. It is asked for here, so that no compiler needs
-// a flag for it.
+// int8 products with the dot-product extension of AArch64, by compilers that know it. It is asked for here, so that no
+// compiler needs a flag for it.
 #include "int8_kernels.h"
 
 #if CQIL_HAS_DOTPROD

@@ -1,8 +1,8 @@
 // Interleaved rows, and how each weight format gives its bytes to int8 products.
 //
-// A block of kLanes rows side by side takes kLanes * kBytes bytes: where the format has kBytes of two more than a multiple of four, the
-// f16 scale of every row; then the block's other bytes as 32-bit words, the first of every row, the second of every row, … Rows that are
-// missing are zero. A format is a struct with
+// A block of kLanes rows side by side takes kLanes * kBytes bytes: where the format has kBytes of two more than a
+// multiple of four, the f16 scale of every row; then the block's other bytes as 32-bit words, the first of every row,
+// the second of every row, … Rows that are missing are zero. A format is a struct with
 //   kBlock, kBytes    as in weight_formats.h
 //   kHalfAt           where its f16 that is no part of a word stands in a block; -1: nowhere
 //   word_at(k)        where the k-th interleaved word stands in a block: they are in the order in which each_group
@@ -35,9 +35,13 @@ struct Block {
 inline U32xN low_nibbles(U32xN a) { return bits_and(a, splat(0x0f0f0f0fu)); }
 inline U32xN high_nibbles(U32xN a) { return bits_and(shift_right<4>(a), splat(0x0f0f0f0fu)); }
 template <int I>
-inline F32xN byte_to_float(U32xN a) { return to_float(bits_and(shift_right<8 * I>(a), splat(0xffu))); }
+inline F32xN byte_to_float(U32xN a) {
+  return to_float(bits_and(shift_right<8 * I>(a), splat(0xffu)));
+}
 template <int I>
-inline F32xN signed_byte_to_float(U32xN a) { return to_float(shift_right_signed<24>(shift_left<24 - 8 * I>(a))); }
+inline F32xN signed_byte_to_float(U32xN a) {
+  return to_float(shift_right_signed<24>(shift_left<24 - 8 * I>(a)));
+}
 
 struct Int8Q8_0 {
   static constexpr int kBlock = 32, kBytes = 34, kHalfAt = 0, kGroup = 32, kOffsetBits = 0, kMost = 127;
@@ -131,7 +135,8 @@ struct Int8Q6_K {
     CQIL_UNROLL for (int k = 0; k < 8; k++) {
       const U32xN top = block.word(4 + 24 * H + k), nibbles = block.word(12 + 24 * H + Q % 2 * 8 + k);
       const U32xN low = Q < 2 ? low_nibbles(nibbles) : high_nibbles(nibbles);
-      const U32xN there = Q < 2 ? shift_left<4 - 2 * Q % 4>(top) : shift_right<2 * Q % 4>(top);  // bits 2 Q and 2 Q + 1 to bits 4 and 5
+      const U32xN there = Q < 2 ? shift_left<4 - 2 * Q % 4>(top) : shift_right<2 * Q % 4>(top);  // bits 2 Q and 2 Q + 1
+                                                                                                 // to bits 4 and 5
       w[k] = bits_or(low, bits_and(there, splat(0x30303030u)));
     }
     f(g, w, mul(d, signed_byte_to_float<s>(scales)), broadcast_lanes(0));

@@ -1,10 +1,11 @@
 // Products with activations rounded to int8.
 //
-// A row x is rounded in blocks of 32: q = x * (1 / d) to the nearest integer, ties to even, d = max|x| / 127. A product is
+// A row x is rounded in blocks of 32: q = x * (1 / d) to the nearest integer, ties to even, d = max|x| / 127. A product
+// is
 //   y = sum over groups g of scale_g * (d * (sum of w q) - offset_g' ...) in ascending order
-// where a group is 32 weights that share a scale (16 in Q6_K), the inner sum is exact in int32, and what is added per group
-// is fma(inner * d, scale, y). The chain of one value depends on its length alone, so its bits do not depend on how rows,
-// tokens and threads are split, nor, where multiply-adds are fused, on the instruction set.
+// where a group is 32 weights that share a scale (16 in Q6_K), the inner sum is exact in int32, and what is added per
+// group is fma(inner * d, scale, y). The chain of one value depends on its length alone, so its bits do not depend on
+// how rows, tokens and threads are split, nor, where multiply-adds are fused, on the instruction set.
 #pragma once
 #include <stdint.h>
 
@@ -24,16 +25,16 @@ namespace cqil {
 
 // Activations that share a scale.
 constexpr int64_t kInt8Block = 32;
-// Matrices are multiplied as interleaved rows, which take as many bytes as the rows did, in whole multiples of this many rows. How many are
-// interleaved depends on the instruction set, how in int8_formats.h.
+// Matrices are multiplied as interleaved rows, which take as many bytes as the rows did, in whole multiples of this
+// many rows. How many are interleaved depends on the instruction set, how in int8_formats.h.
 constexpr int64_t kInt8Rows = 16;
 
 // One rounded row of n values, n a multiple of kInt8Block, in memory of int8_row_bytes(n) on a 64-byte boundary.
 struct Int8Row {
-  int8_t* q;             // [n]
-  float* scale;          // [n / 32] d
-  int32_t* less;         // [n / 32] minus the sum of a block's q
-  int32_t* less_by_16;   // [n / 16] the same of each half of a block
+  int8_t* q;            // [n]
+  float* scale;         // [n / 32] d
+  int32_t* less;        // [n / 32] minus the sum of a block's q
+  int32_t* less_by_16;  // [n / 16] the same of each half of a block
 };
 
 constexpr int64_t int8_lines(int64_t bytes) { return (bytes + 63) / 64 * 64; }

@@ -1,6 +1,7 @@
-// Products of weight rows with activations rounded to int8, written once over U32xN and F32xN, kLanes rows side by side, and compiled
-// once per instruction set by the file that includes this one. That file defines CQIL_ISA (a namespace), CQIL_INT8_SETS and
-// CQIL_INT8_TOKENS (sets of kLanes rows, and tokens, of the register tile of matmul), and CQIL_INT8_ASKS (see kAskedFor).
+// Products of weight rows with activations rounded to int8, written once over U32xN and F32xN, kLanes rows side by
+// side, and compiled once per instruction set by the file that includes this one. That file defines CQIL_ISA (a
+// namespace), CQIL_INT8_SETS and CQIL_INT8_TOKENS (sets of kLanes rows, and tokens, of the register tile of matmul),
+// and CQIL_INT8_ASKS (see kAskedFor).
 #pragma once
 #include "int8_kernels.h"
 #include "int8_formats.h"
@@ -63,9 +64,13 @@ void int8_interleave(const uint8_t* rows, int64_t row_bytes, int64_t n_rows, int
 // ---- products ------------------------------------------------------------------------------------------------------
 
 template <class W>
-inline int32_t less_of(const Int8Row& x, int64_t group) { return (W::kGroup == 32 ? x.less : x.less_by_16)[group]; }
+inline int32_t less_of(const Int8Row& x, int64_t group) {
+  return (W::kGroup == 32 ? x.less : x.less_by_16)[group];
+}
 template <class W>
-inline float scale_of(const Int8Row& x, int64_t group) { return x.scale[group * W::kGroup / kInt8Block]; }
+inline float scale_of(const Int8Row& x, int64_t group) {
+  return x.scale[group * W::kGroup / kInt8Block];
+}
 inline U32xN splat_bytes(const int8_t* four) {
   uint32_t word;
   memcpy(&word, four, 4);
@@ -80,13 +85,14 @@ inline F32xN add_group(F32xN sum, const U32xN& total, int32_t less, float d, con
   return sum;
 }
 
-// Whether blocks further on are asked for, some bytes with each group: on Zen 5, where hardware prefetchers do not follow the words of large
-// blocks, that takes a third off a token at Q4_K and Q6_K. They do follow small blocks, and on Zen 3 all of them.
+// Whether blocks further on are asked for, some bytes with each group: on Zen 5, where hardware prefetchers do not
+// follow the words of large blocks, that takes a third off a token at Q4_K and Q6_K. They do follow small blocks, and
+// on Zen 3 all of them.
 template <class W>
 constexpr bool kAskedFor = CQIL_INT8_ASKS && W::kBlock > 32;
 
-// Calls f(group, total, scale, minimum) for the groups of a block, the first of which is group `first` of the rows; total is the exact sum
-// of their products with x.
+// Calls f(group, total, scale, minimum) for the groups of a block, the first of which is group `first` of the rows;
+// total is the exact sum of their products with x.
 template <class W, class F>
 CQIL_INLINE void each_total(Block<W> block, const Int8Row& x, int64_t first, F f) {
   W::each_group(block, [&](int i, const U32xN* w, const F32xN& scale, const F32xN& minimum) {
@@ -94,7 +100,8 @@ CQIL_INLINE void each_total(Block<W> block, const Int8Row& x, int64_t first, F f
     if constexpr (kAskedFor<W>) {
       constexpr int lines = Block<W>::kBytes / 64, groups = W::kBlock / W::kGroup;
       constexpr int64_t ahead = kStreams<W> == 1 ? kLoneBlockPrefetchBytes : kBlockPrefetchBytes;
-      for (int line = lines * i / groups; line < lines * (i + 1) / groups; line++) prefetch(block.at + ahead + 64 * line);
+      for (int line = lines * i / groups; line < lines * (i + 1) / groups; line++)
+        prefetch(block.at + ahead + 64 * line);
     }
     const int32_t less = less_of<W>(x, g);
     Dot4<W> dot = begin<W>(less);
@@ -115,9 +122,10 @@ CQIL_NOINLINE void int8_dot_sets(const uint8_t* rows, int64_t apart, int64_t col
     const uint8_t* at = rows + b * Block<W>::kBytes;
     for (int s = 0; s < N; s++, at += apart) {
       F32xN so_far = sum[s];
-      each_total<W>({at}, x, b * per_block, [&](int64_t g, const U32xN& total, const F32xN& scale, const F32xN& minimum) {
-        so_far = add_group<W>(so_far, total, less_of<W>(x, g), scale_of<W>(x, g), scale, minimum);
-      });
+      each_total<W>({at}, x, b * per_block,
+                    [&](int64_t g, const U32xN& total, const F32xN& scale, const F32xN& minimum) {
+                      so_far = add_group<W>(so_far, total, less_of<W>(x, g), scale_of<W>(x, g), scale, minimum);
+                    });
       sum[s] = so_far;
     }
   }
@@ -155,7 +163,8 @@ void int8_matvec(const uint8_t* interleaved, int64_t n_rows, int64_t cols, const
 
 // ---- products of panels --------------------------------------------------------------------------------------------
 
-// A panel holds, for each set of kLanes rows, its groups one after another: w[kGroup / 4], scale, and minimum where there is one.
+// A panel holds, for each set of kLanes rows, its groups one after another: w[kGroup / 4], scale, and minimum where
+// there is one.
 template <class W>
 constexpr int64_t kGroupBytes = kVectorBytes * (W::kGroup / 4 + (W::kHasMin ? 2 : 1));
 
@@ -163,19 +172,20 @@ template <class W>
 void int8_unpack(const uint8_t* interleaved, int64_t n_rows, int64_t cols, uint8_t* panel) {
   const int64_t blocks = (n_rows + kLanes - 1) / kLanes * (cols / W::kBlock);
   for (int64_t b = 0; b < blocks; b++)
-    W::each_group(Block<W>{interleaved + b * Block<W>::kBytes}, [&](int, const U32xN* w, const F32xN& scale, const F32xN& minimum) {
-      CQIL_UNROLL for (int k = 0; k < W::kGroup / 4; k++) store_lanes(panel + k * kVectorBytes, w[k]);
-      float* scales = reinterpret_cast<float*>(panel + W::kGroup / 4 * kVectorBytes);
-      store(scales, scale);
-      if constexpr (W::kHasMin) store(scales + kLanes, minimum);
-      panel += kGroupBytes<W>;
-    });
+    W::each_group(Block<W>{interleaved + b * Block<W>::kBytes},
+                  [&](int, const U32xN* w, const F32xN& scale, const F32xN& minimum) {
+                    CQIL_UNROLL for (int k = 0; k < W::kGroup / 4; k++) store_lanes(panel + k * kVectorBytes, w[k]);
+                    float* scales = reinterpret_cast<float*>(panel + W::kGroup / 4 * kVectorBytes);
+                    store(scales, scale);
+                    if constexpr (W::kHasMin) store(scales + kLanes, minimum);
+                    panel += kGroupBytes<W>;
+                  });
 }
 
 // Adds groups [from, to) to the products y of S sets of rows with T tokens; those of group 0 begin at zero.
 template <class W, int S, int T>
-inline void int8_tile(const uint8_t* panel, int64_t set_bytes, int64_t n_rows, const uint8_t* x, int64_t x_stride, int64_t cols,
-                      int64_t from, int64_t to, float* y, int64_t y_stride) {
+inline void int8_tile(const uint8_t* panel, int64_t set_bytes, int64_t n_rows, const uint8_t* x, int64_t x_stride,
+                      int64_t cols, int64_t from, int64_t to, float* y, int64_t y_stride) {
   Int8Row row[T];
   CQIL_UNROLL for (int t = 0; t < T; t++) row[t] = int8_row(const_cast<uint8_t*>(x) + t * x_stride, cols);
   const bool whole = n_rows == S * kLanes;
@@ -205,7 +215,8 @@ inline void int8_tile(const uint8_t* panel, int64_t set_bytes, int64_t n_rows, c
       const float* scales = reinterpret_cast<const float*>(group + s * set_bytes + W::kGroup / 4 * kVectorBytes);
       const F32xN scale = load_floats(scales), minimum = W::kHasMin ? load_floats(scales + kLanes) : broadcast_lanes(0);
       CQIL_UNROLL for (int t = 0; t < T; t++) {
-        sum[t][s] = add_group<W>(sum[t][s], total<W>(dot[t][s], less_of<W>(row[t], g)), less_of<W>(row[t], g), scale_of<W>(row[t], g), scale, minimum);
+        sum[t][s] = add_group<W>(sum[t][s], total<W>(dot[t][s], less_of<W>(row[t], g)), less_of<W>(row[t], g),
+                                 scale_of<W>(row[t], g), scale, minimum);
       }
     }
   }
@@ -236,8 +247,8 @@ inline void int8_tokens(const uint8_t* panel, int64_t set_bytes, int64_t n_rows,
 }
 
 template <class W>
-void int8_matmul(const uint8_t* panel, int64_t n_rows, const uint8_t* x, int64_t x_stride, int64_t n_tokens, int64_t cols,
-                 float* y, int64_t y_stride) {
+void int8_matmul(const uint8_t* panel, int64_t n_rows, const uint8_t* x, int64_t x_stride, int64_t n_tokens,
+                 int64_t cols, float* y, int64_t y_stride) {
   constexpr int64_t kSets = CQIL_INT8_SETS, kStep = kInt8TileCols / W::kGroup;
   const int64_t groups = cols / W::kGroup, set_bytes = groups * kGroupBytes<W>;
   for (int64_t from = 0; from < groups; from += kStep) {
@@ -245,13 +256,13 @@ void int8_matmul(const uint8_t* panel, int64_t n_rows, const uint8_t* x, int64_t
     int64_t r = 0;
     for (; n_rows - r > (kSets - 1) * kLanes; r += kSets * kLanes) {
       const int64_t n = n_rows - r < kSets * kLanes ? n_rows - r : kSets * kLanes;
-      int8_tokens<W, kSets, CQIL_INT8_TOKENS>(panel + r / kLanes * set_bytes, set_bytes, n, x, x_stride, n_tokens, cols, from, to,
-                                              y + r, y_stride);
+      int8_tokens<W, kSets, CQIL_INT8_TOKENS>(panel + r / kLanes * set_bytes, set_bytes, n, x, x_stride, n_tokens, cols,
+                                              from, to, y + r, y_stride);
     }
     for (; r < n_rows; r += kLanes) {
       const int64_t n = n_rows - r < kLanes ? n_rows - r : kLanes;
-      int8_tokens<W, 1, CQIL_INT8_TOKENS>(panel + r / kLanes * set_bytes, set_bytes, n, x, x_stride, n_tokens, cols, from, to,
-                                          y + r, y_stride);
+      int8_tokens<W, 1, CQIL_INT8_TOKENS>(panel + r / kLanes * set_bytes, set_bytes, n, x, x_stride, n_tokens, cols,
+                                          from, to, y + r, y_stride);
     }
   }
 }
@@ -266,10 +277,10 @@ constexpr RoundedKernels make_int8_kernels(const char* name) {
   k.panel_rows = kMostPanelRows;
   k.row_bytes = &int8_row_bytes;
   k.round = &int8_round;
-#define CQIL_INT8_FORMAT(dtype, W)     \
+#define CQIL_INT8_FORMAT(dtype, W)           \
   k.interleave[dtype] = &int8_interleave<W>; \
-  k.matvec[dtype] = &int8_matvec<W>;   \
-  k.unpack[dtype] = &int8_unpack<W>;   \
+  k.matvec[dtype] = &int8_matvec<W>;         \
+  k.unpack[dtype] = &int8_unpack<W>;         \
   k.matmul[dtype] = &int8_matmul<W>;
   CQIL_INT8_FORMAT(CQIL_Q8_0, Int8Q8_0)
   CQIL_INT8_FORMAT(CQIL_Q4_0, Int8Q4_0)

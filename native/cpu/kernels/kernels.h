@@ -13,25 +13,26 @@ namespace cqil {
 constexpr int64_t kPad = 16;
 constexpr int64_t padded(int64_t n) { return (n + kPad - 1) / kPad * kPad; }
 
-// Rows of weights unpacked to floats at a time when there is more than one token: what the second cache holds of a wide matrix. Panels of
-// narrower values have more rows, up to kMostPanelRows. What a member of a crew takes begins at a multiple of kPanelRows.
+// Rows of weights unpacked to floats at a time when there is more than one token: what the second cache holds of a wide
+// matrix. Panels of narrower values have more rows, up to kMostPanelRows. What a member of a crew takes begins at a
+// multiple of kPanelRows.
 constexpr int64_t kPanelRows = 16, kMostPanelRows = 32;
 
-// A panel of n unpacked columns holds them in chunks, [n_rows, columns] one after another, so that a few rows of a chunk are neighbours and
-// stay in the first cache. Chunks have kPanelCols columns, but for the last, which takes a small rest with it; not much more than a chunk
-// stays whole, which saves each tile a second turn.
+// A panel of n unpacked columns holds them in chunks, [n_rows, columns] one after another, so that a few rows of a
+// chunk are neighbours and stay in the first cache. Chunks have kPanelCols columns, but for the last, which takes a
+// small rest with it; not much more than a chunk stays whole, which saves each tile a second turn.
 constexpr int64_t kPanelCols = 384;
 constexpr int64_t panel_chunk_end(int64_t from, int64_t n, int64_t cols = kPanelCols) {
   const int64_t most = cols + cols / 4;
   return n <= cols * 5 / 3 || n - from <= most ? n : from + cols;
 }
 
-// Queries one call of attend takes, so that each key and value is read once for them all: those of consecutive positions,
-// or of the heads that share a key/value head.
+// Queries one call of attend takes, so that each key and value is read once for them all: those of consecutive
+// positions, or of the heads that share a key/value head.
 constexpr int kAttendQueries = 4;
 
 struct AttendArgs {
-  const float* query;     // [n_queries, query_stride], each [stride], zero padded
+  const float* query;  // [n_queries, query_stride], each [stride], zero padded
   int64_t query_stride;
   int32_t n_queries;      // 1 … kAttendQueries
   const uint8_t* keys;    // [positions, stride] of this key/value head, in the cache's format
@@ -42,7 +43,7 @@ struct AttendArgs {
   float scale;            // on the scores
   float* scores;          // scratch [n_queries, scores_stride], scores_stride >= padded(last + n_queries)
   int64_t scores_stride;
-  float* out;             // [n_queries, out_stride], each [head_dim]
+  float* out;  // [n_queries, out_stride], each [head_dim]
   int64_t out_stride;
   int32_t head_dim;
 };
@@ -56,8 +57,8 @@ struct Kernels {
   // The panel of n_rows rows as float32, each padded with zeros to padded(cols) columns; of one row, that row.
   void (*unpack[CQIL_DTYPE_COUNT])(const uint8_t* rows, int64_t row_bytes, int64_t n_rows, int64_t cols, float* panel);
   // y[t * y_stride + r] = row r of the panel . x row t; x is [n_tokens, x_stride], n a multiple of 16.
-  void (*matmul)(const float* panel, int64_t n_rows, const float* x, int64_t x_stride, int64_t n_tokens, int64_t n, float* y,
-                 int64_t y_stride);
+  void (*matmul)(const float* panel, int64_t n_rows, const float* x, int64_t x_stride, int64_t n_tokens, int64_t n,
+                 float* y, int64_t y_stride);
 
   // out = x * weight / sqrt(mean(x^2) + eps), NaN throughout where the mean is not finite; out's padding is left alone.
   // out may be x.
@@ -82,8 +83,8 @@ extern const Kernels kernels_plain, kernels_avx2, kernels_avx512, kernels_neon;
 
 struct RoundedKernels;  // rounded_kernels.h
 
-// The instruction sets of this build, best last; supported says whether this machine runs them. Some differ in products with rounded
-// activations alone.
+// The instruction sets of this build, best last; supported says whether this machine runs them. Some differ in products
+// with rounded activations alone.
 struct Isa {
   const char* name;
   const Kernels* kernels;

@@ -1,4 +1,5 @@
-// The kernels for AVX-512 (F, BW, DQ, VL). Compiled with that instruction set's flags, so nothing here may be included elsewhere.
+// The kernels for AVX-512 (F, BW, DQ, VL). Compiled with that instruction set's flags, so nothing here may be included
+// elsewhere.
 #include <math.h>
 
 #define CQIL_ISA isa_avx512

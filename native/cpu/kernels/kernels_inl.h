@@ -1,7 +1,7 @@
 // The kernels, written once over F32x16 and compiled once per instruction set by the file that includes this one.
 // That file defines CQIL_ISA (a namespace), CQIL_MATVEC_ROWS (rows whose sums run side by side, enough to hide the
-// latency of an addition), CQIL_TILE_ROWS and CQIL_TILE_TOKENS (the register tile of matmul) and CQIL_ATTEND_SUMS (vectors of sums
-// that attention may keep in registers).
+// latency of an addition), CQIL_TILE_ROWS and CQIL_TILE_TOKENS (the register tile of matmul) and CQIL_ATTEND_SUMS
+// (vectors of sums that attention may keep in registers).
 #pragma once
 #include "attention_inl.h"
 #include "elementwise_inl.h"
@@ -15,7 +15,7 @@ namespace CQIL_ISA {
 constexpr Kernels make_kernels(const char* name) {
   Kernels k = {};
   k.name = name;
-#define CQIL_FORMAT(dtype, W)      \
+#define CQIL_FORMAT(dtype, W)   \
   k.matvec[dtype] = &matvec<W>; \
   k.unpack[dtype] = &unpack<W>;
   CQIL_FORMAT(CQIL_F32, WeightF32)
@@ -27,7 +27,7 @@ constexpr Kernels make_kernels(const char* name) {
   CQIL_FORMAT(CQIL_Q5_K, WeightQ5_K)
   CQIL_FORMAT(CQIL_Q6_K, WeightQ6_K)
 #undef CQIL_FORMAT
-#define CQIL_KV_FORMAT(dtype, Kv)     \
+#define CQIL_KV_FORMAT(dtype, Kv)    \
   k.store_kv[dtype] = &store_kv<Kv>; \
   k.attend[dtype] = &attend<Kv>;
   CQIL_KV_FORMAT(CQIL_F32, KvF32)

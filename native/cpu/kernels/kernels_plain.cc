@@ -1,4 +1,5 @@
-// The kernels for plain C++, on any machine. Compiled with that instruction set's flags, so nothing here may be included elsewhere.
+// The kernels for plain C++, on any machine. Compiled with that instruction set's flags, so nothing here may be
+// included elsewhere.
 #include <math.h>
 
 #define CQIL_ISA isa_plain

@@ -20,7 +20,9 @@ struct KvF32 {
   static constexpr int64_t kBlock = 16;
   static constexpr int64_t bytes(int64_t n) { return 4 * n; }
   static inline F32x16 load(const uint8_t* at, int i) { return CQIL_ISA::load(reinterpret_cast<const float*>(at) + i); }
-  static inline void store(const float* x, uint8_t* to) { CQIL_ISA::store(reinterpret_cast<float*>(to), finite_or_nan(CQIL_ISA::load(x))); }
+  static inline void store(const float* x, uint8_t* to) {
+    CQIL_ISA::store(reinterpret_cast<float*>(to), finite_or_nan(CQIL_ISA::load(x)));
+  }
 };
 
 // To the nearest f16, ties to even; NaN where that is infinite, beyond 65504.
@@ -48,7 +50,8 @@ struct KvQ8_0 {
   static inline void store(const float* x, uint8_t* to) {
     const F32x16 a = CQIL_ISA::load(x), b = CQIL_ISA::load(x + 16);
     const float d = reduce_max(max(magnitude(a), magnitude(b))) / 127.0f;
-    const F32x16 none = fma(a, zero(), mul(b, zero()));  // zeros, and NaN where x is not finite: magnitudes may have lost it
+    const F32x16 none = fma(a, zero(), mul(b, zero()));  // zeros, and NaN where x is not finite: magnitudes may have
+                                                         // lost it
     uint8_t halves[32];
     KvF16::store_vector(halves, broadcast(d + reduce_add(none)));
     memcpy(to, halves, 2);

@@ -1,5 +1,5 @@
-// Eight lanes of 32 bits in one AVX register, each an integer or four bytes: more would not fit the register file of AVX2 twice over.
-// Meanings as in lanes_plain.h. With CQIL_AVXVNNI products are VNNI's, otherwise those of AVX2.
+// Eight lanes of 32 bits in one AVX register, each an integer or four bytes: more would not fit the register file of
+// AVX2 twice over. Meanings as in lanes_plain.h. With CQIL_AVXVNNI products are VNNI's, otherwise those of AVX2.
 #pragma once
 #include "f32x16_avx2.h"
 #include "unroll.h"
@@ -34,11 +34,17 @@ inline void store_lanes(uint8_t* to, U32xN a) { _mm256_storeu_si256(reinterpret_
 inline U32xN bits_and(U32xN a, U32xN b) { return {_mm256_and_si256(a.v, b.v)}; }
 inline U32xN bits_or(U32xN a, U32xN b) { return {_mm256_or_si256(a.v, b.v)}; }
 template <int N>
-inline U32xN shift_left(U32xN a) { return {_mm256_slli_epi32(a.v, N)}; }
+inline U32xN shift_left(U32xN a) {
+  return {_mm256_slli_epi32(a.v, N)};
+}
 template <int N>
-inline U32xN shift_right(U32xN a) { return {_mm256_srli_epi32(a.v, N)}; }
+inline U32xN shift_right(U32xN a) {
+  return {_mm256_srli_epi32(a.v, N)};
+}
 template <int N>
-inline U32xN shift_right_signed(U32xN a) { return {_mm256_srai_epi32(a.v, N)}; }
+inline U32xN shift_right_signed(U32xN a) {
+  return {_mm256_srai_epi32(a.v, N)};
+}
 inline F32xN to_float(U32xN a) { return {_mm256_cvtepi32_ps(a.v)}; }
 inline F32xN from_low_halves(U32xN a) {
   const __m256i low = bits_and(a, splat(0xffff)).v;
@@ -69,15 +75,19 @@ inline U32xN begin(int32_t less) {
   else return shift_left<offset_bits>(splat(static_cast<uint32_t>(less)));
 }
 template <class W>
-inline void add_dot4(U32xN& sum, U32xN w, U32xN x, int) { sum.v = _mm256_dpbusd_avx_epi32(sum.v, w.v, x.v); }
+inline void add_dot4(U32xN& sum, U32xN w, U32xN x, int) {
+  sum.v = _mm256_dpbusd_avx_epi32(sum.v, w.v, x.v);
+}
 template <class W>
-inline U32xN total(U32xN sum, int32_t) { return sum; }
+inline U32xN total(U32xN sum, int32_t) {
+  return sum;
+}
 
 #else
 
-// AVX2 multiplies unsigned with signed bytes and adds two products in 16 bits, saturated: for weights below 128 two products fit,
-// and of signed weights the sign goes to the activations, which are at least -127. Where more fit, that many are added before they are
-// widened: eight pairs of 4-bit weights, all of a group, and two of 6-bit weights.
+// AVX2 multiplies unsigned with signed bytes and adds two products in 16 bits, saturated: for weights below 128 two
+// products fit, and of signed weights the sign goes to the activations, which are at least -127. Where more fit, that
+// many are added before they are widened: eight pairs of 4-bit weights, all of a group, and two of 6-bit weights.
 template <class W>
 struct Weights4 {
   U32xN w, magnitude;
@@ -95,7 +105,9 @@ inline Weights4<W> prepare(U32xN w) {
   else return {w, w};
 }
 template <class W>
-inline Dot4<W> begin(int32_t) { return {splat(0), splat(0)}; }
+inline Dot4<W> begin(int32_t) {
+  return {splat(0), splat(0)};
+}
 template <class W>
 inline void add_dot4(Dot4<W>& dot, const Weights4<W>& w, U32xN x, int k) {
   const __m256i pairs = _mm256_maddubs_epi16(w.magnitude.v, W::kSigned ? _mm256_sign_epi8(x.v, w.w.v) : x.v);

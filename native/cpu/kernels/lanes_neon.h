@@ -38,7 +38,9 @@ inline U32x16 shift_left(U32x16 a) {
   return a;
 }
 template <int N>
-inline U32x16 shift_right(U32x16 a) { return shift_left<-N>(a); }
+inline U32x16 shift_right(U32x16 a) {
+  return shift_left<-N>(a);
+}
 template <int N>
 inline U32x16 shift_right_signed(U32x16 a) {
   CQIL_EACH_QUAD a.q[i] = vreinterpretq_u32_s32(vshlq_s32(vreinterpretq_s32_u32(a.q[i]), vdupq_n_s32(-N)));
@@ -59,7 +61,9 @@ inline F32x16 from_low_halves(U32x16 a) {
 template <class W>
 using Weights4 = U32x16;
 template <class W>
-inline const U32x16& prepare(const U32x16& w) { return w; }
+inline const U32x16& prepare(const U32x16& w) {
+  return w;
+}
 
 inline int8x16_t as_bytes(uint32x4_t v) { return vreinterpretq_s8_u32(v); }
 

@@ -1,4 +1,5 @@
-// Sixteen bytes of two nibbles, for the instruction sets that take nibbles apart before they widen them. Included by their headers.
+// Sixteen bytes of two nibbles, for the instruction sets that take nibbles apart before they widen them. Included by
+// their headers.
 #pragma once
 
 namespace cqil {

@@ -13,12 +13,13 @@
 namespace cqil {
 namespace CQIL_ISA {
 
-// Adds a chunk of n columns to the sums of an R x T tile, the lanes of one register at a time: R x T sums of one register, R of w and one
-// of x fill the register file of AVX2, where whole vectors would spill. Sums begin at zero with the first chunk, wait in carry and go to y
-// with the last, when the other lanes are there. First and Last are known to the compiler, which saves a few branches per tile.
+// Adds a chunk of n columns to the sums of an R x T tile, the lanes of one register at a time: R x T sums of one
+// register, R of w and one of x fill the register file of AVX2, where whole vectors would spill. Sums begin at zero
+// with the first chunk, wait in carry and go to y with the last, when the other lanes are there. First and Last are
+// known to the compiler, which saves a few branches per tile.
 template <class P, int R, int T, bool First, bool Last>
-CQIL_NOINLINE void tile(const typename P::Value* w, const typename P::Value* x, int64_t x_stride, int64_t n, float* carry, float* y,
-                        int64_t y_stride) {
+CQIL_NOINLINE void tile(const typename P::Value* w, const typename P::Value* x, int64_t x_stride, int64_t n,
+                        float* carry, float* y, int64_t y_stride) {
   CQIL_UNROLL for (int lane = 0; lane < 16; lane += kRegisterLanes) {
     const typename P::Value *w_lane = w + lane, *x_lane = x + lane;
     float* carry_lane = carry + lane;
@@ -48,22 +49,26 @@ CQIL_NOINLINE void tile(const typename P::Value* w, const typename P::Value* x, 
   }
 }
 
-// Rows that stay in the first cache, a chunk of their columns, while tokens pass: as many as 24 KiB hold, so that each token's chunk is
-// fetched for more of them. And the tokens that pass before the next chunk, whose sums, like their own chunks, the second cache holds.
+// Rows that stay in the first cache, a chunk of their columns, while tokens pass: as many as 24 KiB hold, so that each
+// token's chunk is fetched for more of them. And the tokens that pass before the next chunk, whose sums, like their own
+// chunks, the second cache holds.
 constexpr int64_t kGroupRows = 16, kBlockTokens = 8 * CQIL_TILE_TOKENS;
 template <class P>
-constexpr int64_t group_rows(int64_t n) { return n > P::kCols && panel_chunk_end(0, n, P::kCols) == n ? kGroupRows / 2 : kGroupRows; }
+constexpr int64_t group_rows(int64_t n) {
+  return n > P::kCols && panel_chunk_end(0, n, P::kCols) == n ? kGroupRows / 2 : kGroupRows;
+}
 
 // A chunk of n_rows <= kGroupRows rows and n_tokens <= T tokens.
 template <class P, int T>
-inline void tile_rows(const typename P::Value* w, int64_t n_rows, const typename P::Value* x, int64_t x_stride, int64_t n_tokens, int64_t n,
-                      bool first, bool last, float* carry, float* y, int64_t y_stride) {
+inline void tile_rows(const typename P::Value* w, int64_t n_rows, const typename P::Value* x, int64_t x_stride,
+                      int64_t n_tokens, int64_t n, bool first, bool last, float* carry, float* y, int64_t y_stride) {
   if constexpr (T > 1)  // the last tokens, fewer than a tile's, together
     if (n_tokens < T) return tile_rows<P, T - 1>(w, n_rows, x, x_stride, n_tokens, n, first, last, carry, y, y_stride);
   auto one = [&](auto rows, int64_t r) {
     constexpr int R = rows.value;
-    const auto f = first ? last ? &tile<P, R, T, true, true> : &tile<P, R, T, true, false>
-                         : last ? &tile<P, R, T, false, true> : &tile<P, R, T, false, false>;
+    const auto f = first  ? last ? &tile<P, R, T, true, true> : &tile<P, R, T, true, false>
+                   : last ? &tile<P, R, T, false, true>
+                          : &tile<P, R, T, false, false>;
     f(w + r * n, x, x_stride, n, carry + 16 * T * r, y + r, y_stride);
   };
   int64_t r = 0;
@@ -73,8 +78,8 @@ inline void tile_rows(const typename P::Value* w, int64_t n_rows, const typename
 
 // y[t * y_stride + r] = row r of the panel . x row t; x is [n_tokens, x_stride], n a multiple of kStep.
 template <class P>
-inline void panel_matmul(const typename P::Value* panel, int64_t n_rows, const typename P::Value* x, int64_t x_stride, int64_t n_tokens,
-                         int64_t n, float* y, int64_t y_stride) {
+inline void panel_matmul(const typename P::Value* panel, int64_t n_rows, const typename P::Value* x, int64_t x_stride,
+                         int64_t n_tokens, int64_t n, float* y, int64_t y_stride) {
   alignas(64) float carry[16 * kGroupRows * kBlockTokens];
   const int64_t group = group_rows<P>(n);
   for (int64_t r = 0; r < n_rows; r += group) {
@@ -85,8 +90,8 @@ inline void panel_matmul(const typename P::Value* panel, int64_t n_rows, const t
         to = panel_chunk_end(from, n, P::kCols);
         const typename P::Value* w = panel + n_rows * from + r * (to - from);
         for (int64_t t = t0; t < end; t += CQIL_TILE_TOKENS)
-          tile_rows<P, CQIL_TILE_TOKENS>(w, rows, x + t * x_stride + from, x_stride, end - t, to - from, from == 0, to == n,
-                                      carry + 16 * group * (t - t0), y + t * y_stride + r, y_stride);
+          tile_rows<P, CQIL_TILE_TOKENS>(w, rows, x + t * x_stride + from, x_stride, end - t, to - from, from == 0,
+                                         to == n, carry + 16 * group * (t - t0), y + t * y_stride + r, y_stride);
       }
     }
   }
@@ -97,11 +102,13 @@ struct FloatPanel {
   using Values = Register;
   static constexpr int64_t kStep = 16, kCols = kPanelCols;
   static inline Values load(const Value* from) { return load_register(from); }
-  static inline Register multiply_add(const Values& w, const Values& x, const Register& sum) { return fma_register(w, x, sum); }
+  static inline Register multiply_add(const Values& w, const Values& x, const Register& sum) {
+    return fma_register(w, x, sum);
+  }
 };
 
-inline void matmul(const float* panel, int64_t n_rows, const float* x, int64_t x_stride, int64_t n_tokens, int64_t n, float* y,
-                   int64_t y_stride) {
+inline void matmul(const float* panel, int64_t n_rows, const float* x, int64_t x_stride, int64_t n_tokens, int64_t n,
+                   float* y, int64_t y_stride) {
   panel_matmul<FloatPanel>(panel, n_rows, x, x_stride, n_tokens, n, y, y_stride);
 }
 

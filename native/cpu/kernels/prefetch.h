@@ -8,7 +8,8 @@ namespace CQIL_ISA {
 // How far ahead of the weights being read, at least, others are asked for: memory is about that far away.
 constexpr int64_t kPrefetchBytes = 12288;
 
-// The same where hardware prefetchers are at work too, and need no more than a start: as measured on Zen 5 and on Zen 3.
+// The same where hardware prefetchers are at work too, and need no more than a start: as measured on Zen 5 and on
+// Zen 3.
 #ifdef __AVX512F__
 constexpr int64_t kRunPrefetchBytes = 1024;
 #else

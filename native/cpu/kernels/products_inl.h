@@ -1,4 +1,5 @@
-// Products of packed weight rows with one vector (decode), and rows unpacked to the panels that several are multiplied with (prefill).
+// Products of packed weight rows with one vector (decode), and rows unpacked to the panels that several are multiplied
+// with (prefill).
 #pragma once
 #include <utility>
 
@@ -12,8 +13,8 @@
 namespace cqil {
 namespace CQIL_ISA {
 
-// Adds part C of each row's block, and the parts after it. Rows take turns so that their sums, each a chain of dependent
-// additions, run side by side.
+// Adds part C of each row's block, and the parts after it. Rows take turns so that their sums, each a chain of
+// dependent additions, run side by side.
 template <class W, int C, int R>
 inline void add_parts(const W (&blocks)[R], const float* x, F32x16* sum) {
   if constexpr (C < W::kParts) {
@@ -25,7 +26,8 @@ inline void add_parts(const W (&blocks)[R], const float* x, F32x16* sum) {
 }
 
 template <class W, int... Row>
-inline void add_block(const uint8_t* block, int64_t row_bytes, const float* x, F32x16* sum, std::integer_sequence<int, Row...>) {
+inline void add_block(const uint8_t* block, int64_t row_bytes, const float* x, F32x16* sum,
+                      std::integer_sequence<int, Row...>) {
   const W blocks[] = {W{block + Row * row_bytes}...};
   add_parts<W, 0>(blocks, x, sum);
 }
@@ -55,8 +57,9 @@ inline void dot_rows(const uint8_t* rows, int64_t row_bytes, int64_t cols, const
       if (W::kBytes > 32 || b % 2 == 0)  // once for every 64 bytes, or a little more often
         CQIL_UNROLL for (int r = 0; r < R; r++) prefetch(rows + r * row_bytes + b * W::kBytes + kRunPrefetchBytes);
     } else {
-      // Neighbouring rows: those after them follow in memory, and are asked for as these are read, as R streams within a page are more
-      // than hardware prefetchers follow. Short rows are asked for several turns ahead, for memory is about that far away.
+      // Neighbouring rows: those after them follow in memory, and are asked for as these are read, as R streams within
+      // a page are more than hardware prefetchers follow. Short rows are asked for several turns ahead, for memory is
+      // about that far away.
       const int64_t distance = R * row_bytes > kPrefetchBytes ? R * row_bytes : kPrefetchBytes;
       prefetch_range(rows + distance + b * R * W::kBytes, R * W::kBytes);
     }
@@ -64,8 +67,7 @@ inline void dot_rows(const uint8_t* rows, int64_t row_bytes, int64_t cols, const
   }
   if constexpr (W::kBlock == 16) {
     const int rest = static_cast<int>(cols % 16);
-    if (rest)
-      CQIL_UNROLL for (int r = 0; r < R; r++) {
+    if (rest) CQIL_UNROLL for (int r = 0; r < R; r++) {
         sum[r] = fma(W::partial(rows + r * row_bytes + blocks * W::kBytes, rest), load(x + blocks * 16), sum[r]);
       }
   }

@@ -1,6 +1,6 @@
-// Loops over the registers of a tile, which must not stay loops, and functions that must stay functions: where GCC copies such a loop
-// for several calls, the copies compete for registers and spill. A file without registers of that kind defines CQIL_KEEP_LOOPS: its loops
-// over lanes are then compiled once each.
+// Loops over the registers of a tile, which must not stay loops, and functions that must stay functions: where GCC
+// copies such a loop for several calls, the copies compete for registers and spill. A file without registers of that
+// kind defines CQIL_KEEP_LOOPS: its loops over lanes are then compiled once each.
 #pragma once
 
 #if defined(__GNUC__) || defined(__clang__)

@@ -27,7 +27,9 @@ struct WeightF32 {
   inline void part(F f) const {
     f(0, load(reinterpret_cast<const float*>(block)));
   }
-  static inline F32x16 partial(const uint8_t* from, int n) { return load_partial(reinterpret_cast<const float*>(from), n); }
+  static inline F32x16 partial(const uint8_t* from, int n) {
+    return load_partial(reinterpret_cast<const float*>(from), n);
+  }
 };
 
 struct WeightF16 {
@@ -83,9 +85,9 @@ struct WeightQ4_0 {
   }
 };
 
-// The eight scales and offsets of a Q4_K or Q5_K block, w = scale q + offset, from two halves and 12 bytes of six bits each:
-// scales 0-3 and minima 0-3 in the low bits of bytes 0-7, scales and minima 4-7 in the nibbles of bytes 8-11 with their
-// top two bits above those of bytes 0-7.
+// The eight scales and offsets of a Q4_K or Q5_K block, w = scale q + offset, from two halves and 12 bytes of six bits
+// each: scales 0-3 and minima 0-3 in the low bits of bytes 0-7, scales and minima 4-7 in the nibbles of bytes 8-11 with
+// their top two bits above those of bytes 0-7.
 struct KScales {
   float scale[16], offset[16];  // scale[0 … 7], offset[8 … 15]
   explicit KScales(const uint8_t* block) {
@@ -149,7 +151,8 @@ struct WeightQ6_K {
     store(scale, scales);
     store(offset, mul(scales, broadcast(-32.0f)));
   }
-  // Each half of a block is 64 bytes of nibbles and 32 of bit pairs; parts 0 and 2 are the low nibbles, 1 and 3 the high.
+  // Each half of a block is 64 bytes of nibbles and 32 of bit pairs; parts 0 and 2 are the low nibbles, 1 and 3 the
+  // high.
   template <int C, class F>
   inline void part(F f) const {
     constexpr int half = C / 2, pair = C % 2 * 4, i = 4 * C;

@@ -1,11 +1,11 @@
-// Phase attention of one token: softmax(q K^T / sqrt(head_dim)) V over the cache, split over the context so that a long one
-// fills the GPU, with the running maximum and sum of Milakov and Gimelshein 2018 (arXiv 1805.02867).
-// Bytes: keys and values of the positions attended to, once per kHeads heads that share them. FLOPs: 4 per value and head.
-// A block takes one split of one key/value head for one or two of the query heads that share it. In a warp, a group of threads
-// with eight values each holds a position's key; four positions per group are in flight, so 96 positions of 128 values are one
-// round trip to L2, which was asked for them while the phase before still ran; 256 are the shortest split, as a second one costs a
-// meeting of blocks. The block that arrives last at a head's counter combines the splits in ascending order: nothing is added by
-// atomics, and the order of sums depends on the number of positions alone.
+// Phase attention of one token: softmax(q K^T / sqrt(head_dim)) V over the cache, split over the context so that a long
+// one fills the GPU, with the running maximum and sum of Milakov and Gimelshein 2018 (arXiv 1805.02867). Bytes: keys
+// and values of the positions attended to, once per kHeads heads that share them. FLOPs: 4 per value and head. A block
+// takes one split of one key/value head for one or two of the query heads that share it. In a warp, a group of threads
+// with eight values each holds a position's key; four positions per group are in flight, so 96 positions of 128 values
+// are one round trip to L2, which was asked for them while the phase before still ran; 256 are the shortest split, as a
+// second one costs a meeting of blocks. The block that arrives last at a head's counter combines the splits in
+// ascending order: nothing is added by atomics, and the order of sums depends on the number of positions alone.
 #pragma once
 #include "kv_cache.cuh"
 #include "stage.cuh"
@@ -26,10 +26,11 @@ struct AttendItem {
   int first_head, n_heads;  // query heads
   int first, end;           // positions
   int split, n_splits;
-  int counter;              // of the splits that have arrived
+  int counter;  // of the splits that have arrived
 };
 
-__device__ __forceinline__ float* partial_at(const DeviceModel& m, const DeviceSession& s, const AttendItem& item, int h, int split) {
+__device__ __forceinline__ float* partial_at(const DeviceModel& m, const DeviceSession& s, const AttendItem& item,
+                                             int h, int split) {
   const int64_t row = (static_cast<int64_t>(item.lane) * m.n_heads + item.first_head + h) * kMaxSplits + split;
   return s.attention_partials + row * (s.head_stride + kPartialHeader);
 }
@@ -42,8 +43,8 @@ struct AttendState {
 
 // Positions of the item that this thread's group takes. q: [kHeads, head_stride] in shared memory.
 template <int D, int kHeads>
-__device__ __forceinline__ void attend_positions(const DeviceModel& m, const DeviceSession& s, const AttendItem& item, const float* q, int group_size,
-                                                 AttendState<kHeads>& state) {
+__device__ __forceinline__ void attend_positions(const DeviceModel& m, const DeviceSession& s, const AttendItem& item,
+                                                 const float* q, int group_size, AttendState<kHeads>& state) {
   constexpr int kInFlight = D == CQIL_F32 ? 3 : 4;
   const int groups = kWarpSize / group_size, column = lane_id() % group_size * 8;
   const bool active = column < s.head_stride;
@@ -116,8 +117,8 @@ __device__ __forceinline__ void join_groups(AttendState<kHeads>& state, int grou
   }
 }
 
-// Softmax states in memory, [n, stride] with maximum and sum in front of the values, as one: value i, its weights' sum and
-// maximum.
+// Softmax states in memory, [n, stride] with maximum and sum in front of the values, as one: value i, its weights' sum
+// and maximum.
 struct Joined {
   float value, sum, highest;
 };
@@ -138,8 +139,8 @@ __device__ __forceinline__ void attend(const Step& step, const AttendItem& item)
   const DeviceModel& m = step.model;
   const DeviceSession& s = step.session;
   const int stride = s.head_stride + kPartialHeader;
-  float* q = scratch_floats();                    // [kHeads, head_stride]
-  float* states = q + kHeads * s.head_stride;     // [kHeads, kWarps, stride]
+  float* q = scratch_floats();                 // [kHeads, head_stride]
+  float* states = q + kHeads * s.head_stride;  // [kHeads, kWarps, stride]
   const float* query = lane_row(s, s.query, s.query_stride, item.lane, 0) + item.first_head * s.head_stride;
   sync_block();  // shared memory may still be read by the item before
   for (int i = static_cast<int>(threadIdx.x); i < kHeads * s.head_stride; i += kThreads)
@@ -168,7 +169,8 @@ __device__ __forceinline__ void attend(const Step& step, const AttendItem& item)
   float* out = lane_row(s, s.attention, s.attention_stride, item.lane, 0) + item.first_head * m.head_dim;
   for (int at = static_cast<int>(threadIdx.x); at < item.n_heads * s.head_stride; at += kThreads) {
     const int h = at / s.head_stride, i = at % s.head_stride;
-    const Joined all = join_states(states + h * kWarps * stride, kWarps, stride, i, [](const float* from) { return *from; });
+    const Joined all =
+        join_states(states + h * kWarps * stride, kWarps, stride, i, [](const float* from) { return *from; });
     if (item.n_splits == 1) {
       if (i < m.head_dim) out[h * m.head_dim + i] = divide(all.value, all.sum);
       continue;
@@ -191,7 +193,8 @@ __device__ __forceinline__ void attend(const Step& step, const AttendItem& item)
   fence();
   for (int at = static_cast<int>(threadIdx.x); at < item.n_heads * m.head_dim; at += kThreads) {
     const int h = at / m.head_dim, i = at % m.head_dim;
-    const Joined all = join_states(partial_at(m, s, item, h, 0), item.n_splits, stride, i, [](const float* from) { return load_fresh(from); });
+    const Joined all = join_states(partial_at(m, s, item, h, 0), item.n_splits, stride, i,
+                                   [](const float* from) { return load_fresh(from); });
     out[h * m.head_dim + i] = divide(all.value, all.sum);
   }
 }
@@ -207,7 +210,8 @@ __device__ __forceinline__ void attention_phase(const Step& step, const LaneRang
   const int n_splits = position + 1 - first <= length ? 1 : (position + 1 - first + length - 1) / length;
   const int sharing = m.heads_per_kv;
   // Heads that share keys are taken together where there are blocks enough for that: it changes no bit.
-  const bool pairs = sharing > 1 && lanes.n_lanes * m.n_kv_heads * ((sharing + 1) / 2) * n_splits >= static_cast<int>(gridDim.x);
+  const bool pairs =
+      sharing > 1 && lanes.n_lanes * m.n_kv_heads * ((sharing + 1) / 2) * n_splits >= static_cast<int>(gridDim.x);
   const int heads_at_once = pairs ? 2 : 1, parts = pairs ? (sharing + 1) / 2 : sharing;
   const int per_lane = m.n_kv_heads * parts * n_splits;
   auto item_at = [&](int i) {
@@ -230,7 +234,8 @@ __device__ __forceinline__ void attention_phase(const Step& step, const LaneRang
   const int items = lanes.n_lanes * per_lane, block = static_cast<int>(blockIdx.x);
   if (block < items) {
     const AttendItem item = item_at(block);
-    const int64_t at = cache_offset(m, s, item.layer, item.kv_head, item.first), bytes = static_cast<int64_t>(item.end - item.first) * s.kv_row_bytes;
+    const int64_t at = cache_offset(m, s, item.layer, item.kv_head, item.first),
+                  bytes = static_cast<int64_t>(item.end - item.first) * s.kv_row_bytes;
     prefetch(s.keys + at, bytes, static_cast<int>(threadIdx.x), kThreads);
     prefetch(s.values + at, bytes, static_cast<int>(threadIdx.x), kThreads);
   }

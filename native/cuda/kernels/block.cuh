@@ -1,5 +1,6 @@
-// A phase's work, spread over a grid whose blocks all have kThreads threads: one block per multiprocessor, so that what a block
-// stages in shared memory is staged once. The same bodies run as kernels of their own and inside the persistent kernel.
+// A phase's work, spread over a grid whose blocks all have kThreads threads: one block per multiprocessor, so that what
+// a block stages in shared memory is staged once. The same bodies run as kernels of their own and inside the persistent
+// kernel.
 #pragma once
 #include "intrinsics.cuh"
 #include "limits.h"
@@ -10,7 +11,9 @@ __device__ __forceinline__ int warp_id() { return static_cast<int>(threadIdx.x) 
 __device__ __forceinline__ int lane_id() { return static_cast<int>(threadIdx.x) % kWarpSize; }
 
 // Neighbouring items go to different multiprocessors, so that what does not fill a round is spread evenly.
-__device__ __forceinline__ int grid_warp() { return warp_id() * static_cast<int>(gridDim.x) + static_cast<int>(blockIdx.x); }
+__device__ __forceinline__ int grid_warp() {
+  return warp_id() * static_cast<int>(gridDim.x) + static_cast<int>(blockIdx.x);
+}
 __device__ __forceinline__ int grid_warps() { return kWarps * static_cast<int>(gridDim.x); }
 
 __device__ __forceinline__ float* reduce_floats() { return shared_floats(); }

@@ -1,15 +1,16 @@
-// Products of attention_out and down whose rows, taken two by a warp, would leave most warps idle in the last round: a block takes whole
-// pairs of rows, its warps take segments of them, and the segments' sums meet in shared memory. How a row is cut depends on the
-// matrix's shape and format alone, and the sums are added in the order of the segments, so that the bits are the same for any grid and number of lanes.
+// Products of attention_out and down whose rows, taken two by a warp, would leave most warps idle in the last round: a
+// block takes whole pairs of rows, its warps take segments of them, and the segments' sums meet in shared memory. How a
+// row is cut depends on the matrix's shape and format alone, and the sums are added in the order of the segments, so
+// that the bits are the same for any grid and number of lanes.
 #pragma once
 #include "cut_shape.h"
 #include "stage.cuh"
 
 namespace cqil::cuda {
 
-// What a block has to do: pairs of rows from blockIdx.x on, gridDim.x apart, in rounds of as many as there is room for sums of. In a
-// round come lane after lane, of a lane piece after piece of its vector, as far as it is staged, and of a piece pair after pair; its warps take
-// the segments of all these in turn.
+// What a block has to do: pairs of rows from blockIdx.x on, gridDim.x apart, in rounds of as many as there is room for
+// sums of. In a round come lane after lane, of a lane piece after piece of its vector, as far as it is staged, and of a
+// piece pair after pair; its warps take the segments of all these in turn.
 struct CutWork {
   LaneRange lanes;
   int pairs, per_round;  // no more in a round than there are threads for
@@ -18,7 +19,11 @@ struct CutWork {
   int per_piece;         // segments that are staged at a time
 
   __device__ __forceinline__ CutWork(const LaneRange& lanes, int dtype, int rows, int cols, bool whole)
-      : lanes(lanes), per_round(kThreads / 2), cols(cols), shift(segment_shift(dtype, cols)), segments((cols + (1 << shift) - 1) >> shift),
+      : lanes(lanes),
+        per_round(kThreads / 2),
+        cols(cols),
+        shift(segment_shift(dtype, cols)),
+        segments((cols + (1 << shift) - 1) >> shift),
         per_piece(whole ? segments : kPieceFloats >> shift) {
     const int beyond = (rows + 1) / 2 - 1 - static_cast<int>(blockIdx.x), grid = static_cast<int>(gridDim.x);
     // beyond / grid without an integer division, which takes longer.
@@ -26,7 +31,9 @@ struct CutWork {
     pairs = beyond < 0 ? 0 : near + (near * grid <= beyond) + ((near + 1) * grid <= beyond);
     for (int sums = kPartialSums; sums < lanes.n_lanes * segments * per_round;) per_round /= 2;
   }
-  __device__ __forceinline__ int pair(int j) const { return static_cast<int>(blockIdx.x) + j * static_cast<int>(gridDim.x); }
+  __device__ __forceinline__ int pair(int j) const {
+    return static_cast<int>(blockIdx.x) + j * static_cast<int>(gridDim.x);
+  }
   // In the round that begins with the block's pair `begin`.
   __device__ __forceinline__ int pairs_from(int begin) const { return min(per_round, pairs - begin); }
   __device__ __forceinline__ int segments_in(int piece) const { return min(per_piece, segments - piece * per_piece); }
@@ -63,7 +70,10 @@ struct CutCursor {
   int begin = 0, lane, piece = 0;
   CutItem item;
 
-  __device__ __forceinline__ CutCursor(RunOf run_of, const CutWork& work) : run_of(run_of), work(work), lane(work.lanes.first_lane), item(work) { settle(); }
+  __device__ __forceinline__ CutCursor(RunOf run_of, const CutWork& work)
+      : run_of(run_of), work(work), lane(work.lanes.first_lane), item(work) {
+    settle();
+  }
   __device__ __forceinline__ bool there() const { return begin < work.pairs; }
   __device__ __forceinline__ Run run() const {
     const int segment = piece * work.per_piece + item.segment;
@@ -88,14 +98,16 @@ struct CutCursor {
   }
 };
 
-// For each row of the block, in one thread, finish(row, before(row), sum_of), where sum_of(lane) is the row of that lane's matrix times
-// the lane's vector of `cols` floats, and before(row) is called as soon as the phase before has ended: its loads are back by the end.
-// run_of(lane, row, first, count) is the run of rows row and row + 1 from weight `first` on, dtype_of(lane) the format of its matrix, and
-// from(lane) the vector. Vectors that do not fit shared memory at once are staged one after the other, and one that does not fit at all piece by
-// piece, for every round anew. wait() returns when the phase before has ended.
+// For each row of the block, in one thread, finish(row, before(row), sum_of), where sum_of(lane) is the row of that
+// lane's matrix times the lane's vector of `cols` floats, and before(row) is called as soon as the phase before has
+// ended: its loads are back by the end. run_of(lane, row, first, count) is the run of rows row and row + 1 from weight
+// `first` on, dtype_of(lane) the format of its matrix, and from(lane) the vector. Vectors that do not fit shared memory
+// at once are staged one after the other, and one that does not fit at all piece by piece, for every round anew. wait()
+// returns when the phase before has ended.
 template <int kFormat, class RunOf, class DtypeOf, class From, class Wait, class Before, class Finish>
-__device__ __forceinline__ void cut_products(const Step& step, const LaneRange& lanes, int rows, int cols, int stride, RunOf run_of, DtypeOf dtype_of,
-                                             From from, Wait wait, Before before, Finish finish) {
+__device__ __forceinline__ void cut_products(const Step& step, const LaneRange& lanes, int rows, int cols, int stride,
+                                             RunOf run_of, DtypeOf dtype_of, From from, Wait wait, Before before,
+                                             Finish finish) {
   const int vector = staged_floats(stride);
   const bool whole = vector <= step.stage_floats, at_once = lanes.n_lanes * vector <= step.stage_floats;
   const CutWork work(lanes, kFormat, rows, cols, whole);
@@ -125,7 +137,8 @@ __device__ __forceinline__ void cut_products(const Step& step, const LaneRange& 
         const int segments = work.segments_in(piece);
         CQIL_NO_UNROLL for (; item.j < here; item.next(segments)) {
           const int segment = piece * work.per_piece + item.segment;
-          const RowSums sums = stream.next(dtype_of(lanes.first_lane + l), work.count(segment), x.from(work.first(item.segment) / 4));
+          const RowSums sums =
+              stream.next(dtype_of(lanes.first_lane + l), work.count(segment), x.from(work.first(item.segment) / 4));
           if (lane_id() < 2) sums_of(l, item.j)[2 * segment + lane_id()] = lane_id() ? sums.of[1] : sums.of[0];
         }
         item.go_on(here, segments, work.segments_in((piece + 1) * work.per_piece < work.segments ? piece + 1 : 0));

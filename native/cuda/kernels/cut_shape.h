@@ -4,14 +4,15 @@
 
 namespace cqil::cuda {
 
-// Whether a matrix of so many rows is cut: not where a large GPU's warps take all in one round, as second sums would cost more than they
-// even out.
+// Whether a matrix of so many rows is cut: not where a large GPU's warps take all in one round, as second sums would
+// cost more than they even out.
 CQIL_HOST_DEVICE inline bool rows_are_cut(int rows) { return rows > 3072; }
 
-// A segment of a row of `cols` weights has 2^shift of them: as few as make at most four segments, but no more than are staged at a time.
-// dtype is the format the kernel is compiled for.
+// A segment of a row of `cols` weights has 2^shift of them: as few as make at most four segments, but no more than are
+// staged at a time. dtype is the format the kernel is compiled for.
 CQIL_HOST_DEVICE inline int segment_shift(int dtype, int cols) {
-  // The scales of quantized rows begin at 8 bytes every 1024 weights; the layout of a staged vector of floats repeats after 256.
+  // The scales of quantized rows begin at 8 bytes every 1024 weights; the layout of a staged vector of floats repeats
+  // after 256.
   int shift = dtype == CQIL_F32 || dtype == CQIL_F16 || dtype == CQIL_BF16 ? 8 : 10;
   while ((4 << shift) < cols && (1 << shift) < kPieceFloats) shift++;
   return shift;

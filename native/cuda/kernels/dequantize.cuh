@@ -1,5 +1,5 @@
-// Eight neighbouring weights of a row as float32, for tiles of the matrix products of many tokens and for the embedding, where
-// the arithmetic that gemv.cuh saves does not matter.
+// Eight neighbouring weights of a row as float32, for tiles of the matrix products of many tokens and for the
+// embedding, where the arithmetic that gemv.cuh saves does not matter.
 #pragma once
 #include "gemv.cuh"
 
@@ -8,7 +8,9 @@ namespace cqil::cuda {
 __device__ __forceinline__ float nibble(const uint2& v, int i, int shift) {
   return static_cast<float>((i < 4 ? v.x : v.y) >> (8 * (i & 3) + shift) & 15u);
 }
-__device__ __forceinline__ uint32_t byte_of(const uint2& v, int i) { return (i < 4 ? v.x : v.y) >> (8 * (i & 3)) & 255u; }
+__device__ __forceinline__ uint32_t byte_of(const uint2& v, int i) {
+  return (i < 4 ? v.x : v.y) >> (8 * (i & 3)) & 255u;
+}
 
 // Weights first … first + 7, first a multiple of 8; zero from the row's end on.
 __device__ __forceinline__ void eight_weights(const Matrix& w, int row, int first, float (&out)[8]) {
@@ -57,7 +59,8 @@ __device__ __forceinline__ void eight_weights(const Matrix& w, int row, int firs
       const uint4 header = load_weights(at);
       const uint2 v = load_weights8(at + (five ? 48 : 16) + j / 2 * 32 + run);
       const uint32_t scales = k_scale_and_min(header, j);
-      const float scale = float_from_half(static_cast<uint16_t>(header.x & 0xffffu)) * static_cast<float>(scales & 255u);
+      const float scale =
+          float_from_half(static_cast<uint16_t>(header.x & 0xffffu)) * static_cast<float>(scales & 255u);
       const float offset = float_from_half(static_cast<uint16_t>(header.x >> 16)) * static_cast<float>(scales >> 8);
       uint2 fifth = make_uint2(0, 0);
       if (five) fifth = load_weights8(at + 16 + run);
@@ -70,10 +73,13 @@ __device__ __forceinline__ void eight_weights(const Matrix& w, int row, int firs
     default: {
       const uint8_t* at = r.data + static_cast<int64_t>(block) * 208;
       const int half = in_block / 128, quarter = in_block % 128 / 32, run = in_block % 32;
-      const uint2 v = load_weights8(at + 64 * half + quarter % 2 * 32 + run), top = load_weights8(at + 128 + 32 * half + run);
-      const float scale = float_from_half(load_u16(r.scales + block)) * static_cast<float>(static_cast<int8_t>(at[192 + in_block / 16]));
+      const uint2 v = load_weights8(at + 64 * half + quarter % 2 * 32 + run),
+                  top = load_weights8(at + 128 + 32 * half + run);
+      const float scale = float_from_half(load_u16(r.scales + block)) *
+                          static_cast<float>(static_cast<int8_t>(at[192 + in_block / 16]));
       CQIL_UNROLL for (int i = 0; i < 8; i++) {
-        const float q = nibble(v, i, quarter / 2 * 4) + static_cast<float>((byte_of(top, i) >> (2 * quarter) & 3u) << 4);
+        const float q =
+            nibble(v, i, quarter / 2 * 4) + static_cast<float>((byte_of(top, i) >> (2 * quarter) & 3u) << 4);
         out[i] = scale * (q - 32.0f);
       }
     }

@@ -1,11 +1,11 @@
-// Products of weight rows with vectors in shared memory: two rows a warp, whose sums are float32 over chunks of weights that were
-// floats, and over exact sums of integers of each chunk that was quantized.
-// Bytes: every weight once, as stored; x from shared memory for both rows at once. FLOPs: 2 per weight.
-// The rows that a warp will multiply come through a ring of its own in shared memory, stage after stage, and are asked for before
-// anything is known of x: while the phase before still runs, and then always as far ahead as the ring is long, which hides the
-// latency of the memory as long as all warps of a multiprocessor together have some 30 KiB on their way. A value's sum runs over
-// thread l's chunks l, l + 32, ... and then a butterfly: its order depends on the length alone, whatever grid, lanes, launches
-// and ring the row is computed by.
+// Products of weight rows with vectors in shared memory: two rows a warp, whose sums are float32 over chunks of weights
+// that were floats, and over exact sums of integers of each chunk that was quantized. Bytes: every weight once, as
+// stored; x from shared memory for both rows at once. FLOPs: 2 per weight. The rows that a warp will multiply come
+// through a ring of its own in shared memory, stage after stage, and are asked for before anything is known of x: while
+// the phase before still runs, and then always as far ahead as the ring is long, which hides the latency of the memory
+// as long as all warps of a multiprocessor together have some 30 KiB on their way. A value's sum runs over thread l's
+// chunks l, l + 32, ... and then a butterfly: its order depends on the length alone, whatever grid, lanes, launches and
+// ring the row is computed by.
 #pragma once
 #include "block.cuh"
 #include "launch.h"
@@ -19,8 +19,12 @@ struct Row {
 };
 
 // f16 scales of one row of `cols` weights in their plane, padded to 16 bytes.
-__device__ __forceinline__ int scale_stride(int dtype, int cols) { return (cols / (dtype == CQIL_Q6_K ? 256 : 32) + 7) / 8 * 8; }
-__device__ __forceinline__ bool has_scales(int dtype) { return dtype == CQIL_Q8_0 || dtype == CQIL_Q4_0 || dtype == CQIL_Q6_K; }
+__device__ __forceinline__ int scale_stride(int dtype, int cols) {
+  return (cols / (dtype == CQIL_Q6_K ? 256 : 32) + 7) / 8 * 8;
+}
+__device__ __forceinline__ bool has_scales(int dtype) {
+  return dtype == CQIL_Q8_0 || dtype == CQIL_Q4_0 || dtype == CQIL_Q6_K;
+}
 
 // Rows a and b of one format from the same weight on, in chunks.
 struct Run {
@@ -28,8 +32,8 @@ struct Run {
   int dtype, chunks;
 };
 
-// Kernels are compiled for one weight format each, and once for any: code that is run once is fetched once, and a phase of one token
-// waits for that longer than for anything else when it is a few thousand instructions long.
+// Kernels are compiled for one weight format each, and once for any: code that is run once is fetched once, and a phase
+// of one token waits for that longer than for anything else when it is a few thousand instructions long.
 constexpr int kAnyFormat = -1;
 
 // work(an integral constant of this format).
@@ -79,10 +83,12 @@ __device__ __forceinline__ int format_of(const Matrix& w) {
 template <int kFormat>
 __device__ __forceinline__ Row row_of(const Matrix& w, int row) {
   const int dtype = format_of<kFormat>(w);
-  return {w.data + row * w.row_bytes, has_scales(dtype) ? w.scales + static_cast<int64_t>(row) * scale_stride(dtype, w.cols) : nullptr};
+  return {w.data + row * w.row_bytes,
+          has_scales(dtype) ? w.scales + static_cast<int64_t>(row) * scale_stride(dtype, w.cols) : nullptr};
 }
 
-// Rows r0 and r1 of w, weights first ... first + count - 1; first is a multiple of 1024. r1 may lie beyond the end and is then r0.
+// Rows r0 and r1 of w, weights first ... first + count - 1; first is a multiple of 1024. r1 may lie beyond the end and
+// is then r0.
 template <int kFormat>
 __device__ __forceinline__ Run run_of(const Matrix& w, int r0, int r1, int first, int count) {
   const int dtype = format_of<kFormat>(w), each = chunk_weights(dtype);
@@ -107,7 +113,8 @@ struct RowSums {
   float of[kRows];
 };
 
-// Of both rows kPieces pieces of kPiece bytes from byte `from` on, as far as they reach, to `to` one row behind the other.
+// Of both rows kPieces pieces of kPiece bytes from byte `from` on, as far as they reach, to `to` one row behind the
+// other.
 template <int kPieces, int kPiece>
 __device__ __forceinline__ void copy_pieces(uint8_t* to, const uint8_t* a, const uint8_t* b, int from, int bytes) {
   auto copy = [&](int q, const uint8_t* row, int at) {
@@ -130,12 +137,14 @@ __device__ __forceinline__ void copy_pieces(uint8_t* to, const uint8_t* a, const
   }
 }
 
-// The runs that one warp multiplies, in the order of a Cursor: there() says whether it is at one, run() which, and next() goes on.
+// The runs that one warp multiplies, in the order of a Cursor: there() says whether it is at one, run() which, and
+// next() goes on.
 template <int kFormat, class Cursor>
 class RowStream {
  public:
   __device__ __forceinline__ RowStream(const Step& step, const Cursor& cursor)
-      : cursor_(cursor), ring_bytes_(step.ring_bytes),
+      : cursor_(cursor),
+        ring_bytes_(step.ring_bytes),
         ring_(reinterpret_cast<uint8_t*>(scratch_floats() + step.stage_floats) + warp_id() * step.ring_bytes) {}
 
   // Asks for as much of the first runs as the ring holds. Needs nothing that the phase before wrote.
@@ -145,7 +154,8 @@ class RowStream {
     with_format<kFormat>(ahead_.dtype, [&](auto format) { fill<decltype(format)::value>(); });
   }
 
-  // The next run, which is of this format and of `count` weights, times x, which begins at its first weight. In every thread of the warp.
+  // The next run, which is of this format and of `count` weights, times x, which begins at its first weight. In every
+  // thread of the warp.
   __device__ __forceinline__ RowSums next(int dtype, int count, const Staged<kFormat>& x) {
     RowSums sums = {};
     with_format<kFormat>(dtype, [&](auto format) {
@@ -186,8 +196,9 @@ class RowStream {
         copy_pieces<F<D>::kRowBytes / 16, 16>(slot, ahead_.a.data, ahead_.b.data, part_ * F<D>::kRowBytes, row_bytes);
         if (F<D>::kScaleBytes == 0) continue;
         constexpr int kPiece = F<D>::kScaleBytes % 16 == 0 ? 16 : 8;
-        copy_pieces<F<D>::kScaleBytes / kPiece, kPiece>(slot + kRows * F<D>::kRowBytes, reinterpret_cast<const uint8_t*>(ahead_.a.scales),
-                                                        reinterpret_cast<const uint8_t*>(ahead_.b.scales), part_ * F<D>::kScaleBytes, scale_bytes);
+        copy_pieces<F<D>::kScaleBytes / kPiece, kPiece>(
+            slot + kRows * F<D>::kRowBytes, reinterpret_cast<const uint8_t*>(ahead_.a.scales),
+            reinterpret_cast<const uint8_t*>(ahead_.b.scales), part_ * F<D>::kScaleBytes, scale_bytes);
       }
       if (part_ * kWarpSize >= ahead_.chunks) {
         part_ = 0;
@@ -207,12 +218,12 @@ class RowStream {
     float sums[kRows] = {};
     // A part of the ring, the one from this chunk of the run on: what is loaded of it, and what that adds to the sums.
     using Chunk = typename F<D>::Chunk;
-    auto load = [&](const uint8_t* part, Chunk (&chunk)[kRows]) {
+    auto load = [&](const uint8_t* part, Chunk(&chunk)[kRows]) {
       const uint16_t* scales = reinterpret_cast<const uint16_t*>(part + kRows * F<D>::kRowBytes);
       chunk[0] = F<D>::load(part, scales, lane_id());
       chunk[1] = F<D>::load(part + F<D>::kRowBytes, scales + F<D>::kScaleBytes / 2, lane_id());
     };
-    auto add = [&](const Chunk (&chunk)[kRows], int at) {
+    auto add = [&](const Chunk(&chunk)[kRows], int at) {
       const Staged<kFormat> from = kRepeats ? x.from(at / kWarpSize * kQuads) : x;
       F<D>::add_dot(chunk, kRepeats ? lane_id() : at + lane_id(), from, sums);
     };
@@ -245,12 +256,12 @@ class RowStream {
     return {{warp_sum(sums[0]), warp_sum(sums[1])}};
   }
 
-  Cursor cursor_;          // at the run of which the next stage is asked for
+  Cursor cursor_;  // at the run of which the next stage is asked for
   int ring_bytes_;
   uint8_t* ring_;
-  Run ahead_ = {};         // that run; of kAnyFormat behind the last
-  int part_ = 0;           // its parts that were asked for
-  int slot_ = 0;           // that holds the next stage
+  Run ahead_ = {};           // that run; of kAnyFormat behind the last
+  int part_ = 0;             // its parts that were asked for
+  int slot_ = 0;             // that holds the next stage
   int filled_ = kAnyFormat;  // the format of what is in the ring
 };
 

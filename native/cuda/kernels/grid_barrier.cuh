@@ -4,9 +4,9 @@
 
 namespace cqil::cuda {
 
-// Every barrier adds 2^31 to the counter: block 0 brings all of it but what the others bring, one each. So the top bit turns
-// when the last has arrived, the counter is left with its low bits zero for the next barrier or launch, and wrapping around
-// does no harm. What any thread wrote before arrive() is visible to all threads after wait().
+// Every barrier adds 2^31 to the counter: block 0 brings all of it but what the others bring, one each. So the top bit
+// turns when the last has arrived, the counter is left with its low bits zero for the next barrier or launch, and
+// wrapping around does no harm. What any thread wrote before arrive() is visible to all threads after wait().
 class GridBarrier {
  public:
   __device__ __forceinline__ explicit GridBarrier(uint32_t* counter) : counter_(counter) {}

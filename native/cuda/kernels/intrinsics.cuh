@@ -22,13 +22,18 @@ extern __shared__ uint4 shared_arena[];
 // The block's dynamic shared memory.
 __device__ __forceinline__ float* shared_floats() { return reinterpret_cast<float*>(shared_arena); }
 
-// Sixteen bytes, or eight, on their way to shared memory by L2 alone; both addresses are multiples of that. They are there once
-// wait_copies says so to the thread that asked, and a barrier to others.
+// Sixteen bytes, or eight, on their way to shared memory by L2 alone; both addresses are multiples of that. They are
+// there once wait_copies says so to the thread that asked, and a barrier to others.
 __device__ __forceinline__ void copy_async(void* to, const void* from) {
-  asm volatile("cp.async.cg.shared.global.L2::128B [%0], [%1], 16;" ::"r"(static_cast<uint32_t>(__cvta_generic_to_shared(to))), "l"(from) : "memory");
+  asm volatile(
+      "cp.async.cg.shared.global.L2::128B [%0], [%1], 16;" ::"r"(static_cast<uint32_t>(__cvta_generic_to_shared(to))),
+      "l"(from)
+      : "memory");
 }
 __device__ __forceinline__ void copy_async8(void* to, const void* from) {
-  asm volatile("cp.async.ca.shared.global [%0], [%1], 8;" ::"r"(static_cast<uint32_t>(__cvta_generic_to_shared(to))), "l"(from) : "memory");
+  asm volatile("cp.async.ca.shared.global [%0], [%1], 8;" ::"r"(static_cast<uint32_t>(__cvta_generic_to_shared(to))),
+               "l"(from)
+               : "memory");
 }
 // Ends a group of copies, which may be empty.
 __device__ __forceinline__ void commit_copies() { asm volatile("cp.async.commit_group;" ::: "memory"); }
@@ -38,8 +43,8 @@ __device__ __forceinline__ void wait_copies() {
   asm volatile("cp.async.wait_group %0;" ::"n"(kGroups) : "memory");
 }
 
-// Until the launch before this one in its stream has ended and what it wrote can be seen; and from when on the launch after
-// this one may begin, as far as its own wait. Hopper and later: elsewhere launches follow each other whole.
+// Until the launch before this one in its stream has ended and what it wrote can be seen; and from when on the launch
+// after this one may begin, as far as its own wait. Hopper and later: elsewhere launches follow each other whole.
 __device__ __forceinline__ void wait_for_launch() {
 #if __CUDA_ARCH__ >= 900
   asm volatile("griddepcontrol.wait;" ::: "memory");
@@ -54,7 +59,9 @@ __device__ __forceinline__ void allow_next_launch() {
 // Weights: read once, so they pass by L1.
 __device__ __forceinline__ uint4 load_weights(const uint8_t* at) {
   uint4 v;
-  asm volatile("ld.global.nc.L1::no_allocate.v4.u32 {%0, %1, %2, %3}, [%4];" : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w) : "l"(at));
+  asm volatile("ld.global.nc.L1::no_allocate.v4.u32 {%0, %1, %2, %3}, [%4];"
+               : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w)
+               : "l"(at));
   return v;
 }
 __device__ __forceinline__ uint2 load_weights8(const uint8_t* at) { return __ldg(reinterpret_cast<const uint2*>(at)); }
@@ -82,8 +89,8 @@ __device__ __forceinline__ uint32_t bf16_pair(float low, float high) {
 // The upper half of the product.
 __device__ __forceinline__ uint32_t multiply_high(uint32_t a, uint32_t b) { return __umulhi(a, b); }
 
-// Rounded each by itself: never made one operation with what follows, which compilers decide differently from place to place. Where
-// kernels must agree to the bit, a sum of products is written with fmaf or with these.
+// Rounded each by itself: never made one operation with what follows, which compilers decide differently from place to
+// place. Where kernels must agree to the bit, a sum of products is written with fmaf or with these.
 __device__ __forceinline__ float rounded_product(float a, float b) { return __fmul_rn(a, b); }
 __device__ __forceinline__ float rounded_sum(float a, float b) { return __fadd_rn(a, b); }
 // To two units in the last place, without the subroutines of exact division and roots.
@@ -91,10 +98,14 @@ __device__ __forceinline__ float divide(float a, float b) { return __fdividef(a,
 __device__ __forceinline__ float inverse_root(float value) { return rsqrtf(value); }
 
 // Byte k of the result is byte (selector >> 4 k & 7) of the eight bytes b:a, a lowest.
-__device__ __forceinline__ uint32_t select_bytes(uint32_t a, uint32_t b, uint32_t selector) { return __byte_perm(a, b, selector); }
+__device__ __forceinline__ uint32_t select_bytes(uint32_t a, uint32_t b, uint32_t selector) {
+  return __byte_perm(a, b, selector);
+}
 
 // sum + the products of the four signed bytes of a with those of b.
-__device__ __forceinline__ int32_t dot_bytes(uint32_t a, uint32_t b, int32_t sum) { return __dp4a(static_cast<int>(a), static_cast<int>(b), sum); }
+__device__ __forceinline__ int32_t dot_bytes(uint32_t a, uint32_t b, int32_t sum) {
+  return __dp4a(static_cast<int>(a), static_cast<int>(b), sum);
+}
 
 template <class T>
 __device__ __forceinline__ T shuffle_xor(T value, int mask) {
@@ -109,15 +120,17 @@ __device__ __forceinline__ void sync_warp() { __syncwarp(); }
 __device__ __forceinline__ void sync_block() { __syncthreads(); }
 
 // d += a b for a 16 x 16 (row-major) and b 16 x 8 (column-major) in bf16, d 16 x 8 in float32. With g = lane_id / 4 and
-// t = lane_id % 4: a[0..3] hold rows g, g + 8, g, g + 8 at columns 2t (+8 for the last two) and the next one; b[0..1] rows
-// 2t (+8) and the next one of column g; d[0..3] row g (+8 for the last two), columns 2t and 2t + 1.
+// t = lane_id % 4: a[0..3] hold rows g, g + 8, g, g + 8 at columns 2t (+8 for the last two) and the next one; b[0..1]
+// rows 2t (+8) and the next one of column g; d[0..3] row g (+8 for the last two), columns 2t and 2t + 1.
 __device__ __forceinline__ void mma_bf16(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]) {
-  asm("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
+  asm("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, "
+      "%3};"
       : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
       : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
 }
 
-// Adds to a counter that blocks meet at and gives its old value. What this thread wrote before is visible to who sees the sum.
+// Adds to a counter that blocks meet at and gives its old value. What this thread wrote before is visible to who sees
+// the sum.
 __device__ __forceinline__ uint32_t arrive(uint32_t* counter, uint32_t amount) {
   uint32_t old;
   asm volatile("atom.add.acq_rel.gpu.global.u32 %0, [%1], %2;" : "=r"(old) : "l"(counter), "r"(amount) : "memory");
@@ -133,9 +146,11 @@ __device__ __forceinline__ void pause() {}
 __device__ __forceinline__ void fence() { __threadfence(); }
 
 template <class... Parameters, class... Arguments>
-cudaError_t launch(void (*kernel)(Parameters...), const LaunchShape& shape, cudaStream_t stream, Arguments&&... arguments) {
+cudaError_t launch(void (*kernel)(Parameters...), const LaunchShape& shape, cudaStream_t stream,
+                   Arguments&&... arguments) {
   cudaLaunchAttribute attribute = {};
-  attribute.id = shape.cooperative ? cudaLaunchAttributeCooperative : cudaLaunchAttributeProgrammaticStreamSerialization;
+  attribute.id =
+      shape.cooperative ? cudaLaunchAttributeCooperative : cudaLaunchAttributeProgrammaticStreamSerialization;
   if (shape.cooperative) attribute.val.cooperative = 1;
   else attribute.val.programmaticStreamSerializationAllowed = 1;
   cudaLaunchConfig_t config = {};
@@ -151,7 +166,8 @@ cudaError_t launch(void (*kernel)(Parameters...), const LaunchShape& shape, cuda
 template <class Kernel>
 cudaError_t allow_shared_bytes(Kernel* kernel, int32_t bytes) {
   // The same division of L1 for all kernels: a multiprocessor changes it only when it is empty.
-  const cudaError_t status = cudaFuncSetAttribute(kernel, cudaFuncAttributePreferredSharedMemoryCarveout, cudaSharedmemCarveoutMaxShared);
+  const cudaError_t status =
+      cudaFuncSetAttribute(kernel, cudaFuncAttributePreferredSharedMemoryCarveout, cudaSharedmemCarveoutMaxShared);
   if (status != cudaSuccess) return status;
   return cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes);
 }

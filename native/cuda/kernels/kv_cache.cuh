@@ -9,20 +9,29 @@
 
 namespace cqil::cuda {
 
-__device__ __forceinline__ int64_t cache_offset(const DeviceModel& m, const DeviceSession& s, int layer, int head, int position) {
+__device__ __forceinline__ int64_t cache_offset(const DeviceModel& m, const DeviceSession& s, int layer, int head,
+                                                int position) {
   return ((static_cast<int64_t>(layer) * m.n_kv_heads + head) * s.size.context + position) * s.kv_row_bytes;
 }
 
-__device__ __forceinline__ uint16_t bf16_from_float(float value) { return static_cast<uint16_t>(bf16_pair(value, 0) & 0xffffu); }
+__device__ __forceinline__ uint16_t bf16_from_float(float value) {
+  return static_cast<uint16_t>(bf16_pair(value, 0) & 0xffffu);
+}
 
 // Infinite becomes NaN.
-__device__ __forceinline__ uint16_t finite_half(uint16_t half) { return (half & 0x7c00u) == 0x7c00u ? static_cast<uint16_t>(half | 0x200u) : half; }
-__device__ __forceinline__ uint16_t finite_bf16(uint16_t bf16) { return (bf16 & 0x7f80u) == 0x7f80u ? static_cast<uint16_t>(bf16 | 0x40u) : bf16; }
+__device__ __forceinline__ uint16_t finite_half(uint16_t half) {
+  return (half & 0x7c00u) == 0x7c00u ? static_cast<uint16_t>(half | 0x200u) : half;
+}
+__device__ __forceinline__ uint16_t finite_bf16(uint16_t bf16) {
+  return (bf16 & 0x7f80u) == 0x7f80u ? static_cast<uint16_t>(bf16 | 0x40u) : bf16;
+}
 
 // One value of a plain format.
 __device__ __forceinline__ void store_value(uint8_t* row, int kv_dtype, int i, float value) {
   if (kv_dtype == CQIL_F32) reinterpret_cast<float*>(row)[i] = fmaf(value, 0.0f, value);
-  else reinterpret_cast<uint16_t*>(row)[i] = kv_dtype == CQIL_F16 ? finite_half(half_from_float(value)) : finite_bf16(bf16_from_float(value));
+  else
+    reinterpret_cast<uint16_t*>(row)[i] =
+        kv_dtype == CQIL_F16 ? finite_half(half_from_float(value)) : finite_bf16(bf16_from_float(value));
 }
 
 // A row of head_stride values, by one warp.
@@ -61,7 +70,9 @@ struct KvRun<CQIL_F32> {
 template <>
 struct KvRun<CQIL_F16> {
   uint4 v;
-  __device__ __forceinline__ void load(const uint8_t* row, int i, int) { v = load_fresh(reinterpret_cast<const uint4*>(row) + i / 8); }
+  __device__ __forceinline__ void load(const uint8_t* row, int i, int) {
+    v = load_fresh(reinterpret_cast<const uint4*>(row) + i / 8);
+  }
   __device__ __forceinline__ void unpack(float (&out)[8]) const {
     const uint32_t w[4] = {v.x, v.y, v.z, v.w};
     CQIL_UNROLL for (int i = 0; i < 4; i++) {
@@ -74,7 +85,9 @@ struct KvRun<CQIL_F16> {
 template <>
 struct KvRun<CQIL_BF16> {
   uint4 v;
-  __device__ __forceinline__ void load(const uint8_t* row, int i, int) { v = load_fresh(reinterpret_cast<const uint4*>(row) + i / 8); }
+  __device__ __forceinline__ void load(const uint8_t* row, int i, int) {
+    v = load_fresh(reinterpret_cast<const uint4*>(row) + i / 8);
+  }
   __device__ __forceinline__ void unpack(float (&out)[8]) const {
     const uint32_t w[4] = {v.x, v.y, v.z, v.w};
     CQIL_UNROLL for (int i = 0; i < 4; i++) {

@@ -1,17 +1,18 @@
-// What the kernels offer to the host: the device's view of a model and a session, and one launch function per phase. A launch
-// function only enqueues: it never allocates or synchronises, so all of them may be captured in a graph, and what changes from
-// one token to the next (token ids, position, targets) is read from device memory, so that the graph can be replayed.
+// What the kernels offer to the host: the device's view of a model and a session, and one launch function per phase. A
+// launch function only enqueues: it never allocates or synchronises, so all of them may be captured in a graph, and
+// what changes from one token to the next (token ids, position, targets) is read from device memory, so that the graph
+// can be replayed.
 //
 // Order of one forward over step.n_tokens tokens, for a program's phases:
 //   launch_embed;  per stage: launch_qkv, launch_attention, launch_attention_out, launch_gate_up, launch_down;
 //   launch_head
 // `wide` passes all lanes of a stage at once. `lanes` passes one lane at a time, each on a stream of its own, with
-// launch_down_apart in place of launch_down and launch_join once all lanes are there; with bypass > 0 launch_gate_up of a lane
-// waits for launch_attention_out of the lanes before it. Lanes share no scratch. `persistent` is launch_token. With one token
-// the three give the same bits: a value is summed in an order that depends on its length alone.
+// launch_down_apart in place of launch_down and launch_join once all lanes are there; with bypass > 0 launch_gate_up of
+// a lane waits for launch_attention_out of the lanes before it. Lanes share no scratch. `persistent` is launch_token.
+// With one token the three give the same bits: a value is summed in an order that depends on its length alone.
 //
-// With several tokens the matrix products run on tensor cores with each float32 operand split into bf16 parts (matmul.cu).
-// Relative to float64, in norm: one token 1e-5; several tokens 5e-5, and 1e-5 with F32 weights.
+// With several tokens the matrix products run on tensor cores with each float32 operand split into bf16 parts
+// (matmul.cu). Relative to float64, in norm: one token 1e-5; several tokens 5e-5, and 1e-5 with F32 weights.
 #pragma once
 #include <stddef.h>
 #include <stdint.h>
@@ -21,14 +22,15 @@
 
 namespace cqil::cuda {
 
-// Weights as the kernels read them: rows at 16-byte boundaries, and scales that would break the alignment of 16-byte loads in
-// a plane of their own. pack.h brings a tensor of the file into this form.
+// Weights as the kernels read them: rows at 16-byte boundaries, and scales that would break the alignment of 16-byte
+// loads in a plane of their own. pack.h brings a tensor of the file into this form.
 struct Matrix {
   const uint8_t* data;     // [rows, row_bytes], 16-byte aligned
-  const uint16_t* scales;  // f16 [rows, cols / 32] for Q8_0 and Q4_0, [rows, cols / 256] for Q6_K, rows padded to 16 bytes; null for the others
+  const uint16_t* scales;  // f16 [rows, cols / 32] for Q8_0 and Q4_0, [rows, cols / 256] for Q6_K, rows padded to 16
+                           // bytes; null for the others
   int64_t row_bytes;       // packed_layout().row_bytes
   int32_t rows, cols;
-  int32_t dtype;           // cqil_dtype
+  int32_t dtype;  // cqil_dtype
 };
 
 // Vectors are float32, aligned to 16 bytes, with at least their own length; absent ones are null.
@@ -49,24 +51,25 @@ struct DeviceModel {
   Matrix token_embedding, output;
   int32_t heads_per_kv;    // n_heads / n_kv_heads
   uint32_t pairs_inverse;  // 2^32 / (head_dim / 2), rounded up
-  int32_t format;          // the cqil_dtype of all matrices of the layers where it is one, -1 elsewhere: there are kernels for each
-  int32_t head_norms;      // 1 where layers have q_norm or k_norm, else 0
-  int32_t gate_up_runs;    // 1; 2 where w_gate and w_up of some layer have different formats, and so go one by one
+  int32_t format;  // the cqil_dtype of all matrices of the layers where it is one, -1 elsewhere: there are kernels for
+                   // each
+  int32_t head_norms;    // 1 where layers have q_norm or k_norm, else 0
+  int32_t gate_up_runs;  // 1; 2 where w_gate and w_up of some layer have different formats, and so go one by one
   const float* output_norm;
 };
 
 // What session_layout() is asked for.
 struct SessionSize {
-  int32_t context;          // positions of the KV cache
-  cqil_dtype kv_dtype;      // CQIL_F32, CQIL_F16, CQIL_BF16 or CQIL_Q8_0
-  int32_t batch;            // most tokens of a forward, 1 … CQIL_MAX_BATCH
+  int32_t context;      // positions of the KV cache
+  cqil_dtype kv_dtype;  // CQIL_F32, CQIL_F16, CQIL_BF16 or CQIL_Q8_0
+  int32_t batch;        // most tokens of a forward, 1 … CQIL_MAX_BATCH
   int32_t max_lanes;
   int32_t bypass;           // D
   int32_t bypass_residual;  // 1: "official"
 };
 
-// Everything a session holds on the device. Strides are in floats and multiples of 32; padding is zero from the initial memset
-// on and stays zero. Rows of per-lane buffers: lane * batch + token.
+// Everything a session holds on the device. Strides are in floats and multiples of 32; padding is zero from the initial
+// memset on and stays zero. Rows of per-lane buffers: lane * batch + token.
 struct DeviceSession {
   SessionSize size;
   int32_t dim_stride, hidden_stride;
@@ -75,26 +78,27 @@ struct DeviceSession {
   int32_t attention_stride;  // n_heads * head_dim, padded
   int32_t kv_row_bytes;      // of one head at one position, a multiple of 16
 
-  // Set by the host before a forward, by one copy: they follow each other in memory. A graph that is replayed reads them anew.
+  // Set by the host before a forward, by one copy: they follow each other in memory. A graph that is replayed reads
+  // them anew.
   int32_t* position;  // [1] of ids[0]; position + n_tokens <= context
   int32_t* ids;       // [CQIL_MAX_BATCH] in [0, vocab_size)
   int32_t* targets;   // [CQIL_MAX_BATCH] for launch_scores
 
-  // cos and sin of position * frequency times the attention factor, [context, head_dim / 2] each, filled by the host at least
-  // up to the last position used.
+  // cos and sin of position * frequency times the attention factor, [context, head_dim / 2] each, filled by the host at
+  // least up to the last position used.
   float *rope_cos, *rope_sin;
 
   uint8_t *keys, *values;  // [n_layers, n_kv_heads, context, kv_row_bytes]
   float* x;                // [batch, dim_stride] the residual stream
   float* norm;             // [max_lanes, batch, dim_stride] normalised inputs, when there are several tokens
   float* query;            // [max_lanes, batch, query_stride] heads head_stride apart
-  float* key_value;        // [max_lanes, batch, 2, n_kv_heads * head_stride] K and V before the cache, when several tokens
-  float* attention;        // [max_lanes, batch, attention_stride] heads head_dim apart
-  float* attention_out;    // [max_lanes, batch, dim_stride] a_j
-  float* gate_up;          // [max_lanes, batch, hidden_stride]
-  float* mlp_out;          // [max_lanes, batch, dim_stride] m_j of launch_down_apart
-  float* logits;           // [min(batch, CQIL_MAX_LOGIT_ROWS), vocab_size]
-  float* scores;           // [CQIL_MAX_BATCH] of launch_scores, nats
+  float* key_value;  // [max_lanes, batch, 2, n_kv_heads * head_stride] K and V before the cache, when several tokens
+  float* attention;  // [max_lanes, batch, attention_stride] heads head_dim apart
+  float* attention_out;       // [max_lanes, batch, dim_stride] a_j
+  float* gate_up;             // [max_lanes, batch, hidden_stride]
+  float* mlp_out;             // [max_lanes, batch, dim_stride] m_j of launch_down_apart
+  float* logits;              // [min(batch, CQIL_MAX_LOGIT_ROWS), vocab_size]
+  float* scores;              // [CQIL_MAX_BATCH] of launch_scores, nats
   cqil_shortlist* shortlist;  // [1] of launch_select and launch_token
 
   // Scratch of the kernels: zero before the first use, left zero where that matters.
@@ -104,8 +108,8 @@ struct DeviceSession {
   uint32_t* grid_arrivals;
 };
 
-// Bytes of the two pieces of device memory a session needs. The host allocates both at 256-byte alignment and sets them to
-// zero; bind_session then fills in every pointer.
+// Bytes of the two pieces of device memory a session needs. The host allocates both at 256-byte alignment and sets them
+// to zero; bind_session then fills in every pointer.
 struct SessionLayout {
   int64_t cache_bytes;  // keys and values
   int64_t arena_bytes;  // everything else
@@ -119,15 +123,16 @@ struct Step {
   int32_t n_tokens;         // 1 … session.size.batch; known to the host, the same at every replay of a graph
   int32_t multiprocessors;  // of the device: one block each where a launch walks its work
 
-  // Of shared memory, as shared_plan() gives it: what vectors are staged in, and the bytes of weights on their way to a warp.
+  // Of shared memory, as shared_plan() gives it: what vectors are staged in, and the bytes of weights on their way to a
+  // warp.
   int32_t stage_floats, ring_bytes;
-  // Launches of one token may begin before the one before them in their stream has ended: it must be a launch of one token too, and
-  // the device of compute capability 9.0 or newer.
+  // Launches of one token may begin before the one before them in their stream has ended: it must be a launch of one
+  // token too, and the device of compute capability 9.0 or newer.
   bool overlaps;
 };
 
-// How the shared memory of a block is divided, for sessions of so many lanes on a device that gives a block `most_bytes` of it.
-// stage_floats 0: it is too little for the shape.
+// How the shared memory of a block is divided, for sessions of so many lanes on a device that gives a block
+// `most_bytes` of it. stage_floats 0: it is too little for the shape.
 struct SharedPlan {
   int32_t stage_floats, ring_bytes;
 };
@@ -140,8 +145,8 @@ struct LaneRange {
   int32_t first_layer, first_lane, n_lanes;
 };
 
-// Raises the kernels' shared memory limits on the current device to all that it gives a block (opt-in); once per device, before
-// anything else.
+// Raises the kernels' shared memory limits on the current device to all that it gives a block (opt-in); once per
+// device, before anything else.
 cudaError_t prepare_kernels(int32_t shared_bytes);
 
 // True when the kernels can run this shape: even head_dim of 2 … 256, n_heads a multiple of n_kv_heads.
@@ -161,21 +166,23 @@ cudaError_t launch_attention_out(const Step& step, const LaneRange& lanes, cudaS
 cudaError_t launch_gate_up(const Step& step, const LaneRange& lanes, cudaStream_t stream);
 // x += every a_j [+ b_j], then every W_down gate_up. All lanes of a stage: first_lane is 0.
 cudaError_t launch_down(const Step& step, const LaneRange& lanes, cudaStream_t stream);
-// mlp_out = W_down gate_up; x stays. launch_join then adds attention_out and mlp_out of lanes 0 … n_lanes - 1 to x, to the bits
-// of launch_down. A trace copies x, attention_out and mlp_out between the two.
+// mlp_out = W_down gate_up; x stays. launch_join then adds attention_out and mlp_out of lanes 0 … n_lanes - 1 to x, to
+// the bits of launch_down. A trace copies x, attention_out and mlp_out between the two.
 cudaError_t launch_down_apart(const Step& step, const LaneRange& lanes, cudaStream_t stream);
 cudaError_t launch_join(const Step& step, int32_t n_lanes, cudaStream_t stream);
 // logits rows 0 … n_rows - 1 = those of tokens first_token …; n_rows <= min(batch, CQIL_MAX_LOGIT_ROWS).
 cudaError_t launch_head(const Step& step, int32_t first_token, int32_t n_rows, cudaStream_t stream);
-// scores[first_token + i] = log-probability of targets[first_token + i] by logits row i. After launch_head of the same rows.
+// scores[first_token + i] = log-probability of targets[first_token + i] by logits row i. After launch_head of the same
+// rows.
 cudaError_t launch_scores(const Step& step, int32_t first_token, int32_t n_rows, cudaStream_t stream);
-// shortlist = log-sum-exp and the `count` (1 … CQIL_MAX_SHORTLIST) highest of logits row 0. advance: then ids[0] = the highest and
-// position += n_tokens, for decoding without the host; the host must see to it that the context is not passed.
+// shortlist = log-sum-exp and the `count` (1 … CQIL_MAX_SHORTLIST) highest of logits row 0. advance: then ids[0] = the
+// highest and position += n_tokens, for decoding without the host; the host must see to it that the context is not
+// passed.
 cudaError_t launch_select(const Step& step, int32_t count, bool advance, cudaStream_t stream);
 
-// One token through the whole program by one cooperative kernel (n_tokens is 1): every phase of `phases` (device memory, a
-// copy of cqil_program.phases), all lanes wide, a grid barrier between phases. select_count > 0 does launch_select's work too.
-// with_logits false leaves the head out. The grid is one block per multiprocessor; fails with
+// One token through the whole program by one cooperative kernel (n_tokens is 1): every phase of `phases` (device
+// memory, a copy of cqil_program.phases), all lanes wide, a grid barrier between phases. select_count > 0 does
+// launch_select's work too. with_logits false leaves the head out. The grid is one block per multiprocessor; fails with
 // cudaErrorCooperativeLaunchTooLarge where they cannot all be resident.
 struct TokenRun {
   const cqil_phase* phases;

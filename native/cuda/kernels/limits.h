@@ -8,14 +8,17 @@ namespace cqil::cuda {
 constexpr int kThreads = 384;
 constexpr int kWarps = kThreads / 32;
 
-// Shared memory of the one-token kernels, in this order: room for reductions, of which the second part is for sums of pairs of row
-// segments; staged vectors; and for each warp a ring of weights on their way. How large the last two are is in Step.
+// Shared memory of the one-token kernels, in this order: room for reductions, of which the second part is for sums of
+// pairs of row segments; staged vectors; and for each warp a ring of weights on their way. How large the last two are
+// is in Step.
 constexpr int kPartialSums = 512;
 constexpr int kPartialsAt = 64;
 constexpr int kReduceFloats = kPartialsAt + 2 * kPartialSums;
-// Floats that a staged vector of n floats, a multiple of 32, takes at most (shared_vector.cuh), with a sum of squares for each 128.
+// Floats that a staged vector of n floats, a multiple of 32, takes at most (shared_vector.cuh), with a sum of squares
+// for each 128.
 CQIL_HOST_DEVICE constexpr int staged_floats(int n) { return n + (n / 128 + 32) / 32 * 32; }
-// The pieces of a vector that is not staged whole: a multiple of 1024, so that the scales of every format begin at 8 bytes.
+// The pieces of a vector that is not staged whole: a multiple of 1024, so that the scales of every format begin at 8
+// bytes.
 constexpr int kPieceFloats = 8 * 1024;
 // A ring of every weight format fits the shortest (weights.cuh); longer ones than the longest gain nothing.
 constexpr int kLeastRing = 4224, kMostRing = 16 * 1024;
@@ -24,8 +27,8 @@ constexpr int kLeastRing = 4224, kMostRing = 16 * 1024;
 constexpr int kMaxSplits = 64;
 constexpr int kPartialHeader = 4;
 
-// Selection: most slices of a row of logits, the floats one leaves (maximum, sum, logits, ids), and its counter's place after
-// the grid's, on another cache line.
+// Selection: most slices of a row of logits, the floats one leaves (maximum, sum, logits, ids), and its counter's place
+// after the grid's, on another cache line.
 constexpr int kSelectSlices = 128;
 constexpr int kSelectStride = 2 + 2 * CQIL_MAX_SHORTLIST;
 constexpr int kSelectArrivals = 32;

@@ -1,15 +1,15 @@
-// Matrix products of several tokens on tensor cores, y[t, r] = w row r . x row t, to nearly float32: every operand is split into
-// bf16 parts, v = hi + lo with lo = bf16(v - hi) and so on, and the products of parts are summed in float32 from the largest
-// down to those below the last part kept (as in Henry, Tang and Heinecke 2019, arXiv 1904.06376).
+// Matrix products of several tokens on tensor cores, y[t, r] = w row r . x row t, to nearly float32: every operand is
+// split into bf16 parts, v = hi + lo with lo = bf16(v - hi) and so on, and the products of parts are summed in float32
+// from the largest down to those below the last part kept (as in Henry, Tang and Heinecke 2019, arXiv 1904.06376).
 //   BF16 weights   1 part, x 2 parts: 2 products; x is kept to 2^-18 relative
 //   F32 weights    3 parts, x 3 parts: 6 products, 2^-24
 //   others         2 parts, x 2 parts: 3 products, 2^-17
 // Tolerance, in norm against float64: 5e-5, and 1e-5 with F32 weights.
-// Bytes: the weights once per tile of tokens, x once per tile of rows (from L2). FLOPs: 2 per weight and token, times the
-// products above, on tensor cores.
-// A block computes 64 rows by 32 or 128 tokens with eight warps, 32 rows each by a quarter of the tokens: at 128 tokens a
-// weight is dequantized once for all of them and a warp's 2 x 4 tiles reuse each fragment four or two times. The next tile of
-// weights and x is on its way to registers while tensor cores work on this one.
+// Bytes: the weights once per tile of tokens, x once per tile of rows (from L2). FLOPs: 2 per weight and token, times
+// the products above, on tensor cores. A block computes 64 rows by 32 or 128 tokens with eight warps, 32 rows each by a
+// quarter of the tokens: at 128 tokens a weight is dequantized once for all of them and a warp's 2 x 4 tiles reuse each
+// fragment four or two times. The next tile of weights and x is on its way to registers while tensor cores work on this
+// one.
 #include "matmul.h"
 
 #include "bf16_parts.cuh"
@@ -50,7 +50,8 @@ __device__ __forceinline__ TileRow tile_row(const Step& step, const MatmulRun& r
   if (run.product == kProductDown) return {&layer.w_down, tile + i};
   if (run.product == kProductGateUp) return {i / 16 % 2 ? &layer.w_up : &layer.w_gate, tile / 2 + i / 32 * 16 + i % 16};
   // Each of Q, K and V begins a tile of its own.
-  const int q_rows = (layer.wq.rows + kRowTile - 1) / kRowTile * kRowTile, kv_rows = (layer.wk.rows + kRowTile - 1) / kRowTile * kRowTile;
+  const int q_rows = (layer.wq.rows + kRowTile - 1) / kRowTile * kRowTile,
+            kv_rows = (layer.wk.rows + kRowTile - 1) / kRowTile * kRowTile;
   if (tile < q_rows) return {&layer.wq, tile + i};
   if (tile < q_rows + kv_rows) return {&layer.wk, tile - q_rows + i};
   return {&layer.wv, tile - q_rows - kv_rows + i};
@@ -71,7 +72,8 @@ __device__ __forceinline__ Inputs inputs_of(const DeviceSession& s, const Matmul
 }
 
 // y[token, row] of everything but gate_up to its place; qkv_finish takes Q, K and V from there.
-__device__ __forceinline__ void store_product(const Step& step, const MatmulRun& run, int lane, const TileRow& from, int token, float value) {
+__device__ __forceinline__ void store_product(const Step& step, const MatmulRun& run, int lane, const TileRow& from,
+                                              int token, float value) {
   const DeviceModel& m = step.model;
   const DeviceSession& s = step.session;
   const int row = from.row;
@@ -96,7 +98,8 @@ __device__ __forceinline__ void store_product(const Step& step, const MatmulRun&
 template <int kTokens, int kWeightParts, int kInputParts>
 __device__ __forceinline__ void multiply(const Step& step, const MatmulRun& run, int first_token) {
   constexpr int kTiles = kTokens / 32;                          // of eight tokens, per warp
-  constexpr int kRuns = kTokens * kDepth / 8 / kMatmulThreads;  // of eight x values, per thread; 0: half of the threads have one
+  constexpr int kRuns = kTokens * kDepth / 8 / kMatmulThreads;  // of eight x values, per thread; 0: half of the threads
+                                                                // have one
   constexpr int kLoads = kRuns > 0 ? kRuns : 1;
   constexpr int kRowWords = kTileStride / 2, kWeightWords = kRowTile * kRowWords, kInputWords = kTokens * kRowWords;
   constexpr int kDeepest = kWeightParts > kInputParts ? kWeightParts : kInputParts;
@@ -105,7 +108,8 @@ __device__ __forceinline__ void multiply(const Step& step, const MatmulRun& run,
 
   const int lane = run.lanes.first_lane + static_cast<int>(blockIdx.z);
   const Inputs x = inputs_of(step.session, run, lane);
-  const int thread = static_cast<int>(threadIdx.x), row_part = warp_id() / 4 * 32, token_part = warp_id() % 4 * (kTokens / 4);
+  const int thread = static_cast<int>(threadIdx.x), row_part = warp_id() / 4 * 32,
+            token_part = warp_id() % 4 * (kTokens / 4);
   const int g = lane_id() / 4, t = lane_id() % 4;
   const TileRow mine = tile_row(step, run, lane, thread / 4);
   const int depth = tile_row(step, run, lane, 0).w->cols, column = thread % 4 * 8;
@@ -166,7 +170,8 @@ __device__ __forceinline__ void multiply(const Step& step, const MatmulRun& run,
       if (run.product == kProductGateUp) {
         const TileRow gate = tile_row(step, run, lane, row);
         if (gate.row < gate.w->rows && token < run.n_tokens)
-          lane_row(step.session, step.session.gate_up, step.session.hidden_stride, lane, token)[gate.row] = silu_mul(sums[0][n][i], sums[1][n][i]);
+          lane_row(step.session, step.session.gate_up, step.session.hidden_stride, lane, token)[gate.row] =
+              silu_mul(sums[0][n][i], sums[1][n][i]);
         continue;
       }
       CQIL_UNROLL for (int half = 0; half < 2; half++) {
@@ -180,15 +185,18 @@ __device__ __forceinline__ void multiply(const Step& step, const MatmulRun& run,
 __device__ __forceinline__ int weight_parts(int dtype) { return dtype == CQIL_BF16 ? 1 : dtype == CQIL_F32 ? 3 : 2; }
 
 template <int kTokens>
-__global__ void __launch_bounds__(kMatmulThreads, 2) matmul_kernel(const __grid_constant__ Step step, const __grid_constant__ MatmulRun run) {
+__global__ void __launch_bounds__(kMatmulThreads, 2)
+    matmul_kernel(const __grid_constant__ Step step, const __grid_constant__ MatmulRun run) {
   const int lane = run.lanes.first_lane + static_cast<int>(blockIdx.z);
-  const int first = weight_parts(tile_row(step, run, lane, 0).w->dtype), other = weight_parts(tile_row(step, run, lane, 16).w->dtype);
+  const int first = weight_parts(tile_row(step, run, lane, 0).w->dtype),
+            other = weight_parts(tile_row(step, run, lane, 16).w->dtype);
   const int parts = first > other ? first : other;
   const int first_token = static_cast<int>(blockIdx.y) * kTokens;
   if (parts == 1) return multiply<kTokens, 1, 2>(step, run, first_token);
   if (parts == 2) return multiply<kTokens, 2, 2>(step, run, first_token);
   // Three parts of 128 tokens would not fit the registers.
-  for (int i = 0; i < kTokens && first_token + i < run.n_tokens; i += kFewTokens) multiply<kFewTokens, 3, 3>(step, run, first_token + i);
+  for (int i = 0; i < kTokens && first_token + i < run.n_tokens; i += kFewTokens)
+    multiply<kFewTokens, 3, 3>(step, run, first_token + i);
 }
 
 uint32_t tiles(int64_t n, int64_t tile) { return static_cast<uint32_t>((n + tile - 1) / tile); }
@@ -196,8 +204,15 @@ uint32_t tiles(int64_t n, int64_t tile) { return static_cast<uint32_t>((n + tile
 cudaError_t run_matmul(const Step& step, const MatmulRun& run, uint32_t row_tiles, int n_lanes, cudaStream_t stream) {
   const bool few = run.n_tokens <= kFewTokens;
   const int tokens = few ? kFewTokens : kManyTokens;
-  const LaunchShape shape = {row_tiles, tiles(run.n_tokens, tokens), static_cast<uint32_t>(n_lanes), kMatmulThreads, static_cast<uint32_t>(tile_bytes(tokens)), false, false};
-  return few ? launch(matmul_kernel<kFewTokens>, shape, stream, step, run) : launch(matmul_kernel<kManyTokens>, shape, stream, step, run);
+  const LaunchShape shape = {row_tiles,
+                             tiles(run.n_tokens, tokens),
+                             static_cast<uint32_t>(n_lanes),
+                             kMatmulThreads,
+                             static_cast<uint32_t>(tile_bytes(tokens)),
+                             false,
+                             false};
+  return few ? launch(matmul_kernel<kFewTokens>, shape, stream, step, run)
+             : launch(matmul_kernel<kManyTokens>, shape, stream, step, run);
 }
 
 }  // namespace
@@ -209,24 +224,29 @@ cudaError_t prepare_matmul() {
 
 cudaError_t matmul_qkv(const Step& step, const LaneRange& lanes, cudaStream_t stream) {
   const DeviceModel& m = step.model;
-  const uint32_t rows = tiles(static_cast<int64_t>(m.n_heads) * m.head_dim, kRowTile) + 2 * tiles(static_cast<int64_t>(m.n_kv_heads) * m.head_dim, kRowTile);
+  const uint32_t rows = tiles(static_cast<int64_t>(m.n_heads) * m.head_dim, kRowTile) +
+                        2 * tiles(static_cast<int64_t>(m.n_kv_heads) * m.head_dim, kRowTile);
   return run_matmul(step, {kProductQkv, lanes, 0, step.n_tokens}, rows, lanes.n_lanes, stream);
 }
 
 cudaError_t prefill_attention_out(const Step& step, const LaneRange& lanes, cudaStream_t stream) {
-  return run_matmul(step, {kProductAttentionOut, lanes, 0, step.n_tokens}, tiles(step.model.dim, kRowTile), lanes.n_lanes, stream);
+  return run_matmul(step, {kProductAttentionOut, lanes, 0, step.n_tokens}, tiles(step.model.dim, kRowTile),
+                    lanes.n_lanes, stream);
 }
 
 cudaError_t matmul_gate_up(const Step& step, const LaneRange& lanes, cudaStream_t stream) {
-  return run_matmul(step, {kProductGateUp, lanes, 0, step.n_tokens}, tiles(step.model.hidden_dim, kRowTile / 2), lanes.n_lanes, stream);
+  return run_matmul(step, {kProductGateUp, lanes, 0, step.n_tokens}, tiles(step.model.hidden_dim, kRowTile / 2),
+                    lanes.n_lanes, stream);
 }
 
 cudaError_t prefill_down_apart(const Step& step, const LaneRange& lanes, cudaStream_t stream) {
-  return run_matmul(step, {kProductDown, lanes, 0, step.n_tokens}, tiles(step.model.dim, kRowTile), lanes.n_lanes, stream);
+  return run_matmul(step, {kProductDown, lanes, 0, step.n_tokens}, tiles(step.model.dim, kRowTile), lanes.n_lanes,
+                    stream);
 }
 
 cudaError_t matmul_head(const Step& step, int32_t first_token, int32_t n_rows, cudaStream_t stream) {
-  return run_matmul(step, {kProductHead, {0, 0, 1}, first_token, n_rows}, tiles(step.model.vocab_size, kRowTile), 1, stream);
+  return run_matmul(step, {kProductHead, {0, 0, 1}, first_token, n_rows}, tiles(step.model.vocab_size, kRowTile), 1,
+                    stream);
 }
 
 }  // namespace cqil::cuda

@@ -21,14 +21,19 @@ __device__ __forceinline__ void attention_out_phase(const Step& step, const Lane
   auto dtype_of = [&](int lane) { return m.layers[lanes.first_layer + lane].wo.dtype; };
   auto from = [&](int lane) { return lane_row(s, s.attention, s.attention_stride, lane, 0); };
   if constexpr (kCut) {
-    cut_products<kFormat>(step, lanes, m.dim, cols, s.attention_stride, run_at, dtype_of, from, wait, [](int) { return 0.0f; },
-                          [&](int row, float, auto sum_of) {
-                            for (int lane = lanes.first_lane; lane < lanes.first_lane + lanes.n_lanes; lane++) store(lane, row, sum_of(lane));
-                          });
+    cut_products<kFormat>(
+        step, lanes, m.dim, cols, s.attention_stride, run_at, dtype_of, from, wait, [](int) { return 0.0f; },
+        [&](int row, float, auto sum_of) {
+          for (int lane = lanes.first_lane; lane < lanes.first_lane + lanes.n_lanes; lane++)
+            store(lane, row, sum_of(lane));
+        });
   } else {
     for_lanes<kFormat>(
-        step, lanes, s.attention_stride, (m.dim + 1) / 2, 1, [&](int lane, int item, int) { return run_at(lane, 2 * item, 0, cols); }, wait,
-        [&](int first, int n) { stage_plain<kFormat>(n, cols, s.attention_stride, [&](int l) { return from(first + l); }); },
+        step, lanes, s.attention_stride, (m.dim + 1) / 2, 1,
+        [&](int lane, int item, int) { return run_at(lane, 2 * item, 0, cols); }, wait,
+        [&](int first, int n) {
+          stage_plain<kFormat>(n, cols, s.attention_stride, [&](int l) { return from(first + l); });
+        },
         [](const Staged<kFormat>&) { return 1.0f; },
         [&](int lane, int item, auto& stream, const Staged<kFormat>& x, float) {
           const RowSums sums = stream.next(dtype_of(lane), cols, x);
@@ -38,7 +43,8 @@ __device__ __forceinline__ void attention_out_phase(const Step& step, const Lane
   }
 }
 
-// SiLU(g) = g / (1 + exp(-g)) (Hendrycks and Gimpel 2016, arXiv 1606.08415), in the gated MLP of Shazeer 2020, arXiv 2002.05202.
+// SiLU(g) = g / (1 + exp(-g)) (Hendrycks and Gimpel 2016, arXiv 1606.08415), in the gated MLP of Shazeer 2020, arXiv
+// 2002.05202.
 __device__ __forceinline__ float silu_mul(float gate, float up) { return divide(gate, 1.0f + expf(-gate)) * up; }
 
 template <int kFormat, class Wait>
@@ -62,7 +68,8 @@ __device__ __forceinline__ void gate_up_phase(const Step& step, const LaneRange&
         const DeviceLayer& layer = m.layers[lanes.first_layer + lane];
         RowSums sums = stream.next(layer.w_gate.dtype, m.dim, x);
         if (runs == 2) sums.of[1] = stream.next(layer.w_up.dtype, m.dim, x).of[0];
-        if (lane_id() == 0) lane_row(s, s.gate_up, s.hidden_stride, lane, 0)[row] = silu_mul(factor * sums.of[0], factor * sums.of[1]);
+        if (lane_id() == 0)
+          lane_row(s, s.gate_up, s.hidden_stride, lane, 0)[row] = silu_mul(factor * sums.of[0], factor * sums.of[1]);
       });
 }
 
@@ -72,7 +79,8 @@ __device__ __forceinline__ float residual(const DeviceSession& s, int n_lanes, i
   for (int lane = 0; lane < n_lanes; lane++) {
     value += load_fresh(lane_row(s, s.attention_out, s.dim_stride, lane, token) + i);
     if (s.size.bypass_residual)
-      for (int k = 1; k <= s.size.bypass && k <= lane; k++) value += load_fresh(lane_row(s, s.attention_out, s.dim_stride, lane - k, token) + i);
+      for (int k = 1; k <= s.size.bypass && k <= lane; k++)
+        value += load_fresh(lane_row(s, s.attention_out, s.dim_stride, lane - k, token) + i);
   }
   return value;
 }
@@ -89,7 +97,8 @@ struct DownCursor {
       : step(&step), lanes(lanes), items(items), piece(piece), item(grid_warp()), lane(lanes.first_lane) {}
   __device__ __forceinline__ bool there() const { return item < items; }
   __device__ __forceinline__ Run run() const {
-    return run_of<kFormat>(step->model.layers[lanes.first_layer + lane].w_down, 2 * item, 2 * item + 1, first, min(piece, step->model.hidden_dim - first));
+    return run_of<kFormat>(step->model.layers[lanes.first_layer + lane].w_down, 2 * item, 2 * item + 1, first,
+                           min(piece, step->model.hidden_dim - first));
   }
   __device__ __forceinline__ void next() {
     first += piece;
@@ -101,15 +110,17 @@ struct DownCursor {
   }
 };
 
-// One product over the hidden vectors of all lanes, each lane's sum finished before it is added, so that lanes that run apart
-// add up to the same bits. apart: a lane's sum is kept for join_phase instead.
+// One product over the hidden vectors of all lanes, each lane's sum finished before it is added, so that lanes that run
+// apart add up to the same bits. apart: a lane's sum is kept for join_phase instead.
 template <int kFormat, class Wait>
 __device__ __forceinline__ void down_cut(const Step& step, const LaneRange& lanes, bool apart, Wait wait) {
   const DeviceModel& m = step.model;
   const DeviceSession& s = step.session;
   cut_products<kFormat>(
       step, lanes, m.dim, m.hidden_dim, s.hidden_stride,
-      [&](int lane, int row, int first, int count) { return run_of<kFormat>(m.layers[lanes.first_layer + lane].w_down, row, row + 1, first, count); },
+      [&](int lane, int row, int first, int count) {
+        return run_of<kFormat>(m.layers[lanes.first_layer + lane].w_down, row, row + 1, first, count);
+      },
       [&](int lane) { return m.layers[lanes.first_layer + lane].w_down.dtype; },
       [&](int lane) { return lane_row(s, s.gate_up, s.hidden_stride, lane, 0); }, wait,
       [&](int row) { return apart ? 0.0f : residual(s, lanes.n_lanes, 0, row); },
@@ -123,8 +134,8 @@ __device__ __forceinline__ void down_cut(const Step& step, const LaneRange& lane
       });
 }
 
-// The same where rows are not cut: a warp keeps its rows' sums to itself. Vectors that do not fit shared memory at once come one after
-// the other, and one that does not fit at all piece by piece, for every round of rows anew.
+// The same where rows are not cut: a warp keeps its rows' sums to itself. Vectors that do not fit shared memory at once
+// come one after the other, and one that does not fit at all piece by piece, for every round of rows anew.
 template <int kFormat, class Wait>
 __device__ __forceinline__ void down_whole(const Step& step, const LaneRange& lanes, bool apart, Wait wait) {
   const DeviceModel& m = step.model;
@@ -145,11 +156,13 @@ __device__ __forceinline__ void down_whole(const Step& step, const LaneRange& la
         const int count = min(piece, m.hidden_dim - first);
         if (!at_once || (base == 0 && lane == lanes.first_lane)) {
           if (base > 0 || lane > lanes.first_lane || first > 0) sync_block();
-          stage_plain<kFormat>(at_once ? lanes.n_lanes : 1, count, piece, [&](int l) { return lane_row(s, s.gate_up, s.hidden_stride, lane + l, 0) + first; });
+          stage_plain<kFormat>(at_once ? lanes.n_lanes : 1, count, piece,
+                               [&](int l) { return lane_row(s, s.gate_up, s.hidden_stride, lane + l, 0) + first; });
           sync_block();
         }
         if (item >= items) continue;
-        const RowSums sums = stream.next(m.layers[lanes.first_layer + lane].w_down.dtype, count, staged_at<kFormat>(at_once ? lane - lanes.first_lane : 0, piece));
+        const RowSums sums = stream.next(m.layers[lanes.first_layer + lane].w_down.dtype, count,
+                                         staged_at<kFormat>(at_once ? lane - lanes.first_lane : 0, piece));
         sum += lane_id() & 1 ? sums.of[1] : sums.of[0];
       }
       if (apart && stored) lane_row(s, s.mlp_out, s.dim_stride, lane, 0)[row] = sum;
@@ -187,7 +200,8 @@ __device__ __forceinline__ void head_phase(const Step& step, int token, int logi
   stream.begin();
   wait();
   stage_norms<kFormat>(
-      m, s, 1, [&](int, int i) { return quad_of(s.x + static_cast<int64_t>(token) * s.dim_stride, i); }, [&](int) { return m.output_norm; });
+      m, s, 1, [&](int, int i) { return quad_of(s.x + static_cast<int64_t>(token) * s.dim_stride, i); },
+      [&](int) { return m.output_norm; });
   sync_block();
   const Staged<kFormat> x = staged_at<kFormat>(0, s.dim_stride);
   const float factor = norm_factor(m, s, x);

@@ -1,7 +1,7 @@
-// One token by one cooperative kernel: the phases of a program one after the other, by the same bodies as the kernels of
-// phases.cu, with a grid barrier between two of them. Between arriving there and waiting, every warp asks for the rows it will
-// start the next phase with, as many as its ring holds, so that the memory works while the barrier is passed.
-// One block per multiprocessor: the barrier costs least, and a vector is staged once.
+// One token by one cooperative kernel: the phases of a program one after the other, by the same bodies as the kernels
+// of phases.cu, with a grid barrier between two of them. Between arriving there and waiting, every warp asks for the
+// rows it will start the next phase with, as many as its ring holds, so that the memory works while the barrier is
+// passed. One block per multiprocessor: the barrier costs least, and a vector is staged once.
 #include "attention.cuh"
 #include "dequantize.cuh"
 #include "grid_barrier.cuh"
@@ -39,7 +39,8 @@ __device__ __forceinline__ void run_phase(const Step& step, const cqil_phase& ph
 }
 
 template <int kFormat>
-__global__ void __launch_bounds__(kThreads, 1) token_kernel(const __grid_constant__ Step step, const __grid_constant__ TokenRun run) {
+__global__ void __launch_bounds__(kThreads, 1)
+    token_kernel(const __grid_constant__ Step step, const __grid_constant__ TokenRun run) {
   GridBarrier barrier(step.session.grid_arrivals);
   auto wait = [&] { barrier.wait(); };
   // The embedding comes first, and waits for nothing.
@@ -79,19 +80,24 @@ void (*token_kernel_of(int format))(Step, TokenRun) {
 cudaError_t prepare_persistent(int32_t shared_bytes) {
   cudaError_t status = allow_shared_bytes(barriers_kernel, shared_bytes);
   for (int format = 0; format < CQIL_DTYPE_COUNT; format++)
-    if (status == cudaSuccess && token_kernel_of(format)) status = allow_shared_bytes(token_kernel_of(format), shared_bytes);
+    if (status == cudaSuccess && token_kernel_of(format))
+      status = allow_shared_bytes(token_kernel_of(format), shared_bytes);
   return status;
 }
 
-bool token_supported(const DeviceModel& model) { return token_kernel_of(model.format) != nullptr && model.output.dtype == model.format; }
+bool token_supported(const DeviceModel& model) {
+  return token_kernel_of(model.format) != nullptr && model.output.dtype == model.format;
+}
 
 cudaError_t launch_token(const Step& step, const TokenRun& run, cudaStream_t stream) {
-  const LaunchShape shape = {static_cast<uint32_t>(step.multiprocessors), 1, 1, kThreads, shared_bytes(step), true, false};
+  const LaunchShape shape = {
+      static_cast<uint32_t>(step.multiprocessors), 1, 1, kThreads, shared_bytes(step), true, false};
   return launch(token_kernel_of(step.model.format), shape, stream, step, run);
 }
 
 cudaError_t launch_barriers(const Step& step, int32_t n, cudaStream_t stream) {
-  const LaunchShape shape = {static_cast<uint32_t>(step.multiprocessors), 1, 1, kThreads, shared_bytes(step), true, false};
+  const LaunchShape shape = {
+      static_cast<uint32_t>(step.multiprocessors), 1, 1, kThreads, shared_bytes(step), true, false};
   return launch(barriers_kernel, shape, stream, step.session.grid_arrivals, n);
 }
 

@@ -1,6 +1,7 @@
-// The phases of one token as kernels of their own, for graphs of launches. Their bodies are those of the persistent kernel.
-// Grids: one block per multiprocessor at most, fewer where there are fewer items than warps. A block of a launch begins when the
-// multiprocessor's block of the one before has ended, and fills its rings with weights before it waits for the others.
+// The phases of one token as kernels of their own, for graphs of launches. Their bodies are those of the persistent
+// kernel. Grids: one block per multiprocessor at most, fewer where there are fewer items than warps. A block of a
+// launch begins when the multiprocessor's block of the one before has ended, and fills its rings with weights before it
+// waits for the others.
 #include "attention.cuh"
 #include "dequantize.cuh"
 #include "mlp.cuh"
@@ -14,7 +15,8 @@ cudaError_t prepare_persistent(int32_t shared_bytes);
 
 namespace {
 
-// Of the launch before this one in its stream. Every kernel waits for it, so that what waits for this one waits for both.
+// Of the launch before this one in its stream. Every kernel waits for it, so that what waits for this one waits for
+// both.
 struct LaunchBefore {
   __device__ __forceinline__ void operator()() const { wait_for_launch(); }
 };
@@ -40,7 +42,8 @@ __global__ void __launch_bounds__(kThreads, 1) attention_kernel(const __grid_con
   attention_phase<kCache>(step, lanes, LaunchBefore{});
 }
 template <int kFormat, bool kCut>
-__global__ void __launch_bounds__(kThreads, 1) attention_out_kernel(const __grid_constant__ Step step, LaneRange lanes) {
+__global__ void __launch_bounds__(kThreads, 1)
+    attention_out_kernel(const __grid_constant__ Step step, LaneRange lanes) {
   allow_next_launch();
   attention_out_phase<kFormat, kCut>(step, lanes, LaunchBefore{});
 }
@@ -50,7 +53,8 @@ __global__ void __launch_bounds__(kThreads, 1) gate_up_kernel(const __grid_const
   gate_up_phase<kFormat>(step, lanes, LaunchBefore{});
 }
 template <int kFormat, bool kCut>
-__global__ void __launch_bounds__(kThreads, 1) down_kernel(const __grid_constant__ Step step, LaneRange lanes, bool apart) {
+__global__ void __launch_bounds__(kThreads, 1)
+    down_kernel(const __grid_constant__ Step step, LaneRange lanes, bool apart) {
   allow_next_launch();
   down_phase<kFormat, kCut>(step, lanes, apart, LaunchBefore{});
 }
@@ -59,7 +63,8 @@ __global__ void __launch_bounds__(kThreads, 1) head_kernel(const __grid_constant
   allow_next_launch();
   head_phase<kFormat>(step, token, 0, LaunchBefore{});
 }
-__global__ void __launch_bounds__(kThreads, 1) select_kernel(const __grid_constant__ Step step, int count, bool advance) {
+__global__ void __launch_bounds__(kThreads, 1)
+    select_kernel(const __grid_constant__ Step step, int count, bool advance) {
   select_phase(step, count, advance, LaunchBefore{});
 }
 
@@ -69,10 +74,12 @@ __global__ void __launch_bounds__(kThreads, 1) join_kernel(const __grid_constant
   wait_for_launch();
   const DeviceSession& s = step.session;
   const int dim = step.model.dim, n = dim * step.n_tokens;
-  for (int at = static_cast<int>(blockIdx.x) * kThreads + static_cast<int>(threadIdx.x); at < n; at += static_cast<int>(gridDim.x) * kThreads) {
+  for (int at = static_cast<int>(blockIdx.x) * kThreads + static_cast<int>(threadIdx.x); at < n;
+       at += static_cast<int>(gridDim.x) * kThreads) {
     const int token = at / dim, i = at % dim;
     float value = residual(s, n_lanes, token, i);
-    for (int lane = 0; lane < n_lanes; lane++) value += load_fresh(lane_row(s, s.mlp_out, s.dim_stride, lane, token) + i);
+    for (int lane = 0; lane < n_lanes; lane++)
+      value += load_fresh(lane_row(s, s.mlp_out, s.dim_stride, lane, token) + i);
     s.x[static_cast<int64_t>(token) * s.dim_stride + i] = value;
   }
 }
@@ -124,7 +131,9 @@ LaunchShape walk(const Step& step, int64_t items, int each, uint32_t bytes) {
   const int64_t most = step.multiprocessors;
   return {static_cast<uint32_t>(blocks < most ? blocks : most), 1, 1, kThreads, bytes, false, step.overlaps};
 }
-LaunchShape walk_rows(const Step& step, int64_t warp_items) { return walk(step, warp_items, kWarps, shared_bytes(step)); }
+LaunchShape walk_rows(const Step& step, int64_t warp_items) {
+  return walk(step, warp_items, kWarps, shared_bytes(step));
+}
 int64_t half(int64_t n) { return (n + 1) / 2; }
 // Of cut_products: a block for as many pairs of rows as have a segment for each of its warps.
 LaunchShape walk_cut(const Step& step, const LaneRange& lanes, int rows, int cols) {
@@ -172,27 +181,33 @@ cudaError_t launch_qkv(const Step& step, const LaneRange& lanes, cudaStream_t st
   const DeviceModel& m = step.model;
   const PhaseKernels kernels = kernels_of(m.format);
   const int64_t heads = m.n_heads + 2 * m.n_kv_heads;
-  if (heads_must_be_whole(m, step.session)) return launch(kernels.qkv_heads, walk(step, heads, 1, shared_bytes(step)), stream, step, lanes);
+  if (heads_must_be_whole(m, step.session))
+    return launch(kernels.qkv_heads, walk(step, heads, 1, shared_bytes(step)), stream, step, lanes);
   return launch(kernels.qkv, walk_rows(step, lanes.n_lanes * heads * (m.head_dim / 2)), stream, step, lanes);
 }
 
 cudaError_t launch_attention(const Step& step, const LaneRange& lanes, cudaStream_t stream) {
   if (step.n_tokens > 1) return prefill_attention(step, lanes, stream);
   // How many splits there are is known on the device only, so there are as many blocks as there can be work for.
-  return launch(attention_kernel_of(step.session.size.kv_dtype), walk(step, static_cast<int64_t>(lanes.n_lanes) * step.model.n_heads * kMaxSplits, 1, shared_bytes(step)), stream, step, lanes);
+  return launch(
+      attention_kernel_of(step.session.size.kv_dtype),
+      walk(step, static_cast<int64_t>(lanes.n_lanes) * step.model.n_heads * kMaxSplits, 1, shared_bytes(step)), stream,
+      step, lanes);
 }
 
 cudaError_t launch_attention_out(const Step& step, const LaneRange& lanes, cudaStream_t stream) {
   if (step.n_tokens > 1) return prefill_attention_out(step, lanes, stream);
   const DeviceModel& m = step.model;
   const bool cut = rows_are_cut(m.dim);
-  const LaunchShape shape = cut ? walk_cut(step, lanes, m.dim, m.n_heads * m.head_dim) : walk_rows(step, lanes.n_lanes * half(m.dim));
+  const LaunchShape shape =
+      cut ? walk_cut(step, lanes, m.dim, m.n_heads * m.head_dim) : walk_rows(step, lanes.n_lanes * half(m.dim));
   return launch(kernels_of(m.format).attention_out[cut], shape, stream, step, lanes);
 }
 
 cudaError_t launch_gate_up(const Step& step, const LaneRange& lanes, cudaStream_t stream) {
   if (step.n_tokens > 1) return prefill_gate_up(step, lanes, stream);
-  return launch(kernels_of(step.model.format).gate_up, walk_rows(step, static_cast<int64_t>(lanes.n_lanes) * step.model.hidden_dim), stream, step, lanes);
+  return launch(kernels_of(step.model.format).gate_up,
+                walk_rows(step, static_cast<int64_t>(lanes.n_lanes) * step.model.hidden_dim), stream, step, lanes);
 }
 
 cudaError_t launch_down(const Step& step, const LaneRange& lanes, cudaStream_t stream) {
@@ -207,12 +222,14 @@ cudaError_t launch_down_apart(const Step& step, const LaneRange& lanes, cudaStre
 }
 
 cudaError_t launch_join(const Step& step, int32_t n_lanes, cudaStream_t stream) {
-  return launch(join_kernel, walk(step, static_cast<int64_t>(step.n_tokens) * step.model.dim, kThreads, 0), stream, step, n_lanes);
+  return launch(join_kernel, walk(step, static_cast<int64_t>(step.n_tokens) * step.model.dim, kThreads, 0), stream,
+                step, n_lanes);
 }
 
 cudaError_t launch_head(const Step& step, int32_t first_token, int32_t n_rows, cudaStream_t stream) {
   if (n_rows > 1) return prefill_head(step, first_token, n_rows, stream);
-  return launch(kernels_of(step.model.output.dtype).head, walk_rows(step, half(step.model.vocab_size)), stream, step, first_token);
+  return launch(kernels_of(step.model.output.dtype).head, walk_rows(step, half(step.model.vocab_size)), stream, step,
+                first_token);
 }
 
 cudaError_t launch_select(const Step& step, int32_t count, bool advance, cudaStream_t stream) {

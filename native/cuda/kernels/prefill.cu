@@ -13,7 +13,8 @@ namespace {
 // norm rows of the lanes, from x, or for the MLP from x + a_j + b_j; head: of x alone with the output's norm.
 // Bytes: dim floats in and out per row.
 enum class NormOf : int { kAttention, kMlp, kHead };
-__global__ void __launch_bounds__(kThreads) norm_kernel(const __grid_constant__ Step step, LaneRange lanes, NormOf of, int first_token, int n_tokens) {
+__global__ void __launch_bounds__(kThreads)
+    norm_kernel(const __grid_constant__ Step step, LaneRange lanes, NormOf of, int first_token, int n_tokens) {
   const DeviceModel& m = step.model;
   const DeviceSession& s = step.session;
   const int item = static_cast<int>(blockIdx.x) * kWarps + warp_id();
@@ -24,7 +25,8 @@ __global__ void __launch_bounds__(kThreads) norm_kernel(const __grid_constant__ 
   for (int i = lane_id(); i < quads; i += kWarpSize) squares += square_sum(layer_input(s, lane, token, mlp, i));
   const float scale = norm_scale(warp_sum(squares) / static_cast<float>(m.dim), m.norm_eps);
   const float* weight = m.output_norm;
-  if (of != NormOf::kHead) weight = mlp ? m.layers[lanes.first_layer + lane].mlp_norm : m.layers[lanes.first_layer + lane].attention_norm;
+  if (of != NormOf::kHead)
+    weight = mlp ? m.layers[lanes.first_layer + lane].mlp_norm : m.layers[lanes.first_layer + lane].attention_norm;
   float4* out = reinterpret_cast<float4*>(lane_row(s, s.norm, s.dim_stride, lane, token));
   for (int i = lane_id(); i < quads; i += kWarpSize) {
     const float4 v = product({layer_input(s, lane, token, mlp, i), norm_weight(weight, i, m.dim)});
@@ -32,7 +34,8 @@ __global__ void __launch_bounds__(kThreads) norm_kernel(const __grid_constant__ 
   }
 }
 
-cudaError_t norm_rows(const Step& step, const LaneRange& lanes, NormOf of, int first_token, int n_tokens, cudaStream_t stream) {
+cudaError_t norm_rows(const Step& step, const LaneRange& lanes, NormOf of, int first_token, int n_tokens,
+                      cudaStream_t stream) {
   const uint32_t blocks = static_cast<uint32_t>((lanes.n_lanes * n_tokens + kWarps - 1) / kWarps);
   return launch(norm_kernel, {blocks, 1, 1, kThreads, 0, false, false}, stream, step, lanes, of, first_token, n_tokens);
 }
@@ -48,7 +51,9 @@ __global__ void __launch_bounds__(kThreads) finish_heads_kernel(const __grid_con
   const HeadOf h = head_of(m, s, lanes.first_layer + lane, item % heads, position);
   float* query = lane_row(s, s.query, s.query_stride, lane, token) + h.head * s.head_stride;
   const float* from = query;
-  if (!h.query) from = lane_row(s, s.key_value, 2 * m.n_kv_heads * s.head_stride, lane, token) + (item % heads - m.n_heads) * s.head_stride;
+  if (!h.query)
+    from = lane_row(s, s.key_value, 2 * m.n_kv_heads * s.head_stride, lane, token) +
+           (item % heads - m.n_heads) * s.head_stride;
   float* values = shared_floats() + warp_id() * s.head_stride;
   for (int i = lane_id(); i < s.head_stride; i += kWarpSize) {
     float value = i < m.head_dim ? from[i] : 0.0f;
@@ -72,7 +77,8 @@ __global__ void __launch_bounds__(kThreads) scores_kernel(const __grid_constant_
   if (lane_id() == 0) of_warps[warp_id()] = highest;
   sync_block();
   for (int i = 0; i < kWarps; i++) highest = fmaxf(highest, of_warps[i]);
-  for (int i = static_cast<int>(threadIdx.x); i < vocab; i += kThreads) sum += fmaf(logits[i], 0.0f, expf(logits[i] - highest));
+  for (int i = static_cast<int>(threadIdx.x); i < vocab; i += kThreads)
+    sum += fmaf(logits[i], 0.0f, expf(logits[i] - highest));
   sum = block_sum(sum, 0);
   if (threadIdx.x == 0) {
     const double log_sum_exp = static_cast<double>(highest) + log(static_cast<double>(sum));
@@ -109,9 +115,12 @@ cudaError_t launch_norms(const Step& step, const LaneRange& lanes, bool mlp, cud
 }
 
 cudaError_t launch_finish_heads(const Step& step, const LaneRange& lanes, cudaStream_t stream) {
-  const int64_t items = static_cast<int64_t>(lanes.n_lanes) * step.n_tokens * (step.model.n_heads + 2 * step.model.n_kv_heads);
+  const int64_t items =
+      static_cast<int64_t>(lanes.n_lanes) * step.n_tokens * (step.model.n_heads + 2 * step.model.n_kv_heads);
   const uint32_t bytes = static_cast<uint32_t>(kWarps * step.session.head_stride * 4);
-  return launch(finish_heads_kernel, {static_cast<uint32_t>((items + kWarps - 1) / kWarps), 1, 1, kThreads, bytes, false, false}, stream, step, lanes);
+  return launch(finish_heads_kernel,
+                {static_cast<uint32_t>((items + kWarps - 1) / kWarps), 1, 1, kThreads, bytes, false, false}, stream,
+                step, lanes);
 }
 
 cudaError_t launch_split(const float* x, uint32_t* parts, int part_stride, int n, cudaStream_t stream) {
@@ -145,7 +154,8 @@ cudaError_t prefill_head(const Step& step, int32_t first_token, int32_t n_rows, 
 
 cudaError_t launch_scores(const Step& step, int32_t first_token, int32_t n_rows, cudaStream_t stream) {
   constexpr uint32_t kBytes = (kReduceFloats + kWarps) * sizeof(float);
-  return launch(scores_kernel, {static_cast<uint32_t>(n_rows), 1, 1, kThreads, kBytes, false, false}, stream, step, first_token);
+  return launch(scores_kernel, {static_cast<uint32_t>(n_rows), 1, 1, kThreads, kBytes, false, false}, stream, step,
+                first_token);
 }
 
 }  // namespace cqil::cuda

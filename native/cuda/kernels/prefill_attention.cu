@@ -1,8 +1,9 @@
 // Attention of several tokens on the CUDA cores in float32, with the running softmax of attention.cuh.
 // Bytes: keys and values of the context once per 48 queries, from L2. FLOPs: 4 per value and query.
-// A block takes 48 queries of one key/value head: consecutive tokens, each with all the heads that share it, four queries a
-// warp. Keys and then values of 32 positions are unpacked to shared memory; a thread scores one position for its warp's four
-// queries, and then sums its own columns of the values, so that each is read once from shared memory for four queries.
+// A block takes 48 queries of one key/value head: consecutive tokens, each with all the heads that share it, four
+// queries a warp. Keys and then values of 32 positions are unpacked to shared memory; a thread scores one position for
+// its warp's four queries, and then sums its own columns of the values, so that each is read once from shared memory
+// for four queries.
 #include "prefill_attention.h"
 
 #include "attention.cuh"
@@ -24,7 +25,8 @@ struct Query {
 
 // kPositions rows of keys or values from `first` on as float32; zeros from `end` on.
 template <int D>
-__device__ __forceinline__ void unpack_tile(float* tile, const uint8_t* rows, int first, int end, const DeviceSession& s) {
+__device__ __forceinline__ void unpack_tile(float* tile, const uint8_t* rows, int first, int end,
+                                            const DeviceSession& s) {
   const int runs = s.head_stride / 8;
   for (int i = static_cast<int>(threadIdx.x); i < kPositions * runs; i += kThreads) {
     const int p = i / runs, column = i % runs * 8;
@@ -44,10 +46,12 @@ template <int D>
 __device__ __forceinline__ void attend_tile(const Step& step, const LaneRange& lanes) {
   const DeviceModel& m = step.model;
   const DeviceSession& s = step.session;
-  const int lane = lanes.first_lane + static_cast<int>(blockIdx.z), kv_head = static_cast<int>(blockIdx.y), layer = lanes.first_layer + lane;
-  const int sharing = m.n_heads / m.n_kv_heads, n_queries = sharing * step.n_tokens, block_first = static_cast<int>(blockIdx.x) * kQueries;
+  const int lane = lanes.first_lane + static_cast<int>(blockIdx.z), kv_head = static_cast<int>(blockIdx.y),
+            layer = lanes.first_layer + lane;
+  const int sharing = m.n_heads / m.n_kv_heads, n_queries = sharing * step.n_tokens,
+            block_first = static_cast<int>(blockIdx.x) * kQueries;
   const int position = load_fresh(s.position), stride = s.head_stride + kTilePad;
-  float* q = shared_floats();               // [kQueries, head_stride]
+  float* q = shared_floats();                  // [kQueries, head_stride]
   float* tile = q + kQueries * s.head_stride;  // [kPositions, stride]
 
   // Queries of a token are neighbours, so that the tile's range of positions is short.
@@ -58,7 +62,9 @@ __device__ __forceinline__ void attend_tile(const Step& step, const LaneRange& l
     query.token = at / sharing, query.head = kv_head * sharing + at % sharing, query.position = position + at / sharing;
     return query;
   };
-  auto first_of = [&](int last) { return m.sliding_window > 0 && last + 1 > m.sliding_window ? last + 1 - m.sliding_window : 0; };
+  auto first_of = [&](int last) {
+    return m.sliding_window > 0 && last + 1 > m.sliding_window ? last + 1 - m.sliding_window : 0;
+  };
   for (int i = static_cast<int>(threadIdx.x); i < kQueries * s.head_stride; i += kThreads) {
     const Query query = query_at(i / s.head_stride);
     q[i] = lane_row(s, s.query, s.query_stride, lane, query.token)[query.head * s.head_stride + i % s.head_stride];
@@ -119,7 +125,8 @@ __device__ __forceinline__ void attend_tile(const Step& step, const LaneRange& l
 }
 
 template <int D>
-__global__ void __launch_bounds__(kThreads, 1) prefill_attention_kernel(const __grid_constant__ Step step, LaneRange lanes) {
+__global__ void __launch_bounds__(kThreads, 1)
+    prefill_attention_kernel(const __grid_constant__ Step step, LaneRange lanes) {
   attend_tile<D>(step, lanes);
 }
 
@@ -127,14 +134,21 @@ template <int D>
 cudaError_t run(const Step& step, const LaneRange& lanes, cudaStream_t stream) {
   const DeviceModel& m = step.model;
   const int queries = m.n_heads / m.n_kv_heads * step.n_tokens;
-  const LaunchShape shape = {static_cast<uint32_t>((queries + kQueries - 1) / kQueries), static_cast<uint32_t>(m.n_kv_heads), static_cast<uint32_t>(lanes.n_lanes), kThreads,
-                             static_cast<uint32_t>(prefill_attention_bytes(step.session.head_stride)), false, false};
+  const LaunchShape shape = {static_cast<uint32_t>((queries + kQueries - 1) / kQueries),
+                             static_cast<uint32_t>(m.n_kv_heads),
+                             static_cast<uint32_t>(lanes.n_lanes),
+                             kThreads,
+                             static_cast<uint32_t>(prefill_attention_bytes(step.session.head_stride)),
+                             false,
+                             false};
   return launch(prefill_attention_kernel<D>, shape, stream, step, lanes);
 }
 
 }  // namespace
 
-int32_t prefill_attention_bytes(int32_t head_stride) { return (kQueries * head_stride + kPositions * (head_stride + kTilePad)) * 4; }
+int32_t prefill_attention_bytes(int32_t head_stride) {
+  return (kQueries * head_stride + kPositions * (head_stride + kTilePad)) * 4;
+}
 
 cudaError_t prepare_prefill_attention() {
   const int32_t most = prefill_attention_bytes(kColumns * kWarpSize);

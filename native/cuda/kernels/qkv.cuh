@@ -1,8 +1,8 @@
 // Phase qkv of one token: RMSNorm of x, Q, K and V with their biases, per-head norms of Q and K, RoPE, cache append.
 // Bytes: the weights of wq, wk, wv once; dim floats of x from L2 per block. FLOPs: 2 per weight.
-// A warp computes the two rows that RoPE turns into each other, so that what comes after the product stays in registers.
-// Where a head must be whole first (its norm, or a block of a quantized cache), a block computes a head instead: fewer items
-// than multiprocessors, the price of those models.
+// A warp computes the two rows that RoPE turns into each other, so that what comes after the product stays in
+// registers. Where a head must be whole first (its norm, or a block of a quantized cache), a block computes a head
+// instead: fewer items than multiprocessors, the price of those models.
 #pragma once
 #include "gemv.cuh"
 #include "kv_cache.cuh"
@@ -22,7 +22,8 @@ struct HeadOf {
   uint8_t* cache;  // the row of K or V
 };
 
-__device__ __forceinline__ HeadOf head_of(const DeviceModel& m, const DeviceSession& s, int layer_index, int head, int position) {
+__device__ __forceinline__ HeadOf head_of(const DeviceModel& m, const DeviceSession& s, int layer_index, int head,
+                                          int position) {
   const DeviceLayer& layer = m.layers[layer_index];
   if (head < m.n_heads) return {&layer.wq, layer.bq, layer.q_norm, head, true, true, nullptr};
   const int kv = head - m.n_heads < m.n_kv_heads ? head - m.n_heads : head - m.n_heads - m.n_kv_heads;
@@ -31,11 +32,13 @@ __device__ __forceinline__ HeadOf head_of(const DeviceModel& m, const DeviceSess
   return {&layer.wv, layer.bv, nullptr, kv, false, false, s.values + at};
 }
 
-CQIL_HOST_DEVICE inline bool heads_must_be_whole(const DeviceModel& m, const DeviceSession& s) { return s.size.kv_dtype == CQIL_Q8_0 || m.head_norms != 0; }
+CQIL_HOST_DEVICE inline bool heads_must_be_whole(const DeviceModel& m, const DeviceSession& s) {
+  return s.size.kv_dtype == CQIL_Q8_0 || m.head_norms != 0;
+}
 
 // Norm, RoPE and the way to its place of a head of head_stride floats, by one warp; padding is zero.
-__device__ __forceinline__ void finish_head(const DeviceModel& m, const DeviceSession& s, const HeadOf& h, int position, float* values,
-                                            float* query) {
+__device__ __forceinline__ void finish_head(const DeviceModel& m, const DeviceSession& s, const HeadOf& h, int position,
+                                            float* values, float* query) {
   if (h.norm) {
     float squares = 0;
     for (int i = lane_id(); i < m.head_dim; i += kWarpSize) squares = fmaf(values[i], values[i], squares);
@@ -62,7 +65,8 @@ __device__ __forceinline__ Run head_run(const DeviceModel& m, const HeadOf& h, i
 }
 
 // The two rows of a pair after the norm's factor and the bias.
-__device__ __forceinline__ void finish_pair(const DeviceModel& m, const HeadOf& h, const Pair& p, float factor, RowSums& sums) {
+__device__ __forceinline__ void finish_pair(const DeviceModel& m, const HeadOf& h, const Pair& p, float factor,
+                                            RowSums& sums) {
   const int row = h.head * m.head_dim;
   sums.of[0] = fmaf(sums.of[0], factor, h.bias ? h.bias[row + p.first] : 0.0f);
   sums.of[1] = fmaf(sums.of[1], factor, h.bias ? h.bias[row + p.second] : 0.0f);
@@ -74,7 +78,9 @@ __device__ __forceinline__ void qkv_by_pairs(const Step& step, const LaneRange& 
   const DeviceSession& s = step.session;
   const int pairs = m.head_dim / 2, heads = m.n_heads + 2 * m.n_kv_heads;
   // item / pairs, by the rounded up 2^32 / pairs: exact, as item * pairs is far below 2^32.
-  auto head_at = [&](int item) { return pairs == 1 ? item : static_cast<int>(multiply_high(static_cast<uint32_t>(item), m.pairs_inverse)); };
+  auto head_at = [&](int item) {
+    return pairs == 1 ? item : static_cast<int>(multiply_high(static_cast<uint32_t>(item), m.pairs_inverse));
+  };
   for_lanes<kFormat>(
       step, lanes, s.dim_stride, heads * pairs, 1,
       [&](int lane, int item, int) {
@@ -110,12 +116,18 @@ struct HeadCursor {
   int position, lane, head, pair;
 
   __device__ __forceinline__ HeadCursor(const Step& step, const LaneRange& lanes, int position)
-      : step(&step), lanes(lanes), position(position), lane(lanes.first_lane), head(static_cast<int>(blockIdx.x)), pair(warp_id()) {
+      : step(&step),
+        lanes(lanes),
+        position(position),
+        lane(lanes.first_lane),
+        head(static_cast<int>(blockIdx.x)),
+        pair(warp_id()) {
     settle();
   }
   __device__ __forceinline__ bool there() const { return lane < lanes.first_lane + lanes.n_lanes; }
   __device__ __forceinline__ Run run() const {
-    return head_run<kFormat>(step->model, head_of(step->model, step->session, lanes.first_layer + lane, head, position), pair);
+    return head_run<kFormat>(step->model, head_of(step->model, step->session, lanes.first_layer + lane, head, position),
+                             pair);
   }
   __device__ __forceinline__ void next() {
     pair += kWarps;
@@ -145,7 +157,8 @@ __device__ __forceinline__ void qkv_by_heads(const Step& step, const LaneRange& 
     stage_lane_norms<kFormat>(m, s, lanes.first_layer, lane, 1, false);
     sync_block();
     const float factor = norm_factor(m, s, x);
-    for (int head = static_cast<int>(blockIdx.x); head < m.n_heads + 2 * m.n_kv_heads; head += static_cast<int>(gridDim.x)) {
+    for (int head = static_cast<int>(blockIdx.x); head < m.n_heads + 2 * m.n_kv_heads;
+         head += static_cast<int>(gridDim.x)) {
       const HeadOf h = head_of(m, s, lanes.first_layer + lane, head, position);
       for (int i = m.head_dim + static_cast<int>(threadIdx.x); i < s.head_stride; i += kThreads) values[i] = 0;
       for (int i = warp_id(); i < m.head_dim / 2; i += kWarps) {
@@ -158,7 +171,8 @@ __device__ __forceinline__ void qkv_by_heads(const Step& step, const LaneRange& 
         }
       }
       sync_block();
-      if (warp_id() == 0) finish_head(m, s, h, position, values, lane_row(s, s.query, s.query_stride, lane, 0) + h.head * s.head_stride);
+      if (warp_id() == 0)
+        finish_head(m, s, h, position, values, lane_row(s, s.query, s.query_stride, lane, 0) + h.head * s.head_stride);
       sync_block();
     }
   }
@@ -174,7 +188,8 @@ __device__ __forceinline__ void qkv_phase(const Step& step, const LaneRange& lan
   // The descriptions of the next layers, which every phase there asks for first.
   const int next = lanes.first_layer + lanes.first_lane + lanes.n_lanes;
   if (blockIdx.x == 0 && next < m.n_layers)
-    prefetch(m.layers + next, static_cast<int64_t>(sizeof(DeviceLayer)) * min(m.n_layers - next, kLayersAhead), static_cast<int>(threadIdx.x), kThreads);
+    prefetch(m.layers + next, static_cast<int64_t>(sizeof(DeviceLayer)) * min(m.n_layers - next, kLayersAhead),
+             static_cast<int>(threadIdx.x), kThreads);
   if constexpr (kHeads) qkv_by_heads<kFormat>(step, lanes, position, wait);
   else qkv_by_pairs<kFormat>(step, lanes, position, wait);
 }

@@ -15,7 +15,9 @@ struct Candidate {
   float logit;
   int id;
 };
-__device__ __forceinline__ bool better(const Candidate& a, const Candidate& b) { return a.logit > b.logit || (a.logit == b.logit && a.id < b.id); }
+__device__ __forceinline__ bool better(const Candidate& a, const Candidate& b) {
+  return a.logit > b.logit || (a.logit == b.logit && a.id < b.id);
+}
 
 // The best candidate of the block, in every thread. Calls in a row pass turns 0 and 1.
 __device__ __forceinline__ Candidate block_best(Candidate mine, int turn) {
@@ -85,7 +87,9 @@ __device__ __forceinline__ void merge_slices(const Step& step, int slices, int l
   int taken = 0;
   for (int round = 0; round < count; round++) {
     Candidate mine = no_candidate();
-    if (slice < slices && taken < listed) mine = {load_fresh(from + 2 + taken), load_fresh(reinterpret_cast<const int*>(from) + 2 + CQIL_MAX_SHORTLIST + taken)};
+    if (slice < slices && taken < listed)
+      mine = {load_fresh(from + 2 + taken),
+              load_fresh(reinterpret_cast<const int*>(from) + 2 + CQIL_MAX_SHORTLIST + taken)};
     const Candidate best = block_best(mine, round);
     if (mine.id == best.id) taken++;
     if (threadIdx.x == 0) out->logits[round] = best.logit, out->ids[round] = best.id;
@@ -96,7 +100,8 @@ __device__ __forceinline__ void merge_slices(const Step& step, int slices, int l
   double sum = 0;
   for (int i = 0; i < slices; i++) {
     const float* state = s.select_partials + i * kSelectStride;
-    sum += static_cast<double>(load_fresh(state + 1)) * exp(static_cast<double>(load_fresh(state)) - static_cast<double>(highest));
+    sum += static_cast<double>(load_fresh(state + 1)) *
+           exp(static_cast<double>(load_fresh(state)) - static_cast<double>(highest));
   }
   out->log_sum_exp = static_cast<double>(highest) + log(sum);
   out->count = count;

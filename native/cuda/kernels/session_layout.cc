@@ -87,7 +87,8 @@ bool shape_supported(const cqil_shape& shape) {
 DeviceModel device_model(const cqil_shape& shape) {
   DeviceModel m = {};
   m.dim = shape.dim, m.hidden_dim = shape.hidden_dim, m.head_dim = shape.head_dim;
-  m.n_heads = shape.n_heads, m.n_kv_heads = shape.n_kv_heads, m.n_layers = shape.n_layers, m.vocab_size = shape.vocab_size;
+  m.n_heads = shape.n_heads, m.n_kv_heads = shape.n_kv_heads, m.n_layers = shape.n_layers,
+  m.vocab_size = shape.vocab_size;
   m.norm_eps = shape.norm_eps, m.rope_interleaved = shape.rope_interleaved, m.sliding_window = shape.sliding_window;
   const auto pairs = static_cast<uint64_t>(shape.head_dim / 2);
   m.heads_per_kv = shape.n_heads / shape.n_kv_heads;
@@ -108,6 +109,8 @@ SharedPlan shared_plan(const cqil_shape& shape, int32_t max_lanes, int64_t most_
   return {static_cast<int32_t>(stage), static_cast<int32_t>(std::min<int64_t>(kMostRing, ring))};
 }
 
-uint32_t shared_bytes(const Step& step) { return static_cast<uint32_t>((kReduceFloats + step.stage_floats) * 4 + kWarps * step.ring_bytes); }
+uint32_t shared_bytes(const Step& step) {
+  return static_cast<uint32_t>((kReduceFloats + step.stage_floats) * 4 + kWarps * step.ring_bytes);
+}
 
 }  // namespace cqil::cuda

@@ -5,9 +5,15 @@
 
 namespace cqil::cuda {
 
-__device__ __forceinline__ float4 quad_of(const float* from, int i) { return load_fresh(reinterpret_cast<const float4*>(from) + i); }
-__device__ __forceinline__ float4 add(const float4& a, const float4& b) { return make_float4(a.x + b.x, a.y + b.y, a.z + b.z, a.w + b.w); }
-__device__ __forceinline__ float square_sum(const float4& v) { return fmaf(v.x, v.x, v.y * v.y) + fmaf(v.z, v.z, v.w * v.w); }
+__device__ __forceinline__ float4 quad_of(const float* from, int i) {
+  return load_fresh(reinterpret_cast<const float4*>(from) + i);
+}
+__device__ __forceinline__ float4 add(const float4& a, const float4& b) {
+  return make_float4(a.x + b.x, a.y + b.y, a.z + b.z, a.w + b.w);
+}
+__device__ __forceinline__ float square_sum(const float4& v) {
+  return fmaf(v.x, v.x, v.y * v.y) + fmaf(v.z, v.z, v.w * v.w);
+}
 
 __device__ __forceinline__ int padded(int n) { return (n + 31) / 32 * 32; }
 
@@ -31,7 +37,8 @@ __device__ __forceinline__ float4 layer_input(const DeviceSession& s, int lane, 
 // weight[4 i …] with zeros from n on: norm weights are not padded.
 __device__ __forceinline__ float4 norm_weight(const float* weight, int i, int n) {
   if (4 * i + 4 <= n) return *(reinterpret_cast<const float4*>(weight) + i);
-  return make_float4(4 * i < n ? weight[4 * i] : 0.0f, 4 * i + 1 < n ? weight[4 * i + 1] : 0.0f, 4 * i + 2 < n ? weight[4 * i + 2] : 0.0f, 0.0f);
+  return make_float4(4 * i < n ? weight[4 * i] : 0.0f, 4 * i + 1 < n ? weight[4 * i + 1] : 0.0f,
+                     4 * i + 2 < n ? weight[4 * i + 2] : 0.0f, 0.0f);
 }
 // The l-th of several vectors of n floats that are staged one behind the other; n is a multiple of 32.
 template <int kFormat>
@@ -40,7 +47,9 @@ __device__ __forceinline__ Staged<kFormat> staged_at(int l, int n) {
 }
 // Behind it, the sums of squares of each kSquaresUnit floats of x before its norm.
 template <class Vector>
-__device__ __forceinline__ float* squares_of(const Vector& x, int n) { return static_cast<float*>(x.end(n)); }
+__device__ __forceinline__ float* squares_of(const Vector& x, int n) {
+  return static_cast<float*>(x.end(n));
+}
 
 struct Weighted {
   float4 value, weight;
@@ -49,7 +58,8 @@ __device__ __forceinline__ float4 product(const Weighted& v) {
   return make_float4(v.value.x * v.weight.x, v.value.y * v.weight.y, v.value.z * v.weight.z, v.value.w * v.weight.w);
 }
 
-// A quad of a vector to its place, by each thread of a warp that has one: the warp's quads follow each other from a multiple of 32 on.
+// A quad of a vector to its place, by each thread of a warp that has one: the warp's quads follow each other from a
+// multiple of 32 on.
 __device__ __forceinline__ void store_quad(const StagedFloats& to, int quad, bool there, const float4& value) {
   if (there) *to.at(quad) = value;
 }
@@ -67,9 +77,9 @@ __device__ __forceinline__ void store_quad(const StagedFixed& to, int quad, bool
   if (there && quad % 8 == 0) StagedFixed::scale(block).scale = scale.scale;
 }
 
-// Stages `vectors` vectors of n floats, by all threads of the block: of each quad value times weight as load(vector, quad) gives
-// them, and with kSquares of each 128 values the sum of their squares, which the norm needs: its factor comes to the product's
-// result, not to the vector, which so needs no second look.
+// Stages `vectors` vectors of n floats, by all threads of the block: of each quad value times weight as load(vector,
+// quad) gives them, and with kSquares of each 128 values the sum of their squares, which the norm needs: its factor
+// comes to the product's result, not to the vector, which so needs no second look.
 template <int kFormat, bool kSquares, class Load>
 __device__ __forceinline__ void stage_vectors(int vectors, int n, Load load) {
   constexpr int kAtOnce = kSquares ? 2 : 3;  // as many as the registers allow
@@ -112,7 +122,8 @@ __device__ __forceinline__ void stage_plain(int vectors, int count, int n, From 
   });
 }
 
-// 1 / sqrt(mean + eps); NaN where the mean is not finite, as dividing by an infinite root would leave nothing of the vector.
+// 1 / sqrt(mean + eps); NaN where the mean is not finite, as dividing by an infinite root would leave nothing of the
+// vector.
 __device__ __forceinline__ float norm_scale(float mean, float eps) {
   const float sum = rounded_sum(mean, eps);
   return sum < INFINITY ? inverse_root(sum) : NAN;
@@ -129,13 +140,16 @@ __device__ __forceinline__ float norm_factor(const DeviceModel& m, const DeviceS
 
 // What the norms of `vectors` vectors are made of; `weight(l)` has dim floats.
 template <int kFormat, class Input, class Weight>
-__device__ __forceinline__ void stage_norms(const DeviceModel& m, const DeviceSession& s, int vectors, Input input, Weight weight) {
-  stage_vectors<kFormat, true>(vectors, s.dim_stride, [&](int l, int i) { return Weighted{input(l, i), norm_weight(weight(l), i, m.dim)}; });
+__device__ __forceinline__ void stage_norms(const DeviceModel& m, const DeviceSession& s, int vectors, Input input,
+                                            Weight weight) {
+  stage_vectors<kFormat, true>(vectors, s.dim_stride,
+                               [&](int l, int i) { return Weighted{input(l, i), norm_weight(weight(l), i, m.dim)}; });
 }
 
 // Of lanes first ... of a stage at layer first_layer, from token 0's input of their attention or MLP.
 template <int kFormat>
-__device__ __forceinline__ void stage_lane_norms(const DeviceModel& m, const DeviceSession& s, int first_layer, int first, int n, bool mlp) {
+__device__ __forceinline__ void stage_lane_norms(const DeviceModel& m, const DeviceSession& s, int first_layer,
+                                                 int first, int n, bool mlp) {
   stage_norms<kFormat>(
       m, s, n, [&](int l, int i) { return layer_input(s, first + l, 0, mlp, i); },
       [&](int l) {
@@ -146,7 +160,8 @@ __device__ __forceinline__ void stage_lane_norms(const DeviceModel& m, const Dev
 
 // Asks L2 for `bytes` bytes from `at` on, by all threads of the grid that reach it.
 __device__ __forceinline__ void prefetch(const void* at, int64_t bytes, int thread, int threads) {
-  for (int64_t i = int64_t{128} * thread; i < bytes; i += int64_t{128} * threads) prefetch_to_l2(static_cast<const uint8_t*>(at) + i);
+  for (int64_t i = int64_t{128} * thread; i < bytes; i += int64_t{128} * threads)
+    prefetch_to_l2(static_cast<const uint8_t*>(at) + i);
 }
 // What stage_lane_norms will read that no phase writes, by one block.
 __device__ __forceinline__ void prefetch_norms(const DeviceModel& m, const LaneRange& lanes, bool mlp) {
@@ -164,7 +179,12 @@ struct LaneCursor {
   int item, turn = 0;
 
   __device__ __forceinline__ LaneCursor(RunOf run_of, const LaneRange& lanes, int items, int runs)
-      : run_of(run_of), lane(lanes.first_lane), end(lanes.first_lane + lanes.n_lanes), items(items), runs(runs), item(grid_warp()) {
+      : run_of(run_of),
+        lane(lanes.first_lane),
+        end(lanes.first_lane + lanes.n_lanes),
+        items(items),
+        runs(runs),
+        item(grid_warp()) {
     settle();
   }
   __device__ __forceinline__ bool there() const { return lane < end; }
@@ -181,12 +201,13 @@ struct LaneCursor {
   }
 };
 
-// Runs work(lane, item, stream, x, factor) for `items` items of each lane of a range, an item to a warp; stream is at the item's first
-// run, x is the lane's vector of n floats, which stage(first lane, lanes) has staged, and factor is factor_of(x).
-// run_of(lane, item, i) is run i of `runs`. As many lanes as fit are staged at a time. wait() returns when the phase before has ended.
+// Runs work(lane, item, stream, x, factor) for `items` items of each lane of a range, an item to a warp; stream is at
+// the item's first run, x is the lane's vector of n floats, which stage(first lane, lanes) has staged, and factor is
+// factor_of(x). run_of(lane, item, i) is run i of `runs`. As many lanes as fit are staged at a time. wait() returns
+// when the phase before has ended.
 template <int kFormat, class RunOf, class Wait, class Stage, class FactorOf, class Work>
-__device__ __forceinline__ void for_lanes(const Step& step, const LaneRange& lanes, int n, int items, int runs, RunOf run_of, Wait wait, Stage stage,
-                                          FactorOf factor_of, Work work) {
+__device__ __forceinline__ void for_lanes(const Step& step, const LaneRange& lanes, int n, int items, int runs,
+                                          RunOf run_of, Wait wait, Stage stage, FactorOf factor_of, Work work) {
   const LaneCursor<RunOf> start(run_of, lanes, items, runs);
   RowStream<kFormat, LaneCursor<RunOf>> stream(step, start);
   stream.begin();
