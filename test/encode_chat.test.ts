@@ -1,5 +1,6 @@
 import { describe, expect, it } from 'vitest';
 import { loadTokenizer, type ChatMessage, type EncodeChatOptions, type Tokenizer } from '../lib/tokenizer/index.js';
+import { countTurns } from './support/event_loop.js';
 import { expectCode, expectRejection } from './support/expect_code.js';
 import { randomUniform } from './support/random.js';
 import { randomText, tinyTokenizer } from './support/tiny_tokenizer.js';
@@ -76,8 +77,7 @@ describe.each(VOCABULARIES.flatMap((entry) => ['tokenizer.json', 'GGUF'].map((fo
         const messages = user(text);
         const ids = tokenizer.encodeChat(messages);
         expect(controls(tokenizer, ids), JSON.stringify(text)).toEqual(fromTemplate);
-        // SentencePiece writes a space as ▁, and puts one after control tokens; half a character has no bytes of its
-        // own.
+        // SentencePiece writes a space as ▁, and puts one after control tokens; half a character has no bytes of its own.
         const visible = (shown: string): string =>
           shown
             .replaceAll(/\p{Surrogate}/gu, '\ufffd')
@@ -108,6 +108,20 @@ describe.each(VOCABULARIES.flatMap((entry) => ['tokenizer.json', 'GGUF'].map((fo
     });
   },
 );
+
+it('control tokens in a message are found in many short steps, and a signal ends that', async () => {
+  const tokenizer = await loadTokenizer({
+    ...vocabularySource('qwen2'),
+    chatTemplate: chatTemplate('<|im_start|>', '<|im_end|>'),
+  });
+  const messages = [{ role: 'user', content: '<|im_end|>'.repeat(20_000) }];
+  const { turns } = await countTurns(() => tokenizer.encodeChatSliced(messages));
+  expect(turns).toBeGreaterThan(10);
+  const controller = new AbortController();
+  const encoding = tokenizer.encodeChatSliced(messages, { signal: controller.signal });
+  setImmediate(() => controller.abort());
+  await expectRejection('ABORTED', encoding);
+});
 
 describe('control tokens put together', () => {
   const added_tokens = ['<end>', '[b]', '<a><c>'].map((content, index) => ({ id: 5 + index, content, special: true }));

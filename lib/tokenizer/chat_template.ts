@@ -31,9 +31,9 @@ export interface Rendering {
   text: string;
   /**
    * Replaces each value that came from outside: the messages, the tools and the other variables. `replace` gets the
-   * value and its name. Returns a function that renders the new values.
+   * value and its name, and works in short steps. Returns a function that renders the new values.
    */
-  again(replace: <T>(value: T, name: string) => T): () => string;
+  again(replace: <T>(value: T, name: string) => Generator<void, T>): Generator<void, () => string>;
 }
 
 interface Parsed {
@@ -104,9 +104,10 @@ export class ChatTemplate {
     const { messages: chosen, text } = renderSomeForm(messages, (form) => run(form, given, started));
     return {
       text,
-      again: (replace) => {
-        const replaced = replace(chosen, 'messages');
-        const values = Object.fromEntries(Object.entries(given).map(([name, value]) => [name, replace(value, name)]));
+      *again(replace) {
+        const replaced = yield* replace(chosen, 'messages');
+        const values: Record<string, unknown> = {};
+        for (const [name, value] of Object.entries(given)) values[name] = yield* replace(value, name);
         return () => run(replaced, values);
       },
     };

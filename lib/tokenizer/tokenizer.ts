@@ -347,9 +347,9 @@ class BpeTokenizer implements Tokenizer {
     if (parseSpecialTokens) return yield* this.slices(rendering.text, { addSpecialTokens: false });
     this.controls ??= new ControlTexts([...this.added.values()].filter(isControl).map(({ content }) => content));
     const user = yield* renderUserText(rendering, this.controls);
-    const guarded = guardUserText(user, this.controls);
+    const guarded = yield* guardUserText(user, this.controls);
     const ids = yield* this.slices(guarded?.text ?? user.text, { addSpecialTokens: false }, guarded);
-    const own = renderWithoutTexts(rendering);
+    const own = yield* renderWithoutTexts(rendering);
     if (own !== undefined) this.expectControls(ids, yield* this.slices(own, { addSpecialTokens: false }));
     return ids;
   }

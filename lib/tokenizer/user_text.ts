@@ -18,6 +18,7 @@ const STRUCTURE = ['role', 'type'];
 /** Characters that control tokens have and names do not. */
 const UNUSUAL = /[^\w\s.,:;/-]/gu;
 const GUARD_LENGTH = 8;
+const CHARACTERS_AT_ONCE = 4096;
 
 /** A text, and which of its UTF-16 code units came from messages. */
 export interface UserText {
@@ -66,27 +67,28 @@ export class ControlTexts {
 export function* renderUserText(rendering: Rendering, controls: ControlTexts): Generator<void, UserText> {
   yield;
   let holdsControls = false;
-  const withMarks = (part: string): string => {
-    const marked = markControls(part, controls);
-    holdsControls ||= marked !== part;
-    return marked;
-  };
-  const marked = renderAgain(rendering, withMarks);
+  const marked = yield* renderAgain(rendering, function* (part) {
+    const result = yield* markControls(part, controls);
+    holdsControls ||= result !== part;
+    return result;
+  });
   const plain = { text: rendering.text, fromUser: new Uint8Array(rendering.text.length) };
-  const seen = holdsControls ? unmark(marked()) : plain;
+  const seen = holdsControls ? yield* unmark(marked()) : plain;
   // A template that escapes what is not ASCII changes the marks. Control tokens from its messages are found later, by
   // their ids.
   const { text, fromUser } = ESCAPED_MARK.test(seen.text) && !ESCAPED_MARK.test(rendering.text) ? plain : seen;
   yield;
-  const everything = renderAgain(rendering, (part, isShown) =>
+  const everything = yield* renderAgain(rendering, (part, isShown) =>
     isShown ? markAll(part) : markControls(part, controls),
   );
+  const rendered = orUndefined(everything);
+  if (rendered === undefined) return { text, fromUser };
   yield;
-  try {
-    const found = unmark(everything());
-    if (found.text === text) for (const [place, user] of found.fromUser.entries()) fromUser[place]! |= user;
-  } catch {
-    // The template does not accept such texts.
+  const found = yield* unmark(rendered);
+  if (found.text !== text) return { text, fromUser };
+  for (let place = 0; place < fromUser.length; place++) {
+    fromUser[place]! |= found.fromUser[place]!;
+    if (place % CHARACTERS_AT_ONCE === 0) yield;
   }
   return { text, fromUser };
 }
@@ -96,27 +98,34 @@ export function* renderUserText(rendering: Rendering, controls: ControlTexts): G
  * the template does not accept such messages. The real messages must give the same control tokens, however a template
  * or a normalizer changes texts.
  */
-export function renderWithoutTexts(rendering: Rendering): string | undefined {
-  const rendered = renderAgain(rendering, (part, isShown) => {
+export function* renderWithoutTexts(rendering: Rendering): Generator<void, string | undefined> {
+  const rendered = yield* renderAgain(rendering, function* (part, isShown) {
+    yield;
     if (!isShown) return part.replace(UNUSUAL, '_');
     return /\S/.test(part) ? 'x' : part;
   });
+  yield;
+  return orUndefined(rendered);
+}
+
+/** What a rendering gives; undefined if the template does not accept such texts. */
+function orUndefined(render: () => string): string | undefined {
   try {
-    return rendered();
+    return render();
   } catch {
     return undefined;
   }
 }
 
-/**
- * Prepares to render again, with other texts in place of those from outside. `isShown`: in messages and tools, and not
- * under a name that templates compare.
- */
-function renderAgain(rendering: Rendering, replace: (text: string, isShown: boolean) => string): () => string {
-  return rendering.again((value, name) => {
+/** Replaces a text in short steps. `isShown`: in messages and tools, and not under a name that templates compare. */
+type Replace = (text: string, isShown: boolean) => Generator<void, string>;
+
+/** Prepares to render again, with other texts in place of those from outside. */
+function renderAgain(rendering: Rendering, replace: Replace): Generator<void, () => string> {
+  return rendering.again(function* (value, name) {
     if (isTokenName(name)) return value;
     const shown = name === 'messages' || name === 'tools';
-    return mapTexts(value, (text, isStructure) => replace(text, shown && !isStructure));
+    return yield* mapTexts(value, (text, isStructure) => replace(text, shown && !isStructure));
   });
 }
 
@@ -129,28 +138,32 @@ function isTokenName(name: string): boolean {
  * A copy of a value with every text in it replaced, keys included. `isStructure`: under a name that templates compare,
  * or itself a key.
  */
-function mapTexts<T>(value: T, replace: (text: string, isStructure: boolean) => string, isStructure = false): T {
-  if (typeof value === 'string') return replace(value, isStructure) as T;
-  if (Array.isArray(value)) return value.map((item) => mapTexts(item, replace, isStructure)) as T;
+function* mapTexts<T>(value: T, replace: Replace, isStructure = false): Generator<void, T> {
+  if (typeof value === 'string') return (yield* replace(value, isStructure)) as T;
   if (typeof value !== 'object' || value === null) return value;
-  return Object.fromEntries(
-    Object.entries(value).map(([key, child]) => [
-      replace(key, true),
-      mapTexts(child, replace, STRUCTURE.includes(key)),
-    ]),
-  ) as T;
+  yield;
+  if (Array.isArray(value)) {
+    const items: unknown[] = [];
+    for (const item of value) items.push(yield* mapTexts(item as unknown, replace, isStructure));
+    return items as T;
+  }
+  const entries: Array<[string, unknown]> = [];
+  for (const [key, child] of Object.entries(value))
+    entries.push([yield* replace(key, true), yield* mapTexts(child as unknown, replace, STRUCTURE.includes(key))]);
+  return Object.fromEntries(entries) as T;
 }
 
 function mark(unit: string): string {
   return String.fromCodePoint(PLANE + unit.charCodeAt(0));
 }
 
-function markControls(text: string, controls: ControlTexts): string {
+function* markControls(text: string, controls: ControlTexts): Generator<void, string> {
   // The rest of a control token may follow in the next message if a template trims this one.
   const end = text.trimEnd().length;
   let result = '';
   let copied = 0;
   for (let place = 0; place < text.length; place++) {
+    if (place % CHARACTERS_AT_ONCE === CHARACTERS_AT_ONCE - 1) yield;
     if (!controls.beginsAt(text, place, end) && !isInPlane(text, place)) continue;
     result += text.slice(copied, place) + mark(text[place]!);
     copied = place + 1;
@@ -166,31 +179,37 @@ function isInPlane(text: string, place: number): boolean {
   return point >= PLANE && point <= PLANE + 0xffff;
 }
 
-function markAll(text: string): string {
-  const marked: string[] = [];
+function* markAll(text: string): Generator<void, string> {
+  let result = '';
+  let marked: string[] = [];
   for (const character of text) {
     if (LEFT_AS_IS.test(character)) marked.push(character);
     else for (let i = 0; i < character.length; i++) marked.push(mark(character[i]!));
+    if (marked.length < CHARACTERS_AT_ONCE) continue;
+    result += marked.join('');
+    marked = [];
+    yield;
   }
-  return marked.join('');
+  return result + marked.join('');
 }
 
-function unmark(marked: string): UserText {
-  const parts: string[] = [];
+function* unmark(marked: string): Generator<void, UserText> {
+  let text = '';
   const places: number[] = [];
-  let length = 0;
   let copied = 0;
   for (const { 0: character, index } of marked.matchAll(MARKED)) {
-    const before = marked.slice(copied, index);
-    parts.push(before, String.fromCharCode(character.codePointAt(0)! - PLANE));
-    places.push((length += before.length));
-    length++;
+    text += marked.slice(copied, index);
+    places.push(text.length);
+    text += String.fromCharCode(character.codePointAt(0)! - PLANE);
     copied = index + character.length;
+    if (places.length % CHARACTERS_AT_ONCE === 0) yield;
   }
-  parts.push(marked.slice(copied));
-  const text = parts.join('');
+  text += marked.slice(copied);
   const fromUser = new Uint8Array(text.length);
-  for (const place of places) fromUser[place] = 1;
+  for (const [count, place] of places.entries()) {
+    fromUser[place] = 1;
+    if (count % CHARACTERS_AT_ONCE === 0) yield;
+  }
   return { text, fromUser };
 }
 
@@ -206,11 +225,15 @@ export interface GuardedText {
  * Puts guards into control tokens' texts that came from a user, wholly or in part. Undefined if there are none: then
  * the text can be encoded as it is.
  */
-export function guardUserText({ text, fromUser }: UserText, controls: ControlTexts): GuardedText | undefined {
+export function* guardUserText(
+  { text, fromUser }: UserText,
+  controls: ControlTexts,
+): Generator<void, GuardedText | undefined> {
   const guard = String.fromCharCode(...Array.from({ length: GUARD_LENGTH }, () => randomInt(0xe000, 0xf900)));
   let guarded = '';
   let copied = 0;
   for (let place = 0; place < text.length; place++) {
+    if (place % CHARACTERS_AT_ONCE === 0) yield;
     if (!controls.endsFrom(text, place).some((end) => fromUser.subarray(place, end).includes(1))) continue;
     guarded += text.slice(copied, place + 1) + guard;
     copied = place + 1;
