@@ -2,6 +2,7 @@ import { readFileSync } from 'node:fs';
 import path from 'node:path';
 import { describe, expect, it } from 'vitest';
 import { preTokenizerRule, splitsBy } from '../lib/tokenizer/gguf_pre_tokenizers.js';
+import { createNormalizer } from '../lib/tokenizer/normalizer.js';
 import { createPreTokenizer } from '../lib/tokenizer/pre_tokenizer.js';
 import type { Component } from '../lib/tokenizer/tokenizer_json.js';
 
@@ -9,6 +10,7 @@ import type { Component } from '../lib/tokenizer/tokenizer_json.js';
 const GOLDENS = JSON.parse(readFileSync(path.join(__dirname, 'fixtures', 'pre_tokenizers.json'), 'utf8')) as {
   texts: string[];
   components: Array<{ config: Component; words: string[][] }>;
+  normalizers: Array<{ config: Component; texts: string[] }>;
   rules: Record<string, string[][]>;
 };
 
@@ -31,4 +33,29 @@ describe("the rules of llama.cpp's names cut as the reference library does", () 
   it.each(Object.entries(GOLDENS.rules))('%s', (name, words) => {
     expectWords({ type: 'Sequence', pretokenizers: splitsBy(preTokenizerRule(name)) }, words);
   });
+});
+
+describe("normalizers change texts as the reference library's do", () => {
+  it.each(GOLDENS.normalizers.map(({ config, texts }) => [JSON.stringify(config), config, texts] as const))(
+    '%s',
+    (_name, config, texts) => {
+      const normalize = createNormalizer(config);
+      const normalized = (text: string): string => {
+        const work = normalize(text);
+        for (;;) {
+          const { done, value } = work.next();
+          if (done) return value;
+        }
+      };
+      GOLDENS.texts.forEach((text, index) => expect(normalized(text), JSON.stringify(text)).toBe(texts[index]));
+      const [long, expected] = [GOLDENS.texts, texts].map(
+        (all) =>
+          `x${all
+            .map((one) => `|${one}`)
+            .join('')
+            .repeat(60)}|x`,
+      );
+      if (config.type !== 'Strip') expect(normalized(long!)).toBe(expected);
+    },
+  );
 });

@@ -238,12 +238,33 @@ describe('byte-level vocabulary of a GGUF file', () => {
   });
 });
 
+describe('a vocabulary of text that is merged', () => {
+  const entries: Entry[] = [...BYTES, ...['▁', 'a', 'b', '\n', '▁a', 'ab', '\n\n\n'].map((piece) => ({ piece }))];
+  const spelled = async (model: string, pre: string | undefined, text: string): Promise<Array<string | undefined>> => {
+    const extra: Record<string, GgufValue> = { merges: ggufStrings(['▁ a', 'a b']), ...(pre !== undefined && { pre }) };
+    const tokenizer = await loadTokenizer({ kind: 'gguf', metadata: metadata(model, entries, extra) });
+    const ids = tokenizer.encode(text);
+    expect(tokenizer.decode(ids)).toBe(text);
+    return ids.map((id) => tokenizer.idToToken(id));
+  };
+
+  it('is written with ▁ for spaces and bytes for what it lacks, without a space before the text', async () => {
+    expect(await spelled('gpt2', 'sarvam-moe', 'ab aé')).toEqual(['ab', '▁a', '<0xC3>', '<0xA9>']);
+    expect(await spelled('gemma4', undefined, 'ab aé')).toEqual(['ab', '▁a', '<0xC3>', '<0xA9>']);
+  });
+
+  it('takes a run of line breaks whole if its name says so', async () => {
+    expect(await spelled('gpt2', 'gemma4', 'a\n\n\nb\n\n')).toEqual(['a', '\n\n\n', 'b', '\n', '\n']);
+    expect(await spelled('gpt2', 'sarvam-moe', 'a\n\n\nb')).toEqual(['a', '\n', '\n', '\n', 'b']);
+  });
+});
+
 describe('a GGUF vocabulary that cannot be used', () => {
   it.each<[string, () => Promise<unknown>, RegExp]>([
     [
       'unknown model',
       () => loadTokenizer({ kind: 'gguf', metadata: metadata('rwkv', [{ piece: 'a' }]) }),
-      /"rwkv".*"llama" or "gpt2"/,
+      /"rwkv".*"llama", "gpt2" or "gemma4"/,
     ],
     [
       'no model',
@@ -251,6 +272,16 @@ describe('a GGUF vocabulary that cannot be used', () => {
       /tokenizer\.ggml\.model/,
     ],
     ['unknown pre-tokenizer', () => byteLevel({ pre: 'klingon' }), /"klingon" is unknown; expected one of .*llama-bpe/],
+    [
+      "llama.cpp's names without a rule here",
+      () => byteLevel({ pre: 'afmoe' }),
+      /"afmoe" is not supported: llama\.cpp's table/,
+    ],
+    [
+      'a pre-tokenizer for embeddings',
+      () => byteLevel({ pre: 'whitespace' }),
+      /"whitespace" is not supported: .*drops spaces/,
+    ],
     ['a pre-tokenizer of the wrong type', () => byteLevel({ pre: 3 }), /pre-tokenizer 3/],
     ['no tokens', () => loadTokenizer({ kind: 'gguf', metadata: metadata('llama', [], {}) }), /tokens/],
     ['tokens of the wrong type', () => byteLevel({ tokens: [1, 2] }), /array of strings/],

@@ -28,6 +28,16 @@ function template(token: object): object {
 describe('a tokenizer.json that cannot be used', () => {
   it.each<[string, object, RegExp]>([
     ['no model', { model: undefined }, /model is undefined; expected an object of type "BPE"/],
+    ...['WordPiece', 'WordLevel'].map((type): [string, object, RegExp] => [
+      type,
+      { model: { type, vocab: {} } },
+      new RegExp(`type "${type}"; only "BPE"`),
+    ]),
+    ...['BPEDecoder', 'WordPiece'].map((type): [string, object, RegExp] => [
+      `the decoder ${type}`,
+      { decoder: { type } },
+      new RegExp(`"${type}"`),
+    ]),
     ['another kind of model', { model: { type: 'Unigram', vocab: [['a', 0]] } }, /type "Unigram"; only "BPE"/],
     ['a vocabulary that is a list', { model: { ...model, vocab: ['a'] } }, /vocabulary/],
     ['an id that is no integer', { model: { ...model, vocab: { ...model.vocab, x: 1.5 } } }, /"x" has the id 1\.5/],
@@ -54,7 +64,12 @@ describe('a tokenizer.json that cannot be used', () => {
       { added_tokens: [{ id: 6, content: 'x'.repeat(2 ** 21) }] },
       /more than 1048576 characters/,
     ],
-    ['an unknown normalizer', { normalizer: { type: 'Lowercase' } }, /normalizer is .*"Lowercase"/],
+    ['an unknown normalizer', { normalizer: { type: 'BertNormalizer' } }, /normalizer is .*"BertNormalizer"/],
+    [
+      "SentencePiece's own normalizer",
+      { normalizer: { type: 'Precompiled', precompiled_charsmap: '' } },
+      /"Precompiled"/,
+    ],
     ['a normalizer without content', { normalizer: { type: 'Replace', pattern: { String: ' ' } } }, /normalizer/],
     [
       'a normalizer whose pattern is broken',
@@ -62,7 +77,7 @@ describe('a tokenizer.json that cannot be used', () => {
       /cannot be compiled/,
     ],
     ['a normalizer that is text', { normalizer: 'NFC' }, /normalizer is "NFC"; expected an object with a type/],
-    ['an unknown pre-tokenizer', { pre_tokenizer: { type: 'UnicodeScripts' } }, /"UnicodeScripts"/],
+    ['an unknown pre-tokenizer', { pre_tokenizer: { type: 'Delimiter' } }, /"Delimiter"/],
     ['a sequence of nothing', { pre_tokenizer: { type: 'Sequence' } }, /expected an array of pretokenizers/],
     [
       'a broken pattern',
@@ -86,13 +101,34 @@ describe('a tokenizer.json that cannot be used', () => {
       { pre_tokenizer: { type: 'Metaspace', replacement: '' } },
       /replaces spaces with ""/,
     ],
+    [
+      'spaces put where nobody knows',
+      { pre_tokenizer: { type: 'Metaspace', prepend_scheme: 'sometimes' } },
+      /prepend_scheme "sometimes"/,
+    ],
+    [
+      'merges that are left out at random',
+      { model: { ...model, dropout: 0.1 } },
+      /dropout 0\.1, which makes ids random/,
+    ],
     ['no decoder', { decoder: null }, /no decoder/],
     ['an unknown decoder', { decoder: { type: 'CTC' } }, /"CTC"/],
     ['a decoder that strips the end', { decoder: { type: 'Strip', content: ' ', start: 0, stop: 1 } }, /strips/],
-    ['an unknown post-processor', { post_processor: { type: 'BertProcessing' } }, /"BertProcessing"/],
+    ['an unknown post-processor', { post_processor: { type: 'PairProcessing' } }, /"PairProcessing"/],
+    [
+      'a post-processor without ids',
+      { post_processor: { type: 'BertProcessing', sep: ['<end>', 5], cls: '<end>' } },
+      /cls is "<end>"; expected a token and its id/,
+    ],
+    ['a template without a text', { post_processor: { ...template({ ids: [0] }), single: [] } }, /holds 0 texts/],
     [
       'a template of unknown tokens',
-      { post_processor: { type: 'TemplateProcessing', single: [{ SpecialToken: { id: '<none>' } }] } },
+      {
+        post_processor: {
+          type: 'TemplateProcessing',
+          single: [{ SpecialToken: { id: '<none>' } }, { Sequence: { id: 'A' } }],
+        },
+      },
       /"<none>"/,
     ],
     [

@@ -3,6 +3,7 @@
 //   { model, contextLength, ids }                → { logProbs: [ids.length][vocabSize] }  (nats)
 //   { model, contextLength, ids, greedy: count } → { tokens: [count] }
 //   { model, contextLength, text }               → { tokens }
+//   { model, contextLength, texts }              → { tokenized: [texts.length][] }
 import { openModel, startPeer } from './peer.mjs';
 import { readRequest } from './request.mjs';
 
@@ -10,6 +11,7 @@ async function answer(llama, request) {
   const { model, sequence } = await openModel(llama, { ...request, exact: true });
   try {
     if (request.text !== undefined) return { tokens: [...model.tokenize(request.text)] };
+    if (request.texts !== undefined) return { tokenized: request.texts.map((text) => [...model.tokenize(text)]) };
     if (request.greedy !== undefined) return { tokens: await greedy(sequence, request.ids, request.greedy) };
     return { logProbs: await logProbs(sequence, request.ids) };
   } finally {

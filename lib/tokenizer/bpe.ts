@@ -42,12 +42,17 @@ export class BpeEncoder {
 
   /** Appends a word's ids, with pauses. */
   *encode(word: string, ids: number[]): Generator<void> {
-    const whole = this.model.ignore_merges ? this.ids.get(word) : undefined;
+    const whole = this.mayBeWhole(word) ? this.ids.get(word) : undefined;
     const wordStart = ids.length;
     if (whole !== undefined) ids.push(whole);
     else if (word.length <= LONG_WORD) this.appendShort(word, ids, wordStart);
     else yield* this.encodeLong(word, ids);
     yield;
+  }
+
+  private mayBeWhole(word: string): boolean {
+    const { ignore_merges: whole } = this.model;
+    return typeof whole === 'boolean' ? whole : whole.test(word);
   }
 
   private *encodeLong(word: string, ids: number[]): Generator<void> {

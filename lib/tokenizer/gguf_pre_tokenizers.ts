@@ -6,10 +6,12 @@ import type { Component } from './tokenizer_json.js';
 export interface PreTokenizerRule {
   /** Patterns applied one after the other, each to the words the ones before it left. */
   patterns: string[];
-  /** A word that is itself a piece is taken whole. */
-  ignoreMerges?: boolean;
+  /** A word that is itself a piece is taken whole: every one, or those that match. */
+  ignoreMerges?: boolean | RegExp;
   /** BOS goes before a text unless the file says otherwise. */
   addBos?: boolean;
+  /** Pieces are text, with ▁ for a space and `<0xNN>` for a byte, instead of being spelled in GPT-2's alphabet. */
+  piecesAreText?: boolean;
 }
 
 const CONTRACTION = "(?i:'s|'t|'re|'ve|'m|'ll|'d)";
@@ -25,14 +27,22 @@ function gpt4Pattern(digits: string): string {
 const UPPER = '[\\p{Lu}\\p{Lt}\\p{Lm}\\p{Lo}\\p{M}]';
 const LOWER = '[\\p{Ll}\\p{Lm}\\p{Lo}\\p{M}]';
 
-/**
- * The pattern of GPT-4o's family, which begins a new word where a capital follows a small letter; `ending` may stand
- * after a word.
- */
-function casedPattern(digits: string, ending = ''): string {
+interface CasedParts {
+  digits: string;
+  /** May stand after a word. */
+  ending?: string;
+  /** Letters of words are not in this class. */
+  except?: string;
+  /** Characters that may follow a run of symbols. */
+  afterSymbols?: string;
+}
+
+/** The pattern of GPT-4o's family, which begins a new word where a capital follows a small letter. */
+function casedPattern({ digits, ending = '', except, afterSymbols = '[\\r\\n/]' }: CasedParts): string {
+  const [upper, lower] = [UPPER, LOWER].map((letters) => (except ? `(?:(?!${except})${letters})` : letters));
   return (
-    `[^\\r\\n\\p{L}\\p{N}]?${UPPER}*${LOWER}+${ending}|[^\\r\\n\\p{L}\\p{N}]?${UPPER}+${LOWER}*${ending}|` +
-    `${digits}|${SYMBOLS}[\\r\\n/]*|${SPACES}`
+    `[^\\r\\n\\p{L}\\p{N}]?${upper}*${lower}+${ending}|[^\\r\\n\\p{L}\\p{N}]?${upper}+${lower}*${ending}|` +
+    `${digits}|${SYMBOLS}${afterSymbols}*|${SPACES}`
   );
 }
 
@@ -60,10 +70,14 @@ const SINGLE_DIGITS: PreTokenizerRule = { patterns: ['\\p{N}', GPT2_PATTERN] };
 const QWEN2: PreTokenizerRule = { patterns: [gpt4Pattern('\\p{N}')] };
 const LLAMA3: PreTokenizerRule = { patterns: [gpt4Pattern('\\p{N}{1,3}')], ignoreMerges: true, addBos: true };
 const GPT4: PreTokenizerRule = { patterns: LLAMA3.patterns };
-const GPT4O: PreTokenizerRule = { patterns: [casedPattern('\\p{N}{1,3}', `${CONTRACTION}?`)] };
+const GPT4O: PreTokenizerRule = { patterns: [casedPattern({ digits: '\\p{N}{1,3}', ending: `${CONTRACTION}?` })] };
 const DEEPSEEK_V3: PreTokenizerRule = {
   patterns: ['\\p{N}{1,3}', HAN_AND_KANA, `${DEEPSEEK_WORDS}[\\r\\n]*|${SPACES}`],
 };
+const HAN = '\\p{Script=Han}';
+const LINES = '[^\\n]+|\\n+';
+/** Gemma's words are lines; a run of line breaks is taken whole. */
+const GEMMA4: PreTokenizerRule = { patterns: [LINES], ignoreMerges: /^\n+$/, piecesAreText: true };
 const BLOOM: PreTokenizerRule = { patterns: [' ?[^(\\s|.,!?…。，、।۔،)]+'] };
 const BAILING: PreTokenizerRule = {
   patterns: [`'(?i:[sdmt]|ll|ve|re)|${WORD}|\\p{N}|${SYMBOLS}[\\r\\n]*|\\s*[\\r\\n]|\\s+(?!\\S)|\\s+`],
@@ -88,6 +102,9 @@ const RULES: Record<string, PreTokenizerRule> = {
   exaone4: GPT2,
   trillion: GPT2,
   'granite-docling': GPT2,
+  'jina-v1-en': GPT2,
+  'jina-v2-code': GPT2,
+  'roberta-bpe': GPT2,
   smollm: SINGLE_DIGITS,
   starcoder: SINGLE_DIGITS,
   refact: SINGLE_DIGITS,
@@ -113,7 +130,7 @@ const RULES: Record<string, PreTokenizerRule> = {
   },
   ufakzeka: { patterns: [`${WORD}|\\p{N}|${SYMBOLS}[\\r\\n]*|${SPACES}`] },
   'seed-coder': { patterns: [`${CONTRACTION}|${WORD}|\\p{N}{1}| ?[^\\s\\p{L}\\p{N}\\r\\n]+|${SPACES}`] },
-  laguna: { patterns: ['[^\\n]+|[\\n]+', ...QWEN2.patterns] },
+  laguna: { patterns: [LINES, ...QWEN2.patterns] },
   'llama-bpe': LLAMA3,
   llama3: LLAMA3,
   'llama-v3': LLAMA3,
@@ -134,18 +151,24 @@ const RULES: Record<string, PreTokenizerRule> = {
         `${[512, 256, 128, 64, 32, 16, 8, 4, '1,2'].map((count) => `\\s{${count}}(?!\\S)`).join('|')}|\\s{1}`,
     ],
   },
-  tekken: { patterns: [casedPattern('\\p{N}')], ignoreMerges: true, addBos: true },
+  tekken: { patterns: [casedPattern({ digits: '\\p{N}' })], ignoreMerges: true, addBos: true },
   'gpt-4o': GPT4O,
   llama4: GPT4O,
   kanana2: GPT4O,
   talkie: GPT4O,
   'minimax-m2': GPT4O,
+  'granite-embed-multi-97m': { ...GPT4O, ignoreMerges: true },
+  'kimi-k2': {
+    patterns: [
+      `${HAN}+|${casedPattern({ digits: '\\p{N}{1,3}', ending: `${CONTRACTION}?`, except: HAN, afterSymbols: '[\\r\\n]' })}`,
+    ],
+  },
   tiny_aya: { patterns: ['\\d{1,3}(?=(?:\\d{3})*\\b)', ...GPT4O.patterns] },
   cohere2moe: { patterns: ['\\d{1,3}(?=(?:\\d{3})*\\b)', ...GPT4O.patterns] },
   youtu: {
     patterns: [
       `[가-힣ㄱ-ㆎ]+|[！…“”‘’—：；，、-〿︰-﹏]+|[ㄅ-ㄯ]+|${HAN_AND_KANA}`,
-      casedPattern('\\p{N}', `${CONTRACTION}?`),
+      casedPattern({ digits: '\\p{N}', ending: `${CONTRACTION}?` }),
     ],
     ignoreMerges: true,
   },
@@ -174,6 +197,9 @@ const RULES: Record<string, PreTokenizerRule> = {
       `${CONTRACTION}|[^\\r\\n\\p{L}\\p{N}]?(?:\\p{L}\\p{M}*(?: \\p{L}\\p{M}*)*)+|\\p{N}|${SYMBOLS}[\\r\\n/]?|\\s*[\\r\\n]|\\s+(?!\\S)|\\s+`,
     ],
   },
+  gemma4: GEMMA4,
+  'granite-embed-multi-311m': GEMMA4,
+  'sarvam-moe': { patterns: [LINES], piecesAreText: true },
   'poro-chat': BLOOM,
   bloom: BLOOM,
   'gpt3-finnish': BLOOM,
@@ -191,6 +217,15 @@ const RULES: Record<string, PreTokenizerRule> = {
   },
 };
 
+export const PRE_TOKENIZER_NAMES: readonly string[] = Object.keys(RULES);
+
+/** Names that llama.cpp knows and that have no rule here, and why. */
+const REFUSED: Record<string, string> = {
+  afmoe:
+    "llama.cpp's table and the models' own files may differ in which scripts it sets apart and where it cuts before digits",
+  whitespace: 'it belongs to models that embed text, and drops spaces',
+};
+
 /** A rule's patterns as pre-tokenizers of a tokenizer.json. */
 export function splitsBy(rule: PreTokenizerRule): Component[] {
   return rule.patterns.map((Regex) => ({ type: 'Split', pattern: { Regex }, behavior: 'Isolated' }));
@@ -199,6 +234,8 @@ export function splitsBy(rule: PreTokenizerRule): Component[] {
 /** The rule of a name. Throws INVALID_TOKENIZER, listing the known names. */
 export function preTokenizerRule(name: unknown): PreTokenizerRule {
   const rule = typeof name === 'string' && Object.hasOwn(RULES, name) ? RULES[name] : undefined;
+  const refused = typeof name === 'string' && Object.hasOwn(REFUSED, name) ? REFUSED[name] : undefined;
+  if (refused) throw invalidTokenizer(`The pre-tokenizer ${quote(name)} is not supported: ${refused}.`);
   if (!rule)
     throw invalidTokenizer(
       `The pre-tokenizer ${quote(name)} is unknown; expected one of ${Object.keys(RULES).join(', ')}.`,

@@ -1,7 +1,7 @@
 import type { GgufStrings, GgufValue } from '../checkpoint/types.js';
 import type { Pace } from '../pace.js';
 import { withNamedTemplates } from './chat_template.js';
-import { preTokenizerRule, splitsBy } from './gguf_pre_tokenizers.js';
+import { preTokenizerRule, splitsBy, type PreTokenizerRule } from './gguf_pre_tokenizers.js';
 import { invalidTokenizer, quote } from './invalid.js';
 import { PIECES_AT_ONCE, type MergeRank, type TokenizerParts } from './parts.js';
 import { MAX_ADDED_TOKENS, MAX_VOCAB_SIZE } from './tokenizer_json.js';
@@ -11,12 +11,21 @@ type Metadata = ReadonlyMap<string, GgufValue>;
 /** The id that writers of GGUF files give a token that the vocabulary lacks. */
 const NO_TOKEN = 2 ** 32 - 1;
 
+/** SentencePiece's spelling of text, and the way back. */
+const SPACES_MARKED = { type: 'Replace', pattern: { String: ' ' }, content: '▁' };
+const TEXT_DECODERS = [
+  { type: 'Replace', pattern: { String: '▁' }, content: ' ' },
+  { type: 'ByteFallback' },
+  { type: 'Fuse' },
+];
+
 /** llama.cpp's token types, as `tokenizer.ggml.token_type` holds them. */
 export const TOKEN_TYPE = { normal: 1, unknown: 2, control: 3, userDefined: 4, unused: 5, byte: 6 };
 
 /**
  * Converts the vocabulary of a GGUF file to the parts of a Hugging Face tokenizer that gives llama.cpp's ids.
- * `tokenizer.ggml.model` is "llama" (SentencePiece: scores, byte fallback) or "gpt2" (byte-level merges).
+ * `tokenizer.ggml.model` is "llama" (SentencePiece: scores, byte fallback) or "gpt2" or "gemma4" (merges; the pre-tokenizer's
+ * name says what pieces are).
  * Throws INVALID_TOKENIZER.
  */
 export async function convertGgufVocabulary(metadata: Metadata, pace: Pace): Promise<TokenizerParts> {
@@ -27,10 +36,19 @@ export async function convertGgufVocabulary(metadata: Metadata, pace: Pace): Pro
   switch (model) {
     case 'llama':
       return convertSentencePiece(metadata, pieces, vocab, types);
+    // llama.cpp, too, falls back to its first pre-tokenizer for files from before there were several.
     case 'gpt2':
-      return convertByteLevel(metadata, pieces, vocab, types);
+      return convertMerges(
+        metadata,
+        preTokenizerRule(metadata.get('tokenizer.ggml.pre') ?? 'default'),
+        pieces,
+        vocab,
+        types,
+      );
+    case 'gemma4':
+      return convertMerges(metadata, preTokenizerRule('gemma4'), pieces, vocab, types);
     default:
-      throw invalidTokenizer(`tokenizer.ggml.model is ${quote(model)}; expected "llama" or "gpt2".`);
+      throw invalidTokenizer(`tokenizer.ggml.model is ${quote(model)}; expected "llama", "gpt2" or "gemma4".`);
   }
 }
 
@@ -64,12 +82,8 @@ export function sentencePieceJson(
   scores: ArrayLike<number>,
   rules: { unknown: string | undefined; addsSpacePrefix: boolean; byteFallback: boolean },
 ): unknown {
-  const normalizers: unknown[] = [{ type: 'Replace', pattern: { String: ' ' }, content: '▁' }];
-  const decoders: unknown[] = [
-    { type: 'Replace', pattern: { String: '▁' }, content: ' ' },
-    { type: 'ByteFallback' },
-    { type: 'Fuse' },
-  ];
+  const normalizers: unknown[] = [SPACES_MARKED];
+  const decoders: unknown[] = [...TEXT_DECODERS];
   if (rules.addsSpacePrefix) {
     normalizers.unshift({ type: 'Prepend', prepend: '▁' });
     decoders.push({ type: 'Strip', content: ' ', start: 1, stop: 0 });
@@ -128,27 +142,32 @@ function countUpTo(ascending: Float64Array, most: number): number {
   return low;
 }
 
-function convertByteLevel(
+function convertMerges(
   metadata: Metadata,
+  rule: PreTokenizerRule,
   pieces: string[],
   vocab: Map<string, number>,
   types: ArrayLike<number>,
 ): TokenizerParts {
-  // llama.cpp, too, falls back to its first pre-tokenizer for files from before there were several.
-  const rule = preTokenizerRule(metadata.get('tokenizer.ggml.pre') ?? 'default');
+  const { piecesAreText = false, ignoreMerges = false } = rule;
+  const splits = splitsBy(rule);
   return {
     json: {
       added_tokens: addedTokens(pieces, types),
-      normalizer: null,
-      pre_tokenizer: { type: 'Sequence', pretokenizers: [...splitsBy(rule), { type: 'ByteLevel', use_regex: false }] },
+      normalizer: piecesAreText ? SPACES_MARKED : null,
+      pre_tokenizer: {
+        type: 'Sequence',
+        pretokenizers: piecesAreText ? splits : [...splits, { type: 'ByteLevel', use_regex: false }],
+      },
       post_processor: null,
-      decoder: { type: 'ByteLevel' },
+      decoder: piecesAreText ? { type: 'Sequence', decoders: TEXT_DECODERS } : { type: 'ByteLevel' },
       model: {
         type: 'BPE',
         vocab,
         merges: metadata.get('tokenizer.ggml.merges'),
         unk_token: null,
-        ignore_merges: rule.ignoreMerges === true,
+        byte_fallback: piecesAreText,
+        ignore_merges: ignoreMerges,
       },
     },
     ...surroundings(metadata, pieces, rule.addBos === true),

@@ -1,6 +1,8 @@
+import { toByteLevel } from './byte_level.js';
 import { invalidTokenizer, isObject, quote } from './invalid.js';
 import { CHARACTERS_AT_ONCE, createPattern } from './pattern.js';
 import { inNormalForm, type NormalForm } from './normal_form.js';
+import { isHighSurrogate } from './surrogates.js';
 import { flattenSequence, type Component } from './tokenizer_json.js';
 
 /**
@@ -36,8 +38,58 @@ function stageOf(config: Component): Stage {
     return (text) => inNormalForm(text, type as NormalForm);
   if (type === 'Prepend' && typeof prepend === 'string') return prependStage(prepend);
   if (isReplace) return replaceStage(pattern, content);
-  throw invalidTokenizer(`A normalizer is ${quote(config)}; expected Prepend, Replace, NFC, NFD, NFKC or NFKD.`);
+  if (type === 'Strip') return stripStage(config.strip_left !== false, config.strip_right !== false);
+  const change = typeof type === 'string' && Object.hasOwn(CHANGES, type) ? CHANGES[type] : undefined;
+  if (change) return piecewise(change);
+  throw invalidTokenizer(
+    `A normalizer is ${quote(config)}; expected Prepend, Replace, Strip, StripAccents, Lowercase, Nmt, ByteLevel, NFC, NFD, NFKC or NFKD.`,
+  );
 }
+
+/** Normalizers that change each character by itself. */
+const CHANGES: Record<string, (text: string) => string> = {
+  // Character by character, as the reference library does: a sigma at the end of a word becomes σ, too.
+  Lowercase: (text) => Array.from(text, (character) => character.toLowerCase()).join(''),
+  StripAccents: (text) => text.replace(/\p{M}/gu, ''),
+  Nmt: (text) => text.replace(NMT_DROPPED, '').replace(NMT_SPACES, ' '),
+  ByteLevel: toByteLevel,
+};
+
+// SentencePiece's rules for translation: control characters go, further spaces become spaces.
+// eslint-disable-next-line no-control-regex
+const NMT_DROPPED = /[\x01-\x08\x0b\x0e-\x1f\x7f\x8f\x9f]/g;
+const NMT_SPACES = /[\t\n\f\r\u1680\u200b-\u200f\u2028\u2029\u2581\ufeff\ufffd]/g;
+
+function piecewise(change: (text: string) => string): Stage {
+  return function* (text, limit) {
+    const parts: string[] = [];
+    let length = 0;
+    for (let start = 0; start < text.length;) {
+      let end = Math.min(text.length, start + CHARACTERS_AT_ONCE);
+      // A surrogate pair must not be cut in half.
+      if (end < text.length && isHighSurrogate(text.charCodeAt(end - 1))) end--;
+      const part = change(text.slice(start, end));
+      checkLength((length += part.length), limit);
+      parts.push(part);
+      start = end;
+      if (start < text.length) yield;
+    }
+    return parts.join('');
+  };
+}
+
+function stripStage(left: boolean, right: boolean): Stage {
+  // eslint-disable-next-line require-yield
+  return function* (text) {
+    let [start, end] = [0, text.length];
+    while (left && start < end && WHITE_SPACE.test(text[start]!)) start++;
+    while (right && end > start && WHITE_SPACE.test(text[end - 1]!)) end--;
+    return text.slice(start, end);
+  };
+}
+
+/** Unlike `trim`, this knows U+0085 and leaves U+FEFF. */
+const WHITE_SPACE = /\p{White_Space}/u;
 
 function prependStage(prepend: string): Stage {
   // eslint-disable-next-line require-yield

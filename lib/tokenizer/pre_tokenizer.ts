@@ -1,6 +1,7 @@
 import { toByteLevel } from './byte_level.js';
 import { invalidTokenizer, quote } from './invalid.js';
 import { CHARACTERS_AT_ONCE, createPattern, regexPattern, stringPattern, type Pattern } from './pattern.js';
+import { scriptOf } from './scripts.js';
 import { isHighSurrogate } from './surrogates.js';
 import { flattenSequence, type Component } from './tokenizer_json.js';
 
@@ -74,6 +75,8 @@ function stagesOf(config: Component): PreTokenizer[] {
       return [split(builtIn('\\s'), 'Removed'), split(builtIn(PUNCTUATION), 'Isolated')];
     case 'CharDelimiterSplit':
       return [split(stringPattern(characterOf(config.delimiter, 'delimiter')), 'Removed')];
+    case 'UnicodeScripts':
+      return [scriptStage];
     case 'FixedLength':
       return [fixedLengthStage(config.length ?? 5)];
     case 'ByteLevel':
@@ -83,7 +86,7 @@ function stagesOf(config: Component): PreTokenizer[] {
     default:
       throw invalidTokenizer(
         `The pre-tokenizer is of type ${quote(config.type)}; expected Sequence, Split, Digits, Punctuation, Whitespace, WhitespaceSplit, ` +
-          'BertPreTokenizer, CharDelimiterSplit, FixedLength, ByteLevel or Metaspace.',
+          'BertPreTokenizer, CharDelimiterSplit, UnicodeScripts, FixedLength, ByteLevel or Metaspace.',
       );
   }
 }
@@ -163,6 +166,29 @@ function joins(beforeMatches: boolean, matches: boolean, behavior: Behavior): bo
   }
 }
 
+/**
+ * Begins a word where a script begins that is not that of the last character with one. As in the reference library, what
+ * stands before the first character with a script is dropped.
+ */
+function* scriptStage(text: string): Generator<string | undefined> {
+  let start = text.length;
+  let script = 0;
+  for (let at = 0, count = 1; at < text.length; count++) {
+    const code = text.codePointAt(at)!;
+    const found = scriptOf(code);
+    if (found !== 0) {
+      if (found !== script) {
+        if (script !== 0) yield text.slice(start, at);
+        start = at;
+      }
+      script = found;
+    }
+    if (count % CHARACTERS_AT_ONCE === 0) yield undefined;
+    at += code > 0xffff ? 2 : 1;
+  }
+  if (start < text.length) yield text.slice(start);
+}
+
 function fixedLengthStage(length: unknown): PreTokenizer {
   if (!Number.isInteger(length) || (length as number) < 1) {
     throw invalidTokenizer(
@@ -199,7 +225,13 @@ function metaspaceStage(config: Component): PreTokenizer {
       `A Metaspace pre-tokenizer replaces spaces with ${quote(replacement)}; expected a character.`,
     );
   }
-  const scheme = config.prepend_scheme ?? (config.add_prefix_space === false ? 'never' : 'always');
+  const { prepend_scheme: given } = config;
+  if (given !== undefined && given !== null && given !== 'always' && given !== 'first' && given !== 'never') {
+    throw invalidTokenizer(
+      `A Metaspace pre-tokenizer has the prepend_scheme ${quote(given)}; expected always, first or never.`,
+    );
+  }
+  const scheme = given ?? (config.add_prefix_space === false ? 'never' : 'always');
   // Each replacement character begins a word.
   const cuts = config.split === false ? undefined : split(stringPattern(replacement), 'MergedWithNext');
   return function* (text, place) {

@@ -151,12 +151,19 @@ function surroundings(
   const suffix: number[] = [];
   for (const part of config === null ? [] : flattenSequence(config, 'processors')) {
     if (part.type === 'ByteLevel') continue;
+    if (part.type === 'BertProcessing' || part.type === 'RobertaProcessing') {
+      prefix.push(pairId(part, 'cls'));
+      suffix.push(pairId(part, 'sep'));
+      continue;
+    }
     if (part.type !== 'TemplateProcessing' || !Array.isArray(part.single)) {
       throw invalidTokenizer(
-        `The post-processor is ${quote(part)}; expected a TemplateProcessing with a single template, or ByteLevel.`,
+        `The post-processor is ${quote(part)}; expected a TemplateProcessing with a single template, BertProcessing, RobertaProcessing or ByteLevel.`,
       );
     }
     if (part.single.length > MAX_SURROUNDING) throw tooManySurrounding(part.single.length);
+    const texts = part.single.filter((item: unknown) => isObject(item) && isObject(item.Sequence)).length;
+    if (texts !== 1) throw invalidTokenizer(`The post-processor's single template holds ${texts} texts; expected one.`);
     let afterText = false;
     for (const item of part.single as unknown[]) {
       if (isObject(item) && isObject(item.Sequence)) afterText = true;
@@ -164,6 +171,15 @@ function surroundings(
     }
   }
   return { prefix, suffix };
+}
+
+/** The id of a token that is given as its content and its id. */
+function pairId(part: Component, name: string): number {
+  const pair = part[name];
+  const id: unknown = Array.isArray(pair) && pair.length === 2 ? pair[1] : undefined;
+  if (!isTokenId(id))
+    throw invalidTokenizer(`The post-processor's ${name} is ${quote(pair)}; expected a token and its id.`);
+  return id;
 }
 
 function templateIds(item: unknown, specialTokens: unknown, idOf: (token: string) => number | undefined): number[] {

@@ -54,7 +54,9 @@ export function createPieceDecoder(config: Component | null): PieceDecoder {
           throw invalidTokenizer(`The decoder replaces ${quote(from)}; expected a character.`);
         replacements.push([from, ' ']);
         const prefixed =
-          part.prepend_scheme !== undefined ? part.prepend_scheme !== 'never' : part.add_prefix_space !== false;
+          part.prepend_scheme !== undefined && part.prepend_scheme !== null
+            ? part.prepend_scheme !== 'never'
+            : part.add_prefix_space !== false;
         if (prefixed) leadingSpaces += 1;
         break;
       }

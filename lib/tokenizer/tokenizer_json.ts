@@ -36,8 +36,11 @@ export interface BpeModel {
   fuse_unk: boolean;
   /** Characters outside the vocabulary become their UTF-8 bytes' `<0xNN>` tokens. */
   byte_fallback: boolean;
-  /** A word that is itself a piece is taken whole, whatever its merges would give. */
-  ignore_merges: boolean;
+  /**
+   * A word that is itself a piece is taken whole, whatever its merges would give: every one, or those that match. Only
+   * files other than tokenizer.json give a pattern.
+   */
+  ignore_merges: boolean | RegExp;
 }
 
 /** The parts of Hugging Face's tokenizer.json that encode and decode. */
@@ -159,6 +162,10 @@ async function parseModel(model: unknown, pace: Pace): Promise<BpeModel> {
     if (model[affix])
       throw invalidTokenizer(`The tokenizer's model has the ${affix} ${quote(model[affix])}; expected none.`);
   }
+  if (model.dropout)
+    throw invalidTokenizer(
+      `The tokenizer's model has the dropout ${quote(model.dropout)}, which makes ids random; expected none.`,
+    );
   if (model.unk_token !== undefined && model.unk_token !== null && typeof model.unk_token !== 'string') {
     throw invalidTokenizer(`The unknown token is ${quote(model.unk_token)}; expected a string or null.`);
   }
@@ -170,7 +177,7 @@ async function parseModel(model: unknown, pace: Pace): Promise<BpeModel> {
     unk_token: model.unk_token ?? null,
     fuse_unk: model.fuse_unk === true,
     byte_fallback: model.byte_fallback === true,
-    ignore_merges: model.ignore_merges === true,
+    ignore_merges: model.ignore_merges instanceof RegExp ? model.ignore_merges : model.ignore_merges === true,
   };
 }
 

@@ -8,11 +8,13 @@ export type PeerRequest = { model: string; contextLength: number } & (
   | { ids: readonly number[] } //                 → logProbs (nats) [ids.length][vocabSize], with the peer's most exact settings
   | { ids: readonly number[]; greedy: number } // → tokens: the most likely next one, that many times over
   | { text: string } //                           → tokens, without BOS
+  | { texts: readonly string[] } //               → tokenized: such tokens for each text
 );
 
 export interface PeerAnswer {
   logProbs: number[][];
   tokens: number[];
+  tokenized: number[][];
 }
 
 /** Installs the peer if it is not yet; the reason when it cannot be had here. */
