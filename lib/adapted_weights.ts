@@ -3,7 +3,7 @@ import { openLora } from './checkpoint/lora.js';
 import type { ModelConfig } from './checkpoint/types.js';
 import { CqilError } from './errors.js';
 import type { ModelHandle, NativeAddon } from './native.js';
-import type { WorkQueue } from './work_queue.js';
+import type { WorkQueue } from './util/work_queue.js';
 
 /** What adapted weights need of their model. */
 export interface AdaptedHost {

@@ -1,8 +1,8 @@
 import { isDeepStrictEqual } from 'node:util';
-import { readCache, writeCache, type CacheIdentity } from './cache_file.js';
+import { readCache, writeCache, type CacheIdentity } from './util/cache_file.js';
 import { MAX_THREADS } from './load_options.js';
 import type { SettledExecution } from './native.js';
-import { isCount } from './options.js';
+import { isCount } from './util/options.js';
 import type { Plan } from './plan.js';
 
 const KIND = 'execution';

@@ -1,4 +1,4 @@
-import { abortError, onAbort, throwIfAborted } from './abort.js';
+import { abortError, onAbort, throwIfAborted } from './util/abort.js';
 import { CqilError } from './errors.js';
 import {
   generationSteps,
@@ -7,7 +7,7 @@ import {
   type GenerationModel,
   type GenerationResult,
 } from './generation_steps.js';
-import { expectOption, isCount, isSignal, readArgument, readKnownOptions } from './options.js';
+import { expectOption, isCount, isSignal, readArgument, readKnownOptions } from './util/options.js';
 import { Sampler } from './sampler.js';
 import { toTokens } from './session.js';
 

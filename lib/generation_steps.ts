@@ -1,4 +1,4 @@
-import { orAborted } from './abort.js';
+import { orAborted } from './util/abort.js';
 import { CqilError } from './errors.js';
 import { countStages, type PlanInput } from './plan.js';
 import type { Sampler, SamplingOptions, TokenLogprob } from './sampler.js';

@@ -9,7 +9,7 @@ export type { LoadOptions, LoadProgress, SessionOptions } from './load_options.j
 export { describePlan, drawPlan } from './plan_diagram.js';
 export { formatPlan, resolvePlan, type Plan, type PlanInput } from './plan.js';
 export type { PublishedPlan } from './published_plan.js';
-export type { Location, UrlLike } from './location.js';
+export type { Location, UrlLike } from './util/location.js';
 export type { Architecture, ModelConfig } from './checkpoint/types.js';
 export type { GenerateOptions, Generation, GenerationChunk, GenerationResult, GenerationTimings } from './generate.js';
 export type { Activations, ActivationsChoice } from './activations.js';

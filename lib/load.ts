@@ -1,5 +1,5 @@
 import path from 'node:path';
-import { onAbort, throwIfAborted } from './abort.js';
+import { onAbort, throwIfAborted } from './util/abort.js';
 import { chooseActivations, type Activations } from './activations.js';
 import { randomWithAdapter } from './adapted_weights.js';
 import { timingIdentity } from './cache_identity.js';
@@ -11,11 +11,11 @@ import { CqilError } from './errors.js';
 import { ExecutionChoices } from './execution_choices.js';
 import { chooseKvCache } from './kv_cache.js';
 import { expectContextLength, readOptions, type LoadOptions, type Placement } from './load_options.js';
-import { isUrl, type Location } from './location.js';
+import { isUrl, type Location } from './util/location.js';
 import { aloneBytes, defaultThreads, describeMachine } from './machine.js';
 import type { Model, ModelParts } from './model.js';
 import { loadNative, nativeShape, unpacked, type ModelHandle, type ModelSpec } from './native.js';
-import { expectOption } from './options.js';
+import { expectOption } from './util/options.js';
 import { resolvePlan } from './plan.js';
 import { publishedPlan, publishedPlanNote } from './published_plan.js';
 

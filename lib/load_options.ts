@@ -1,9 +1,9 @@
-import { throwIfAborted } from './abort.js';
+import { throwIfAborted } from './util/abort.js';
 import { ACTIVATIONS_CHOICES, type ActivationsChoice } from './activations.js';
 import { CqilError } from './errors.js';
 import { KV_CACHE_CHOICES, KV_CACHES, type KvCache, type KvCacheChoice } from './kv_cache.js';
 import type { Execution } from './native.js';
-import { expectOption, isCount, isSignal, readArgument, readKnownOptions } from './options.js';
+import { expectOption, isCount, isSignal, readArgument, readKnownOptions } from './util/options.js';
 import type { PlanInput } from './plan.js';
 
 export interface LoadOptions {

@@ -16,12 +16,12 @@ import {
   type SessionHandle,
   type SettledExecution,
 } from './native.js';
-import { expectOption, readArgument, readKnownOptions } from './options.js';
+import { expectOption, readArgument, readKnownOptions } from './util/options.js';
 import { resolvePlan, toNativePlan, type Plan, type PlanInput } from './plan.js';
 import type { PublishedPlan } from './published_plan.js';
 import { Session, type SessionHost } from './session.js';
 import type { Tokenizer } from './tokenizer/index.js';
-import { WorkQueue } from './work_queue.js';
+import { WorkQueue } from './util/work_queue.js';
 
 const DEFAULT_SESSION_LENGTH = 4096;
 

@@ -7,7 +7,7 @@ import type { Activations } from './activations.js';
 import type { DType, ModelConfig, TensorRole } from './checkpoint/types.js';
 import { CqilError, type ErrorCode } from './errors.js';
 import type { KvCache } from './kv_cache.js';
-import { inThisRealm } from './realm.js';
+import { inThisRealm } from './util/realm.js';
 import type { Shortlist } from './sampler/shortlist.js';
 
 /**

@@ -1,7 +1,7 @@
 import path from 'node:path';
 import { CqilError } from './errors.js';
-import { parseJson } from './json.js';
-import { isUrl, pathOf, type Location, type UrlLike } from './location.js';
+import { parseJson } from './util/json.js';
+import { isUrl, pathOf, type Location, type UrlLike } from './util/location.js';
 import type { NativePlan } from './native.js';
 import { isModelFolder, planFile, readPlanFile } from './plan_file.js';
 

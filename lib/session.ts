@@ -1,5 +1,5 @@
-import { abortError, onAbort, throwIfAborted } from './abort.js';
-import { commonPrefix } from './common_prefix.js';
+import { abortError, onAbort, throwIfAborted } from './util/abort.js';
+import { commonPrefix } from './util/common_prefix.js';
 import { CqilError } from './errors.js';
 import {
   MAX_BATCH,
@@ -10,11 +10,11 @@ import {
   type Program,
   type SessionHandle,
 } from './native.js';
-import { expectOption, isSignal, readArgument, readKnownOptions } from './options.js';
+import { expectOption, isSignal, readArgument, readKnownOptions } from './util/options.js';
 import type { Plan } from './plan.js';
 import { MAX_SHORTLIST, type Shortlist } from './sampler/shortlist.js';
 import { readTimeline, type Timeline } from './timeline.js';
-import { WorkQueue } from './work_queue.js';
+import { WorkQueue } from './util/work_queue.js';
 
 /** Tokens one call of `Session.trace` takes at most. */
 export { MAX_TRACE } from './native.js';

@@ -2,7 +2,7 @@ import { mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import os from 'node:os';
 import path from 'node:path';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
-import { cacheFile, cacheFolder, readCache, writeCache } from '../lib/cache_file.js';
+import { cacheFile, cacheFolder, readCache, writeCache } from '../lib/util/cache_file.js';
 import { timingIdentity } from '../lib/cache_identity.js';
 import { syntheticCheckpoint } from '../lib/checkpoint/synthetic.js';
 import { ExecutionChoices } from '../lib/execution_choices.js';

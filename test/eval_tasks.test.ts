@@ -3,7 +3,7 @@ import path from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { fingerprint } from '../lib/eval/fingerprint.js';
 import { ResumeFile, type RunIdentity } from '../lib/eval/resume_file.js';
-import { Pace } from '../lib/pace.js';
+import { Pace } from '../lib/util/pace.js';
 import { runTasks } from '../lib/eval/run_tasks.js';
 import { scoreCompletion } from '../lib/eval/score_item.js';
 import { estimate } from '../lib/eval/statistics.js';

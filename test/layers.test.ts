@@ -36,7 +36,7 @@ describe('imports in TypeScript', () => {
       if (!home) continue;
       for (const target of importsOf(file, 'values')) {
         if (
-          !['lib/errors', 'lib/json', 'lib/location', 'lib/options', 'lib/pace'].includes(target) &&
+          !['lib/errors', 'lib/util/json', 'lib/util/location', 'lib/util/options', 'lib/util/pace'].includes(target) &&
           !target.startsWith(`lib/${home}`)
         )
           wrong.push(`${file} imports ${target}`);

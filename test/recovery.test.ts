@@ -6,7 +6,7 @@ import { openLora } from '../lib/checkpoint/lora.js';
 import { openCheckpoint } from '../lib/checkpoint/open.js';
 import type { Checkpoint, DType } from '../lib/checkpoint/types.js';
 import { writeLora } from '../lib/checkpoint/write_lora.js';
-import { Pace } from '../lib/pace.js';
+import { Pace } from '../lib/util/pace.js';
 import { cholesky, dot, solveCholesky, topEigenvectors } from '../lib/linear_algebra.js';
 import { loadModel } from '../lib/load.js';
 import type { Model } from '../lib/model.js';

@@ -2,7 +2,7 @@ import { existsSync, readFileSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
 import { beforeAll, describe, expect, it } from 'vitest';
 import { timingIdentity } from '../lib/cache_identity.js';
-import { writeCache } from '../lib/cache_file.js';
+import { writeCache } from '../lib/util/cache_file.js';
 import { openCheckpoint } from '../lib/checkpoint/open.js';
 import { comparePlans } from '../lib/eval/compare_plans.js';
 import { modelWindows } from '../lib/eval/perplexity.js';

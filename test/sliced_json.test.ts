@@ -2,7 +2,7 @@ import { truncateSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
 import { describe, expect, it, vi } from 'vitest';
 import { parseInSlices, readLargeJson } from '../lib/checkpoint/sliced_json.js';
-import { Pace } from '../lib/pace.js';
+import { Pace } from '../lib/util/pace.js';
 import { expectRejection } from './support/expect_code.js';
 import { randomUniform } from './support/random.js';
 import { tempFolder } from './support/temp_folder.js';

@@ -1,6 +1,6 @@
 import { readdir } from 'node:fs/promises';
 import path from 'node:path';
-import { Pace } from '../pace.js';
+import { Pace } from '../util/pace.js';
 import { parseConfigJson } from './config.js';
 import { Fields } from './fields.js';
 import { HUGGINGFACE_NAMES } from './names.js';

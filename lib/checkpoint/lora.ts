@@ -1,7 +1,7 @@
 import path from 'node:path';
 import { stat } from 'node:fs/promises';
 import { CqilError } from '../errors.js';
-import { pathOf, type Location } from '../location.js';
+import { pathOf, type Location } from '../util/location.js';
 import { show } from './fields.js';
 import { expectedTensors, rowsAndCols, tensorBytes } from './layout.js';
 import { readLoraConfig, type LoraConfig } from './lora_config.js';

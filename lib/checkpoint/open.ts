@@ -1,7 +1,7 @@
 import { stat } from 'node:fs/promises';
 import path from 'node:path';
 import { CqilError } from '../errors.js';
-import { pathOf, type Location } from '../location.js';
+import { pathOf, type Location } from '../util/location.js';
 import { ByteReader } from './byte_reader.js';
 import { GGUF_MAGIC } from './gguf.js';
 import { openGguf } from './gguf_checkpoint.js';

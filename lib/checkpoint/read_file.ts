@@ -1,6 +1,6 @@
 import { open, stat, type FileHandle } from 'node:fs/promises';
 import { CqilError, type ErrorCode } from '../errors.js';
-import { countContainers, utf8Text, parseJson } from '../json.js';
+import { countContainers, utf8Text, parseJson } from '../util/json.js';
 
 // Far above any real configuration or tokenizer (the largest take about 30 MB).
 const MAX_TEXT_BYTES = 256 * 2 ** 20;

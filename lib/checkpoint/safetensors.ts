@@ -1,5 +1,5 @@
 import { CqilError } from '../errors.js';
-import { parseJson } from '../json.js';
+import { parseJson } from '../util/json.js';
 import { ByteReader } from './byte_reader.js';
 import { show } from './fields.js';
 import { expectFewContainers } from './read_file.js';

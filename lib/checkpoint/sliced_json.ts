@@ -1,6 +1,6 @@
 import type { FileHandle } from 'node:fs/promises';
 import { CqilError, type ErrorCode } from '../errors.js';
-import type { Pace } from '../pace.js';
+import type { Pace } from '../util/pace.js';
 import { openFile, readError } from './read_file.js';
 
 // Three times the bytes of the largest tokenizer.json in use, and twice its values.

@@ -1,7 +1,7 @@
 import { existsSync } from 'node:fs';
 import os from 'node:os';
 import type { Command } from 'commander';
-import { cacheFolder } from '../cache_file.js';
+import { cacheFolder } from '../util/cache_file.js';
 import { shippedModelPath } from '../load.js';
 import { describeCuda, describeMachine } from '../machine.js';
 import type { CudaInfo, MachineInfo } from '../native.js';

@@ -2,7 +2,7 @@ import { createHash } from 'node:crypto';
 import { readFile, stat } from 'node:fs/promises';
 import path from 'node:path';
 import { CqilError } from '../errors.js';
-import { pathOf } from '../location.js';
+import { pathOf } from '../util/location.js';
 import { decodeText, MAX_TEXT_BYTES } from './io.js';
 
 /** A text, and what tells it from others. */

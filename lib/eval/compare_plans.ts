@@ -1,6 +1,6 @@
 import { CqilError } from '../errors.js';
 import type { Model } from '../model.js';
-import { Pace } from '../pace.js';
+import { Pace } from '../util/pace.js';
 import { formatPlan, type Plan } from '../plan.js';
 import type { Session } from '../session.js';
 import type { NextToken } from './divergence.js';

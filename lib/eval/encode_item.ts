@@ -1,4 +1,4 @@
-import { commonPrefix } from '../common_prefix.js';
+import { commonPrefix } from '../util/common_prefix.js';
 import type { Tokenizer } from '../tokenizer/index.js';
 import type { TaskItem } from './task_file.js';
 

@@ -1,4 +1,4 @@
-import type { Pace } from '../pace.js';
+import type { Pace } from '../util/pace.js';
 import type { Session } from '../session.js';
 import { NextToken } from './divergence.js';
 

@@ -1,5 +1,5 @@
 import type { Activations } from '../activations.js';
-import { readCache, writeCache, type CacheIdentity } from '../cache_file.js';
+import { readCache, writeCache, type CacheIdentity } from '../util/cache_file.js';
 import { timingIdentity } from '../cache_identity.js';
 import type { Checkpoint, ModelConfig } from '../checkpoint/types.js';
 import type { KvCache } from '../kv_cache.js';

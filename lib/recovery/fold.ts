@@ -1,7 +1,7 @@
 import { readRows } from '../checkpoint/dequantize.js';
 import type { Checkpoint, Projection, TensorInfo, TensorRole } from '../checkpoint/types.js';
 import type { LoraUpdate } from '../checkpoint/write_lora.js';
-import type { Pace } from '../pace.js';
+import type { Pace } from '../util/pace.js';
 import type { Site } from './group_moments.js';
 import type { LowRankMap } from './reduced_rank.js';
 

@@ -1,5 +1,5 @@
 import { open, readFile, type FileHandle } from 'node:fs/promises';
-import { appendLine } from '../append_line.js';
+import { appendLine } from '../util/append_line.js';
 import { CqilError } from '../errors.js';
 import type { Quality } from './quality.js';
 

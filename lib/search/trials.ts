@@ -1,4 +1,4 @@
-import { onAbort, throwIfAborted } from '../abort.js';
+import { onAbort, throwIfAborted } from '../util/abort.js';
 import { CqilError } from '../errors.js';
 import { planShorthand, type Plan } from '../plan.js';
 import { keyOf, planOf, type Candidate, type SearchSpace } from './candidate.js';

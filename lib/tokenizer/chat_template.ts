@@ -1,6 +1,6 @@
 import { randomInt } from 'node:crypto';
 import { CqilError } from '../errors.js';
-import { readArgument } from '../options.js';
+import { readArgument } from '../util/options.js';
 import { ChatData } from './chat_data.js';
 import { checkMessages, renderSomeForm, withSuffix, type ChatMessage } from './chat_messages.js';
 import { invalidTokenizer, isObject, quote } from './invalid.js';

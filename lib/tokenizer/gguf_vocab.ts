@@ -1,5 +1,5 @@
 import type { GgufStrings, GgufValue } from '../checkpoint/types.js';
-import type { Pace } from '../pace.js';
+import type { Pace } from '../util/pace.js';
 import { withNamedTemplates } from './chat_template.js';
 import { preTokenizerRule, splitsBy, type PreTokenizerRule } from './gguf_pre_tokenizers.js';
 import { invalidTokenizer, quote } from './invalid.js';

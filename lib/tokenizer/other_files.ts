@@ -1,5 +1,5 @@
 import type { TokenizerSource } from '../checkpoint/types.js';
-import type { Pace } from '../pace.js';
+import type { Pace } from '../util/pace.js';
 import { preTokenizerRule, splitsBy } from './gguf_pre_tokenizers.js';
 import { sentencePieceJson, TOKEN_TYPE, vocabularyOf } from './gguf_vocab.js';
 import { huggingFaceParts } from './huggingface_parts.js';

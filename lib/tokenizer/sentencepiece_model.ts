@@ -1,6 +1,6 @@
 import { invalidTokenizer, quote } from './invalid.js';
 import { PIECES_AT_ONCE } from './parts.js';
-import type { Pace } from '../pace.js';
+import type { Pace } from '../util/pace.js';
 import { MAX_VOCAB_SIZE } from './tokenizer_json.js';
 
 /** The fields of a SentencePiece tokenizer.model, the protocol buffer ModelProto, that are of use here. */

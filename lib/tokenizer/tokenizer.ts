@@ -1,7 +1,7 @@
 import type { TokenizerSource } from '../checkpoint/types.js';
 import { CqilError } from '../errors.js';
-import { expectOption, isSignal, readArgument, readKnownOptions } from '../options.js';
-import { Pace } from '../pace.js';
+import { expectOption, isSignal, readArgument, readKnownOptions } from '../util/options.js';
+import { Pace } from '../util/pace.js';
 import { AddedTokenSplitter } from './added_tokens.js';
 import { BpeEncoder } from './bpe.js';
 import type { ChatMessage } from './chat_messages.js';

@@ -1,4 +1,4 @@
-import type { Pace } from '../pace.js';
+import type { Pace } from '../util/pace.js';
 import { invalidTokenizer, isObject, quote } from './invalid.js';
 import { PIECES_AT_ONCE, type MergeRank } from './parts.js';
 

@@ -1,6 +1,6 @@
 import { fileURLToPath } from 'node:url';
 import { inspect } from 'node:util';
-import { CqilError } from './errors.js';
+import { CqilError } from '../errors.js';
 
 /** The place of a file or folder: a path, or a `file:` URL as an object or as text. */
 export type Location = string | UrlLike;

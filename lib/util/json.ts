@@ -1,5 +1,5 @@
 import { isUtf8 } from 'node:buffer';
-import { CqilError, type ErrorCode } from './errors.js';
+import { CqilError, type ErrorCode } from '../errors.js';
 
 const QUOTE = 0x22;
 const BACKSLASH = 0x5c;

@@ -1,4 +1,4 @@
-import { CqilError } from './errors.js';
+import { CqilError } from '../errors.js';
 
 /** The error of work whose signal has fired. */
 export function abortError(signal: AbortSignal): CqilError {

@@ -1,5 +1,5 @@
 import type { FileHandle } from 'node:fs/promises';
-import { CqilError } from './errors.js';
+import { CqilError } from '../errors.js';
 
 /**
  * Appends a value to a file of JSON lines; `name` is what errors call the file. Throws FILE_NOT_FOUND when the file

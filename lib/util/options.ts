@@ -1,5 +1,5 @@
 import { inspect } from 'node:util';
-import { CqilError } from './errors.js';
+import { CqilError } from '../errors.js';
 
 /** Throws INVALID_ARGUMENT unless `ok`: what the option is and what was expected. */
 export function expectOption(name: string, found: unknown, ok: boolean, expected: string): void {
