@@ -1,6 +1,6 @@
 import { orAborted } from './util/abort.js';
 import { CqilError } from './errors.js';
-import { countStages, type PlanInput } from './plan.js';
+import { countStages, type PlanInput } from './plan/plan.js';
 import type { Sampler, SamplingOptions, TokenLogprob } from './sampler.js';
 import type { Shortlist } from './sampler/shortlist.js';
 import type { HeldSession, Session } from './session.js';

@@ -16,7 +16,7 @@ import { aloneBytes, defaultThreads, describeMachine } from './machine.js';
 import type { Model, ModelParts } from './model.js';
 import { loadNative, nativeShape, unpacked, type ModelHandle, type ModelSpec } from './native.js';
 import { expectOption } from './util/options.js';
-import { resolvePlan } from './plan.js';
+import { resolvePlan } from './plan/plan.js';
 import { publishedPlan, publishedPlanNote } from './published_plan.js';
 
 /**

@@ -17,7 +17,7 @@ import {
   type SettledExecution,
 } from './native.js';
 import { expectOption, readArgument, readKnownOptions } from './util/options.js';
-import { resolvePlan, toNativePlan, type Plan, type PlanInput } from './plan.js';
+import { resolvePlan, toNativePlan, type Plan, type PlanInput } from './plan/plan.js';
 import type { PublishedPlan } from './published_plan.js';
 import { Session, type SessionHost } from './session.js';
 import type { Tokenizer } from './tokenizer/index.js';

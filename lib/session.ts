@@ -11,7 +11,7 @@ import {
   type SessionHandle,
 } from './native.js';
 import { expectOption, isSignal, readArgument, readKnownOptions } from './util/options.js';
-import type { Plan } from './plan.js';
+import type { Plan } from './plan/plan.js';
 import { MAX_SHORTLIST, type Shortlist } from './sampler/shortlist.js';
 import { readTimeline, type Timeline } from './timeline.js';
 import { WorkQueue } from './util/work_queue.js';

@@ -9,7 +9,7 @@ import { CqilError } from '../lib/errors.js';
 import { comparePlans } from '../lib/eval/compare_plans.js';
 import { loadModel, loadSyntheticModel } from '../lib/load.js';
 import type { Model } from '../lib/model.js';
-import { resolvePlan } from '../lib/plan.js';
+import { resolvePlan } from '../lib/plan/plan.js';
 import { encode } from './support/encode.js';
 import { expectCode, expectRejection } from './support/expect_code.js';
 import { addUpdates, writeRandomLora, type RandomLoraOptions } from './support/lora_writer.js';

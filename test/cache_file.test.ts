@@ -11,7 +11,7 @@ import { loadModel, loadSyntheticModel } from '../lib/load.js';
 import { describeMachine } from '../lib/machine.js';
 import type { Model } from '../lib/model.js';
 import type { MachineInfo } from '../lib/native.js';
-import { resolvePlan } from '../lib/plan.js';
+import { resolvePlan } from '../lib/plan/plan.js';
 import { expectRejection } from './support/expect_code.js';
 import { writeRandomModel } from './support/random_model.js';
 import { tempFolder } from './support/temp_folder.js';

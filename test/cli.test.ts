@@ -2,7 +2,7 @@ import { existsSync, readFileSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
 import { PassThrough, Readable } from 'node:stream';
 import { describe, expect, it } from 'vitest';
-import { resolvePlan } from '../lib/plan.js';
+import { resolvePlan } from '../lib/plan/plan.js';
 import { cqil } from './support/cli.js';
 import { tempFolder } from './support/temp_folder.js';
 

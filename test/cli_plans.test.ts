@@ -3,7 +3,7 @@ import { pathToFileURL } from 'node:url';
 import { writeFileSync } from 'node:fs';
 import { describe, expect, it, vi } from 'vitest';
 import { loadModel } from '../lib/load.js';
-import { resolvePlan } from '../lib/plan.js';
+import { resolvePlan } from '../lib/plan/plan.js';
 import { cqil } from './support/cli.js';
 import { expectCode } from './support/expect_code.js';
 import { writeRandomModel } from './support/random_model.js';

@@ -11,7 +11,7 @@ import { parseTask } from '../lib/eval/task_file.js';
 import { openCheckpoint } from '../lib/checkpoint/open.js';
 import { loadModel } from '../lib/load.js';
 import type { Model } from '../lib/model.js';
-import { resolvePlan, type Plan } from '../lib/plan.js';
+import { resolvePlan, type Plan } from '../lib/plan/plan.js';
 import { argmax } from './reference/measure.js';
 import { cqil } from './support/cli.js';
 import { expectRejection } from './support/expect_code.js';

@@ -9,7 +9,7 @@ import { ResumeFile, type RunIdentity } from '../lib/eval/resume_file.js';
 import { textWindows, PROTOCOLS } from '../lib/eval/windows.js';
 import { loadModel } from '../lib/load.js';
 import type { Model } from '../lib/model.js';
-import { resolvePlan, type Plan } from '../lib/plan.js';
+import { resolvePlan, type Plan } from '../lib/plan/plan.js';
 import { decodeAll, expectSameBits, someIds } from './reference/engine.js';
 import { referenceLogProbs, referenceModel, type ReferenceModel } from './reference/forward.js';
 import { argmax, klDivergence } from './reference/measure.js';

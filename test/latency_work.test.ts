@@ -12,7 +12,7 @@ import {
   type Work,
 } from '../lib/latency/work.js';
 import { compilePlan } from '../lib/model.js';
-import { resolvePlan } from '../lib/plan.js';
+import { resolvePlan } from '../lib/plan/plan.js';
 import { programOf } from './support/made_up_program.js';
 
 const checkpoint = syntheticCheckpoint('smollm2-135m', 'Q4_0');

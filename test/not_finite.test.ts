@@ -6,7 +6,7 @@ import { measurePerplexity, modelWindows } from '../lib/eval/perplexity.js';
 import { loadModel } from '../lib/load.js';
 import { measureSimilarity } from '../lib/measure_similarity.js';
 import type { Model } from '../lib/model.js';
-import { resolvePlan } from '../lib/plan.js';
+import { resolvePlan } from '../lib/plan/plan.js';
 import { someIds } from './reference/engine.js';
 import { cqil } from './support/cli.js';
 import { expectRejection } from './support/expect_code.js';

@@ -4,7 +4,7 @@ import { describe, expect, it } from 'vitest';
 import { openCheckpoint } from '../lib/checkpoint/open.js';
 import { textBeside } from '../lib/cli/text_file.js';
 import { shippedModelPath } from '../lib/load.js';
-import { resolvePlan } from '../lib/plan.js';
+import { resolvePlan } from '../lib/plan/plan.js';
 import { loadTokenizer } from '../lib/tokenizer/index.js';
 import { referenceLogProbs, referenceModel } from './reference/forward.js';
 import { nextLogProbs } from './reference/measure.js';

@@ -10,7 +10,7 @@ import {
   toNativePlan,
   type Plan,
   type PlanInput,
-} from '../lib/plan.js';
+} from '../lib/plan/plan.js';
 import { tempFolder } from './support/temp_folder.js';
 
 const folder = tempFolder();

@@ -1,6 +1,6 @@
 import { describe, expect, it } from 'vitest';
-import { countStages, resolvePlan } from '../lib/plan.js';
-import { describePlan, drawPlan, planSummary } from '../lib/plan_diagram.js';
+import { countStages, resolvePlan } from '../lib/plan/plan.js';
+import { describePlan, drawPlan, planSummary } from '../lib/plan/plan_diagram.js';
 
 describe('drawPlan', () => {
   it('puts stages in columns and the layers of a group under each other', () => {

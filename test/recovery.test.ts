@@ -10,7 +10,7 @@ import { Pace } from '../lib/util/pace.js';
 import { cholesky, dot, solveCholesky, topEigenvectors } from '../lib/linear_algebra.js';
 import { loadModel } from '../lib/load.js';
 import type { Model } from '../lib/model.js';
-import { resolvePlan, type Plan } from '../lib/plan.js';
+import { resolvePlan, type Plan } from '../lib/plan/plan.js';
 import { foldMap, readGains } from '../lib/recovery/fold.js';
 import { collectMoments, SITES, type Site } from '../lib/recovery/group_moments.js';
 import { Moments } from '../lib/recovery/moments.js';

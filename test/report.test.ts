@@ -9,7 +9,7 @@ import { heatColours, HEAT_STEPS } from '../lib/report/palette.js';
 import { planName } from '../lib/report/plan_name.js';
 import type { ReportData } from '../lib/report/report_data.js';
 import { ticks } from '../lib/report/scale.js';
-import { resolvePlan } from '../lib/plan.js';
+import { resolvePlan } from '../lib/plan/plan.js';
 import { sampleReport, sampleRow, sampleTimeline, spread } from './support/report_sample.js';
 import { elementsOf, parseXml, textOf, withClass, type XmlElement } from './support/xml.js';
 

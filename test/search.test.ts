@@ -1,7 +1,7 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import { describe, expect, it } from 'vitest';
 import { CqilError } from '../lib/errors.js';
-import { countStages, resolvePlan, type Plan } from '../lib/plan.js';
+import { countStages, resolvePlan, type Plan } from '../lib/plan/plan.js';
 import { measureFound, paretoFront } from '../lib/search/front.js';
 import { bestFor, decidingStages, describeGoal, unreachable, type Goal } from '../lib/search/goal.js';
 import { measureGuard } from '../lib/search/guard.js';

@@ -9,7 +9,7 @@ import { modelWindows } from '../lib/eval/perplexity.js';
 import { textBeside } from '../lib/cli/text_file.js';
 import { loadModel, shippedModelPath } from '../lib/load.js';
 import { describeMachine } from '../lib/machine.js';
-import { countStages, resolvePlan, type Plan } from '../lib/plan.js';
+import { countStages, resolvePlan, type Plan } from '../lib/plan/plan.js';
 import { findPlans } from '../lib/search/find_plans.js';
 import type { SearchPoint } from '../lib/search/front.js';
 import { cqil } from './support/cli.js';

@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest';
-import { resolvePlan, planShorthand } from '../lib/plan.js';
+import { resolvePlan, planShorthand } from '../lib/plan/plan.js';
 import {
   candidateOf,
   keyOf,

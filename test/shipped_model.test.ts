@@ -6,7 +6,7 @@ import { textBeside } from '../lib/cli/text_file.js';
 import { comparePlans } from '../lib/eval/compare_plans.js';
 import { modelWindows } from '../lib/eval/perplexity.js';
 import { loadModel, shippedModelPath } from '../lib/load.js';
-import { resolvePlan } from '../lib/plan.js';
+import { resolvePlan } from '../lib/plan/plan.js';
 
 const TOKENS = 400;
 const plans = path.join(path.dirname(shippedModelPath()), 'plans');

@@ -1,6 +1,6 @@
 import { describe, expect, it } from 'vitest';
 import * as cqil from '../lib/index.js';
-import { resolvePlan } from '../lib/plan.js';
+import { resolvePlan } from '../lib/plan/plan.js';
 import { TINY_JSON } from './support/tiny_tokenizer.js';
 import { loadTokenizer } from '../lib/tokenizer/index.js';
 

@@ -7,7 +7,7 @@ import { readSafetensors } from '../../dist/checkpoint/safetensors.js';
 import { syntheticCheckpoint } from '../../dist/checkpoint/synthetic.js';
 import { shippedModelPath } from '../../dist/load.js';
 import { compilePlan } from '../../dist/model.js';
-import { resolvePlan } from '../../dist/plan.js';
+import { resolvePlan } from '../../dist/plan/plan.js';
 import { writeRandomGguf } from '../peers/random_gguf.mjs';
 
 /** Headers, out of the page cache, and plans; no weight is read. */

@@ -8,8 +8,8 @@ import { barriersPerToken, modelBytes } from '../latency/work.js';
 import { aloneBytes, describeMachine, measureBandwidth } from '../machine.js';
 import type { Model } from '../model.js';
 import type { Execution, Program, SettledExecution } from '../native.js';
-import type { Plan } from '../plan.js';
-import { planSummary } from '../plan_diagram.js';
+import type { Plan } from '../plan/plan.js';
+import { planSummary } from '../plan/plan_diagram.js';
 import { printJson, type Io } from './io.js';
 import { weightBytesPerToken } from './memory.js';
 import {

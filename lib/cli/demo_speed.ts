@@ -1,7 +1,7 @@
 import { medianInterval, quantile } from '../eval/statistics.js';
 import { watchBusy } from '../latency/busy.js';
 import type { Model } from '../model.js';
-import type { Plan } from '../plan.js';
+import type { Plan } from '../plan/plan.js';
 import { scatter, timeContenders } from './timing.js';
 
 /** The median, the least and the greatest of the values of all rounds. */

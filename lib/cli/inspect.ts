@@ -9,7 +9,7 @@ import { shippedModelPath } from '../load.js';
 import { describeMachine } from '../machine.js';
 import { compilePlan } from '../model.js';
 import type { Program } from '../native.js';
-import { describePlan } from '../plan_diagram.js';
+import { describePlan } from '../plan/plan_diagram.js';
 import { publishedPlan, publishedPlanNote } from '../published_plan.js';
 import { printJson, type Io } from './io.js';
 import { weightBytes } from './memory.js';

@@ -1,7 +1,7 @@
 import type { Command } from 'commander';
 import { defaultWindow, LONGEST_DEFAULT_WINDOW, measurePerplexity, type Perplexity } from '../eval/perplexity.js';
-import type { Plan } from '../plan.js';
-import { planSummary } from '../plan_diagram.js';
+import type { Plan } from '../plan/plan.js';
+import { planSummary } from '../plan/plan_diagram.js';
 import { printJson, type Io } from './io.js';
 import { openModel } from './open_model.js';
 import {

@@ -6,8 +6,8 @@ import type { Checkpoint } from '../checkpoint/types.js';
 import { CqilError } from '../errors.js';
 import { shippedModelPath } from '../load.js';
 import { pathOf } from '../util/location.js';
-import { countStages, type Plan } from '../plan.js';
-import { describePlan, drawPlan, planSummary } from '../plan_diagram.js';
+import { countStages, type Plan } from '../plan/plan.js';
+import { describePlan, drawPlan, planSummary } from '../plan/plan_diagram.js';
 import { formatJson, printJson, type Io } from './io.js';
 import {
   addBackendOptions,

@@ -1,7 +1,7 @@
 import path from 'node:path';
 import { openLora } from '../checkpoint/lora.js';
 import type { ModelConfig } from '../checkpoint/types.js';
-import type { Plan } from '../plan.js';
+import type { Plan } from '../plan/plan.js';
 
 /** Throws unless a plan's adapter, if it has one, can be read and fits the model. */
 export async function checkAdapter(plan: Plan, config: ModelConfig | undefined): Promise<void> {

@@ -1,6 +1,6 @@
 import { Option } from 'commander';
-import { isPublishedName, resolvePlan, withBypassMode, type Plan } from '../plan.js';
-import { planSummary } from '../plan_diagram.js';
+import { isPublishedName, resolvePlan, withBypassMode, type Plan } from '../plan/plan.js';
+import { planSummary } from '../plan/plan_diagram.js';
 import type { Io } from './io.js';
 
 /** Options that say how the plans on a command line are read. */

@@ -13,8 +13,8 @@ import {
 } from '../latency/calibration.js';
 import { shippedModelPath } from '../load.js';
 import type { Model } from '../model.js';
-import type { Plan } from '../plan.js';
-import { planSummary } from '../plan_diagram.js';
+import type { Plan } from '../plan/plan.js';
+import { planSummary } from '../plan/plan_diagram.js';
 import { findPlans, searchWindow, type FoundPlans } from '../search/find_plans.js';
 import type { MeasuredPlan, SearchPoint } from '../search/front.js';
 import { bestFor, describeGoal, unreachable, type Goal, type GoalPoint } from '../search/goal.js';

@@ -6,7 +6,7 @@ import { findCalibration, typicalToken } from '../latency/calibration.js';
 import type { Prediction } from '../latency/latency_model.js';
 import { defaultThreads, describeMachine } from '../machine.js';
 import { compilePlan } from '../model.js';
-import { resolvePlan, type Plan } from '../plan.js';
+import { resolvePlan, type Plan } from '../plan/plan.js';
 import type { BackendOptions } from './options.js';
 import { formatTable } from './table.js';
 

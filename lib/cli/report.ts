@@ -6,7 +6,7 @@ import { CqilError } from '../errors.js';
 import { fingerprint } from '../eval/fingerprint.js';
 import { shippedModelPath } from '../load.js';
 import type { Model } from '../model.js';
-import { formatPlan, resolvePlan, type Plan } from '../plan.js';
+import { formatPlan, resolvePlan, type Plan } from '../plan/plan.js';
 import { chromeTrace } from '../report/chrome_trace.js';
 import { BUSY_WHILE_MEASURED } from '../latency/busy.js';
 import { headline } from '../report/headline.js';

@@ -5,7 +5,7 @@ import { CqilError } from '../errors.js';
 import { measureSimilarity } from '../measure_similarity.js';
 import type { Model } from '../model.js';
 import type { Execution } from '../native.js';
-import { formatPlan, isLossy, type Plan } from '../plan.js';
+import { formatPlan, isLossy, type Plan } from '../plan/plan.js';
 import { planName } from '../report/plan_name.js';
 import type { PlanRow, ReportData, Speed, Spread, TracedToken } from '../report/report_data.js';
 import type { Session } from '../session.js';

@@ -1,5 +1,5 @@
 import { CqilError } from '../errors.js';
-import { resolvePlan, type Plan } from '../plan.js';
+import { resolvePlan, type Plan } from '../plan/plan.js';
 import { readText } from './text_file.js';
 
 /** A plan of a search's front, as its JSON document has it. */

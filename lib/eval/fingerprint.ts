@@ -3,7 +3,7 @@ import { open } from 'node:fs/promises';
 import path from 'node:path';
 import { LORA_CONFIG_FILE, LORA_WEIGHTS_FILE } from '../checkpoint/lora.js';
 import type { Checkpoint } from '../checkpoint/types.js';
-import type { Plan } from '../plan.js';
+import type { Plan } from '../plan/plan.js';
 
 const SAMPLES = 64;
 const SAMPLE_BYTES = 4096;

@@ -1,7 +1,7 @@
 import { CqilError } from '../errors.js';
 import type { Model } from '../model.js';
 import type { Execution } from '../native.js';
-import type { Plan } from '../plan.js';
+import type { Plan } from '../plan/plan.js';
 import { textWindows, type Protocol, type Window } from './windows.js';
 
 /** Longer windows are only used when asked for. */

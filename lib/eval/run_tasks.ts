@@ -1,7 +1,7 @@
 import { CqilError } from '../errors.js';
 import type { Model } from '../model.js';
 import { Pace } from '../util/pace.js';
-import type { Plan } from '../plan.js';
+import type { Plan } from '../plan/plan.js';
 import type { Session } from '../session.js';
 import { encodeItem, type EncodedItem } from './encode_item.js';
 import type { MeasureOptions } from './perplexity.js';

@@ -1,5 +1,5 @@
 import { mulberry32 } from '../eval/statistics.js';
-import { formatPlan, resolvePlan, type Plan } from '../plan.js';
+import { formatPlan, resolvePlan, type Plan } from '../plan/plan.js';
 
 const LARGEST_GROUP = 4;
 

@@ -1,6 +1,6 @@
 import { quantile } from '../eval/statistics.js';
 import type { Model } from '../model.js';
-import type { Plan } from '../plan.js';
+import type { Plan } from '../plan/plan.js';
 import type { Session } from '../session.js';
 import type { Token } from './work.js';
 

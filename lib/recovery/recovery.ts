@@ -6,7 +6,7 @@ import { comparePlans } from '../eval/compare_plans.js';
 import type { Window } from '../eval/windows.js';
 import type { Model } from '../model.js';
 import { Pace } from '../util/pace.js';
-import { resolvePlan, type Plan } from '../plan.js';
+import { resolvePlan, type Plan } from '../plan/plan.js';
 import { foldMap, readGains } from './fold.js';
 import { collectMoments, SITES, TEACHERS, type Site, type Teacher } from './group_moments.js';
 import type { Moments } from './moments.js';

@@ -1,5 +1,5 @@
 import type { ModelConfig } from '../checkpoint/types.js';
-import type { Plan } from '../plan.js';
+import type { Plan } from '../plan/plan.js';
 
 const [X, A, M] = [0, 1, 2];
 

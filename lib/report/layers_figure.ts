@@ -1,4 +1,4 @@
-import type { Plan } from '../plan.js';
+import type { Plan } from '../plan/plan.js';
 import type { Similarity } from '../similarity.js';
 import { drawing, figure, legend, table } from './figure.js';
 import { at, decimals, whole } from './format.js';

@@ -1,5 +1,5 @@
 import { BUSY_WHILE_MEASURED } from '../latency/busy.js';
-import { countStages } from '../plan.js';
+import { countStages } from '../plan/plan.js';
 import { decimals, percent, quantity, signedPercent, whole } from './format.js';
 import { explanation, headline } from './headline.js';
 import { heatMapFigure } from './heat_map_figure.js';

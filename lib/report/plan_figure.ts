@@ -1,4 +1,4 @@
-import { PHASES_PER_STAGE, stagesOf } from '../plan_diagram.js';
+import { PHASES_PER_STAGE, stagesOf } from '../plan/plan_diagram.js';
 import { drawing, figure, legend } from './figure.js';
 import { at, count, layerRange, percent } from './format.js';
 import { markup, type Markup } from './markup.js';

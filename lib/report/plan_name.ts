@@ -1,4 +1,4 @@
-import { planShorthand, type Plan } from '../plan.js';
+import { planShorthand, type Plan } from '../plan/plan.js';
 
 /** Groups that a name lists; of more, the first ones and the last. */
 const MOST_GROUPS = 5;

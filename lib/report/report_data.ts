@@ -1,5 +1,5 @@
 import type { TextQuality } from '../eval/compare_plans.js';
-import type { Plan } from '../plan.js';
+import type { Plan } from '../plan/plan.js';
 import type { Similarity } from '../similarity.js';
 import type { Timeline } from '../timeline.js';
 

@@ -1,4 +1,4 @@
-import type { Plan } from '../plan.js';
+import type { Plan } from '../plan/plan.js';
 import type { TimelineSpan } from '../timeline.js';
 import { drawing, figure, legend } from './figure.js';
 import { at, count, decimals, layerRange } from './format.js';

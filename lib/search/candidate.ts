@@ -1,4 +1,4 @@
-import type { Plan } from '../plan.js';
+import type { Plan } from '../plan/plan.js';
 
 /** Layers of one group at most. Larger ones share an input with layers too far away to be like it. */
 export const MAX_GROUP = 4;

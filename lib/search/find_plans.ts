@@ -3,7 +3,7 @@ import { modelWindows } from '../eval/perplexity.js';
 import type { Window } from '../eval/windows.js';
 import { measureSimilarity } from '../measure_similarity.js';
 import type { Model } from '../model.js';
-import { resolvePlan, type Plan } from '../plan.js';
+import { resolvePlan, type Plan } from '../plan/plan.js';
 import { countPhases, measureFound, paretoFront, type SearchPoint } from './front.js';
 import { decidingStages, type Goal, type GoalPoint } from './goal.js';
 import { similarityCost } from './group_costs.js';

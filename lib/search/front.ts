@@ -1,5 +1,5 @@
-import { countStages, type Plan } from '../plan.js';
-import { PHASES_PER_STAGE } from '../plan_diagram.js';
+import { countStages, type Plan } from '../plan/plan.js';
+import { PHASES_PER_STAGE } from '../plan/plan_diagram.js';
 import type { GoalPoint } from './goal.js';
 import { PLANS_AT_ONCE, type PlanMeter } from './plan_meter.js';
 import type { Quality } from './quality.js';

@@ -1,5 +1,5 @@
 import { CqilError } from '../errors.js';
-import type { Plan } from '../plan.js';
+import type { Plan } from '../plan/plan.js';
 import type { SearchSpace } from './candidate.js';
 import type { Trial } from './trials.js';
 

@@ -1,5 +1,5 @@
 import { quantile } from '../eval/statistics.js';
-import type { Plan } from '../plan.js';
+import type { Plan } from '../plan/plan.js';
 import { candidateOf, planOf } from './candidate.js';
 import { PLANS_AT_ONCE, type PlanMeter } from './plan_meter.js';
 

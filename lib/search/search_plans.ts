@@ -1,5 +1,5 @@
 import { mulberry32 } from '../eval/statistics.js';
-import type { Plan } from '../plan.js';
+import type { Plan } from '../plan/plan.js';
 import { candidateOf, type Candidate, type SearchSpace, type StageRange } from './candidate.js';
 import { measuredCost, possibleGroups } from './group_costs.js';
 import { localSearch } from './local_search.js';

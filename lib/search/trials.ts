@@ -1,6 +1,6 @@
 import { onAbort, throwIfAborted } from '../util/abort.js';
 import { CqilError } from '../errors.js';
-import { planShorthand, type Plan } from '../plan.js';
+import { planShorthand, type Plan } from '../plan/plan.js';
 import { keyOf, planOf, type Candidate, type SearchSpace } from './candidate.js';
 import { PLANS_AT_ONCE } from './plan_meter.js';
 import type { Quality } from './quality.js';

@@ -1,4 +1,4 @@
-import { resolvePlan } from '../../lib/plan.js';
+import { resolvePlan } from '../../lib/plan/plan.js';
 import type { PlanRow, ReportData, Spread } from '../../lib/report/report_data.js';
 import type { PhaseKind } from '../../lib/native.js';
 import type { Timeline, TimelineSpan } from '../../lib/timeline.js';

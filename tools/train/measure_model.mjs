@@ -9,7 +9,7 @@ import { comparePlans } from '../../dist/eval/compare_plans.js';
 import { modelWindows } from '../../dist/eval/perplexity.js';
 import { measureSimilarity } from '../../dist/measure_similarity.js';
 import { loadModel, shippedModelPath } from '../../dist/load.js';
-import { planShorthand, resolvePlan } from '../../dist/plan.js';
+import { planShorthand, resolvePlan } from '../../dist/plan/plan.js';
 import { writeUntrained } from './untrained.mjs';
 
 const MARKERS = ['<!-- measured -->', '<!-- /measured -->'];

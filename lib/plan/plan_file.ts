@@ -1,7 +1,7 @@
 import { readFileSync, statSync, type Stats } from 'node:fs';
 import path from 'node:path';
-import { CqilError } from './errors.js';
-import { parseJson, utf8Text } from './util/json.js';
+import { CqilError } from '../errors.js';
+import { parseJson, utf8Text } from '../util/json.js';
 
 const MAX_FILE_BYTES = 1 << 20;
 
