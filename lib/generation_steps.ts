@@ -2,7 +2,7 @@ import { orAborted } from './util/abort.js';
 import { CqilError } from './errors.js';
 import { countStages, type PlanInput } from './plan/plan.js';
 import type { Sampler, SamplingOptions, TokenLogprob } from './sampler.js';
-import type { Shortlist } from './sampler/shortlist.js';
+import type { Shortlist } from './engine/shortlist.js';
 import type { HeldSession, Session } from './session.js';
 import { StopMatcher, type StopUnits } from './stop.js';
 import type { Tokenizer } from './tokenizer/index.js';

@@ -9,15 +9,15 @@ import {
   type NativeAddon,
   type Program,
   type SessionHandle,
-} from './native.js';
+} from './engine/native.js';
 import { expectOption, isSignal, readArgument, readKnownOptions } from './util/options.js';
 import type { Plan } from './plan/plan.js';
-import { MAX_SHORTLIST, type Shortlist } from './sampler/shortlist.js';
-import { readTimeline, type Timeline } from './timeline.js';
+import { MAX_SHORTLIST, type Shortlist } from './engine/shortlist.js';
+import { readTimeline, type Timeline } from './engine/timeline.js';
 import { WorkQueue } from './util/work_queue.js';
 
 /** Tokens one call of `Session.trace` takes at most. */
-export { MAX_TRACE } from './native.js';
+export { MAX_TRACE } from './engine/native.js';
 
 /** What a session needs of its model. */
 export interface SessionHost {

@@ -1,10 +1,15 @@
 import path from 'node:path';
 import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
-import { chooseActivations, roundedShare, type Activations, type ActivationsChoice } from '../lib/activations.js';
+import {
+  chooseActivations,
+  roundedShare,
+  type Activations,
+  type ActivationsChoice,
+} from '../lib/engine/activations.js';
 import { openCheckpoint } from '../lib/checkpoint/open.js';
 import type { Checkpoint, DType } from '../lib/checkpoint/types.js';
 import { loadModel, shippedModelPath } from '../lib/load.js';
-import { describeMachine } from '../lib/machine.js';
+import { describeMachine } from '../lib/engine/machine.js';
 import type { Model } from '../lib/model.js';
 import { decodeAll, engineLogProbs, expectSameBits, someIds } from './reference/engine.js';
 import { logSoftmax, referenceLogProbs, referenceModel, type ReferenceModel } from './reference/forward.js';
@@ -40,7 +45,7 @@ const ERROR: Deviation = { logProb: 5e-2, kl: 1e-4 };
  */
 const COST: Deviation = { logProb: 0.5, kl: 1e-3 };
 
-/** The roundings of lib/activations.ts, written apart from the engine: to int8. */
+/** The roundings of lib/engine/activations.ts, written apart from the engine: to int8. */
 function roundToInt8(vector: Float64Array): Float64Array {
   const out = new Float64Array(vector.length);
   for (let at = 0; at < vector.length; at += 32) {

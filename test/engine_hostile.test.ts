@@ -4,7 +4,7 @@ import path from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { openCheckpoint } from '../lib/checkpoint/open.js';
 import { CqilError } from '../lib/errors.js';
-import type { KvCache } from '../lib/kv_cache.js';
+import type { KvCache } from '../lib/engine/kv_cache.js';
 import {
   loadNative,
   type ForwardRequest,
@@ -14,7 +14,7 @@ import {
   type NativePlan,
   type SessionHandle,
   type SessionSpec,
-} from '../lib/native.js';
+} from '../lib/engine/native.js';
 import { someIds } from './reference/engine.js';
 import { writeRandomModel } from './support/random_model.js';
 

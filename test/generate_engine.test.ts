@@ -1,7 +1,7 @@
 import { writeFileSync } from 'node:fs';
 import path from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import type { LoadProgress } from '../lib/load_options.js';
+import type { LoadProgress } from '../lib/engine/load_options.js';
 import { loadModel, loadSyntheticModel } from '../lib/load.js';
 import type { Model } from '../lib/model.js';
 import { expectSameBits, someIds } from './reference/engine.js';

@@ -1,7 +1,7 @@
 import path from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { openCheckpoint } from '../lib/checkpoint/open.js';
-import { chooseKvCache, KV_CACHES, kvBytesPerPosition, type KvCache } from '../lib/kv_cache.js';
+import { chooseKvCache, KV_CACHES, kvBytesPerPosition, type KvCache } from '../lib/engine/kv_cache.js';
 import { loadModel, shippedModelPath } from '../lib/load.js';
 import type { Model } from '../lib/model.js';
 import { decodeAll, engineLogProbs, expectSameBits, someIds } from './reference/engine.js';

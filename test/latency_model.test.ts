@@ -7,7 +7,7 @@ import { LatencyModel, type Rates, type Sample } from '../lib/latency/latency_mo
 import { nonNegativeLeastSquares } from '../lib/latency/least_squares.js';
 import { randomPlans } from '../lib/latency/random_plans.js';
 import { modelBytes, phaseWork, sumWork, WORK_KINDS, type Placement } from '../lib/latency/work.js';
-import type { Program } from '../lib/native.js';
+import type { Program } from '../lib/engine/native.js';
 import { countStages, resolvePlan, type Plan } from '../lib/plan/plan.js';
 import { programOf } from './support/made_up_program.js';
 import { randomNormal, randomUniform } from './support/random.js';

@@ -1,7 +1,7 @@
 import { describe, expect, it } from 'vitest';
 import { syntheticCheckpoint } from '../lib/checkpoint/synthetic.js';
 import { weightBytesPerToken } from '../lib/cli/memory.js';
-import { kvBytesPerPosition } from '../lib/kv_cache.js';
+import { kvBytesPerPosition } from '../lib/engine/kv_cache.js';
 import {
   barriersPerToken,
   modelBytes,

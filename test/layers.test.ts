@@ -46,9 +46,11 @@ describe('imports in TypeScript', () => {
   });
 
   it('only loading, the model, its sessions and the machine know native', () => {
-    const knowing = files.filter((file) => importsOf(file, 'values').includes('lib/native'));
+    const knowing = files.filter((file) => importsOf(file, 'values').includes('lib/engine/native'));
     expect(
-      knowing.filter((file) => !['lib/load.ts', 'lib/machine.ts', 'lib/model.ts', 'lib/session.ts'].includes(file)),
+      knowing.filter(
+        (file) => !['lib/load.ts', 'lib/engine/machine.ts', 'lib/model.ts', 'lib/session.ts'].includes(file),
+      ),
     ).toEqual([]);
   });
 
@@ -92,12 +94,12 @@ describe('includes in C++', () => {
   });
 });
 
-it('the native functions of the addon are the ones lib/native.ts types', () => {
+it('the native functions of the addon are the ones lib/engine/native.ts types', () => {
   const table = [...readFileSync(path.join(root, 'native/addon/addon.cc'), 'utf8').matchAll(/^\s+\{"(\w+)",/gm)].map(
     ([, name]) => name,
   );
   const types = /export interface NativeAddon \{(.*?)\n\}/s.exec(
-    readFileSync(path.join(root, 'lib/native.ts'), 'utf8'),
+    readFileSync(path.join(root, 'lib/engine/native.ts'), 'utf8'),
   )![1]!;
   expect([...types.matchAll(/^  (\w+)\(/gm)].map(([, name]) => name)).toEqual(table);
   expect(table.length).toBeLessThanOrEqual(12);

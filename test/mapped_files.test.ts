@@ -2,7 +2,7 @@ import { copyFileSync, readFileSync, renameSync, rmSync, truncateSync, utimesSyn
 import path from 'node:path';
 import { expect, it } from 'vitest';
 import { loadModel, shippedModelPath } from '../lib/load.js';
-import type { LoadOptions } from '../lib/load_options.js';
+import type { LoadOptions } from '../lib/engine/load_options.js';
 import type { Model } from '../lib/model.js';
 import { runScript } from './lifetimes/run_script.js';
 import { buildPackage } from './support/built_package.js';

@@ -3,7 +3,7 @@ import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { afterAll, beforeAll, expect, it } from 'vitest';
 import { openCheckpoint } from '../lib/checkpoint/open.js';
-import type { LoadOptions } from '../lib/load_options.js';
+import type { LoadOptions } from '../lib/engine/load_options.js';
 import { loadModel, shippedModelPath } from '../lib/load.js';
 import { engineLogProbs, someIds } from './reference/engine.js';
 import { klDivergence, maxDifference } from './reference/measure.js';

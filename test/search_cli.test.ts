@@ -1,14 +1,14 @@
 import { existsSync, readFileSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
 import { beforeAll, describe, expect, it } from 'vitest';
-import { timingIdentity } from '../lib/cache_identity.js';
+import { timingIdentity } from '../lib/engine/cache_identity.js';
 import { writeCache } from '../lib/util/cache_file.js';
 import { openCheckpoint } from '../lib/checkpoint/open.js';
 import { comparePlans } from '../lib/eval/compare_plans.js';
 import { modelWindows } from '../lib/eval/perplexity.js';
 import { textBeside } from '../lib/cli/text_file.js';
 import { loadModel, shippedModelPath } from '../lib/load.js';
-import { describeMachine } from '../lib/machine.js';
+import { describeMachine } from '../lib/engine/machine.js';
 import { countStages, resolvePlan, type Plan } from '../lib/plan/plan.js';
 import { findPlans } from '../lib/search/find_plans.js';
 import type { SearchPoint } from '../lib/search/front.js';

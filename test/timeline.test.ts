@@ -1,9 +1,9 @@
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { loadModel } from '../lib/load.js';
 import type { Model } from '../lib/model.js';
-import type { Execution } from '../lib/native.js';
+import type { Execution } from '../lib/engine/native.js';
 import { chromeTrace } from '../lib/report/chrome_trace.js';
-import type { Timeline } from '../lib/timeline.js';
+import type { Timeline } from '../lib/engine/timeline.js';
 import { expectSameBits, someIds } from './reference/engine.js';
 import { expectRejection } from './support/expect_code.js';
 import { writeRandomModel } from './support/random_model.js';

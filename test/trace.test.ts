@@ -1,6 +1,6 @@
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { openCheckpoint } from '../lib/checkpoint/open.js';
-import type { SessionOptions } from '../lib/load_options.js';
+import type { SessionOptions } from '../lib/engine/load_options.js';
 import { loadModel } from '../lib/load.js';
 import type { Model } from '../lib/model.js';
 import { MAX_TRACE } from '../lib/session.js';

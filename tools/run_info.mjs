@@ -2,7 +2,7 @@ import { execFileSync } from 'node:child_process';
 import os from 'node:os';
 import path from 'node:path';
 import { fileURLToPath } from 'node:url';
-import { describeMachine } from '../dist/machine.js';
+import { describeMachine } from '../dist/engine/machine.js';
 
 /** What a reader needs to judge or repeat the numbers of a run: `command` with the arguments it was given. */
 export function describeRun(command, args) {

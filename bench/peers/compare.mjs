@@ -15,7 +15,7 @@ import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
 import { syntheticCheckpoint } from '../../dist/checkpoint/synthetic.js';
 import { quantile } from '../../dist/eval/statistics.js';
-import { measureBandwidth } from '../../dist/machine.js';
+import { measureBandwidth } from '../../dist/engine/machine.js';
 import { describeRun, runLine } from '../../tools/run_info.mjs';
 import { spread } from '../spread.mjs';
 import { DTYPES, writeRandomGguf } from './random_gguf.mjs';

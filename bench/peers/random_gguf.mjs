@@ -1,8 +1,8 @@
 import { randomFillSync } from 'node:crypto';
 import { closeSync, openSync, writeSync } from 'node:fs';
-import { chooseActivations, roundedShare } from '../../dist/activations.js';
+import { chooseActivations, roundedShare } from '../../dist/engine/activations.js';
 import { GGUF_NAMES, tensorName } from '../../dist/checkpoint/names.js';
-import { describeMachine } from '../../dist/machine.js';
+import { describeMachine } from '../../dist/engine/machine.js';
 import { syntheticCheckpoint } from '../../dist/checkpoint/synthetic.js';
 import { array, f32, ggufHeader, pad, text, u32 } from '../../tools/gguf/gguf_writer.mjs';
 import { FORMATS, fillRandom } from '../../tools/gguf/random_blocks.mjs';

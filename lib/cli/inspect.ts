@@ -1,14 +1,14 @@
 import type { Command } from 'commander';
-import { chooseActivations, roundedShare, type ActivationsChoice } from '../activations.js';
+import { chooseActivations, roundedShare, type ActivationsChoice } from '../engine/activations.js';
 import { mergedBytes, openLora } from '../checkpoint/lora.js';
 import { openCheckpoint } from '../checkpoint/open.js';
 import type { TensorInfo } from '../checkpoint/types.js';
 import { CqilError } from '../errors.js';
-import { chooseKvCache, KV_CACHES, kvBytesPerPosition, type KvCacheChoice } from '../kv_cache.js';
+import { chooseKvCache, KV_CACHES, kvBytesPerPosition, type KvCacheChoice } from '../engine/kv_cache.js';
 import { shippedModelPath } from '../load.js';
-import { describeMachine } from '../machine.js';
+import { describeMachine } from '../engine/machine.js';
 import { compilePlan } from '../model.js';
-import type { Program } from '../native.js';
+import type { Program } from '../engine/native.js';
 import { describePlan } from '../plan/plan_diagram.js';
 import { publishedPlan, publishedPlanNote } from '../published_plan.js';
 import { printJson, type Io } from './io.js';

@@ -1,4 +1,4 @@
-import { describeMachine } from '../machine.js';
+import { describeMachine } from '../engine/machine.js';
 import type { Model } from '../model.js';
 
 /** What computed a result, for its JSON document. */

@@ -1,7 +1,7 @@
 import { openCheckpoint } from '../checkpoint/open.js';
 import { loadModel, shippedModelPath } from '../load.js';
 import type { Model } from '../model.js';
-import type { Execution } from '../native.js';
+import type { Execution } from '../engine/native.js';
 import { publishedPlanNote } from '../published_plan.js';
 import type { Io } from './io.js';
 import type { BackendOptions } from './options.js';

@@ -1,7 +1,7 @@
 import { InvalidArgumentError, Option, type Command } from 'commander';
-import { ACTIVATIONS_CHOICES, type ActivationsChoice } from '../activations.js';
-import { KV_CACHE_CHOICES, type KvCacheChoice } from '../kv_cache.js';
-import type { Execution } from '../native.js';
+import { ACTIVATIONS_CHOICES, type ActivationsChoice } from '../engine/activations.js';
+import { KV_CACHE_CHOICES, type KvCacheChoice } from '../engine/kv_cache.js';
+import type { Execution } from '../engine/native.js';
 
 export const EXECUTIONS: readonly Execution[] = ['auto', 'wide', 'lanes', 'persistent'];
 

@@ -1,10 +1,10 @@
-import { chooseActivations } from '../activations.js';
+import { chooseActivations } from '../engine/activations.js';
 import type { Checkpoint } from '../checkpoint/types.js';
 import { CqilError } from '../errors.js';
-import { chooseKvCache } from '../kv_cache.js';
+import { chooseKvCache } from '../engine/kv_cache.js';
 import { findCalibration, typicalToken } from '../latency/calibration.js';
 import type { Prediction } from '../latency/latency_model.js';
-import { defaultThreads, describeMachine } from '../machine.js';
+import { defaultThreads, describeMachine } from '../engine/machine.js';
 import { compilePlan } from '../model.js';
 import { resolvePlan, type Plan } from '../plan/plan.js';
 import type { BackendOptions } from './options.js';

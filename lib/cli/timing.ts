@@ -1,9 +1,9 @@
 import { quantile } from '../eval/statistics.js';
 import { watchBusy } from '../latency/busy.js';
 import type { Model } from '../model.js';
-import type { Execution } from '../native.js';
+import type { Execution } from '../engine/native.js';
 import type { Plan } from '../plan/plan.js';
-import type { Shortlist } from '../sampler/shortlist.js';
+import type { Shortlist } from '../engine/shortlist.js';
 
 /** One way to run a model, to be timed against others. */
 export interface Contender {

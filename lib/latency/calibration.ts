@@ -1,9 +1,9 @@
-import type { Activations } from '../activations.js';
+import type { Activations } from '../engine/activations.js';
 import { readCache, writeCache, type CacheIdentity } from '../util/cache_file.js';
-import { timingIdentity } from '../cache_identity.js';
+import { timingIdentity } from '../engine/cache_identity.js';
 import type { Checkpoint, ModelConfig } from '../checkpoint/types.js';
-import type { KvCache } from '../kv_cache.js';
-import { aloneBytes, describeMachine } from '../machine.js';
+import type { KvCache } from '../engine/kv_cache.js';
+import { aloneBytes, describeMachine } from '../engine/machine.js';
 import type { Model } from '../model.js';
 import { watchBusy } from './busy.js';
 import { calibrate } from './calibrate.js';

@@ -1,4 +1,4 @@
-import type { PhaseKind, Program } from '../native.js';
+import type { PhaseKind, Program } from '../engine/native.js';
 import { nonNegativeLeastSquares } from './least_squares.js';
 import { phaseWork, sumWork, WORK_KINDS, type ModelBytes, type Placement, type Token, type Work } from './work.js';
 

@@ -1,6 +1,6 @@
-import { kvBytesPerPosition, type KvCache } from '../kv_cache.js';
+import { kvBytesPerPosition, type KvCache } from '../engine/kv_cache.js';
 import type { Checkpoint, TensorRole } from '../checkpoint/types.js';
-import type { Phase, PhaseKind, Program } from '../native.js';
+import type { Phase, PhaseKind, Program } from '../engine/native.js';
 
 /** What takes time in a forward of one token, counted. Bytes are of weights unless they say otherwise. */
 export interface Work {

@@ -2,7 +2,7 @@ import path from 'node:path';
 import { CqilError } from '../errors.js';
 import { parseJson } from '../util/json.js';
 import { isUrl, pathOf, type Location, type UrlLike } from '../util/location.js';
-import type { NativePlan } from '../native.js';
+import type { NativePlan } from '../engine/native.js';
 import { isModelFolder, planFile, readPlanFile } from './plan_file.js';
 
 /** What is computed: which layers share an input. Pure data; the file format is this object as JSON. */

@@ -1,4 +1,4 @@
-import type { PhaseKind } from '../native.js';
+import type { PhaseKind } from '../engine/native.js';
 
 /**
  * Colours of phases, told apart with any of the common colour blindnesses: after Masataka Okabe and Kei Ito, "Color

@@ -1,7 +1,7 @@
 import type { TextQuality } from '../eval/compare_plans.js';
 import type { Plan } from '../plan/plan.js';
 import type { Similarity } from '../similarity.js';
-import type { Timeline } from '../timeline.js';
+import type { Timeline } from '../engine/timeline.js';
 
 /** Repeated measurements: the least, the quartiles, the greatest. */
 export interface Spread {

@@ -1,4 +1,4 @@
-import type { PhaseKind } from '../native.js';
+import type { PhaseKind } from '../engine/native.js';
 import { table } from './figure.js';
 import { decimals, percent, quantity, signedPercent, whole } from './format.js';
 import { markup, type Content, type Markup } from './markup.js';

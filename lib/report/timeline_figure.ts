@@ -1,5 +1,5 @@
 import type { Plan } from '../plan/plan.js';
-import type { TimelineSpan } from '../timeline.js';
+import type { TimelineSpan } from '../engine/timeline.js';
 import { drawing, figure, legend } from './figure.js';
 import { at, count, decimals, layerRange } from './format.js';
 import { markup, type Content, type Markup } from './markup.js';

@@ -1,4 +1,4 @@
-// Everything JavaScript can call. lib/native.ts gives the types.
+// Everything JavaScript can call. lib/engine/native.ts gives the types.
 #include "calls.h"
 
 namespace cqil {

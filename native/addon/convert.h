@@ -1,4 +1,4 @@
-// From JavaScript values to plain structs and back. lib/native.ts gives the shapes; what does not match them throws
+// From JavaScript values to plain structs and back. lib/engine/native.ts gives the shapes; what does not match them throws
 // INVALID_ARGUMENT.
 #pragma once
 #include <napi.h>

@@ -1,4 +1,4 @@
-import type { Phase, Program } from '../../lib/native.js';
+import type { Phase, Program } from '../../lib/engine/native.js';
 
 /** The program of consecutive stages of these sizes, as the engine compiles it. */
 export function programOf(sizes: readonly number[], bypass = 0): Program {

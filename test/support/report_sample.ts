@@ -1,7 +1,7 @@
 import { resolvePlan } from '../../lib/plan/plan.js';
 import type { PlanRow, ReportData, Spread } from '../../lib/report/report_data.js';
-import type { PhaseKind } from '../../lib/native.js';
-import type { Timeline, TimelineSpan } from '../../lib/timeline.js';
+import type { PhaseKind } from '../../lib/engine/native.js';
+import type { Timeline, TimelineSpan } from '../../lib/engine/timeline.js';
 
 const KINDS: readonly PhaseKind[] = ['qkv', 'attention', 'attention_out', 'gate_up', 'down'];
 

@@ -2,7 +2,7 @@ import { setImmediate } from 'node:timers/promises';
 import type { GenerationModel, GenerationSession } from '../../lib/generation_steps.js';
 import { resolvePlan, type Plan } from '../../lib/plan/plan.js';
 import { CqilError } from '../../lib/errors.js';
-import type { Shortlist } from '../../lib/sampler/shortlist.js';
+import type { Shortlist } from '../../lib/engine/shortlist.js';
 import type { HeldSession, ShortlistOptions } from '../../lib/session.js';
 import { shortlistOf } from './shortlist_of.js';
 

@@ -1,4 +1,4 @@
-import type { Shortlist } from '../../lib/sampler/shortlist.js';
+import type { Shortlist } from '../../lib/engine/shortlist.js';
 
 /** The shortlist of a row of logits, the slow and obvious way. */
 export function shortlistOf(logits: Float32Array, count: number): Shortlist {

@@ -1,7 +1,7 @@
 import type { Activations } from './activations.js';
-import type { CacheIdentity } from './util/cache_file.js';
-import type { Checkpoint } from './checkpoint/types.js';
-import { digest } from './util/digest.js';
+import type { CacheIdentity } from '../util/cache_file.js';
+import type { Checkpoint } from '../checkpoint/types.js';
+import { digest } from '../util/digest.js';
 import type { KvCache } from './kv_cache.js';
 import type { MachineInfo } from './native.js';
 

@@ -1,9 +1,9 @@
 import { isDeepStrictEqual } from 'node:util';
-import { readCache, writeCache, type CacheIdentity } from './util/cache_file.js';
+import { readCache, writeCache, type CacheIdentity } from '../util/cache_file.js';
 import { MAX_THREADS } from './load_options.js';
 import type { SettledExecution } from './native.js';
-import { isCount } from './util/options.js';
-import type { Plan } from './plan/plan.js';
+import { isCount } from '../util/options.js';
+import type { Plan } from '../plan/plan.js';
 
 const KIND = 'execution';
 const EXECUTIONS: ReadonlyArray<SettledExecution['execution']> = ['wide', 'lanes', 'persistent'];

@@ -1,7 +1,7 @@
-import type { Checkpoint } from './checkpoint/types.js';
+import type { Checkpoint } from '../checkpoint/types.js';
 import { MAX_THREADS } from './load_options.js';
 import { loadNative, type CudaInfo, type MachineInfo } from './native.js';
-import { expectOption } from './util/options.js';
+import { expectOption } from '../util/options.js';
 
 /** Below this, joining threads after every phase costs more than they save. */
 const ONE_THREAD_BYTES = 4 * 2 ** 20;

@@ -1,10 +1,10 @@
-import { throwIfAborted } from './util/abort.js';
+import { throwIfAborted } from '../util/abort.js';
 import { ACTIVATIONS_CHOICES, type ActivationsChoice } from './activations.js';
-import { CqilError } from './errors.js';
+import { CqilError } from '../errors.js';
 import { KV_CACHE_CHOICES, KV_CACHES, type KvCache, type KvCacheChoice } from './kv_cache.js';
 import type { Execution } from './native.js';
-import { expectOption, isCount, isSignal, readArgument, readKnownOptions } from './util/options.js';
-import type { PlanInput } from './plan/plan.js';
+import { expectOption, isCount, isSignal, readArgument, readKnownOptions } from '../util/options.js';
+import type { PlanInput } from '../plan/plan.js';
 
 export interface LoadOptions {
   /** Which layers share an input: an object, a file, or `P2-D0-S12-E30`. Default: sequential. */

@@ -1,5 +1,5 @@
 import { roundedShare, type Activations, type Matrices } from './activations.js';
-import type { ModelConfig } from './checkpoint/types.js';
+import type { ModelConfig } from '../checkpoint/types.js';
 
 /**
  * How keys and values are kept: float32, float16, or int8 in blocks of 32 along a head, each with a float16 scale

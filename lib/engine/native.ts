@@ -2,13 +2,13 @@ import { existsSync, statSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import os from 'node:os';
 import path from 'node:path';
-import type { LoraPair } from './checkpoint/lora.js';
+import type { LoraPair } from '../checkpoint/lora.js';
 import type { Activations } from './activations.js';
-import type { DType, ModelConfig, TensorRole } from './checkpoint/types.js';
-import { CqilError, type ErrorCode } from './errors.js';
+import type { DType, ModelConfig, TensorRole } from '../checkpoint/types.js';
+import { CqilError, type ErrorCode } from '../errors.js';
 import type { KvCache } from './kv_cache.js';
-import { inThisRealm } from './util/realm.js';
-import type { Shortlist } from './sampler/shortlist.js';
+import { inThisRealm } from '../util/realm.js';
+import type { Shortlist } from './shortlist.js';
 
 /**
  * Everything that crosses into C++, mirrored by the table in native/addon/addon.cc. Options are validated before they
@@ -235,9 +235,9 @@ export function loadNative(): NativeAddon {
   return addon;
 }
 
-// lib/ in tests, dist/ in the package: the package root is one level up from either.
+// In tests a folder of lib/, in the package one of dist/: the package root is two levels up from either.
 function addonPath(): string {
-  return unpacked(path.join(__dirname, '..', ADDON_FILE));
+  return unpacked(path.join(__dirname, '../..', ADDON_FILE));
 }
 
 function buildOf(file: string): string {

@@ -1,4 +1,4 @@
-import type { DType, TensorInfo } from './checkpoint/types.js';
+import type { DType, TensorInfo } from '../checkpoint/types.js';
 
 /**
  * What a vector is when weights are multiplied with it: float32; rounded to bf16, ties to even; or rounded to int8 in
