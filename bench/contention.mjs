@@ -17,7 +17,7 @@ import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
 import { medianInterval, quantile } from '../dist/eval/statistics.js';
 import { loadModel } from '../dist/index.js';
-import { loadSyntheticModel } from '../dist/load.js';
+import { loadSyntheticModel } from '../dist/model/load.js';
 import { describeMachine } from '../dist/engine/machine.js';
 import { describeRun, runLine } from '../tools/run_info.mjs';
 import { spread } from './spread.mjs';

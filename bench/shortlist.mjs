@@ -6,7 +6,7 @@ import path from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
 import { quantile } from '../dist/eval/statistics.js';
-import { loadSyntheticModel } from '../dist/load.js';
+import { loadSyntheticModel } from '../dist/model/load.js';
 import { describeRun, runLine } from '../tools/run_info.mjs';
 import { spread } from './spread.mjs';
 

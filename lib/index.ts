@@ -3,20 +3,26 @@
 /// <reference lib="es2020" preserve="true" />
 /// <reference lib="esnext.disposable" preserve="true" />
 export { CqilError, type ErrorCode } from './errors.js';
-export { loadModel } from './load.js';
-export type { Model } from './model.js';
+export { loadModel } from './model/load.js';
+export type { Model } from './model/model.js';
 export type { LoadOptions, LoadProgress, SessionOptions } from './engine/load_options.js';
 export { describePlan, drawPlan } from './plan/plan_diagram.js';
 export { formatPlan, resolvePlan, type Plan, type PlanInput } from './plan/plan.js';
-export type { PublishedPlan } from './published_plan.js';
+export type { PublishedPlan } from './model/published_plan.js';
 export type { Location, UrlLike } from './util/location.js';
 export type { Architecture, ModelConfig } from './checkpoint/types.js';
-export type { GenerateOptions, Generation, GenerationChunk, GenerationResult, GenerationTimings } from './generate.js';
+export type {
+  GenerateOptions,
+  Generation,
+  GenerationChunk,
+  GenerationResult,
+  GenerationTimings,
+} from './generate/generate.js';
 export type { Activations, ActivationsChoice } from './engine/activations.js';
 export type { KvCache, KvCacheChoice } from './engine/kv_cache.js';
 export type { Execution, Phase, PhaseKind, Program } from './engine/native.js';
-export type { SamplingOptions, TokenLogprob } from './sampler.js';
-export type { CallOptions, Session, ShortlistOptions } from './session.js';
+export type { SamplingOptions, TokenLogprob } from './generate/sampler.js';
+export type { CallOptions, Session, ShortlistOptions } from './session/session.js';
 export type { Shortlist } from './engine/shortlist.js';
 export type { Timeline, TimelineSpan } from './engine/timeline.js';
 export type {

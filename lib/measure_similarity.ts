@@ -1,6 +1,6 @@
 import { CqilError } from './errors.js';
-import type { Model } from './model.js';
-import { MAX_TRACE } from './session.js';
+import type { Model } from './model/model.js';
+import { MAX_TRACE } from './session/session.js';
 import { SimilarityStatistics, type Similarity } from './similarity.js';
 
 /** Tokens that see one another. Later positions add little: layers of a long context are no less alike. */

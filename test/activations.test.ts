@@ -8,9 +8,9 @@ import {
 } from '../lib/engine/activations.js';
 import { openCheckpoint } from '../lib/checkpoint/open.js';
 import type { Checkpoint, DType } from '../lib/checkpoint/types.js';
-import { loadModel, shippedModelPath } from '../lib/load.js';
+import { loadModel, shippedModelPath } from '../lib/model/load.js';
 import { describeMachine } from '../lib/engine/machine.js';
-import type { Model } from '../lib/model.js';
+import type { Model } from '../lib/model/model.js';
 import { decodeAll, engineLogProbs, expectSameBits, someIds } from './reference/engine.js';
 import { logSoftmax, referenceLogProbs, referenceModel, type ReferenceModel } from './reference/forward.js';
 import { klDivergence, maxDifference } from './reference/measure.js';

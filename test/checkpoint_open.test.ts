@@ -8,7 +8,7 @@ import { SYNTHETIC_SHAPES, syntheticCheckpoint } from '../lib/checkpoint/synthet
 import type { Architecture, Checkpoint, DType, GgufStrings, GgufValue } from '../lib/checkpoint/types.js';
 import { readWeights } from './reference/weights.js';
 import { array, ggufFile, text, u32 } from '../tools/gguf/gguf_writer.mjs';
-import { shippedModelPath } from '../lib/load.js';
+import { shippedModelPath } from '../lib/model/load.js';
 import { expectRejection } from './support/expect_code.js';
 import { writeRandomModel } from './support/random_model.js';
 import { describeShared, sharedData } from './support/shared_data.js';

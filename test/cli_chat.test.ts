@@ -1,7 +1,7 @@
 import path from 'node:path';
 import { describe, expect, it } from 'vitest';
 import { text } from '../tools/gguf/gguf_writer.mjs';
-import { loadModel } from '../lib/load.js';
+import { loadModel } from '../lib/model/load.js';
 import { cqil } from './support/cli.js';
 import { writeRandomModel } from './support/random_model.js';
 import { tempFolder } from './support/temp_folder.js';

@@ -2,7 +2,7 @@ import { writeFileSync } from 'node:fs';
 import path from 'node:path';
 import { describe, expect, it } from 'vitest';
 import { openCheckpoint } from '../lib/checkpoint/open.js';
-import { loadModel, shippedModelPath } from '../lib/load.js';
+import { loadModel, shippedModelPath } from '../lib/model/load.js';
 import { cqil } from './support/cli.js';
 import { tempFolder } from './support/temp_folder.js';
 

@@ -2,7 +2,7 @@ import path from 'node:path';
 import { pathToFileURL } from 'node:url';
 import { writeFileSync } from 'node:fs';
 import { describe, expect, it, vi } from 'vitest';
-import { loadModel } from '../lib/load.js';
+import { loadModel } from '../lib/model/load.js';
 import { resolvePlan } from '../lib/plan/plan.js';
 import { cqil } from './support/cli.js';
 import { expectCode } from './support/expect_code.js';

@@ -1,10 +1,10 @@
 import path from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { loadModel } from '../lib/load.js';
-import type { Model } from '../lib/model.js';
-import { Sampler } from '../lib/sampler.js';
-import type { Session } from '../lib/session.js';
+import { loadModel } from '../lib/model/load.js';
+import type { Model } from '../lib/model/model.js';
+import { Sampler } from '../lib/generate/sampler.js';
+import type { Session } from '../lib/session/session.js';
 import { someIds } from './reference/engine.js';
 import { expectRejection } from './support/expect_code.js';
 import { writeRandomModel } from './support/random_model.js';

@@ -1,9 +1,9 @@
 import { copyFileSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
 import { afterEach, describe, expect, it } from 'vitest';
-import { loadModel } from '../lib/load.js';
+import { loadModel } from '../lib/model/load.js';
 import type { LoadOptions } from '../lib/engine/load_options.js';
-import type { Model } from '../lib/model.js';
+import type { Model } from '../lib/model/model.js';
 import { text, u32, type GgufEntry } from '../tools/gguf/gguf_writer.mjs';
 import { cqil } from './support/cli.js';
 import { expectRejection } from './support/expect_code.js';

@@ -4,7 +4,7 @@ import path from 'node:path';
 import { afterAll, describe, expect, it } from 'vitest';
 import { openCheckpoint } from '../lib/checkpoint/open.js';
 import type { Architecture, DType } from '../lib/checkpoint/types.js';
-import { loadModel } from '../lib/load.js';
+import { loadModel } from '../lib/model/load.js';
 import { engineLogProbs, someIds } from './reference/engine.js';
 import { referenceLogProbs, referenceModel } from './reference/forward.js';
 import { maxDifference } from './reference/measure.js';

@@ -1,6 +1,6 @@
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { loadModel } from '../lib/load.js';
-import type { Model } from '../lib/model.js';
+import { loadModel } from '../lib/model/load.js';
+import type { Model } from '../lib/model/model.js';
 import { engineLogProbs } from './reference/engine.js';
 import { goldenFolder, goldenModels, readGolden } from './reference/goldens.js';
 import { maxDifference } from './reference/measure.js';

@@ -4,7 +4,7 @@ import path from 'node:path';
 import { afterAll, afterEach, describe, expect, it } from 'vitest';
 import { openCheckpoint } from '../lib/checkpoint/open.js';
 import type { DType } from '../lib/checkpoint/types.js';
-import { loadModel } from '../lib/load.js';
+import { loadModel } from '../lib/model/load.js';
 import { describeMachine } from '../lib/engine/machine.js';
 import { decodeAll, expectSameBits, someIds } from './reference/engine.js';
 import { logSoftmax, referenceLogProbs, referenceModel } from './reference/forward.js';

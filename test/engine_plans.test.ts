@@ -3,8 +3,8 @@ import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { openCheckpoint } from '../lib/checkpoint/open.js';
-import { loadModel } from '../lib/load.js';
-import type { Model } from '../lib/model.js';
+import { loadModel } from '../lib/model/load.js';
+import type { Model } from '../lib/model/model.js';
 import { decodeAll, expectSameBits, someIds } from './reference/engine.js';
 import {
   logSoftmax,

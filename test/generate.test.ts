@@ -3,8 +3,8 @@ import { setImmediate, setTimeout as sleep } from 'node:timers/promises';
 import { setFlagsFromString } from 'node:v8';
 import { runInNewContext } from 'node:vm';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
-import { Generation, type GenerateOptions, type GenerationChunk } from '../lib/generate.js';
-import type { Session } from '../lib/session.js';
+import { Generation, type GenerateOptions, type GenerationChunk } from '../lib/generate/generate.js';
+import type { Session } from '../lib/session/session.js';
 import { expectCode, expectRejection } from './support/expect_code.js';
 import { EMOJI, ScriptedModel, word } from './support/scripted_model.js';
 

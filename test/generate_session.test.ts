@@ -1,9 +1,9 @@
 import path from 'node:path';
 import { afterAll, beforeAll, describe, expect, it, vi } from 'vitest';
-import type { GenerateOptions, GenerationResult } from '../lib/generate.js';
-import { loadModel } from '../lib/load.js';
-import type { Model } from '../lib/model.js';
-import type { Session } from '../lib/session.js';
+import type { GenerateOptions, GenerationResult } from '../lib/generate/generate.js';
+import { loadModel } from '../lib/model/load.js';
+import type { Model } from '../lib/model/model.js';
+import type { Session } from '../lib/session/session.js';
 import { someIds } from './reference/engine.js';
 import { expectCode, expectRejection } from './support/expect_code.js';
 import { writeRandomModel } from './support/random_model.js';

@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest';
-import { StopMatcher, type StopUnits } from '../lib/stop.js';
+import { StopMatcher, type StopUnits } from '../lib/generate/stop.js';
 import { randomUniform } from './support/random.js';
 
 /** The text before the stop string that is complete first; of two complete at once, the longer. */

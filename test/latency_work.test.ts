@@ -11,7 +11,7 @@ import {
   type Placement,
   type Work,
 } from '../lib/latency/work.js';
-import { compilePlan } from '../lib/model.js';
+import { compilePlan } from '../lib/model/model.js';
 import { resolvePlan } from '../lib/plan/plan.js';
 import { programOf } from './support/made_up_program.js';
 

@@ -2,7 +2,7 @@ import { mkdtempSync, rmSync, statSync, truncateSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { loadModel, shippedModelPath } from '../lib/load.js';
+import { loadModel, shippedModelPath } from '../lib/model/load.js';
 import { growthPerSample } from './lifetimes/growth.js';
 import { runScript } from './lifetimes/run_script.js';
 import { decodeAll, expectSameBits, someIds } from './reference/engine.js';

@@ -1,9 +1,9 @@
 import { copyFileSync, readFileSync, renameSync, rmSync, truncateSync, utimesSync } from 'node:fs';
 import path from 'node:path';
 import { expect, it } from 'vitest';
-import { loadModel, shippedModelPath } from '../lib/load.js';
+import { loadModel, shippedModelPath } from '../lib/model/load.js';
 import type { LoadOptions } from '../lib/engine/load_options.js';
-import type { Model } from '../lib/model.js';
+import type { Model } from '../lib/model/model.js';
 import { runScript } from './lifetimes/run_script.js';
 import { buildPackage } from './support/built_package.js';
 import { cqil } from './support/cli.js';

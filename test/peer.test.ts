@@ -4,7 +4,7 @@ import path from 'node:path';
 import { afterAll, beforeAll, expect, it } from 'vitest';
 import { openCheckpoint } from '../lib/checkpoint/open.js';
 import type { LoadOptions } from '../lib/engine/load_options.js';
-import { loadModel, shippedModelPath } from '../lib/load.js';
+import { loadModel, shippedModelPath } from '../lib/model/load.js';
 import { engineLogProbs, someIds } from './reference/engine.js';
 import { klDivergence, maxDifference } from './reference/measure.js';
 import { askPeer, peerMissing, type PeerAnswer } from './reference/peer.js';

@@ -3,7 +3,7 @@ import path from 'node:path';
 import { describe, expect, it } from 'vitest';
 import { openCheckpoint } from '../lib/checkpoint/open.js';
 import { textBeside } from '../lib/cli/text_file.js';
-import { shippedModelPath } from '../lib/load.js';
+import { shippedModelPath } from '../lib/model/load.js';
 import { resolvePlan } from '../lib/plan/plan.js';
 import { loadTokenizer } from '../lib/tokenizer/index.js';
 import { referenceLogProbs, referenceModel } from './reference/forward.js';

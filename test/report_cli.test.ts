@@ -3,7 +3,7 @@ import path from 'node:path';
 import { describe, expect, it } from 'vitest';
 import { writeFiles } from '../lib/cli/write_files.js';
 import { textBeside } from '../lib/cli/text_file.js';
-import { loadModel, shippedModelPath } from '../lib/load.js';
+import { loadModel, shippedModelPath } from '../lib/model/load.js';
 import { measureSimilarity } from '../lib/measure_similarity.js';
 import type { ReportData } from '../lib/report/report_data.js';
 import { cqil, type CliRun } from './support/cli.js';

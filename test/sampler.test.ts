@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest';
-import { Sampler, type SamplingOptions } from '../lib/sampler.js';
+import { Sampler, type SamplingOptions } from '../lib/generate/sampler.js';
 import { expectCode } from './support/expect_code.js';
 import { randomUniform } from './support/random.js';
 import { shortlistOf } from './support/shortlist_of.js';

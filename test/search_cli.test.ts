@@ -7,7 +7,7 @@ import { openCheckpoint } from '../lib/checkpoint/open.js';
 import { comparePlans } from '../lib/eval/compare_plans.js';
 import { modelWindows } from '../lib/eval/perplexity.js';
 import { textBeside } from '../lib/cli/text_file.js';
-import { loadModel, shippedModelPath } from '../lib/load.js';
+import { loadModel, shippedModelPath } from '../lib/model/load.js';
 import { describeMachine } from '../lib/engine/machine.js';
 import { countStages, resolvePlan, type Plan } from '../lib/plan/plan.js';
 import { findPlans } from '../lib/search/find_plans.js';

@@ -5,7 +5,7 @@ import { openCheckpoint } from '../lib/checkpoint/open.js';
 import { textBeside } from '../lib/cli/text_file.js';
 import { comparePlans } from '../lib/eval/compare_plans.js';
 import { modelWindows } from '../lib/eval/perplexity.js';
-import { loadModel, shippedModelPath } from '../lib/load.js';
+import { loadModel, shippedModelPath } from '../lib/model/load.js';
 import { resolvePlan } from '../lib/plan/plan.js';
 
 const TOKENS = 400;

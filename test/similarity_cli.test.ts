@@ -2,7 +2,7 @@ import { readFileSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
 import { describe, expect, it } from 'vitest';
 import { textBeside } from '../lib/cli/text_file.js';
-import { loadModel, shippedModelPath } from '../lib/load.js';
+import { loadModel, shippedModelPath } from '../lib/model/load.js';
 import { measureSimilarity } from '../lib/measure_similarity.js';
 import type { Similarity } from '../lib/similarity.js';
 import { cqil } from './support/cli.js';

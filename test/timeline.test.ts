@@ -1,6 +1,6 @@
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { loadModel } from '../lib/load.js';
-import type { Model } from '../lib/model.js';
+import { loadModel } from '../lib/model/load.js';
+import type { Model } from '../lib/model/model.js';
 import type { Execution } from '../lib/engine/native.js';
 import { chromeTrace } from '../lib/report/chrome_trace.js';
 import type { Timeline } from '../lib/engine/timeline.js';

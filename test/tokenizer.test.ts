@@ -5,7 +5,7 @@ import type { TokenizerSource } from '../lib/checkpoint/types.js';
 import { loadTokenizer, type Tokenizer } from '../lib/tokenizer/index.js';
 import { openCheckpoint } from '../lib/checkpoint/open.js';
 import { textBeside } from '../lib/cli/text_file.js';
-import { shippedModelPath } from '../lib/load.js';
+import { shippedModelPath } from '../lib/model/load.js';
 import { countTurns } from './support/event_loop.js';
 import { expectCode, expectRejection } from './support/expect_code.js';
 import { randomUniform } from './support/random.js';

@@ -1,9 +1,9 @@
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { openCheckpoint } from '../lib/checkpoint/open.js';
 import type { SessionOptions } from '../lib/engine/load_options.js';
-import { loadModel } from '../lib/load.js';
-import type { Model } from '../lib/model.js';
-import { MAX_TRACE } from '../lib/session.js';
+import { loadModel } from '../lib/model/load.js';
+import type { Model } from '../lib/model/model.js';
+import { MAX_TRACE } from '../lib/session/session.js';
 import { expectSameBits, someIds } from './reference/engine.js';
 import {
   referenceModel,

@@ -5,8 +5,8 @@ import { readGguf } from '../../dist/checkpoint/gguf.js';
 import { openCheckpoint } from '../../dist/checkpoint/open.js';
 import { readSafetensors } from '../../dist/checkpoint/safetensors.js';
 import { syntheticCheckpoint } from '../../dist/checkpoint/synthetic.js';
-import { shippedModelPath } from '../../dist/load.js';
-import { compilePlan } from '../../dist/model.js';
+import { shippedModelPath } from '../../dist/model/load.js';
+import { compilePlan } from '../../dist/model/model.js';
 import { resolvePlan } from '../../dist/plan/plan.js';
 import { writeRandomGguf } from '../peers/random_gguf.mjs';
 

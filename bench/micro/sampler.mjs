@@ -1,4 +1,4 @@
-import { Sampler } from '../../dist/sampler.js';
+import { Sampler } from '../../dist/generate/sampler.js';
 
 const VOCABULARIES = [32_000, 128_256];
 const OPTIONS = {

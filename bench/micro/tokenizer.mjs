@@ -2,8 +2,8 @@ import { existsSync, readFileSync } from 'node:fs';
 import path from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { openCheckpoint } from '../../dist/checkpoint/open.js';
-import { shippedModelPath } from '../../dist/load.js';
-import { StopMatcher } from '../../dist/stop.js';
+import { shippedModelPath } from '../../dist/model/load.js';
+import { StopMatcher } from '../../dist/generate/stop.js';
 import { loadTokenizer } from '../../dist/tokenizer/index.js';
 
 /** Data beside the checkout that the project does not ship. */

@@ -1,12 +1,12 @@
 import type { Command } from 'commander';
-import { randomWithAdapter } from '../adapted_weights.js';
+import { randomWithAdapter } from '../session/adapted_weights.js';
 import type { Checkpoint } from '../checkpoint/types.js';
 import { CqilError } from '../errors.js';
 import { kvBytesPerPosition } from '../engine/kv_cache.js';
 import { BUSY_WHILE_MEASURED } from '../latency/busy.js';
 import { barriersPerToken, modelBytes } from '../latency/work.js';
 import { aloneBytes, describeMachine, measureBandwidth } from '../engine/machine.js';
-import type { Model } from '../model.js';
+import type { Model } from '../model/model.js';
 import type { Execution, Program, SettledExecution } from '../engine/native.js';
 import type { Plan } from '../plan/plan.js';
 import { planSummary } from '../plan/plan_diagram.js';

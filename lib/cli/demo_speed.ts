@@ -1,6 +1,6 @@
 import { medianInterval, quantile } from '../eval/statistics.js';
 import { watchBusy } from '../latency/busy.js';
-import type { Model } from '../model.js';
+import type { Model } from '../model/model.js';
 import type { Plan } from '../plan/plan.js';
 import { scatter, timeContenders } from './timing.js';
 

@@ -2,7 +2,7 @@ import { existsSync } from 'node:fs';
 import os from 'node:os';
 import type { Command } from 'commander';
 import { cacheFolder } from '../util/cache_file.js';
-import { shippedModelPath } from '../load.js';
+import { shippedModelPath } from '../model/load.js';
 import { describeCuda, describeMachine } from '../engine/machine.js';
 import type { CudaInfo, MachineInfo } from '../engine/native.js';
 import { printJson, type Io } from './io.js';

@@ -1,8 +1,8 @@
 import { randomInt } from 'node:crypto';
 import { Option, type Command } from 'commander';
 import { CqilError } from '../errors.js';
-import type { GenerateOptions, GenerationResult } from '../generate.js';
-import type { Model } from '../model.js';
+import type { GenerateOptions, GenerationResult } from '../generate/generate.js';
+import type { Model } from '../model/model.js';
 import { printJson, readStdin, type Io } from './io.js';
 import { openModel } from './open_model.js';
 import {

@@ -1,5 +1,5 @@
 import { describeMachine } from '../engine/machine.js';
-import type { Model } from '../model.js';
+import type { Model } from '../model/model.js';
 
 /** What computed a result, for its JSON document. */
 export function machineOf(model: Model) {

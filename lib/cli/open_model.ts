@@ -1,8 +1,8 @@
 import { openCheckpoint } from '../checkpoint/open.js';
-import { loadModel, shippedModelPath } from '../load.js';
-import type { Model } from '../model.js';
+import { loadModel, shippedModelPath } from '../model/load.js';
+import type { Model } from '../model/model.js';
 import type { Execution } from '../engine/native.js';
-import { publishedPlanNote } from '../published_plan.js';
+import { publishedPlanNote } from '../model/published_plan.js';
 import type { Io } from './io.js';
 import type { BackendOptions } from './options.js';
 import { noteMode, readPlan, type PlanOptions } from './plan_option.js';

@@ -4,7 +4,7 @@ import type { Command } from 'commander';
 import { openCheckpoint } from '../checkpoint/open.js';
 import type { Checkpoint } from '../checkpoint/types.js';
 import { CqilError } from '../errors.js';
-import { shippedModelPath } from '../load.js';
+import { shippedModelPath } from '../model/load.js';
 import { pathOf } from '../util/location.js';
 import { countStages, type Plan } from '../plan/plan.js';
 import { describePlan, drawPlan, planSummary } from '../plan/plan_diagram.js';

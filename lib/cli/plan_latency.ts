@@ -11,7 +11,7 @@ import {
 import type { LatencyModel } from '../latency/latency_model.js';
 import { randomPlans } from '../latency/random_plans.js';
 import { timeDecodes, typical, type Decode } from '../latency/time_decodes.js';
-import type { Model } from '../model.js';
+import type { Model } from '../model/model.js';
 import { resolvePlan, type Plan } from '../plan/plan.js';
 import { planSummary } from '../plan/plan_diagram.js';
 import { printJson, type Io } from './io.js';

@@ -7,7 +7,7 @@ import type { Checkpoint } from '../checkpoint/types.js';
 import { writeLora } from '../checkpoint/write_lora.js';
 import { CqilError } from '../errors.js';
 import { fingerprint } from '../eval/fingerprint.js';
-import { shippedModelPath } from '../load.js';
+import { shippedModelPath } from '../model/load.js';
 import type { Plan } from '../plan/plan.js';
 import { planSummary } from '../plan/plan_diagram.js';
 import type { RecoveredPlan, SiteOutcome } from '../recovery/outcome.js';

@@ -11,8 +11,8 @@ import {
   typicalToken,
   type Calibration,
 } from '../latency/calibration.js';
-import { shippedModelPath } from '../load.js';
-import type { Model } from '../model.js';
+import { shippedModelPath } from '../model/load.js';
+import type { Model } from '../model/model.js';
 import type { Plan } from '../plan/plan.js';
 import { planSummary } from '../plan/plan_diagram.js';
 import { findPlans, searchWindow, type FoundPlans } from '../search/find_plans.js';

@@ -5,7 +5,7 @@ import { chooseKvCache } from '../engine/kv_cache.js';
 import { findCalibration, typicalToken } from '../latency/calibration.js';
 import type { Prediction } from '../latency/latency_model.js';
 import { defaultThreads, describeMachine } from '../engine/machine.js';
-import { compilePlan } from '../model.js';
+import { compilePlan } from '../model/model.js';
 import { resolvePlan, type Plan } from '../plan/plan.js';
 import type { BackendOptions } from './options.js';
 import { formatTable } from './table.js';

@@ -3,12 +3,12 @@ import { modelWindows } from '../eval/perplexity.js';
 import { quantile } from '../eval/statistics.js';
 import { CqilError } from '../errors.js';
 import { measureSimilarity } from '../measure_similarity.js';
-import type { Model } from '../model.js';
+import type { Model } from '../model/model.js';
 import type { Execution } from '../engine/native.js';
 import { formatPlan, isLossy, type Plan } from '../plan/plan.js';
 import { planName } from '../report/plan_name.js';
 import type { PlanRow, ReportData, Speed, Spread, TracedToken } from '../report/report_data.js';
-import type { Session } from '../session.js';
+import type { Session } from '../session/session.js';
 import type { Timeline } from '../engine/timeline.js';
 import { timeContenders, timeWatched } from './timing.js';
 

@@ -1,6 +1,6 @@
 import { quantile } from '../eval/statistics.js';
 import { watchBusy } from '../latency/busy.js';
-import type { Model } from '../model.js';
+import type { Model } from '../model/model.js';
 import type { Execution } from '../engine/native.js';
 import type { Plan } from '../plan/plan.js';
 import type { Shortlist } from '../engine/shortlist.js';

@@ -1,8 +1,8 @@
 import { CqilError } from '../errors.js';
-import type { Model } from '../model.js';
+import type { Model } from '../model/model.js';
 import { Pace } from '../util/pace.js';
 import { formatPlan, type Plan } from '../plan/plan.js';
-import type { Session } from '../session.js';
+import type { Session } from '../session/session.js';
 import type { NextToken } from './divergence.js';
 import { LOGITS_SLICE, nextTokens } from './next_tokens.js';
 import type { MeasureOptions, Perplexity } from './perplexity.js';

@@ -1,5 +1,5 @@
 import type { Pace } from '../util/pace.js';
-import type { Session } from '../session.js';
+import type { Session } from '../session/session.js';
 import { NextToken } from './divergence.js';
 
 /** Tokens the engine gives the logits of at once. */

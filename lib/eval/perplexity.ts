@@ -1,5 +1,5 @@
 import { CqilError } from '../errors.js';
-import type { Model } from '../model.js';
+import type { Model } from '../model/model.js';
 import type { Execution } from '../engine/native.js';
 import type { Plan } from '../plan/plan.js';
 import { textWindows, type Protocol, type Window } from './windows.js';

@@ -1,8 +1,8 @@
 import { CqilError } from '../errors.js';
-import type { Model } from '../model.js';
+import type { Model } from '../model/model.js';
 import { Pace } from '../util/pace.js';
 import type { Plan } from '../plan/plan.js';
-import type { Session } from '../session.js';
+import type { Session } from '../session/session.js';
 import { encodeItem, type EncodedItem } from './encode_item.js';
 import type { MeasureOptions } from './perplexity.js';
 import type { ResumeFile } from './resume_file.js';

@@ -1,6 +1,6 @@
 import { commonPrefix } from '../util/common_prefix.js';
 import type { Pace } from '../util/pace.js';
-import type { Session } from '../session.js';
+import type { Session } from '../session/session.js';
 import type { EncodedItem, Sequence } from './encode_item.js';
 import { LOGITS_SLICE, nextTokens } from './next_tokens.js';
 

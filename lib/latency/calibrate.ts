@@ -1,6 +1,6 @@
 import type { ModelConfig } from '../checkpoint/types.js';
 import { quantile } from '../eval/statistics.js';
-import { compilePlan, type Model } from '../model.js';
+import { compilePlan, type Model } from '../model/model.js';
 import { resolvePlan, type Plan } from '../plan/plan.js';
 import { LatencyModel, type Sample } from './latency_model.js';
 import { timeDecodes, typical, type Decode, type TimingOptions } from './time_decodes.js';

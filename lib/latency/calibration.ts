@@ -4,7 +4,7 @@ import { timingIdentity } from '../engine/cache_identity.js';
 import type { Checkpoint, ModelConfig } from '../checkpoint/types.js';
 import type { KvCache } from '../engine/kv_cache.js';
 import { aloneBytes, describeMachine } from '../engine/machine.js';
-import type { Model } from '../model.js';
+import type { Model } from '../model/model.js';
 import { watchBusy } from './busy.js';
 import { calibrate } from './calibrate.js';
 import { LatencyModel, type Rates } from './latency_model.js';

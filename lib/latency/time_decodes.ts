@@ -1,7 +1,7 @@
 import { quantile } from '../eval/statistics.js';
-import type { Model } from '../model.js';
+import type { Model } from '../model/model.js';
 import type { Plan } from '../plan/plan.js';
-import type { Session } from '../session.js';
+import type { Session } from '../session/session.js';
 import type { Token } from './work.js';
 
 /** One way to compute one token. */

@@ -1,9 +1,9 @@
 import { CqilError } from '../errors.js';
 import type { Window } from '../eval/windows.js';
-import type { Model } from '../model.js';
+import type { Model } from '../model/model.js';
 import type { Pace } from '../util/pace.js';
 import type { Plan } from '../plan/plan.js';
-import { MAX_TRACE, type Session } from '../session.js';
+import { MAX_TRACE, type Session } from '../session/session.js';
 import { Moments } from './moments.js';
 import { TraceReader } from './trace_reader.js';
 

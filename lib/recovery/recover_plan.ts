@@ -4,7 +4,7 @@ import path from 'node:path';
 import type { Checkpoint } from '../checkpoint/types.js';
 import { CqilError } from '../errors.js';
 import { textWindows, type Window } from '../eval/windows.js';
-import type { Model } from '../model.js';
+import type { Model } from '../model/model.js';
 import type { Plan } from '../plan/plan.js';
 import type { RecoveredPlan } from './outcome.js';
 import { Recovery } from './recovery.js';

@@ -4,7 +4,7 @@ import { writeLora, type LoraUpdate } from '../checkpoint/write_lora.js';
 import { CqilError } from '../errors.js';
 import { comparePlans } from '../eval/compare_plans.js';
 import type { Window } from '../eval/windows.js';
-import type { Model } from '../model.js';
+import type { Model } from '../model/model.js';
 import { Pace } from '../util/pace.js';
 import { resolvePlan, type Plan } from '../plan/plan.js';
 import { foldMap, readGains } from './fold.js';

@@ -2,7 +2,7 @@ import { CqilError } from '../errors.js';
 import { modelWindows } from '../eval/perplexity.js';
 import type { Window } from '../eval/windows.js';
 import { measureSimilarity } from '../measure_similarity.js';
-import type { Model } from '../model.js';
+import type { Model } from '../model/model.js';
 import { resolvePlan, type Plan } from '../plan/plan.js';
 import { countPhases, measureFound, paretoFront, type SearchPoint } from './front.js';
 import { decidingStages, type Goal, type GoalPoint } from './goal.js';

@@ -1,6 +1,6 @@
 import { comparePlans } from '../eval/compare_plans.js';
 import type { Window } from '../eval/windows.js';
-import type { Model } from '../model.js';
+import type { Model } from '../model/model.js';
 import { formatPlan, resolvePlan, type Plan } from '../plan/plan.js';
 import type { MeasurementFile } from './measurement_file.js';
 import type { Quality } from './quality.js';

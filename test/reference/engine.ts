@@ -1,5 +1,5 @@
 import { expect } from 'vitest';
-import type { Session } from '../../lib/session.js';
+import type { Session } from '../../lib/session/session.js';
 import { logSoftmax } from './forward.js';
 import { firstDifference } from './measure.js';
 

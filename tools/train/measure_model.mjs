@@ -8,7 +8,7 @@ import { describeRun, runLine } from '../run_info.mjs';
 import { comparePlans } from '../../dist/eval/compare_plans.js';
 import { modelWindows } from '../../dist/eval/perplexity.js';
 import { measureSimilarity } from '../../dist/measure_similarity.js';
-import { loadModel, shippedModelPath } from '../../dist/load.js';
+import { loadModel, shippedModelPath } from '../../dist/model/load.js';
 import { planShorthand, resolvePlan } from '../../dist/plan/plan.js';
 import { writeUntrained } from './untrained.mjs';
 

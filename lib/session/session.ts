@@ -1,6 +1,6 @@
-import { abortError, onAbort, throwIfAborted } from './util/abort.js';
-import { commonPrefix } from './util/common_prefix.js';
-import { CqilError } from './errors.js';
+import { abortError, onAbort, throwIfAborted } from '../util/abort.js';
+import { commonPrefix } from '../util/common_prefix.js';
+import { CqilError } from '../errors.js';
 import {
   MAX_BATCH,
   MAX_LOGIT_ROWS,
@@ -9,15 +9,15 @@ import {
   type NativeAddon,
   type Program,
   type SessionHandle,
-} from './engine/native.js';
-import { expectOption, isSignal, readArgument, readKnownOptions } from './util/options.js';
-import type { Plan } from './plan/plan.js';
-import { MAX_SHORTLIST, type Shortlist } from './engine/shortlist.js';
-import { readTimeline, type Timeline } from './engine/timeline.js';
-import { WorkQueue } from './util/work_queue.js';
+} from '../engine/native.js';
+import { expectOption, isSignal, readArgument, readKnownOptions } from '../util/options.js';
+import type { Plan } from '../plan/plan.js';
+import { MAX_SHORTLIST, type Shortlist } from '../engine/shortlist.js';
+import { readTimeline, type Timeline } from '../engine/timeline.js';
+import { WorkQueue } from '../util/work_queue.js';
 
 /** Tokens one call of `Session.trace` takes at most. */
-export { MAX_TRACE } from './engine/native.js';
+export { MAX_TRACE } from '../engine/native.js';
 
 /** What a session needs of its model. */
 export interface SessionHost {

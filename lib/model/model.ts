@@ -1,12 +1,12 @@
-import type { Activations } from './engine/activations.js';
-import { AdaptedWeights } from './adapted_weights.js';
-import type { ModelConfig } from './checkpoint/types.js';
-import { CqilError } from './errors.js';
-import type { ExecutionChoices } from './engine/execution_choices.js';
-import { Generation, type GenerateOptions } from './generate.js';
-import type { GenerationModel } from './generation_steps.js';
-import type { KvCache } from './engine/kv_cache.js';
-import { expectContextLength, expectExecution, expectKvCache, type SessionOptions } from './engine/load_options.js';
+import type { Activations } from '../engine/activations.js';
+import { AdaptedWeights } from '../session/adapted_weights.js';
+import type { ModelConfig } from '../checkpoint/types.js';
+import { CqilError } from '../errors.js';
+import type { ExecutionChoices } from '../engine/execution_choices.js';
+import { Generation, type GenerateOptions } from '../generate/generate.js';
+import type { GenerationModel } from '../generate/generation_steps.js';
+import type { KvCache } from '../engine/kv_cache.js';
+import { expectContextLength, expectExecution, expectKvCache, type SessionOptions } from '../engine/load_options.js';
 import {
   loadNative,
   nativeShape,
@@ -15,13 +15,13 @@ import {
   type Program,
   type SessionHandle,
   type SettledExecution,
-} from './engine/native.js';
-import { expectOption, readArgument, readKnownOptions } from './util/options.js';
-import { resolvePlan, toNativePlan, type Plan, type PlanInput } from './plan/plan.js';
+} from '../engine/native.js';
+import { expectOption, readArgument, readKnownOptions } from '../util/options.js';
+import { resolvePlan, toNativePlan, type Plan, type PlanInput } from '../plan/plan.js';
 import type { PublishedPlan } from './published_plan.js';
-import { Session, type SessionHost } from './session.js';
-import type { Tokenizer } from './tokenizer/index.js';
-import { WorkQueue } from './util/work_queue.js';
+import { Session, type SessionHost } from '../session/session.js';
+import type { Tokenizer } from '../tokenizer/index.js';
+import { WorkQueue } from '../util/work_queue.js';
 
 const DEFAULT_SESSION_LENGTH = 4096;
 

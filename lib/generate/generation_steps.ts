@@ -1,11 +1,11 @@
-import { orAborted } from './util/abort.js';
-import { CqilError } from './errors.js';
-import { countStages, type PlanInput } from './plan/plan.js';
+import { orAborted } from '../util/abort.js';
+import { CqilError } from '../errors.js';
+import { countStages, type PlanInput } from '../plan/plan.js';
 import type { Sampler, SamplingOptions, TokenLogprob } from './sampler.js';
-import type { Shortlist } from './engine/shortlist.js';
-import type { HeldSession, Session } from './session.js';
+import type { Shortlist } from '../engine/shortlist.js';
+import type { HeldSession, Session } from '../session/session.js';
 import { StopMatcher, type StopUnits } from './stop.js';
-import type { Tokenizer } from './tokenizer/index.js';
+import type { Tokenizer } from '../tokenizer/index.js';
 
 export interface GenerateOptions extends SamplingOptions {
   /** Most tokens to generate; fewer when the context is full before. Default 256. */

@@ -1,22 +1,22 @@
 import path from 'node:path';
-import { onAbort, throwIfAborted } from './util/abort.js';
-import { chooseActivations, type Activations } from './engine/activations.js';
-import { randomWithAdapter } from './adapted_weights.js';
-import { timingIdentity } from './engine/cache_identity.js';
-import { openLora } from './checkpoint/lora.js';
-import { openCheckpoint } from './checkpoint/open.js';
-import { syntheticCheckpoint } from './checkpoint/synthetic.js';
-import type { Checkpoint, DType, TensorInfo } from './checkpoint/types.js';
-import { CqilError } from './errors.js';
-import { ExecutionChoices } from './engine/execution_choices.js';
-import { chooseKvCache } from './engine/kv_cache.js';
-import { expectContextLength, readOptions, type LoadOptions, type Placement } from './engine/load_options.js';
-import { isUrl, type Location } from './util/location.js';
-import { aloneBytes, defaultThreads, describeMachine } from './engine/machine.js';
+import { onAbort, throwIfAborted } from '../util/abort.js';
+import { chooseActivations, type Activations } from '../engine/activations.js';
+import { randomWithAdapter } from '../session/adapted_weights.js';
+import { timingIdentity } from '../engine/cache_identity.js';
+import { openLora } from '../checkpoint/lora.js';
+import { openCheckpoint } from '../checkpoint/open.js';
+import { syntheticCheckpoint } from '../checkpoint/synthetic.js';
+import type { Checkpoint, DType, TensorInfo } from '../checkpoint/types.js';
+import { CqilError } from '../errors.js';
+import { ExecutionChoices } from '../engine/execution_choices.js';
+import { chooseKvCache } from '../engine/kv_cache.js';
+import { expectContextLength, readOptions, type LoadOptions, type Placement } from '../engine/load_options.js';
+import { isUrl, type Location } from '../util/location.js';
+import { aloneBytes, defaultThreads, describeMachine } from '../engine/machine.js';
 import type { Model, ModelParts } from './model.js';
-import { loadNative, nativeShape, unpacked, type ModelHandle, type ModelSpec } from './engine/native.js';
-import { expectOption } from './util/options.js';
-import { resolvePlan } from './plan/plan.js';
+import { loadNative, nativeShape, unpacked, type ModelHandle, type ModelSpec } from '../engine/native.js';
+import { expectOption } from '../util/options.js';
+import { resolvePlan } from '../plan/plan.js';
 import { publishedPlan, publishedPlanNote } from './published_plan.js';
 
 /**
@@ -56,7 +56,7 @@ export async function loadSyntheticModel(
 
 /** The file of the model that ships: models/ lies beside lib/ and dist/. */
 export function shippedModelPath(): string {
-  return unpacked(path.join(__dirname, '..', 'models', 'stories-24l', 'stories-24l-q8_0.gguf'));
+  return unpacked(path.join(__dirname, '../..', 'models', 'stories-24l', 'stories-24l-q8_0.gguf'));
 }
 
 async function load(
@@ -203,7 +203,7 @@ async function readTokenizer(
   checkpoint: Checkpoint,
   signal: AbortSignal | undefined,
 ): Promise<Pick<ModelParts, 'tokenizer' | 'eosTokenIds' | 'warnings'>> {
-  const { loadTokenizer } = await import('./tokenizer/index.js');
+  const { loadTokenizer } = await import('../tokenizer/index.js');
   try {
     const tokenizer = await loadTokenizer(await checkpoint.readTokenizer(signal), checkpoint.config.vocabSize, signal);
     return { tokenizer, eosTokenIds: tokenizer.eosTokenIds, warnings: tokenizer.warnings };

@@ -1,7 +1,7 @@
 import { inspect, types } from 'node:util';
-import { keepLargest, kthLargest, nucleus } from './sampler/cutoff.js';
-import { CqilError } from './errors.js';
-import { MAX_SHORTLIST, type Shortlist } from './engine/shortlist.js';
+import { keepLargest, kthLargest, nucleus } from './cutoff.js';
+import { CqilError } from '../errors.js';
+import { MAX_SHORTLIST, type Shortlist } from '../engine/shortlist.js';
 
 /** How the next token is chosen from the logits. Every field has a default; see each. */
 export interface SamplingOptions {

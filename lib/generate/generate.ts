@@ -1,5 +1,5 @@
-import { abortError, onAbort, throwIfAborted } from './util/abort.js';
-import { CqilError } from './errors.js';
+import { abortError, onAbort, throwIfAborted } from '../util/abort.js';
+import { CqilError } from '../errors.js';
 import {
   generationSteps,
   type GenerateOptions,
@@ -7,9 +7,9 @@ import {
   type GenerationModel,
   type GenerationResult,
 } from './generation_steps.js';
-import { expectOption, isCount, isSignal, readArgument, readKnownOptions } from './util/options.js';
+import { expectOption, isCount, isSignal, readArgument, readKnownOptions } from '../util/options.js';
 import { Sampler } from './sampler.js';
-import { toTokens } from './session.js';
+import { toTokens } from '../session/session.js';
 
 export type { GenerateOptions, GenerationChunk, GenerationResult, GenerationTimings } from './generation_steps.js';
 

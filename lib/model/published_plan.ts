@@ -1,8 +1,8 @@
 import path from 'node:path';
-import type { Checkpoint } from './checkpoint/types.js';
-import { CqilError } from './errors.js';
-import { resolvePlan, type Plan } from './plan/plan.js';
-import { planSummary } from './plan/plan_diagram.js';
+import type { Checkpoint } from '../checkpoint/types.js';
+import { CqilError } from '../errors.js';
+import { resolvePlan, type Plan } from '../plan/plan.js';
+import { planSummary } from '../plan/plan_diagram.js';
 
 /** The plan in a model's config.json (`cqil_layers`). It is used only when it is asked for. */
 export interface PublishedPlan {

@@ -1,9 +1,9 @@
 import path from 'node:path';
-import { openLora } from './checkpoint/lora.js';
-import type { ModelConfig } from './checkpoint/types.js';
-import { CqilError } from './errors.js';
-import type { ModelHandle, NativeAddon } from './engine/native.js';
-import type { WorkQueue } from './util/work_queue.js';
+import { openLora } from '../checkpoint/lora.js';
+import type { ModelConfig } from '../checkpoint/types.js';
+import { CqilError } from '../errors.js';
+import type { ModelHandle, NativeAddon } from '../engine/native.js';
+import type { WorkQueue } from '../util/work_queue.js';
 
 /** What adapted weights need of their model. */
 export interface AdaptedHost {
