@@ -15,7 +15,7 @@ import { mkdtempSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
-import { quantile } from '../dist/eval/statistics.js';
+import { quantile } from '../dist/analysis/eval/statistics.js';
 import { kvBytesPerPosition } from '../dist/engine/kv_cache.js';
 import { describeRun, runLine } from '../tools/run_info.mjs';
 import { writeRandomGguf } from './peers/random_gguf.mjs';

@@ -15,7 +15,7 @@ import path from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
-import { medianInterval, quantile } from '../dist/eval/statistics.js';
+import { medianInterval, quantile } from '../dist/analysis/eval/statistics.js';
 import { loadModel } from '../dist/index.js';
 import { loadSyntheticModel } from '../dist/model/load.js';
 import { describeMachine } from '../dist/engine/machine.js';

@@ -9,7 +9,7 @@ import path from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
 import { syntheticCheckpoint } from '../dist/checkpoint/synthetic.js';
-import { quantile } from '../dist/eval/statistics.js';
+import { quantile } from '../dist/analysis/eval/statistics.js';
 import { describeRun, runLine } from '../tools/run_info.mjs';
 
 const here = path.dirname(fileURLToPath(import.meta.url));

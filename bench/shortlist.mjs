@@ -5,7 +5,7 @@ import { writeFileSync } from 'node:fs';
 import path from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
-import { quantile } from '../dist/eval/statistics.js';
+import { quantile } from '../dist/analysis/eval/statistics.js';
 import { loadSyntheticModel } from '../dist/model/load.js';
 import { describeRun, runLine } from '../tools/run_info.mjs';
 import { spread } from './spread.mjs';

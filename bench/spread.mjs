@@ -1,4 +1,4 @@
-import { quantile } from '../dist/eval/statistics.js';
+import { quantile } from '../dist/analysis/eval/statistics.js';
 
 /** Median (min–max). */
 export function spread(values, digits) {

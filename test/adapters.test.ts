@@ -6,7 +6,7 @@ import { mergedBytes, openLora } from '../lib/checkpoint/lora.js';
 import { openCheckpoint } from '../lib/checkpoint/open.js';
 import type { Checkpoint, DType, ModelConfig } from '../lib/checkpoint/types.js';
 import { CqilError } from '../lib/errors.js';
-import { comparePlans } from '../lib/eval/compare_plans.js';
+import { comparePlans } from '../lib/analysis/eval/compare_plans.js';
 import { loadModel, loadSyntheticModel } from '../lib/model/load.js';
 import type { Model } from '../lib/model/model.js';
 import { resolvePlan } from '../lib/plan/plan.js';

@@ -1,6 +1,6 @@
 import { describe, expect, it } from 'vitest';
-import { medianInterval, mulberry32 } from '../lib/eval/statistics.js';
-import { watchBusy } from '../lib/latency/busy.js';
+import { medianInterval, mulberry32 } from '../lib/analysis/eval/statistics.js';
+import { watchBusy } from '../lib/analysis/latency/busy.js';
 import { scatter } from '../lib/cli/timing.js';
 
 describe('a busy machine', () => {

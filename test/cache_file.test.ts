@@ -6,7 +6,7 @@ import { cacheFile, cacheFolder, readCache, writeCache } from '../lib/util/cache
 import { timingIdentity } from '../lib/engine/cache_identity.js';
 import { syntheticCheckpoint } from '../lib/checkpoint/synthetic.js';
 import { ExecutionChoices } from '../lib/engine/execution_choices.js';
-import { calibrateAnew, calibration, findCalibration, typicalToken } from '../lib/latency/calibration.js';
+import { calibrateAnew, calibration, findCalibration, typicalToken } from '../lib/analysis/latency/calibration.js';
 import { loadModel, loadSyntheticModel } from '../lib/model/load.js';
 import { describeMachine } from '../lib/engine/machine.js';
 import type { Model } from '../lib/model/model.js';

@@ -1,8 +1,8 @@
 import { execFileSync } from 'node:child_process';
 import { readFileSync } from 'node:fs';
 import { describe, expect, it } from 'vitest';
-import { estimate, quantile, sampleIndices } from '../lib/eval/statistics.js';
-import { parseTask } from '../lib/eval/task_file.js';
+import { estimate, quantile, sampleIndices } from '../lib/analysis/eval/statistics.js';
+import { parseTask } from '../lib/analysis/eval/task_file.js';
 import { expectCode } from './support/expect_code.js';
 import { describeShared, sharedData } from './support/shared_data.js';
 

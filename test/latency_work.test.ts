@@ -10,7 +10,7 @@ import {
   type ModelBytes,
   type Placement,
   type Work,
-} from '../lib/latency/work.js';
+} from '../lib/analysis/latency/work.js';
 import { compilePlan } from '../lib/model/model.js';
 import { resolvePlan } from '../lib/plan/plan.js';
 import { programOf } from './support/made_up_program.js';

@@ -1,10 +1,10 @@
 import path from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import type { TensorRole } from '../lib/checkpoint/types.js';
-import { comparePlans } from '../lib/eval/compare_plans.js';
-import { measurePerplexity, modelWindows } from '../lib/eval/perplexity.js';
+import { comparePlans } from '../lib/analysis/eval/compare_plans.js';
+import { measurePerplexity, modelWindows } from '../lib/analysis/eval/perplexity.js';
 import { loadModel } from '../lib/model/load.js';
-import { measureSimilarity } from '../lib/measure_similarity.js';
+import { measureSimilarity } from '../lib/analysis/similarity/measure_similarity.js';
 import type { Model } from '../lib/model/model.js';
 import { resolvePlan } from '../lib/plan/plan.js';
 import { someIds } from './reference/engine.js';

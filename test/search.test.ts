@@ -2,16 +2,16 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { describe, expect, it } from 'vitest';
 import { CqilError } from '../lib/errors.js';
 import { countStages, resolvePlan, type Plan } from '../lib/plan/plan.js';
-import { measureFound, paretoFront } from '../lib/search/front.js';
-import { bestFor, decidingStages, describeGoal, unreachable, type Goal } from '../lib/search/goal.js';
-import { measureGuard } from '../lib/search/guard.js';
-import type { Quality } from '../lib/search/quality.js';
-import { searchPlans, type SearchOptions, type SearchOutcome } from '../lib/search/search_plans.js';
-import type { Measure, Trial } from '../lib/search/trials.js';
+import { measureFound, paretoFront } from '../lib/analysis/search/front.js';
+import { bestFor, decidingStages, describeGoal, unreachable, type Goal } from '../lib/analysis/search/goal.js';
+import { measureGuard } from '../lib/analysis/search/guard.js';
+import type { Quality } from '../lib/analysis/search/quality.js';
+import { searchPlans, type SearchOptions, type SearchOutcome } from '../lib/analysis/search/search_plans.js';
+import type { Measure, Trial } from '../lib/analysis/search/trials.js';
 import { expectRejection } from './support/expect_code.js';
 import { randomUniform, seedOf } from './support/random.js';
 import { allSizes, randomCost } from './support/search_space.js';
-import { planOf, type SearchSpace } from '../lib/search/candidate.js';
+import { planOf, type SearchSpace } from '../lib/analysis/search/candidate.js';
 
 const SPACE: SearchSpace = { layers: 12, guard: 2 };
 

@@ -1,7 +1,7 @@
 import { appendFileSync, readFileSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
 import { expect, it } from 'vitest';
-import { MeasurementFile } from '../lib/search/measurement_file.js';
+import { MeasurementFile } from '../lib/analysis/search/measurement_file.js';
 import { expectRejection } from './support/expect_code.js';
 import { tempFolder } from './support/temp_folder.js';
 

@@ -8,11 +8,11 @@ import {
   stageRanges,
   type Candidate,
   type SearchSpace,
-} from '../lib/search/candidate.js';
-import { measuredCost, possibleGroups, similarityCost } from '../lib/search/group_costs.js';
-import { neighbours } from '../lib/search/neighbours.js';
-import { cheapestPartitions, type GroupCost } from '../lib/search/partition.js';
-import { uniformCandidates } from '../lib/search/uniform.js';
+} from '../lib/analysis/search/candidate.js';
+import { measuredCost, possibleGroups, similarityCost } from '../lib/analysis/search/group_costs.js';
+import { neighbours } from '../lib/analysis/search/neighbours.js';
+import { cheapestPartitions, type GroupCost } from '../lib/analysis/search/partition.js';
+import { uniformCandidates } from '../lib/analysis/search/uniform.js';
 import { randomUniform } from './support/random.js';
 import { allSizes, randomCost, sumOf } from './support/search_space.js';
 

@@ -3,8 +3,8 @@ import path from 'node:path';
 import { describe, expect, it } from 'vitest';
 import { openCheckpoint } from '../lib/checkpoint/open.js';
 import { textBeside } from '../lib/cli/text_file.js';
-import { comparePlans } from '../lib/eval/compare_plans.js';
-import { modelWindows } from '../lib/eval/perplexity.js';
+import { comparePlans } from '../lib/analysis/eval/compare_plans.js';
+import { modelWindows } from '../lib/analysis/eval/perplexity.js';
 import { loadModel, shippedModelPath } from '../lib/model/load.js';
 import { resolvePlan } from '../lib/plan/plan.js';
 

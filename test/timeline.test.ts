@@ -2,7 +2,7 @@ import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { loadModel } from '../lib/model/load.js';
 import type { Model } from '../lib/model/model.js';
 import type { Execution } from '../lib/engine/native.js';
-import { chromeTrace } from '../lib/report/chrome_trace.js';
+import { chromeTrace } from '../lib/analysis/report/chrome_trace.js';
 import type { Timeline } from '../lib/engine/timeline.js';
 import { expectSameBits, someIds } from './reference/engine.js';
 import { expectRejection } from './support/expect_code.js';

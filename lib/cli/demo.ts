@@ -1,7 +1,7 @@
 import { existsSync } from 'node:fs';
 import type { Command } from 'commander';
-import { defaultWindow, measurePerplexity } from '../eval/perplexity.js';
-import { BUSY_WHILE_MEASURED } from '../latency/busy.js';
+import { defaultWindow, measurePerplexity } from '../analysis/eval/perplexity.js';
+import { BUSY_WHILE_MEASURED } from '../analysis/latency/busy.js';
 import { loadSyntheticModel, shippedModelPath } from '../model/load.js';
 import type { Model } from '../model/model.js';
 import { resolvePlan, type Plan } from '../plan/plan.js';

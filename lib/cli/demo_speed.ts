@@ -1,5 +1,5 @@
-import { medianInterval, quantile } from '../eval/statistics.js';
-import { watchBusy } from '../latency/busy.js';
+import { medianInterval, quantile } from '../analysis/eval/statistics.js';
+import { watchBusy } from '../analysis/latency/busy.js';
 import type { Model } from '../model/model.js';
 import type { Plan } from '../plan/plan.js';
 import { scatter, timeContenders } from './timing.js';

@@ -1,8 +1,8 @@
-import type { TextQuality } from '../eval/compare_plans.js';
-import type { TaskResult } from '../eval/run_tasks.js';
-import type { Estimate } from '../eval/statistics.js';
-import type { Task } from '../eval/task_file.js';
-import type { Protocol } from '../eval/windows.js';
+import type { TextQuality } from '../analysis/eval/compare_plans.js';
+import type { TaskResult } from '../analysis/eval/run_tasks.js';
+import type { Estimate } from '../analysis/eval/statistics.js';
+import type { Task } from '../analysis/eval/task_file.js';
+import type { Protocol } from '../analysis/eval/windows.js';
 import { formatTable } from './table.js';
 import type { TextFile } from './text_file.js';
 

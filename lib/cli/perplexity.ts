@@ -1,5 +1,10 @@
 import type { Command } from 'commander';
-import { defaultWindow, LONGEST_DEFAULT_WINDOW, measurePerplexity, type Perplexity } from '../eval/perplexity.js';
+import {
+  defaultWindow,
+  LONGEST_DEFAULT_WINDOW,
+  measurePerplexity,
+  type Perplexity,
+} from '../analysis/eval/perplexity.js';
 import type { Plan } from '../plan/plan.js';
 import { planSummary } from '../plan/plan_diagram.js';
 import { printJson, type Io } from './io.js';

@@ -1,16 +1,16 @@
 import type { Command } from 'commander';
 import { CqilError } from '../errors.js';
-import { agreement, type Agreement, type Ranking } from '../latency/agreement.js';
+import { agreement, type Agreement, type Ranking } from '../analysis/latency/agreement.js';
 import {
   calibrateAnew,
   calibration,
   CALIBRATION_SECONDS,
   typicalToken,
   type Calibration,
-} from '../latency/calibration.js';
-import type { LatencyModel } from '../latency/latency_model.js';
-import { randomPlans } from '../latency/random_plans.js';
-import { timeDecodes, typical, type Decode } from '../latency/time_decodes.js';
+} from '../analysis/latency/calibration.js';
+import type { LatencyModel } from '../analysis/latency/latency_model.js';
+import { randomPlans } from '../analysis/latency/random_plans.js';
+import { timeDecodes, typical, type Decode } from '../analysis/latency/time_decodes.js';
 import type { Model } from '../model/model.js';
 import { resolvePlan, type Plan } from '../plan/plan.js';
 import { planSummary } from '../plan/plan_diagram.js';

@@ -3,22 +3,22 @@ import { InvalidArgumentError, type Command } from 'commander';
 import { openCheckpoint } from '../checkpoint/open.js';
 import type { Checkpoint } from '../checkpoint/types.js';
 import { CqilError } from '../errors.js';
-import { fingerprint } from '../eval/fingerprint.js';
+import { fingerprint } from '../analysis/eval/fingerprint.js';
 import {
   calibration,
   CALIBRATION_SECONDS,
   findCalibration,
   typicalToken,
   type Calibration,
-} from '../latency/calibration.js';
+} from '../analysis/latency/calibration.js';
 import { shippedModelPath } from '../model/load.js';
 import type { Model } from '../model/model.js';
 import type { Plan } from '../plan/plan.js';
 import { planSummary } from '../plan/plan_diagram.js';
-import { findPlans, searchWindow, type FoundPlans } from '../search/find_plans.js';
-import type { MeasuredPlan, SearchPoint } from '../search/front.js';
-import { bestFor, describeGoal, unreachable, type Goal, type GoalPoint } from '../search/goal.js';
-import { MeasurementFile } from '../search/measurement_file.js';
+import { findPlans, searchWindow, type FoundPlans } from '../analysis/search/find_plans.js';
+import type { MeasuredPlan, SearchPoint } from '../analysis/search/front.js';
+import { bestFor, describeGoal, unreachable, type Goal, type GoalPoint } from '../analysis/search/goal.js';
+import { MeasurementFile } from '../analysis/search/measurement_file.js';
 import { formatJson, printJson, type Io } from './io.js';
 import { machineOf, machineSummary } from './machine.js';
 import { openModel } from './open_model.js';

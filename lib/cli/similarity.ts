@@ -1,6 +1,6 @@
 import type { Command } from 'commander';
-import { measureSimilarity, similarityWindow } from '../measure_similarity.js';
-import type { Similarity } from '../similarity.js';
+import { measureSimilarity, similarityWindow } from '../analysis/similarity/measure_similarity.js';
+import type { Similarity } from '../analysis/similarity/similarity.js';
 import type { Tokenizer } from '../tokenizer/index.js';
 import { drawHeatMap } from './heat_map.js';
 import { printJson, type Io } from './io.js';

@@ -1,5 +1,5 @@
-import { quantile } from '../eval/statistics.js';
-import { watchBusy } from '../latency/busy.js';
+import { quantile } from '../analysis/eval/statistics.js';
+import { watchBusy } from '../analysis/latency/busy.js';
 import type { Model } from '../model/model.js';
 import type { Execution } from '../engine/native.js';
 import type { Plan } from '../plan/plan.js';

@@ -1,5 +1,5 @@
 import { resolvePlan } from '../../lib/plan/plan.js';
-import type { PlanRow, ReportData, Spread } from '../../lib/report/report_data.js';
+import type { PlanRow, ReportData, Spread } from '../../lib/analysis/report/report_data.js';
 import type { PhaseKind } from '../../lib/engine/native.js';
 import type { Timeline, TimelineSpan } from '../../lib/engine/timeline.js';
 

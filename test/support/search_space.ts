@@ -1,5 +1,5 @@
-import { MAX_GROUP, stageRanges, type SearchSpace } from '../../lib/search/candidate.js';
-import type { GroupCost } from '../../lib/search/partition.js';
+import { MAX_GROUP, stageRanges, type SearchSpace } from '../../lib/analysis/search/candidate.js';
+import type { GroupCost } from '../../lib/analysis/search/partition.js';
 import { randomUniform, seedOf } from './random.js';
 
 /** Every way to cut `count` layers into stages of 1 to MAX_GROUP. */

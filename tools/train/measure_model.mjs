@@ -5,9 +5,9 @@ import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSy
 import os from 'node:os';
 import path from 'node:path';
 import { describeRun, runLine } from '../run_info.mjs';
-import { comparePlans } from '../../dist/eval/compare_plans.js';
-import { modelWindows } from '../../dist/eval/perplexity.js';
-import { measureSimilarity } from '../../dist/measure_similarity.js';
+import { comparePlans } from '../../dist/analysis/eval/compare_plans.js';
+import { modelWindows } from '../../dist/analysis/eval/perplexity.js';
+import { measureSimilarity } from '../../dist/analysis/similarity/measure_similarity.js';
 import { loadModel, shippedModelPath } from '../../dist/model/load.js';
 import { planShorthand, resolvePlan } from '../../dist/plan/plan.js';
 import { writeUntrained } from './untrained.mjs';

@@ -1,0 +1,82 @@
+import type { PhaseKind, Program } from '../../engine/native.js';
+import { nonNegativeLeastSquares } from './least_squares.js';
+import { phaseWork, sumWork, WORK_KINDS, type ModelBytes, type Placement, type Token, type Work } from './work.js';
+
+/** Milliseconds per unit of each kind of work. */
+export type Rates = Record<keyof Work, number>;
+
+/** A forward of one token that was timed. */
+export interface Sample {
+  program: Program;
+  execution: 'wide' | 'lanes';
+  token: Token;
+  ms: number;
+}
+
+export interface Prediction {
+  /** The faster one, where either was allowed. */
+  execution: 'wide' | 'lanes';
+  msPerToken: number;
+  /** Times all threads wait for the last of them. */
+  waits: number;
+  /** Of each kind of phase the program has, in the order they first come: how many, and what they take together. */
+  phases: Array<{ kind: PhaseKind; count: number; ms: number }>;
+}
+
+/**
+ * Prices a program phase by phase: T = Σ over phases Σ over kinds of work (amount · rate). Rates are what a short
+ * calibration gives: time per wait, and per byte for weights that all threads stream, weights that crews stream apart,
+ * the output projection, and keys and values. What a call costs besides is in the rates of weights, of which every
+ * program reads the same.
+ */
+export class LatencyModel {
+  readonly rates: Readonly<Rates>;
+  readonly #bytes: ModelBytes;
+  readonly #placement: Placement;
+
+  constructor(bytes: ModelBytes, placement: Placement, rates: Rates) {
+    this.#bytes = bytes;
+    this.#placement = placement;
+    this.rates = rates;
+  }
+
+  /** Fits rates, none negative, to timed forwards by least squares of relative errors. */
+  static fit(bytes: ModelBytes, placement: Placement, samples: readonly Sample[]): LatencyModel {
+    const rows = samples.map(({ program, execution, token, ms }) => {
+      const total = sumWork(phaseWork(bytes, program, execution, placement, token));
+      return WORK_KINDS.map((kind) => total[kind] / ms);
+    });
+    const fitted = nonNegativeLeastSquares(
+      rows,
+      samples.map(() => 1),
+    );
+    return new LatencyModel(
+      bytes,
+      placement,
+      Object.fromEntries(WORK_KINDS.map((kind, i) => [kind, fitted[i]!])) as Rates,
+    );
+  }
+
+  /** Time of one token of a program; with `auto`, in the execution that takes less. */
+  predict(program: Program, execution: 'auto' | 'wide' | 'lanes', token: Token): Prediction {
+    if (execution === 'auto') {
+      const [wide, lanes] = [this.predict(program, 'wide', token), this.predict(program, 'lanes', token)];
+      return lanes.msPerToken < wide.msPerToken ? lanes : wide;
+    }
+    const parts = phaseWork(this.#bytes, program, execution, this.#placement, token);
+    const phases = new Map<PhaseKind, { kind: PhaseKind; count: number; ms: number }>();
+    for (const [i, { kind }] of program.phases.entries()) {
+      const sum = phases.get(kind) ?? { kind, count: 0, ms: 0 };
+      sum.count++;
+      sum.ms += WORK_KINDS.reduce((ms, of) => ms + parts[i]![of] * this.rates[of], 0);
+      phases.set(kind, sum);
+    }
+    const kinds = [...phases.values()];
+    return {
+      execution,
+      msPerToken: kinds.reduce((sum, { ms }) => sum + ms, 0),
+      waits: sumWork(parts).waits,
+      phases: kinds,
+    };
+  }
+}

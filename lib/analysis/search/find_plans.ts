@@ -1,0 +1,155 @@
+import { CqilError } from '../../errors.js';
+import { modelWindows } from '../eval/perplexity.js';
+import type { Window } from '../eval/windows.js';
+import { measureSimilarity } from '../similarity/measure_similarity.js';
+import type { Model } from '../../model/model.js';
+import { resolvePlan, type Plan } from '../../plan/plan.js';
+import { countPhases, measureFound, paretoFront, type SearchPoint } from './front.js';
+import { decidingStages, type Goal, type GoalPoint } from './goal.js';
+import { similarityCost } from './group_costs.js';
+import { measureGuard, type PairCost } from './guard.js';
+import type { MeasurementFile } from './measurement_file.js';
+import { PlanMeter } from './plan_meter.js';
+import { searchPlans } from './search_plans.js';
+
+/** Half of these choose plans, half measure them. */
+export const LEAST_TOKENS = 64;
+/** Of the time a search may take, the share for everything before what it found is measured on the held-out part. */
+const SEARCH_SHARE = 0.85;
+/** Longer windows than this cost more than they tell about a plan. */
+const LONGEST_WINDOW = 512;
+
+export interface FindOptions {
+  goal: Goal;
+  /**
+   * Layers at the start that always run alone. Default: those that measurements of pairs single out, see
+   * `measureGuard`.
+   */
+  guard?: number;
+  seed: number;
+  /** Tokens per window. Default: half of the text, the model's context length or 512, whichever is least. */
+  window?: number;
+  /** Plans measured at most. Default: no limit. */
+  evaluations?: number;
+  /** About how long it may take. Default: no limit. */
+  seconds?: number;
+  /** Predicted milliseconds per token of a plan; needed by goals in time, and told of every plan that is found. */
+  msPerToken?: (plan: Plan) => number;
+  /** Where measurements are kept, and taken from when they were made before. */
+  file?: MeasurementFile;
+  signal?: AbortSignal;
+  /** Told how far each part of the work is, 0 to 1. */
+  onProgress?: (what: 'similarity' | 'search' | 'held out', share: number) => void;
+}
+
+export interface FoundPlans {
+  /** Of each number of phases that was reached, the best plan, measured on the held-out part; fewest phases first. */
+  points: SearchPoint[];
+  /** Those no other is better than. */
+  front: SearchPoint[];
+  sequential: GoalPoint & { plan: Plan };
+  /** Layers left alone at the start, and the pairs that decided it, where it was not given. */
+  guard: number;
+  guardPairs?: PairCost[];
+  /** Plans measured on the fitting part. */
+  evaluations: number;
+  /** Whether the search ended by itself rather than with its budget. */
+  complete: boolean;
+  window: number;
+  /** Tokens scored in each part. */
+  fitTokens: number;
+  heldOutTokens: number;
+}
+
+/** Tokens per window of a search over `tokens` tokens, unless it is given. */
+export function searchWindow(model: Pick<Model, 'config'>, tokens: number): number {
+  return Math.min(Math.floor(tokens / 2), model.config.contextLength, LONGEST_WINDOW);
+}
+
+/**
+ * Looks for plans of a model that change its predictions on a text the least. The first half of the tokens chooses
+ * them, the second half measures them.
+ *
+ * @throws CqilError INVALID_ARGUMENT for fewer than LEAST_TOKENS tokens, a window the model cannot hold, or a guard
+ * that leaves nothing to group; NOT_FINITE for values that are infinite or not numbers; ABORTED; DISPOSED.
+ */
+export async function findPlans(model: Model, ids: readonly number[], options: FindOptions): Promise<FoundPlans> {
+  const { goal, seed, evaluations, seconds = Infinity, msPerToken, file, signal, onProgress } = options;
+  const layers = model.config.nLayers;
+  if (ids.length < LEAST_TOKENS)
+    throw new CqilError(
+      'INVALID_ARGUMENT',
+      `The text has ${ids.length} tokens, expected at least ${LEAST_TOKENS}: half choose plans, half measure them.`,
+    );
+  const given = options.guard ?? 0;
+  if (given + 2 > layers)
+    throw new CqilError(
+      'INVALID_ARGUMENT',
+      `The model has ${layers} layers and ${given} of them are guarded; expected at least 2 others to group.`,
+    );
+  const start = performance.now();
+  const window = options.window ?? searchWindow(model, ids.length);
+  const half = Math.ceil(ids.length / 2);
+  const [fit, heldOut] = [ids.slice(0, half), ids.slice(half)].map((part) =>
+    modelWindows(model, part, window, 'gptq'),
+  ) as [Window[], Window[]];
+  const similarity = await measureSimilarity(model, ids.slice(0, half), {
+    signal,
+    onProgress: (done, total) => onProgress?.('similarity', done / total),
+  });
+
+  const fitMeter = new PlanMeter(model, 'fit', fit, file);
+  const { guard, pairs } =
+    options.guard === undefined
+      ? await measureGuard(layers, fitMeter, signal)
+      : { guard: options.guard, pairs: undefined };
+  const space = { layers, guard };
+  const sequential = resolvePlan('sequential', layers);
+  const fastEnough = goal.kind === 'time' ? fasterBy(goal.limit, sequential, msPerToken!) : undefined;
+  const outcome = await searchPlans((plans, stop) => fitMeter.measure(plans, stop), {
+    space,
+    similarity: similarityCost(similarity.inputCosine),
+    seed,
+    focus: (best) => decidingStages(goal, space, best, fastEnough),
+    wanted: fastEnough,
+    evaluations,
+    milliseconds: Number.isFinite(seconds)
+      ? Math.max(0, seconds * 1000 * SEARCH_SHARE - (performance.now() - start))
+      : undefined,
+    signal,
+    onProgress: (share) => onProgress?.('search', share),
+  });
+  const meter = new PlanMeter(model, 'held out', heldOut, file);
+  const [baseline] = await meter.measure([sequential], signal);
+  const measured = await measureFound(outcome, meter, {
+    signal,
+    onProgress: (share) => onProgress?.('held out', share),
+  });
+  const timed = <T extends { plan: Plan }>(point: T): T =>
+    msPerToken ? { ...point, msPerToken: msPerToken(point.plan) } : point;
+  const points = measured
+    .map(({ uniform, ...point }): SearchPoint => ({ ...timed(point), uniform: uniform && timed(uniform) }))
+    .sort((a, b) => a.phases - b.phases);
+  return {
+    points,
+    front: paretoFront(points),
+    sequential: timed({ plan: sequential, phases: countPhases(sequential), kl: 0, perplexity: baseline!.perplexity }),
+    guard,
+    guardPairs: pairs,
+    evaluations: outcome.evaluations,
+    complete: outcome.complete,
+    window,
+    fitTokens: scored(fit),
+    heldOutTokens: scored(heldOut),
+  };
+}
+
+/** Whether a plan takes at least a fraction less time than sequential, but for rounding. */
+function fasterBy(fraction: number, sequential: Plan, msPerToken: (plan: Plan) => number): (plan: Plan) => boolean {
+  const most = msPerToken(sequential) * (1 - fraction) * (1 + 1e-12);
+  return (plan) => msPerToken(plan) <= most;
+}
+
+function scored(windows: readonly Window[]): number {
+  return windows.reduce((sum, { ids, firstScored }) => sum + ids.length - firstScored, 0);
+}
