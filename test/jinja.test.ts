@@ -1,9 +1,9 @@
 import { describe, expect, it } from 'vitest';
 import { CqilError } from '../lib/errors.js';
-import { Budget, sizeOf } from '../lib/tokenizer/jinja_budget.js';
-import { runTemplate } from '../lib/tokenizer/jinja_interpreter.js';
-import { parseTemplate } from '../lib/tokenizer/jinja_source.js';
-import { strftime } from '../lib/tokenizer/strftime.js';
+import { Budget, sizeOf } from '../lib/tokenizer/jinja/budget.js';
+import { runTemplate } from '../lib/tokenizer/jinja/interpreter.js';
+import { parseTemplate } from '../lib/tokenizer/jinja/source.js';
+import { strftime } from '../lib/tokenizer/jinja/strftime.js';
 import { describeShared } from './support/shared_data.js';
 import { expectCode, expectRejection } from './support/expect_code.js';
 import { tinyTokenizer } from './support/tiny_tokenizer.js';

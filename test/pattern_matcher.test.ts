@@ -1,6 +1,6 @@
 import { describe, expect, it } from 'vitest';
-import { PatternMatcher } from '../lib/tokenizer/pattern_matcher.js';
-import { compilePattern } from '../lib/tokenizer/pattern_program.js';
+import { PatternMatcher } from '../lib/tokenizer/patterns/matcher.js';
+import { compilePattern } from '../lib/tokenizer/patterns/program.js';
 import { randomUniform } from './support/random.js';
 
 /** The ends of all matches, and how often the matcher paused. */

@@ -1,4 +1,4 @@
-import { CHARACTERS_AT_ONCE } from './pattern.js';
+import { CHARACTERS_AT_ONCE } from './patterns/pattern.js';
 import type { AddedToken } from './tokenizer_json.js';
 import { insertText, type TrieNode } from './trie.js';
 

@@ -1,5 +1,5 @@
 import { PIECES_AT_ONCE } from './parts.js';
-import { CHARACTERS_AT_ONCE } from './pattern.js';
+import { CHARACTERS_AT_ONCE } from './patterns/pattern.js';
 import { isLowSurrogate } from './surrogates.js';
 import type { BpeModel } from './tokenizer_json.js';
 import { WordMerger } from './word_merger.js';

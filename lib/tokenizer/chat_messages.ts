@@ -1,6 +1,6 @@
 import { CqilError } from '../errors.js';
 import { isObject, quote } from './invalid.js';
-import { TextLoopError } from './jinja_interpreter.js';
+import { TextLoopError } from './jinja/interpreter.js';
 
 /** A part of a message's content; text is the only kind that a language model takes. */
 export interface ChatPart {

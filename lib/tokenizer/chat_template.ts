@@ -4,10 +4,10 @@ import { readArgument } from '../util/options.js';
 import { ChatData } from './chat_data.js';
 import { checkMessages, renderSomeForm, withSuffix, type ChatMessage } from './chat_messages.js';
 import { invalidTokenizer, isObject, quote } from './invalid.js';
-import { Budget, BudgetError, sizeOf } from './jinja_budget.js';
-import { runTemplate } from './jinja_interpreter.js';
-import type { Node } from './jinja_library.js';
-import { parseTemplate, variablesOf } from './jinja_source.js';
+import { Budget, BudgetError, sizeOf } from './jinja/budget.js';
+import { runTemplate } from './jinja/interpreter.js';
+import type { Node } from './jinja/library.js';
+import { parseTemplate, variablesOf } from './jinja/source.js';
 
 export interface ChatOptions {
   /**

@@ -1,4 +1,4 @@
-import { CHARACTERS_AT_ONCE } from './pattern.js';
+import { CHARACTERS_AT_ONCE } from './patterns/pattern.js';
 import { isLowSurrogate } from './surrogates.js';
 
 export type NormalForm = 'NFC' | 'NFD' | 'NFKC' | 'NFKD';

@@ -1,6 +1,6 @@
 import { toByteLevel } from './byte_level.js';
 import { invalidTokenizer, isObject, quote } from './invalid.js';
-import { CHARACTERS_AT_ONCE, createPattern } from './pattern.js';
+import { CHARACTERS_AT_ONCE, createPattern } from './patterns/pattern.js';
 import { inNormalForm, type NormalForm } from './normal_form.js';
 import { isHighSurrogate } from './surrogates.js';
 import { flattenSequence, type Component } from './tokenizer_json.js';

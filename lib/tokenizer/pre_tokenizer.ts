@@ -1,6 +1,6 @@
 import { toByteLevel } from './byte_level.js';
 import { invalidTokenizer, quote } from './invalid.js';
-import { CHARACTERS_AT_ONCE, createPattern, regexPattern, stringPattern, type Pattern } from './pattern.js';
+import { CHARACTERS_AT_ONCE, createPattern, regexPattern, stringPattern, type Pattern } from './patterns/pattern.js';
 import { scriptOf } from './scripts.js';
 import { isHighSurrogate } from './surrogates.js';
 import { flattenSequence, type Component } from './tokenizer_json.js';

@@ -1,7 +1,7 @@
-import { invalidTokenizer, objectOf, quote } from './invalid.js';
-import { library } from './library.js';
-import { PatternMatcher } from './pattern_matcher.js';
-import { compilePattern, type PatternProgram } from './pattern_program.js';
+import { invalidTokenizer, objectOf, quote } from '../invalid.js';
+import { library } from '../library.js';
+import { PatternMatcher } from './matcher.js';
+import { compilePattern, type PatternProgram } from './program.js';
 
 /** How many characters of a long text are worked on between two pauses. */
 export const CHARACTERS_AT_ONCE = 1 << 13;

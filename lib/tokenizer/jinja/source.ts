@@ -1,4 +1,4 @@
-import { jinjaLibrary, type Node } from './jinja_library.js';
+import { jinjaLibrary, type Node } from './library.js';
 
 // The longest template of a published model takes 30 KB.
 const MAX_SOURCE = 1 << 18;

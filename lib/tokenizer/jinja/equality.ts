@@ -1,4 +1,4 @@
-import { isList, isMap, type Value } from './jinja_library.js';
+import { isList, isMap, type Value } from './library.js';
 
 /**
  * Whether two values are equal as in Python: lists, tuples and objects by what they hold, and true and false are 1 and

@@ -1,4 +1,4 @@
-import { invalidTokenizer } from './invalid.js';
+import { invalidTokenizer } from '../invalid.js';
 
 const PAGE_POSITIONS = 512;
 const MAX_BYTES = 1 << 28;

@@ -1,5 +1,5 @@
-import { BudgetError, type Budget } from './jinja_budget.js';
-import { isList, isMap, isText, type Value } from './jinja_library.js';
+import { BudgetError, type Budget } from './budget.js';
+import { isList, isMap, isText, type Value } from './library.js';
 
 /** The cost of one element of a list, in characters. */
 export const ELEMENT = 16;

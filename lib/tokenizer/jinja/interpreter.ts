@@ -1,5 +1,5 @@
-import { Budget, BudgetError } from './jinja_budget.js';
-import { Costs, ELEMENT } from './jinja_costs.js';
+import { Budget, BudgetError } from './budget.js';
+import { Costs, ELEMENT } from './costs.js';
 import {
   isList,
   isMap,
@@ -11,8 +11,8 @@ import {
   type Scope,
   type Value,
   type ValueClass,
-} from './jinja_library.js';
-import { equal } from './jinja_equality.js';
+} from './library.js';
+import { equal } from './equality.js';
 import { strftime } from './strftime.js';
 
 // The limit of Jinja's own sandbox.

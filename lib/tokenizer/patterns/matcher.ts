@@ -1,6 +1,6 @@
-import { PatternMemory, tooCostly } from './pattern_memory.js';
-import { Op, type PatternProgram } from './pattern_program.js';
-import { isHighSurrogate, isLowSurrogate } from './surrogates.js';
+import { PatternMemory, tooCostly } from './memory.js';
+import { Op, type PatternProgram } from './program.js';
+import { isHighSurrogate, isLowSurrogate } from '../surrogates.js';
 
 const STEPS = {
   /** Instructions and characters taken between two pauses: a tenth of a millisecond or so. */

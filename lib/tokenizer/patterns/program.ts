@@ -1,5 +1,5 @@
 import { characterSet, type CharacterSet } from './character_set.js';
-import { parsePattern, type PatternNode } from './pattern_parser.js';
+import { parsePattern, type PatternNode } from './parser.js';
 
 /** What an instruction does; its operands are `x`, `y` and `z`. */
 export const enum Op {
