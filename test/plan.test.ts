@@ -2,15 +2,8 @@ import { mkdirSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
 import { describe, expect, it } from 'vitest';
 import { CqilError } from '../lib/errors.js';
-import {
-  countStages,
-  formatPlan,
-  planShorthand,
-  resolvePlan,
-  toNativePlan,
-  type Plan,
-  type PlanInput,
-} from '../lib/plan/plan.js';
+import { countStages, formatPlan, planShorthand, resolvePlan, type Plan, type PlanInput } from '../lib/plan/plan.js';
+import { toNativePlan } from '../lib/engine/native.js';
 import { tempFolder } from './support/temp_folder.js';
 
 const folder = tempFolder();

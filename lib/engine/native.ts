@@ -6,6 +6,7 @@ import type { LoraPair } from '../checkpoint/lora.js';
 import type { Activations } from './activations.js';
 import type { DType, ModelConfig, TensorRole } from '../checkpoint/types.js';
 import { CqilError, type ErrorCode } from '../errors.js';
+import type { Plan } from '../plan/plan.js';
 import type { KvCache } from './kv_cache.js';
 import { inThisRealm } from '../util/realm.js';
 import type { Shortlist } from './shortlist.js';
@@ -341,5 +342,14 @@ export function nativeShape(config: ModelConfig): NativeShape {
     ropeAttentionFactor,
     ropeInterleaved,
     slidingWindow,
+  };
+}
+
+/** The plan as the engine takes it. */
+export function toNativePlan(plan: Plan): NativePlan {
+  return {
+    groups: plan.groups.map((group) => [group[0]!, group.length]),
+    bypass: plan.bypass,
+    bypassMode: plan.bypassMode,
   };
 }

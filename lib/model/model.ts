@@ -10,6 +10,7 @@ import { expectContextLength, expectExecution, expectKvCache, type SessionOption
 import {
   loadNative,
   nativeShape,
+  toNativePlan,
   type Execution,
   type ModelHandle,
   type Program,
@@ -17,7 +18,7 @@ import {
   type SettledExecution,
 } from '../engine/native.js';
 import { expectOption, readArgument, readKnownOptions } from '../util/options.js';
-import { resolvePlan, toNativePlan, type Plan, type PlanInput } from '../plan/plan.js';
+import { resolvePlan, type Plan, type PlanInput } from '../plan/plan.js';
 import type { PublishedPlan } from './published_plan.js';
 import { Session, type SessionHost } from '../session/session.js';
 import type { Tokenizer } from '../tokenizer/index.js';

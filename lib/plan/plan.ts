@@ -2,7 +2,6 @@ import path from 'node:path';
 import { CqilError } from '../errors.js';
 import { parseJson } from '../util/json.js';
 import { isUrl, pathOf, type Location, type UrlLike } from '../util/location.js';
-import type { NativePlan } from '../engine/native.js';
 import { isModelFolder, planFile, readPlanFile } from './plan_file.js';
 
 /** What is computed: which layers share an input. Pure data; the file format is this object as JSON. */
@@ -133,15 +132,6 @@ export function isLossy(plan: Plan): boolean {
 /** Stages the plan has: groups, and layers that run alone. */
 export function countStages(plan: Plan): number {
   return plan.groups.reduce((stages, group) => stages - (group.length - 1), plan.layers);
-}
-
-/** The plan as the engine takes it. */
-export function toNativePlan(plan: Plan): NativePlan {
-  return {
-    groups: plan.groups.map((group) => [group[0]!, group.length]),
-    bypass: plan.bypass,
-    bypassMode: plan.bypassMode,
-  };
 }
 
 function planOf(

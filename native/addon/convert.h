@@ -1,5 +1,5 @@
-// From JavaScript values to plain structs and back. lib/engine/native.ts gives the shapes; what does not match them throws
-// INVALID_ARGUMENT.
+// From JavaScript values to plain structs and back. lib/engine/native.ts gives the shapes; what does not match them
+// throws INVALID_ARGUMENT.
 #pragma once
 #include <napi.h>
 

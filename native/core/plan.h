@@ -1,5 +1,5 @@
-// A plan as it reaches the core: which consecutive layers share an input. Made and validated in lib/plan/plan.ts; checked
-// again here only as far as memory safety needs.
+// A plan as it reaches the core: which consecutive layers share an input. Made and validated in lib/plan/plan.ts;
+// checked again here only as far as memory safety needs.
 #pragma once
 #include <cstdint>
 #include <vector>

@@ -1,4 +1,5 @@
-// How often threads meet on their way through a token, which the latency model in lib/analysis/latency/work.ts counts too.
+// How often threads meet on their way through a token, which the latency model in lib/analysis/latency/work.ts counts
+// too.
 #include "check.h"
 #include "cpu/session.h"
 #include "small_model.h"
