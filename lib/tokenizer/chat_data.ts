@@ -1,5 +1,6 @@
 import { types } from 'node:util';
 import { CqilError } from '../errors.js';
+import type { Size } from './jinja/budget.js';
 
 // A chat of 1,000 tools takes 50,000 values. Walking through as many as these takes a tenth of a second.
 const MAX_VALUES = 1 << 18;
@@ -16,6 +17,11 @@ const VALUES_AT_ONCE = 256;
 export class ChatData {
   #values = 0;
   #characters = 0;
+
+  /** What was copied so far. */
+  get size(): Size {
+    return { values: this.#values, characters: this.#characters };
+  }
 
   /**
    * Copies in short steps. Throws INVALID_ARGUMENT for more than 262,144 values or 16 million characters altogether,

@@ -1,5 +1,6 @@
 import { CqilError } from '../errors.js';
 import { isObject, quote } from './invalid.js';
+import { TimeError } from './jinja/budget.js';
 import { TextLoopError } from './jinja/interpreter.js';
 
 /** A part of a message's content; text is the only kind that a language model takes. */
@@ -110,7 +111,7 @@ export function renderSomeForm(
     try {
       return render(inForm(messages, form));
     } catch (error) {
-      if (error instanceof CqilError && error.code === 'INVALID_TOKENIZER') throw error;
+      if (error instanceof TimeError || (error instanceof CqilError && error.code === 'INVALID_TOKENIZER')) throw error;
       failures.push(error);
       return undefined;
     }

@@ -4,7 +4,7 @@ import { readArgument } from '../util/options.js';
 import { ChatData } from './chat_data.js';
 import { checkMessages, renderSomeForm, withSuffix, type ChatMessage } from './chat_messages.js';
 import { invalidTokenizer, isObject, quote } from './invalid.js';
-import { Budget, BudgetError, sizeOf } from './jinja/budget.js';
+import { Budget, BudgetError, MAX_MS, sizeOf, TimeError, type Size } from './jinja/budget.js';
 import { runTemplate } from './jinja/interpreter.js';
 import type { Node } from './jinja/library.js';
 import { parseTemplate, variablesOf } from './jinja/source.js';
@@ -24,6 +24,18 @@ export interface ChatOptions {
   tools?: readonly unknown[] | null;
   /** Any other variable that the template reads. */
   [variable: string]: unknown;
+}
+
+/** What a program gave to a template: plain data, checked. */
+export interface Chat {
+  messages: ChatMessage[];
+  tools: unknown[] | null;
+  /** Other variables that the template reads. */
+  variables: Record<string, unknown>;
+  addGenerationPrompt: boolean;
+  continueFinalMessage: boolean;
+  /** Of the messages, tools and variables. */
+  size: Size;
 }
 
 /** What a template renders, and a way to render it again with other texts. */
@@ -55,8 +67,8 @@ export class ChatTemplate {
    * `names`: the special tokens that a template may ask for, as `bos_token` and the like.
    */
   constructor(
-    private readonly sources: ReadonlyMap<string, string>,
-    private readonly names: Readonly<Record<string, string | string[]>>,
+    readonly sources: ReadonlyMap<string, string>,
+    readonly names: Readonly<Record<string, string | string[]>>,
   ) {}
 
   get source(): string {
@@ -69,36 +81,42 @@ export class ChatTemplate {
   }
 
   /**
-   * Throws INVALID_TOKENIZER when the template is malformed or goes beyond its limits, INVALID_ARGUMENT for options or
-   * messages it does not take.
+   * Copies and checks what a program gives, in short steps. Throws INVALID_ARGUMENT for options or messages that no
+   * template or this one does not take, INVALID_TOKENIZER when the template is malformed.
    */
-  *render(chat: readonly ChatMessage[], options: ChatOptions = {}): Generator<void, Rendering> {
-    const read = readArgument('The options of a chat', () => readOptions(options));
-    const { addGenerationPrompt, continues } = read;
+  *read(given: readonly ChatMessage[], options: ChatOptions = {}): Generator<void, Chat> {
+    const { tools: givenTools, others, ...flags } = readArgument('The options of a chat', () => readOptions(options));
     const data = new ChatData();
-    const messages = (yield* data.copy(chat, 'The messages')) as ChatMessage[];
-    const tools = (yield* data.copy(read.tools ?? null, 'The tools')) as unknown[] | null;
-    const others = (yield* data.copy(read.others, 'The variables of the chat template')) as Record<string, unknown>;
+    const messages = (yield* data.copy(given, 'The messages')) as ChatMessage[];
+    const tools = (yield* data.copy(givenTools ?? null, 'The tools')) as unknown[] | null;
+    const variables = (yield* data.copy(others, 'The variables of the chat template')) as Record<string, unknown>;
     checkMessages(messages);
-    const { program, variables } = this.#parse(
-      tools && tools.length > 0 && this.sources.has('tool_use') ? 'tool_use' : 'default',
-    );
-    for (const name of Object.keys(others)) {
-      if (!variables.has(name)) throw unknownVariable(name, variables);
+    const { variables: known } = this.#for(tools);
+    for (const name of Object.keys(variables)) {
+      if (!known.has(name)) throw unknownVariable(name, known);
     }
-    if (tools && tools.length > 0 && !variables.has('tools')) {
+    if (tools && tools.length > 0 && !known.has('tools')) {
       throw new CqilError(
         'INVALID_ARGUMENT',
         'The chat template does not read tools, so the model would not see them; expected none, or a model whose template has a place for them.',
       );
     }
+    return { messages, tools, variables, ...flags, size: data.size };
+  }
+
+  /**
+   * Throws INVALID_TOKENIZER when the template goes beyond its limits, INVALID_ARGUMENT for messages it does not take,
+   * and TimeError after `maxMs` milliseconds where that is less than the limit.
+   */
+  render({ messages, tools, variables, ...flags }: Chat, maxMs = MAX_MS): Rendering {
+    const { program } = this.#for(tools);
     // A template that concatenates a token the model does not have expects an empty text.
-    const fixed = { bos_token: '', eos_token: '', ...this.names, add_generation_prompt: addGenerationPrompt };
-    const given: Record<string, unknown> = { tools, ...others };
+    const fixed = { bos_token: '', eos_token: '', ...this.names, add_generation_prompt: flags.addGenerationPrompt };
+    const given: Record<string, unknown> = { tools, ...variables };
     const run = (chosen: ChatMessage[], values: Record<string, unknown>, started = performance.now()): string => {
       const render = (messages: ChatMessage[]): string =>
-        runWithin(program, { ...fixed, ...values, messages }, started);
-      return continues ? upToLastText(chosen, render) : render(chosen);
+        runWithin(program, { ...fixed, ...values, messages }, started, maxMs);
+      return flags.continueFinalMessage ? upToLastText(chosen, render) : render(chosen);
     };
     const started = performance.now();
     const { messages: chosen, text } = renderSomeForm(messages, (form) => run(form, given, started));
@@ -111,6 +129,10 @@ export class ChatTemplate {
         return () => run(replaced, values);
       },
     };
+  }
+
+  #for(tools: unknown[] | null): Parsed {
+    return this.#parse(tools && tools.length > 0 && this.sources.has('tool_use') ? 'tool_use' : 'default');
   }
 
   #parse(name: string): Parsed {
@@ -154,7 +176,7 @@ function readOptions(options: ChatOptions) {
   if (tools !== undefined && tools !== null && !Array.isArray(tools))
     throw new CqilError('INVALID_ARGUMENT', `tools is ${quote(tools)}; expected an array.`);
   for (const name of Object.keys(others)) if (others[name] === undefined) delete others[name];
-  return { addGenerationPrompt: adds ?? !continues, continues, tools, others };
+  return { addGenerationPrompt: adds ?? !continues, continueFinalMessage: continues, tools, others };
 }
 
 function unknownVariable(name: string, variables: ReadonlySet<string>): CqilError {
@@ -166,10 +188,11 @@ function unknownVariable(name: string, variables: ReadonlySet<string>): CqilErro
   );
 }
 
-function runWithin(program: Node, variables: Record<string, unknown>, started: number): string {
+function runWithin(program: Node, variables: Record<string, unknown>, started: number, maxMs: number): string {
   try {
-    return runTemplate(program, variables, new Budget(sizeOf(variables), started));
+    return runTemplate(program, variables, new Budget(sizeOf(variables), started, maxMs));
   } catch (cause) {
+    if (cause instanceof TimeError && maxMs < MAX_MS) throw cause;
     if (cause instanceof BudgetError)
       throw invalidTokenizer(`The chat template goes beyond its limits: ${reasonOf(cause)}`, cause);
     // It recursed too deep for the stack, or made a string that is too long for the engine.

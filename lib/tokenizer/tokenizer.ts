@@ -5,7 +5,8 @@ import { Pace } from '../util/pace.js';
 import { AddedTokenSplitter } from './added_tokens.js';
 import { BpeEncoder } from './bpe.js';
 import type { ChatMessage } from './chat_messages.js';
-import { ChatTemplate, chatTemplatesOf, expectChatOptions, type ChatOptions } from './chat_template.js';
+import { ChatTemplate, chatTemplatesOf, expectChatOptions, type Chat, type ChatOptions } from './chat_template.js';
+import { chatTexts, chatTextsAside, type ChatTexts } from './chat_texts.js';
 import {
   createDetokenizer,
   decodeBytes,
@@ -21,16 +22,10 @@ import { PIECES_AT_ONCE, type TokenizerParts } from './parts.js';
 import { createNormalizer, type Normalizer } from './normalizer.js';
 import { createPreTokenizer, type Place, type PreTokenizer } from './pre_tokenizer.js';
 import { resolveSpecialTokens, type SpecialTokens } from './special_tokens.js';
+import { allOf } from './steps.js';
 import { createPieceDecoder, type PieceDecoder } from './token_bytes.js';
 import { parseTokenizerJson, type AddedToken, type TokenizerJson } from './tokenizer_json.js';
-import {
-  ControlTexts,
-  expectGuards,
-  guardUserText,
-  renderUserText,
-  renderWithoutTexts,
-  type GuardedText,
-} from './user_text.js';
+import { ControlTexts, expectGuards } from './user_text.js';
 
 export interface EncodeOptions {
   /**
@@ -102,7 +97,8 @@ export interface Tokenizer {
    * Renders messages with the model's chat template. The text holds every special token the model expects, and also
    * anything in a message that looks like one; for ids to compute with, use `encodeChat`.
    * Throws INVALID_ARGUMENT without a template, for an option that the template does not read, or when it refuses the
-   * messages; INVALID_TOKENIZER when it is malformed or goes beyond its limits of steps, text and time.
+   * messages; INVALID_TOKENIZER when it is malformed or goes beyond its limits of steps, text and time. Usual messages
+   * take about a millisecond; the limit of time is two seconds, during which the event loop stands still.
    */
   applyChatTemplate(messages: ChatMessage[], options?: ChatOptions): string;
   /**
@@ -114,8 +110,8 @@ export interface Tokenizer {
    */
   encodeChat(messages: ChatMessage[], options?: EncodeChatOptions): number[];
   /**
-   * Does what `encodeChat` does, encoding in slices of a few milliseconds between which the event loop runs. Throws
-   * ABORTED.
+   * Does what `encodeChat` does, in slices of a few milliseconds between which the event loop runs; a template that
+   * takes longer to render runs in a worker. Throws also ABORTED.
    */
   encodeChatSliced(messages: ChatMessage[], options?: EncodeChatOptions & { signal?: AbortSignal }): Promise<number[]>;
 }
@@ -295,11 +291,13 @@ class BpeTokenizer implements Tokenizer {
   }
 
   applyChatTemplate(messages: ChatMessage[], options?: ChatOptions): string {
-    return allOf(this.requireTemplate().render(messages, options)).text;
+    const template = this.requireTemplate();
+    return template.render(allOf(template.read(messages, options))).text;
   }
 
   encodeChat(messages: ChatMessage[], options: EncodeChatOptions = {}): number[] {
-    return allOf(this.chatSlices(messages, options));
+    const { template, controls, chat } = allOf(this.readChat(messages, options));
+    return allOf(this.chatIds(allOf(chatTexts(template, controls, chat))));
   }
 
   async encodeChatSliced(
@@ -309,7 +307,9 @@ class BpeTokenizer implements Tokenizer {
     expectChatOptions(options);
     const { signal, ...others } = readArgument('The options of a chat', () => ({ ...options }));
     expectOption('signal', signal, isSignal(signal), 'an AbortSignal');
-    return new Pace(signal).through(this.chatSlices(messages, others));
+    const pace = new Pace(signal);
+    const { template, controls, chat } = await pace.through(this.readChat(messages, others));
+    return pace.through(this.chatIds(await chatTextsAside(template, controls, chat, signal)));
   }
 
   private readEncodeOptions(call: string, given: EncodeSlicedOptions, known: readonly string[]): EncodeSlicedOptions {
@@ -335,7 +335,11 @@ class BpeTokenizer implements Tokenizer {
     return this.template;
   }
 
-  private *chatSlices(messages: ChatMessage[], options: EncodeChatOptions): Generator<void, number[]> {
+  /** `controls`: what no message may contain; undefined where control tokens in messages are read. */
+  private *readChat(
+    messages: ChatMessage[],
+    options: EncodeChatOptions,
+  ): Generator<void, { template: ChatTemplate; controls: ControlTexts | undefined; chat: Chat }> {
     expectChatOptions(options);
     const { parseSpecialTokens = false, ...others } = readArgument('The options of a chat', () => ({ ...options }));
     if (typeof parseSpecialTokens !== 'boolean')
@@ -343,13 +347,15 @@ class BpeTokenizer implements Tokenizer {
         'INVALID_ARGUMENT',
         `parseSpecialTokens is ${quote(parseSpecialTokens)}; expected true or false.`,
       );
-    const rendering = yield* this.requireTemplate().render(messages, others);
-    if (parseSpecialTokens) return yield* this.slices(rendering.text, { addSpecialTokens: false });
+    const template = this.requireTemplate();
+    const chat = yield* template.read(messages, others);
+    if (parseSpecialTokens) return { template, controls: undefined, chat };
     this.controls ??= new ControlTexts([...this.added.values()].filter(isControl).map(({ content }) => content));
-    const user = yield* renderUserText(rendering, this.controls);
-    const guarded = yield* guardUserText(user, this.controls);
-    const ids = yield* this.slices(guarded?.text ?? user.text, { addSpecialTokens: false }, guarded);
-    const own = yield* renderWithoutTexts(rendering);
+    return { template, controls: this.controls, chat };
+  }
+
+  private *chatIds({ text, guard, own }: ChatTexts): Generator<void, number[]> {
+    const ids = yield* this.slices(text, { addSpecialTokens: false }, guard);
     if (own !== undefined) this.expectControls(ids, yield* this.slices(own, { addSpecialTokens: false }));
     return ids;
   }
@@ -374,12 +380,12 @@ class BpeTokenizer implements Tokenizer {
   }
 
   /** Encodes step by step; every step is short. */
-  private *slices(text: string, options: EncodeSlicedOptions, guarded?: GuardedText): Generator<void, number[]> {
+  private *slices(text: string, options: EncodeSlicedOptions, guard?: string): Generator<void, number[]> {
     const { addSpecialTokens = true, parseSpecialTokens = true, after, limit = Infinity } = options;
     if (typeof text !== 'string')
       throw new CqilError('INVALID_ARGUMENT', `The text to encode is ${quote(text)}; expected a string.`);
     const { raw, normalized } = this.splitters[parseSpecialTokens ? 'all' : 'plain'];
-    const unguarded = (part: string): string => (guarded ? part.replaceAll(guarded.guard, '') : part);
+    const unguarded = (part: string): string => (guard === undefined ? part : part.replaceAll(guard, ''));
     const ids: number[] = [];
     let place: Place = after === undefined ? 'start' : this.added.has(after) ? 'within' : 'continues';
     for (const section of raw.split(text)) {
@@ -393,7 +399,7 @@ class BpeTokenizer implements Tokenizer {
         place = 'within';
         continue;
       }
-      for (const part of normalized.split(yield* this.normalized(section, place === 'continues', guarded))) {
+      for (const part of normalized.split(yield* this.normalized(section, place === 'continues', guard))) {
         if (ids.length > limit) return ids;
         if (part === undefined) {
           yield;
@@ -422,11 +428,11 @@ class BpeTokenizer implements Tokenizer {
   }
 
   /** Normalizes a section. Guards stay in it only if control tokens are looked for after normalization, too. */
-  private *normalized(section: string, continues: boolean, guarded: GuardedText | undefined): Generator<void, string> {
-    if (!guarded) return yield* this.normalize(section, continues);
-    if (!this.normalizesControls) return yield* this.normalize(section.replaceAll(guarded.guard, ''), continues);
+  private *normalized(section: string, continues: boolean, guard: string | undefined): Generator<void, string> {
+    if (guard === undefined) return yield* this.normalize(section, continues);
+    if (!this.normalizesControls) return yield* this.normalize(section.replaceAll(guard, ''), continues);
     const normalized = yield* this.normalize(section, continues);
-    expectGuards(normalized, section, guarded.guard);
+    expectGuards(normalized, section, guard);
     return normalized;
   }
 
@@ -471,13 +477,6 @@ function* createSplitters(json: TokenizerJson, normalize: Normalizer): Generator
  */
 function isControl({ special, content }: AddedToken): boolean {
   return special || CONTROL_FORM.test(content);
-}
-
-function allOf<T>(steps: Generator<void, T>): T {
-  for (;;) {
-    const { done, value } = steps.next();
-    if (done) return value;
-  }
 }
 
 /** Pieces by id. */

@@ -1,6 +1,7 @@
 import { randomInt } from 'node:crypto';
 import type { Rendering } from './chat_template.js';
 import { invalidTokenizer } from './invalid.js';
+import { TimeError } from './jinja/budget.js';
 import { isHighSurrogate, isLowSurrogate } from './surrogates.js';
 import { insertText, type TrieNode } from './trie.js';
 
@@ -30,7 +31,7 @@ export interface UserText {
 export class ControlTexts {
   readonly #root: TrieNode<true> = { next: new Map() };
 
-  constructor(texts: Iterable<string>) {
+  constructor(readonly texts: readonly string[]) {
     for (const text of texts) insertText(this.#root, text, true);
   }
 
@@ -112,7 +113,8 @@ export function* renderWithoutTexts(rendering: Rendering): Generator<void, strin
 function orUndefined(render: () => string): string | undefined {
   try {
     return render();
-  } catch {
+  } catch (error) {
+    if (error instanceof TimeError) throw error;
     return undefined;
   }
 }

@@ -8,12 +8,22 @@ const WORK_PER_VALUE = 16_384;
 const TEXT = 2 << 20;
 const TEXT_PER_CHARACTER = 16;
 const MAX_DEPTH = 1_000;
-const MAX_MS = 2_000;
+/** Milliseconds that rendering may take. */
+export const MAX_MS = 2_000;
 // Looking at the clock takes a tenth of the time of a step.
 const STEPS_PER_LOOK = 16;
 
 /** A template asked for more than the messages can need. */
 export class BudgetError extends Error {}
+
+/** A template took more time than it was given. */
+export class TimeError extends BudgetError {}
+
+/** How many values there are, and how many characters they hold. */
+export interface Size {
+  values: number;
+  characters: number;
+}
 
 /**
  * Limits on what rendering a template may cost, so that none can exhaust the memory or hold up the event loop: steps of
@@ -24,17 +34,19 @@ export class Budget {
   readonly #maxSteps: number;
   readonly #maxWork: number;
   readonly #maxText: number;
+  readonly #maxMs: number;
   readonly #until: number;
   #steps = 0;
   #work = 0;
   #depth = 0;
 
   /**
-   * `given`: how many values the template gets, and how many characters they hold. `started`: when its time began, by
-   * performance.now().
+   * `given`: what the template gets. `started`: when its time began, by performance.now(). `maxMs`: how long it may
+   * take.
    */
-  constructor(given: { values: number; characters: number }, started = performance.now()) {
-    this.#until = started + MAX_MS;
+  constructor(given: Size, started = performance.now(), maxMs = MAX_MS) {
+    this.#maxMs = maxMs;
+    this.#until = started + maxMs;
     this.#maxSteps = STEPS + STEPS_PER_VALUE * given.values;
     this.#maxWork = WORK + WORK_PER_VALUE * given.values + WORK_PER_CHARACTER * given.characters;
     this.#maxText = TEXT + TEXT_PER_CHARACTER * given.characters;
@@ -72,7 +84,7 @@ export class Budget {
   }
 
   #look(): void {
-    if (performance.now() > this.#until) throw new BudgetError(`it takes more than ${MAX_MS} ms`);
+    if (performance.now() > this.#until) throw new TimeError(`it takes more than ${this.#maxMs} ms`);
   }
 }
 
@@ -80,7 +92,7 @@ export class Budget {
  * How many values a JavaScript value holds, and how many characters. Throws BudgetError for one that nests too deep,
  * such as one that contains itself.
  */
-export function sizeOf(given: unknown): { values: number; characters: number } {
+export function sizeOf(given: unknown): Size {
   const size = { values: 0, characters: 0 };
   const add = (value: unknown, depth: number): void => {
     if (depth > MAX_DEPTH) throw new BudgetError(`the messages nest deeper than ${MAX_DEPTH} levels`);
