@@ -1,7 +1,7 @@
 import { describe, expect, it } from 'vitest';
 import { medianInterval, mulberry32 } from '../lib/analysis/eval/statistics.js';
 import { watchBusy } from '../lib/analysis/latency/busy.js';
-import { scatter } from '../lib/cli/timing.js';
+import { scatter } from '../lib/analysis/latency/timing.js';
 
 describe('a busy machine', () => {
   const gpu = { backend: 'cuda', threads: 0 } as const; // whose host's processors do not matter

@@ -345,7 +345,7 @@ describe('generation', () => {
     [7, /^The prompt is 7/],
     [
       [{ role: 'user', content: 'Hello' }],
-      /^The prompt is an array of messages; .* model\.tokenizer\.encodeChat\(messages\)/,
+      /^The prompt is an array of messages; .* model\.tokenizer\.encodeChatSliced\(messages\)/,
     ],
     [{ role: 'user', content: 'Hello' }, /encodeChat.*applyChatTemplate/],
     [[1.5], /^Token 0 is 1.5; expected an integer from 0 to 14/],

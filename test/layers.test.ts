@@ -89,9 +89,11 @@ describe('imports in TypeScript', () => {
     ]);
   });
 
-  it('nobody imports index but its ESM face', () => {
-    const importing = files.filter((file) => importsOf(file, 'all').includes('lib/index'));
-    expect(importing).toEqual(['lib/index.mts']);
+  it('nobody imports an entry point but its ESM face', () => {
+    for (const index of ['lib/index', 'lib/analysis/index']) {
+      const importing = files.filter((file) => importsOf(file, 'all').includes(index));
+      expect(importing).toEqual([`${index}.mts`]);
+    }
   });
 });
 

@@ -62,6 +62,8 @@ describe('the package as npm packs it', () => {
         'dist/index.mjs',
         'dist/index.d.ts',
         'dist/index.d.mts',
+        'dist/analysis/index.mjs',
+        'dist/analysis/index.d.mts',
         'dist/cli/main.js',
         'binding.gyp',
         'scripts/install.mjs',
@@ -88,8 +90,15 @@ describe('the package as npm packs it', () => {
       path.join(app, 'both.mjs'),
       `import * as imported from 'cqil';
        import { createRequire } from 'node:module';
-       const required = createRequire(import.meta.url)('cqil');
-       const same = Object.keys(required).every((name) => imported[name] === required[name]);
+       import * as analysis from 'cqil/analysis';
+       const require = createRequire(import.meta.url);
+       const required = require('cqil');
+       const measuring = require('cqil/analysis');
+       const namesOf = (it) => Object.keys(it).filter((name) => !['default', 'module.exports'].includes(name)).sort();
+       const same =
+         namesOf(required).every((name) => imported[name] === required[name]) &&
+         namesOf(analysis).join() === namesOf(measuring).join() &&
+         namesOf(measuring).every((name) => analysis[name] === measuring[name]);
        const error = await imported.loadModel('nowhere').catch((error) => error);
        console.log(JSON.stringify({ imported: Object.keys(imported), required: Object.keys(required).sort(), same, is: error instanceof required.CqilError, code: error.code }));`,
     );
@@ -107,6 +116,10 @@ describe('the package as npm packs it', () => {
         const { text, finishReason }: GenerationResult = await model.generate([1, 2]);
         const session = model.createSession({ contextLength: 64 });
         const scores: Float32Array = await session.score(model.tokenizer.encode('a'));
+        const windows = modelWindows(model, model.tokenizer.encode('a'), 2, 'gptq');
+        const qualities: TextQuality[] = await comparePlans(model, [model.plan], windows);
+        const found: FoundPlans = await findPlans(model, [1, 2], { goal: { kind: 'kl', limit: qualities[0]!.kl.mean }, seed: 1 });
+        void found.front.map(({ plan }) => plan.groups);
         await model.dispose();
         return text + finishReason + scores.length + model.plan.groups.length;
       }
@@ -116,7 +129,8 @@ describe('the package as npm packs it', () => {
       for (const file of programs)
         writeFileSync(
           path.join(folder, file),
-          `import { CqilError, loadModel, type GenerationResult, type Model } from 'cqil';${body}`,
+          `import { CqilError, loadModel, type GenerationResult, type Model } from 'cqil';
+           import { comparePlans, findPlans, modelWindows, type FoundPlans, type TextQuality } from 'cqil/analysis';${body}`,
         );
       const compilerOptions = {
         noEmit: true,

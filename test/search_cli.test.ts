@@ -85,6 +85,11 @@ describe('plans of the model that ships', () => {
       findPlans(model, ids.slice(0, 63), { goal: { kind: 'kl', limit: 1 }, guard: 2, seed: 1, evaluations: 1 }),
       /has 63 tokens, expected at least 64/,
     );
+    await expectRejection(
+      'INVALID_ARGUMENT',
+      findPlans(model, ids, { goal: { kind: 'time', limit: 0.1 }, guard: 2, seed: 1, evaluations: 1 }),
+      /A goal in time needs msPerToken/,
+    );
     const signal = AbortSignal.abort();
     await expectRejection(
       'ABORTED',

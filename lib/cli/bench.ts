@@ -27,7 +27,7 @@ import { planForJson } from './plan_value.js';
 import { Progress } from './progress.js';
 import { formatBytes, formatTable } from './table.js';
 import { addSyntheticOptions, openTimedCheckpoint, openTimedModel, type TimedModelOptions } from './timed_model.js';
-import { timeWatched, type Contender, type Timing, type Workload } from './timing.js';
+import { timeWatched, type Contender, type Timing, type Workload } from '../analysis/latency/timing.js';
 
 interface Options extends TimedModelOptions, PlanOptions, Workload {
   plan?: string[];

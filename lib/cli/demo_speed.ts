@@ -2,7 +2,7 @@ import { medianInterval, quantile } from '../analysis/eval/statistics.js';
 import { watchBusy } from '../analysis/latency/busy.js';
 import type { Model } from '../model/model.js';
 import type { Plan } from '../plan/plan.js';
-import { scatter, timeContenders } from './timing.js';
+import { scatter, timeContenders } from '../analysis/latency/timing.js';
 
 /** The median, the least and the greatest of the values of all rounds. */
 export interface Spread {

@@ -30,11 +30,11 @@ import { bypassModeOption, readPlan, type PlanOptions } from './plan_option.js';
 import { planForJson } from './plan_value.js';
 import { Progress } from './progress.js';
 import { commandLine, sourceCommit } from './provenance.js';
-import { measureReport, type MeasuredReport } from './report_measure.js';
+import { measureReport, type MeasuredReport } from '../analysis/report/report_measure.js';
 import { readSearchResult, type SearchResult } from './search_result.js';
 import { firstTokens } from './similarity.js';
 import { readTextFile, textBeside } from './text_file.js';
-import { TIMING_SEED } from './timing.js';
+import { TIMING_SEED } from '../analysis/latency/timing.js';
 import { packageVersion } from './version.js';
 import { expectWritable, writeFiles } from './write_files.js';
 

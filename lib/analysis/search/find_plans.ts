@@ -70,8 +70,8 @@ export function searchWindow(model: Pick<Model, 'config'>, tokens: number): numb
  * Looks for plans of a model that change its predictions on a text the least. The first half of the tokens chooses
  * them, the second half measures them.
  *
- * @throws CqilError INVALID_ARGUMENT for fewer than LEAST_TOKENS tokens, a window the model cannot hold, or a guard
- * that leaves nothing to group; NOT_FINITE for values that are infinite or not numbers; ABORTED; DISPOSED.
+ * @throws CqilError INVALID_ARGUMENT for fewer than LEAST_TOKENS tokens, a window the model cannot hold, a guard that
+ * leaves nothing to group, or a goal in time without `msPerToken`; NOT_FINITE for values that are infinite or not numbers; ABORTED; DISPOSED.
  */
 export async function findPlans(model: Model, ids: readonly number[], options: FindOptions): Promise<FoundPlans> {
   const { goal, seed, evaluations, seconds = Infinity, msPerToken, file, signal, onProgress } = options;
@@ -86,6 +86,11 @@ export async function findPlans(model: Model, ids: readonly number[], options: F
     throw new CqilError(
       'INVALID_ARGUMENT',
       `The model has ${layers} layers and ${given} of them are guarded; expected at least 2 others to group.`,
+    );
+  if (goal.kind === 'time' && !msPerToken)
+    throw new CqilError(
+      'INVALID_ARGUMENT',
+      'A goal in time needs msPerToken, which predicts the time of a plan: calibration(model, checkpoint) gives a model of it.',
     );
   const start = performance.now();
   const window = options.window ?? searchWindow(model, ids.length);

@@ -1,16 +1,16 @@
-import { comparePlans } from '../analysis/eval/compare_plans.js';
-import { modelWindows } from '../analysis/eval/perplexity.js';
-import { quantile } from '../analysis/eval/statistics.js';
-import { CqilError } from '../errors.js';
-import { measureSimilarity } from '../analysis/similarity/measure_similarity.js';
-import type { Model } from '../model/model.js';
-import type { Execution } from '../engine/native.js';
-import { formatPlan, isLossy, type Plan } from '../plan/plan.js';
-import { planName } from '../analysis/report/plan_name.js';
-import type { PlanRow, ReportData, Speed, Spread, TracedToken } from '../analysis/report/report_data.js';
-import type { Session } from '../session/session.js';
-import type { Timeline } from '../engine/timeline.js';
-import { timeContenders, timeWatched } from './timing.js';
+import { comparePlans } from '../eval/compare_plans.js';
+import { modelWindows } from '../eval/perplexity.js';
+import { quantile } from '../eval/statistics.js';
+import { CqilError } from '../../errors.js';
+import { measureSimilarity } from '../similarity/measure_similarity.js';
+import type { Model } from '../../model/model.js';
+import type { Execution } from '../../engine/native.js';
+import { formatPlan, isLossy, type Plan } from '../../plan/plan.js';
+import { planName } from './plan_name.js';
+import type { PlanRow, ReportData, Speed, Spread, TracedToken } from './report_data.js';
+import type { Session } from '../../session/session.js';
+import type { Timeline } from '../../engine/timeline.js';
+import { timeContenders, timeWatched } from '../latency/timing.js';
 
 export interface MeasureReportOptions {
   /** Sequential first. */

@@ -1,9 +1,9 @@
-import { quantile } from '../analysis/eval/statistics.js';
-import { watchBusy } from '../analysis/latency/busy.js';
-import type { Model } from '../model/model.js';
-import type { Execution } from '../engine/native.js';
-import type { Plan } from '../plan/plan.js';
-import type { Shortlist } from '../engine/shortlist.js';
+import { quantile } from '../eval/statistics.js';
+import { watchBusy } from './busy.js';
+import type { Model } from '../../model/model.js';
+import type { Execution } from '../../engine/native.js';
+import type { Plan } from '../../plan/plan.js';
+import type { Shortlist } from '../../engine/shortlist.js';
 
 /** One way to run a model, to be timed against others. */
 export interface Contender {

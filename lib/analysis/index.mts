@@ -1,0 +1,25 @@
+// The CommonJS build itself, as in ../index.mts.
+export {
+  bestFor,
+  calibration,
+  chromeTrace,
+  comparePlans,
+  defaultWindow,
+  describeGoal,
+  findCalibration,
+  findPlans,
+  measurePerplexity,
+  measureReport,
+  measureSimilarity,
+  modelWindows,
+  openCheckpoint,
+  parseTask,
+  recoverPlan,
+  reportPage,
+  runTasks,
+  timeContenders,
+  timeWatched,
+  typicalToken,
+  writeLora,
+} from './index.js';
+export type * from './index.js';
