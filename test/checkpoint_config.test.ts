@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest';
-import { parseConfigJson, shapeFromConfigJson } from '../lib/checkpoint/config.js';
+import { parseConfigJson } from '../lib/checkpoint/config.js';
 import { ggufConfig } from '../lib/checkpoint/gguf_config.js';
 import type { GgufValue } from '../lib/checkpoint/types.js';
 import { ggufStrings } from './support/gguf_strings.js';
@@ -47,7 +47,9 @@ describe('config.json', () => {
       tiedEmbeddings: true,
       normEps: 1e-5,
     });
-    expect(shapeFromConfigJson({ ...base, max_position_embeddings: undefined }).contextLength).toBe(2048);
+    expect(parseConfigJson({ ...base, max_position_embeddings: undefined }, 'config.json').config.contextLength).toBe(
+      2048,
+    );
   });
 
   it('says which biases and norms the layers have', () => {
@@ -108,7 +110,7 @@ describe('config.json', () => {
 
   it('refuses what is not an object', () => {
     for (const json of [null, [], 'llama', 3, undefined])
-      expect(() => shapeFromConfigJson(json)).toThrow(refusal('INVALID_CHECKPOINT', 'JSON object'));
+      expect(() => parseConfigJson(json, 'config.json').config).toThrow(refusal('INVALID_CHECKPOINT', 'JSON object'));
   });
 });
 

@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest';
-import { shapeFromConfigJson } from '../lib/checkpoint/config.js';
+import { parseConfigJson } from '../lib/checkpoint/config.js';
 import { ggufConfig } from '../lib/checkpoint/gguf_config.js';
 import type { ModelConfig } from '../lib/checkpoint/types.js';
 
@@ -51,7 +51,7 @@ describe('rotary frequencies of config.json', () => {
     vocab_size: 100,
     max_position_embeddings: 8192,
   };
-  const shape = (extra: object) => shapeFromConfigJson({ ...base, ...extra });
+  const shape = (extra: object) => parseConfigJson({ ...base, ...extra }, 'config.json').config;
 
   it('default', () => {
     expectRope(shape({}), plain(10000));

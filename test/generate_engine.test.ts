@@ -272,8 +272,8 @@ describe('generation on the engine', () => {
   it.each<[object, string, RegExp]>([
     [{ backend: 'gpu' }, 'INVALID_ARGUMENT', /^backend is 'gpu'; expected auto, cpu or cuda\.$/],
     [{ execution: 'fast' }, 'INVALID_ARGUMENT', /^execution is 'fast'/],
-    [{ execution: 'devices' }, 'BACKEND_UNAVAILABLE', /one device/],
-    [{ devices: [0, 1] }, 'BACKEND_UNAVAILABLE', /^2 devices/],
+    [{ execution: 'devices' }, 'INVALID_ARGUMENT', /^execution is 'devices'/],
+    [{ devices: [0, 1] }, 'INVALID_ARGUMENT', /^devices is .* one index: this version computes on one device/],
     [{ devices: [-1] }, 'INVALID_ARGUMENT', /^devices/],
     [{ threads: 1000 }, 'INVALID_ARGUMENT', /^threads is 1000; expected an integer from 1 to 256\.$/],
     [{ contextLength: CONTEXT + 1 }, 'INVALID_ARGUMENT', /the model's 1024 positions/],

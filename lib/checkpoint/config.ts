@@ -20,11 +20,6 @@ const DEFAULTS: Record<
   qwen3: { contextLength: 32768, nKvHeads: 32, headDim: 128, slidingWindow: 0 },
 };
 
-/** The shape a Hugging Face config.json describes. Throws INVALID_CHECKPOINT or UNSUPPORTED_MODEL. */
-export function shapeFromConfigJson(json: unknown): ModelConfig {
-  return parseConfigJson(json, 'config.json').config;
-}
-
 /**
  * Reads a Hugging Face config.json the way transformers does for these architectures, its defaults included, and
  * refuses what would change the arithmetic beyond what the engine computes. `source` names the file in messages.

@@ -10,7 +10,7 @@ import { idsWithin } from './token_ids.js';
 import type { Checkpoint, TokenizerSource } from './types.js';
 
 /** ggml's type codes by name; those that the engine does not read are here to be named in messages. */
-export const GGML_TYPE_NAMES: Readonly<Record<number, string>> = {
+const GGML_TYPE_NAMES: Readonly<Record<number, string>> = {
   0: 'F32',
   1: 'F16',
   2: 'Q4_0',

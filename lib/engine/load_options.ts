@@ -1,6 +1,5 @@
 import { throwIfAborted } from '../util/abort.js';
 import { ACTIVATIONS_CHOICES, type ActivationsChoice } from './activations.js';
-import { CqilError } from '../errors.js';
 import { KV_CACHE_CHOICES, KV_CACHES, type KvCache, type KvCacheChoice } from './kv_cache.js';
 import type { Execution } from './native.js';
 import { expectOption, isCount, isSignal, readArgument, readKnownOptions } from '../util/options.js';
@@ -18,9 +17,9 @@ export interface LoadOptions {
    * How the layers of a group are computed; changes the time only. Default `auto`: the engine measures while it
    * computes tokens, and uses the fastest execution, with all threads or fewer.
    */
-  execution?: Execution | 'devices';
+  execution?: Execution;
   /** Index of the CUDA device; this version computes on one. Default [0]. */
-  devices?: readonly number[];
+  devices?: readonly [number];
   /**
    * The most threads that the CPU backend uses. A layer of which a token reads less than 512 KB is computed by one of
    * them. Default: one per physical core, or 1 for weights under 4 MB.
@@ -119,8 +118,7 @@ export interface Placement {
 }
 
 /**
- * The options of `loadModel`, copied, and what they say of the placement. Throws INVALID_ARGUMENT; BACKEND_UNAVAILABLE
- * for what this version cannot do; ABORTED.
+ * The options of `loadModel`, copied, and what they say of the placement. Throws INVALID_ARGUMENT; ABORTED.
  */
 export function readOptions(given: LoadOptions): { options: LoadOptions; placement: Placement } {
   const options = readKnownOptions('loadModel', given, LOAD_OPTIONS);
@@ -147,9 +145,9 @@ function placementOf(options: LoadOptions): Placement {
     devices,
     devices === undefined ||
       (Array.isArray(devices) &&
-        devices.length > 0 &&
+        devices.length === 1 &&
         devices.every((device) => Number.isSafeInteger(device) && device >= 0)),
-    'an array of device indices',
+    'a list of one index: this version computes on one device',
   );
   expectOption(
     'threads',
@@ -181,12 +179,6 @@ function placementOf(options: LoadOptions): Placement {
   expectOption('onProgress', onProgress, onProgress === undefined || typeof onProgress === 'function', 'a function');
   expectOption('onWarning', onWarning, onWarning === undefined || typeof onWarning === 'function', 'a function');
   expectOption('signal', signal, isSignal(signal), 'an AbortSignal');
-  if (execution === 'devices' || (devices !== undefined && devices.length > 1)) {
-    throw new CqilError(
-      'BACKEND_UNAVAILABLE',
-      `${execution === 'devices' ? 'The execution devices' : `${devices!.length} devices`} cannot be had: this version computes on one device; expected execution auto, wide, lanes or persistent, and one device.`,
-    );
-  }
   expectExecution(execution);
   throwIfAborted(signal);
   return {

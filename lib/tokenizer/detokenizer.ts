@@ -25,7 +25,7 @@ export interface Detokenizer {
 const SPACE = 0x20;
 
 /** Drops up to a number of spaces at the very start of a text that arrives in parts. */
-export class LeadingSpaces {
+class LeadingSpaces {
   constructor(private left: number) {}
 
   drop(bytes: Uint8Array): Uint8Array {

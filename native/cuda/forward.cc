@@ -33,14 +33,14 @@ void token(const Session& session, cqil_execution execution, TokenOutput output,
   send(session, offsetof(Inputs, ids) + sizeof(int32_t));
   if (execution == CQIL_PERSISTENT) {
     const TokenRun run = {session.device_phases.get(), static_cast<int32_t>(session.phases.size()),
-                          output == kShortlist ? listed : 0, output != kNothing, false};
+                          output == kShortlist ? listed : 0, output != kNothing};
     check(launch_token(step, run, session.stream.get()), kComputing);
   } else {
     // Not to be stopped: the graph is captured whole, and a replay is short.
     if (execution == CQIL_LANES) walk_lanes(session, step, nullptr);
     else walk_wide(session, step, nullptr);
     if (output != kNothing) check(launch_head(step, 0, 1, session.stream.get()), kComputing);
-    if (output == kShortlist) check(launch_select(step, listed, false, session.stream.get()), kComputing);
+    if (output == kShortlist) check(launch_select(step, listed, session.stream.get()), kComputing);
   }
   if (output == kLogits) receive(session, session.logits.get(), session.device.logits, session.model.shape.vocab_size);
   if (output == kShortlist) receive(session, session.shortlist.get(), session.device.shortlist, 1);
@@ -82,7 +82,7 @@ void head(const Session& session, const Step& step, const cqil_forward& request)
       return receive(session, request.result, step.session.logits, vocab);
     case CQIL_OUTPUT_SHORTLIST:
       check(launch_head(step, request.n_ids - 1, 1, stream), kComputing);
-      check(launch_select(step, request.shortlist->count, false, stream), kComputing);
+      check(launch_select(step, request.shortlist->count, stream), kComputing);
       return receive(session, request.shortlist, step.session.shortlist, 1);
     case CQIL_OUTPUT_ALL_LOGITS:
       for (int32_t first = 0; first < request.n_ids; first += rows) {

@@ -11,7 +11,7 @@ inline const Case kCases[] = {
     {"F32 odd", 51, 77, 34, 3, 1, 131, CQIL_F32, CQIL_F32, CQIL_F32, CQIL_F32, 1, 0, 0, true, false, true, 0, 5},
     {"BF16 lanes", 90, 70, 48, 4, 2, 150, CQIL_BF16, CQIL_BF16, CQIL_BF16, CQIL_F16, 3, 2, 1, false, false, false, 0,
      37},
-    {"F16 head norms", 66, 130, 64, 2, 1, 97, CQIL_F16, CQIL_F16, CQIL_F16, CQIL_BF16, 2, 1, 0, true, true, false, 19,
+    {"F16 head norms", 66, 130, 64, 2, 1, 97, CQIL_F16, CQIL_F16, CQIL_F16, CQIL_F16, 2, 1, 0, true, true, false, 19,
      40},
     {"Q8_0", 96, 128, 80, 4, 4, 70, CQIL_Q8_0, CQIL_Q8_0, CQIL_Q8_0, CQIL_Q8_0, 2, 0, 0, false, false, true, 0, 66},
     {"Q4_0", 160, 96, 32, 10, 2, 70, CQIL_Q4_0, CQIL_Q4_0, CQIL_Q4_0, CQIL_F16, 4, 1, 1, true, false, false, 0, 0},

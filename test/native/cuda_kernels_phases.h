@@ -45,7 +45,6 @@ inline Doubles head_slice(const Doubles& all, const FloatVector& bias, int head,
 inline double cache_tolerance(cqil_dtype dtype) {
   switch (dtype) {
     case CQIL_F16: return 1e-3;
-    case CQIL_BF16: return 5e-3;
     case CQIL_Q8_0: return 1.5e-2;
     default: return 0;
   }

@@ -19,25 +19,19 @@ void test_select(Bench& b, int count) {
   for (int i = 0; i < 20; i++)
     logits[static_cast<size_t>(b.random.below(vocab))] = logits[static_cast<size_t>(b.random.below(vocab))];
   write(s.logits, logits);
-  write(s.position, std::vector<int32_t>{b.c.position});
-  device_ok(launch_select(b.step, count, true, nullptr), "select");
-  const cqil_shortlist found = read(s.shortlist, 1)[0];
-  check::expect_shortlist(found, logits, count, b.name + " select");
-  that(read(s.ids, 1)[0] == found.ids[0] && read(s.position, 1)[0] == b.c.position + b.n_tokens,
-       b.name + " select goes on");
-  write(s.position, std::vector<int32_t>{b.c.position});
+  device_ok(launch_select(b.step, count, nullptr), "select");
+  check::expect_shortlist(read(s.shortlist, 1)[0], logits, count, b.name + " select");
 
   logits.assign(logits.size(), NAN);
   write(s.logits, logits);
-  device_ok(launch_select(b.step, count, false, nullptr), "select");
-  that(read(s.shortlist, 1)[0].ids[0] == 0 && read(s.position, 1)[0] == b.c.position,
-       b.name + " select of what is not a number");
+  device_ok(launch_select(b.step, count, nullptr), "select");
+  that(read(s.shortlist, 1)[0].ids[0] == 0, b.name + " select of what is not a number");
 
   for (float wrong : {NAN, INFINITY, -INFINITY}) {
     logits = b.random.vector(static_cast<size_t>(vocab), 8.0f);
     logits[static_cast<size_t>(b.random.below(vocab))] = wrong;
     write(s.logits, logits);
-    device_ok(launch_select(b.step, count, false, nullptr), "select");
+    device_ok(launch_select(b.step, count, nullptr), "select");
     that(std::isnan(read(s.shortlist, 1)[0].log_sum_exp),
          b.name + " select tells of a logit of " + std::to_string(wrong));
   }
@@ -107,19 +101,16 @@ void test_executions(Bench& b) {
   that(finite, b.name + " logits are numbers");
   if (token_supported(b.step.model)) {
     const cqil_phase* device_phases = b.model.keep(to_device(phases));
-    expect_same(
-        run([&] {
-          device_ok(launch_token(b.step, {device_phases, static_cast<int32_t>(phases.size()), 3, true, true}, nullptr),
-                    "token");
-        }),
-        " persistent");
+    expect_same(run([&] {
+                  device_ok(
+                      launch_token(b.step, {device_phases, static_cast<int32_t>(phases.size()), 3, true}, nullptr),
+                      "token");
+                }),
+                " persistent");
     const cqil_shortlist list = read(s.shortlist, 1)[0];
     const auto best = std::max_element(wide.logits.begin(), wide.logits.end());
     that(list.count == 3 && list.ids[0] == best - wide.logits.begin() && list.logits[0] == *best,
          b.name + " persistent selection");
-    that(read(s.ids, 1)[0] == list.ids[0] && read(s.position, 1)[0] == b.c.position + 1,
-         b.name + " persistent goes on");
-    write(s.position, std::vector<int32_t>{b.c.position});
   }
 
   device_ok(launch_barriers(b.step, 5, nullptr), "barriers");

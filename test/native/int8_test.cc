@@ -149,7 +149,7 @@ void test_products(const RoundedKernels& k, bool fused, cqil_dtype dtype, int64_
   }
   const int64_t stride = int8_row_bytes(cols) + 64;
   const int64_t whole_rows = (n_rows + kInt8Rows - 1) / kInt8Rows * kInt8Rows;
-  Row x(n_tokens * stride), interleaved(whole_rows * bytes), panel(whole_rows * int8_panel_row_bytes(cols));
+  Row x(n_tokens * stride), interleaved(whole_rows * bytes), panel(whole_rows * (cols + cols / 16 * 4));
   std::vector<std::vector<float>> tokens;
   for (int64_t t = 0; t < n_tokens; t++) {
     tokens.push_back(random.vector(static_cast<size_t>(cols)));

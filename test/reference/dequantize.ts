@@ -10,7 +10,7 @@ interface BlockFormat {
 }
 
 /** IEEE 754 binary16 at byte `at`, little-endian. */
-export function readFloat16(view: DataView, at: number): number {
+function readFloat16(view: DataView, at: number): number {
   const bits = view.getUint16(at, true);
   const sign = bits & 0x8000 ? -1 : 1;
   const exponent = (bits >> 10) & 0x1f;

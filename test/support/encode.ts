@@ -29,7 +29,7 @@ export function encode(dtype: DType, values: Float64Array): Buffer {
 const scratch = new DataView(new ArrayBuffer(4));
 
 /** The upper half of the float32, rounded to nearest even. */
-export function toBFloat16(value: number): number {
+function toBFloat16(value: number): number {
   scratch.setFloat32(0, value);
   const bits = scratch.getUint32(0);
   return (bits + 0x7fff + ((bits >>> 16) & 1)) >>> 16;

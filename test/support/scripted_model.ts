@@ -7,7 +7,7 @@ import type { HeldSession, ShortlistOptions } from '../../lib/session/session.js
 import { shortlistOf } from './shortlist_of.js';
 
 /** Pieces of the vocabulary by id: 0 begins a text, 1 ends it, 2 to 5 are the UTF-8 bytes of an emoji, then words. */
-export const PIECES = [
+const PIECES = [
   '<s>',
   '</s>',
   0xf0,
@@ -89,7 +89,7 @@ export class ScriptedModel implements GenerationModel {
   }
 }
 
-export class ScriptedSession implements GenerationSession {
+class ScriptedSession implements GenerationSession {
   readonly plan: Plan;
   position = 0;
   readonly seen: number[] = [];

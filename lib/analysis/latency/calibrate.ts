@@ -91,7 +91,7 @@ function fitTimings(model: Model, bytes: ModelBytes, decodes: readonly Decode[],
   return { latency: LatencyModel.fit(bytes, placementOf(model), samples), scatter };
 }
 
-export function placementOf({ backend, threads }: Model): Placement {
+function placementOf({ backend, threads }: Model): Placement {
   return { backend, threads };
 }
 

@@ -10,9 +10,9 @@ import type { RecoveredPlan } from './outcome.js';
 import { Recovery } from './recovery.js';
 
 /** Members times width of a group at most: the moments of the widest take this squared, in float64. */
-export const WIDEST_GROUP = 4096;
+const WIDEST_GROUP = 4096;
 /** Three fifths of these fit corrections, one chooses, one measures. */
-export const LEAST_TOKENS = 320;
+const LEAST_TOKENS = 320;
 const SHARES = [0.6, 0.8] as const;
 /** Longer windows than this tell little more about a group. */
 const LONGEST_WINDOW = 512;

@@ -2,7 +2,7 @@ import { decimals, percent, quantity } from './format.js';
 import type { PlanRow, Speed } from './report_data.js';
 
 /** How a plan's time compares: where the middle half of the rounds disagrees about the sign, it is not told apart. */
-export function speedWords({ low, median, high }: Speed['change']): string {
+function speedWords({ low, median, high }: Speed['change']): string {
   const amount = percent(Math.abs(median), Math.abs(median) < 0.02 ? 1 : 0);
   if (high < 0) return `takes ${amount} less time per token than the sequential model`;
   if (low > 0) return `takes ${amount} more time per token than the sequential model`;

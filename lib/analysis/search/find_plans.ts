@@ -13,7 +13,7 @@ import { PlanMeter } from './plan_meter.js';
 import { searchPlans } from './search_plans.js';
 
 /** Half of these choose plans, half measure them. */
-export const LEAST_TOKENS = 64;
+const LEAST_TOKENS = 64;
 /** Of the time a search may take, the share for everything before what it found is measured on the held-out part. */
 const SEARCH_SHARE = 0.85;
 /** Longer windows than this cost more than they tell about a plan. */

@@ -44,7 +44,7 @@ export async function measureGuard(
 }
 
 /** The layers up to the last of the `early` pairs that costs too much. */
-export function guardOf(pairs: readonly PairCost[], early: number): number {
+function guardOf(pairs: readonly PairCost[], early: number): number {
   const typical = quantile(
     pairs.slice(early).map(({ kl }) => kl),
     0.5,

@@ -47,9 +47,6 @@ inline Int8Row int8_row(uint8_t* at, int64_t n) {
           reinterpret_cast<int32_t*>(at + by_16)};
 }
 
-// Bytes of a panel per row of cols weights: at most this, whatever the format.
-constexpr int64_t int8_panel_row_bytes(int64_t cols) { return cols + cols / 16 * 4; }
-
 extern const RoundedKernels int8_plain, int8_avx2, int8_avxvnni, int8_avx512vnni, int8_neon, int8_dotprod;
 
 }  // namespace cqil

@@ -1,5 +1,5 @@
 // How keys and values are kept in the cache. A head's row at one position is head_stride values (head_dim in whole
-// blocks of 32, the rest zero) in kv_row_bytes bytes: F32, F16, BF16 plainly; Q8_0 as head_stride int8 and then one f16
+// blocks of 32, the rest zero) in kv_row_bytes bytes: F32 and F16 plainly; Q8_0 as head_stride int8 and then one f16
 // d for each 32 of them, value d q, with d = max|x| / 127 and q = x / d to the nearest integer. What is not finite, or
 // not in the format, is kept as NaN, or its block's d is: an infinite key could hide, as softmax gives a score of minus
 // infinity no weight.
@@ -14,24 +14,15 @@ __device__ __forceinline__ int64_t cache_offset(const DeviceModel& m, const Devi
   return ((static_cast<int64_t>(layer) * m.n_kv_heads + head) * s.size.context + position) * s.kv_row_bytes;
 }
 
-__device__ __forceinline__ uint16_t bf16_from_float(float value) {
-  return static_cast<uint16_t>(bf16_pair(value, 0) & 0xffffu);
-}
-
 // Infinite becomes NaN.
 __device__ __forceinline__ uint16_t finite_half(uint16_t half) {
   return (half & 0x7c00u) == 0x7c00u ? static_cast<uint16_t>(half | 0x200u) : half;
-}
-__device__ __forceinline__ uint16_t finite_bf16(uint16_t bf16) {
-  return (bf16 & 0x7f80u) == 0x7f80u ? static_cast<uint16_t>(bf16 | 0x40u) : bf16;
 }
 
 // One value of a plain format.
 __device__ __forceinline__ void store_value(uint8_t* row, int kv_dtype, int i, float value) {
   if (kv_dtype == CQIL_F32) reinterpret_cast<float*>(row)[i] = fmaf(value, 0.0f, value);
-  else
-    reinterpret_cast<uint16_t*>(row)[i] =
-        kv_dtype == CQIL_F16 ? finite_half(half_from_float(value)) : finite_bf16(bf16_from_float(value));
+  else reinterpret_cast<uint16_t*>(row)[i] = finite_half(half_from_float(value));
 }
 
 // A row of head_stride values, by one warp.
@@ -78,21 +69,6 @@ struct KvRun<CQIL_F16> {
     CQIL_UNROLL for (int i = 0; i < 4; i++) {
       out[2 * i] = float_from_half(static_cast<uint16_t>(w[i] & 0xffffu));
       out[2 * i + 1] = float_from_half(static_cast<uint16_t>(w[i] >> 16));
-    }
-  }
-};
-
-template <>
-struct KvRun<CQIL_BF16> {
-  uint4 v;
-  __device__ __forceinline__ void load(const uint8_t* row, int i, int) {
-    v = load_fresh(reinterpret_cast<const uint4*>(row) + i / 8);
-  }
-  __device__ __forceinline__ void unpack(float (&out)[8]) const {
-    const uint32_t w[4] = {v.x, v.y, v.z, v.w};
-    CQIL_UNROLL for (int i = 0; i < 4; i++) {
-      out[2 * i] = float_from_bits(w[i] << 16);
-      out[2 * i + 1] = float_from_bits(w[i] & 0xffff0000u);
     }
   }
 };

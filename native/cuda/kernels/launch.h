@@ -61,7 +61,7 @@ struct DeviceModel {
 // What session_layout() is asked for.
 struct SessionSize {
   int32_t context;      // positions of the KV cache
-  cqil_dtype kv_dtype;  // CQIL_F32, CQIL_F16, CQIL_BF16 or CQIL_Q8_0
+  cqil_dtype kv_dtype;  // CQIL_F32, CQIL_F16 or CQIL_Q8_0
   int32_t batch;        // most tokens of a forward, 1 … CQIL_MAX_BATCH
   int32_t max_lanes;
   int32_t bypass;           // D
@@ -175,10 +175,8 @@ cudaError_t launch_head(const Step& step, int32_t first_token, int32_t n_rows, c
 // scores[first_token + i] = log-probability of targets[first_token + i] by logits row i. After launch_head of the same
 // rows.
 cudaError_t launch_scores(const Step& step, int32_t first_token, int32_t n_rows, cudaStream_t stream);
-// shortlist = log-sum-exp and the `count` (1 … CQIL_MAX_SHORTLIST) highest of logits row 0. advance: then ids[0] = the
-// highest and position += n_tokens, for decoding without the host; the host must see to it that the context is not
-// passed.
-cudaError_t launch_select(const Step& step, int32_t count, bool advance, cudaStream_t stream);
+// shortlist = log-sum-exp and the `count` (1 … CQIL_MAX_SHORTLIST) highest of logits row 0.
+cudaError_t launch_select(const Step& step, int32_t count, cudaStream_t stream);
 
 // One token through the whole program by one cooperative kernel (n_tokens is 1): every phase of `phases` (device
 // memory, a copy of cqil_program.phases), all lanes wide, a grid barrier between phases. select_count > 0 does
@@ -189,7 +187,6 @@ struct TokenRun {
   int32_t n_phases;
   int32_t select_count;  // 0: no selection
   bool with_logits;
-  bool advance;
 };
 // Whether there is a kernel for it: where DeviceModel::format is F32, F16, BF16, Q8_0 or Q4_0, and the output's too.
 bool token_supported(const DeviceModel& model);

@@ -1,9 +1,10 @@
 // From a tensor of the file to the form the kernels read (launch.h, Matrix): plain C++ on the host, to be called slice
 // by slice into a staging buffer.
 //   F32, F16, BF16   rows padded with zeros to 16 bytes
-//   Q8_0, Q4_0       the blocks' quants; their f16 scales in the second plane, whose rows are padded with zeros to 16
-//   bytes Q4_K, Q5_K       as in the file: blocks of 144 and 176 bytes Q6_K             blocks without their last two
-//   bytes, 208 bytes each; the f16 d in the second plane
+//   Q8_0, Q4_0       the blocks' quants; their f16 scales in the second plane, whose rows are padded with zeros to
+//                    16 bytes
+//   Q4_K, Q5_K       as in the file: blocks of 144 and 176 bytes
+//   Q6_K             blocks without their last two bytes, 208 bytes each; the f16 d in the second plane
 #pragma once
 #include <stdint.h>
 

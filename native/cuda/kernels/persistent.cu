@@ -24,7 +24,6 @@ __device__ __forceinline__ void run_phase(const Step& step, const cqil_phase& ph
       switch (step.session.size.kv_dtype) {
         case CQIL_F32: return attention_phase<CQIL_F32>(step, lanes, wait);
         case CQIL_F16: return attention_phase<CQIL_F16>(step, lanes, wait);
-        case CQIL_BF16: return attention_phase<CQIL_BF16>(step, lanes, wait);
         default: return attention_phase<CQIL_Q8_0>(step, lanes, wait);
       }
     case CQIL_ATTENTION_OUT:
@@ -52,7 +51,7 @@ __global__ void __launch_bounds__(kThreads, 1)
   }
   if (run.select_count == 0) return;
   barrier.arrive();
-  select_phase(step, run.select_count, run.advance, wait);
+  select_phase(step, run.select_count, wait);
 }
 
 __global__ void __launch_bounds__(kThreads, 1) barriers_kernel(uint32_t* counter, int n) {

@@ -63,9 +63,8 @@ __global__ void __launch_bounds__(kThreads, 1) head_kernel(const __grid_constant
   allow_next_launch();
   head_phase<kFormat>(step, token, 0, LaunchBefore{});
 }
-__global__ void __launch_bounds__(kThreads, 1)
-    select_kernel(const __grid_constant__ Step step, int count, bool advance) {
-  select_phase(step, count, advance, LaunchBefore{});
+__global__ void __launch_bounds__(kThreads, 1) select_kernel(const __grid_constant__ Step step, int count) {
+  select_phase(step, count, LaunchBefore{});
 }
 
 // x += the lanes' a_j [+ b_j] and then m_j, in the order of down_phase. Bytes: x twice, the lanes' vectors once.
@@ -106,7 +105,6 @@ LanesKernel attention_kernel_of(int kv_dtype) {
   switch (kv_dtype) {
     case CQIL_F32: return attention_kernel<CQIL_F32>;
     case CQIL_F16: return attention_kernel<CQIL_F16>;
-    case CQIL_BF16: return attention_kernel<CQIL_BF16>;
     default: return attention_kernel<CQIL_Q8_0>;
   }
 }
@@ -163,7 +161,7 @@ cudaError_t prepare_kernels(int32_t shared_bytes) {
     if (status == cudaSuccess) status = allow_shared_bytes(kernels.gate_up, shared_bytes);
     if (status == cudaSuccess) status = allow_shared_bytes(kernels.head, shared_bytes);
   }
-  for (int kv_dtype : {CQIL_F32, CQIL_F16, CQIL_BF16, CQIL_Q8_0})
+  for (int kv_dtype : {CQIL_F32, CQIL_F16, CQIL_Q8_0})
     if (status == cudaSuccess) status = allow_shared_bytes(attention_kernel_of(kv_dtype), shared_bytes);
   if (status == cudaSuccess) status = allow_shared_bytes(select_kernel, shared_bytes);
   return status;
@@ -232,8 +230,8 @@ cudaError_t launch_head(const Step& step, int32_t first_token, int32_t n_rows, c
                 first_token);
 }
 
-cudaError_t launch_select(const Step& step, int32_t count, bool advance, cudaStream_t stream) {
-  return launch(select_kernel, walk(step, kSelectSlices, 1, shared_bytes(step)), stream, step, count, advance);
+cudaError_t launch_select(const Step& step, int32_t count, cudaStream_t stream) {
+  return launch(select_kernel, walk(step, kSelectSlices, 1, shared_bytes(step)), stream, step, count);
 }
 
 }  // namespace cqil::cuda

@@ -154,7 +154,6 @@ cudaError_t prepare_prefill_attention() {
   const int32_t most = prefill_attention_bytes(kColumns * kWarpSize);
   cudaError_t status = allow_shared_bytes(prefill_attention_kernel<CQIL_F32>, most);
   if (status == cudaSuccess) status = allow_shared_bytes(prefill_attention_kernel<CQIL_F16>, most);
-  if (status == cudaSuccess) status = allow_shared_bytes(prefill_attention_kernel<CQIL_BF16>, most);
   if (status == cudaSuccess) status = allow_shared_bytes(prefill_attention_kernel<CQIL_Q8_0>, most);
   return status;
 }
@@ -163,7 +162,6 @@ cudaError_t prefill_attention(const Step& step, const LaneRange& lanes, cudaStre
   switch (step.session.size.kv_dtype) {
     case CQIL_F32: return run<CQIL_F32>(step, lanes, stream);
     case CQIL_F16: return run<CQIL_F16>(step, lanes, stream);
-    case CQIL_BF16: return run<CQIL_BF16>(step, lanes, stream);
     default: return run<CQIL_Q8_0>(step, lanes, stream);
   }
 }

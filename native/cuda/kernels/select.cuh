@@ -77,7 +77,7 @@ __device__ __forceinline__ void select_slice(const float* logits, int first, int
   if (threadIdx.x == 0) to[0] = highest, to[1] = sum;
 }
 
-__device__ __forceinline__ void merge_slices(const Step& step, int slices, int length, int count, bool advance) {
+__device__ __forceinline__ void merge_slices(const Step& step, int slices, int length, int count) {
   const DeviceSession& s = step.session;
   cqil_shortlist* out = s.shortlist;
   // A thread has a slice, whose list is as long as the slice at most.
@@ -105,15 +105,11 @@ __device__ __forceinline__ void merge_slices(const Step& step, int slices, int l
   }
   out->log_sum_exp = static_cast<double>(highest) + log(sum);
   out->count = count;
-  if (advance) {
-    s.ids[0] = out->ids[0];
-    *s.position += step.n_tokens;
-  }
 }
 
 // Row 0 of the logits. count >= 1. wait() returns when they are there.
 template <class Wait>
-__device__ __forceinline__ void select_phase(const Step& step, int count, bool advance, Wait wait) {
+__device__ __forceinline__ void select_phase(const Step& step, int count, Wait wait) {
   wait();
   const DeviceSession& s = step.session;
   const int vocab = step.model.vocab_size;
@@ -138,7 +134,7 @@ __device__ __forceinline__ void select_phase(const Step& step, int count, bool a
   if (!*last) return;
   fence();
   sync_block();
-  merge_slices(step, slices, length, count, advance);
+  merge_slices(step, slices, length, count);
 }
 
 }  // namespace cqil::cuda
