@@ -24,25 +24,25 @@
       "native/cpu/session.cc",
       "native/cpu/shortlist.cc",
       "native/cpu/team.cc",
-      "native/cpu/kernels/dispatch.cc",
-      "native/cpu/kernels/half_table.cc",
-      "native/cpu/kernels/int8_plain.cc",
-      "native/cpu/kernels/kernels_plain.cc"
+      "native/cpu/kernels/targets/dispatch.cc",
+      "native/cpu/kernels/simd/half_table.cc",
+      "native/cpu/kernels/targets/int8_plain.cc",
+      "native/cpu/kernels/targets/kernels_plain.cc"
     ],
     "cqil_avx2_sources": [
-      "native/cpu/kernels/int8_avx2.cc",
-      "native/cpu/kernels/int8_avxvnni.cc",
-      "native/cpu/kernels/kernels_avx2.cc"
+      "native/cpu/kernels/targets/int8_avx2.cc",
+      "native/cpu/kernels/targets/int8_avxvnni.cc",
+      "native/cpu/kernels/targets/kernels_avx2.cc"
     ],
     "cqil_avx512_sources": [
-      "native/cpu/kernels/bf16_avx512bf16.cc",
-      "native/cpu/kernels/int8_avx512vnni.cc",
-      "native/cpu/kernels/kernels_avx512.cc"
+      "native/cpu/kernels/targets/bf16_avx512bf16.cc",
+      "native/cpu/kernels/targets/int8_avx512vnni.cc",
+      "native/cpu/kernels/targets/kernels_avx512.cc"
     ],
     "cqil_neon_sources": [
-      "native/cpu/kernels/int8_dotprod.cc",
-      "native/cpu/kernels/int8_neon.cc",
-      "native/cpu/kernels/kernels_neon.cc"
+      "native/cpu/kernels/targets/int8_dotprod.cc",
+      "native/cpu/kernels/targets/int8_neon.cc",
+      "native/cpu/kernels/targets/kernels_neon.cc"
     ],
     "cqil_cuda_sources": [
       "native/core/shared_library.cc",

@@ -6,9 +6,9 @@
 #pragma once
 #include <type_traits>
 
-#include "kernels.h"
-#include "sums.h"
-#include "unroll.h"
+#include "../kernels.h"
+#include "../simd/sums.h"
+#include "../simd/unroll.h"
 
 namespace cqil {
 namespace CQIL_ISA {

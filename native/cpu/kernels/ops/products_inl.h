@@ -3,12 +3,12 @@
 #pragma once
 #include <utility>
 
-#include "kernels.h"
+#include "../kernels.h"
 #include "matvec_runs.h"
-#include "prefetch.h"
-#include "sums.h"
-#include "unroll.h"
-#include "weight_formats.h"
+#include "../simd/prefetch.h"
+#include "../simd/sums.h"
+#include "../simd/unroll.h"
+#include "../formats/weight_formats.h"
 
 namespace cqil {
 namespace CQIL_ISA {

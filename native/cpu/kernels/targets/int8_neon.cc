@@ -5,8 +5,8 @@
 #define CQIL_INT8_ASKS false
 #define CQIL_INT8_SETS 1
 #define CQIL_INT8_TOKENS 2
-#include "lanes_neon.h"
-#include "int8_products_inl.h"
+#include "../simd/lanes_neon.h"
+#include "../ops/int8_products_inl.h"
 
 namespace cqil {
 

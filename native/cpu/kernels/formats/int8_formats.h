@@ -16,7 +16,7 @@
 #pragma once
 #include <stdint.h>
 
-#include "unroll.h"
+#include "../simd/unroll.h"
 
 namespace cqil {
 namespace CQIL_ISA {

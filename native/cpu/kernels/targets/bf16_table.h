@@ -1,6 +1,6 @@
 // The table of the products that the including file has defined.
 #pragma once
-#include "bf16_kernels.h"
+#include "../bf16_kernels.h"
 
 namespace cqil {
 namespace CQIL_ISA {

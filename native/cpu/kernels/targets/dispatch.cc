@@ -2,9 +2,9 @@
 #include <cstdlib>
 #include <cstring>
 
-#include "bf16_kernels.h"
-#include "int8_kernels.h"
-#include "kernels.h"
+#include "../bf16_kernels.h"
+#include "../int8_kernels.h"
+#include "../kernels.h"
 
 #if defined(__x86_64__) || defined(_M_X64)
 #define CQIL_X64 1

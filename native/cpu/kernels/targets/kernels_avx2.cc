@@ -7,9 +7,9 @@
 #define CQIL_TILE_ROWS 4
 #define CQIL_TILE_TOKENS 3
 #define CQIL_ATTEND_SUMS 4
-#include "f32x16_avx2.h"
+#include "../simd/f32x16_avx2.h"
 #include "kernels_inl.h"
-#include "bf16_as_floats_inl.h"
+#include "../ops/bf16_as_floats_inl.h"
 #include "bf16_table.h"
 
 namespace cqil {

@@ -6,8 +6,8 @@
 #define CQIL_INT8_SETS 1
 #define CQIL_INT8_TOKENS 1
 #define CQIL_KEEP_LOOPS  // a fifth less time for a token at Q8_0, a ninth of the time to compile
-#include "lanes_plain.h"
-#include "int8_products_inl.h"
+#include "../simd/lanes_plain.h"
+#include "../ops/int8_products_inl.h"
 
 namespace cqil {
 

@@ -5,8 +5,8 @@
 #define CQIL_INT8_ASKS false
 #define CQIL_INT8_SETS 2
 #define CQIL_INT8_TOKENS 3
-#include "lanes_avx2.h"
-#include "int8_products_inl.h"
+#include "../simd/lanes_avx2.h"
+#include "../ops/int8_products_inl.h"
 
 namespace cqil {
 

@@ -1,6 +1,6 @@
 // int8 products with AVX-VNNI, by compilers that know it. Compiled with the flags of AVX2; VNNI is asked for here, so
 // that no compiler needs a flag for it.
-#include "int8_kernels.h"
+#include "../int8_kernels.h"
 
 #if CQIL_HAS_AVXVNNI
 #ifdef __clang__
@@ -15,8 +15,8 @@
 #define CQIL_INT8_ASKS true
 #define CQIL_INT8_SETS 2
 #define CQIL_INT8_TOKENS 3
-#include "lanes_avx2.h"
-#include "int8_products_inl.h"
+#include "../simd/lanes_avx2.h"
+#include "../ops/int8_products_inl.h"
 
 namespace cqil {
 

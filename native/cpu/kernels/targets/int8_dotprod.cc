@@ -1,6 +1,6 @@
 // int8 products with the dot-product extension of AArch64, by compilers that know it. It is asked for here, so that no
 // compiler needs a flag for it.
-#include "int8_kernels.h"
+#include "../int8_kernels.h"
 
 #if CQIL_HAS_DOTPROD
 #ifdef __clang__
@@ -15,8 +15,8 @@
 #define CQIL_INT8_ASKS false
 #define CQIL_INT8_SETS 1
 #define CQIL_INT8_TOKENS 3
-#include "lanes_neon.h"
-#include "int8_products_inl.h"
+#include "../simd/lanes_neon.h"
+#include "../ops/int8_products_inl.h"
 
 namespace cqil {
 

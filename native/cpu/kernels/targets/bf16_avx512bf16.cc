@@ -1,6 +1,6 @@
 // Products with activations rounded to bf16, with AVX512_BF16, by compilers that know it. Compiled with the flags of
 // AVX-512; AVX512_BF16 is asked for here, so that no compiler needs a flag for it.
-#include "bf16_kernels.h"
+#include "../bf16_kernels.h"
 
 #if CQIL_HAS_AVX512BF16
 #ifdef __clang__
@@ -14,10 +14,10 @@
 #define CQIL_MATVEC_ROWS 4
 #define CQIL_TILE_ROWS 4
 #define CQIL_TILE_TOKENS 6
-#include "f32x16_avx512.h"
-#include "matvec_runs.h"
-#include "panels_inl.h"
-#include "prefetch.h"
+#include "../simd/f32x16_avx512.h"
+#include "../ops/matvec_runs.h"
+#include "../ops/panels_inl.h"
+#include "../simd/prefetch.h"
 
 namespace cqil {
 namespace CQIL_ISA {

@@ -4,7 +4,7 @@
 
 #include <type_traits>
 
-#include "unroll.h"
+#include "../simd/unroll.h"
 
 namespace cqil {
 namespace CQIL_ISA {

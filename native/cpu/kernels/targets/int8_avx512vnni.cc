@@ -11,8 +11,8 @@
 #define CQIL_INT8_ASKS true
 #define CQIL_INT8_SETS 2
 #define CQIL_INT8_TOKENS 6
-#include "lanes_avx512vnni.h"
-#include "int8_products_inl.h"
+#include "../simd/lanes_avx512vnni.h"
+#include "../ops/int8_products_inl.h"
 
 namespace cqil {
 

@@ -1,6 +1,6 @@
 #include "half_table.h"
 
-#include "../../core/half.h"
+#include "../../../core/half.h"
 
 namespace cqil {
 namespace {

@@ -5,7 +5,7 @@
 #include <stdint.h>
 #include <string.h>
 
-#include "../../core/half.h"
+#include "../../../core/half.h"
 #include "half_table.h"
 
 namespace cqil {

@@ -1,7 +1,7 @@
 // Attention: keys and values into the cache, and queries against them.
 #pragma once
 #include "elementwise_inl.h"
-#include "kv_formats.h"
+#include "../formats/kv_formats.h"
 #include "products_inl.h"
 
 namespace cqil {

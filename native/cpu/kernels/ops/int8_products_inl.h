@@ -3,11 +3,11 @@
 // namespace), CQIL_INT8_SETS and CQIL_INT8_TOKENS (sets of kLanes rows, and tokens, of the register tile of matmul),
 // and CQIL_INT8_ASKS (see kAskedFor).
 #pragma once
-#include "int8_kernels.h"
-#include "int8_formats.h"
-#include "kernels.h"
-#include "prefetch.h"
-#include "unroll.h"
+#include "../int8_kernels.h"
+#include "../formats/int8_formats.h"
+#include "../kernels.h"
+#include "../simd/prefetch.h"
+#include "../simd/unroll.h"
 
 namespace cqil {
 namespace CQIL_ISA {

@@ -3,10 +3,10 @@
 // latency of an addition), CQIL_TILE_ROWS and CQIL_TILE_TOKENS (the register tile of matmul) and CQIL_ATTEND_SUMS
 // (vectors of sums that attention may keep in registers).
 #pragma once
-#include "attention_inl.h"
-#include "elementwise_inl.h"
-#include "panels_inl.h"
-#include "products_inl.h"
+#include "../ops/attention_inl.h"
+#include "../ops/elementwise_inl.h"
+#include "../ops/panels_inl.h"
+#include "../ops/products_inl.h"
 
 namespace cqil {
 namespace CQIL_ISA {

@@ -7,9 +7,9 @@
 #define CQIL_TILE_ROWS 2
 #define CQIL_TILE_TOKENS 2
 #define CQIL_ATTEND_SUMS 4
-#include "f32x16_plain.h"
+#include "../simd/f32x16_plain.h"
 #include "kernels_inl.h"
-#include "bf16_as_floats_inl.h"
+#include "../ops/bf16_as_floats_inl.h"
 #include "bf16_table.h"
 
 namespace cqil {
