@@ -126,7 +126,11 @@ describe('includes in C++', () => {
         .filter((file) => readFileSync(path.join(root, file), 'utf8').includes(`#include <${header}>`))
         .map((file) => path.posix.dirname(file));
     expect([...new Set(holding('napi.h'))]).toEqual(['native/addon']);
-    expect([...new Set(holding('immintrin.h'))].sort()).toEqual(['native/cpu', 'native/cpu/kernels/simd', 'native/cpu/kernels/targets']);
+    expect([...new Set(holding('immintrin.h'))].sort()).toEqual([
+      'native/cpu',
+      'native/cpu/kernels/simd',
+      'native/cpu/kernels/targets',
+    ]);
     expect([...new Set(holding('cuda_runtime_api.h'))]).toEqual(['native/cuda/kernels']);
   });
 });

@@ -9,7 +9,7 @@ extern "C" {
 #endif
 
 // Raised whenever anything in this file changes.
-#define CQIL_BACKEND_ABI 11
+#define CQIL_BACKEND_ABI 12
 
 // Tokens one forward takes at most: the height of activation buffers.
 #define CQIL_MAX_BATCH 256
@@ -118,6 +118,44 @@ typedef struct cqil_phase {
   int32_t n_lanes;
 } cqil_phase;
 
+// What a step of a schedule computes: a phase, or part of one.
+typedef enum cqil_op {
+  CQIL_OP_EMBED = 0,
+  CQIL_OP_QKV,
+  CQIL_OP_ATTENTION,
+  CQIL_OP_ATTENTION_OUT,
+  CQIL_OP_GATE_UP,
+  CQIL_OP_DOWN,        // the product and the sum over lanes in one
+  CQIL_OP_DOWN_APART,  // m_j of each lane, kept
+  CQIL_OP_RECORD,      // x, and each a_j and m_j, to the trace
+  CQIL_OP_JOIN,        // x = x + sum over lanes of (a_j [+ b_j] + m_j), in the order and to the bits of CQIL_OP_DOWN
+  CQIL_OP_HEAD
+} cqil_op;
+
+// Who meets at the end of a step, before any of them goes on.
+typedef enum cqil_meeting { CQIL_NOBODY = 0, CQIL_CREW, CQIL_EVERYBODY } cqil_meeting;
+
+// Threads are split in n_crews crews: thread t is member t / n_crews of crew t % n_crews. Where n_crews is 1, that is
+// everybody.
+typedef struct cqil_step {
+  cqil_op op;
+  int32_t phase;        // index in the program
+  int32_t first_layer;  // of lane 0
+  int32_t first_lane;
+  int32_t n_lanes;
+  int32_t n_crews;
+  int32_t crew;   // which of them computes this
+  int32_t alone;  // 1: member 0 of the crew computes it, the others do not
+  cqil_meeting then;
+  int32_t ends_stage;  // 1: between this step and the next a forward may be cancelled, or go on with one thread
+} cqil_step;
+
+typedef struct cqil_schedule {
+  const cqil_step* steps;
+  int32_t n_steps;
+  int32_t threads;  // that compute it, 0 on a device
+} cqil_schedule;
+
 typedef struct cqil_program {
   const cqil_phase* phases;
   int32_t n_phases;
@@ -182,7 +220,7 @@ typedef struct cqil_forward {
   int32_t n_ids;
   int32_t position;  // of ids[0]
   cqil_execution execution;
-  int32_t threads;  // how many of the model's threads compute this forward; 0: all
+  cqil_schedule schedule;  // of the session's program, for these ids; not read by a device yet
   // Nanoseconds after which one thread computes the remaining stages alone, because the threads may be waiting for one
   // that does not run. 0: never.
   int64_t patience_ns;

@@ -9,16 +9,9 @@
 #include <optional>
 #include <vector>
 
-#include "../backend/backend.h"
+#include "way.h"
 
 namespace cqil {
-
-// How a program may run.
-struct Way {
-  cqil_execution execution;
-  int32_t threads;  // how many compute it; 0 where a device does
-  bool operator==(const Way& other) const { return execution == other.execution && threads == other.threads; }
-};
 
 class ExecutionTuner {
  public:

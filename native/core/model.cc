@@ -125,7 +125,7 @@ ExecutionTuner& Model::tuner(const Program& program) {
 }
 
 std::vector<Way> Model::ways(int32_t max_lanes) const {
-  const int32_t all = backend_.threads(backend_model_);
+  const int32_t all = team_size();
   // One thread fewer leaves a core to another process. Half of them may be enough where memory is the limit.
   std::vector<int32_t> teams = {all};
   if (all > 2) teams.push_back(all - 1);

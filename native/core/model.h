@@ -42,6 +42,11 @@ class Model {
   uint64_t merged_bytes() const { return merged_ ? merged_->bytes() : 0; }
   const cqil_backend& backend() const { return backend_; }
   cqil_backend_model* backend_model() const { return backend_model_; }
+  // As the backend has them, adapters merged in.
+  const cqil_weights& view() const { return merged_ ? merged_->view() : weights_->view(); }
+  const cqil_model_options& options() const { return options_; }
+  // Threads that compute a forward; 0 where a device does.
+  int32_t team_size() const { return backend_.threads(backend_model_); }
   // Asked for; the backend may have fewer.
   int32_t threads() const { return options_.threads; }
   // Held during a forward: the sessions of a model, with an adapter or without, share its threads or device.

@@ -24,6 +24,7 @@ Session::Session(std::shared_ptr<Model> model, const Plan& plan, Execution execu
                  cqil_dtype kv_dtype)
     : model_(std::move(model)),
       program_(compile_program(plan, model_->shape().n_layers)),
+      sizes_(model_->view(), model_->options(), kv_dtype),
       execution_(execution),
       tuner_(model_->tuner(program_)),
       context_length_(context_length),
@@ -189,9 +190,11 @@ std::vector<float> Session::run(const ForwardRequest& request, std::vector<cqil_
   call.spans = spans ? spans->data() : nullptr;
   call.n_spans = spans ? static_cast<int32_t>(spans->size()) : 0;
   const bool tune = execution_ == Execution::kAuto && n == 1 && request.output != CQIL_OUTPUT_TRACE;
-  const Way way = tune ? tuner_.next() : Way{chosen(execution_), 0};
+  Way way = tune ? tuner_.next() : Way{chosen(execution_), 0};
+  if (way.threads == 0) way.threads = model_->team_size();
+  place(program_, way, sizes_, {request.position, n, request.output == CQIL_OUTPUT_TRACE}, schedule_);
   call.execution = way.execution;
-  call.threads = way.threads;
+  call.schedule = schedule_.view();
   call.patience_ns = tune && !spans ? static_cast<int64_t>(tuner_.patience() * 1e9) : 0;
 
   model_->weights().expect_unchanged();

@@ -8,6 +8,7 @@
 #include "forward_request.h"
 #include "model.h"
 #include "program.h"
+#include "schedule.h"
 
 namespace cqil {
 
@@ -57,6 +58,8 @@ class Session {
 
   std::shared_ptr<Model> model_;
   Program program_;
+  const Sizes sizes_;
+  Schedule schedule_;  // of the present forward
   Execution execution_;
   ExecutionTuner& tuner_;  // the model's, for this program
   int32_t context_length_;

@@ -3,7 +3,7 @@
 #include <cstdio>
 #include <new>
 
-#include "forward.h"
+#include "runner.h"
 #include "session.h"
 
 namespace cqil {
@@ -61,7 +61,7 @@ cqil_status session_create(cqil_backend_model* model, const cqil_program* progra
 }
 
 cqil_status run_forward(cqil_backend_session* session, const cqil_forward* request, cqil_error*) {
-  return forward(*reinterpret_cast<CpuSession*>(session), *request);
+  return run(*reinterpret_cast<CpuSession*>(session), *request);
 }
 
 void session_destroy(cqil_backend_session* session) { delete reinterpret_cast<CpuSession*>(session); }

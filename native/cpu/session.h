@@ -21,7 +21,6 @@ struct CpuModel {
   InterleavedWeights interleaved;
   const cqil_weights& weights;  // as products read them
   const Kernels& kernels;
-  const int64_t alone_bytes;  // see cqil_model_options
   const std::unique_ptr<Team> own_team;
   Team& team;  // the base's, or its own
 
@@ -33,7 +32,6 @@ struct CpuModel {
         interleaved(given, rounded, base ? &base->interleaved : nullptr),
         weights(interleaved.view()),
         kernels(*isa.kernels),
-        alone_bytes(options.alone_bytes),
         own_team(base ? nullptr : new Team(options.threads)),
         team(base ? base->team : *own_team) {}
 };
@@ -63,7 +61,7 @@ struct Scratch {
 };
 
 struct CpuSession {
-  static constexpr size_t kNever = SIZE_MAX;
+  static constexpr int32_t kNever = INT32_MAX;
 
   CpuSession(CpuModel& model, const cqil_program& program, const cqil_session_options& options);
   // Prepares the next forward for this number of members: their barriers, and their claims on work, which begin anew.
@@ -99,9 +97,9 @@ struct CpuSession {
   Barrier all;                       // all members of a forward
   // crews[n - 2][c]: the members of crew c when they are split in n.
   std::vector<std::vector<std::unique_ptr<Barrier>>> crews;
-  // Phases, or kNever; see Walk::stops_at.
-  std::atomic<size_t> stop_at{kNever};     // before this the request was found to be cancelled
-  std::atomic<size_t> alone_from{kNever};  // from here on member 0 computes alone, because the others keep it waiting
+  // Steps of the schedule, or kNever; see runner.cc.
+  std::atomic<int32_t> stop_at{kNever};     // before this the request was found to be cancelled
+  std::atomic<int32_t> alone_from{kNever};  // from here on member 0 computes alone, because the others keep it waiting
 };
 
 }  // namespace cqil

@@ -1,6 +1,7 @@
 // How often threads meet on their way through a token, which the latency model in lib/analysis/latency/work.ts counts
 // too.
 #include "check.h"
+#include "core/schedule.h"
 #include "cpu/session.h"
 #include "small_model.h"
 
@@ -13,7 +14,8 @@ class OneSession {
  public:
   OneSession(const Plan& plan, int32_t threads, int64_t alone_bytes)
       : model_(check::small_model(threads, "F32", CQIL_ACTIVATIONS_F32, alone_bytes)),
-        program_(compile_program(plan, model_->shape().n_layers)) {
+        program_(compile_program(plan, model_->shape().n_layers)),
+        sizes_(model_->view(), model_->options(), CQIL_F32) {
     logits.resize(static_cast<size_t>(model_->shape().vocab_size));
     const cqil_program view = program_.view();
     const cqil_session_options options = {8, CQIL_F32};
@@ -23,14 +25,13 @@ class OneSession {
   ~OneSession() { model_->backend().session_destroy(session_); }
 
   const CpuSession& cpu() const { return *reinterpret_cast<CpuSession*>(session_); }
-  cqil_status decode(int32_t position, cqil_execution execution) {
-    cqil_forward call = {};
-    call.execution = execution;
-    return decode(position, call);
-  }
-  // Fills the logits, unless the call is cancelled.
-  cqil_status decode(int32_t position, cqil_forward call) {
-    const int32_t id = 3;
+  // Fills the logits, unless the call is cancelled. way.threads: 0 for all.
+  cqil_status decode(int32_t position, Way way, cqil_forward call = {}) {
+    const int32_t id = 3, all = model_->team_size();
+    way.threads = way.threads == 0 ? all : std::min(way.threads, all);
+    Schedule schedule;
+    place(program_, way, sizes_, {position, 1, false}, schedule);
+    call.schedule = schedule.view();
     call.ids = &id;
     call.n_ids = 1;
     call.position = position;
@@ -45,6 +46,7 @@ class OneSession {
  private:
   const std::shared_ptr<Model> model_;
   const Program program_;
+  const Sizes sizes_;
   cqil_backend_session* session_ = nullptr;
 };
 
@@ -66,9 +68,9 @@ Meetings meetings(const Plan& plan, int32_t threads, cqil_execution execution, i
     }
     return found;
   };
-  CHECK(session.decode(0, execution) == CQIL_OK, "the first token");
+  CHECK(session.decode(0, {execution, 0}) == CQIL_OK, "the first token");
   const Meetings before = count();
-  CHECK(session.decode(1, execution) == CQIL_OK, "the second token");
+  CHECK(session.decode(1, {execution, 0}) == CQIL_OK, "the second token");
   const Meetings after = count();
   return {after.team - before.team, after.crews - before.crews};
 }
@@ -92,9 +94,9 @@ void test_meetings() {
   mixed.bypass = 1;
   expect("lanes with bypass", mixed, 2, CQIL_LANES, 13, 0);
 
-  // A layer's matrices, and its keys and values of two positions, each padded to 32 values.
+  // A layer's matrices, and its keys and values of two positions.
   mixed.bypass = 0;
-  const int64_t layer = 4 * (2 * 72 * 72 + 2 * 36 * 72 + 3 * 123 * 72) + 2 * 2 * 2 * 32 * 4;
+  const int64_t layer = 4 * (2 * 72 * 72 + 2 * 36 * 72 + 3 * 123 * 72) + 2 * 2 * 2 * 18 * 4;
   alone_bytes = layer;
   expect("alone", Plan{}, 2, CQIL_WIDE, 0, 0);
   expect("groups together", mixed, 2, CQIL_WIDE, 12, 0);
@@ -130,10 +132,9 @@ void test_cancelled() {
           Patience patience;
           patience.until = until;
           cqil_forward call = {};
-          call.execution = execution;
           call.cancelled = Patience::ended;
           call.cancel_flag = &patience;
-          const cqil_status status = session.decode(0, call);
+          const cqil_status status = session.decode(0, {execution, 0}, call);
           right = right && status == (until < questions ? CQIL_ABORTED : CQIL_OK) &&
                   patience.asked == std::min(until + 1, questions);
           if (until < questions) continue;
@@ -154,16 +155,14 @@ void test_fewer_threads() {
     for (int64_t alone_bytes : {0, 200000}) {
       OneSession one(mixed, 1, alone_bytes), many(mixed, 4, alone_bytes);
       for (int32_t position = 0; position < 3; position++) {
-        CHECK(one.decode(position, CQIL_WIDE) == CQIL_OK, "one thread");
+        CHECK(one.decode(position, {CQIL_WIDE, 0}) == CQIL_OK, "one thread");
         for (cqil_execution execution : {CQIL_WIDE, CQIL_LANES})
           for (int32_t threads = 0; threads <= 5; threads++)
             for (int64_t patience : {0, 1}) {
               cqil_forward call = {};
-              call.execution = execution;
-              call.threads = threads;
               call.patience_ns = patience;
               const uint32_t met = many.cpu().all.rounds();
-              const cqil_status status = many.decode(position, call);
+              const cqil_status status = many.decode(position, {execution, threads}, call);
               CHECK(status == CQIL_OK && check::same_bits(many.logits, one.logits),
                     std::to_string(threads) + " of 4 threads, " + (patience ? "impatient" : "patient") +
                         (execution == CQIL_WIDE ? ", wide" : ", lanes"));

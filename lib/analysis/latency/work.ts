@@ -82,7 +82,7 @@ const PHASE_OF_ROLE: Partial<Record<TensorRole, LayerPhase>> = {
 const QUERIES_TOGETHER = 4;
 /**
  * How many times as many bytes the output projection may have to be computed by one thread: kAloneHead in
- * native/cpu/forward.cc.
+ * native/core/schedule.cc.
  */
 const ALONE_HEAD = 4;
 
@@ -120,7 +120,7 @@ export function modelBytes(
   };
 }
 
-/** The work of every phase of a program, in its order. Follows native/cpu/forward.cc. */
+/** The work of every phase of a program, in its order. Follows native/core/schedule.cc. */
 export function phaseWork(
   bytes: ModelBytes,
   program: Program,

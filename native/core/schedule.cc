@@ -1,0 +1,175 @@
+#include "schedule.h"
+
+#include <algorithm>
+
+#include "dtype.h"
+
+namespace cqil {
+namespace {
+
+// After layers that one thread has computed, the others sleep. To wake them for the output projection pays from this
+// many times Sizes::alone on: 0.04 ms of one thread's reading, on Zen 5.
+constexpr int64_t kAloneHead = 4;
+
+int64_t bytes_of(const cqil_tensor& matrix) { return matrix.rows * row_bytes(matrix.dtype, matrix.cols); }
+
+// Who computes a step, see cqil_step.
+struct Who {
+  int32_t n_crews;
+  int32_t crew;
+  bool alone;
+};
+
+constexpr Who kAll = {1, 0, false}, kOne = {1, 0, true};
+
+class Placing {
+ public:
+  Placing(const Program& program, const Way& way, const Sizes& sizes, const Extent& extent, Schedule& schedule)
+      : program_(program), way_(way), sizes_(sizes), extent_(extent), schedule_(schedule) {
+    schedule_.steps.clear();
+    schedule_.threads = way.threads;
+  }
+
+  void run() {
+    const int32_t n = static_cast<int32_t>(program_.phases.size());
+    for (int32_t i = 0; i < n;) {
+      const cqil_phase& phase = program_.phases[static_cast<size_t>(i)];
+      switch (phase.kind) {
+        case CQIL_EMBED:
+          begin(may_be_alone());
+          add(CQIL_OP_EMBED, i++, all_lanes(phase), who_, CQIL_EVERYBODY);
+          end_stage();
+          continue;
+        case CQIL_HEAD:
+          begin(may_be_alone() && all_alone_ && sizes_.head <= kAloneHead * sizes_.alone);
+          add(CQIL_OP_HEAD, i++, all_lanes(phase), who_, CQIL_NOBODY);
+          continue;
+        default:
+          stage(i, phase);
+          while (i < n && program_.phases[static_cast<size_t>(i)].stage == phase.stage) i++;
+      }
+    }
+  }
+
+ private:
+  struct Range {
+    int32_t first_layer, first, n;
+  };
+  static Range all_lanes(const cqil_phase& phase) { return {phase.first_layer, 0, phase.n_lanes}; }
+  static Range lane_of(const cqil_phase& phase, int32_t lane) { return {phase.first_layer, lane, 1}; }
+
+  bool may_be_alone() const { return way_.threads > 1 && extent_.n_ids == 1 && sizes_.alone > 0; }
+
+  // Whether a token reads no more of these layers than one thread should read by itself.
+  bool small(int32_t first_layer, int32_t n_layers) const {
+    if (!may_be_alone()) return false;
+    const int64_t positions =
+        std::min<int64_t>(extent_.position + 1, sizes_.window > 0 ? sizes_.window : int64_t{1} << 40);
+    int64_t bytes = n_layers * positions * sizes_.position;
+    for (int32_t i = first_layer; i < first_layer + n_layers; i++) bytes += sizes_.layers[static_cast<size_t>(i)];
+    return bytes <= sizes_.alone;
+  }
+
+  // What comes next is computed by one thread, or by all.
+  void begin(bool alone) {
+    // The others have waited while one thread computed.
+    if (!alone && was_alone_ && !schedule_.steps.empty()) schedule_.steps.back().then = CQIL_EVERYBODY;
+    who_ = alone ? kOne : kAll;
+    was_alone_ = alone;
+    all_alone_ = all_alone_ && alone;
+  }
+
+  void add(cqil_op op, int32_t phase, const Range& lanes, const Who& who, cqil_meeting then) {
+    if (who.alone && who.n_crews == 1) then = CQIL_NOBODY;
+    schedule_.steps.push_back(
+        {op, phase, lanes.first_layer, lanes.first, lanes.n, who.n_crews, who.crew, who.alone ? 1 : 0, then, 0});
+  }
+
+  void end_stage() { schedule_.steps.back().ends_stage = 1; }
+
+  void stage(int32_t i, const cqil_phase& phase) {
+    const bool in_lanes = phase.n_lanes > 1 && way_.execution == CQIL_LANES;
+    begin(!in_lanes && small(phase.first_layer, phase.n_lanes));
+    if (in_lanes) stage_in_lanes(i, phase);
+    else stage_wide(i, phase);
+    end_stage();
+  }
+
+  // Every phase takes all lanes.
+  void stage_wide(int32_t i, const cqil_phase& phase) {
+    const Range lanes = all_lanes(phase);
+    add(CQIL_OP_QKV, i, lanes, who_, CQIL_EVERYBODY);
+    add(CQIL_OP_ATTENTION, i + 1, lanes, who_, CQIL_EVERYBODY);
+    add(CQIL_OP_ATTENTION_OUT, i + 2, lanes, who_, CQIL_EVERYBODY);
+    add(CQIL_OP_GATE_UP, i + 3, lanes, who_, CQIL_EVERYBODY);
+    if (!extent_.traced) return add(CQIL_OP_DOWN, i + 4, lanes, who_, CQIL_EVERYBODY);
+    // The same sum to the same bits, with every m_j kept for a while.
+    add(CQIL_OP_DOWN_APART, i + 4, lanes, who_, CQIL_EVERYBODY);
+    join(i + 4, lanes);
+  }
+
+  // Every lane has a crew of its own, of one thread where lanes are small. Crews meet only where the formula joins
+  // lanes: at a bypass and at the sum.
+  void stage_in_lanes(int32_t i, const cqil_phase& phase) {
+    // A device has a stream for each lane.
+    const int32_t n_crews = way_.threads > 0 ? std::min(phase.n_lanes, way_.threads) : phase.n_lanes;
+    const bool by_one = n_crews > 1 && small(phase.first_layer, 1);
+    auto for_lanes = [&](auto work) {
+      for (int32_t crew = 0; crew < n_crews; crew++)
+        for (int32_t lane = crew; lane < phase.n_lanes; lane += n_crews)
+          work(lane_of(phase, lane), Who{n_crews, crew, by_one});
+    };
+    for_lanes([&](const Range& lane, const Who& who) {
+      add(CQIL_OP_QKV, i, lane, who, CQIL_CREW);
+      add(CQIL_OP_ATTENTION, i + 1, lane, who, CQIL_CREW);
+      add(CQIL_OP_ATTENTION_OUT, i + 2, lane, who, CQIL_CREW);
+    });
+    if (program_.bypass > 0) schedule_.steps.back().then = CQIL_EVERYBODY;
+    for_lanes([&](const Range& lane, const Who& who) {
+      add(CQIL_OP_GATE_UP, i + 3, lane, who, CQIL_CREW);
+      add(CQIL_OP_DOWN_APART, i + 4, lane, who, CQIL_NOBODY);
+    });
+    schedule_.steps.back().then = CQIL_EVERYBODY;
+    join(i + 4, all_lanes(phase));
+  }
+
+  void join(int32_t i, const Range& lanes) {
+    // A thread records the part of x that it changes afterwards, so nobody waits between the two.
+    if (extent_.traced) add(CQIL_OP_RECORD, i, lanes, who_, CQIL_NOBODY);
+    add(CQIL_OP_JOIN, i, lanes, who_, CQIL_EVERYBODY);
+  }
+
+  const Program& program_;
+  const Way& way_;
+  const Sizes& sizes_;
+  const Extent& extent_;
+  Schedule& schedule_;
+  Who who_ = kAll;
+  bool was_alone_ = false;
+  bool all_alone_ = true;
+};
+
+}  // namespace
+
+Sizes::Sizes(const cqil_weights& weights, const cqil_model_options& options, cqil_dtype kv_dtype)
+    : head(bytes_of(weights.output)),
+      position(2 * weights.shape.n_kv_heads * kv_row_bytes(kv_dtype, weights.shape.head_dim)),
+      window(weights.shape.sliding_window),
+      alone(options.alone_bytes) {
+  for (int32_t i = 0; i < weights.shape.n_layers; i++) {
+    const cqil_layer& layer = weights.layers[i];
+    int64_t bytes = 0;
+    for (const cqil_tensor* matrix :
+         {&layer.wq, &layer.wk, &layer.wv, &layer.wo, &layer.w_gate, &layer.w_up, &layer.w_down})
+      bytes += bytes_of(*matrix);
+    layers.push_back(bytes);
+  }
+}
+
+cqil_schedule Schedule::view() const { return {steps.data(), static_cast<int32_t>(steps.size()), threads}; }
+
+void place(const Program& program, const Way& way, const Sizes& sizes, const Extent& extent, Schedule& schedule) {
+  Placing(program, way, sizes, extent, schedule).run();
+}
+
+}  // namespace cqil

@@ -1,0 +1,42 @@
+// Who computes each step of a program, and who waits for whom: what a backend executes step by step. A pass over the
+// finished program, made for one way of computing it and one forward. It changes the time only, never the bits.
+#pragma once
+#include <vector>
+
+#include "../backend/backend.h"
+#include "program.h"
+#include "way.h"
+
+namespace cqil {
+
+// What a token reads, in bytes.
+struct Sizes {
+  Sizes(const cqil_weights& weights, const cqil_model_options& options, cqil_dtype kv_dtype);
+
+  std::vector<int64_t> layers;  // the matrices of each layer
+  int64_t head;                 // the output projection
+  int64_t position;             // the keys and values of a layer at one position
+  int64_t window;               // positions that a query looks back; 0: all
+  int64_t alone;                // see cqil_model_options::alone_bytes
+};
+
+// The forward that a schedule is for.
+struct Extent {
+  int32_t position;
+  int32_t n_ids;
+  bool traced;
+};
+
+struct Schedule {
+  std::vector<cqil_step> steps;
+  int32_t threads = 1;
+
+  // Borrows steps.
+  cqil_schedule view() const;
+};
+
+// way.threads is at least 1, and as many as will compute it. What `schedule` held before is overwritten: a forward
+// makes one, and memory for it is not taken each time.
+void place(const Program& program, const Way& way, const Sizes& sizes, const Extent& extent, Schedule& schedule);
+
+}  // namespace cqil

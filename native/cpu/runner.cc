@@ -1,0 +1,130 @@
+#include "runner.h"
+
+#include <algorithm>
+#include <chrono>
+
+#include "phases.h"
+
+namespace cqil {
+namespace {
+
+constexpr int kAllLanes = -1;
+
+int64_t nanoseconds() {
+  return std::chrono::duration_cast<std::chrono::nanoseconds>(std::chrono::steady_clock::now().time_since_epoch())
+      .count();
+}
+
+// One member's way through a schedule.
+class Runner {
+ public:
+  Runner(const Pass& pass, int members, int member, int64_t began, cqil_span* spans)
+      : pass_(pass), session_(pass.session), members_(members), member_(member), began_(began), spans_(spans) {}
+
+  void run() {
+    const cqil_schedule& schedule = pass_.request.schedule;
+    bool all_met = true;  // right before this step; only then may a member leave, as nobody waits for it
+    for (int32_t i = 0; i < schedule.n_steps; i++) {
+      const cqil_step& step = schedule.steps[i];
+      const bool stopped = session_.stop_at.load(std::memory_order_relaxed) <= i;
+      left_ = left_ || (all_met && session_.alone_from.load(std::memory_order_relaxed) <= i);
+      if ((stopped && (all_met || left_)) || (left_ && member_ != 0)) return;
+      const Crew crew = crew_of(step);
+      if (crew.member >= 0 && !stopped) compute(crew, step);
+      if (step.ends_stage && member_ == 0 && !stopped) look_up(crew, i + 1);
+      if (left_) continue;
+      if (step.then == CQIL_EVERYBODY) everybody().wait();
+      else if (step.then == CQIL_CREW && crew.member >= 0) crew.wait();
+      all_met = step.then == CQIL_EVERYBODY;
+    }
+  }
+
+ private:
+  Crew everybody() const { return {member_, members_, &session_.all, scratch()}; }
+  Scratch* scratch() const { return &session_.scratch[static_cast<size_t>(member_)]; }
+
+  // This member's crew in a step; a crew in which it is no member, -1, if it has no part in the step.
+  Crew crew_of(const cqil_step& step) const {
+    if (left_) return {0, 1, nullptr, scratch()};
+    const int member = member_ % step.n_crews == step.crew ? member_ / step.n_crews : -1;
+    if (step.alone) return {member == 0 ? 0 : -1, 1, nullptr, scratch()};
+    if (step.n_crews == 1) return everybody();
+    const int size = (members_ - step.crew + step.n_crews - 1) / step.n_crews;
+    const auto& crews = session_.crews[static_cast<size_t>(step.n_crews - 2)];
+    return {member, size, crews[static_cast<size_t>(step.crew)].get(), scratch()};
+  }
+
+  void compute(const Crew& crew, const cqil_step& step) {
+    if (!spans_) return compute_untimed(crew, step);
+    const int64_t begin = nanoseconds();
+    compute_untimed(crew, step);
+    *spans_++ = {step.phase, member_, of_one_lane(step) ? step.first_lane : kAllLanes, begin - began_,
+                 nanoseconds() - began_};
+  }
+
+  void compute_untimed(const Crew& crew, const cqil_step& step) {
+    const Lanes lanes = {step.first_layer, step.first_lane, step.n_lanes, claimed(step.phase, step.first_lane)};
+    switch (step.op) {
+      case CQIL_OP_EMBED: return pass_.embed(crew);
+      case CQIL_OP_QKV: return pass_.qkv(crew, lanes);
+      case CQIL_OP_ATTENTION: return pass_.attention(crew, lanes);
+      case CQIL_OP_ATTENTION_OUT: return pass_.attention_out(crew, lanes);
+      case CQIL_OP_GATE_UP: return pass_.gate_up(crew, lanes);
+      case CQIL_OP_DOWN: return pass_.down(crew, lanes);
+      case CQIL_OP_DOWN_APART: return pass_.down_apart(crew, lanes);
+      case CQIL_OP_RECORD: return pass_.record(crew, step.first_layer, step.n_lanes);
+      case CQIL_OP_JOIN: return pass_.join(crew, step.n_lanes);
+      case CQIL_OP_HEAD: return pass_.head(crew, lanes.claimed);
+    }
+  }
+
+  // Whether a step has one lane of a stage that has several.
+  bool of_one_lane(const cqil_step& step) const {
+    return step.n_lanes < session_.phases[static_cast<size_t>(step.phase)].n_lanes;
+  }
+
+  // Between stages: is the call cancelled, and do the others keep this member waiting? By number, since a member that
+  // comes late to a step may learn of what is further on, where the others wait for it.
+  void look_up(const Crew& crew, int32_t next) {
+    if (cqil_cancelled(&pass_.request)) session_.stop_at = next;
+    const int64_t patience = pass_.request.patience_ns;
+    if (crew.size > 1 && patience > 0 && nanoseconds() - began_ > patience) session_.alone_from = next;
+  }
+
+  Claim* claimed(int32_t phase, int32_t lane) const {
+    return &session_.claimed[static_cast<size_t>((phase * session_.program.max_lanes + lane) * members_)];
+  }
+
+  const Pass& pass_;
+  CpuSession& session_;
+  const int members_;
+  const int member_;
+  const int64_t began_;  // nanoseconds() when the call did
+  cqil_span* spans_;     // where this member notes next when it computed what; null: not wanted
+  bool left_ = false;    // the others have left, and member 0 goes on alone
+};
+
+// Whether member 0 computes everything.
+bool all_alone(const cqil_schedule& schedule) {
+  return std::all_of(schedule.steps, schedule.steps + schedule.n_steps,
+                     [](const cqil_step& step) { return step.alone && step.n_crews == 1; });
+}
+
+}  // namespace
+
+cqil_status run(CpuSession& session, const cqil_forward& request) {
+  const int64_t began = nanoseconds();
+  const Pass pass(session, request);
+  Team& team = session.model.team;
+  const int members = std::min(request.schedule.threads, team.size());
+  session.share_among(members);
+  session.stop_at = session.alone_from = CpuSession::kNever;
+  const int spans_each = request.n_spans / team.size();
+  // Nobody is woken who has nothing to do.
+  team.run(all_alone(request.schedule) ? 1 : members, [&](int member) {
+    Runner(pass, members, member, began, request.spans ? request.spans + member * spans_each : nullptr).run();
+  });
+  return session.stop_at == CpuSession::kNever ? CQIL_OK : CQIL_ABORTED;
+}
+
+}  // namespace cqil
