@@ -2,6 +2,7 @@ import { existsSync, readFileSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
 import { PassThrough, Readable } from 'node:stream';
 import { describe, expect, it } from 'vitest';
+import { shippedModelPath } from '../lib/model/load.js';
 import { resolvePlan } from '../lib/plan/plan.js';
 import { cqil } from './support/cli.js';
 import { tempFolder } from './support/temp_folder.js';
@@ -35,6 +36,11 @@ describe('usage', () => {
     ['help plan mak', "unknown command 'mak'; plan has make, check"],
     ['help doctor more', 'doctor has none'],
     ['generate', 'There is no prompt'],
+    ['plan check P0', 'has P 0, expected at least 1'],
+    ['generate -p x --plan P2-S4-E2', 'expected S < E'],
+    ['bench --plan sequential --plan P2.5', 'none of'],
+    ['generate -p x --context 1', "'--context <n>' argument '1' is invalid. Expected a whole number from 2"],
+    ['generate  -p x', "for argument 'model'. Expected a folder or a file"],
     ['generate a b -p x', 'too many arguments'],
     ['generate -p', 'argument missing'],
     ['generate -p x --token-ids 1', 'cannot be used with'],
@@ -96,7 +102,29 @@ describe('failures', () => {
     const { code, stdout, stderr } = await cqil(args);
     expect(stderr).toMatch(reason);
     expect(stderr).toMatch(/^cqil: [^\n]+\n$/);
-    expect({ code, stdout }).toEqual({ code: expected, stdout: '' });
+    expect(code).toBe(expected);
+    if (!args.includes('--json')) return expect(stdout).toBe('');
+    const [, message, name] = /^cqil: (.*) \((\w+)\)\n$/.exec(stderr)!;
+    expect(JSON.parse(stdout)).toEqual({ error: { code: name, message } });
+  });
+
+  it.each([
+    ['wrong usage', ['generate', '-p', 'x', '--json', '-n', '0']],
+    ['before the option', ['generate', '-n', '0', '--json']],
+  ])('is a document too with --json: %s', async (_, args) => {
+    const { code, stdout } = await cqil(args);
+    expect(code).toBe(2);
+    expect(JSON.parse(stdout)).toEqual({
+      error: { code: 'INVALID_ARGUMENT', message: expect.stringContaining('whole number from 1') },
+    });
+  });
+
+  it('a model file is no plan', async () => {
+    const { code, stderr } = await cqil(['plan', 'check', shippedModelPath(), '--layers', '24']);
+    expect({ code, stderr }).toEqual({ code: 1, stderr: expect.stringMatching(/is a model's and no plan/) });
+    const large = path.join(folder, 'large.json');
+    writeFileSync(large, ' '.repeat((1 << 20) + 1));
+    expect((await cqil(['plan', 'check', large])).stderr).toMatch(/is no plan: it has 1048577 bytes; expected JSON/);
   });
 });
 

@@ -98,6 +98,19 @@ describe('generate', () => {
     expect(json.logprobs![0]!.alternatives).toHaveLength(2);
   });
 
+  it.each([
+    ['-', ': nothing came on stdin'],
+    ['', ''],
+  ])('says that the prompt %j is empty', async (prompt, why) => {
+    const run = await cqil(['generate', MODEL, '-p', prompt, '-n', '1', '--json']);
+    expect(run).toMatchObject({ code: 0, stderr: `The prompt is empty${why}; the text begins anew.\n` });
+  });
+
+  it('names the option that leaves too little room', async () => {
+    const { stderr } = await cqil(['generate', MODEL, '-p', PROMPT, '--context', '4']);
+    expect(stderr).toContain('The prompt leaves no room in --context 4; expected at most 3 tokens and one after them.');
+  });
+
   it('takes a format for the KV cache', async () => {
     const greedy = ['-p', PROMPT, '-n', '24', '--temperature', '0', '--logprobs', '0'];
     const logprobs = async (kvCache: string) =>
@@ -114,7 +127,8 @@ describe('generate', () => {
     [['-p', PROMPT, '--top-p', '0'], 2, 'INVALID_ARGUMENT'],
   ])('refuses %j', async (args, code, reason) => {
     const run = await cqil(['generate', MODEL, ...args, '--json']);
-    expect(run).toMatchObject({ code, stdout: '' });
+    expect(run.code).toBe(code);
+    expect(JSON.parse(run.stdout)).toMatchObject({ error: { code: reason } });
     expect(run.stderr).toMatch(new RegExp(`^cqil: [^\\n]+ \\(${reason}\\)\\n$`));
   });
 
@@ -171,10 +185,10 @@ describe('perplexity', () => {
   });
 
   it.each([
-    [['--file', write('empty.txt', '')], /expected at least 2\. \(INVALID_ARGUMENT\)/],
+    [['--file', write('empty.txt', '')], /has 1 token, expected at least 2\. \(INVALID_ARGUMENT\)/],
     [['--file', file, '--window', '100000'], /context length, 512\. \(INVALID_ARGUMENT\)/],
   ])('refuses %j', async (args, reason) => {
-    const run = await cqil(['perplexity', MODEL, ...args, '--json']);
+    const run = await cqil(['perplexity', MODEL, ...args]);
     expect(run).toMatchObject({ code: 2, stdout: '', stderr: expect.stringMatching(reason) });
   });
 });

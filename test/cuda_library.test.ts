@@ -48,7 +48,8 @@ describe('the CUDA library as the command line sees it', () => {
   it('--backend cuda fails with the reason, --backend auto computes on the CPU', () => {
     const request = ['generate', '--token-ids', '1,2', '-n', '1', '--json', '--backend'];
     const refused = cqil('/nowhere', ...request, 'cuda');
-    expect(refused).toMatchObject({ code: 1, stdout: '' });
+    expect(refused.code).toBe(1);
+    expect(JSON.parse(refused.stdout)).toMatchObject({ error: { code: 'BACKEND_UNAVAILABLE' } });
     expect(refused.stderr).toContain(
       'cqil: The cuda backend cannot be used: its library is missing (looked for /nowhere; ',
     );

@@ -64,7 +64,7 @@ describe('windows of a text', () => {
   });
 
   it.each([
-    ['gptq', [5], 4, /1 tokens, expected at least 2/],
+    ['gptq', [5], 4, /has 1 token, expected at least 2/],
     ['gptq', [], 4, /0 tokens, expected at least 2/],
     ['llamacpp', ids, 11, /10 tokens, expected at least one whole window of 11/],
     ['llamacpp', ids, 2, /window is 2 tokens, expected at least 3/],

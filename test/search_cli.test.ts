@@ -276,7 +276,7 @@ describe('cqil plan search', () => {
       const run = await cqil([...ARGS, ...goal, '-o', output, '--json']);
       expect(run).toMatchObject({
         code: 1,
-        stdout: '',
+        stdout: expect.stringContaining('"code": "GOAL_UNREACHABLE"'),
         stderr: expect.stringMatching(
           /^cqil: No plan was found with [^\n]+: the nearest has \d+ phases instead of 35 [^\n]+ \(GOAL_UNREACHABLE\)\n$/,
         ),

@@ -19,7 +19,7 @@ import {
   EXECUTIONS,
   integer,
   PLAN_HELP,
-  repeatable,
+  repeatablePlan,
   repeatableChoice,
 } from './options.js';
 import { bypassModeOption, readPlan, type PlanOptions } from './plan_option.js';
@@ -42,7 +42,7 @@ export function addBench(program: Command, io: Io): void {
     .command('bench')
     .description('time plans against each other on one model, in interleaved rounds');
   addModelArgument(command)
-    .option('--plan <plan>', `${PLAN_HELP}; may be given several times (default: sequential)`, repeatable)
+    .option('--plan <plan>', `${PLAN_HELP}; may be given several times (default: sequential)`, repeatablePlan)
     .addOption(bypassModeOption())
     .option(
       '--execution <mode>',

@@ -24,6 +24,7 @@ import {
   ESCAPES_HELP,
   integer,
   PLAN_HELP,
+  repeatablePlan,
   repeatable,
   unescaped,
   type PlacementOptions,
@@ -52,7 +53,7 @@ export function addEval(program: Command, io: Io): void {
     .option(
       '--plan <plan>',
       `${PLAN_HELP}; may be given several times, and sequential is always measured too`,
-      repeatable,
+      repeatablePlan,
     )
     .addOption(bypassModeOption())
     .option('--file <path>', 'a text, UTF-8: perplexity, and how far each plan is from sequential')

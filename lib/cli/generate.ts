@@ -14,6 +14,7 @@ import {
   integer,
   integerList,
   PLAN_HELP,
+  planText,
   repeatableUnescaped,
   type PlacementOptions,
 } from './options.js';
@@ -60,12 +61,12 @@ export function addGenerate(program: Command, io: Io): void {
       ).conflicts('tokenIds'),
     )
     .option('-n, --max-tokens <n>', 'tokens to generate at most', integer(1, 1 << 24), 128)
-    .option('--plan <plan>', PLAN_HELP)
+    .option('--plan <plan>', PLAN_HELP, planText)
     .addOption(bypassModeOption())
     .option(
       '--context <n>',
       "positions to make room for at most (default: the model's context length)",
-      integer(1, 1 << 24),
+      integer(2, 1 << 24),
     )
     .option('--temperature <t>', 'randomness; 0 always takes the likeliest token (default: 0.8)', decimal(0, 100))
     .option('--top-k <n>', 'choose among the n likeliest tokens; 0: all (default: 40)', integer(0, 1 << 24))
@@ -102,6 +103,8 @@ async function generate(path: string | undefined, options: Options, io: Io): Pro
     );
   }
   const text = options.prompt === '-' ? await readStdin(io) : options.prompt;
+  if (text === '')
+    io.err(`The prompt is empty${options.prompt === '-' ? ': nothing came on stdin' : ''}; the text begins anew.\n`);
   const started = performance.now();
   await using model = await openModel(path, options, io);
   const loadMs = performance.now() - started;
@@ -139,6 +142,7 @@ async function generate(path: string | undefined, options: Options, io: Io): Pro
     model,
     await promptOf(model, text, options, io),
     settings,
+    options.context,
     options.json ? undefined : io,
   );
   if (options.json) {
@@ -183,6 +187,7 @@ async function collect(
   model: Model,
   prompt: string | number[],
   settings: GenerateOptions,
+  context: number | undefined,
   io: Io | undefined,
 ): Promise<Output> {
   const output: Output = {
@@ -201,7 +206,14 @@ async function collect(
     }
     output.result = await generation;
   } catch (error) {
-    if (!(error instanceof CqilError && error.code === 'ABORTED')) throw error;
+    if (!(error instanceof CqilError)) throw error;
+    if (error.code === 'CONTEXT_OVERFLOW' && context !== undefined)
+      throw new CqilError(
+        'CONTEXT_OVERFLOW',
+        `The prompt leaves no room in --context ${context}; expected at most ${context - 1} tokens and one after them.`,
+        { cause: error },
+      );
+    if (error.code !== 'ABORTED') throw error;
   }
   return output;
 }

@@ -13,7 +13,15 @@ import { describePlan } from '../plan/plan_diagram.js';
 import { publishedPlan, publishedPlanNote } from '../model/published_plan.js';
 import { printJson, type Io } from './io.js';
 import { weightBytes } from './memory.js';
-import { activationsOption, addJsonOption, addModelArgument, integer, kvCacheOption, PLAN_HELP } from './options.js';
+import {
+  activationsOption,
+  addJsonOption,
+  addModelArgument,
+  integer,
+  kvCacheOption,
+  PLAN_HELP,
+  planText,
+} from './options.js';
 import { bypassModeOption, readPlan, type PlanOptions } from './plan_option.js';
 import { planForJson } from './plan_value.js';
 import { addSimilarity } from './similarity.js';
@@ -32,7 +40,7 @@ export function addInspect(program: Command, io: Io): void {
     .command('inspect')
     .description("show a model's shape, tensors and memory, and the program of a plan, without loading its weights");
   addModelArgument(command)
-    .option('--plan <plan>', PLAN_HELP)
+    .option('--plan <plan>', PLAN_HELP, planText)
     .addOption(bypassModeOption())
     .option('--context <n>', "positions to count memory for (default: the model's context length)", integer(1, 1 << 24))
     .addOption(kvCacheOption())

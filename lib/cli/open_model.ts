@@ -1,11 +1,11 @@
 import { openCheckpoint } from '../checkpoint/open.js';
-import { loadModel, shippedModelPath } from '../model/load.js';
+import { loadOpened, shippedModelPath } from '../model/load.js';
 import type { Model } from '../model/model.js';
 import type { Execution } from '../engine/native.js';
 import { publishedPlanNote } from '../model/published_plan.js';
 import type { Io } from './io.js';
 import type { BackendOptions } from './options.js';
-import { noteMode, readPlan, type PlanOptions } from './plan_option.js';
+import { readPlan, type PlanOptions } from './plan_option.js';
 import { Progress } from './progress.js';
 
 interface OpenOptions extends BackendOptions, PlanOptions {
@@ -22,17 +22,14 @@ interface OpenOptions extends BackendOptions, PlanOptions {
 
 /** Loads the model of a command line, with a bar while it loads. */
 export async function openModel(path: string | undefined, options: OpenOptions, io: Io): Promise<Model> {
-  const { plan, bypassMode } = options;
-  // Changing a plan's mode takes the model's number of layers, so only then the checkpoint is opened beforehand.
-  const asked =
-    plan === undefined || bypassMode === undefined
-      ? plan
-      : readPlan(plan, (await openCheckpoint(path ?? shippedModelPath())).config.nLayers, options, io);
+  const { plan } = options;
+  const checkpoint = await openCheckpoint(path ?? shippedModelPath());
+  const asked = plan === undefined ? 'sequential' : readPlan(plan, checkpoint.config.nLayers, options, io);
   const progress = new Progress(io, options.json);
   const warnings: string[] = [];
   try {
-    const model = await loadModel(path, {
-      plan: asked ?? 'sequential',
+    const model = await loadOpened(checkpoint, {
+      plan: asked,
       backend: options.backend,
       execution: options.execution,
       threads: options.threads,
@@ -44,7 +41,6 @@ export async function openModel(path: string | undefined, options: OpenOptions, 
       signal: io.signal,
       onProgress: ({ loaded, total }) => progress.update('loading', loaded, total),
     });
-    if (plan !== undefined && bypassMode === undefined) noteMode(plan, model.plan, io);
     if (model.publishedPlan && (plan ?? options.plans) === undefined)
       io.err(`${publishedPlanNote(model.publishedPlan, `--plan ${model.publishedPlan.folder}`)}\n`);
     return model;

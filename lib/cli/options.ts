@@ -2,6 +2,7 @@ import { InvalidArgumentError, Option, type Command } from 'commander';
 import { ACTIVATIONS_CHOICES, type ActivationsChoice } from '../engine/activations.js';
 import { KV_CACHE_CHOICES, type KvCacheChoice } from '../engine/kv_cache.js';
 import type { Execution } from '../engine/native.js';
+import { checkPlanText } from '../plan/plan.js';
 
 export const EXECUTIONS: readonly Execution[] = ['auto', 'wide', 'lanes', 'persistent'];
 
@@ -24,7 +25,14 @@ export const PLAN_HELP =
 
 /** The model every verb takes. */
 export function addModelArgument(command: Command): Command {
-  return command.argument('[model]', 'a Hugging Face folder or a .gguf file (default: the small model that ships)');
+  return command.argument(
+    '[model]',
+    'a Hugging Face folder or a .gguf file (default: the small model that ships)',
+    (text) => {
+      if (text.trim() !== '') return text;
+      throw new InvalidArgumentError('Expected a folder or a file; without one, the small model that ships is taken.');
+    },
+  );
 }
 
 export function addBackendOptions(command: Command): Command {
@@ -109,6 +117,24 @@ export function repeatableUnescaped(text: string, before: string[] | undefined):
 /** A parser for an option that may be given several times. */
 export function repeatable(text: string, before: string[] | undefined): string[] {
   return [...(before ?? []), text];
+}
+
+/**
+ * A parser for plans. What no model fits is wrong usage; what does not fit the model at hand, or a file that cannot be
+ * read, is found out later and is a failure.
+ */
+export function planText(text: string): string {
+  try {
+    checkPlanText(text);
+  } catch (error) {
+    throw new InvalidArgumentError((error as Error).message);
+  }
+  return text;
+}
+
+/** A parser for plans, for an option that may be given several times. */
+export function repeatablePlan(text: string, before: string[] | undefined): string[] {
+  return repeatable(planText(text), before);
 }
 
 /** A parser for an option that takes one of a few words and may be given several times. */

@@ -15,7 +15,7 @@ import {
   addPlacementOptions,
   integer,
   PLAN_HELP,
-  repeatable,
+  repeatablePlan,
   type PlacementOptions,
 } from './options.js';
 import { bypassModeOption, readPlan, type PlanOptions } from './plan_option.js';
@@ -42,7 +42,7 @@ export function addPerplexity(program: Command, io: Io): void {
       `tokens per window (default: the model's context length, at most ${LONGEST_DEFAULT_WINDOW})`,
       integer(2, 1 << 24),
     )
-    .option('--plan <plan>', `${PLAN_HELP}; may be given several times`, repeatable)
+    .option('--plan <plan>', `${PLAN_HELP}; may be given several times`, repeatablePlan)
     .addOption(bypassModeOption());
   addJsonOption(addPlacementOptions(command))
     .addHelpText(

@@ -15,6 +15,7 @@ import {
   addModelArgument,
   integer,
   PLAN_HELP,
+  planText,
   type BackendOptions,
 } from './options.js';
 import { checkAdapter, planInFile } from './plan_adapter.js';
@@ -48,7 +49,7 @@ export function addPlan(program: Command, io: Io): void {
   const make = addModelArgument(
     plan.command('make').description('write a plan as JSON, checked against a model or a number of layers'),
   )
-    .option('--plan <plan>', PLAN_HELP)
+    .option('--plan <plan>', PLAN_HELP, planText)
     .option('--p <n>', 'layers per group', integer(1, 1024))
     .option('--s <layer>', 'first layer of the grouped range', integer(0, 1024))
     .option('--e <layer>', 'end of the grouped range, not in it', integer(0, 1024))
@@ -62,7 +63,7 @@ export function addPlan(program: Command, io: Io): void {
   const check = plan
     .command('check')
     .description('say whether a plan is sound, and fits a model')
-    .argument('<plan>', PLAN_HELP);
+    .argument('<plan>', PLAN_HELP, planText);
   addLayersOption(addModelArgument(check).addOption(bypassModeOption())).action(
     (spec: string, model: string | undefined, options: Options) => checkPlan(spec, model, options, io),
   );
@@ -70,7 +71,7 @@ export function addPlan(program: Command, io: Io): void {
   const explain = plan
     .command('explain')
     .description('show in words and as a diagram what a plan does')
-    .argument('<plan>', PLAN_HELP);
+    .argument('<plan>', PLAN_HELP, planText);
   addLayersOption(addBackendOptions(addModelArgument(explain).addOption(bypassModeOption()))).action(
     (spec: string, model: string | undefined, options: Options & BackendOptions) =>
       explainPlan(spec, model, options, io),

@@ -23,7 +23,7 @@ import {
   decimal,
   integer,
   PLAN_HELP,
-  repeatable,
+  repeatablePlan,
 } from './options.js';
 import { bypassModeOption, readPlan, type PlanOptions } from './plan_option.js';
 import { planForJson } from './plan_value.js';
@@ -66,7 +66,7 @@ export function addPlanLatency(plan: Command, io: Io): void {
     .command('latency')
     .description('predict how long plans take on this machine, from a short calibration');
   addModelArgument(command)
-    .option('--plan <plan>', `${PLAN_HELP}; may be given several times, and sequential is always there`, repeatable)
+    .option('--plan <plan>', `${PLAN_HELP}; may be given several times, and sequential is always there`, repeatablePlan)
     .addOption(bypassModeOption())
     .option('--random <n>', 'as many plans drawn at random', integer(0, 1000), 0)
     .option('--seed <n>', 'which plans are drawn', integer(0, 2 ** 32 - 1), 0)

@@ -22,14 +22,10 @@ export function bypassModeOption(): Option {
 export function readPlan(spec: string, layers: number | undefined, options: PlanOptions, io: Io): Plan {
   const plan = resolvePlan(spec, layers);
   if (options.bypassMode !== undefined) return withBypassMode(plan, options.bypassMode);
-  noteMode(spec, plan, io);
-  return plan;
-}
-
-/** Tells the user that a plan is in mode "official" when only the name of a published model implies it. */
-export function noteMode(spec: string, plan: Plan, io: Io): void {
+  // The user is told when only the name of a published model says that the plan is in mode "official".
   if (plan.bypassMode === 'official' && isPublishedName(spec))
     io.err(
       `${spec} names a published model: the plan is ${planSummary(plan)}; --bypass-mode paper makes it the paper's\n`,
     );
+  return plan;
 }

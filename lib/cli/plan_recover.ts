@@ -21,6 +21,7 @@ import {
   addModelArgument,
   integer,
   PLAN_HELP,
+  planText,
   type BackendOptions,
 } from './options.js';
 import { planInFile } from './plan_adapter.js';
@@ -57,7 +58,7 @@ export function addPlanRecover(plan: Command, io: Io): void {
     .command('recover')
     .description('fit an adapter that wins back part of what a plan costs, without training');
   addModelArgument(command)
-    .requiredOption('--plan <plan>', PLAN_HELP)
+    .requiredOption('--plan <plan>', PLAN_HELP, planText)
     .addOption(bypassModeOption())
     .requiredOption('--file <path>', 'the text to fit on, UTF-8')
     .requiredOption('-o, --output <file>', 'write the plan there, and its adapter in a folder beside it')

@@ -3,6 +3,7 @@ import path from 'node:path';
 import type { Command } from 'commander';
 import { openCheckpoint } from '../checkpoint/open.js';
 import { CqilError } from '../errors.js';
+import { counted } from '../util/count.js';
 import { fingerprint } from '../analysis/eval/fingerprint.js';
 import { shippedModelPath } from '../model/load.js';
 import type { Model } from '../model/model.js';
@@ -23,7 +24,7 @@ import {
   decimal,
   integer,
   PLAN_HELP,
-  repeatable,
+  repeatablePlan,
   type PlacementOptions,
 } from './options.js';
 import { bypassModeOption, readPlan, type PlanOptions } from './plan_option.js';
@@ -73,7 +74,7 @@ export function addReport(program: Command, io: Io): void {
     .option(
       '--plan <plan>',
       `${PLAN_HELP}; may be given several times (default: pairs over the middle half of the layers)`,
-      repeatable,
+      repeatablePlan,
     )
     .addOption(bypassModeOption())
     .option('--file <path>', 'the text to measure on, UTF-8 (default: heldout.txt beside the model)')
@@ -204,7 +205,7 @@ function windowOf({ window }: Options, { config }: Model, tokens: number): numbe
   if (tokens < least)
     throw new CqilError(
       'INVALID_ARGUMENT',
-      `The text has ${tokens} tokens, expected at least ${window !== undefined && window > LEAST_TOKENS ? `one whole window of ${window}` : LEAST_TOKENS}.`,
+      `The text has ${counted(tokens, 'token')}, expected at least ${window !== undefined && window > LEAST_TOKENS ? `one whole window of ${window}` : LEAST_TOKENS}.`,
     );
   return window ?? Math.min(LONGEST_DEFAULT_WINDOW, config.contextLength, tokens);
 }

@@ -1,6 +1,6 @@
 import { Command, CommanderError } from 'commander';
-import { CqilError } from '../errors.js';
-import type { Io } from './io.js';
+import { CqilError, type ErrorCode } from '../errors.js';
+import { printJson, type Io } from './io.js';
 import { packageVersion } from './version.js';
 
 const EXIT_DONE = 0;
@@ -26,16 +26,43 @@ const VERBS: Record<string, () => Promise<(program: Command, io: Io) => void>> =
  * Runs one command line (without the program's name) and returns its exit code. Never throws and never ends the
  * process.
  */
-export async function runCli(args: string[], io: Io): Promise<number> {
+export async function runCli(args: string[], outer: Io): Promise<number> {
+  const state: State = { wrote: false, json: undefined };
+  const out = (text: string): void => {
+    state.wrote = true;
+    outer.out(text);
+  };
+  const io = { ...outer, out };
   try {
     const program = await createProgram(args[0], io);
+    program.hook('preAction', (_, command) => {
+      state.json = command.opts<{ json?: boolean }>().json ?? false;
+    });
     const [verb, ...words] = args;
     if (verb === 'help' && words.length > 0 && words.every((word) => !word.startsWith('-'))) helpOn(program, words);
     await program.parseAsync(args, { from: 'user' });
     return io.signal.aborted ? EXIT_INTERRUPTED : EXIT_DONE;
   } catch (error) {
-    return report(error, io);
+    const { exitCode, code, message } = report(error, io);
+    // Where the command line itself is wrong, commander may not have come as far as the option.
+    if (code !== undefined && !state.wrote && (state.json ?? args.includes('--json')))
+      printJson(io, { error: { code, message } });
+    return exitCode;
   }
+}
+
+interface State {
+  /** Whether anything went to stdout: a document is never followed by another. */
+  wrote: boolean;
+  /** Whether the verb was asked for JSON; undefined before its options are known. */
+  json: boolean | undefined;
+}
+
+interface Failure {
+  exitCode: number;
+  /** Undefined where nothing failed, or the user interrupted. */
+  code?: ErrorCode;
+  message?: string;
 }
 
 /** With the verb that comes first, or with all of them where help is wanted, or a verb that there is not. */
@@ -80,12 +107,16 @@ function helpOn(program: Command, words: readonly string[]): never {
 }
 
 /** Says what went wrong in one line on stderr, unless commander has said it already. */
-function report(error: unknown, io: Io): number {
-  if (error instanceof CommanderError) return error.exitCode === 0 ? EXIT_DONE : EXIT_USAGE;
+function report(error: unknown, io: Io): Failure {
+  if (error instanceof CommanderError)
+    return error.exitCode === 0
+      ? { exitCode: EXIT_DONE }
+      : { exitCode: EXIT_USAGE, code: 'INVALID_ARGUMENT', message: oneLine(error.message.replace(/^error: /, '')) };
   const code = error instanceof CqilError ? error.code : 'INTERNAL';
-  if (code === 'ABORTED' && io.signal.aborted) return EXIT_INTERRUPTED;
-  io.err(`cqil: ${oneLine(error instanceof Error ? error.message : String(error))} (${code})\n`);
-  return code === 'INVALID_ARGUMENT' ? EXIT_USAGE : EXIT_FAILED;
+  if (code === 'ABORTED' && io.signal.aborted) return { exitCode: EXIT_INTERRUPTED };
+  const message = oneLine(error instanceof Error ? error.message : String(error));
+  io.err(`cqil: ${message} (${code})\n`);
+  return { exitCode: code === 'INVALID_ARGUMENT' ? EXIT_USAGE : EXIT_FAILED, code, message };
 }
 
 function oneLine(text: string): string {

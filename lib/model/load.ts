@@ -40,6 +40,12 @@ export async function loadModel(file?: Location, options: LoadOptions = {}): Pro
   return load(checkpoint, read.placement, read.options);
 }
 
+/** Loads a model whose headers have been read. Rejects as `loadModel` does. */
+export async function loadOpened(checkpoint: Checkpoint, options: LoadOptions): Promise<Model> {
+  const read = readOptions(options);
+  return load(checkpoint, read.placement, read.options);
+}
+
 /**
  * Random weights of a known shape, for measuring speed; the tokens mean nothing and there is no tokenizer. Takes
  * `loadModel`'s options too.

@@ -64,9 +64,27 @@ export function resolvePlan(input: PlanInput | undefined, layers?: number): Plan
   return planInFile(text === '' ? text : pathOf(text, 'The plan'), layers);
 }
 
+/**
+ * Checks a plan given as text as far as that goes without a model and without reading a file. Throws INVALID_PLAN for
+ * what is malformed, which no model would fit.
+ */
+export function checkPlanText(input: string): void {
+  const text = input.trim();
+  if (text.toLowerCase() === 'sequential') return;
+  const shorthand = readShorthand(text);
+  // One layer more than any letter may name.
+  if (shorthand) planFromShorthand(text, shorthand, MAX_LAYERS + 1);
+  else if (text.startsWith('{')) parseJson(text, 'The plan', 'INVALID_PLAN');
+  else if (text === '' || (!/^[a-z][a-z0-9+.-]+:\/\//i.test(text) && planFile(text) === undefined)) throw noPlan(text);
+}
+
+function noPlan(text: string): CqilError {
+  return new CqilError('INVALID_PLAN', `The plan ${quote(text)} is none of ${FORMS}.`);
+}
+
 function planInFile(location: string, layers: number | undefined): Plan {
   const file = planFile(location);
-  if (file === undefined) throw new CqilError('INVALID_PLAN', `The plan ${quote(location)} is none of ${FORMS}.`);
+  if (file === undefined) throw noPlan(location);
   const plan = planFromObject(readPlanFile(file), layers, `The plan file ${file}`);
   if (plan.adapter !== undefined) plan.adapter = path.resolve(path.dirname(file), plan.adapter);
   return plan;

@@ -28,10 +28,12 @@ export function readPlanFile(file: string): unknown {
       'FILE_NOT_FOUND',
       `The plan file ${file} ${stats ? 'is not a regular file' : 'does not exist or cannot be reached'}.`,
     );
+  if (/\.(gguf|safetensors)$/i.test(file))
+    throw new CqilError('INVALID_PLAN', `The file ${file} is a model's and no plan; expected a JSON file.`);
   if (stats.size > MAX_FILE_BYTES)
     throw new CqilError(
       'INVALID_PLAN',
-      `The plan file ${file} has ${stats.size} bytes, expected at most ${MAX_FILE_BYTES}.`,
+      `The file ${file} is no plan: it has ${stats.size} bytes; expected JSON of at most ${MAX_FILE_BYTES}.`,
     );
   let bytes: Buffer;
   try {

@@ -19,7 +19,7 @@ const SCRIPTS = (
 
 /** Ranges of code points in hexadecimal that later versions of Unicode assigned, and so JavaScript's tables know. */
 const LATER = (
-  '560 588-589 5ef 61c-61d 7fd-7ff 860-89f 8b5 8be-8d3 953-954 9fc-9fe a76 afa-aff b55 c04 c3c c5c-c5d c77 c84 ' +
+  '560 588 5ef 61d 7fd-7ff 860-89f 8b5 8be-8d3 9fc-9fe a76 afa-aff b55 c04 c3c c5c-c5d c77 c84 ' +
   'cdc-cdd cf3-d00 d04 d3b-d3c d81 e86 e89 e8c e8e-e93 e98 ea0 ea8-ea9 eac eba ece 170d 1715-171f 180f 1878 ' +
   '1abf-1aeb 1b4c-1b4f 1b7d-1b7f 1c89-1cbf 1cf7 1cfa 1df6-1dfa 20bf-20c1 23ff 2427-2429 2b96-2b97 2bba-2bbc 2bc9 ' +
   '2bd2-2beb 2bf0-2bff 2c2f 2c5f 2e45-2e5d 2ffc-2fff 312e-312f 31bb-31bf 31e4-31ef 32ff 4db6-4dbf 9fd6-9fff a7af ' +
@@ -35,6 +35,9 @@ const LATER = (
   .split(' ')
   .map((range) => range.split('-').map((code) => Number.parseInt(code, 16)))
   .map(([first, last = first]) => [first!, last!] as const);
+
+/** Characters that later versions of Unicode gave another script. */
+const FORMER: Record<number, string> = { 0x589: 'Common', 0x61c: 'Common', 0x953: 'Devanagari', 0x954: 'Devanagari' };
 
 const ANY = 0;
 const HAN = 1 + SCRIPTS.indexOf('Han');
@@ -52,6 +55,8 @@ export function scriptOf(code: number): number {
 
 function lookUp(code: number): number {
   if (code === LONG_KANA) return HAN;
+  const former = FORMER[code];
+  if (former !== undefined) return 1 + SCRIPTS.indexOf(former);
   if (code === 0x20 || LATER.some(([first, last]) => code >= first && code <= last)) return ANY;
   if (patterns.length === 0) for (const name of SCRIPTS) patterns.push(new RegExp(`^\\p{Script=${name}}$`, 'u'));
   const character = String.fromCodePoint(code);

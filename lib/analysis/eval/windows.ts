@@ -1,4 +1,5 @@
 import { CqilError } from '../../errors.js';
+import { counted } from '../../util/count.js';
 
 /**
  * How a text is cut into windows, each computed from an empty context, and which tokens are scored.
@@ -41,7 +42,7 @@ export function textWindows(
   if (ids.length < least) {
     const needed =
       protocol === 'gptq' ? `at least ${least}` : `at least one whole window of ${size} for the protocol llamacpp`;
-    throw new CqilError('INVALID_ARGUMENT', `The text has ${ids.length} tokens, expected ${needed}.`);
+    throw new CqilError('INVALID_ARGUMENT', `The text has ${counted(ids.length, 'token')}, expected ${needed}.`);
   }
   const windows: Window[] = [];
   for (let from = 0; from + (protocol === 'gptq' ? 2 : size) <= ids.length; from += size) {

@@ -3,6 +3,7 @@ import { tmpdir } from 'node:os';
 import path from 'node:path';
 import type { Checkpoint } from '../../checkpoint/types.js';
 import { CqilError } from '../../errors.js';
+import { counted } from '../../util/count.js';
 import { textWindows, type Window } from '../eval/windows.js';
 import type { Model } from '../../model/model.js';
 import type { Plan } from '../../plan/plan.js';
@@ -102,7 +103,7 @@ function expectRecoverable(model: Model, plan: Plan, ids: readonly number[], win
   if (ids.length < LEAST_TOKENS)
     throw new CqilError(
       'INVALID_ARGUMENT',
-      `The text has ${ids.length} tokens, expected at least ${LEAST_TOKENS}: three fifths fit corrections, one chooses and one measures.`,
+      `The text has ${counted(ids.length, 'token')}, expected at least ${LEAST_TOKENS}: three fifths fit corrections, one chooses and one measures.`,
     );
   const { contextLength } = model.config;
   if (window > contextLength)

@@ -1,4 +1,5 @@
 import { CqilError } from '../../errors.js';
+import { counted } from '../../util/count.js';
 import { modelWindows } from '../eval/perplexity.js';
 import type { Window } from '../eval/windows.js';
 import { measureSimilarity } from '../similarity/measure_similarity.js';
@@ -79,7 +80,7 @@ export async function findPlans(model: Model, ids: readonly number[], options: F
   if (ids.length < LEAST_TOKENS)
     throw new CqilError(
       'INVALID_ARGUMENT',
-      `The text has ${ids.length} tokens, expected at least ${LEAST_TOKENS}: half choose plans, half measure them.`,
+      `The text has ${counted(ids.length, 'token')}, expected at least ${LEAST_TOKENS}: half choose plans, half measure them.`,
     );
   const given = options.guard ?? 0;
   if (given + 2 > layers)

@@ -1,4 +1,5 @@
 import { CqilError } from '../../errors.js';
+import { counted } from '../../util/count.js';
 import type { Model } from '../../model/model.js';
 import { MAX_TRACE } from '../../session/session.js';
 import { SimilarityStatistics, type Similarity } from './similarity.js';
@@ -33,10 +34,7 @@ export async function measureSimilarity(
   { signal, onProgress }: SimilarityOptions = {},
 ): Promise<Similarity> {
   if (ids.length < 2)
-    throw new CqilError(
-      'INVALID_ARGUMENT',
-      `The text has ${ids.length} ${ids.length === 1 ? 'token' : 'tokens'}, expected at least 2.`,
-    );
+    throw new CqilError('INVALID_ARGUMENT', `The text has ${counted(ids.length, 'token')}, expected at least 2.`);
   const { nLayers, dim } = model.config;
   const window = similarityWindow(model);
   const batch = Math.max(
