@@ -25,6 +25,10 @@ export interface NativeAddon {
   /** Compiles a plan for a shape; pure, touches no weights. */
   compileProgram(shape: NativeShape, plan: NativePlan): Program;
   /**
+   * Says who computes each step of a token, and who meets then; pure: [steps][8], see `lib/engine/schedule.ts`.
+   */
+  place(plan: NativePlan, placement: NativePlacement): Int32Array;
+  /**
    * Maps the files, or allocates memory that `readModel` reads them into, or makes random weights. Checks every tensor
    * against the shape.
    */
@@ -94,6 +98,24 @@ export interface NativePlan {
   groups: Array<[first: number, size: number]>;
   bypass: number;
   bypassMode: 'paper' | 'official';
+}
+
+/** Bytes that a token reads, who computes it, and where it is in the text. */
+export interface NativePlacement {
+  /** Of matrices, per layer. */
+  layers: readonly number[];
+  /** Of the output projection. */
+  head: number;
+  /** Of keys and values, per layer and position. */
+  kvPerPosition: number;
+  /** Positions a query looks back; 0: all. */
+  window: number;
+  /** Layers of at most so many bytes, keys and values included, are computed by one thread. */
+  alone: number;
+  execution: 'wide' | 'lanes';
+  /** 0 on a device. */
+  threads: number;
+  position: number;
 }
 
 export interface NativeTensor {
@@ -297,6 +319,7 @@ function withCodedErrors(raw: NativeAddon): NativeAddon {
     describeCuda: async(async () => inThisRealm(await raw.describeCuda())),
     measureBandwidth: async(raw.measureBandwidth),
     compileProgram: sync((shape, plan) => inThisRealm(raw.compileProgram(shape, plan))),
+    place: sync((plan, placement) => inThisRealm(raw.place(plan, placement))),
     loadModel: async(raw.loadModel),
     readModel: async(raw.readModel),
     disposeModel: async(raw.disposeModel),

@@ -13,6 +13,7 @@ static const Entry kTable[] = {
     {"describeCuda", describe_cuda_call},
     {"measureBandwidth", measure_bandwidth},
     {"compileProgram", compile_program_call},
+    {"place", place_call},
     {"loadModel", load_model},
     {"readModel", read_model},
     {"disposeModel", dispose_model},

@@ -8,6 +8,7 @@ Napi::Value describe_machine(const Napi::CallbackInfo& info);
 Napi::Value describe_cuda_call(const Napi::CallbackInfo& info);
 Napi::Value measure_bandwidth(const Napi::CallbackInfo& info);
 Napi::Value compile_program_call(const Napi::CallbackInfo& info);
+Napi::Value place_call(const Napi::CallbackInfo& info);
 Napi::Value load_model(const Napi::CallbackInfo& info);
 Napi::Value read_model(const Napi::CallbackInfo& info);
 Napi::Value dispose_model(const Napi::CallbackInfo& info);

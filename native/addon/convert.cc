@@ -253,4 +253,35 @@ Napi::Value write_program(Napi::Env env, const Program& program) {
   return object;
 }
 
+PlacementRequest read_placement(const Napi::Value& from) {
+  const Napi::Object object = read_object(from, "a placement");
+  PlacementRequest request = {};
+  const Napi::Array layers = read_array(object, "layers");
+  for (uint32_t i = 0; i < layers.Length(); i++) {
+    if (!layers.Get(i).IsNumber()) mismatch("layers", "numbers");
+    request.sizes.layers.push_back(layers.Get(i).As<Napi::Number>().Int64Value());
+  }
+  request.sizes.head = read_whole(object, "head");
+  request.sizes.position = read_whole(object, "kvPerPosition");
+  request.sizes.window = read_whole(object, "window");
+  request.sizes.alone = read_whole(object, "alone");
+  const Execution execution = read_execution(object.Get("execution"));
+  if (execution != Execution::kWide && execution != Execution::kLanes) mismatch("execution", "wide or lanes");
+  request.way = {execution == Execution::kLanes ? CQIL_LANES : CQIL_WIDE, read_int(object, "threads")};
+  if (request.way.threads < 0) mismatch("threads", "at least 0");
+  request.extent = {read_int(object, "position"), 1, false};
+  return request;
+}
+
+Napi::Value write_schedule(Napi::Env env, const Schedule& schedule) {
+  constexpr size_t kFields = 8;
+  Napi::Int32Array rows = Napi::Int32Array::New(env, schedule.steps.size() * kFields);
+  int32_t* at = rows.Data();
+  for (const cqil_step& step : schedule.steps)
+    for (int32_t field : {static_cast<int32_t>(step.op), step.phase, step.first_lane, step.n_lanes, step.n_crews,
+                          step.crew, step.alone, static_cast<int32_t>(step.then)})
+      *at++ = field;
+  return rows;
+}
+
 }  // namespace cqil

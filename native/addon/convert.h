@@ -8,6 +8,7 @@
 #include "../core/adapter.h"
 #include "../core/plan.h"
 #include "../core/program.h"
+#include "../core/schedule.h"
 #include "../core/session.h"
 #include "../core/weights.h"
 
@@ -23,6 +24,13 @@ struct ModelRequest {
   cqil_model_options options = {};
 };
 
+// What a schedule is made of, beside the program.
+struct PlacementRequest {
+  Sizes sizes;
+  Way way;
+  Extent extent;
+};
+
 cqil_shape read_shape(const Napi::Object& from, std::vector<double>& rope_frequencies);
 ModelRequest read_model_request(const Napi::Value& from);
 AdapterSpec read_adapter(const Napi::Object& object);
@@ -35,7 +43,12 @@ ForwardRequest read_forward_request(const Napi::Value& from);
 int32_t read_int(const Napi::Object& from, const char* key);
 Napi::Object read_object(const Napi::Value& from, const char* what);
 
+// How many layers `sizes` has says how many the plan is for.
+PlacementRequest read_placement(const Napi::Value& from);
+
 Napi::Value write_program(Napi::Env env, const Program& program);
+// [steps][8]: op, phase, first lane, lanes, crews, crew, alone, meeting.
+Napi::Value write_schedule(Napi::Env env, const Schedule& schedule);
 Napi::Value write_shortlist(Napi::Env env, const cqil_shortlist& list);
 
 }  // namespace cqil

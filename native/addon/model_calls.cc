@@ -16,6 +16,17 @@ Napi::Value compile_program_call(const Napi::CallbackInfo& info) {
   });
 }
 
+Napi::Value place_call(const Napi::CallbackInfo& info) {
+  const Napi::Env env = info.Env();
+  return call(env, [&]() -> Napi::Value {
+    const PlacementRequest request = read_placement(info[1]);
+    const Program program = compile_program(read_plan(info[0]), static_cast<int32_t>(request.sizes.layers.size()));
+    Schedule schedule;
+    place(program, request.way, request.sizes, request.extent, schedule);
+    return write_schedule(env, schedule);
+  });
+}
+
 namespace {
 
 struct LoadedModel {

@@ -151,19 +151,22 @@ class Placing {
 
 }  // namespace
 
-Sizes::Sizes(const cqil_weights& weights, const cqil_model_options& options, cqil_dtype kv_dtype)
-    : head(bytes_of(weights.output)),
-      position(2 * weights.shape.n_kv_heads * kv_row_bytes(kv_dtype, weights.shape.head_dim)),
-      window(weights.shape.sliding_window),
-      alone(options.alone_bytes) {
-  for (int32_t i = 0; i < weights.shape.n_layers; i++) {
+Sizes sizes_of(const cqil_weights& weights, const cqil_model_options& options, cqil_dtype kv_dtype) {
+  const cqil_shape& shape = weights.shape;
+  Sizes sizes = {};
+  for (int32_t i = 0; i < shape.n_layers; i++) {
     const cqil_layer& layer = weights.layers[i];
     int64_t bytes = 0;
     for (const cqil_tensor* matrix :
          {&layer.wq, &layer.wk, &layer.wv, &layer.wo, &layer.w_gate, &layer.w_up, &layer.w_down})
       bytes += bytes_of(*matrix);
-    layers.push_back(bytes);
+    sizes.layers.push_back(bytes);
   }
+  sizes.head = bytes_of(weights.output);
+  sizes.position = 2 * shape.n_kv_heads * kv_row_bytes(kv_dtype, shape.head_dim);
+  sizes.window = shape.sliding_window;
+  sizes.alone = options.alone_bytes;
+  return sizes;
 }
 
 cqil_schedule Schedule::view() const { return {steps.data(), static_cast<int32_t>(steps.size()), threads}; }

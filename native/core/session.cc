@@ -24,7 +24,7 @@ Session::Session(std::shared_ptr<Model> model, const Plan& plan, Execution execu
                  cqil_dtype kv_dtype)
     : model_(std::move(model)),
       program_(compile_program(plan, model_->shape().n_layers)),
-      sizes_(model_->view(), model_->options(), kv_dtype),
+      sizes_(sizes_of(model_->view(), model_->options(), kv_dtype)),
       execution_(execution),
       tuner_(model_->tuner(program_)),
       context_length_(context_length),

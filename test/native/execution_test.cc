@@ -15,7 +15,7 @@ class OneSession {
   OneSession(const Plan& plan, int32_t threads, int64_t alone_bytes)
       : model_(check::small_model(threads, "F32", CQIL_ACTIVATIONS_F32, alone_bytes)),
         program_(compile_program(plan, model_->shape().n_layers)),
-        sizes_(model_->view(), model_->options(), CQIL_F32) {
+        sizes_(sizes_of(model_->view(), model_->options(), CQIL_F32)) {
     logits.resize(static_cast<size_t>(model_->shape().vocab_size));
     const cqil_program view = program_.view();
     const cqil_session_options options = {8, CQIL_F32};

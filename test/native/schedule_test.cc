@@ -121,7 +121,7 @@ void test_every_schedule() {
               cqil_model_options options = {};
               options.alone_bytes = alone;
               Schedule schedule;
-              place(program, {execution, threads}, Sizes(model->view(), options, CQIL_F16), extent, schedule);
+              place(program, {execution, threads}, sizes_of(model->view(), options, CQIL_F16), extent, schedule);
               const std::string found = fault(program, schedule, threads, extent.traced);
               n++;
               if (!found.empty() && wrong++ < 5)
@@ -136,7 +136,7 @@ void test_alone() {
   const auto model = check::small_model(1);
   cqil_model_options options = {};
   options.alone_bytes = 4 * (2 * 72 * 72 + 2 * 36 * 72 + 3 * 123 * 72) + 3 * 2 * 2 * 18 * 4;
-  const Sizes sizes(model->view(), options, CQIL_F32);
+  const Sizes sizes = sizes_of(model->view(), options, CQIL_F32);
   const Program program = compile_program({}, kLayers);
   auto n_alone = [&](const Extent& extent, int32_t threads) {
     Schedule schedule;

@@ -1,6 +1,7 @@
 import { kvBytesPerPosition, type KvCache } from '../../engine/kv_cache.js';
 import type { Checkpoint, TensorRole } from '../../checkpoint/types.js';
-import type { Phase, PhaseKind, Program } from '../../engine/native.js';
+import type { PhaseKind, Program } from '../../engine/native.js';
+import { placeToken, type ScheduleStep } from '../../engine/schedule.js';
 
 /** What takes time in a forward of one token, counted. Bytes are of weights unless they say otherwise. */
 export interface Work {
@@ -80,12 +81,6 @@ const PHASE_OF_ROLE: Partial<Record<TensorRole, LayerPhase>> = {
 };
 /** Query heads of one key/value head that a thread computes together: kAttendQueries in native/cpu/kernels. */
 const QUERIES_TOGETHER = 4;
-/**
- * How many times as many bytes the output projection may have to be computed by one thread: kAloneHead in
- * native/core/schedule.cc.
- */
-const ALONE_HEAD = 4;
-
 export function modelBytes(
   { config, tensors }: Pick<Checkpoint, 'config' | 'tensors'>,
   kvCache: KvCache,
@@ -120,87 +115,79 @@ export function modelBytes(
   };
 }
 
-/** The work of every phase of a program, in its order. Follows native/core/schedule.cc. */
+/** The work of every phase of a program, in its order: what the steps of its schedule read, and who waits. */
 export function phaseWork(
   bytes: ModelBytes,
   program: Program,
   execution: 'wide' | 'lanes',
-  { backend, threads }: Placement,
+  placement: Placement,
   token: Token,
 ): Work[] {
-  const single = backend === 'cpu' && threads === 1;
-  const alone = backend === 'cpu' && !single ? alonePhases(bytes, program, execution, token) : [];
-  return program.phases.map((phase, i): Work => {
-    if (alone[i]) return aloneWork(bytes, phase, threads, token, alone[i + 1] === false);
-    if (phase.kind === 'head' && !token.logits) return work({});
-    const waits = single ? 0 : 1;
-    if (phase.kind === 'embed') return work({ waits });
-    if (phase.kind === 'head') return work({ waits, head: bytes.head });
-    const apart = execution === 'lanes' && phase.layers.length > 1;
-    if (backend === 'cpu' && apart && !single)
-      return crewWork(bytes, phase, phase.kind, program.bypass, threads, token);
-    const streamed = phase.layers.reduce((sum, layer) => sum + bytes.layers[layer]![phase.kind as LayerPhase], 0);
-    const kv =
-      phase.kind === 'attention' ? kvBytes(bytes, phase.layers.length, backend === 'cpu' ? threads : 1, token) : 0;
-    return work(apart ? { waits, apart: streamed, kv } : { waits, shared: streamed, kv });
+  const steps = placeToken(program, {
+    layers: bytes.matrices,
+    head: bytes.head,
+    kvPerPosition: bytes.kv.bytesPerPosition,
+    window: bytes.kv.window,
+    alone: bytes.alone,
+    execution,
+    threads: placement.backend === 'cpu' ? placement.threads : 0,
+    position: token.position,
   });
-}
-
-/** Which phases one thread computes, the others waiting, because the layers are so small. */
-function alonePhases(bytes: ModelBytes, program: Program, execution: 'wide' | 'lanes', token: Token): boolean[] {
-  let allBefore = true;
-  return program.phases.map(({ kind, layers }) => {
-    const alone =
-      kind === 'embed'
-        ? bytes.alone > 0
-        : kind === 'head'
-          ? allBefore && bytes.head <= ALONE_HEAD * bytes.alone
-          : !(execution === 'lanes' && layers.length > 1) && isSmall(bytes, layers, token);
-    allBefore &&= alone;
-    return alone;
-  });
-}
-
-function isSmall(bytes: ModelBytes, layers: readonly number[], token: Token): boolean {
-  return (
-    layers.reduce((sum, layer) => sum + bytes.matrices[layer]!, kvBytes(bytes, layers.length, 1, token)) <= bytes.alone
+  const stepsOf = program.phases.map((): ScheduleStep[] => []);
+  for (const step of steps) stepsOf[step.phase]!.push(step);
+  return program.phases.map(({ kind }, i) =>
+    kind === 'head' && !token.logits ? work({}) : workOf(bytes, kind, stepsOf[i]!, placement, token),
   );
 }
 
-/** `joins`: whether the others, who have waited, go on after this phase. */
-function aloneWork(bytes: ModelBytes, { kind, layers }: Phase, threads: number, token: Token, joins: boolean): Work {
-  const waits = joins ? 1 : 0;
+function workOf(
+  bytes: ModelBytes,
+  kind: PhaseKind,
+  steps: readonly ScheduleStep[],
+  { backend, threads }: Placement,
+  token: Token,
+): Work {
+  const waits = backend === 'cuda' ? 1 : waitsOf(kind, steps, threads);
+  const reading = steps.filter((step) => step.kind !== 'join');
+  const [first] = reading as [ScheduleStep];
+  const together = backend === 'cpu' && !first.alone ? threads : 1;
   if (kind === 'embed') return work({ waits });
-  if (kind === 'head' && !token.logits) return work({});
-  if (kind === 'head') return work({ waits, head: bytes.head, idle: bytes.head * (threads - 1) });
+  if (kind === 'head') return work({ waits, head: bytes.head, idle: first.alone ? bytes.head * (threads - 1) : 0 });
+  if (backend === 'cpu' && first.crews > 1) return crewWork(bytes, kind, reading, waits, threads, token);
+  const layers = reading.flatMap((step) => step.layers);
   const streamed = layers.reduce((sum, layer) => sum + bytes.layers[layer]![kind], 0);
-  const kv = kind === 'attention' ? kvBytes(bytes, layers.length, 1, token) * threads : 0;
-  return work({ waits, apart: streamed, idle: streamed * (threads - 1), kv });
+  const kv = kind === 'attention' ? kvBytes(bytes, layers.length, together, token) : 0;
+  if (first.alone) return work({ waits, apart: streamed, idle: streamed * (threads - 1), kv: kv * threads });
+  return work(first.allLanes ? { waits, shared: streamed, kv } : { waits, apart: streamed, kv });
 }
 
-/** A phase whose lanes are spread over crews: lane l runs on crew l mod n. */
+/** How often all threads meet. They also do after the head, at the end of the call, unless one thread computed it. */
+function waitsOf(kind: PhaseKind, steps: readonly ScheduleStep[], threads: number): number {
+  if (threads === 1) return 0;
+  const meetings = steps.filter(({ meeting }) => meeting === 'everybody').length;
+  return kind === 'head' && !steps[0]!.alone ? meetings + 1 : meetings;
+}
+
+/** A phase whose lanes are spread over crews. */
 function crewWork(
   bytes: ModelBytes,
-  { layers }: Phase,
   kind: LayerPhase,
-  bypass: number,
+  steps: readonly ScheduleStep[],
+  waits: number,
   threads: number,
   token: Token,
 ): Work {
-  const crews = Math.min(layers.length, threads);
-  const byOne = isSmall(bytes, layers.slice(0, 1), token);
   let [streamed, busiest, crewWaits, kv] = [0, 0, 0, 0];
+  const { crews } = steps[0]!;
   for (let crew = 0; crew < crews; crew++) {
-    const size = byOne ? 1 : Math.ceil((threads - crew) / crews);
-    const own = layers.filter((_, lane) => lane % crews === crew);
-    const ownBytes = own.reduce((sum, layer) => sum + bytes.layers[layer]![kind], 0);
+    const own = steps.filter((step) => step.crew === crew);
+    const size = own[0]!.alone ? 1 : Math.ceil((threads - crew) / crews);
+    const ownBytes = own.reduce((sum, { layers }) => sum + bytes.layers[layers[0]!]![kind], 0);
     streamed += ownBytes;
     busiest = Math.max(busiest, ownBytes / size);
-    if (size > 1 && kind !== 'down') crewWaits = Math.max(crewWaits, own.length);
+    if (size > 1) crewWaits = Math.max(crewWaits, own.filter(({ meeting }) => meeting === 'crew').length);
     if (kind === 'attention') kv = Math.max(kv, (own.length * kvBytes(bytes, 1, size, token) * threads) / size);
   }
-  // All meet after the lanes of `down` and after their sum, and before a bypass is read.
-  const waits = kind === 'down' ? 2 : kind === 'attention_out' && bypass > 0 ? 1 : 0;
   return work({ waits, crewWaits, apart: streamed, idle: busiest * threads - streamed, kv });
 }
 

@@ -1,0 +1,74 @@
+import { loadNative, type NativePlacement, type Program } from './native.js';
+
+/** What a step computes: a phase, or, where lanes run apart, part of one. `join` sums what the lanes of `down` keep. */
+export type StepKind =
+  | 'embed'
+  | 'qkv'
+  | 'attention'
+  | 'attention_out'
+  | 'gate_up'
+  | 'down'
+  | 'down_apart'
+  | 'record'
+  | 'join'
+  | 'head';
+
+/**
+ * A step of a token: who computes what, and who meets at its end. Threads are split in `crews`: thread t is in crew t
+ * mod `crews`. The engine executes these steps one by one.
+ */
+export interface ScheduleStep {
+  kind: StepKind;
+  /** Index in the program. */
+  phase: number;
+  /** Layers of the model. */
+  layers: number[];
+  /** Whether these are all layers of the phase. */
+  allLanes: boolean;
+  crews: number;
+  crew: number;
+  /** Whether one thread of the crew computes the step by itself. */
+  alone: boolean;
+  /** Who waits for the last of them before going on. */
+  meeting: 'nobody' | 'crew' | 'everybody';
+}
+
+const KINDS: readonly StepKind[] = [
+  'embed',
+  'qkv',
+  'attention',
+  'attention_out',
+  'gate_up',
+  'down',
+  'down_apart',
+  'record',
+  'join',
+  'head',
+];
+const MEETINGS = ['nobody', 'crew', 'everybody'] as const;
+const FIELDS = 8;
+
+/** The schedule of one token of a program. */
+export function placeToken(program: Program, placement: NativePlacement): ScheduleStep[] {
+  const groups = program.phases
+    .filter(({ kind, layers }) => kind === 'qkv' && layers.length > 1)
+    .map(({ layers }): [number, number] => [layers[0]!, layers.length]);
+  const { bypass, bypassMode } = program;
+  const rows = loadNative().place({ groups, bypass, bypassMode }, placement);
+  const steps: ScheduleStep[] = [];
+  for (let at = 0; at < rows.length; at += FIELDS) {
+    const [kind, phase, firstLane, lanes, crews, crew, alone, meeting] = rows.subarray(at, at + FIELDS);
+    const all = program.phases[phase!]!.layers;
+    steps.push({
+      kind: KINDS[kind!]!,
+      phase: phase!,
+      layers: all.slice(firstLane, firstLane! + lanes!),
+      allLanes: lanes === all.length,
+      crews: crews!,
+      crew: crew!,
+      alone: alone === 1,
+      meeting: MEETINGS[meeting!]!,
+    });
+  }
+  return steps;
+}
