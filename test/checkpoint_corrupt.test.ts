@@ -493,6 +493,16 @@ describe('a broken checkpoint gives one coded error that names what is wrong', (
       'arrays and objects',
     ],
     [
+      'config.json of 17 MB',
+      () => {
+        const target = makeFolder();
+        truncateSync(path.join(target, 'config.json'), 17 * 2 ** 20);
+        return target;
+      },
+      'INVALID_CHECKPOINT',
+      'at most 16777216 are expected',
+    ],
+    [
       'config.json a folder',
       () => {
         const target = makeFolder();
