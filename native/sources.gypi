@@ -58,12 +58,12 @@
       "native/cuda/walk.cc",
       "native/cuda/weights.cc",
       "native/cuda/kernels/matmul.cu",
-      "native/cuda/kernels/pack.cc",
+      "native/cuda/pack.cc",
       "native/cuda/kernels/persistent.cu",
       "native/cuda/kernels/phases.cu",
       "native/cuda/kernels/prefill.cu",
       "native/cuda/kernels/prefill_attention.cu",
-      "native/cuda/kernels/session_layout.cc"
+      "native/cuda/session_layout.cc"
     ],
     "cqil_addon_sources": [
       "native/addon/addon.cc",

@@ -5,7 +5,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#include "kernels/platform.h"
+#include "platform.h"
 
 namespace cqil::cuda::cublas_lt {
 

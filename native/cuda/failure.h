@@ -4,7 +4,7 @@
 #include <string>
 
 #include "../backend/backend.h"
-#include "kernels/platform.h"
+#include "platform.h"
 
 namespace cqil::cuda {
 

@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <cmath>
 
-#include "kernels/cut_shape.h"
+#include "kernels/common/cut_shape.h"
 
 namespace cqil::cuda {
 namespace {

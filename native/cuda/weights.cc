@@ -5,7 +5,7 @@
 
 #include "../core/dtype.h"
 #include "device.h"
-#include "kernels/pack.h"
+#include "pack.h"
 
 namespace cqil::cuda {
 namespace {

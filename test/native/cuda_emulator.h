@@ -1,8 +1,8 @@
-// Runs the CUDA kernels on the host: what native/cuda/kernels/intrinsics.cuh gives with nvcc, this header gives with a
-// C++ compiler and CQIL_CUDA_EMULATOR defined. The threads of a block are fibers; a cooperative launch has all its
-// blocks at once, any other one block after the other. Threads, warps and blocks take turns in a random order, so that
-// an ordering somebody relied on without a barrier shows up as a wrong result. Shared memory starts as NaN and has a
-// guard behind it; a misaligned vector access, a barrier that not all threads reach and a launch that no GPU would
+// Runs the CUDA kernels on the host: what native/cuda/kernels/common/intrinsics.cuh gives with nvcc, this header gives
+// with a C++ compiler and CQIL_CUDA_EMULATOR defined. The threads of a block are fibers; a cooperative launch has all
+// its blocks at once, any other one block after the other. Threads, warps and blocks take turns in a random order, so
+// that an ordering somebody relied on without a barrier shows up as a wrong result. Shared memory starts as NaN and has
+// a guard behind it; a misaligned vector access, a barrier that not all threads reach and a launch that no GPU would
 // accept end the process with a sentence. Not emulated: time, caches, and the weaker ordering of memory between
 // threads.
 #pragma once
@@ -21,7 +21,7 @@
 #include <ucontext.h>
 
 #include "core/half.h"
-#include "cuda/kernels/launch_shape.h"
+#include "cuda/kernels/common/launch_shape.h"
 #include "cuda_emulated_types.h"
 
 #define __global__

@@ -13,7 +13,7 @@
 #include "core/half.h"
 #include "core/random_weights.h"
 #include "cuda/kernels/launch.h"
-#include "cuda/kernels/pack.h"
+#include "cuda/pack.h"
 #include "dequantize.h"
 
 namespace check {

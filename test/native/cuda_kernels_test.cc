@@ -2,7 +2,7 @@
 // to the bit, and products beside the CPU's own; compiled with nvcc on a GPU, and by a C++ compiler on the emulated
 // one. Outputs are poisoned before each launch, so that an element that nobody wrote is not a number afterwards.
 #include "cpu/kernels/kernels.h"
-#include "cuda/kernels/cut_shape.h"
+#include "cuda/kernels/common/cut_shape.h"
 #include "cuda_kernels_cases.h"
 #include "cuda_kernels_phases.h"
 #include "shortlist.h"

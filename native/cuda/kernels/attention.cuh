@@ -7,8 +7,8 @@
 // second one costs a meeting of blocks. The block that arrives last at a head's counter combines the splits in
 // ascending order: nothing is added by atomics, and the order of sums depends on the number of positions alone.
 #pragma once
-#include "kv_cache.cuh"
-#include "stage.cuh"
+#include "common/kv_cache.cuh"
+#include "common/stage.cuh"
 
 namespace cqil::cuda {
 

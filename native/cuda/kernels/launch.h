@@ -18,7 +18,7 @@
 #include <stdint.h>
 
 #include "../../backend/backend.h"
-#include "platform.h"
+#include "../platform.h"
 
 namespace cqil::cuda {
 

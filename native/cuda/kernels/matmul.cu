@@ -12,8 +12,8 @@
 // one.
 #include "matmul.h"
 
-#include "bf16_parts.cuh"
-#include "dequantize.cuh"
+#include "common/bf16_parts.cuh"
+#include "common/dequantize.cuh"
 #include "mlp.cuh"
 #include "prefill.h"
 

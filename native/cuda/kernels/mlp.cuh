@@ -1,7 +1,7 @@
 // The phases of one token that are a product and little more: attention_out, gate_up, down, join, head.
 // Bytes: their weights once; the input vector from L2 per block. FLOPs: 2 per weight.
 #pragma once
-#include "cut.cuh"
+#include "common/cut.cuh"
 
 namespace cqil::cuda {
 

@@ -3,8 +3,8 @@
 // rows it will start the next phase with, as many as its ring holds, so that the memory works while the barrier is
 // passed. One block per multiprocessor: the barrier costs least, and a vector is staged once.
 #include "attention.cuh"
-#include "dequantize.cuh"
-#include "grid_barrier.cuh"
+#include "common/dequantize.cuh"
+#include "common/grid_barrier.cuh"
 #include "mlp.cuh"
 #include "qkv.cuh"
 #include "select.cuh"

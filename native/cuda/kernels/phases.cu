@@ -3,7 +3,7 @@
 // launch begins when the multiprocessor's block of the one before has ended, and fills its rings with weights before it
 // waits for the others.
 #include "attention.cuh"
-#include "dequantize.cuh"
+#include "common/dequantize.cuh"
 #include "mlp.cuh"
 #include "prefill.h"
 #include "qkv.cuh"

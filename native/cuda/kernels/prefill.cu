@@ -1,7 +1,7 @@
 // Several tokens: what goes before and after the matrix products. Rows of norms and heads are a warp's each.
 #include "prefill.h"
 
-#include "bf16_parts.cuh"
+#include "common/bf16_parts.cuh"
 #include "matmul.h"
 #include "prefill_attention.h"
 #include "mlp.cuh"

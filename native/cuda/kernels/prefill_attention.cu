@@ -8,7 +8,7 @@
 
 #include "attention.cuh"
 #include "prefill.h"
-#include "weights.cuh"
+#include "common/weights.cuh"
 
 namespace cqil::cuda {
 namespace {

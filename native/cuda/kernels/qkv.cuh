@@ -4,10 +4,10 @@
 // registers. Where a head must be whole first (its norm, or a block of a quantized cache), a block computes a head
 // instead: fewer items than multiprocessors, the price of those models.
 #pragma once
-#include "gemv.cuh"
-#include "kv_cache.cuh"
-#include "rope.cuh"
-#include "stage.cuh"
+#include "common/gemv.cuh"
+#include "common/kv_cache.cuh"
+#include "common/rope.cuh"
+#include "common/stage.cuh"
 
 namespace cqil::cuda {
 

@@ -4,7 +4,7 @@
 // not finite makes the log-sum-exp NaN, and NaN counts as minus infinity in the list. The slices depend on the
 // vocabulary alone, so that the result does not depend on the grid.
 #pragma once
-#include "block.cuh"
+#include "common/block.cuh"
 #include "launch.h"
 
 namespace cqil::cuda {

@@ -1,8 +1,8 @@
 #include <algorithm>
 
-#include "../../core/dtype.h"
-#include "launch.h"
-#include "limits.h"
+#include "../core/dtype.h"
+#include "kernels/launch.h"
+#include "kernels/common/limits.h"
 
 namespace cqil::cuda {
 namespace {

@@ -8,7 +8,7 @@
 #pragma once
 #include <stdint.h>
 
-#include "../../backend/backend.h"
+#include "../backend/backend.h"
 
 namespace cqil::cuda {
 

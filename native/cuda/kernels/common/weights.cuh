@@ -15,7 +15,7 @@
 // repacked by pack.h.
 #pragma once
 #include "intrinsics.cuh"
-#include "launch.h"
+#include "../launch.h"
 #include "shared_vector.cuh"
 
 namespace cqil::cuda {

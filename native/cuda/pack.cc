@@ -2,7 +2,7 @@
 
 #include <cstring>
 
-#include "../../core/dtype.h"
+#include "../core/dtype.h"
 
 namespace cqil::cuda {
 namespace {

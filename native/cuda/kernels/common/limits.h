@@ -1,6 +1,6 @@
 // Sizes that kernels and the layout of a session's scratch must agree on.
 #pragma once
-#include "launch.h"
+#include "../launch.h"
 
 namespace cqil::cuda {
 

@@ -5,7 +5,7 @@
 // infinity no weight.
 #pragma once
 #include "block.cuh"
-#include "launch.h"
+#include "../launch.h"
 
 namespace cqil::cuda {
 

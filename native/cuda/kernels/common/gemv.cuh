@@ -8,7 +8,7 @@
 // ring the row is computed by.
 #pragma once
 #include "block.cuh"
-#include "launch.h"
+#include "../launch.h"
 #include "weights.cuh"
 
 namespace cqil::cuda {

@@ -2,7 +2,7 @@
 // The pairs are (i, i + head_dim / 2), or (2 i, 2 i + 1) where interleaved.
 #pragma once
 #include "intrinsics.cuh"
-#include "launch.h"
+#include "../launch.h"
 
 namespace cqil::cuda {
 

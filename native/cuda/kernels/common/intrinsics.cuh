@@ -4,7 +4,7 @@
 #include <stdint.h>
 
 #include "launch_shape.h"
-#include "platform.h"
+#include "../../platform.h"
 
 #ifndef CQIL_CUDA_EMULATOR
 #include <cuda_fp16.h>
