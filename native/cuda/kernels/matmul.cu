@@ -14,7 +14,7 @@
 
 #include "common/bf16_parts.cuh"
 #include "common/dequantize.cuh"
-#include "mlp.cuh"
+#include "gate_up.cuh"
 #include "prefill.h"
 
 namespace cqil::cuda {

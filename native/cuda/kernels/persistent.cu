@@ -1,11 +1,15 @@
-// One token by one cooperative kernel: the phases of a program one after the other, by the same bodies as the kernels
-// of phases.cu, with a grid barrier between two of them. Between arriving there and waiting, every warp asks for the
+// One token by one cooperative kernel: the phases of a program one after the other, by the same bodies as the phases'
+// own kernels, with a grid barrier between two of them. Between arriving there and waiting, every warp asks for the
 // rows it will start the next phase with, as many as its ring holds, so that the memory works while the barrier is
 // passed. One block per multiprocessor: the barrier costs least, and a vector is staged once.
 #include "attention.cuh"
-#include "common/dequantize.cuh"
+#include "attention_out.cuh"
 #include "common/grid_barrier.cuh"
-#include "mlp.cuh"
+#include "down.cuh"
+#include "embed.cuh"
+#include "gate_up.cuh"
+#include "head.cuh"
+#include "prepare.h"
 #include "qkv.cuh"
 #include "select.cuh"
 

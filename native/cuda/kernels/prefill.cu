@@ -4,7 +4,7 @@
 #include "common/bf16_parts.cuh"
 #include "matmul.h"
 #include "prefill_attention.h"
-#include "mlp.cuh"
+#include "gate_up.cuh"
 #include "qkv.cuh"
 
 namespace cqil::cuda {

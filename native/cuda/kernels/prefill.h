@@ -1,4 +1,5 @@
-// The phases of several tokens, which phases.cu turns to. The same signatures and meaning as in launch.h.
+// The phases of several tokens, which the launchers of one token turn to. The same signatures and meaning as in
+// launch.h.
 #pragma once
 #include "launch.h"
 
