@@ -23,7 +23,7 @@ import { spread } from './spread.mjs';
 
 const here = path.dirname(fileURLToPath(import.meta.url));
 const CONTEXT = 512;
-/** Of Node.js, our JavaScript and tokenizer, and the slices of the file that are on their way to the int8 copy. */
+/** Bytes of Node.js, our JavaScript and tokenizer, and the slices of the file that are on their way to the int8 copy. */
 const FIXED_BYTES = 100e6;
 /**
  * Taken beforehand besides the file's pages and their copy: that of Node.js, and what the system does not give back in

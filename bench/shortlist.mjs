@@ -1,5 +1,5 @@
 // What sampling from a shortlist saves of a token's time: node bench/shortlist.mjs [--dtype Q4_0] [--rounds 15]
-// The same generation with its default options, and with a bias that changes no logit but needs them all, in turn.
+// One generation runs with its default options, and with a bias that changes no logit but needs them all, in turn.
 // Writes bench/results/shortlist-smollm2-135m.json and .md.
 import { writeFileSync } from 'node:fs';
 import path from 'node:path';

@@ -46,7 +46,7 @@ describe('the interval of a median', () => {
     const values = [5, 1, 3, 2, 4, 7, 6];
     expect(medianInterval(values, 0.99)).toEqual([-Infinity, Infinity]);
     expect(medianInterval([...values, 8], 0.99)).toEqual([1, 8]);
-    // Of ten values, one or fewer on a side: 2 · 11 / 1024 = 2.1 %.
+    // One or fewer of ten values on a side: 2 · 11 / 1024 = 2.1 %.
     expect(
       medianInterval(
         Array.from({ length: 10 }, (_, i) => i),

@@ -90,7 +90,7 @@ describe('a file of weights that is given is the one that is loaded', () => {
     expect(await opened(path.join(own, 'model-00001-of-00002.safetensors'))).toEqual(await opened(tuned));
   });
 
-  it('JSON that says nothing about weights is no model, but for what every model of a folder shares', async () => {
+  it('JSON that says nothing about weights is no model, except what every model of a folder shares', async () => {
     const own = makeFolder();
     for (const name of ['config.json', 'tokenizer.json', 'generation_config.json']) {
       copyFileSync(path.join(own, 'config.json'), path.join(own, `copy-${name}`));

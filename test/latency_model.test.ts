@@ -33,7 +33,7 @@ function program(plan: Plan): Program {
   return programOf(stages, plan.bypass);
 }
 
-/** Timings of a machine that follows the formula, but for noise: a factor of about 1 ± `noise`. */
+/** Timings of a machine that follows the formula up to noise: a factor of about 1 ± `noise`. */
 function timed(
   placement: Placement,
   decodes: ReadonlyArray<Omit<Sample, 'program' | 'ms'> & { plan: Plan }>,

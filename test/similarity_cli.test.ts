@@ -37,7 +37,7 @@ describe('cqil inspect similarity', () => {
     await using model = await loadModel();
     const ids = model.tokenizer.encode(readFileSync(HELDOUT, 'utf8')).slice(0, 300);
     expect(found).toEqual({ file: HELDOUT, layers: 24, window: 512, ...(await measureSimilarity(model, ids)) });
-    // Of the window, the first token is not counted.
+    // The first token of the window is not counted.
     expect(found.tokens).toBe(299);
     for (const values of [found.inputNorm, found.deltaRatio, found.attentionRatio, found.mlpRatio, found.influence]) {
       expect(values).toHaveLength(24);

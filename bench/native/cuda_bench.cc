@@ -177,7 +177,7 @@ SessionPointer make_session(cqil_backend_model* model, const Program& program) {
   return SessionPointer(session);
 }
 
-// What a token or prompt gives: all logits, or a shortlist of so many of them.
+// What a token or prompt gives: all logits, or a shortlist of `listed` of them.
 struct Wanted {
   std::vector<float>& logits;
   int32_t listed;  // 0: all
@@ -210,7 +210,7 @@ struct Row {
   SessionPointer session, by_kernels;  // the second without cuBLASLt
   std::vector<double> ms[kOutputs];    // one per round: the mean of its tokens, what was wanted on the host
   double device_ms;                    // greedy, replays back to back, nothing on the host
-  std::vector<double> prefill_ms[2];   // of kContext tokens: by cuBLASLt where it is there, and by the kernels
+  std::vector<double> prefill_ms[2];   // for kContext tokens: by cuBLASLt where there is one, and by the kernels
 };
 
 double median(std::vector<double> values) {

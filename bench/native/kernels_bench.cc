@@ -132,7 +132,7 @@ void report_weights(cqil_dtype dtype, int64_t working_set) {
   report_attend("attend, queries together", weights, dtype, kAttendQueries);
 }
 
-// The same with rounded activations: rows as they stand, or are interleaved, against one vector, and as panels against
+// Products with rounded activations: rows as they stand, or are interleaved, against one vector, and as panels against
 // many.
 void report_rounded(const RoundedKernels* Isa::* table, const char* rounding, cqil_dtype dtype, int64_t working_set) {
   if (!(best_isa().*table)->matvec[dtype]) return;

@@ -60,7 +60,7 @@ export class ByteReader {
     return view;
   }
 
-  /** The same of bytes that may not stand there yet. */
+  /** Takes bytes that may have to be read first. */
   async take(length: number, what: string): Promise<DataView> {
     if (length <= this.left) await this.fill(length);
     return this.view(length, what);
@@ -91,7 +91,7 @@ export class ByteReader {
     return textOf(this.view(this.textLength(maxBytes, what), what));
   }
 
-  /** The same of any length. */
+  /** Takes a string of any length. */
   async string(what: string): Promise<string> {
     return textOf(await this.take(this.textLength(this.limit, what), what));
   }

@@ -27,7 +27,7 @@ const READERS: Record<DType, BlockReader> = {
   },
   Q4_K: (view, at, out, to) => readK(view, at, out, to, false),
   Q5_K: (view, at, out, to) => readK(view, at, out, to, true),
-  // Of each half, 64 bytes of low nibbles and 32 of upper bit pairs for four runs of 32; 16 × int8 scales; f16 d: w =
+  // Each half has 64 bytes of low nibbles and 32 of upper bit pairs for four runs of 32; 16 × int8 scales; f16 d: w =
   // d·scale·(q − 32)
   Q6_K: (view, at, out, to) => {
     const d = float16(view, at + 208);

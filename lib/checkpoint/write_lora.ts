@@ -7,7 +7,7 @@ import type { Projection } from './types.js';
 export interface LoraUpdate {
   role: Projection;
   layer: number;
-  /** Of A [rank, cols] and B [rows, rank]; at most the adapter's. */
+  /** The rank of A [rank, cols] and B [rows, rank], at most the adapter's. */
   rank: number;
   a: Float32Array;
   b: Float32Array;

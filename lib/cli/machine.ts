@@ -17,7 +17,7 @@ export function machineOf(model: Model) {
   };
 }
 
-/** The same in a few words. */
+/** The machine in a few words. */
 export function machineSummary({ threads, isa, cpu, kvCache, activations }: ReturnType<typeof machineOf>): string {
   return `${threads} ${threads === 1 ? 'thread' : 'threads'} (${isa}) on ${cpu}, KV cache ${kvCache}, activations ${activations}`;
 }

@@ -132,7 +132,7 @@ async function latency(path: string | undefined, options: Options, io: Io): Prom
   }
 }
 
-/** Those that differ for a plan. */
+/** The executions that differ for a plan. */
 function executionsOf({ threads, backend }: Model, { groups }: Plan): ReadonlyArray<'wide' | 'lanes'> {
   return groups.length > 0 && (threads > 1 || backend === 'cuda') ? ['wide', 'lanes'] : ['wide'];
 }

@@ -65,7 +65,7 @@ export function addPlanRecover(plan: Command, io: Io): void {
     .option('--rank <n>', 'rank of a correction at most', integer(1, 4096), DEFAULT_RANK)
     .option(
       '--tokens <n>',
-      'take at most so many tokens from the start of the text',
+      'take at most this number of tokens from the start of the text',
       integer(2, 1 << 24),
       DEFAULT_TOKENS,
     )

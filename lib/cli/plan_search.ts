@@ -87,7 +87,7 @@ export function addPlanSearch(plan: Command, io: Io): void {
       'the least KL with at least so much less predicted time per token',
       percentage(0, 100),
     )
-    .option('--fewer-phases <percent>', 'the least KL with at least so many fewer phases', percentage(0, 100))
+    .option('--fewer-phases <percent>', 'the least KL with at least this share of phases fewer', percentage(0, 100))
     .option('--budget <seconds>', 'about how long to search', decimal(1, 1e6), DEFAULT_SECONDS)
     .option('--evaluations <n>', 'how many plans to measure at most, instead of --budget', integer(1, 1 << 30))
     .option('--seed <n>', 'what is drawn at random', integer(0, 2 ** 32 - 1), 0)
@@ -98,7 +98,7 @@ export function addPlanSearch(plan: Command, io: Io): void {
     )
     .option(
       '--tokens <n>',
-      'take at most so many tokens from the start of the text',
+      'take at most this number of tokens from the start of the text',
       integer(2, 1 << 24),
       DEFAULT_TOKENS,
     )

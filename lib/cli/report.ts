@@ -81,7 +81,7 @@ export function addReport(program: Command, io: Io): void {
     .option('--search <path>', 'the JSON document of an earlier cqil plan search')
     .option(
       '--tokens <n>',
-      'take at most so many tokens from the start of the text',
+      'take at most this number of tokens from the start of the text',
       integer(LEAST_TOKENS, 1 << 24),
       DEFAULT_TOKENS,
     )

@@ -29,7 +29,7 @@ export function addSimilarity(inspect: Command, io: Io): void {
     .requiredOption('--file <path>', 'the text to run the model on, UTF-8')
     .option(
       '--tokens <n>',
-      'take at most so many tokens from the start of the text',
+      'take at most this number of tokens from the start of the text',
       integer(2, 1 << 24),
       DEFAULT_TOKENS,
     );

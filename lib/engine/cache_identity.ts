@@ -37,7 +37,7 @@ export function timingIdentity(
   };
 }
 
-/** The same for models of the same shape in the same formats. */
+/** A digest that models of one shape in the same formats share. */
 function shapeDigest({ config, tensors }: Pick<Checkpoint, 'config' | 'tensors'>): string {
   const { dim, hiddenDim, headDim, nHeads, nKvHeads, nLayers, vocabSize, slidingWindow, tiedEmbeddings } = config;
   const formats = tensors.map(({ role, layer, dtype }) => `${layer} ${role} ${dtype}`).sort();

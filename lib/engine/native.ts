@@ -102,15 +102,15 @@ export interface NativePlan {
 
 /** Bytes that a token reads, who computes it, and where it is in the text. */
 export interface NativePlacement {
-  /** Of matrices, per layer. */
+  /** Bytes of the matrices of each layer. */
   layers: readonly number[];
-  /** Of the output projection. */
+  /** Bytes of the output projection. */
   head: number;
-  /** Of keys and values, per layer and position. */
+  /** Bytes of keys and values per layer and position. */
   kvPerPosition: number;
   /** Positions a query looks back; 0: all. */
   window: number;
-  /** Layers of at most so many bytes, keys and values included, are computed by one thread. */
+  /** The most bytes of a layer, keys and values included, that one thread computes by itself. */
   alone: number;
   execution: 'wide' | 'lanes';
   /** 0 on a device. */
@@ -137,8 +137,8 @@ export interface ModelSpec {
   /** `bf16` and `int8`: of the CPU backend. */
   activations: Activations;
   /**
-   * On the CPU: where a token reads at most so many bytes of a layer, its weights and its keys and values, one thread
-   * computes it.
+   * On the CPU: the most bytes of a layer, its weights and its keys and values, that a token reads where one thread
+   * computes the layer.
    */
   aloneBytes: number;
   files: string[];
@@ -195,8 +195,8 @@ export interface ForwardRequest {
   output: 'none' | 'logits' | 'scores' | 'trace' | 'all_logits' | 'shortlist';
   count?: number;
   /**
-   * Of a shortlist: the forward of its first token begins at once. If the next request of this model is for just that
-   * token and as long a list, it is answered from there; any other stops it.
+   * For a shortlist: the forward of its first token begins at once. If the next request of this model is for just that
+   * token and as long a list, it is answered from there. Any other request stops it.
    */
   ahead?: boolean;
   next?: number;

@@ -12,7 +12,7 @@ export interface AdaptedHost {
   readonly config: ModelConfig;
   /** The weights as they are in the checkpoint. */
   readonly base: ModelHandle;
-  /** Of weights that belong to no checkpoint: an adapter would mean nothing. */
+  /** Whether the weights are random. They belong to no checkpoint, so an adapter would mean nothing. */
   readonly random: boolean;
 }
 

@@ -34,7 +34,7 @@ export interface Chat {
   variables: Record<string, unknown>;
   addGenerationPrompt: boolean;
   continueFinalMessage: boolean;
-  /** Of the messages, tools and variables. */
+  /** How much the messages, tools and variables hold. */
   size: Size;
 }
 

@@ -14,10 +14,10 @@ extern "C" {
 // Tokens one forward takes at most: the height of activation buffers.
 #define CQIL_MAX_BATCH 256
 
-// Of them, tokens that are traced at most: a trace holds three vectors per layer and token.
+// Tokens of a forward that are traced at most: a trace holds three vectors per layer and token.
 #define CQIL_MAX_TRACE 32
 
-// Of them, tokens at most when the logits of all are wanted.
+// Tokens of a forward at most when the logits of all are wanted.
 #define CQIL_MAX_LOGIT_ROWS 32
 
 // Most entries of a shortlist.
@@ -90,8 +90,8 @@ typedef struct cqil_layer {
   cqil_tensor w_down;          // [dim, hidden_dim]
 } cqil_layer;
 
-// One-row tensors (norms, biases) are float32; matrices are any dtype. All must outlive the backend's model, but for
-// what its prepare() has moved. One with a prepare() reads none of them before a session is made.
+// One-row tensors (norms, biases) are float32; matrices are any dtype. All must outlive the backend's model, except
+// what its prepare() has moved. A backend with a prepare() reads none of them before a session is made.
 typedef struct cqil_weights {
   cqil_shape shape;
   cqil_tensor token_embedding;  // [vocab_size, dim]
@@ -261,8 +261,8 @@ typedef struct cqil_model_options {
   // of both never overlap, and a tensor with the same data pointer is the same tensor, so that it need not be held
   // twice.
   struct cqil_backend_model* base;
-  // Of the CPU backend: where a token reads at most so many bytes of a layer, its weights and its keys and values, one
-  // thread computes it; 0: all share every layer. The results have the same bits.
+  // On the CPU: the most bytes of a layer, its weights and its keys and values, that a token reads where one thread
+  // computes the layer. 0: all threads share every layer. The results have the same bits.
   int64_t alone_bytes;
 } cqil_model_options;
 
@@ -280,8 +280,8 @@ typedef struct cqil_backend {
                               cqil_error* error);
   void (*model_destroy)(cqil_backend_model* model);
   // Null, or brings rows of the matrix with this data, which are in memory by now, to where products read them: n_rows
-  // from first_row on, a multiple of CQIL_PREPARED_ROWS, or those that there are. A matrix of which not all are there
-  // when a session is made is brought there then. *moved is 1 where these rows are not read again, but as token
+  // from first_row on, a multiple of CQIL_PREPARED_ROWS, or as many as there are. A matrix that is not complete there
+  // when a session is made is brought there then. *moved is 1 where these rows are not read again, except as token
   // embeddings. Calls for rows of one model may overlap, where each is given once; they do not overlap with calls on
   // its own sessions.
   cqil_status (*prepare)(cqil_backend_model* model, const void* data, int64_t first_row, int64_t n_rows, int32_t* moved,

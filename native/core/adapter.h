@@ -44,7 +44,7 @@ class MergedWeights {
 
   // Borrowed; valid as long as this object and the base.
   const cqil_weights& view() const { return view_; }
-  // Of the merged matrices.
+  // Bytes of the merged matrices.
   uint64_t bytes() const { return bytes_; }
   // The data of each.
   std::vector<const void*> matrices() const;

@@ -21,7 +21,7 @@ struct Outcome {
   std::exception_ptr failure;
 };
 
-// Of a model and those adapted from it, whose forwards take turns: at most one forward is ahead of its request.
+// A model, and those adapted from it, take turns with their forwards: at most one is ahead of its request.
 class Ahead {
  public:
   using Asker = void*;  // whoever waits for an outcome; only handed back
@@ -40,7 +40,7 @@ class Ahead {
   std::optional<cqil_shortlist> take(const Session& session, const ForwardRequest& request);
   // Gives up what is ahead and not asked for; a forward under way ends at its next stage. From any thread.
   void stop() { stop_but(nullptr); }
-  // The same, but for the forward with this cancel flag.
+  // Stops what is ahead, except the forward with this cancel flag.
   void stop_but(const CancelFlag* cancel);
   // Stops what is ahead of this session, asked for or not. From any thread.
   void cancel(const Session& session);

@@ -64,7 +64,7 @@ class ExecutionTuner {
     static constexpr size_t kTokens = 64;
     void add(double seconds);
     void clear() { size_ = 0; }
-    // Those that are enough, or all.
+    // The last tokens that are enough to judge by, or all.
     Sample latest() const;
 
    private:

@@ -38,7 +38,7 @@ class Model {
   void bring_in_rest() { weights().bring_in_rest(); }
   // From any thread.
   void stop_reading() { stop_reading_ = true; }
-  // Of matrices with an adapter merged in.
+  // Bytes of matrices with an adapter merged in.
   uint64_t merged_bytes() const { return merged_ ? merged_->bytes() : 0; }
   const cqil_backend& backend() const { return backend_; }
   cqil_backend_model* backend_model() const { return backend_model_; }

@@ -60,7 +60,7 @@ void unpack_k(const uint8_t* block, bool five, float* out) {
   }
 }
 
-// Of each half: 64 bytes of low nibbles and 32 of upper bit pairs for four runs of 32 weights; 16 x int8 scales; f16 d:
+// Each half has 64 bytes of low nibbles and 32 of upper bit pairs for four runs of 32 weights; 16 x int8 scales; f16 d:
 // w = d scale (q - 32).
 void unpack_q6_k(const uint8_t* block, float* out) {
   const float d = read_f16(block + 208);

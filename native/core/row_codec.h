@@ -6,7 +6,7 @@
 
 namespace cqil {
 
-// out[cols] = the row as float32; exact but for Q4_K and Q5_K, whose minimum is taken off with one rounding.
+// out[cols] = the row as float32; exact except for Q4_K and Q5_K, whose minimum is taken off with one rounding.
 void unpack_row(cqil_dtype dtype, const uint8_t* row, int64_t cols, float* out);
 
 // Rounds values[cols] to the row, to nearest: F32, F16, BF16 or Q8_0. False when a value, or what it rounds to, is not

@@ -103,7 +103,7 @@ class Placing {
     add(CQIL_OP_ATTENTION_OUT, i + 2, lanes, who_, CQIL_EVERYBODY);
     add(CQIL_OP_GATE_UP, i + 3, lanes, who_, CQIL_EVERYBODY);
     if (!extent_.traced) return add(CQIL_OP_DOWN, i + 4, lanes, who_, CQIL_EVERYBODY);
-    // The same sum to the same bits, with every m_j kept for a while.
+    // This gives the sum of CQIL_OP_DOWN, to the same bits, and keeps every m_j for a while.
     add(CQIL_OP_DOWN_APART, i + 4, lanes, who_, CQIL_EVERYBODY);
     join(i + 4, lanes);
   }

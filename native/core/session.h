@@ -28,7 +28,7 @@ class Session {
   // logits that scores are made of, that are NaN or infinite; after an error the positions before request.position are
   // as they were.
   std::vector<float> forward(const ForwardRequest& request);
-  // The same for a request of a shortlist: the highest request.count logits after the last id. Throws also
+  // Runs a request of a shortlist: the highest request.count logits after the last id. Throws also
   // INVALID_ARGUMENT for a count outside 1 .. CQIL_MAX_SHORTLIST. cancel: the flag that ends it, if not this session's
   // own.
   cqil_shortlist shortlist(const ForwardRequest& request, const CancelFlag* cancel = nullptr);

@@ -14,7 +14,7 @@ void* open_library(const std::string& path, std::string& error);
 // Null when the library has no such symbol.
 void* find_symbol(void* library, const char* name);
 
-// Of a library file: prefix and suffix as the system wants them.
+// The name of a library file, with prefix and suffix as the system wants them.
 std::string library_file(const std::string& name);
 
 }  // namespace cqil

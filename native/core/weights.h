@@ -44,7 +44,7 @@ class Weights {
 
   // Borrowed; valid as long as this object.
   const cqil_weights& view() const { return view_; }
-  // Of all tensors.
+  // Bytes of all tensors.
   uint64_t bytes() const { return bytes_; }
 
   // Rows of a tensor as it is in its file, of row_bytes each.
@@ -56,8 +56,8 @@ class Weights {
     const uint8_t* data() const { return tensor + static_cast<uint64_t>(first) * row_bytes; }
     uint64_t bytes() const { return static_cast<uint64_t>(count) * row_bytes; }
   };
-  // Every row once, in the order of the files, in pieces of at least so many bytes where there are as many: of whole
-  // random tensors, of the others cut at multiples of CQIL_PREPARED_ROWS.
+  // Every row once, in the order of the files, in pieces of at least `bytes` bytes where there are as many. Random
+  // tensors stay whole, and the others are cut at multiples of CQIL_PREPARED_ROWS.
   std::vector<std::vector<Rows>> pieces(uint64_t bytes) const;
   // Brings rows into memory; random ones are there already. Throws what WeightsFile::read does. Calls for other rows
   // may overlap.

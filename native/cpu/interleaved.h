@@ -13,8 +13,8 @@ namespace cqil {
 
 class InterleavedWeights {
  public:
-  // Of the formats whose rows kernels interleaves; of none where kernels is null. A matrix that base has, the same
-  // data, is held there. Both outlive this. Throws std::bad_alloc.
+  // Holds the formats whose rows `kernels` interleaves, none where it is null. A matrix that base has, the same data,
+  // is held there. Both outlive this. Throws std::bad_alloc.
   InterleavedWeights(const cqil_weights& weights, const RoundedKernels* kernels, InterleavedWeights* base);
   InterleavedWeights(const InterleavedWeights&) = delete;
 

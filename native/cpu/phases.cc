@@ -239,7 +239,7 @@ void Pass::join(const Crew& crew, int n_lanes) const {
 }
 
 void Pass::record(const Crew& crew, int first_layer, int n_lanes) const {
-  // The same slice as in join(), so that this member alone changes what it copies.
+  // This is the slice of join(), so this member alone changes what it copies.
   const int64_t first = dim_ * crew.member / crew.size, n = dim_ * (crew.member + 1) / crew.size - first;
   for (int lane = 0; lane < n_lanes; lane++) {
     float* layer = request.result + (first_layer + lane) * 3 * tokens_ * dim_ + first;

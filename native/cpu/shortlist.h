@@ -1,4 +1,4 @@
-// Of a row of logits: the highest few, by which a caller samples.
+// The highest few of a row of logits, by which a caller samples.
 #pragma once
 #include "../backend/backend.h"
 

@@ -14,7 +14,7 @@ Graph end_capture(cudaStream_t stream, cudaError_t& code) {
 GraphExec capture(cudaStream_t stream, const std::function<void()>& body) {
   const char* const doing = "a token's launches were captured in a graph";
   cudaError_t code = cudaSuccess;
-  // Of this thread only: another may be allocating for a session of its own.
+  // Only what this thread does is captured: another may be allocating for a session of its own.
   check(cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal), doing);
   try {
     body();

@@ -35,7 +35,7 @@ using Event = std::unique_ptr<std::remove_pointer_t<cudaEvent_t>, DestroyEvent>;
 using Graph = std::unique_ptr<std::remove_pointer_t<cudaGraph_t>, DestroyGraph>;
 using GraphExec = std::unique_ptr<std::remove_pointer_t<cudaGraphExec_t>, DestroyGraphExec>;
 
-// Of count elements, not initialised. Throws OUT_OF_MEMORY.
+// Memory for count elements, not initialised. Throws OUT_OF_MEMORY.
 template <class T>
 DeviceArray<T> device_array(size_t count) {
   void* memory = nullptr;

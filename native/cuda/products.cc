@@ -11,7 +11,7 @@ namespace {
 
 constexpr const char* kComputing = "it computed";
 
-// Of a cqil_tensor or a Matrix. The library's fast kernels want 16 bytes at a time.
+// Takes a cqil_tensor or a Matrix. The library's fast kernels want 16 bytes at a time.
 template <class Weights>
 bool fits(const Weights& w) {
   return w.dtype == CQIL_BF16 && w.rows % 8 == 0 && w.cols % 8 == 0;

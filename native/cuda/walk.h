@@ -8,7 +8,7 @@ namespace cqil::cuda {
 // the request is cancelled; null: never.
 void walk_wide(const Session& session, const Step& step, const cqil_forward* request);
 
-// The same to the same bits, with each lane of a stage on a stream of its own.
+// What walk_wide() does, to the same bits, with each lane of a stage on a stream of its own.
 void walk_lanes(const Session& session, const Step& step, const cqil_forward* request);
 
 // The same, copying each layer's input x, a_j and m_j to the request's result [n_layers, 3, n_tokens, dim] in host

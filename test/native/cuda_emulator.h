@@ -51,7 +51,7 @@ inline float4 make_float4(float x, float y, float z, float w) { return {x, y, z,
 struct EmulatedIndex {
   uint32_t x, y, z;
 };
-// Of the thread that is running.
+// Indices of the thread that is running.
 inline EmulatedIndex threadIdx, blockIdx, gridDim, blockDim;
 
 namespace emulator {

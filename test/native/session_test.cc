@@ -40,7 +40,7 @@ void test_same_bits(const char* dtype, const Plan& plan) {
       }
 }
 
-// The same promise where small layers are computed by one thread: all of them, or as long as little is cached.
+// Bits are the same where small layers are computed by one thread: all of them, or as long as little is cached.
 void test_alone(const char* dtype, cqil_activations activations) {
   const std::vector<int32_t> ids = some_ids(37);
   const Plan plan = mixed_plan(1, false);
@@ -73,7 +73,7 @@ void test_long_rows() {
   }
 }
 
-// The same promise for every format of the KV cache, and rounding that is seen but small.
+// Bits are the same in every format of the KV cache, and there is rounding that is seen but small.
 void test_kv_formats(const char* dtype) {
   const std::vector<int32_t> ids = some_ids(37);
   const Plan plan = mixed_plan(1, false);
@@ -98,8 +98,8 @@ void test_kv_formats(const char* dtype) {
   }
 }
 
-// The same promise for activations rounded to int8, whose rounding is seen but small; weights without int8 products are
-// multiplied as ever.
+// Bits are the same with activations rounded to int8, whose rounding is seen but small; weights without int8 products
+// are multiplied as ever.
 void test_int8(const char* dtype) {
   const std::vector<int32_t> ids = some_ids(37);
   const Plan plan = mixed_plan(1, false);

@@ -9,7 +9,7 @@
 
 namespace check {
 
-// Exact but for the log-sum-exp, which float32 sums leave within 2e-6.
+// Exact, except the log-sum-exp, which float32 sums leave within 2e-6.
 inline void expect_shortlist(const cqil_shortlist& found, const std::vector<float>& logits, int32_t count,
                              const std::string& what) {
   std::vector<int32_t> order(logits.size());

@@ -130,8 +130,7 @@ function encodeQ6_K(values: Float64Array, block: Buffer): void {
   steps.forEach((step, j) => block.writeInt8(quantize(step, scale, -127, 127), 192 + j));
   values.forEach((value, i) => {
     const q = quantize(value, scale * block.readInt8(192 + (i >> 4)), -32, 31) + 32;
-    // Of each half's four runs of 32: low nibbles of runs 0 and 1, then high nibbles of the same bytes for runs 2 and
-    // 3.
+    // A half has four runs of 32: the low nibbles are runs 0 and 1, the high nibbles of the same bytes runs 2 and 3.
     const [half, run, l] = [i >> 7, (i >> 5) & 3, i & 31];
     block[64 * half + 32 * (run & 1) + l]! |= (q & 15) << (4 * (run >> 1));
     block[128 + 32 * half + l]! |= (q >> 4) << (2 * run);

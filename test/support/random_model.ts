@@ -26,7 +26,7 @@ export interface RandomModelOptions {
   format: 'huggingface' | 'gguf';
   architecture?: Architecture;
   shape?: Partial<RandomShape>;
-  /** Of the matrices; vectors are the same in Hugging Face folders and F32 in GGUF files. */
+  /** The format of the matrices; vectors are the same in Hugging Face folders and F32 in GGUF files. */
   dtype?: DType;
   seed?: number;
   /** Biases on q, k, v and o (qwen2: always, on q, k and v). */
@@ -67,7 +67,7 @@ type Resolved = Required<Omit<RandomModelOptions, 'shape'>> & { shape: Required<
 
 /**
  * Writes a small random model and returns the path to open it with: `target` is the folder to make, or the .gguf file.
- * The same seed and shape give the same weights in either format, before rounding to `dtype`.
+ * Equal seed and shape give the same weights in either format, before rounding to `dtype`.
  */
 export function writeRandomModel(target: string, options: RandomModelOptions): string {
   const resolved = resolve(options);

@@ -5,7 +5,7 @@ import type { Timeline, TimelineSpan } from '../../lib/engine/timeline.js';
 
 const KINDS: readonly PhaseKind[] = ['qkv', 'attention', 'attention_out', 'gate_up', 'down'];
 
-/** The same distance between each and the next. */
+/** Values at equal distances. */
 export function spread(median: number, step: number): Spread {
   return { min: median - 2 * step, low: median - step, median, high: median + step, max: median + 2 * step };
 }

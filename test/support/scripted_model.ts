@@ -39,7 +39,7 @@ export class ScriptedModel implements GenerationModel {
   forwards = 0;
   /** Called before each forward with how many there were; may throw. */
   onForward: (count: number) => void | Promise<void> = () => undefined;
-  /** Of each shortlist that was asked for, whether the next token was to be begun ahead. */
+  /** Whether the next token was to be begun ahead, for each shortlist that was asked for. */
   readonly ahead: Array<boolean | undefined> = [];
   readonly #script: number[];
 

@@ -52,7 +52,7 @@ export function vocabularySource(family: Family): TokenizerSource & { kind: 'hug
   };
 }
 
-/** The same vocabulary as a GGUF file has it; `pre` is llama.cpp's name of its pre-tokenizer. */
+/** A family's vocabulary as a GGUF file has it; `pre` is llama.cpp's name of its pre-tokenizer. */
 export function vocabularyAsGguf(family: Family, pre: string = family): TokenizerSource & { kind: 'gguf' } {
   const { json, config } = vocabularySource(family);
   return {

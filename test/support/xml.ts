@@ -72,7 +72,7 @@ export function textOf(element: XmlElement): string {
   return element.children.map((child) => (typeof child === 'string' ? child : textOf(child))).join('');
 }
 
-/** Those of a class. */
+/** The elements of a class. */
 export function withClass(root: XmlElement, className: string): XmlElement[] {
   return elementsOf(root).filter(({ attributes }) => attributes.class?.split(' ').includes(className));
 }

@@ -38,12 +38,12 @@ function fillHalf(block, width) {
   block.writeUInt16LE((block.readUInt16LE() & 0x83ff) | halfBits(width));
 }
 
-/** The same as a float32. */
+/** Keeps the random sign and fraction of a float32, as fillHalf does. */
 function fillFloat(block, width) {
   block.writeUInt32LE(((block.readUInt32LE() & 0x807fffff) | ((127 - width) << 23)) >>> 0);
 }
 
-/** The same as a bfloat16. */
+/** Keeps the random sign and fraction of a bfloat16, as fillHalf does. */
 function fillBrain(block, width) {
   block.writeUInt16LE((block.readUInt16LE() & 0x807f) | ((127 - width) << 7));
 }

@@ -11,8 +11,8 @@ import type { Window } from './windows.js';
 
 export interface TextQuality extends Perplexity {
   /**
-   * Of `nll`, taking tokens as independent; `perplexityStandardError` is the same by the delta method, perplexity ·
-   * this.
+   * The standard error of `nll`, taking tokens as independent. `perplexityStandardError` follows by the delta method:
+   * perplexity · this.
    */
   nllStandardError: number;
   perplexityStandardError: number;
@@ -23,8 +23,8 @@ export interface TextQuality extends Perplexity {
 }
 
 /**
- * Of one plan on one window: per scored token its negative log-likelihood and its KL from the baseline, nats, and how
- * often both agree on the likeliest.
+ * One plan on one window: the negative log-likelihood of each scored token and its KL from the baseline, in nats, and
+ * how often both agree on the likeliest.
  */
 export interface WindowScore {
   nll: number[];

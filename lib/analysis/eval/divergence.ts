@@ -29,7 +29,7 @@ export class NextToken {
     return this.#logits[id]! - this.#logSum;
   }
 
-  /** Of `other` from this distribution, over the same vocabulary. */
+  /** How far `other` is from this distribution, over the same vocabulary. */
   divergence(other: NextToken): Divergence {
     const [p, q] = [this.#logits, other.#logits];
     const shift = other.#logSum - this.#logSum;

@@ -16,7 +16,7 @@ export async function fingerprint({ config, files }: Pick<Checkpoint, 'config' |
   return digest(JSON.stringify({ ...config, ropeFrequencies: Array.from(config.ropeFrequencies) }), files);
 }
 
-/** The same that tells the adapters of plans from others, in the order of the plans that have one. */
+/** What tells the adapters of plans from others, in the order of the plans that have one. */
 export async function adapterFingerprints(plans: readonly Plan[]): Promise<string[]> {
   const folders = plans.flatMap(({ adapter }) => adapter ?? []);
   return Promise.all(

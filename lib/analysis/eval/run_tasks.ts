@@ -24,7 +24,7 @@ export interface TaskOptions extends MeasureOptions {
 export interface TaskQuality {
   /** Share of items whose likeliest answer is the right one; of completions, whose every token is the likeliest. */
   accuracy: Estimate;
-  /** The same with each log-likelihood divided by the answer's characters. Absent for completions. */
+  /** Accuracy with each log-likelihood divided by the answer's characters. Absent for completions. */
   normalizedAccuracy?: Estimate;
   /** Negative log-likelihood of the right answer given its context, nats per item. */
   nll: Estimate;

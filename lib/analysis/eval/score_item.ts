@@ -8,7 +8,7 @@ import { LOGITS_SLICE, nextTokens } from './next_tokens.js';
 export interface ItemScore {
   /** Log-likelihood of each answer given its context, nats. */
   logLikelihoods: number[];
-  /** Of a completion: whether every token of it is the most likely one. */
+  /** For a completion: whether every token of it is the most likely one. */
   greedy?: boolean;
 }
 

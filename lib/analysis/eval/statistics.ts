@@ -1,7 +1,7 @@
 /** A mean and its standard error. */
 export interface Estimate {
   mean: number;
-  /** Of the mean, taking the values as independent: √(s² / n) with the sample variance s². 0 for a single value. */
+  /** The standard error of the mean, taking the values as independent: √(s² / n) with the sample variance s². 0 for a single value. */
   standardError: number;
 }
 

@@ -12,9 +12,9 @@ export interface Trial {
 
 /** How well predictions tell plans apart. */
 export interface Ranking {
-  /** Of predictions and measurements, over plans. NaN for fewer than two plans. */
+  /** Between predictions and measurements, over plans. NaN for fewer than two plans. */
   rankCorrelation: number;
-  /** The same between the halves of the measurements, even and odd ones: what noise leaves of it. */
+  /** The correlation between even and odd measurements: what noise leaves of it. */
   repeatability: number;
 }
 

@@ -51,7 +51,7 @@ export interface Fit {
   scatter: number;
 }
 
-/** Of timings, what disturbances hardly reach: they make waiting longer, so they hit plans unequally. */
+/** The quantile of timings that disturbances hardly reach. They make waiting longer, so they hit plans unequally. */
 const UNDISTURBED = 0.25;
 
 /**

@@ -50,7 +50,7 @@ export async function findCalibration(
 }
 
 /**
- * That of an earlier run, or a new one, which is kept for later runs unless the machine was busy. Rejects with ABORTED;
+ * The calibration of an earlier run, or a new one, which is kept for later runs unless the machine was busy. Rejects with ABORTED;
  * DISPOSED.
  */
 export async function calibration(

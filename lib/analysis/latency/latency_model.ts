@@ -19,7 +19,7 @@ export interface Prediction {
   msPerToken: number;
   /** Times all threads wait for the last of them. */
   waits: number;
-  /** Of each kind of phase the program has, in the order they first come: how many, and what they take together. */
+  /** How many phases of each kind the program has, and what they take together, in the order they first come. */
   phases: Array<{ kind: PhaseKind; count: number; ms: number }>;
 }
 

@@ -49,16 +49,17 @@ type LayerPhase = Exclude<PhaseKind, 'embed' | 'head'>;
 
 /** What each phase of a model reads. */
 export interface ModelBytes {
-  /** Of weights, per layer. */
+  /** Bytes of weights, per layer. */
   layers: ReadonlyArray<Readonly<Record<LayerPhase, number>>>;
   head: number;
   /**
-   * Of keys and values: per layer and position, how many pieces of work they are, and the positions a query looks back.
+   * Keys and values: bytes per layer and position, how many pieces of work they are, and the positions a query looks
+   * back.
    */
   kv: { bytesPerPosition: number; units: number; window: number };
-  /** Of matrices, per layer. */
+  /** Bytes of matrices, per layer. */
   matrices: readonly number[];
-  /** Layers of at most so many bytes, keys and values included, are computed by one thread. */
+  /** The most bytes of a layer, keys and values included, that one thread computes by itself. */
   alone: number;
 }
 

@@ -33,7 +33,7 @@ export interface MomentPlans {
 export interface GroupSite {
   group: readonly number[];
   site: Site;
-  /** Of the norm before each member's site, [members][dim]; unused at the output. */
+  /** The gain of the norm before each member's site, [members][dim]; unused at the output. */
   gains: readonly Float32Array[];
 }
 

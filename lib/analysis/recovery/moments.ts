@@ -5,9 +5,9 @@
 export class Moments {
   /** Σ z zᵀ [inputs, inputs]; the lower triangle counts. */
   readonly gram: Float64Array;
-  /** Of each target, Σ z rᵀ [inputs, outputs]. */
+  /** Σ z rᵀ [inputs, outputs] of each target. */
   readonly cross: Float64Array[];
-  /** Of each target, Σ ‖r‖². */
+  /** Σ ‖r‖² of each target. */
   readonly energy: number[];
   tokens = 0;
 

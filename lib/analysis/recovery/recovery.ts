@@ -186,7 +186,7 @@ export class Recovery {
   }
 }
 
-/** Of all that members lack at a site, the share their maps explain. */
+/** The share of what members lack at a site that their maps explain. */
 function explainedShare(
   maps: ReadonlyArray<LowRankMap | undefined>,
   moments: readonly Moments[],

@@ -60,7 +60,7 @@ function bestRank(
   return { rank, explained: most / energy[target]! };
 }
 
-/** AᵀB for A, B [n, m]; symmetrized, because it is symmetric but for rounding. */
+/** AᵀB for A, B [n, m]; symmetrized, because rounding alone makes it asymmetric. */
 function product(a: Float64Array, b: Float64Array, n: number, m: number): Float64Array {
   const out = new Float64Array(m * m);
   for (let k = 0; k < n; k++) {

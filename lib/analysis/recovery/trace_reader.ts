@@ -49,7 +49,7 @@ export class TraceReader {
   }
 
   /**
-   * The same of its MLP: gain · h / rms(h), h = x + a + b with the attention outputs of `bypass` layers before it,
+   * The input of its MLP: gain · h / rms(h), h = x + a + b with the attention outputs of `bypass` layers before it,
    * [count, dim].
    */
   mlpInput(trace: Float32Array, layer: number, bypass: number, gain: Float32Array): Float64Array {

@@ -1,7 +1,7 @@
 const MINUS = '\u2212';
 const NARROW_SPACE = '\u202f';
 
-/** A number with so many decimals and a true minus sign. */
+/** A number with `digits` decimals and a true minus sign. */
 export function decimals(value: number, digits: number): string {
   const text = Math.abs(value).toFixed(digits);
   return value < 0 && Number(text) !== 0 ? MINUS + text : text;

@@ -17,7 +17,7 @@ export interface Frame {
   bottom: number;
 }
 
-/** Of the font of labels: of capitals and digits, of which plans are made. */
+/** The width of a capital or a digit in the font of labels; names of plans consist of these. */
 const CHARACTER_WIDTH = 7.6;
 const LINE_HEIGHT = 14;
 

@@ -47,7 +47,7 @@ export function layersFigure(similarity: Similarity, plan: Plan): Markup {
   );
 }
 
-/** The same numbers, and each layer's cosine with the next. */
+/** The figure's numbers as a table, with each layer's cosine with the next. */
 export function layersTable({
   inputCosine,
   inputNorm,

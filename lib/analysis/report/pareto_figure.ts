@@ -20,7 +20,7 @@ interface Point {
   kind: 'sequential' | 'measured' | 'searched';
   ms: Spread;
   cost: number;
-  /** Of the cost. */
+  /** The standard error of the cost. */
   standardError: number;
 }
 

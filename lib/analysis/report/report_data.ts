@@ -65,7 +65,7 @@ export interface Provenance {
   /** When it was made, as ISO 8601. */
   made: string;
   cqil: string;
-  /** Of the sources, where they are a checkout. */
+  /** The commit of the sources, where they are a checkout. */
   commit: string | null;
   command: string;
   machine: {

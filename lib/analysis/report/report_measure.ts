@@ -28,7 +28,7 @@ export interface MeasureReportOptions {
 }
 
 export interface MeasuredReport extends Pick<ReportData, 'similarity' | 'rows' | 'timing' | 'traces' | 'traced'> {
-  /** Of the plans that are only timed, in their order. */
+  /** The speeds of the plans that are only timed, in their order. */
   speeds: Speed[];
 }
 
@@ -89,7 +89,7 @@ async function timePlans(
     { promptTokens: PROMPT_TOKENS, tokens: LEAST_TOKENS, repeat: 1 },
     { signal },
   );
-  // Of one round over all plans, in milliseconds.
+  // What one round over all plans takes, in milliseconds.
   const promptMs = first.reduce(
     (sum, { prefillTokensPerSecond }) => sum + (PROMPT_TOKENS / prefillTokensPerSecond) * 1000,
     0,

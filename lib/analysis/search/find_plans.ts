@@ -15,7 +15,7 @@ import { searchPlans } from './search_plans.js';
 
 /** Half of these choose plans, half measure them. */
 const LEAST_TOKENS = 64;
-/** Of the time a search may take, the share for everything before what it found is measured on the held-out part. */
+/** The share of its time that a search may take before it measures what it found on the held-out part. */
 const SEARCH_SHARE = 0.85;
 /** Longer windows than this cost more than they tell about a plan. */
 const LONGEST_WINDOW = 512;
@@ -44,9 +44,9 @@ export interface FindOptions {
 }
 
 export interface FoundPlans {
-  /** Of each number of phases that was reached, the best plan, measured on the held-out part; fewest phases first. */
+  /** The best plan of each number of phases that was reached, measured on the held-out part; fewest phases first. */
   points: SearchPoint[];
-  /** Those no other is better than. */
+  /** The points that no other is better than. */
   front: SearchPoint[];
   sequential: GoalPoint & { plan: Plan };
   /** Layers left alone at the start, and the pairs that decided it, where it was not given. */
@@ -150,7 +150,7 @@ export async function findPlans(model: Model, ids: readonly number[], options: F
   };
 }
 
-/** Whether a plan takes at least a fraction less time than sequential, but for rounding. */
+/** Whether a plan takes at least a fraction less time than sequential, up to rounding. */
 function fasterBy(fraction: number, sequential: Plan, msPerToken: (plan: Plan) => number): (plan: Plan) => boolean {
   const most = msPerToken(sequential) * (1 - fraction) * (1 + 1e-12);
   return (plan) => msPerToken(plan) <= most;

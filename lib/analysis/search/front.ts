@@ -57,7 +57,7 @@ export async function measureFound(
   return points.filter(({ plan }, i) => points.findIndex((other) => other.plan === plan) === i);
 }
 
-/** Those points that none with as few phases or fewer is as good as, fewest phases first. */
+/** The points that no point with as few phases or fewer is as good as, fewest phases first. */
 export function paretoFront<T extends GoalPoint>(points: readonly T[]): T[] {
   const front: T[] = [];
   for (const point of points.toSorted((a, b) => a.phases - b.phases || a.kl - b.kl)) {

@@ -12,7 +12,7 @@ export type GroupCost = (group: StageRange) => number;
  */
 export function cheapestPartitions({ layers, guard }: SearchSpace, cost: GroupCost): number[][] {
   const count = layers - guard;
-  // Of the first n layers in s stages: the least cost, and the size of the last stage that gives it.
+  // The least cost of the first n layers in s stages, and the size of the last stage that gives it.
   const least = Array.from({ length: count + 1 }, () => new Float64Array(count + 1).fill(Infinity));
   const last = Array.from({ length: count + 1 }, () => new Uint8Array(count + 1));
   least[0]![0] = 0;

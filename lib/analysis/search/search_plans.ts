@@ -20,7 +20,7 @@ export interface SearchOptions extends Budget {
 
 export interface SearchOutcome {
   /**
-   * Of each number of stages, the candidate with the least KL, and the best of the paper's plans; fewest stages first.
+   * The candidate with the least KL for each number of stages, and the best of the paper's plans; fewest stages first.
    * Last, the best of those wanted.
    */
   found: Array<{ best: Trial; uniform?: Trial }>;
@@ -41,7 +41,7 @@ const SHARES = { similarity: 0.15, uniform: 0.4, groups: 0.7 };
  * 3. group costs: every group measured alone, and partitions whose measured costs have the least sum; 4. local search
  * from the best of these.
  *
- * The same `seed` and number of `evaluations` give the same outcome; a limit in time does not.
+ * Equal `seed` and number of `evaluations` give the same outcome; a limit in time does not.
  */
 export async function searchPlans(
   measure: Measure,

@@ -30,9 +30,9 @@ export interface Budget {
 
 /** Every candidate a search has measured, and what it may still spend. */
 export class Trials {
-  /** Of each number of stages, counted behind the guard, the candidate with the least KL. */
+  /** The candidate with the least KL for each number of stages, counted behind the guard. */
   readonly best = new Map<number, Trial>();
-  /** The same among the paper's plans: groups of one size over one contiguous range. */
+  /** The best among the paper's plans: groups of one size over one contiguous range. */
   readonly bestUniform = new Map<number, Trial>();
   readonly #space: SearchSpace;
   readonly #measure: Measure;
@@ -51,7 +51,7 @@ export class Trials {
     return this.#all.size;
   }
 
-  /** Of each number of stages, the `width` candidates with the least KL. */
+  /** The `width` candidates with the least KL for each number of stages. */
   leaders(width: number): Trial[] {
     const byStages = new Map<number, Trial[]>();
     for (const trial of this.#all.values()) {

@@ -19,7 +19,7 @@ constexpr int64_t padded(int64_t n) { return (n + kPad - 1) / kPad * kPad; }
 constexpr int64_t kPanelRows = 16, kMostPanelRows = 32;
 
 // A panel of n unpacked columns holds them in chunks, [n_rows, columns] one after another, so that a few rows of a
-// chunk are neighbours and stay in the first cache. Chunks have kPanelCols columns, but for the last, which takes a
+// chunk are neighbours and stay in the first cache. Chunks have kPanelCols columns, except the last, which takes a
 // small rest with it; not much more than a chunk stays whole, which saves each tile a second turn.
 constexpr int64_t kPanelCols = 384;
 constexpr int64_t panel_chunk_end(int64_t from, int64_t n, int64_t cols = kPanelCols) {

@@ -66,8 +66,8 @@ __device__ __forceinline__ void down_cut(const Step& step, const LaneRange& lane
       });
 }
 
-// The same where rows are not cut: a warp keeps its rows' sums to itself. Vectors that do not fit shared memory at once
-// come one after the other, and one that does not fit at all piece by piece, for every round of rows anew.
+// The phase where rows are not cut: a warp keeps its rows' sums to itself. Vectors that do not fit shared memory at
+// once come one after the other, and one that does not fit at all piece by piece, for every round of rows anew.
 template <int kFormat, class Wait>
 __device__ __forceinline__ void down_whole(const Step& step, const LaneRange& lanes, bool apart, Wait wait) {
   const DeviceModel& m = step.model;

@@ -123,21 +123,21 @@ struct Step {
   int32_t n_tokens;         // 1 … session.size.batch; known to the host, the same at every replay of a graph
   int32_t multiprocessors;  // of the device: one block each where a launch walks its work
 
-  // Of shared memory, as shared_plan() gives it: what vectors are staged in, and the bytes of weights on their way to a
-  // warp.
+  // Parts of shared memory, as shared_plan() gives them: what vectors are staged in, and the bytes of weights on their
+  // way to a warp.
   int32_t stage_floats, ring_bytes;
   // Launches of one token may begin before the one before them in their stream has ended: it must be a launch of one
   // token too, and the device of compute capability 9.0 or newer.
   bool overlaps;
 };
 
-// How the shared memory of a block is divided, for sessions of so many lanes on a device that gives a block
+// How the shared memory of a block is divided, for sessions of `lanes` lanes on a device that gives a block
 // `most_bytes` of it. stage_floats 0: it is too little for the shape.
 struct SharedPlan {
   int32_t stage_floats, ring_bytes;
 };
 SharedPlan shared_plan(const cqil_shape& shape, int32_t max_lanes, int64_t most_bytes);
-// Of a block of a launch of this step.
+// Bytes of shared memory of a block of a launch of this step.
 uint32_t shared_bytes(const Step& step);
 
 // Layers first_layer + lane for lanes first_lane … first_lane + n_lanes - 1 of one stage; first_layer is lane 0's.

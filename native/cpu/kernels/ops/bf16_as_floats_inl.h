@@ -1,5 +1,5 @@
 // Products with activations rounded to bf16, where the processor has none of its own: those of floats. No faster, and
-// the same numbers but for the order of sums.
+// the same numbers up to the order of sums.
 #pragma once
 #include "../bf16_kernels.h"
 #include "panels_inl.h"

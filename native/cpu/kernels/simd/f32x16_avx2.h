@@ -60,7 +60,7 @@ inline Register zero_register() { return _mm256_setzero_ps(); }
 inline Register load_register(const float* from) { return _mm256_loadu_ps(from); }
 inline void store_register(float* to, Register a) { _mm256_storeu_ps(to, a); }
 inline Register fma_register(Register a, Register b, Register c) { return _mm256_fmadd_ps(a, b, c); }
-// All lanes: those in memory but for the last register.
+// All lanes: from memory, except the last register.
 inline F32x16 with_last_register(const float* from, Register last) { return {_mm256_loadu_ps(from), last}; }
 
 inline float reduce_add(F32x16 a) {

@@ -76,7 +76,7 @@ inline Register zero_register() { return vdupq_n_f32(0.0f); }
 inline Register load_register(const float* from) { return vld1q_f32(from); }
 inline void store_register(float* to, Register a) { vst1q_f32(to, a); }
 inline Register fma_register(Register a, Register b, Register c) { return vfmaq_f32(c, a, b); }
-// All lanes: those in memory but for the last register.
+// All lanes: from memory, except the last register.
 inline F32x16 with_last_register(const float* from, Register last) {
   return {{vld1q_f32(from), vld1q_f32(from + 4), vld1q_f32(from + 8), last}};
 }

@@ -8,7 +8,7 @@ namespace CQIL_ISA {
 // How far ahead of the weights being read, at least, others are asked for: memory is about that far away.
 constexpr int64_t kPrefetchBytes = 12288;
 
-// The same where hardware prefetchers are at work too, and need no more than a start: as measured on Zen 5 and on
+// How far ahead where hardware prefetchers are at work too, and need no more than a start: as measured on Zen 5 and on
 // Zen 3.
 #ifdef __AVX512F__
 constexpr int64_t kRunPrefetchBytes = 1024;
@@ -16,10 +16,10 @@ constexpr int64_t kRunPrefetchBytes = 1024;
 constexpr int64_t kRunPrefetchBytes = 384;
 #endif
 
-// The same for large blocks: in each of several runs of them, and in one alone.
+// How far ahead for large blocks: in each of several runs of them, and in one alone.
 constexpr int64_t kBlockPrefetchBytes = 3072, kLoneBlockPrefetchBytes = 6144;
 
-// The same for panels, which are short, so that hardware prefetchers begin anew with each.
+// How far ahead for panels, which are short, so that hardware prefetchers begin anew with each.
 constexpr int64_t kPanelPrefetchBytes = 2048;
 
 inline void prefetch(const uint8_t* at) {

@@ -51,7 +51,7 @@ struct CutItem {
     segment += kWarps;
     settle(segments);
   }
-  // From a piece of so many pairs and segments, where nothing is left, to the next, of so many segments.
+  // Goes from a piece of `pairs` pairs and `segments` segments, where nothing is left, to the next.
   __device__ __forceinline__ void go_on(int pairs, int segments, int segments_there) {
     segment += (j - pairs) * segments;
     j = 0;
@@ -115,7 +115,7 @@ __device__ __forceinline__ void cut_products(const Step& step, const LaneRange& 
   RowStream<kFormat, CutCursor<RunOf>> stream(step, CutCursor<RunOf>(run_of, work));
   stream.begin();
   wait();
-  // Of pair j of lane l's segments in a round: two sums each.
+  // The sums of pair j of lane l's segments in a round: two each.
   auto sums_of = [&](int l, int j) { return partial_sums() + 2 * (l * work.per_round + j) * work.segments; };
   CQIL_NO_UNROLL for (int begin = 0; begin < work.pairs; begin += work.per_round) {
     const int here = work.pairs_from(begin);

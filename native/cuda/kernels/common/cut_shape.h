@@ -4,8 +4,8 @@
 
 namespace cqil::cuda {
 
-// Whether a matrix of so many rows is cut: not where a large GPU's warps take all in one round, as second sums would
-// cost more than they even out.
+// Whether a matrix of this number of rows is cut: not where a large GPU's warps take all in one round, as second sums
+// would cost more than they even out.
 CQIL_HOST_DEVICE inline bool rows_are_cut(int rows) { return rows > 3072; }
 
 // A segment of a row of `cols` weights has 2^shift of them: as few as make at most four segments, but no more than are
@@ -22,7 +22,7 @@ CQIL_HOST_DEVICE inline int segments_of(int dtype, int cols) {
   return (cols + (1 << shift) - 1) >> shift;
 }
 
-// Whether a block has room for the sums of a pair of rows of so many lanes: where not, the kernels cannot run them.
+// Whether a block has room for the sums of a pair of rows of `lanes` lanes. Otherwise the kernels cannot run them.
 inline bool cut_sums_fit(const DeviceModel& m, int lanes) {
   if (!rows_are_cut(m.dim)) return true;
   const int attention = segments_of(m.format, m.n_heads * m.head_dim), hidden = segments_of(m.format, m.hidden_dim);

@@ -113,8 +113,8 @@ struct RowSums {
   float of[kRows];
 };
 
-// Of both rows kPieces pieces of kPiece bytes from byte `from` on, as far as they reach, to `to` one row behind the
-// other.
+// Copies kPieces pieces of kPiece bytes of both rows from byte `from` on, as far as they reach, to `to`, one row behind
+// the other.
 template <int kPieces, int kPiece>
 __device__ __forceinline__ void copy_pieces(uint8_t* to, const uint8_t* a, const uint8_t* b, int from, int bytes) {
   auto copy = [&](int q, const uint8_t* row, int at) {

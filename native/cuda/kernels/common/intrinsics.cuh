@@ -165,7 +165,7 @@ cudaError_t launch(void (*kernel)(Parameters...), const LaunchShape& shape, cuda
 
 template <class Kernel>
 cudaError_t allow_shared_bytes(Kernel* kernel, int32_t bytes) {
-  // The same division of L1 for all kernels: a multiprocessor changes it only when it is empty.
+  // All kernels divide L1 alike: a multiprocessor changes it only when it is empty.
   const cudaError_t status =
       cudaFuncSetAttribute(kernel, cudaFuncAttributePreferredSharedMemoryCarveout, cudaSharedmemCarveoutMaxShared);
   if (status != cudaSuccess) return status;

@@ -146,7 +146,7 @@ __device__ __forceinline__ void stage_norms(const DeviceModel& m, const DeviceSe
                                [&](int l, int i) { return Weighted{input(l, i), norm_weight(weight(l), i, m.dim)}; });
 }
 
-// Of lanes first ... of a stage at layer first_layer, from token 0's input of their attention or MLP.
+// Stages lanes first ... of a stage at layer first_layer, from token 0's input of their attention or MLP.
 template <int kFormat>
 __device__ __forceinline__ void stage_lane_norms(const DeviceModel& m, const DeviceSession& s, int first_layer,
                                                  int first, int n, bool mlp) {

@@ -8,7 +8,7 @@
 
 namespace cqil::cuda {
 
-// Of the launch before this one in its stream. Every kernel waits for it, so that what waits for this one waits for
+// Tells of the launch before this one in its stream. Every kernel waits for it, so what waits for this one waits for
 // both.
 struct LaunchBefore {
   __device__ __forceinline__ void operator()() const { wait_for_launch(); }
@@ -49,7 +49,7 @@ inline LaunchShape walk_rows(const Step& step, int64_t warp_items) {
   return walk(step, warp_items, kWarps, shared_bytes(step));
 }
 inline int64_t half(int64_t n) { return (n + 1) / 2; }
-// Of cut_products: a block for as many pairs of rows as have a segment for each of its warps.
+// The launch of cut_products: a block for as many pairs of rows as have a segment for each of its warps.
 inline LaunchShape walk_cut(const Step& step, const LaneRange& lanes, int rows, int cols) {
   return walk_rows(step, half(rows) * segments_of(step.model.format, cols) * lanes.n_lanes);
 }

@@ -66,7 +66,7 @@ struct Format;
 // Formats whose chunks are the 16 bytes of a row in turn.
 struct PlainChunks {
   static constexpr int kRowBytes = 32 * 16, kScaleBytes = 0, kSlots = 4;
-  // Of both planes, in a row of so many chunks.
+  // Bytes of both planes in a row of `chunks` chunks.
   __device__ static __forceinline__ int row_bytes(int chunks) { return 16 * chunks; }
   __device__ static __forceinline__ int scale_bytes(int) { return 0; }
   using Staged = StagedFloats;
