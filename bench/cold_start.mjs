@@ -104,7 +104,10 @@ const rows = Object.entries(samples).map(([activations, { readMs, firstTokenMs, 
   const ratio = quantile(firstTokenMs, 0.5) / quantile(readMs, 0.5);
   const peak = quantile(peakBytes, 0.5);
   const rest = peak / (fileBytes + kvBytes + FIXED_BYTES);
-  return `| ${activations} | ${spread(firstTokenMs, 0)} | ${spread(readMs, 0)}: ${READINGS[activations][1]} | ${ratio.toFixed(2)} | ${spread(cachedMs, 0)} | ${mb(peak)} | ${rest.toFixed(3)} |`;
+  return (
+    `| ${activations} | ${spread(firstTokenMs, 0)} | ${spread(readMs, 0)}: ${READINGS[activations][1]} | ` +
+    `${ratio.toFixed(2)} | ${spread(cachedMs, 0)} | ${mb(peak)} | ${rest.toFixed(3)} |`
+  );
 });
 const name = path.join(here, 'results', options.name ?? `cold-start-${options.shape}-${options.dtype}`);
 const text = `${runLine(run)}

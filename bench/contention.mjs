@@ -67,17 +67,21 @@ const rows = results.flatMap(({ model, rows }) => rows.map((row) => ({ model, ..
 const lines = [
   runLine(run),
   '',
-  `Tokens per second, median (least–greatest) of the slices. Free: time per token against the sequential plan's with as many threads, slices in turn; bound ${FREE_BOUND}.`,
-  `One of ${cores} cores taken: speed against the same plan's with one thread then, slices in turn; bound ${BUSY_BOUND}. Ratios are medians with an interval of 95 %, of ${values.rounds * TURNS} pairs of slices.`,
+  `Tokens per second, median (least–greatest) of the slices. Free: time per token against the sequential plan's ` +
+    `with as many threads, slices in turn; bound ${FREE_BOUND}.`,
+  `One of ${cores} cores taken: speed against the same plan's with one thread then, slices in turn; bound ` +
+    `${BUSY_BOUND}. Ratios are medians with an interval of 95 %, of ${values.rounds * TURNS} pairs of slices.`,
   '',
   '| model | plan | threads | free, tokens/s | time, of sequential | one core taken, tokens/s | speed, of one thread |',
   '| --- | --- | ---: | ---: | ---: | ---: | ---: |',
   ...rows.map(
     ({ model, plan, threads, free, busy: taken }) =>
-      `| ${model} | ${plan} | ${threads} | ${spread(free.rates, 0)} | ${shown(free)} | ${spread(taken.rates, 0)} | ${shown(taken)} |`,
+      `| ${model} | ${plan} | ${threads} | ${spread(free.rates, 0)} | ${shown(free)} | ${spread(taken.rates, 0)} | ` +
+      `${shown(taken)} |`,
   ),
   '',
-  'How soon the engine follows, in the middle of a generation, milliseconds, median (least–greatest): until a window of 50 ms is again as fast as the bound asks, after a core is taken; until it',
+  'How soon the engine follows, in the middle of a generation, milliseconds, median (least–greatest): until a ' +
+    'window of 50 ms is again as fast as the bound asks, after a core is taken; until it',
   'is within 10 % of the speed with all cores, after the core is given back.',
   '',
   '| model | plan | threads | taken | given back |',
@@ -98,13 +102,17 @@ const verdicts = rows.flatMap(({ free, busy: taken }) => [free.verdict, taken.ve
 const certain = verdicts.filter((verdict) => verdict === 'missed').length,
   likely = verdicts.filter((verdict) => verdict === 'missed?').length;
 console.log(
-  `${verdicts.filter(Boolean).length} bounds: ${certain} missed for certain, ${likely} missed by a median that may be chance.`,
+  `${verdicts.filter(Boolean).length} bounds: ${certain} missed for certain, ${likely} missed by a median that may ` +
+    'be chance.',
 );
 process.exit(certain > 0 ? 1 : 0);
 
 function shown({ ratio, interval, verdict }) {
   if (!verdict) return '1';
-  return `${ratio.toFixed(2)} (${interval.map((end) => end.toFixed(2)).join('–')}${verdict === 'held' ? '' : `, ${verdict}`})`;
+  return (
+    `${ratio.toFixed(2)} ` +
+    `(${interval.map((end) => end.toFixed(2)).join('–')}${verdict === 'held' ? '' : `, ${verdict}`})`
+  );
 }
 
 /** What pairs of slices, ratios of the compared to its reference, say of a bound. */

@@ -30,22 +30,27 @@ const { error, ranking } = result.agreement;
 const lines = [
   runLine(run),
   '',
-  `Time per token after ${result.position} tokens, predicted from a calibration of other plans and positions, and measured in turn with it, of the sequential plan and plans drawn at random (seed ${result.seed}); medians, ${result.rows[0].timings} tokens each, all plans in turn; ${result.machine.threads} threads.`,
+  `Time per token after ${result.position} tokens, predicted from a calibration of other plans and positions, and ` +
+    `measured in turn with it, of the sequential plan and plans drawn at random (seed ${result.seed}); medians, ` +
+    `${result.rows[0].timings} tokens each, all plans in turn; ${result.machine.threads} threads.`,
   '',
-  `Off by ${percent(error.median)} in the median and ${percent(error.max)} at most${result.calibration.busy ? '; the machine was busy while prices were measured' : ''}.`,
+  `Off by ${percent(error.median)} in the median and ${percent(error.max)} at ` +
+    `most${result.calibration.busy ? '; the machine was busy while prices were measured' : ''}.`,
   '',
   '| over plans | rank correlation with the measurement | of the measurement with itself |',
   '| --- | --- | --- |',
   ...Object.entries(ranking).map(
     ([execution, { rankCorrelation, repeatability }]) =>
-      `| ${execution === 'fastest' ? 'the faster of both' : execution} | ${rankCorrelation.toFixed(3)} | ${repeatability.toFixed(3)} |`,
+      `| ${execution === 'fastest' ? 'the faster of both' : execution} | ${rankCorrelation.toFixed(3)} | ` +
+      `${repeatability.toFixed(3)} |`,
   ),
   '',
   '| groups | execution | phases | waits | predicted ms | measured ms | off by |',
   '| --- | --- | --- | --- | --- | --- | --- |',
   ...result.rows.map(
     ({ plan, execution, phases, waits, predictedMsPerToken: predicted, measuredMsPerToken: measured }) =>
-      `| ${planName(plan)} | ${execution} | ${phases} | ${waits} | ${predicted.toFixed(4)} | ${measured.toFixed(4)} | ${percent(predicted / measured - 1)} |`,
+      `| ${planName(plan)} | ${execution} | ${phases} | ${waits} | ${predicted.toFixed(4)} | ` +
+      `${measured.toFixed(4)} | ${percent(predicted / measured - 1)} |`,
   ),
   '',
 ];

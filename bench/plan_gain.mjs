@@ -32,8 +32,10 @@ const results = Object.fromEntries(values.dtypes.split(',').map((dtype) => [dtyp
 const lines = [
   runLine(run),
   '',
-  `What a plan takes off a token with two threads: random weights of the shape ${values.shape}, ${values.rounds} rounds in turn, of ${WORKLOAD.at(-1)} tokens decoded as a generation at`,
-  'temperature 0 does after 64 others; ms per token, median (least–greatest median of a round). Change: of the median; and of each round against the round of the sequential plan beside',
+  `What a plan takes off a token with two threads: random weights of the shape ${values.shape}, ${values.rounds} ` +
+    `rounds in turn, of ${WORKLOAD.at(-1)} tokens decoded as a generation at`,
+  'temperature 0 does after 64 others; ms per token, median (least–greatest median of a round). Change: of the ' +
+    'median; and of each round against the round of the sequential plan beside',
   'it, median. Bandwidth: of what this machine lets two threads read.',
   '',
   '| weights | plan | execution | phases | barriers | ms per token | change | round by round | of bandwidth |',
@@ -42,7 +44,8 @@ const lines = [
     rows.map((row) => line(`${dtype}, ${machine.activations}`, row, rows[0])),
   ),
   '',
-  'In `lanes` each of the two threads computes a layer of a group for itself: most barriers are gone, and each reads whole matrices. `wide` saves barriers alone.',
+  'In `lanes` each of the two threads computes a layer of a group for itself: most barriers are gone, and each ' +
+    'reads whole matrices. `wide` saves barriers alone.',
   '',
 ];
 const file = path.join(here, 'results', values.name ?? `plan-${values.shape}`);

@@ -46,7 +46,8 @@ for (const threads of [1, 2]) {
 const lines = [
   runLine(run),
   '',
-  `${SHAPE} at ${values.dtype} with int8 activations, ${vocabSize} tokens in the vocabulary: ms per token of \`generate\`, median (min–max) of ${values.rounds} generations of ${TOKENS} tokens, in turn.`,
+  `${SHAPE} at ${values.dtype} with int8 activations, ${vocabSize} tokens in the vocabulary: ms per token of ` +
+    `\`generate\`, median (min–max) of ${values.rounds} generations of ${TOKENS} tokens, in turn.`,
   '',
   `| threads | sampling | ${Object.keys(OPTIONS).join(' | ')} | ratio |`,
   '|---:|---|---:|---:|---:|',

@@ -11,7 +11,8 @@ import { fileURLToPath } from 'node:url';
 const MOST_KEPT = 1 << 20;
 const NEEDS = {
   linux:
-    'Debian, Ubuntu: apt install python3 make g++; Fedora: dnf install python3 make gcc-c++; Alpine: apk add python3 make g++',
+    'Debian, Ubuntu: apt install python3 make g++; Fedora: dnf install python3 make gcc-c++; Alpine: apk add ' +
+    'python3 make g++',
   darwin: 'xcode-select --install',
   win32: 'Visual Studio Build Tools with "Desktop development with C++", and Python 3',
 };
@@ -37,7 +38,8 @@ const MISSING = [
 const OTHERS = [
   [
     /ENOTFOUND|ECONNREFUSED|EAI_AGAIN|ETIMEDOUT|ECONNRESET|fetch failed|response downloading|related to network connectivity/,
-    'the headers of Node.js could not be downloaded: without a network, set npm_config_nodedir to a folder that has them in include/node',
+    'the headers of Node.js could not be downloaded: without a network, set npm_config_nodedir to a folder that ' +
+      'has them in include/node',
   ],
   [/No space left on device/, 'the disk is full: make room'],
   [
@@ -56,7 +58,10 @@ export function diagnose(printed, { platform = process.platform, nodeGyp = true 
   const other = missing === undefined ? find(OTHERS) : undefined;
   if (other !== undefined) return `${failed}${other}${then}`;
   const found = missing === undefined ? 'node-gyp or the compiler says above why' : `${missing} is missing`;
-  return `${failed}${found}; it takes Python 3, make and a C++17 compiler (${NEEDS[platform] ?? NEEDS.linux}): install what is missing${then}`;
+  return (
+    `${failed}${found}; it takes Python 3, make and a C++17 compiler (${NEEDS[platform] ?? NEEDS.linux}): ` +
+    `install what is missing${then}`
+  );
 }
 
 function main(command) {

@@ -17,7 +17,8 @@ if (existsSync(path.join(root, 'tsconfig.build.json')) && tsc !== undefined) {
     spawnSync(process.execPath, [tsc, '-p', 'tsconfig.build.json'], { cwd: root, stdio: 'inherit' }).status ?? 1;
 } else if (!built) {
   process.stderr.write(
-    'cqil: dist/ is not there and there is no TypeScript to make it with: run "npm install" in a checkout, or install the published package.\n',
+    'cqil: dist/ is not there and there is no TypeScript to make it with: run "npm install" in a checkout, or ' +
+      'install the published package.\n',
   );
   process.exitCode = 1;
 }

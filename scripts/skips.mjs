@@ -35,7 +35,8 @@ export function summarize(runs, print = console.log) {
     if (!allowed) forbidden.push(reason);
     const tests = group.reduce((sum, entry) => sum + entry.tests, 0);
     print(
-      `skipped: ${tests > 0 ? `${tests} ${tests === 1 ? 'test' : 'tests'}` : 'parts of tests'}: ${reason}${allowed ? '' : ' (not on the list of test/allowed_skips.json)'}`,
+      `skipped: ${tests > 0 ? `${tests} ${tests === 1 ? 'test' : 'tests'}` : 'parts of tests'}: ` +
+        `${reason}${allowed ? '' : ' (not on the list of test/allowed_skips.json)'}`,
     );
     for (const [what, parts] of groupBy(group, ({ what }) => what))
       print(`    ${what}${parts.length > 1 ? ` (${parts.length})` : ''}`);
@@ -44,7 +45,8 @@ export function summarize(runs, print = console.log) {
   if (strict) print('failed: CQIL_TESTS=all, and what is not on the list was skipped');
   const failed = total((run) => run.failed);
   print(
-    `${total((run) => run.passed)} passed, ${failed} failed, ${total((run) => run.skipped.reduce((sum, { tests }) => sum + tests, 0))} skipped`,
+    `${total((run) => run.passed)} passed, ${failed} failed, ` +
+      `${total((run) => run.skipped.reduce((sum, { tests }) => sum + tests, 0))} skipped`,
   );
   return failed === 0 && !strict;
 }

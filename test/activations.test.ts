@@ -142,7 +142,8 @@ describe('bf16 activations', () => {
     ['whole vectors', shape],
     ['rests of vectors', tall],
   ])(
-    '%s: on every instruction set, log-probabilities are those of float64 with rounded vectors, and prefill has the bits of decode',
+    '%s: on every instruction set, log-probabilities are those of float64 with rounded vectors, and prefill has ' +
+      'the bits of decode',
     async (name, ofShape) => {
       const file = writeRandomModel(path.join(folder, `bf16-${name}.gguf`), {
         format: 'gguf',

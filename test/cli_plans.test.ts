@@ -35,7 +35,8 @@ describe('bypass modes', () => {
       code: 0,
       stdout: 'P2-D1-S12-E30-official fits a model of 32 layers: 23 stages instead of 32\n',
       stderr:
-        "LLaMA-7B-S12-E30-P2-D1 names a published model: the plan is P2-D1-S12-E30-official; --bypass-mode paper makes it the paper's\n",
+        'LLaMA-7B-S12-E30-P2-D1 names a published model: the plan is P2-D1-S12-E30-official; --bypass-mode paper ' +
+        "makes it the paper's\n",
     });
     expect(await check('LLaMA-7B-S12-E30-P2-D1', '--bypass-mode', 'paper')).toMatchObject({
       stdout: expect.stringContaining('P2-D1-S12-E30 fits'),
@@ -162,7 +163,8 @@ describe('a model whose config.json holds a plan', () => {
     shape: { nLayers: 4 },
     config,
   });
-  const note = `The config.json of ${own} holds the plan P2-D1-S1-E3-official, which is used only when it is asked for: `;
+  const note =
+    `The config.json of ${own} holds the plan P2-D1-S1-E3-official, which is used only when it is asked ` + 'for: ';
 
   it('says so in inspect, and how to use it', async () => {
     expect((await cqil(['inspect', own])).stdout).toContain(`${note}--plan ${own}.\n`);

@@ -160,7 +160,8 @@ describe('the end of a text', () => {
   it('and a beginning that cannot be put before a text are told', async () => {
     const warnings = async (config: object) => (await tinyTokenizer({}, config)).warnings;
     expect(await warnings({ bos_token: '<b>', add_bos_token: true })).toEqual([
-      `The tokenizer's bos_token is "<b>", which the vocabulary does not have, though add_bos_token is true; nothing is put before a text.`,
+      `The tokenizer's bos_token is "<b>", which the vocabulary does not have, though add_bos_token is true; ` +
+        'nothing is put before a text.',
     ]);
     expect(await warnings({ bos_token: '<b>', eos_token: '<end>' })).toEqual([]);
     expect(await warnings({ eos_token: { content: '<e>' } })).toEqual([

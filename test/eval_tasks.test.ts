@@ -345,7 +345,8 @@ describe('tasks on the model that ships', () => {
       '{"query": "The dog was", "choices": ["upon because", "very happy."], "gold": 1}',
     ],
     schema: [
-      '{"context_options": ["The boy ate the cake because the cake", "The boy ate the cake because the boy"], "continuation": "was hungry.", "gold": 1}',
+      '{"context_options": ["The boy ate the cake because the cake", "The boy ate the cake because the boy"], ' +
+        '"continuation": "was hungry.", "gold": 1}',
     ],
     completion: [
       '{"context": "Once upon a", "continuation": "time"}',

@@ -34,7 +34,8 @@ function cellsOf(page: XmlElement, id: string): string[][] {
   return elementsOf(table, 'tr').map((row) => row.children.filter((child) => typeof child !== 'string').map(textOf));
 }
 
-const HOSTILE = `</title><script>alert("1")</script>'&amp;&<img src=x onerror=alert(1)>]]>\u202e\u0000\u0007\ud800 --> \${x}`;
+const HOSTILE =
+  `</title><script>alert("1")</script>'&amp;&<img src=x onerror=alert(1)>]]>\u202e\u0000\u0007\ud800 ` + `--> \${x}`;
 
 describe('the page', () => {
   it('is well-formed, and complete without a network', () => {

@@ -81,7 +81,9 @@ describe('cqil report', () => {
     });
     expect(document.provenance).toMatchObject({
       seed: 1,
-      command: `cqil report --plan P2-S4-E12 --plan P4-D1-S4-E12 --plan sequential --tokens 200 --window 100 --budget 0 --output ${output} --trace ${trace} --backend cpu --threads 2 --json`,
+      command:
+        'cqil report --plan P2-S4-E12 --plan P4-D1-S4-E12 --plan sequential --tokens 200 --window 100 ' +
+        `--budget 0 --output ${output} --trace ${trace} --backend cpu --threads 2 --json`,
       machine: { backend: 'cpu', threads: 2 },
     });
     expect(document.provenance.commit ?? '000000000000').toMatch(/^[0-9a-f]{12}\+?$/);
@@ -363,7 +365,9 @@ describe('cqil report', () => {
     const { code, stderr } = await run([model, '-o', path.join(place, 'report.html')]);
     expect({ code, stderr }).toEqual({
       code: 2,
-      stderr: `cqil: There is no text: ${path.join(place, 'heldout.txt')} does not exist; expected --file TEXT. (INVALID_ARGUMENT)\n`,
+      stderr:
+        `cqil: There is no text: ${path.join(place, 'heldout.txt')} does not exist; expected --file TEXT. ` +
+        `(INVALID_ARGUMENT)\n`,
     });
     expect(existsSync(path.join(place, 'report.html'))).toBe(false);
   });

@@ -160,7 +160,8 @@ describe('goals', () => {
   it('say in one sentence what is nearest when none is met', () => {
     const message = (goal: Goal) => unreachable(goal, points, sequential).message;
     expect(message({ kind: 'kl', limit: 0.001 })).toBe(
-      'No plan was found with a KL of at most 0.001 nats per token: the nearest has 75 phases instead of 80 (6.25 % fewer), KL 0.0100 and perplexity 10.200 (2 % more).',
+      'No plan was found with a KL of at most 0.001 nats per token: the nearest has 75 phases instead of 80 (6.25 ' +
+        '% fewer), KL 0.0100 and perplexity 10.200 (2 % more).',
     );
     expect(message({ kind: 'perplexity', limit: 0 })).toContain(
       'a perplexity at most 0 % above sequential: the nearest has 70 phases',
@@ -181,7 +182,9 @@ describe('goals', () => {
     const found = (limit: number) => bestFor({ kind: 'time', limit }, timed, before)?.phases;
     expect([0.1, 0.3, 0.35, 0.36, 0.6, 0.61].map(found)).toEqual([75, 60, 70, 40, 40, undefined]);
     expect(unreachable({ kind: 'time', limit: 0.7 }, timed, before).message).toBe(
-      'No plan was found with at least 70 % less predicted time per token: the nearest has 40 phases instead of 80 (50 % fewer), a predicted 4.00 ms per token instead of 10.0 (60 % less), KL 0.200 and perplexity 12.000 (20 % more).',
+      'No plan was found with at least 70 % less predicted time per token: the nearest has 40 phases instead of 80 ' +
+        '(50 % fewer), a predicted 4.00 ms per token instead of 10.0 (60 % less), KL 0.200 and perplexity 12.000 (20 ' +
+        '% more).',
     );
   });
 

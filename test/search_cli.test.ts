@@ -221,7 +221,8 @@ describe('cqil plan search', () => {
     });
     const explained = await cqil(['plan', 'explain', 'P2-S1-E7', model, '--backend', 'cpu', '--threads', '2']);
     expect(explained.stdout).toContain(
-      'Predicted for this machine with 2 threads, after 64 tokens: 13.0 ms per token (lanes) instead of 37.0, 65 % less',
+      'Predicted for this machine with 2 threads, after 64 tokens: 13.0 ms per token (lanes) instead of 37.0, 65 % ' +
+        'less',
     );
     expect(
       (await cqil(['plan', 'explain', 'P2-S1-E7', model, '--backend', 'cpu', '--threads', '3'])).stdout,

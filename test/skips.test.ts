@@ -51,7 +51,8 @@ describe('a run of vitest', () => {
   symlinkSync(path.join(root, 'node_modules'), path.join(folder, 'node_modules'), 'junction');
   writeFileSync(
     path.join(folder, 'vitest.config.mjs'),
-    `export default { test: { include: ['*.test.ts'], reporters: [${JSON.stringify(path.join(root, 'test/support/skip_reporter.ts'))}] } };`,
+    `export default { test: { include: ['*.test.ts'], reporters: ` +
+      `[${JSON.stringify(path.join(root, 'test/support/skip_reporter.ts'))}] } };`,
   );
   writeFileSync(
     path.join(folder, 'a.test.ts'),
@@ -78,7 +79,8 @@ describe('a run of vitest', () => {
     expect(stdout).toContain('skipped: 2 tests: extra: none here\n    a.test.ts: a suite (2)\n');
     expect(stdout).toContain('skipped: 1 test: nvcc cannot be run\n    a.test.ts: by itself\n');
     expect(stdout).toContain(
-      'skipped: 1 test: no reason was given (not on the list of test/allowed_skips.json)\n    a.test.ts: without a reason\n',
+      'skipped: 1 test: no reason was given (not on the list of test/allowed_skips.json)\n    a.test.ts: without a ' +
+        'reason\n',
     );
     expect(stdout).toMatch(/^1 passed, 0 failed, 4 skipped$/m);
     expect(status).toBe(1);

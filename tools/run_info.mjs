@@ -24,7 +24,10 @@ export function describeRun(command, args) {
 
 /** That, in a line. */
 export function runLine({ command, date, commit: at, machine }) {
-  return `\`${command}\` at commit ${at ?? 'unknown'}, ${date.slice(0, 10)}. ${machine.cpu}, ${machine.cores} cores (${machine.isa}), load ${machine.loadAverage.toFixed(1)} at the start, Node ${machine.node}.`;
+  return (
+    `\`${command}\` at commit ${at ?? 'unknown'}, ${date.slice(0, 10)}. ${machine.cpu}, ${machine.cores} ` +
+    `cores (${machine.isa}), load ${machine.loadAverage.toFixed(1)} at the start, Node ${machine.node}.`
+  );
 }
 
 /** Undefined outside a checkout; marked where the tree, results aside, differs from it. */

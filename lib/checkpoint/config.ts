@@ -90,7 +90,8 @@ function refuseUnsupported(fields: Fields, architecture: Architecture): void {
         ? 'MLX'
         : 'an unnamed method';
     throw fields.unsupported(
-      `says the weights are quantized with ${method}; F32, F16 and BF16 are supported in this format, and quantized weights as .gguf`,
+      `says the weights are quantized with ${method}; F32, F16 and BF16 are supported in this format, and ` +
+        'quantized weights as .gguf',
     );
   }
   const activation = fields.string('hidden_act', 'silu');

@@ -104,7 +104,8 @@ async function readParts(file: string): Promise<Part[]> {
   if (!match || Number(match[3]) !== count) {
     throw new CqilError(
       'INVALID_CHECKPOINT',
-      `${file} is one of ${count} parts of a split model; a name ending in -00001-of-${number5(count)}.gguf is expected.`,
+      `${file} is one of ${count} parts of a split model; a name ending in -00001-of-${number5(count)}.gguf is ` +
+        'expected.',
     );
   }
   const parts: Part[] = [];
@@ -140,7 +141,8 @@ async function readRopeDivisors(parts: readonly Part[]): Promise<Float32Array | 
     if (tensor.type !== 0 || tensor.shape.length !== 1 || length > 2 ** 13) {
       throw new CqilError(
         'INVALID_CHECKPOINT',
-        `${part.path} has "rope_freqs.weight" as ${show(GGML_TYPE_NAMES[tensor.type])} [${tensor.shape.join(', ')}]; a short F32 vector is expected.`,
+        `${part.path} has "rope_freqs.weight" as ${show(GGML_TYPE_NAMES[tensor.type])} ` +
+          `[${tensor.shape.join(', ')}]; a short F32 vector is expected.`,
       );
     }
     const reader = await ByteReader.open(part.path, Infinity, part.dataOffset + tensor.offset);

@@ -46,7 +46,9 @@ export function ggufConfig(
   const kind = general.string('general.type', 'model');
   if (kind !== 'model')
     throw general.unsupported(
-      `is a GGUF file of type ${show(kind)}${kind === 'adapter' ? '; adapters are supported as PEFT folders' : ''}; a whole model is expected`,
+      'is a GGUF file of type ' +
+        `${show(kind)}${kind === 'adapter' ? '; adapters are supported as PEFT folders' : ''}; a whole model is ` +
+        'expected',
     );
   const name = general.string('general.architecture');
   const family = Object.hasOwn(ARCHITECTURES, name) ? ARCHITECTURES[name]! : undefined;

@@ -125,7 +125,8 @@ function pairUp(tensors: readonly StoredTensor[], file: string, lora: LoraConfig
       if (!pair[half])
         throw invalid(
           file,
-          `has no tensor "${LORA_PREFIX}${module}.lora_${half.toUpperCase()}.weight", the other half of ${show(pair[half === 'a' ? 'b' : 'a']!.name)}`,
+          `has no tensor "${LORA_PREFIX}${module}.lora_${half.toUpperCase()}.weight", the other half of ` +
+            `${show(pair[half === 'a' ? 'b' : 'a']!.name)}`,
         );
     }
     const [rows, cols] = rowsAndCols(shape);
@@ -153,7 +154,8 @@ function readName(name: string, file: string, nLayers: number): { module: string
   if (named?.kind !== 'model' || !isProjection(named.role)) {
     throw new CqilError(
       'UNSUPPORTED_MODEL',
-      `${file} has the tensor ${show(name)}, which is no LoRA weight of a layer's q, k, v, o, gate, up or down projection.`,
+      `${file} has the tensor ${show(name)}, which is no LoRA weight of a layer's q, k, v, o, gate, up or down ` +
+        'projection.',
     );
   }
   if (named.layer >= nLayers)
@@ -175,7 +177,8 @@ function readMatrix(tensor: StoredTensor, shape: readonly [number, number], file
   if (tensor.shape.length !== 2 || tensor.shape[0] !== shape[0] || tensor.shape[1] !== shape[1]) {
     throw invalid(
       file,
-      `has tensor ${show(tensor.name)} of shape [${tensor.shape.join(', ')}]; [${shape.join(', ')}] is expected: its rank or its model is another`,
+      `has tensor ${show(tensor.name)} of shape [${tensor.shape.join(', ')}]; [${shape.join(', ')}] is expected: ` +
+        'its rank or its model is another',
     );
   }
   if (!LORA_TYPES.includes(tensor.type)) {

@@ -84,7 +84,8 @@ export function readLoraConfig(json: unknown, source: string, nLayers: number): 
   for (const key of Object.keys(json as object)) {
     if (!HARMLESS.has(key) && !Object.hasOwn(REFUSED, key) && isSet(fields.raw(key))) {
       throw fields.unsupported(
-        `has ${show(key)}: ${show(fields.raw(key))}, which this version does not know, so it cannot tell what that changes`,
+        `has ${show(key)}: ${show(fields.raw(key))}, which this version does not know, so it cannot tell what that ` +
+          'changes',
       );
     }
   }
@@ -94,7 +95,8 @@ export function readLoraConfig(json: unknown, source: string, nLayers: number): 
   const start = fields.raw('init_lora_weights');
   if (!SOUND_STARTS.includes(start))
     throw fields.unsupported(
-      `has "init_lora_weights": ${show(start)}, which starts from changed weights; LoRA beside the model's own weights is supported`,
+      `has "init_lora_weights": ${show(start)}, which starts from changed weights; LoRA beside the model's own ` +
+        'weights is supported',
     );
   const rank = fields.integer('r', { min: 1, max: 2 ** 16 });
   const alpha = fields.number('lora_alpha', { min: -1e6, max: 1e6 });
@@ -144,7 +146,8 @@ function readLayers(fields: Fields, nLayers: number): Set<number> | undefined {
       throw fields.invalid(`has "layers_to_transform" with ${show(layer)}; layer indices are expected`);
     if ((layer as number) >= nLayers)
       throw fields.invalid(
-        `has "layers_to_transform" with ${show(layer)}, but the model has ${nLayers} layers: the adapter belongs to another model`,
+        `has "layers_to_transform" with ${show(layer)}, but the model has ${nLayers} layers: the adapter belongs ` +
+          'to another model',
       );
   }
   return new Set(layers as number[]);

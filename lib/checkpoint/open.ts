@@ -43,7 +43,8 @@ export async function openCheckpoint(location: Location): Promise<Checkpoint> {
       if (name === 'adapter_config.json') throw isAdapter(absolute);
       throw new CqilError(
         'INVALID_CHECKPOINT',
-        `${absolute} is JSON but no index of weights; a Hugging Face model folder, a .safetensors or a .gguf file is expected.`,
+        `${absolute} is JSON but no index of weights; a Hugging Face model folder, a .safetensors or a .gguf file ` +
+          'is expected.',
       );
     case 'zip':
     case 'pickle':

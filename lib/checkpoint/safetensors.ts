@@ -76,7 +76,8 @@ export async function readSafetensors(path: string): Promise<SafetensorsFile> {
     if (from !== end)
       throw invalid(
         path,
-        `has tensor ${show(name)} at data byte ${from}, ${from < end ? 'overlapping the one before' : 'leaving a hole'}; ${end} is expected`,
+        `has tensor ${show(name)} at data byte ${from}, ` +
+          `${from < end ? 'overlapping the one before' : 'leaving a hole'}; ${end} is expected`,
       );
     end = to;
   }
@@ -124,7 +125,8 @@ function checkEntry(path: string, name: string, entry: unknown): asserts entry i
   ) {
     throw invalid(
       path,
-      `describes tensor ${show(name)} wrongly; "dtype" (a string), "shape" (sizes) and "data_offsets" (begin ≤ end) are expected`,
+      `describes tensor ${show(name)} wrongly; "dtype" (a string), "shape" (sizes) and "data_offsets" (begin ≤ ` +
+        'end) are expected',
     );
   }
   const elements = shape.reduce((product, size) => product * size, 1);
@@ -133,7 +135,8 @@ function checkEntry(path: string, name: string, entry: unknown): asserts entry i
   if (!Number.isSafeInteger(elements) || (bits !== undefined && elements * bits !== bytes * 8)) {
     throw invalid(
       path,
-      `gives tensor ${show(name)} ${bytes} bytes; shape [${shape.slice(0, 8).join(', ')}] of ${dtype} takes ${(elements * (bits ?? 0)) / 8}`,
+      `gives tensor ${show(name)} ${bytes} bytes; shape [${shape.slice(0, 8).join(', ')}] of ${dtype} takes ` +
+        `${(elements * (bits ?? 0)) / 8}`,
     );
   }
 }

@@ -93,7 +93,8 @@ export function syntheticCheckpoint(shapeName: string, dtype: DType): Checkpoint
   if (shape.dim % block.weights !== 0 || shape.hiddenDim % block.weights !== 0) {
     throw new CqilError(
       'INVALID_ARGUMENT',
-      `Rows of ${shapeName} (${shape.dim} and ${shape.hiddenDim} weights) cannot be ${dtype}, which takes multiples of ${block.weights}.`,
+      `Rows of ${shapeName} (${shape.dim} and ${shape.hiddenDim} weights) cannot be ${dtype}, which takes ` +
+        `multiples of ${block.weights}.`,
     );
   }
   const headDim = shape.dim / shape.nHeads;

@@ -107,7 +107,8 @@ function describe(tensor: StoredTensor, want: ExpectedTensor, file: StoredFile):
   if (offset + byteLength > file.size) {
     throw invalid(
       file.path,
-      `is ${file.size} bytes long, but its tensor ${show(name)} needs bytes ${offset} to ${offset + byteLength}; it is truncated or corrupted`,
+      `is ${file.size} bytes long, but its tensor ${show(name)} needs bytes ${offset} to ${offset + byteLength}; ` +
+        'it is truncated or corrupted',
     );
   }
   return { name, role: want.role, layer: want.layer, dtype, rows, cols, file: tensor.file, offset, byteLength };

@@ -59,7 +59,8 @@ export function noConfig(folder: string, entries: readonly string[]): CqilError 
   if (gguf.length > 0)
     return new CqilError(
       'FILE_NOT_FOUND',
-      `${folder} has no config.json but has ${listed(gguf)}; give the path of ${gguf.length === 1 ? 'that file' : 'one of these files'}.`,
+      `${folder} has no config.json but has ${listed(gguf)}; give the path of ` +
+        `${gguf.length === 1 ? 'that file' : 'one of these files'}.`,
     );
   if (entries.includes('adapter_config.json')) {
     return new CqilError(
@@ -118,7 +119,8 @@ function partNames(name: string): string[] {
 function several(folder: string, names: readonly string[]): CqilError {
   return new CqilError(
     'INVALID_CHECKPOINT',
-    `${folder} has no ${SINGLE_FILE} but the weights of several models: ${listed(names)}; give the path of one of these files.`,
+    `${folder} has no ${SINGLE_FILE} but the weights of several models: ${listed(names)}; give the path of one of ` +
+      'these files.',
   );
 }
 
@@ -134,7 +136,8 @@ function noWeights(folder: string, entries: readonly string[]): CqilError {
   if (numpy !== undefined)
     return new CqilError(
       'UNSUPPORTED_MODEL',
-      `${folder} has its weights as an MLX file (${show(numpy)}); convert them to safetensors with Hugging Face's names.`,
+      `${folder} has its weights as an MLX file (${show(numpy)}); convert them to safetensors with Hugging Face's ` +
+        'names.',
     );
   const pytorch = having(PYTORCH);
   if (pytorch !== undefined)
@@ -201,7 +204,8 @@ async function readIndex(folder: string, name: string): Promise<Map<string, stri
     if (typeof shard !== 'string' || !/^[^/\\\0]+\.safetensors$/.test(shard)) {
       throw new CqilError(
         'INVALID_CHECKPOINT',
-        `${indexPath} puts tensor ${show(tensor)} in ${show(shard)}; the name of a .safetensors file in the same folder is expected.`,
+        `${indexPath} puts tensor ${show(tensor)} in ${show(shard)}; the name of a .safetensors file in the same ` +
+          'folder is expected.',
       );
     }
     shardOf.set(tensor, shard);
@@ -222,5 +226,8 @@ function refuseOtherLayouts({ stored, files }: HuggingFaceWeights): void {
 }
 
 function consolidatedProblem(sign: string): string {
-  return `holds a consolidated checkpoint (${show(sign)}), in Meta's or Mistral's own layout; convert it to Hugging Face's.`;
+  return (
+    `holds a consolidated checkpoint (${show(sign)}), in Meta's or Mistral's own layout; convert it to ` +
+    `Hugging Face's.`
+  );
 }

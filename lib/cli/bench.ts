@@ -64,7 +64,8 @@ async function bench(path: string | undefined, options: Options, io: Io): Promis
   if (context > config.contextLength) {
     throw new CqilError(
       'INVALID_ARGUMENT',
-      `--prompt-tokens and --tokens make ${context} positions, expected at most the model's context length, ${config.contextLength}.`,
+      `--prompt-tokens and --tokens make ${context} positions, expected at most the model's context length, ` +
+        `${config.contextLength}.`,
     );
   }
   const contenders: Contender[] = (options.plan ?? ['sequential']).flatMap((plan) =>
@@ -154,7 +155,10 @@ async function bench(path: string | undefined, options: Options, io: Io): Promis
     ),
   );
   io.out(
-    `\n${formatBytes(bytesPerToken)} read per token; ${options.promptTokens} + ${options.tokens} tokens, ${options.repeat} rounds; KV cache ${machine.kvCache}, activations ${machine.activations}; ${machine.threads} ${machine.threads === 1 ? 'thread' : 'threads'} (${isa}) on ${cpu}, reading ${measuredGBs.toFixed(1)} GB/s at best\n`,
+    `\n${formatBytes(bytesPerToken)} read per token; ${options.promptTokens} + ${options.tokens} tokens, ` +
+      `${options.repeat} rounds; KV cache ${machine.kvCache}, activations ${machine.activations}; ${machine.threads} ` +
+      `${machine.threads === 1 ? 'thread' : 'threads'} (${isa}) on ${cpu}, reading ${measuredGBs.toFixed(1)} GB/s at ` +
+      `best\n`,
   );
   if (busy) io.out(`${BUSY_WHILE_MEASURED}\n`);
 }

@@ -45,7 +45,8 @@ export function addDemo(program: Command, io: Io): void {
   const command = program
     .command('demo')
     .description(
-      'tell one story with the shipped model layer by layer and with a plan; compare their quality, and their speed on a deeper shape',
+      'tell one story with the shipped model layer by layer and with a plan; compare their quality, and their ' +
+        'speed on a deeper shape',
     )
     .option(
       '--seconds <n>',
@@ -182,7 +183,8 @@ function printSpeed({ rows, rounds, certain, busy, threads }: Speeds & { threads
   ]);
   io.out(`${formatTable(['plan', 'phases', 'ms/token', 'min', 'max', 'change'], cells)}\n`);
   io.out(
-    `Medians of ${rounds} rounds, in which the plans took turns; min and max: the least and greatest round; change: the median of the rounds' changes; ${threads} ${threads === 1 ? 'thread' : 'threads'}.\n`,
+    `Medians of ${rounds} rounds, in which the plans took turns; min and max: the least and greatest round; ` +
+      `change: the median of the rounds' changes; ${threads} ${threads === 1 ? 'thread' : 'threads'}.\n`,
   );
   if (!certain) io.out('These rounds do not tell which plan is faster.\n');
   if (busy) io.out(`${BUSY_WHILE_MEASURED}\n`);

@@ -66,7 +66,8 @@ function formatReport(report: Awaited<ReturnType<typeof examine>>): string {
     ['cqil', `${versions.cqil} on Node.js ${versions.node} (${report.platform}, Node-API ${versions.napi})`],
     [
       'cpu',
-      `${report.cpu}, ${report.cores} ${report.cores === 1 ? 'core' : 'cores'}, ${formatBytes(report.memoryBytes)} of memory`,
+      `${report.cpu}, ${report.cores} ${report.cores === 1 ? 'core' : 'cores'}, ${formatBytes(report.memoryBytes)} ` +
+        'of memory',
     ],
     ['instruction sets', isas.join(', ') || 'unknown without the native addon'],
     ['native addon', addon.loaded ? 'loaded' : `not loaded: ${addon.reason}`],

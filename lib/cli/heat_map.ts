@@ -23,11 +23,15 @@ export function drawHeatMap(matrix: readonly number[][]): string {
   const starts = Array.from({ length: Math.ceil(layers / perCell) }, (_, cell) => cell * perCell);
   const rows = starts.map(
     (i) =>
-      `${String(i).padStart(labelWidth)} ${starts.map((j) => shadeOf(meanOf(matrix, i, j, perCell)).repeat(width)).join('')}`,
+      `${String(i).padStart(labelWidth)} ` +
+      `${starts.map((j) => shadeOf(meanOf(matrix, i, j, perCell)).repeat(width)).join('')}`,
   );
   const note = perCell > 1 ? `each cell is the mean of ${perCell} x ${perCell} pairs\n` : '';
   const lines = [`${' '.repeat(labelWidth + 1)}${columnLabels(starts, width)}`, ...rows];
-  return `cosine of the inputs of two layers: ${legend()}\n${note}\n${lines.map((line) => `${line.trimEnd()}\n`).join('')}`;
+  return (
+    'cosine of the inputs of two layers: ' +
+    `${legend()}\n${note}\n${lines.map((line) => `${line.trimEnd()}\n`).join('')}`
+  );
 }
 
 /** The layer above every fifth cell, where there is room for it. */

@@ -19,5 +19,8 @@ export function machineOf(model: Model) {
 
 /** The machine in a few words. */
 export function machineSummary({ threads, isa, cpu, kvCache, activations }: ReturnType<typeof machineOf>): string {
-  return `${threads} ${threads === 1 ? 'thread' : 'threads'} (${isa}) on ${cpu}, KV cache ${kvCache}, activations ${activations}`;
+  return (
+    `${threads} ${threads === 1 ? 'thread' : 'threads'} (${isa}) on ${cpu}, KV cache ${kvCache}, activations ` +
+    `${activations}`
+  );
 }

@@ -21,7 +21,8 @@ export interface PlacementOptions extends BackendOptions {
 }
 
 export const PLAN_HELP =
-  'which layers share an input: sequential, P2-D0-S4-E12 (P layers per group, from S up to but without E, bypass D; -official at the end: see --bypass-mode), or a JSON file';
+  'which layers share an input: sequential, P2-D0-S4-E12 (P layers per group, from S up to but without E, bypass ' +
+  'D; -official at the end: see --bypass-mode), or a JSON file';
 
 /** The model every verb takes. */
 export function addModelArgument(command: Command): Command {
@@ -59,7 +60,8 @@ export function kvCacheOption(): Option {
 export function activationsOption(): Option {
   return new Option(
     '--activations <format>',
-    'what vectors are rounded to before weights are multiplied with them; auto: what applies to most weights and is faster',
+    'what vectors are rounded to before weights are multiplied with them; auto: what applies to most weights and ' +
+      'is faster',
   )
     .choices(ACTIVATIONS_CHOICES)
     .default('auto');

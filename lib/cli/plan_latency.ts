@@ -207,6 +207,8 @@ function formatAgreement({ error, ranking }: Agreement, plans: number): string {
   const ranks =
     plans < 3
       ? ''
-      : `Rank correlation over ${plans} plans, and that of the measurement with itself: ${line('wide', ranking.wide)}, ${line('lanes', ranking.lanes)}, the faster of both ${line('', ranking.fastest).trim()}.\n`;
+      : `Rank correlation over ${plans} plans, and that of the measurement with itself: ` +
+        `${line('wide', ranking.wide)}, ${line('lanes', ranking.lanes)}, the faster of both ` +
+        `${line('', ranking.fastest).trim()}.\n`;
   return `Off by ${percent(error.median)} in the median, ${percent(error.max)} at most.\n${ranks}`;
 }

@@ -11,7 +11,8 @@ export interface PlanOptions {
 export function bypassModeOption(): Option {
   return new Option(
     '--bypass-mode <mode>',
-    "how plans with a bypass add it up: paper, or official, as the authors' training code does (default: as the plan says)",
+    "how plans with a bypass add it up: paper, or official, as the authors' training code does (default: as the " +
+      'plan says)',
   ).choices(['paper', 'official']);
 }
 

@@ -105,7 +105,8 @@ async function recover(modelPath: string | undefined, options: Options, io: Io):
   if (recovered.updates.length === 0 || !(after.kl.mean < before.kl.mean)) {
     throw new CqilError(
       'GOAL_UNREACHABLE',
-      `No correction of rank ${options.rank} or less lowers the KL divergence of ${planSummary(given)} on text it was not fitted on (${before.kl.mean.toFixed(4)}); expected a longer text, another rank or another plan.`,
+      `No correction of rank ${options.rank} or less lowers the KL divergence of ${planSummary(given)} on text it ` +
+        `was not fitted on (${before.kl.mean.toFixed(4)}); expected a longer text, another rank or another plan.`,
     );
   }
   const machine = machineOf(model);
@@ -151,7 +152,9 @@ async function recover(modelPath: string | undefined, options: Options, io: Io):
       ),
     );
     io.out(
-      `KL falls by ${((1 - after.kl.mean / before.kl.mean) * 100).toFixed(0)} %. Fitted on ${fitTokens} tokens of ${options.file} (${sha256}), chosen on ${chooseTokens}, measured on ${heldOutTokens}, windows of ${window}; ${machineSummary(machine)}.\n`,
+      `KL falls by ${((1 - after.kl.mean / before.kl.mean) * 100).toFixed(0)} %. Fitted on ${fitTokens} tokens of ` +
+        `${options.file} (${sha256}), chosen on ${chooseTokens}, measured on ${heldOutTokens}, windows of ${window}; ` +
+        `${machineSummary(machine)}.\n`,
     );
   }
   io.err(`wrote ${output} and ${adapter}\n`);

@@ -185,10 +185,13 @@ async function search(path: string | undefined, options: Options, io: Io): Promi
       ? `, a predicted ${msPerToken!.toPrecision(3)} ms per token instead of ${sequential.msPerToken!.toPrecision(3)}`
       : '';
     io.out(
-      `${formatFront(found)}${chosen.phases} phases instead of ${sequential.phases}${time}, the best found for ${describeGoal(goal)}:\n${planSummary(chosen.plan)}\n`,
+      `${formatFront(found)}${chosen.phases} phases instead of ${sequential.phases}${time}, the best found for ` +
+        `${describeGoal(goal)}:\n${planSummary(chosen.plan)}\n`,
     );
     io.out(
-      `${found.evaluations} plans measured${found.complete ? '' : ' before the budget ended'}, on ${found.fitTokens} tokens of ${options.file} (${sha256}) and ${found.heldOutTokens} held out, windows of ${found.window}; seed ${seed}, guard ${guard}${guardPairs ? ' as measured' : ''}.\n`,
+      `${found.evaluations} plans measured${found.complete ? '' : ' before the budget ended'}, on ` +
+        `${found.fitTokens} tokens of ${options.file} (${sha256}) and ${found.heldOutTokens} held out, windows of ` +
+        `${found.window}; seed ${seed}, guard ${guard}${guardPairs ? ' as measured' : ''}.\n`,
     );
     io.out(`Model ${source.path} (${source.fingerprint}); ${machineSummary(machine)}.\n`);
   }

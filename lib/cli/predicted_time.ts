@@ -87,5 +87,9 @@ export function formatPredictedTime({
     sequential.phases[i]!.ms.toFixed(4),
   ]);
   cells.push(['all', '', plan.msPerToken.toFixed(4), '', sequential.msPerToken.toFixed(4)]);
-  return `Predicted for this machine ${where}, after ${position} tokens: ${plan.msPerToken.toPrecision(3)} ms per token (${plan.execution}) instead of ${sequential.msPerToken.toPrecision(3)}, ${less.toFixed(0)} % less; prices measured ${calibrated}.\n\n${formatTable(['phases', 'plan', 'ms', 'sequential', 'ms'], cells)}`;
+  return (
+    `Predicted for this machine ${where}, after ${position} tokens: ${plan.msPerToken.toPrecision(3)} ms per ` +
+    `token (${plan.execution}) instead of ${sequential.msPerToken.toPrecision(3)}, ${less.toFixed(0)} % less; ` +
+    `prices measured ${calibrated}.\n\n${formatTable(['phases', 'plan', 'ms', 'sequential', 'ms'], cells)}`
+  );
 }

@@ -142,7 +142,8 @@ async function report(modelPath: string | undefined, options: Options, command: 
   if (trace !== undefined && shown.traces.length === 0)
     throw new CqilError(
       'BACKEND_UNAVAILABLE',
-      `The ${model.backend} backend keeps no times of phases, so there is no trace; expected the cpu backend, or no --trace.`,
+      `The ${model.backend} backend keeps no times of phases, so there is no trace; expected the cpu backend, or ` +
+        'no --trace.',
     );
   const { architecture, dim } = model.config;
   const data: ReportData = {
@@ -205,7 +206,8 @@ function windowOf({ window }: Options, { config }: Model, tokens: number): numbe
   if (tokens < least)
     throw new CqilError(
       'INVALID_ARGUMENT',
-      `The text has ${counted(tokens, 'token')}, expected at least ${window !== undefined && window > LEAST_TOKENS ? `one whole window of ${window}` : LEAST_TOKENS}.`,
+      `The text has ${counted(tokens, 'token')}, expected at least ` +
+        `${window !== undefined && window > LEAST_TOKENS ? `one whole window of ${window}` : LEAST_TOKENS}.`,
     );
   return window ?? Math.min(LONGEST_DEFAULT_WINDOW, config.contextLength, tokens);
 }

@@ -99,7 +99,8 @@ function helpOn(program: Command, words: readonly string[]): never {
     const next = command.commands.find((known) => known.name() === word);
     if (!next)
       return command.error(
-        `error: unknown command '${word}'; ${command.name()} has ${command.commands.map((known) => known.name()).join(', ') || 'none'}`,
+        `error: unknown command '${word}'; ${command.name()} has ` +
+          `${command.commands.map((known) => known.name()).join(', ') || 'none'}`,
       );
     command = next;
   }

@@ -235,7 +235,8 @@ function expectPrompt(prompt: unknown): void {
   if (isMessages(prompt)) {
     throw new CqilError(
       'INVALID_ARGUMENT',
-      'The prompt is an array of messages; expected a string or token ids: await model.tokenizer.encodeChatSliced(messages) gives the ids, applyChatTemplate(messages) the text.',
+      'The prompt is an array of messages; expected a string or token ids: await ' +
+        'model.tokenizer.encodeChatSliced(messages) gives the ids, applyChatTemplate(messages) the text.',
     );
   }
   const isPrompt = typeof prompt === 'string' || (typeof prompt === 'object' && prompt !== null && 'length' in prompt);

@@ -230,7 +230,8 @@ async function promptTokens(
   if (limit < 1)
     throw new CqilError(
       'CONTEXT_OVERFLOW',
-      `The session holds ${position} tokens of ${contextLength}, which leaves no room for a prompt and a token after it; expected a session that was truncated or rewound, or one with a larger contextLength.`,
+      `The session holds ${position} tokens of ${contextLength}, which leaves no room for a prompt and a token ` +
+        'after it; expected a session that was truncated or rewound, or one with a larger contextLength.',
     );
   let ids: number[];
   if (typeof prompt === 'string') {
@@ -258,7 +259,8 @@ async function promptTokens(
     const length = typeof prompt === 'string' ? `more than ${limit}` : ids.length;
     throw new CqilError(
       'CONTEXT_OVERFLOW',
-      `A prompt of ${length} tokens at position ${position} leaves no room for another; expected it to end before the context's ${contextLength}.`,
+      `A prompt of ${length} tokens at position ${position} leaves no room for another; expected it to end before ` +
+        `the context's ${contextLength}.`,
     );
   }
   return ids;

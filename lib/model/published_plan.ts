@@ -28,5 +28,8 @@ export function publishedPlan({ plan: found, config }: Pick<Checkpoint, 'plan' |
 export function publishedPlanNote({ folder, plan }: PublishedPlan, usage: string): string {
   if (plan instanceof CqilError)
     return `The config.json of ${folder} has "cqil_layers" that make no plan for it: ${plan.message}`;
-  return `The config.json of ${folder} holds the plan ${planSummary(plan)}, which is used only when it is asked for: ${usage}.`;
+  return (
+    `The config.json of ${folder} holds the plan ${planSummary(plan)}, which is used only when it is asked ` +
+    `for: ${usage}.`
+  );
 }

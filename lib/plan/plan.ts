@@ -114,7 +114,8 @@ export function formatPlan(plan: Plan): string {
   } catch (cause) {
     throw new CqilError(
       'INVALID_PLAN',
-      `The plan's evidence cannot be written as JSON (${(cause as Error).message.split('\n')[0]}), expected plain values.`,
+      `The plan's evidence cannot be written as JSON (${(cause as Error).message.split('\n')[0]}), expected plain ` +
+        'values.',
       { cause },
     );
   }
@@ -257,7 +258,8 @@ function readPlan(input: unknown, layers: number | undefined, where: string): Pl
   const depth = depthOf(input.layers, layers, '"layers"', where);
   if (!Array.isArray(input.groups))
     return refuse(
-      `has ${input.groups === undefined ? 'no "groups"' : `"groups" ${show(input.groups)}`}, expected a list of lists of layer indices`,
+      `has ${input.groups === undefined ? 'no "groups"' : `"groups" ${show(input.groups)}`}, expected a list of ` +
+        'lists of layer indices',
     );
   checkGroups(input.groups, depth, 2, where);
   checkBypass(bypass, depth, '"bypass"', where);

@@ -9,7 +9,8 @@ export function planSummary(plan: Plan): string {
   const shorthand = planShorthand({ ...plan, adapter: undefined, evidence: undefined });
   const name =
     shorthand ??
-    `${count(plan.groups.length, 'group')} in ${range(plan.groups[0]![0]!, plan.groups.at(-1)!.at(-1)!)}, ${bypassName(plan)}`;
+    `${count(plan.groups.length, 'group')} in ${range(plan.groups[0]![0]!, plan.groups.at(-1)!.at(-1)!)}, ` +
+      `${bypassName(plan)}`;
   return plan.adapter === undefined ? name : `${name} + adapter`;
 }
 
@@ -29,8 +30,11 @@ export function describePlan(plan: Plan): string {
     return `Sequential: all ${count(plan.layers, 'layer')} run one after the other, ${before} phases. ${weights}`;
   }
   const sentences = [
-    `${planSummary(plan)}: ${count(plan.groups.length, 'group')} (${listRanges(plan.groups)}) of ${count(plan.layers, 'layer')}. The layers of a group share one input, run side by side, and their outputs are summed; ${aloneWords(plan)}.`,
-    `${count(stages, 'stage')} instead of ${plan.layers}: ${after} phases instead of ${before} (${Math.round((1 - after / before) * 100)} % fewer dependent steps, ${PHASES_PER_STAGE} per stage).`,
+    `${planSummary(plan)}: ${count(plan.groups.length, 'group')} (${listRanges(plan.groups)}) of ` +
+      `${count(plan.layers, 'layer')}. The layers of a group share one input, run side by side, and their outputs ` +
+      `are summed; ${aloneWords(plan)}.`,
+    `${count(stages, 'stage')} instead of ${plan.layers}: ${after} phases instead of ${before} ` +
+      `(${Math.round((1 - after / before) * 100)} % fewer dependent steps, ${PHASES_PER_STAGE} per stage).`,
   ];
   if (plan.bypass > 0) {
     const residual =
@@ -38,12 +42,14 @@ export function describePlan(plan: Plan): string {
         ? ', and it is added to the residual a second time, as adapters published with this bypass expect'
         : '';
     sentences.push(
-      `Bypass distance ${plan.bypass}, mode ${plan.bypassMode}: each layer's MLP also sees the attention output of up to ${count(plan.bypass, 'earlier layer')} of its group${residual}.`,
+      `Bypass distance ${plan.bypass}, mode ${plan.bypassMode}: each layer's MLP also sees the attention output of ` +
+        `up to ${count(plan.bypass, 'earlier layer')} of its group${residual}.`,
     );
   }
   sentences.push(
     plan.adapter === undefined
-      ? 'A grouped layer no longer sees the outputs of its group, so the text changes: compare perplexity before relying on it.'
+      ? 'A grouped layer no longer sees the outputs of its group, so the text changes: compare perplexity before ' +
+          'relying on it.'
       : `The adapter ${plan.adapter} is there to make up for what grouped layers no longer see.`,
   );
   return sentences.join('\n');

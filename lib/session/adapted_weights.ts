@@ -53,7 +53,8 @@ export class AdaptedWeights {
     if (!handle)
       throw new CqilError(
         'INVALID_PLAN',
-        `The adapter ${adapter} of the plan is not merged yet; expected model.prepare(plan) to be awaited before sessions of the plan are made.`,
+        `The adapter ${adapter} of the plan is not merged yet; expected model.prepare(plan) to be awaited before ` +
+          'sessions of the plan are made.',
       );
     return handle;
   }

@@ -343,7 +343,8 @@ export class Session {
     if (this.#holder?.deref())
       throw new CqilError(
         'INVALID_ARGUMENT',
-        `${call} was called while a generation is using this session; expected the generation to be done, or its loop left, first.`,
+        `${call} was called while a generation is using this session; expected the generation to be done, or its ` +
+          'loop left, first.',
       );
   }
 
@@ -399,6 +400,7 @@ export function toTokens(ids: ArrayLike<number>, vocabSize: number, limit: numbe
 function overflow(count: number, contextLength: number, position: number): CqilError {
   return new CqilError(
     'CONTEXT_OVERFLOW',
-    `${count} tokens at position ${position} end at ${position + count}; expected at most the context's ${contextLength}.`,
+    `${count} tokens at position ${position} end at ${position + count}; expected at most the context's ` +
+      `${contextLength}.`,
   );
 }

@@ -72,7 +72,8 @@ export class ChatData {
     this.#characters += characters;
     if (this.#values > MAX_VALUES)
       throw invalid(
-        `${name} hold more than ${MAX_VALUES} values; a value that occurs several times counts each time. Expected fewer.`,
+        `${name} hold more than ${MAX_VALUES} values; a value that occurs several times counts each time. Expected ` +
+          'fewer.',
       );
     if (this.#characters > MAX_CHARACTERS)
       throw invalid(`${name} hold more than ${MAX_CHARACTERS} characters; expected fewer.`);

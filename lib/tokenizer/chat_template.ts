@@ -98,7 +98,8 @@ export class ChatTemplate {
     if (tools && tools.length > 0 && !known.has('tools')) {
       throw new CqilError(
         'INVALID_ARGUMENT',
-        'The chat template does not read tools, so the model would not see them; expected none, or a model whose template has a place for them.',
+        'The chat template does not read tools, so the model would not see them; expected none, or a model whose ' +
+          'template has a place for them.',
       );
     }
     return { messages, tools, variables, ...flags, size: data.size };
@@ -171,7 +172,8 @@ function readOptions(options: ChatOptions) {
   if (adds && continues)
     throw new CqilError(
       'INVALID_ARGUMENT',
-      'Both addGenerationPrompt and continueFinalMessage are true; expected one: an answer begins, or the final message goes on.',
+      'Both addGenerationPrompt and continueFinalMessage are true; expected one: an answer begins, or the final ' +
+        'message goes on.',
     );
   if (tools !== undefined && tools !== null && !Array.isArray(tools))
     throw new CqilError('INVALID_ARGUMENT', `tools is ${quote(tools)}; expected an array.`);

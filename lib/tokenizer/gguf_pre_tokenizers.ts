@@ -194,7 +194,8 @@ const RULES: Record<string, PreTokenizerRule> = {
   'llada-moe': BAILING,
   'exaone-moe': {
     patterns: [
-      `${CONTRACTION}|[^\\r\\n\\p{L}\\p{N}]?(?:\\p{L}\\p{M}*(?: \\p{L}\\p{M}*)*)+|\\p{N}|${SYMBOLS}[\\r\\n/]?|\\s*[\\r\\n]|\\s+(?!\\S)|\\s+`,
+      `${CONTRACTION}|[^\\r\\n\\p{L}\\p{N}]?(?:\\p{L}\\p{M}*(?: ` +
+        `\\p{L}\\p{M}*)*)+|\\p{N}|${SYMBOLS}[\\r\\n/]?|\\s*[\\r\\n]|\\s+(?!\\S)|\\s+`,
     ],
   },
   gemma4: GEMMA4,
@@ -222,7 +223,8 @@ export const PRE_TOKENIZER_NAMES: readonly string[] = Object.keys(RULES);
 /** Names that llama.cpp knows and that have no rule here, and why. */
 const REFUSED: Record<string, string> = {
   afmoe:
-    "llama.cpp's table and the models' own files may differ in which scripts it sets apart and where it cuts before digits",
+    "llama.cpp's table and the models' own files may differ in which scripts it sets apart and where it cuts " +
+    'before digits',
   whitespace: 'it belongs to models that embed text, and drops spaces',
 };
 

@@ -42,7 +42,8 @@ function stageOf(config: Component): Stage {
   const change = typeof type === 'string' && Object.hasOwn(CHANGES, type) ? CHANGES[type] : undefined;
   if (change) return piecewise(change);
   throw invalidTokenizer(
-    `A normalizer is ${quote(config)}; expected Prepend, Replace, Strip, StripAccents, Lowercase, Nmt, ByteLevel, NFC, NFD, NFKC or NFKD.`,
+    `A normalizer is ${quote(config)}; expected Prepend, Replace, Strip, StripAccents, Lowercase, Nmt, ByteLevel, ` +
+      'NFC, NFD, NFKC or NFKD.',
   );
 }
 

@@ -158,7 +158,8 @@ function surroundings(
     }
     if (part.type !== 'TemplateProcessing' || !Array.isArray(part.single)) {
       throw invalidTokenizer(
-        `The post-processor is ${quote(part)}; expected a TemplateProcessing with a single template, BertProcessing, RobertaProcessing or ByteLevel.`,
+        `The post-processor is ${quote(part)}; expected a TemplateProcessing with a single template, ` +
+          'BertProcessing, RobertaProcessing or ByteLevel.',
       );
     }
     if (part.single.length > MAX_SURROUNDING) throw tooManySurrounding(part.single.length);

@@ -62,7 +62,8 @@ export function createPieceDecoder(config: Component | null): PieceDecoder {
       }
       default:
         throw invalidTokenizer(
-          `The decoder is of type ${quote(part.type)}; expected ByteLevel, Metaspace, Replace, ByteFallback, Fuse or Strip.`,
+          `The decoder is of type ${quote(part.type)}; expected ByteLevel, Metaspace, Replace, ByteFallback, Fuse ` +
+            'or Strip.',
         );
     }
   }

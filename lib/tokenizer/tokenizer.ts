@@ -375,7 +375,8 @@ class BpeTokenizer implements Tokenizer {
     const name = quote(this.pieces[(at < 0 ? expected[found.length] : found[at])!]);
     throw new CqilError(
       'INVALID_ARGUMENT',
-      `With these messages the chat has other control tokens than its template writes, beginning at ${name}; expected messages without the texts of control tokens, or parseSpecialTokens: true.`,
+      `With these messages the chat has other control tokens than its template writes, beginning at ${name}; ` +
+        'expected messages without the texts of control tokens, or parseSpecialTokens: true.',
     );
   }
 

@@ -249,6 +249,7 @@ export function* guardUserText(
 export function expectGuards(normalized: string, text: string, guard: string): void {
   if (normalized.split(guard).length === text.split(guard).length) return;
   throw invalidTokenizer(
-    "The tokenizer's normalizer removes what keeps control tokens in messages plain text; expected messages without the texts of such tokens.",
+    "The tokenizer's normalizer removes what keeps control tokens in messages plain text; expected messages " +
+      'without the texts of such tokens.',
   );
 }

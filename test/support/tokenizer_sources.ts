@@ -4,7 +4,8 @@ import type { TokenizerSource } from '../../lib/checkpoint/types.js';
 import { sharedData } from './shared_data.js';
 
 const GPT4_PATTERN = (digits: string): string =>
-  `(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|${digits}| ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+`;
+  `(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|${digits}| ` +
+  `?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+`;
 
 /** A Hugging Face folder's tokenizer in the shared data. */
 export function folderSource(...folder: string[]): TokenizerSource {

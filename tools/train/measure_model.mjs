@@ -46,7 +46,10 @@ await Promise.all([model.dispose(), untrainedModel.dispose()]);
 rmSync(temporary, { recursive: true });
 
 const report = [
-  `Perplexity and KL from the sequential plan (mean and 99th percentile, nats per token) over the ${trained[0].tokens} scored tokens of \`heldout.txt\`, in windows of ${model.config.contextLength} without overlap (the GPTQ protocol), with float32 activations; "same top" is the share of tokens with the same most likely next token.`,
+  'Perplexity and KL from the sequential plan (mean and 99th percentile, nats per token) over the ' +
+    `${trained[0].tokens} scored tokens of \`heldout.txt\`, in windows of ${model.config.contextLength} without ` +
+    'overlap (the GPTQ protocol), with float32 activations; "same top" is the share of tokens with the same most ' +
+    'likely next token.',
   '### Plans',
   qualityTable(trained.filter(({ group }) => group === 'plans')),
   '### Bypass: paper against official',
@@ -54,7 +57,9 @@ const report = [
   '### Distilled adapters',
   distilled.length === 0 ? 'None is beside the model.' : qualityTable(distilled),
   '### The control: the same shape, untrained',
-  `Random weights as training begins with (seed ${CONTROL_SEED}). The mean cosine of adjacent layers' inputs is ${meanAdjacent(untrainedSimilarity)}, and ${meanAdjacent(similarity)} in the trained model; a layer's delta has ${meanDelta(untrainedSimilarity)} of its input's norm, and ${meanDelta(similarity)} in the trained one.`,
+  `Random weights as training begins with (seed ${CONTROL_SEED}). The mean cosine of adjacent layers' inputs is ` +
+    `${meanAdjacent(untrainedSimilarity)}, and ${meanAdjacent(similarity)} in the trained model; a layer's delta has ` +
+    `${meanDelta(untrainedSimilarity)} of its input's norm, and ${meanDelta(similarity)} in the trained one.`,
   qualityTable(untrained.filter(({ group }) => group === 'plans')),
   runLine(
     describeRun(
@@ -141,7 +146,8 @@ async function qualities(which, rows) {
 function qualityTable(rows) {
   const lines = rows.map(
     ({ name, phases, perplexity, kl, topAgreement }) =>
-      `| ${name} | ${phases} | ${perplexity.toFixed(2)} | ${kl.mean.toFixed(4)} | ${kl.p99.toFixed(3)} | ${(100 * topAgreement).toFixed(1)} % |`,
+      `| ${name} | ${phases} | ${perplexity.toFixed(2)} | ${kl.mean.toFixed(4)} | ${kl.p99.toFixed(3)} | ` +
+      `${(100 * topAgreement).toFixed(1)} % |`,
   );
   return [
     '| plan | phases | perplexity | mean KL | 99 % KL | same top |',

@@ -97,7 +97,8 @@ function expectTokens(scores: readonly WindowScore[], { ids, firstScored }: Wind
   if (wrong)
     throw new CqilError(
       'INVALID_ARGUMENT',
-      `The resume file has ${wrong.nll.length} scores for window ${index}; expected one for each of ${expected} tokens.`,
+      `The resume file has ${wrong.nll.length} scores for window ${index}; expected one for each of ${expected} ` +
+        'tokens.',
     );
 }
 

@@ -127,7 +127,8 @@ function readLines(text: string, path: string, identity: RunIdentity): Finished 
     }
     throw new CqilError(
       'INVALID_ARGUMENT',
-      `Line ${i + 2} of the resume file ${path} is damaged; expected a finished question or window with the scores of ${plans} plans.`,
+      `Line ${i + 2} of the resume file ${path} is damaged; expected a finished question or window with the scores ` +
+        `of ${plans} plans.`,
     );
   }
   return done;
@@ -140,7 +141,8 @@ function expectSameRun(found: unknown, path: string, identity: RunIdentity): voi
     if (was !== is)
       throw new CqilError(
         'INVALID_ARGUMENT',
-        `The resume file ${path} is of a run with ${name} ${was ?? 'missing'}; expected ${is}, as in this run, or another file.`,
+        `The resume file ${path} is of a run with ${name} ${was ?? 'missing'}; expected ${is}, as in this run, or ` +
+          'another file.',
       );
   }
 }

@@ -125,7 +125,8 @@ async function sample(
   if (sampled.length > 0) return sampled;
   throw new CqilError(
     'INVALID_ARGUMENT',
-    `No answer of the task ${task.name} fits the model's context length; expected at most ${model.config.contextLength - 1} tokens, which leaves room for one of its context.`,
+    `No answer of the task ${task.name} fits the model's context length; expected at most ` +
+      `${model.config.contextLength - 1} tokens, which leaves room for one of its context.`,
   );
 }
 
@@ -135,7 +136,8 @@ function expectAnswers(entry: ItemScore[], { sequences }: EncodedItem, { line, f
     if (logLikelihoods.length === sequences.length && (greedy !== undefined) === (form === 'completion')) continue;
     throw new CqilError(
       'INVALID_ARGUMENT',
-      `The resume file has ${logLikelihoods.length} scores for line ${line} of the task ${name}; expected one for each of ${sequences.length} answers.`,
+      `The resume file has ${logLikelihoods.length} scores for line ${line} of the task ${name}; expected one for ` +
+        `each of ${sequences.length} answers.`,
     );
   }
 }

@@ -2,7 +2,8 @@ import { idleProcessors } from './idle_processors.js';
 
 /** The warning for times that were measured while `watchBusy` found the machine busy. */
 export const BUSY_WHILE_MEASURED =
-  'The machine was busy with something else while this was measured, so these times say little. Measure again when nothing else runs.';
+  'The machine was busy with something else while this was measured, so these times say little. Measure again when ' +
+  'nothing else runs.';
 
 /**
  * From this scatter on, the machine counts as busy. Scatter is how far typical times are above the least ones, as a

@@ -129,6 +129,7 @@ function expectFinite(values: Float64Array, group: readonly number[]): void {
   if (values.every(Number.isFinite)) return;
   throw new CqilError(
     'NOT_FINITE',
-    `Layers ${group[0]} to ${group.at(-1)} compute values that are infinite or not numbers; expected weights that give finite ones.`,
+    `Layers ${group[0]} to ${group.at(-1)} compute values that are infinite or not numbers; expected weights that ` +
+      'give finite ones.',
   );
 }

@@ -97,13 +97,15 @@ function expectRecoverable(model: Model, plan: Plan, ids: readonly number[], win
   if (members * model.config.dim > WIDEST_GROUP) {
     throw new CqilError(
       'INVALID_ARGUMENT',
-      `A group of the plan has ${members} layers of width ${model.config.dim}, ${members * model.config.dim} together; expected at most ${WIDEST_GROUP}, because memory grows with the square.`,
+      `A group of the plan has ${members} layers of width ${model.config.dim}, ${members * model.config.dim} ` +
+        `together; expected at most ${WIDEST_GROUP}, because memory grows with the square.`,
     );
   }
   if (ids.length < LEAST_TOKENS)
     throw new CqilError(
       'INVALID_ARGUMENT',
-      `The text has ${counted(ids.length, 'token')}, expected at least ${LEAST_TOKENS}: three fifths fit corrections, one chooses and one measures.`,
+      `The text has ${counted(ids.length, 'token')}, expected at least ${LEAST_TOKENS}: three fifths fit ` +
+        'corrections, one chooses and one measures.',
     );
   const { contextLength } = model.config;
   if (window > contextLength)

@@ -12,7 +12,10 @@ function speedWords({ low, median, high }: Speed['change']): string {
 /** What a report comes to, in one sentence: of its first plan, or of the sequential model when there is no other. */
 export function headline([sequential, chosen]: readonly PlanRow[]): string {
   if (!chosen)
-    return `The sequential model takes ${quantity(sequential!.msPerToken.median)} ms per token, with a perplexity of ${quantity(sequential!.quality.perplexity)}.`;
+    return (
+      `The sequential model takes ${quantity(sequential!.msPerToken.median)} ms per token, with a perplexity ` +
+      `of ${quantity(sequential!.quality.perplexity)}.`
+    );
   const speed = speedWords(chosen.change);
   if (!chosen.lossy) return `${chosen.name} ${speed} and computes the same as it does.`;
   const faster = chosen.change.high < 0;
@@ -26,5 +29,11 @@ export function explanation([sequential, chosen]: readonly PlanRow[]): string {
     return 'It is lossless: no layers share an input, so every number is that of the sequential model.';
   const { kl, perplexity, topAgreement } = chosen.quality;
   const before = sequential!.quality.perplexity;
-  return `It is lossy: layers of a group no longer see each other's outputs. Its predictions are ${quantity(kl.mean)} nats of KL divergence per token from those of the sequential model (${quantity(kl.p99)} at the 99th percentile); perplexity is ${decimals(perplexity, 2)} instead of ${decimals(before, 2)}, and the most likely token is the same for ${percent(topAgreement)} of tokens. Sequential is lossless.`;
+  return (
+    `It is lossy: layers of a group no longer see each other's outputs. Its predictions are ` +
+    `${quantity(kl.mean)} nats of KL divergence per token from those of the sequential model ` +
+    `(${quantity(kl.p99)} at the 99th percentile); perplexity is ${decimals(perplexity, 2)} instead of ` +
+    `${decimals(before, 2)}, and the most likely token is the same for ${percent(topAgreement)} of tokens. ` +
+    'Sequential is lossless.'
+  );
 }

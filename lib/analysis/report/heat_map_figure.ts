@@ -40,7 +40,10 @@ export function heatMapFigure({ inputCosine, tokens }: Similarity, plan: Plan): 
     drawing({
       id: 'similarity',
       title: 'Similarity of layer inputs',
-      description: `Cosine of the inputs of every two of ${layers} layers, mean over ${whole(tokens)} tokens; neighbours have ${decimals(mean, 3)} on average.${plan.groups.length > 0 ? ` Brackets mark the groups of ${planName(plan)}.` : ''}`,
+      description:
+        `Cosine of the inputs of every two of ${layers} layers, mean over ${whole(tokens)} tokens; ` +
+        `neighbours have ${decimals(mean, 3)} on ` +
+        `average.${plan.groups.length > 0 ? ` Brackets mark the groups of ${planName(plan)}.` : ''}`,
       width: LEFT + SIZE + 12,
       height: TOP + SIZE + LEGEND,
       body,

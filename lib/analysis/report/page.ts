@@ -74,11 +74,13 @@ function footer({ model, text, timing, front, provenance }: ReportData): Markup 
   const entries: Array<readonly [string, Content]> = [
     [
       'Model',
-      `${model.name} (${model.fingerprint}): ${model.architecture}, ${model.layers} layers, dim ${model.dim}, ${whole(model.parameters)} parameters`,
+      `${model.name} (${model.fingerprint}): ${model.architecture}, ${model.layers} layers, dim ${model.dim}, ` +
+        `${whole(model.parameters)} parameters`,
     ],
     [
       'Data',
-      `${text.name} (SHA-256 ${text.sha256}…), its first ${whole(text.tokens)} tokens, windows of ${text.window}, protocol gptq`,
+      `${text.name} (SHA-256 ${text.sha256}…), its first ${whole(text.tokens)} tokens, windows of ${text.window}, ` +
+        'protocol gptq',
     ],
     [
       'Timing',
@@ -88,13 +90,16 @@ function footer({ model, text, timing, front, provenance }: ReportData): Markup 
       ? [
           [
             'Search',
-            `${front.file}: ${front.text} (SHA-256 ${front.sha256}…), ${whole(front.tokens)} held-out tokens, seed ${front.seed}`,
+            `${front.file}: ${front.text} (SHA-256 ${front.sha256}…), ${whole(front.tokens)} held-out tokens, seed ` +
+              `${front.seed}`,
           ] as const,
         ]
       : []),
     [
       'Machine',
-      `${machine.cpu}, ${machine.cores} cores, ${decimals(machine.memoryBytes / 2 ** 30, 1)} GiB; ${machine.backend}, ${machine.threads} ${machine.threads === 1 ? 'thread' : 'threads'} (${machine.isa}), KV cache ${machine.kvCache}, activations ${machine.activations}; Node.js ${machine.node}`,
+      `${machine.cpu}, ${machine.cores} cores, ${decimals(machine.memoryBytes / 2 ** 30, 1)} GiB; ` +
+        `${machine.backend}, ${machine.threads} ${machine.threads === 1 ? 'thread' : 'threads'} (${machine.isa}), KV ` +
+        `cache ${machine.kvCache}, activations ${machine.activations}; Node.js ${machine.node}`,
     ],
     ['Version', `cqil ${cqil}${commit === null ? '' : `, commit ${commit}`}`],
     ['Made', made],

@@ -36,7 +36,8 @@ export function plansTable({
   ];
   const measured = table(
     'plans-table',
-    `Each plan: ${timing.rounds} interleaved rounds of ${timing.tokens} tokens; ${whole(rows[0]!.quality.tokens)} scored tokens of ${text.name}, windows of ${text.window}`,
+    `Each plan: ${timing.rounds} interleaved rounds of ${timing.tokens} tokens; ${whole(rows[0]!.quality.tokens)} ` +
+      `scored tokens of ${text.name}, windows of ${text.window}`,
     header,
     cells,
   );
@@ -52,7 +53,9 @@ export function plansTable({
       method,
     ],
   );
-  const caption = `The front of the search in ${front.file}: KL and perplexity on ${whole(front.tokens)} held-out tokens of ${front.text} (${front.sha256}), not those above; time measured here`;
+  const caption =
+    `The front of the search in ${front.file}: KL and perplexity on ${whole(front.tokens)} held-out ` +
+    `tokens of ${front.text} (${front.sha256}), not those above; time measured here`;
   return [
     measured,
     table(

@@ -80,7 +80,8 @@ export async function findPlans(model: Model, ids: readonly number[], options: F
   if (ids.length < LEAST_TOKENS)
     throw new CqilError(
       'INVALID_ARGUMENT',
-      `The text has ${counted(ids.length, 'token')}, expected at least ${LEAST_TOKENS}: half choose plans, half measure them.`,
+      `The text has ${counted(ids.length, 'token')}, expected at least ${LEAST_TOKENS}: half choose plans, half ` +
+        'measure them.',
     );
   const given = options.guard ?? 0;
   if (given + 2 > layers)
@@ -91,7 +92,8 @@ export async function findPlans(model: Model, ids: readonly number[], options: F
   if (goal.kind === 'time' && !msPerToken)
     throw new CqilError(
       'INVALID_ARGUMENT',
-      'A goal in time needs msPerToken, which predicts the time of a plan: calibration(model, checkpoint) gives a model of it.',
+      'A goal in time needs msPerToken, which predicts the time of a plan: calibration(model, checkpoint) gives a ' +
+        'model of it.',
     );
   const start = performance.now();
   const window = options.window ?? searchWindow(model, ids.length);

@@ -42,7 +42,10 @@ export function unreachable(goal: Goal, points: readonly GoalPoint[], sequential
     (a, b) => measureFor(goal, a, sequential) - measureFor(goal, b, sequential) || byKl(a, b),
   );
   const found = nearest
-    ? `the nearest has ${nearest.phases} phases instead of ${sequential.phases} (${percent(1 - nearest.phases / sequential.phases)} fewer), ${timeOf(nearest, sequential)}KL ${nearest.kl.toPrecision(3)} and perplexity ${nearest.perplexity.toFixed(3)} (${percent(nearest.perplexity / sequential.perplexity - 1)} more)`
+    ? `the nearest has ${nearest.phases} phases instead of ${sequential.phases} ` +
+      `(${percent(1 - nearest.phases / sequential.phases)} fewer), ${timeOf(nearest, sequential)}KL ` +
+      `${nearest.kl.toPrecision(3)} and perplexity ${nearest.perplexity.toFixed(3)} ` +
+      `(${percent(nearest.perplexity / sequential.perplexity - 1)} more)`
     : 'the budget ended before one was measured';
   return new CqilError('GOAL_UNREACHABLE', `No plan was found with ${describeGoal(goal)}: ${found}.`);
 }
@@ -57,7 +60,10 @@ export function describeGoal({ kind, limit }: Goal): string {
 
 function timeOf(point: GoalPoint, sequential: GoalPoint): string {
   if (point.msPerToken === undefined || sequential.msPerToken === undefined) return '';
-  return `a predicted ${point.msPerToken.toPrecision(3)} ms per token instead of ${sequential.msPerToken.toPrecision(3)} (${percent(1 - point.msPerToken / sequential.msPerToken)} less), `;
+  return (
+    `a predicted ${point.msPerToken.toPrecision(3)} ms per token instead of ` +
+    `${sequential.msPerToken.toPrecision(3)} (${percent(1 - point.msPerToken / sequential.msPerToken)} less), `
+  );
 }
 
 /** Fractions such as 1 − 60 / 80 come out a few units in the last place off. */

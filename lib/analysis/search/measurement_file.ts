@@ -86,7 +86,8 @@ function readLines(text: string, path: string, identity: MeasurementIdentity): M
     if (was !== is)
       throw new CqilError(
         'INVALID_ARGUMENT',
-        `The file of measurements ${path} has ${name} ${was ?? 'missing'}; expected ${is}, as in this search, or another file.`,
+        `The file of measurements ${path} has ${name} ${was ?? 'missing'}; expected ${is}, as in this search, or ` +
+          'another file.',
       );
   }
   const known = new Map<string, Quality>();
@@ -99,7 +100,8 @@ function readLines(text: string, path: string, identity: MeasurementIdentity): M
     ) {
       throw new CqilError(
         'INVALID_ARGUMENT',
-        `Line ${i + 2} of the file of measurements ${path} is damaged; expected a plan and what it was measured to cost.`,
+        `Line ${i + 2} of the file of measurements ${path} is damaged; expected a plan and what it was measured to ` +
+          'cost.',
       );
     }
     known.set(`${part} ${plan}`, quality as unknown as Quality);

@@ -271,7 +271,8 @@ function boundedInterpreter(values: Values): Interpreter {
       if (isText(value)) throw new TextLoopError('a loop goes over a text; a list or an object is expected');
       if (value.type !== 'ObjectValue')
         throw new Error(
-          `a loop goes over ${value.type === 'NullValue' ? 'none' : `a ${value.type}`}; a list or an object is expected`,
+          `a loop goes over ${value.type === 'NullValue' ? 'none' : `a ${value.type}`}; a list or an object is ` +
+            'expected',
         );
       return [...(value.value as Map<string, Value>).keys()].map((key) => new values.String(key));
     }
