@@ -2,6 +2,17 @@ import { CHARACTERS_AT_ONCE } from './patterns/pattern.js';
 import type { AddedToken } from './tokenizer_json.js';
 import { insertText, type TrieNode } from './trie.js';
 
+// Some published models do not call their `<|im_start|>` special.
+const CONTROL_FORM = /^<[|｜].*[|｜]>$/s;
+
+/**
+ * Whether a token is a control token, which nothing in a user's text may become: the files call it special, or it is
+ * written as such tokens are.
+ */
+export function isControl({ special, content }: AddedToken): boolean {
+  return special || CONTROL_FORM.test(content);
+}
+
 const WORD_CHARACTER = /[\p{Alphabetic}\p{M}\p{Nd}\p{Pc}]/u;
 
 /** Finds added tokens in text: the leftmost, and the longest of those that start there. */

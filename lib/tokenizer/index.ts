@@ -1,4 +1,4 @@
-export { loadTokenizer } from './tokenizer.js';
+export { loadTokenizer } from './load_tokenizer.js';
 export type { EncodeChatOptions, EncodeOptions, EncodeSlicedOptions, Tokenizer } from './tokenizer.js';
 export type { ChatMessage, ChatPart } from './chat_messages.js';
 export type { ChatOptions } from './chat_template.js';
