@@ -22,7 +22,7 @@ export interface ScheduleStep {
   /** Index in the program. */
   phase: number;
   /** Layers of the model. */
-  layers: number[];
+  layers: readonly number[];
   /** Whether these are all layers of the phase. */
   allLanes: boolean;
   crews: number;
@@ -57,17 +57,20 @@ export function placeToken(program: Program, placement: NativePlacement): Schedu
   const rows = loadNative().place({ groups, bypass, bypassMode }, placement);
   const steps: ScheduleStep[] = [];
   for (let at = 0; at < rows.length; at += FIELDS) {
-    const [kind, phase, firstLane, lanes, crews, crew, alone, meeting] = rows.subarray(at, at + FIELDS);
-    const all = program.phases[phase!]!.layers;
+    const phase = rows[at + 1]!;
+    const firstLane = rows[at + 2]!;
+    const lanes = rows[at + 3]!;
+    const all = program.phases[phase]!.layers;
+    const allLanes = lanes === all.length;
     steps.push({
-      kind: KINDS[kind!]!,
-      phase: phase!,
-      layers: all.slice(firstLane, firstLane! + lanes!),
-      allLanes: lanes === all.length,
-      crews: crews!,
-      crew: crew!,
-      alone: alone === 1,
-      meeting: MEETINGS[meeting!]!,
+      kind: KINDS[rows[at]!]!,
+      phase,
+      layers: allLanes ? all : all.slice(firstLane, firstLane + lanes),
+      allLanes,
+      crews: rows[at + 4]!,
+      crew: rows[at + 5]!,
+      alone: rows[at + 6] === 1,
+      meeting: MEETINGS[rows[at + 7]!]!,
     });
   }
   return steps;
