@@ -235,6 +235,7 @@ describe('tasks', () => {
         /is of a run with plans \["a"\]; expected \["a","b"\]/,
       ],
       ["somebody's text", 'dear diary', /is no resume file/],
+      ['another command', `${JSON.stringify({ ...identity, cqil: 'plan search' })}\n`, /is no resume file/],
       ["somebody's lines", 'dear diary\n', /is no resume file/],
       [
         'a broken line',

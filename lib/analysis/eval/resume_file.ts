@@ -1,14 +1,11 @@
-import { open, readFile, type FileHandle } from 'node:fs/promises';
-import { appendLine } from '../../util/append_line.js';
-import { CqilError } from '../../errors.js';
+import { LinesFile, type LinesIdentity } from '../../util/lines_file.js';
 import type { WindowScore } from './compare_plans.js';
 import type { ItemScore } from './score_item.js';
 
 /** What a run computes. Two runs with the same one give the same numbers. */
-export interface RunIdentity {
+export interface RunIdentity extends LinesIdentity {
   cqil: 'eval';
   plans: string[];
-  [field: string]: unknown;
 }
 
 /** A finished question: the task in the run, the item in the whole task, and scores, one per plan. */
@@ -24,20 +21,13 @@ interface WindowEntry {
   scores: WindowScore[];
 }
 
-const MAX_BYTES = 1 << 30;
-
-/**
- * Finished questions and windows as JSON lines, after one line that says what the run is. Each is written when it is
- * done, so that a run that was stopped can go on where it was. A last line that was not finished is dropped.
- */
+/** Finished questions and windows, kept in a file of JSON lines that says what the run is. */
 export class ResumeFile {
-  readonly #file: FileHandle;
-  readonly #path: string;
+  readonly #lines: LinesFile;
   readonly #done: Finished;
 
-  private constructor(file: FileHandle, path: string, done: Finished) {
-    this.#file = file;
-    this.#path = path;
+  private constructor(lines: LinesFile, done: Finished) {
+    this.#lines = lines;
     this.#done = done;
   }
 
@@ -48,31 +38,16 @@ export class ResumeFile {
    * read or written.
    */
   static async open(path: string, identity: RunIdentity): Promise<ResumeFile> {
-    const header = `${JSON.stringify(identity)}\n`;
-    let file: FileHandle | undefined;
-    try {
-      file = await open(path, 'a+');
-      const { size } = await file.stat();
-      if (size > MAX_BYTES)
-        throw new CqilError(
-          'INVALID_ARGUMENT',
-          `The resume file ${path} has ${size} bytes, expected at most ${MAX_BYTES}.`,
-        );
-      const text = await readFile(file, 'utf8');
-      const whole = text.slice(0, text.lastIndexOf('\n') + 1);
-      // Only what this run began to write may be dropped: the file could be anything.
-      if (whole === '' && !header.startsWith(text)) throw notOurs(path);
-      const done = whole === '' ? new Finished() : readLines(whole, path, identity);
-      await file.truncate(Buffer.byteLength(whole));
-      if (whole === '') await file.appendFile(header);
-      return new ResumeFile(file, path, done);
-    } catch (error) {
-      await file?.close();
-      if (error instanceof CqilError) throw error;
-      throw new CqilError('FILE_NOT_FOUND', `The resume file ${path} cannot be used: ${(error as Error).message}.`, {
-        cause: error,
-      });
-    }
+    const plans = identity.plans.length;
+    const words = {
+      name: 'resume file',
+      isNone: 'is no resume file',
+      has: 'is of a run with',
+      user: 'run',
+      line: `a finished question or window with the scores of ${plans} plans`,
+    };
+    const done = new Finished(plans);
+    return new ResumeFile(await LinesFile.open(path, identity, words, (line) => done.keep(line)), done);
   }
 
   /** The scores of an item that was finished before. */
@@ -81,7 +56,7 @@ export class ResumeFile {
   }
 
   async add(entry: ItemEntry): Promise<void> {
-    await this.#append(entry);
+    await this.#lines.append(entry);
   }
 
   /** The scores of a window that was finished before. */
@@ -91,74 +66,27 @@ export class ResumeFile {
 
   /** Keeps a window, unless it has numbers that JSON cannot hold: it is then computed again. */
   async addWindow(entry: WindowEntry): Promise<void> {
-    if (entry.scores.every(isWindowScore)) await this.#append(entry);
-  }
-
-  #append(entry: ItemEntry | WindowEntry): Promise<void> {
-    return appendLine(this.#file, `The resume file ${this.#path}`, entry);
+    if (entry.scores.every(isWindowScore)) await this.#lines.append(entry);
   }
 
   async close(): Promise<void> {
-    await this.#file.close();
+    await this.#lines.close();
   }
 }
 
 class Finished {
   readonly items = new Map<string, ItemScore[]>();
   readonly windows = new Map<number, WindowScore[]>();
-}
 
-function readLines(text: string, path: string, identity: RunIdentity): Finished {
-  const [first, ...lines] = text.split('\n').slice(0, -1);
-  expectSameRun(parse(first!), path, identity);
-  const plans = identity.plans.length;
-  const done = new Finished();
-  for (const [i, line] of lines.entries()) {
-    const { task, item, window, scores } = Object(parse(line)) as Partial<ItemEntry & WindowEntry>;
-    if (Array.isArray(scores) && scores.length === plans) {
-      if (isIndex(task) && isIndex(item) && scores.every(isItemScore)) {
-        done.items.set(`${task} ${item}`, scores);
-        continue;
-      }
-      if (isIndex(window) && scores.every(isWindowScore)) {
-        done.windows.set(window, scores);
-        continue;
-      }
-    }
-    throw new CqilError(
-      'INVALID_ARGUMENT',
-      `Line ${i + 2} of the resume file ${path} is damaged; expected a finished question or window with the scores ` +
-        `of ${plans} plans.`,
-    );
-  }
-  return done;
-}
+  constructor(readonly plans: number) {}
 
-function expectSameRun(found: unknown, path: string, identity: RunIdentity): void {
-  if (typeof found !== 'object' || found === null || !('cqil' in found)) throw notOurs(path);
-  for (const [name, expected] of Object.entries(identity)) {
-    const [was, is] = [JSON.stringify((found as Record<string, unknown>)[name]), JSON.stringify(expected)];
-    if (was !== is)
-      throw new CqilError(
-        'INVALID_ARGUMENT',
-        `The resume file ${path} is of a run with ${name} ${was ?? 'missing'}; expected ${is}, as in this run, or ` +
-          'another file.',
-      );
-  }
-}
-
-function notOurs(path: string): CqilError {
-  return new CqilError(
-    'INVALID_ARGUMENT',
-    `The file ${path} is no resume file; expected one that cqil eval wrote, or none.`,
-  );
-}
-
-function parse(line: string): unknown {
-  try {
-    return JSON.parse(line);
-  } catch {
-    return undefined;
+  /** Whether a line is a finished question or window. */
+  keep({ task, item, window, scores }: Partial<Record<keyof ItemEntry | keyof WindowEntry, unknown>>): boolean {
+    if (!Array.isArray(scores) || scores.length !== this.plans) return false;
+    if (isIndex(task) && isIndex(item) && scores.every(isItemScore)) this.items.set(`${task} ${item}`, scores);
+    else if (isIndex(window) && scores.every(isWindowScore)) this.windows.set(window, scores);
+    else return false;
+    return true;
   }
 }
 
