@@ -50,6 +50,12 @@ const VALUES: Record<string, unknown> = {
     {},
     Object.fromEntries(names.map((name) => [name, { get: fails, enumerable: true }])),
   ),
+  'a getter that throws what is no error': {
+    get groups(): never {
+      // eslint-disable-next-line no-throw-literal
+      throw Object.create(null);
+    },
+  },
   'an array with a getter that throws': Object.defineProperty([1], 0, { get: fails }),
   'a proxy that throws': new Proxy({}, { get: fails, ownKeys: fails, has: fails, getPrototypeOf: fails }),
   'a proxy of an array that throws': new Proxy([1], { get: fails, ownKeys: fails, has: fails }),

@@ -2,6 +2,7 @@ import path from 'node:path';
 import { CqilError } from '../errors.js';
 import { parseJson } from '../util/json.js';
 import { isUrl, pathOf, type Location, type UrlLike } from '../util/location.js';
+import { readArgument } from '../util/options.js';
 import { isModelFolder, planFile, readPlanFile } from './plan_file.js';
 
 /** What is computed: which layers share an input. Pure data; the file format is this object as JSON. */
@@ -232,14 +233,7 @@ function planFromShorthand(
 }
 
 function planFromObject(input: unknown, layers: number | undefined, where: string): Plan {
-  try {
-    return readPlan(input, layers, where);
-  } catch (cause) {
-    if (cause instanceof CqilError) throw cause;
-    // A proxy, or an object with getters.
-    const reason = cause instanceof Error ? cause.message : String(cause);
-    throw new CqilError('INVALID_PLAN', `${where} cannot be read (${reason}), expected plain values.`, { cause });
-  }
+  return readArgument(where, () => readPlan(input, layers, where), 'INVALID_PLAN');
 }
 
 function readPlan(input: unknown, layers: number | undefined, where: string): Plan {

@@ -1,5 +1,6 @@
 import { types } from 'node:util';
 import { CqilError } from '../errors.js';
+import { unreadable } from '../util/options.js';
 import type { Size } from './jinja/budget.js';
 
 // A chat of 1,000 tools takes 50,000 values. Walking through as many as these takes a tenth of a second.
@@ -31,12 +32,7 @@ export class ChatData {
     try {
       return yield* this.#copy(value, name, 0);
     } catch (cause) {
-      if (cause instanceof CqilError) throw cause;
-      throw new CqilError(
-        'INVALID_ARGUMENT',
-        `${name} cannot be read (${cause instanceof Error ? cause.message : 'an exception'}); expected plain values.`,
-        { cause },
-      );
+      throw unreadable(name, cause);
     }
   }
 

@@ -1,5 +1,5 @@
 import { inspect } from 'node:util';
-import { CqilError } from '../errors.js';
+import { CqilError, type ErrorCode } from '../errors.js';
 
 /** Throws INVALID_ARGUMENT unless `ok`: what the option is and what was expected. */
 export function expectOption(name: string, found: unknown, ok: boolean, expected: string): void {
@@ -7,16 +7,22 @@ export function expectOption(name: string, found: unknown, ok: boolean, expected
 }
 
 /**
- * What `read` gives. An argument may be a proxy or have getters: where reading it throws, this throws INVALID_ARGUMENT.
+ * What `read` gives. An argument may be a proxy or have getters: where reading it throws, this throws an error with
+ * `code`, INVALID_ARGUMENT if there is none.
  */
-export function readArgument<T>(name: string, read: () => T): T {
+export function readArgument<T>(name: string, read: () => T, code?: ErrorCode): T {
   try {
     return read();
   } catch (cause) {
-    if (cause instanceof CqilError) throw cause;
-    const reason = cause instanceof Error ? cause.message : inspect(cause, { depth: 0 });
-    throw new CqilError('INVALID_ARGUMENT', `${name} cannot be read (${reason}); expected plain values.`, { cause });
+    throw unreadable(name, cause, code);
   }
+}
+
+/** The error for what was thrown while an argument was read. An error with a code stays as it is. */
+export function unreadable(name: string, cause: unknown, code: ErrorCode = 'INVALID_ARGUMENT'): CqilError {
+  if (cause instanceof CqilError) return cause;
+  const reason = cause instanceof Error ? cause.message : inspect(cause, { depth: 0 });
+  return new CqilError(code, `${name} cannot be read (${reason}); expected plain values.`, { cause });
 }
 
 /**
