@@ -86,38 +86,20 @@ describe('models of the repository', () => {
 });
 
 describeShared('real models', () => {
+  const shape = { dim: 64, hiddenDim: 172, headDim: 8, nHeads: 8, nKvHeads: 4, nLayers: 5, vocabSize: 512 };
+
   it('opens the stories260K GGUF', async () => {
     const file = sharedData('models/stories260K/stories260Ktok512.gguf');
     const checkpoint = await openCheckpoint(file);
     expect(checkpoint).toMatchObject({ format: 'gguf', path: file, files: [file] });
-    expect(checkpoint.config).toMatchObject({
-      architecture: 'llama',
-      dim: 64,
-      hiddenDim: 172,
-      headDim: 8,
-      nHeads: 8,
-      nKvHeads: 4,
-      nLayers: 5,
-      vocabSize: 512,
-      ropeInterleaved: true,
-    });
+    expect(checkpoint.config).toMatchObject({ ...shape, architecture: 'llama', ropeInterleaved: true });
     expect(checkpoint.tensors).toHaveLength(5 * 9 + 3);
     expect((await checkpoint.readTokenizer()).kind).toBe('gguf');
   });
 
   it('opens the same model as a Hugging Face folder, with the same weights', async () => {
     const checkpoint = await openCheckpoint(sharedData('models/stories260K/hf'));
-    expect(checkpoint.config).toMatchObject({
-      dim: 64,
-      hiddenDim: 172,
-      headDim: 8,
-      nHeads: 8,
-      nKvHeads: 4,
-      nLayers: 5,
-      vocabSize: 512,
-      ropeInterleaved: false,
-      tiedEmbeddings: true,
-    });
+    expect(checkpoint.config).toMatchObject({ ...shape, ropeInterleaved: false, tiedEmbeddings: true });
     const gguf = readWeights(await openCheckpoint(sharedData('models/stories260K/stories260Ktok512.gguf')));
     const folderWeights = readWeights(checkpoint);
     for (const role of ['wv', 'wo', 'w_gate', 'w_up', 'w_down', 'mlp_norm'] as const)

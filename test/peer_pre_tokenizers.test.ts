@@ -1,7 +1,5 @@
-import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
-import { tmpdir } from 'node:os';
 import path from 'node:path';
-import { afterAll, expect, it } from 'vitest';
+import { expect, it } from 'vitest';
 import type { GgufValue } from '../lib/checkpoint/types.js';
 import { PRE_TOKENIZER_NAMES, preTokenizerRule } from '../lib/tokenizer/gguf_pre_tokenizers.js';
 import { loadTokenizer } from '../lib/tokenizer/index.js';
@@ -9,11 +7,11 @@ import { array, text, u32, type GgufEntry } from '../tools/gguf/gguf_writer.mjs'
 import { askPeer, peerMissing } from './reference/peer.js';
 import { ggufStrings } from './support/gguf_strings.js';
 import { writeRandomModel } from './support/random_model.js';
+import { tempFolder } from './support/temp_folder.js';
 import { describeUnless } from './support/unless.js';
-import { vocabularyAsGguf, vocabularyFolder, VOCABULARY_TEXTS } from './support/vocabularies.js';
+import { vocabularyAsGguf, vocabularySource, VOCABULARY_TEXTS } from './support/vocabularies.js';
 
-const folder = mkdtempSync(path.join(tmpdir(), 'cqil-peer-'));
-afterAll(() => rmSync(folder, { recursive: true }));
+const folder = tempFolder();
 
 /**
  * Texts for which llama.cpp cuts by another rule than the models' own tokenizer.json, which is followed here: it leaves
@@ -28,9 +26,7 @@ const OTHERWISE: Array<[names: string[], texts: RegExp]> = [
 /** A vocabulary under a name: byte-level, or text where the name says so, with line breaks that only it joins. */
 function vocabulary(name: string): Map<string, GgufValue> {
   if (!preTokenizerRule(name).piecesAreText) return new Map(vocabularyAsGguf('llama-3', name).metadata);
-  const { model } = JSON.parse(
-    readFileSync(path.join(vocabularyFolder('sentencepiece'), 'tokenizer.json'), 'utf8'),
-  ) as { model: { merges: Array<string | string[]> } };
+  const { model } = vocabularySource('sentencepiece').json as { model: { merges: Array<string | string[]> } };
   const metadata = new Map(vocabularyAsGguf('sentencepiece').metadata);
   const merges = model.merges.map((merge) => [merge].flat().join(' '));
   metadata.delete('tokenizer.ggml.scores');

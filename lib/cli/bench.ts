@@ -5,12 +5,14 @@ import { CqilError } from '../errors.js';
 import { kvBytesPerPosition } from '../engine/kv_cache.js';
 import { BUSY_WHILE_MEASURED } from '../analysis/latency/busy.js';
 import { barriersPerToken, modelBytes } from '../analysis/latency/work.js';
-import { aloneBytes, describeMachine, measureBandwidth } from '../engine/machine.js';
+import { aloneBytes, measureBandwidth } from '../engine/machine.js';
 import type { Model } from '../model/model.js';
 import type { Execution, Program, SettledExecution } from '../engine/native.js';
 import type { Plan } from '../plan/plan.js';
 import { planSummary } from '../plan/plan_diagram.js';
+import { counted } from '../util/count.js';
 import { printJson, type Io } from './io.js';
+import { machineOf } from './machine.js';
 import { weightBytesPerToken } from './memory.js';
 import {
   addBackendOptions,
@@ -112,20 +114,7 @@ async function bench(path: string | undefined, options: Options, io: Io): Promis
       fractionOfMeasuredBandwidth: bandwidthGBs / measuredGBs,
     };
   });
-  const { cpu, cores, isa, memoryBytes } = describeMachine();
-  const machine = {
-    cpu,
-    cores,
-    isa,
-    memoryBytes,
-    node: process.versions.node,
-    backend: model.backend,
-    threads: model.threads,
-    kvCache: model.kvCache,
-    activations: model.activations,
-    measuredBandwidthGBs: measuredGBs,
-    busy,
-  };
+  const machine = { ...machineOf(model), measuredBandwidthGBs: measuredGBs, busy };
   if (options.json) {
     printJson(io, {
       rows: rows.map((row) => ({ ...row, plan: planForJson(row.plan) })),
@@ -156,9 +145,9 @@ async function bench(path: string | undefined, options: Options, io: Io): Promis
   );
   io.out(
     `\n${formatBytes(bytesPerToken)} read per token; ${options.promptTokens} + ${options.tokens} tokens, ` +
-      `${options.repeat} rounds; KV cache ${machine.kvCache}, activations ${machine.activations}; ${machine.threads} ` +
-      `${machine.threads === 1 ? 'thread' : 'threads'} (${isa}) on ${cpu}, reading ${measuredGBs.toFixed(1)} GB/s at ` +
-      `best\n`,
+      `${options.repeat} rounds; KV cache ${machine.kvCache}, activations ${machine.activations}; ` +
+      `${counted(machine.threads, 'thread')} (${machine.isa}) on ${machine.cpu}, reading ` +
+      `${measuredGBs.toFixed(1)} GB/s at best\n`,
   );
   if (busy) io.out(`${BUSY_WHILE_MEASURED}\n`);
 }

@@ -6,6 +6,7 @@ import { loadSyntheticModel, shippedModelPath } from '../model/load.js';
 import type { Model } from '../model/model.js';
 import { resolvePlan, type Plan } from '../plan/plan.js';
 import { drawPlan, planSummary } from '../plan/plan_diagram.js';
+import { counted } from '../util/count.js';
 import { timeUntilCertain, type Speeds } from './demo_speed.js';
 import { printJson, type Io } from './io.js';
 import { openModel } from './open_model.js';
@@ -184,7 +185,7 @@ function printSpeed({ rows, rounds, certain, busy, threads }: Speeds & { threads
   io.out(`${formatTable(['plan', 'phases', 'ms/token', 'min', 'max', 'change'], cells)}\n`);
   io.out(
     `Medians of ${rounds} rounds, in which the plans took turns; min and max: the least and greatest round; ` +
-      `change: the median of the rounds' changes; ${threads} ${threads === 1 ? 'thread' : 'threads'}.\n`,
+      `change: the median of the rounds' changes; ${counted(threads, 'thread')}.\n`,
   );
   if (!certain) io.out('These rounds do not tell which plan is faster.\n');
   if (busy) io.out(`${BUSY_WHILE_MEASURED}\n`);

@@ -5,6 +5,7 @@ import { cacheFolder } from '../util/cache_file.js';
 import { shippedModelPath } from '../model/load.js';
 import { describeCuda, describeMachine } from '../engine/machine.js';
 import type { CudaInfo, MachineInfo } from '../engine/native.js';
+import { counted } from '../util/count.js';
 import { printJson, type Io } from './io.js';
 import { addJsonOption } from './options.js';
 import { formatBytes } from './table.js';
@@ -64,11 +65,7 @@ function formatReport(report: Awaited<ReturnType<typeof examine>>): string {
   );
   const lines: Array<[string, string]> = [
     ['cqil', `${versions.cqil} on Node.js ${versions.node} (${report.platform}, Node-API ${versions.napi})`],
-    [
-      'cpu',
-      `${report.cpu}, ${report.cores} ${report.cores === 1 ? 'core' : 'cores'}, ${formatBytes(report.memoryBytes)} ` +
-        'of memory',
-    ],
+    ['cpu', `${report.cpu}, ${counted(report.cores, 'core')}, ${formatBytes(report.memoryBytes)} of memory`],
     ['instruction sets', isas.join(', ') || 'unknown without the native addon'],
     ['native addon', addon.loaded ? 'loaded' : `not loaded: ${addon.reason}`],
     ['cuda', cuda.available ? cuda.devices.map(formatDevice).join('; ') : `not used: ${cuda.reason}`],

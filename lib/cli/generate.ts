@@ -3,6 +3,7 @@ import { Option, type Command } from 'commander';
 import { CqilError } from '../errors.js';
 import type { GenerateOptions, GenerationResult } from '../generate/generate.js';
 import type { Model } from '../model/model.js';
+import { pick } from '../util/pick.js';
 import { printJson, readStdin, type Io } from './io.js';
 import { openModel } from './open_model.js';
 import {
@@ -41,6 +42,21 @@ interface Options extends PlacementOptions, PlanOptions {
   logprobs?: number;
   json?: boolean;
 }
+
+/** Options that are given to `Model.generate` as they are. */
+const SETTINGS = [
+  'maxTokens',
+  'temperature',
+  'topK',
+  'topP',
+  'minP',
+  'repetitionPenalty',
+  'frequencyPenalty',
+  'presencePenalty',
+  'stop',
+  'logprobs',
+  'parseSpecialTokens',
+] as const;
 
 export function addGenerate(program: Command, io: Io): void {
   const command = program.command('generate').description('continue a prompt');
@@ -108,36 +124,9 @@ async function generate(path: string | undefined, options: Options, io: Io): Pro
   const started = performance.now();
   await using model = await openModel(path, options, io);
   const loadMs = performance.now() - started;
-  const {
-    temperature,
-    topK,
-    topP,
-    minP,
-    repetitionPenalty,
-    frequencyPenalty,
-    presencePenalty,
-    stop,
-    logprobs,
-    maxTokens,
-    parseSpecialTokens,
-  } = options;
   // Drawn here rather than left to the sampler, so that an interrupted run can be repeated too.
   const seed = options.seed ?? randomInt(2 ** 32);
-  const settings: GenerateOptions = {
-    maxTokens,
-    temperature,
-    topK,
-    topP,
-    minP,
-    repetitionPenalty,
-    frequencyPenalty,
-    presencePenalty,
-    seed,
-    stop,
-    logprobs,
-    parseSpecialTokens,
-    signal: io.signal,
-  };
+  const settings: GenerateOptions = { ...pick(options, SETTINGS), seed, signal: io.signal };
   const output = await collect(
     model,
     await promptOf(model, text, options, io),

@@ -10,6 +10,7 @@ import { describeMachine } from '../engine/machine.js';
 import { compilePlan } from '../model/model.js';
 import type { Program } from '../engine/native.js';
 import { describePlan } from '../plan/plan_diagram.js';
+import { counted } from '../util/count.js';
 import { publishedPlan, publishedPlanNote } from '../model/published_plan.js';
 import { printJson, type Io } from './io.js';
 import { weightBytes } from './memory.js';
@@ -107,7 +108,7 @@ async function inspect(path: string, options: Options, io: Io): Promise<void> {
     return;
   }
   const { architecture, nLayers, dim, hiddenDim, nHeads, nKvHeads, headDim, vocabSize, contextLength } = config;
-  io.out(`${path}: ${architecture}, ${format}, ${files.length === 1 ? '1 file' : `${files.length} files`}
+  io.out(`${path}: ${architecture}, ${format}, ${counted(files.length, 'file')}
 layers ${nLayers}, dim ${dim}, hidden dim ${hiddenDim}, heads ${nHeads} of ${headDim}, KV heads ${nKvHeads}, vocabulary ${vocabSize}, context ${contextLength}
 
 ${formatTable(['weights', 'tensors', 'bytes'], weightRows(tensors))}

@@ -7,6 +7,7 @@ import type { Prediction } from '../analysis/latency/latency_model.js';
 import { defaultThreads, describeMachine } from '../engine/machine.js';
 import { compilePlan } from '../model/model.js';
 import { resolvePlan, type Plan } from '../plan/plan.js';
+import { counted } from '../util/count.js';
 import type { BackendOptions } from './options.js';
 import { formatTable } from './table.js';
 
@@ -78,7 +79,7 @@ export function formatPredictedTime({
   calibrated,
 }: PredictedTime): string {
   const less = (1 - plan.msPerToken / sequential.msPerToken) * 100;
-  const where = backend === 'cuda' ? 'on the GPU' : `with ${threads} ${threads === 1 ? 'thread' : 'threads'}`;
+  const where = backend === 'cuda' ? 'on the GPU' : `with ${counted(threads, 'thread')}`;
   const cells = plan.phases.map(({ kind, count, ms }, i) => [
     kind,
     String(count),

@@ -2,6 +2,7 @@ import type { Activations } from './activations.js';
 import type { CacheIdentity } from '../util/cache_file.js';
 import type { Checkpoint } from '../checkpoint/types.js';
 import { digest } from '../util/digest.js';
+import { pick } from '../util/pick.js';
 import type { KvCache } from './kv_cache.js';
 import type { MachineInfo } from './native.js';
 
@@ -18,40 +19,32 @@ export interface TimedPlacement {
  * model's shape and formats, but not its values.
  */
 export function timingIdentity(
-  { arch, cpu, cores, isa, build }: MachineInfo,
-  { backend, threads, kvCache, activations }: TimedPlacement,
+  machine: MachineInfo,
+  placement: TimedPlacement,
   checkpoint: Pick<Checkpoint, 'config' | 'tensors'>,
 ): CacheIdentity {
   return {
     version: 1,
-    arch,
-    cpu,
-    cores,
-    isa,
-    build,
-    backend,
-    threads,
-    kvCache,
-    activations,
+    ...pick(machine, ['arch', 'cpu', 'cores', 'isa', 'build']),
+    ...pick(placement, ['backend', 'threads', 'kvCache', 'activations']),
     model: shapeDigest(checkpoint),
   };
 }
 
+const SHAPE = [
+  'dim',
+  'hiddenDim',
+  'headDim',
+  'nHeads',
+  'nKvHeads',
+  'nLayers',
+  'vocabSize',
+  'slidingWindow',
+  'tiedEmbeddings',
+] as const;
+
 /** A digest that models of one shape in the same formats share. */
 function shapeDigest({ config, tensors }: Pick<Checkpoint, 'config' | 'tensors'>): string {
-  const { dim, hiddenDim, headDim, nHeads, nKvHeads, nLayers, vocabSize, slidingWindow, tiedEmbeddings } = config;
   const formats = tensors.map(({ role, layer, dtype }) => `${layer} ${role} ${dtype}`).sort();
-  const shape = {
-    dim,
-    hiddenDim,
-    headDim,
-    nHeads,
-    nKvHeads,
-    nLayers,
-    vocabSize,
-    slidingWindow,
-    tiedEmbeddings,
-    formats,
-  };
-  return digest(shape);
+  return digest({ ...pick(config, SHAPE), formats });
 }

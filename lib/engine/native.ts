@@ -8,6 +8,7 @@ import type { DType, ModelConfig, TensorRole } from '../checkpoint/types.js';
 import { CqilError, type ErrorCode } from '../errors.js';
 import type { Plan } from '../plan/plan.js';
 import type { KvCache } from './kv_cache.js';
+import { pick } from '../util/pick.js';
 import { inThisRealm } from '../util/realm.js';
 import type { Shortlist } from './shortlist.js';
 
@@ -78,20 +79,22 @@ export const MAX_TRACE = 32;
 /** Tokens of a forward at most when the logits after each of them are wanted. */
 export const MAX_LOGIT_ROWS = 32;
 
-export interface NativeShape {
-  dim: number;
-  hiddenDim: number;
-  headDim: number;
-  nHeads: number;
-  nKvHeads: number;
-  nLayers: number;
-  vocabSize: number;
-  normEps: number;
-  ropeFrequencies: Float64Array;
-  ropeAttentionFactor: number;
-  ropeInterleaved: boolean;
-  slidingWindow: number;
-}
+const SHAPE = [
+  'dim',
+  'hiddenDim',
+  'headDim',
+  'nHeads',
+  'nKvHeads',
+  'nLayers',
+  'vocabSize',
+  'normEps',
+  'ropeFrequencies',
+  'ropeAttentionFactor',
+  'ropeInterleaved',
+  'slidingWindow',
+] as const;
+/** What the addon needs of a model's configuration. */
+export type NativeShape = Pick<ModelConfig, (typeof SHAPE)[number]>;
 
 /** Groups as [first layer, size]; every other layer is a stage of its own. */
 export interface NativePlan {
@@ -336,36 +339,8 @@ export function unpacked(file: string): string {
   return file.replace(/([\\/]app\.asar)([\\/])/, '$1.unpacked$2');
 }
 
-/** What the addon needs of a model's configuration. */
 export function nativeShape(config: ModelConfig): NativeShape {
-  const {
-    dim,
-    hiddenDim,
-    headDim,
-    nHeads,
-    nKvHeads,
-    nLayers,
-    vocabSize,
-    normEps,
-    ropeFrequencies,
-    ropeAttentionFactor,
-    ropeInterleaved,
-    slidingWindow,
-  } = config;
-  return {
-    dim,
-    hiddenDim,
-    headDim,
-    nHeads,
-    nKvHeads,
-    nLayers,
-    vocabSize,
-    normEps,
-    ropeFrequencies,
-    ropeAttentionFactor,
-    ropeInterleaved,
-    slidingWindow,
-  };
+  return pick(config, SHAPE);
 }
 
 /** The plan as the engine takes it. */

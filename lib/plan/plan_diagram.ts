@@ -1,3 +1,4 @@
+import { counted } from '../util/count.js';
 import { checkedPlan, countStages, planShorthand, type Plan } from './plan.js';
 
 /** Dependent phases of a stage: qkv, attention, attention_out, gate_up, down. */
@@ -9,7 +10,7 @@ export function planSummary(plan: Plan): string {
   const shorthand = planShorthand({ ...plan, adapter: undefined, evidence: undefined });
   const name =
     shorthand ??
-    `${count(plan.groups.length, 'group')} in ${range(plan.groups[0]![0]!, plan.groups.at(-1)!.at(-1)!)}, ` +
+    `${counted(plan.groups.length, 'group')} in ${range(plan.groups[0]![0]!, plan.groups.at(-1)!.at(-1)!)}, ` +
       `${bypassName(plan)}`;
   return plan.adapter === undefined ? name : `${name} + adapter`;
 }
@@ -27,13 +28,13 @@ export function describePlan(plan: Plan): string {
       plan.adapter === undefined
         ? 'This is the model as it was trained.'
         : `The adapter ${plan.adapter} changes its weights.`;
-    return `Sequential: all ${count(plan.layers, 'layer')} run one after the other, ${before} phases. ${weights}`;
+    return `Sequential: all ${counted(plan.layers, 'layer')} run one after the other, ${before} phases. ${weights}`;
   }
   const sentences = [
-    `${planSummary(plan)}: ${count(plan.groups.length, 'group')} (${listRanges(plan.groups)}) of ` +
-      `${count(plan.layers, 'layer')}. The layers of a group share one input, run side by side, and their outputs ` +
+    `${planSummary(plan)}: ${counted(plan.groups.length, 'group')} (${listRanges(plan.groups)}) of ` +
+      `${counted(plan.layers, 'layer')}. The layers of a group share one input, run side by side, and their outputs ` +
       `are summed; ${aloneWords(plan)}.`,
-    `${count(stages, 'stage')} instead of ${plan.layers}: ${after} phases instead of ${before} ` +
+    `${counted(stages, 'stage')} instead of ${plan.layers}: ${after} phases instead of ${before} ` +
       `(${Math.round((1 - after / before) * 100)} % fewer dependent steps, ${PHASES_PER_STAGE} per stage).`,
   ];
   if (plan.bypass > 0) {
@@ -43,7 +44,7 @@ export function describePlan(plan: Plan): string {
         : '';
     sentences.push(
       `Bypass distance ${plan.bypass}, mode ${plan.bypassMode}: each layer's MLP also sees the attention output of ` +
-        `up to ${count(plan.bypass, 'earlier layer')} of its group${residual}.`,
+        `up to ${counted(plan.bypass, 'earlier layer')} of its group${residual}.`,
     );
   }
   sentences.push(
@@ -116,8 +117,4 @@ function listRanges(groups: number[][]): string {
 
 function range(first: number, last: number): string {
   return `${first}-${last}`;
-}
-
-function count(n: number, noun: string): string {
-  return `${n} ${noun}${n === 1 ? '' : 's'}`;
 }

@@ -24,9 +24,8 @@ export const TOKEN_TYPE = { normal: 1, unknown: 2, control: 3, userDefined: 4, u
 
 /**
  * Converts the vocabulary of a GGUF file to the parts of a Hugging Face tokenizer that gives llama.cpp's ids.
- * `tokenizer.ggml.model` is "llama" (SentencePiece: scores, byte fallback) or "gpt2" or "gemma4" (merges; the pre-tokenizer's
- * name says what pieces are).
- * Throws INVALID_TOKENIZER.
+ * `tokenizer.ggml.model` is "llama" (SentencePiece: scores, byte fallback) or "gpt2" or "gemma4" (merges; the
+ * pre-tokenizer's name says what pieces are). Throws INVALID_TOKENIZER.
  */
 export async function convertGgufVocabulary(metadata: Metadata, pace: Pace): Promise<TokenizerParts> {
   const model = metadata.get('tokenizer.ggml.model');

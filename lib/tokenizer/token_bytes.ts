@@ -53,11 +53,8 @@ export function createPieceDecoder(config: Component | null): PieceDecoder {
         if (typeof from !== 'string' || from === '')
           throw invalidTokenizer(`The decoder replaces ${quote(from)}; expected a character.`);
         replacements.push([from, ' ']);
-        const prefixed =
-          part.prepend_scheme !== undefined && part.prepend_scheme !== null
-            ? part.prepend_scheme !== 'never'
-            : part.add_prefix_space !== false;
-        if (prefixed) leadingSpaces += 1;
+        const scheme = part.prepend_scheme ?? (part.add_prefix_space === false ? 'never' : 'always');
+        if (scheme !== 'never') leadingSpaces += 1;
         break;
       }
       default:

@@ -8,8 +8,8 @@ export const FORMATS = {
   BF16: { code: 30, weights: 1, blockBytes: 2, fillBlock: fillBrain },
   Q8_0: { code: 8, weights: 32, blockBytes: 34, fillBlock: (block, width) => block.writeUInt16LE(halfBits(width + 6)) },
   Q4_0: { code: 2, weights: 32, blockBytes: 18, fillBlock: (block, width) => block.writeUInt16LE(halfBits(width + 2)) },
-  Q4_K: { code: 12, weights: 256, blockBytes: 144, fillBlock: (block, width) => fillK(block, width + 8) },
-  Q5_K: { code: 13, weights: 256, blockBytes: 176, fillBlock: (block, width) => fillK(block, width + 9) },
+  Q4_K: { code: 12, weights: 256, blockBytes: 144, fillBlock: (block, width) => fillK(block, width, 8) },
+  Q5_K: { code: 13, weights: 256, blockBytes: 176, fillBlock: (block, width) => fillK(block, width, 9) },
   Q6_K: {
     code: 14,
     weights: 256,
@@ -49,13 +49,12 @@ function fillBrain(block, width) {
 }
 
 /**
- * Scales and minima of 6 bits average 31.5, nibbles 7.5 and five bits 15.5: with dmin = 7.5 d, or 15 d where d is half
- * of that, weights average about zero.
+ * Scales and minima of 6 bits average 31.5, nibbles 7.5 and five bits 15.5: with dmin = 7.5 d for nibbles, and twice
+ * that for five bits, weights average about zero. d is 2^−(width + power).
  */
-function fillK(block, power) {
-  const doubled = block.length === 176 ? 1 : 0;
-  block.writeUInt16LE(halfBits(power));
-  block.writeUInt16LE(halfBits(power - 2 - doubled) | 0x380, 2);
+function fillK(block, width, power) {
+  block.writeUInt16LE(halfBits(width + power));
+  block.writeUInt16LE(halfBits(width + 6) | 0x380, 2);
 }
 
 /** 2^−power as IEEE binary16, subnormal beyond 2^−14. */

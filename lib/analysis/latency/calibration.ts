@@ -88,11 +88,8 @@ export function typicalToken({ contextLength }: Pick<ModelConfig, 'contextLength
   return { position: Math.min(TYPICAL_POSITION, Math.floor(contextLength / 2)), logits: true };
 }
 
-function identityOf(
-  checkpoint: ShapedCheckpoint,
-  { backend, threads, kvCache, activations }: CalibratedPlacement,
-): CacheIdentity {
-  return timingIdentity(describeMachine(), { backend, threads, kvCache, activations }, checkpoint);
+function identityOf(checkpoint: ShapedCheckpoint, placement: CalibratedPlacement): CacheIdentity {
+  return timingIdentity(describeMachine(), placement, checkpoint);
 }
 
 function areRates(value: unknown): value is Rates {

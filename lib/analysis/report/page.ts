@@ -1,5 +1,6 @@
 import { BUSY_WHILE_MEASURED } from '../latency/busy.js';
 import { countStages } from '../../plan/plan.js';
+import { counted } from '../../util/count.js';
 import { decimals, percent, quantity, signedPercent, whole } from './format.js';
 import { explanation, headline } from './headline.js';
 import { heatMapFigure } from './heat_map_figure.js';
@@ -98,7 +99,7 @@ function footer({ model, text, timing, front, provenance }: ReportData): Markup 
     [
       'Machine',
       `${machine.cpu}, ${machine.cores} cores, ${decimals(machine.memoryBytes / 2 ** 30, 1)} GiB; ` +
-        `${machine.backend}, ${machine.threads} ${machine.threads === 1 ? 'thread' : 'threads'} (${machine.isa}), KV ` +
+        `${machine.backend}, ${counted(machine.threads, 'thread')} (${machine.isa}), KV ` +
         `cache ${machine.kvCache}, activations ${machine.activations}; Node.js ${machine.node}`,
     ],
     ['Version', `cqil ${cqil}${commit === null ? '' : `, commit ${commit}`}`],

@@ -72,7 +72,8 @@ export function searchWindow(model: Pick<Model, 'config'>, tokens: number): numb
  * them, the second half measures them.
  *
  * @throws CqilError INVALID_ARGUMENT for fewer than LEAST_TOKENS tokens, a window the model cannot hold, a guard that
- * leaves nothing to group, or a goal in time without `msPerToken`; NOT_FINITE for values that are infinite or not numbers; ABORTED; DISPOSED.
+ * leaves nothing to group, or a goal in time without `msPerToken`; NOT_FINITE for values that are infinite or not
+ * numbers; ABORTED; DISPOSED.
  */
 export async function findPlans(model: Model, ids: readonly number[], options: FindOptions): Promise<FoundPlans> {
   const { goal, seed, evaluations, seconds = Infinity, msPerToken, file, signal, onProgress } = options;
