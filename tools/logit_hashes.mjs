@@ -11,8 +11,9 @@ import path from 'node:path';
 import { parseArgs } from 'node:util';
 import { fileURLToPath } from 'node:url';
 import { loadModel } from '../dist/index.mjs';
-import { f32, ggufFile, text, u32 } from './gguf/gguf_writer.mjs';
+import { ggufFile, text, u32 } from './gguf/gguf_writer.mjs';
 import { FORMATS, fillRandom } from './gguf/random_blocks.mjs';
+import { shapeMetadata } from './gguf/shape_metadata.mjs';
 
 const { values: given } = parseArgs({ options: { out: { type: 'string' }, compare: { type: 'string' } } });
 if (!given.out === !given.compare) throw new Error('--out FILE or --compare FILE is expected.');
@@ -195,22 +196,10 @@ function randomGguf(dtype, { architecture = 'llama', biases = false, window, ...
   });
   const tensors = [matrix('token_embd', vocabSize, dim), ...layers.flat(), vector('output_norm.weight', dim, 1)];
   if (dtype !== 'F16') tensors.push(matrix('output', vocabSize, dim));
-  const sizes = {
-    block_count: nLayers,
-    context_length: CONTEXT,
-    embedding_length: dim,
-    feed_forward_length: hiddenDim,
-    'attention.head_count': nHeads,
-    'attention.head_count_kv': nKvHeads,
-    'attention.key_length': headDim,
-    'attention.value_length': headDim,
-    ...(window === undefined ? {} : { 'attention.sliding_window': window }),
-    vocab_size: vocabSize,
-  };
   const metadata = {
     'general.architecture': text(architecture),
-    ...Object.fromEntries(Object.entries(sizes).map(([key, value]) => [`${architecture}.${key}`, u32(value)])),
-    [`${architecture}.attention.layer_norm_rms_epsilon`]: f32(1e-5),
+    ...shapeMetadata(architecture, { ...shape, contextLength: CONTEXT, normEps: 1e-5 }),
+    ...(window === undefined ? {} : { [`${architecture}.attention.sliding_window`]: u32(window) }),
   };
   const file = path.join(folder, 'model.gguf');
   writeFileSync(file, ggufFile({ metadata, tensors }));

@@ -4,8 +4,9 @@ import { chooseActivations, roundedShare } from '../../dist/engine/activations.j
 import { GGUF_NAMES, tensorName } from '../../dist/checkpoint/names.js';
 import { describeMachine } from '../../dist/engine/machine.js';
 import { syntheticCheckpoint } from '../../dist/checkpoint/synthetic.js';
-import { array, f32, ggufHeader, pad, text, u32 } from '../../tools/gguf/gguf_writer.mjs';
+import { array, ggufHeader, pad, text } from '../../tools/gguf/gguf_writer.mjs';
 import { FORMATS, fillRandom } from '../../tools/gguf/random_blocks.mjs';
+import { shapeMetadata } from '../../tools/gguf/shape_metadata.mjs';
 
 /** Formats that can be written. */
 export const DTYPES = Object.keys(FORMATS);
@@ -41,20 +42,9 @@ function metadataOf(config) {
       ['<unk>', '<s>', '</s>'][i] ?? (i < 259 ? `<0x${(i - 3).toString(16).toUpperCase().padStart(2, '0')}>` : `t${i}`),
   );
   const kinds = tokens.map((_, i) => (i === 0 ? 2 : i < 3 ? 3 : i < 259 ? 6 : 1));
-  const llama = {
-    block_count: config.nLayers,
-    context_length: config.contextLength,
-    embedding_length: config.dim,
-    feed_forward_length: config.hiddenDim,
-    'attention.head_count': config.nHeads,
-    'attention.head_count_kv': config.nKvHeads,
-    'rope.dimension_count': config.headDim,
-    vocab_size: config.vocabSize,
-  };
   return {
     'general.architecture': text('llama'),
-    ...Object.fromEntries(Object.entries(llama).map(([key, value]) => [`llama.${key}`, u32(value)])),
-    'llama.attention.layer_norm_rms_epsilon': f32(config.normEps),
+    ...shapeMetadata('llama', config),
     'tokenizer.ggml.model': text('llama'),
     'tokenizer.ggml.tokens': array('string', tokens),
     'tokenizer.ggml.scores': array(

@@ -240,7 +240,7 @@ export function preTokenizerRule(name: unknown): PreTokenizerRule {
   if (refused) throw invalidTokenizer(`The pre-tokenizer ${quote(name)} is not supported: ${refused}.`);
   if (!rule)
     throw invalidTokenizer(
-      `The pre-tokenizer ${quote(name)} is unknown; expected one of ${Object.keys(RULES).join(', ')}.`,
+      `The pre-tokenizer ${quote(name)} is unknown; expected one of ${PRE_TOKENIZER_NAMES.join(', ')}.`,
     );
   return rule;
 }

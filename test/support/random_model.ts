@@ -6,6 +6,7 @@ import { ropeFrequencies } from '../../lib/checkpoint/rope.js';
 import type { Architecture, DType, ModelConfig, TensorRole } from '../../lib/checkpoint/types.js';
 import { encode } from './encode.js';
 import { array, f32, ggufFile, text, u32, type GgufEntry } from '../../tools/gguf/gguf_writer.mjs';
+import { shapeMetadata } from '../../tools/gguf/shape_metadata.mjs';
 import { randomNormal, seedOf } from './random.js';
 import { safetensorsFile } from './safetensors_writer.js';
 
@@ -207,24 +208,11 @@ function ggufMetadata(
   { shape, ropeTheta, metadata, vocabulary }: Resolved,
   architecture: string,
 ): Record<string, GgufEntry> {
-  const own: Record<string, GgufEntry> = {
-    block_count: u32(shape.nLayers),
-    context_length: u32(shape.contextLength),
-    embedding_length: u32(shape.dim),
-    feed_forward_length: u32(shape.hiddenDim),
-    'attention.head_count': u32(shape.nHeads),
-    'attention.head_count_kv': u32(shape.nKvHeads),
-    'attention.key_length': u32(shape.headDim),
-    'attention.value_length': u32(shape.headDim),
-    'attention.layer_norm_rms_epsilon': f32(1e-5),
-    'rope.dimension_count': u32(shape.headDim),
-    'rope.freq_base': f32(ropeTheta),
-    vocab_size: u32(shape.vocabSize),
-  };
   return {
     'general.architecture': text(architecture),
     'general.name': text('random'),
-    ...Object.fromEntries(Object.entries(own).map(([key, entry]) => [`${architecture}.${key}`, entry])),
+    ...shapeMetadata(architecture, { ...shape, normEps: 1e-5 }),
+    [`${architecture}.rope.freq_base`]: f32(ropeTheta),
     ...(vocabulary && sentencePieceVocabulary(shape.vocabSize)),
     ...metadata,
   };

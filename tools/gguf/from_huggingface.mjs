@@ -7,6 +7,7 @@ import { GGUF_NAMES, tensorName } from '../../dist/checkpoint/names.js';
 import { openCheckpoint } from '../../dist/checkpoint/open.js';
 import { array, bool, f32, ggufFile, text, u32 } from './gguf_writer.mjs';
 import { quantizeQ8_0 } from './q8_0.mjs';
+import { shapeMetadata } from './shape_metadata.mjs';
 
 const TYPE = { F32: 0, Q8_0: 8 };
 const TOKEN = { normal: 1, control: 3 };
@@ -50,26 +51,13 @@ function interleavePairs(values, cols) {
 }
 
 function modelMetadata() {
-  const llama = {
-    block_count: u32(config.nLayers),
-    context_length: u32(config.contextLength),
-    embedding_length: u32(config.dim),
-    feed_forward_length: u32(config.hiddenDim),
-    vocab_size: u32(config.vocabSize),
-    'attention.head_count': u32(config.nHeads),
-    'attention.head_count_kv': u32(config.nKvHeads),
-    'attention.key_length': u32(config.headDim),
-    'attention.value_length': u32(config.headDim),
-    'attention.layer_norm_rms_epsilon': f32(config.normEps),
-    'rope.dimension_count': u32(config.headDim),
-    'rope.freq_base': f32(json('config.json').rope_theta),
-  };
   return {
     'general.architecture': text('llama'),
     'general.name': text(path.basename(out, '.gguf')),
     'general.license': text('apache-2.0'),
     'general.file_type': u32(7),
-    ...Object.fromEntries(Object.entries(llama).map(([key, entry]) => [`llama.${key}`, entry])),
+    ...shapeMetadata('llama', config),
+    'llama.rope.freq_base': f32(json('config.json').rope_theta),
   };
 }
 
