@@ -55,6 +55,8 @@ const DEFAULT_SHAPE: RandomShape = {
   contextLength: 128,
   tied: false,
 };
+/** No size is a power of two; whole blocks only where a format needs them. */
+export const ODD = { dim: 60, hiddenDim: 84, headDim: 10, nHeads: 6, nKvHeads: 3, nLayers: 5, vocabSize: 101 };
 const GGML_TYPES: Record<DType, number> = { F32: 0, F16: 1, Q4_0: 2, Q8_0: 8, Q4_K: 12, Q5_K: 13, Q6_K: 14, BF16: 30 };
 
 interface RandomTensor {
