@@ -1,7 +1,9 @@
 import { resolvePlan } from '../../lib/plan/plan.js';
+import { reportPage } from '../../lib/analysis/report/page.js';
 import type { PlanRow, ReportData, Spread } from '../../lib/analysis/report/report_data.js';
 import type { PhaseKind } from '../../lib/engine/native.js';
 import type { Timeline, TimelineSpan } from '../../lib/engine/timeline.js';
+import { parseXml, type XmlElement } from './xml.js';
 
 const KINDS: readonly PhaseKind[] = ['qkv', 'attention', 'attention_out', 'gate_up', 'down'];
 
@@ -89,4 +91,9 @@ export function sampleReport(layers = 8): ReportData {
       seed: 1,
     },
   };
+}
+
+/** The elements of the page that shows a report. */
+export function pageOf(data: ReportData): XmlElement {
+  return parseXml(reportPage(data));
 }
