@@ -22,7 +22,8 @@ export type { Activations, ActivationsChoice } from './engine/activations.js';
 export type { KvCache, KvCacheChoice } from './engine/kv_cache.js';
 export type { Execution, Phase, PhaseKind, Program } from './engine/native.js';
 export type { SamplingOptions, TokenLogprob } from './generate/sampler.js';
-export type { CallOptions, Session, ShortlistOptions } from './session/session.js';
+export type { CallOptions, ShortlistOptions } from './session/arguments.js';
+export type { Session } from './session/session.js';
 export type { Shortlist } from './engine/shortlist.js';
 export type { Timeline, TimelineSpan } from './engine/timeline.js';
 export type {

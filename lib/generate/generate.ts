@@ -9,7 +9,7 @@ import {
 } from './generation_steps.js';
 import { expectOption, isCount, isSignal, readArgument, readKnownOptions } from '../util/options.js';
 import { Sampler } from './sampler.js';
-import { toTokens } from '../session/session.js';
+import { toTokens } from '../session/arguments.js';
 
 export type { GenerateOptions, GenerationChunk, GenerationResult, GenerationTimings } from './generation_steps.js';
 

@@ -3,7 +3,8 @@ import type { GenerationModel, GenerationSession } from '../../lib/generate/gene
 import { resolvePlan, type Plan } from '../../lib/plan/plan.js';
 import { CqilError } from '../../lib/errors.js';
 import type { Shortlist } from '../../lib/engine/shortlist.js';
-import type { HeldSession, ShortlistOptions } from '../../lib/session/session.js';
+import type { ShortlistOptions } from '../../lib/session/arguments.js';
+import type { HeldSession } from '../../lib/session/session.js';
 import { shortlistOf } from './shortlist_of.js';
 
 /** Pieces of the vocabulary by id: 0 begins a text, 1 ends it, 2 to 5 are the UTF-8 bytes of an emoji, then words. */
