@@ -1,5 +1,6 @@
 // The part of the CUDA runtime's interface that the backend's host side calls, under the toolkit's names and numbers,
-// so that it compiles and runs without a toolkit. cuda_emulated_runtime.cc implements it on the host.
+// so that it compiles and runs without a toolkit. cuda_emulated_device.cc and cuda_emulated_runtime.cc implement it on
+// the host.
 #pragma once
 #include <cstddef>
 #include <cstdint>
