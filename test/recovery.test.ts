@@ -33,7 +33,7 @@ describe('what a group lacks', () => {
   const add = (...terms: Float64Array[]): Float64Array =>
     terms[0]!.map((_, i) => terms.reduce((sum, term) => sum + term[i]!, 0));
 
-  /** The same samples out of the float64 reference: z [dims] and r of a teacher, of member j at one token. */
+  /** Samples out of the float64 reference: z [dims] and r of a teacher, of member j at one token. */
   function expected(
     reference: ReferenceModel,
     site: Site,

@@ -194,8 +194,8 @@ export class Session {
   }
 
   /**
-   * Forgets every token from the first on that differs from `ids`, and so many that one of `ids` at least is left;
-   * gives those that are left, to be appended. A conversation that was rendered anew is then computed only from where
+   * Forgets every token from the first on that differs from `ids`, and further ones until at least one of `ids` is left.
+   * Gives those of `ids` that are left, to be appended. A conversation that was rendered anew is then computed only from where
    * it is new. Throws INVALID_ARGUMENT, also while a call of this session is in flight, and CONTEXT_OVERFLOW when `ids`
    * do not fit.
    */
