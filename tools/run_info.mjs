@@ -10,7 +10,7 @@ export function describeRun(command, args) {
   return {
     command: [command, ...args].join(' '),
     date: new Date().toISOString(),
-    commit: commit(),
+    commit: commitOf(path.join(path.dirname(fileURLToPath(import.meta.url)), '..')),
     machine: {
       cpu,
       cores,
@@ -30,18 +30,18 @@ export function runLine({ command, date, commit: at, machine }) {
   );
 }
 
-/** Undefined outside a checkout; marked where the tree, results aside, differs from it. */
-function commit() {
+/** The commit of a checkout. Undefined outside one; marked where the tree, results aside, differs from it. */
+export function commitOf(folder) {
   const git = (...args) =>
     execFileSync('git', args, {
-      cwd: path.dirname(fileURLToPath(import.meta.url)),
+      cwd: folder,
       encoding: 'utf8',
       stdio: ['ignore', 'pipe', 'ignore'],
     }).trim();
   try {
     return (
       git('rev-parse', '--short', 'HEAD') +
-      (git('status', '--porcelain', '--', '..', ':!../bench/results') === '' ? '' : ', with changes')
+      (git('status', '--porcelain', '--', '.', ':!bench/results') === '' ? '' : ', with changes')
     );
   } catch {
     return undefined;
