@@ -1,7 +1,8 @@
 // Decode and prefill speed of cqil and node-llama-cpp, side by side: the same random weights in the same GGUF file, the
 // same threads, the same token ids, one greedy token per step, each run in a fresh process, the engines in turn (A B C
 // A B C …). cqil runs twice where weights have products with int8 activations, which is what node-llama-cpp always uses
-// for them: first as it does unasked, then otherwise.
+// for them: first as it does unasked, then otherwise. Where there is a C compiler, the libraries of node-llama-cpp run
+// once more without Node.js ("llama.cpp, native"), which shows what the binding costs.
 //
 //   npm run build && node bench/peers/install.mjs && node bench/peers/compare.mjs [--shape smollm2-135m] [--dtypes F16,Q8_0,Q4_0,Q4_K,…]
 //     [--threads 1,2] [--prompt-tokens 512] [--tokens 64] [--rounds 3] [--name NAME]
@@ -18,6 +19,7 @@ import { quantile } from '../../dist/analysis/eval/statistics.js';
 import { measureBandwidth } from '../../dist/engine/machine.js';
 import { describeRun, runLine } from '../../tools/run_info.mjs';
 import { spread } from '../spread.mjs';
+import { buildNativeLlama } from './native_llama.mjs';
 import { DTYPES, writeRandomGguf } from './random_gguf.mjs';
 
 const here = path.dirname(fileURLToPath(import.meta.url));
@@ -36,15 +38,19 @@ const { values: options } = parseArgs({
 });
 
 /** By the name in the table. */
-function enginesFor(activations) {
+function enginesFor(activations, native) {
   const cqil = activations.map((format, i) => [
     activations.length === 1 ? 'cqil' : `cqil, ${format}${i === 0 ? ' (default)' : ''}`,
     { script: 'time_cqil.mjs', activations: format },
   ]);
-  return { ...Object.fromEntries(cqil), [PEER]: { script: 'time_peer.mjs' } };
+  return {
+    ...Object.fromEntries(cqil),
+    [PEER]: { script: 'time_peer.mjs' },
+    ...(native && { 'llama.cpp, native': { script: 'time_native.mjs', native } }),
+  };
 }
 
-function timeOne(engine, { script, activations }, request) {
+function timeOne(engine, { script, ...more }, request) {
   return new Promise((resolve, reject) => {
     const child = execFile(
       process.execPath,
@@ -55,7 +61,7 @@ function timeOne(engine, { script, activations }, request) {
         else resolve(JSON.parse(stdout));
       },
     );
-    child.stdin.end(JSON.stringify({ ...request, activations }));
+    child.stdin.end(JSON.stringify({ ...request, ...more }));
   });
 }
 
@@ -123,10 +129,11 @@ const run = describeRun('node bench/peers/compare.mjs', process.argv.slice(2));
 const folder = mkdtempSync(path.join(os.tmpdir(), 'cqil-compare-'));
 const runs = [];
 try {
+  const native = buildNativeLlama(folder);
   for (const dtype of options.dtypes.split(',')) {
     const model = path.join(folder, `${dtype}.gguf`);
     const { weightBytes, activations } = writeRandomGguf(model, options.shape, dtype);
-    const engines = enginesFor(activations);
+    const engines = enginesFor(activations, native);
     for (const threads of options.threads.split(',').map(Number)) {
       console.error(`${options.shape} ${dtype}, ${threads} threads`);
       // A shared machine reads faster at one time than at another: the floor is the better of two.
