@@ -1,12 +1,9 @@
 // Builds the CUDA backend library into build-cuda/ with CMake and nvcc. With --if-possible it says what is missing and
 // passes.
-import { spawnSync } from 'node:child_process';
-import { availableParallelism } from 'node:os';
+import { buildWithCMake, missingTools } from './cmake.mjs';
 import { recordRun } from './skips.mjs';
 
-const run = (command, args) => spawnSync(command, args, { stdio: 'inherit' }).status ?? 1;
-
-const missing = ['cmake', 'nvcc'].filter((tool) => spawnSync(tool, ['--version']).error);
+const missing = missingTools(['cmake', 'nvcc']);
 if (missing.length > 0) {
   const reason = `${missing.join(' and ')} cannot be run`;
   if (process.argv.includes('--if-possible')) {
@@ -16,7 +13,4 @@ if (missing.length > 0) {
   console.log(`failed: the CUDA library: ${reason}`);
   process.exit(1);
 }
-const build = 'build-cuda';
-process.exitCode =
-  run('cmake', ['-S', '.', '-B', build, '-DCQIL_CUDA=ON', '-DCMAKE_BUILD_TYPE=Release']) ||
-  run('cmake', ['--build', build, '--target', 'cqil_cuda', '--parallel', String(availableParallelism())]);
+process.exitCode = buildWithCMake('build-cuda', ['-DCQIL_CUDA=ON'], 'cqil_cuda');

@@ -3,17 +3,16 @@
 import { spawnSync } from 'node:child_process';
 import { readFileSync } from 'node:fs';
 import { availableParallelism } from 'node:os';
+import { buildWithCMake, missingTools } from './cmake.mjs';
 import { recordRun } from './skips.mjs';
 
 const build = 'build-native';
 const run = (command, args) => spawnSync(command, args, { stdio: 'inherit' }).status ?? 1;
 
-if (spawnSync('cmake', ['--version']).error) {
+if (missingTools(['cmake']).length > 0) {
   recordRun({ passed: 0, failed: 0, skipped: [{ what: 'native tests', reason: 'cmake is not installed', tests: 1 }] });
 } else {
-  const built =
-    run('cmake', ['-S', '.', '-B', build, '-DCMAKE_BUILD_TYPE=Release', ...process.argv.slice(2)]) ||
-    run('cmake', ['--build', build, '--parallel', String(availableParallelism())]);
+  const built = buildWithCMake(build, process.argv.slice(2));
   const failed =
     built || run('ctest', ['--test-dir', build, '--output-on-failure', '--parallel', String(availableParallelism())]);
   recordRun(
