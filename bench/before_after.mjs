@@ -70,8 +70,6 @@ try {
   rmSync(temporary, { recursive: true });
 }
 const verdicts = rows.flatMap((row) => Object.keys(QUANTITIES).map((quantity) => judge(row, quantity)));
-writeFileSync(`${file}.json`, `${JSON.stringify({ ...run, rows }, null, 1)}\n`);
-writeFileSync(`${file}.md`, table());
 console.log(table());
 if (rows.some(({ sameBits }) => !sameBits) || verdicts.some(({ verdict }) => verdict === 'slower')) {
   process.exitCode = 1;
@@ -86,6 +84,9 @@ async function measure() {
         await measureRow(rowOf(name, threads), model, round % 2 === 1);
       }
     }
+    // After each round, so that a run that is stopped keeps what it has.
+    writeFileSync(`${file}.json`, `${JSON.stringify({ ...run, rows }, null, 1)}\n`);
+    writeFileSync(`${file}.md`, table());
   }
 }
 
