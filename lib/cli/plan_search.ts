@@ -301,7 +301,7 @@ function formatFront({ front, sequential }: FoundPlans): string {
     point.method,
     point.uniform ? point.uniform.kl.toFixed(4) : '',
     point.uniform ? planSummary(point.uniform.plan) : '',
-    stagesOf(point.plan),
+    describeGroups(point.plan),
   ]);
   const before = [
     String(sequential.phases),
@@ -333,6 +333,6 @@ function formatFront({ front, sequential }: FoundPlans): string {
 }
 
 /** Groups and bypass in a few characters: `4-5 6-8, D1`. */
-function stagesOf({ groups, bypass }: Plan): string {
+function describeGroups({ groups, bypass }: Plan): string {
   return `${groups.map((group) => `${group[0]}-${group.at(-1)}`).join(' ')}, D${bypass}`;
 }

@@ -18,27 +18,27 @@ const SMALL_TEXT = 1 << 16;
 /** The normalizer of a tokenizer.json. Throws INVALID_TOKENIZER for unknown types. */
 export function createNormalizer(config: Component | null): Normalizer {
   const parts = config === null ? [] : flattenSequence(config, 'normalizers');
-  const stages = parts.map(stageOf);
-  const continuing = stages.filter((_, index) => parts[index]!.type !== 'Prepend');
+  const edits = parts.map(editOf);
+  const continuing = edits.filter((_, index) => parts[index]!.type !== 'Prepend');
   return function* (text, continues = false) {
     const limit = text.length * MAX_GROWTH + SMALL_TEXT;
     let normalized = text;
-    for (const stage of continues ? continuing : stages) normalized = yield* stage(normalized, limit);
+    for (const edit of continues ? continuing : edits) normalized = yield* edit(normalized, limit);
     return normalized;
   };
 }
 
 /** `limit`: the length, in UTF-16 code units, beyond which INVALID_TOKENIZER is thrown. */
-type Stage = (text: string, limit: number) => Generator<void, string>;
+type Edit = (text: string, limit: number) => Generator<void, string>;
 
-function stageOf(config: Component): Stage {
+function editOf(config: Component): Edit {
   const { type, prepend, pattern, content } = config;
   const isReplace = type === 'Replace' && isObject(pattern) && typeof content === 'string';
   if (type === 'NFC' || type === 'NFD' || type === 'NFKC' || type === 'NFKD')
     return (text) => inNormalForm(text, type as NormalForm);
-  if (type === 'Prepend' && typeof prepend === 'string') return prependStage(prepend);
-  if (isReplace) return replaceStage(pattern, content);
-  if (type === 'Strip') return stripStage(config.strip_left !== false, config.strip_right !== false);
+  if (type === 'Prepend' && typeof prepend === 'string') return prepending(prepend);
+  if (isReplace) return replacing(pattern, content);
+  if (type === 'Strip') return stripping(config.strip_left !== false, config.strip_right !== false);
   const change = typeof type === 'string' && Object.hasOwn(CHANGES, type) ? CHANGES[type] : undefined;
   if (change) return piecewise(change);
   throw invalidTokenizer(
@@ -61,7 +61,7 @@ const CHANGES: Record<string, (text: string) => string> = {
 const NMT_DROPPED = /[\x01-\x08\x0b\x0e-\x1f\x7f\x8f\x9f]/g;
 const NMT_SPACES = /[\t\n\f\r\u1680\u200b-\u200f\u2028\u2029\u2581\ufeff\ufffd]/g;
 
-function piecewise(change: (text: string) => string): Stage {
+function piecewise(change: (text: string) => string): Edit {
   return function* (text, limit) {
     const parts: string[] = [];
     let length = 0;
@@ -79,7 +79,7 @@ function piecewise(change: (text: string) => string): Stage {
   };
 }
 
-function stripStage(left: boolean, right: boolean): Stage {
+function stripping(left: boolean, right: boolean): Edit {
   // eslint-disable-next-line require-yield
   return function* (text) {
     let [start, end] = [0, text.length];
@@ -92,7 +92,7 @@ function stripStage(left: boolean, right: boolean): Stage {
 /** Unlike `trim`, this knows U+0085 and leaves U+FEFF. */
 const WHITE_SPACE = /\p{White_Space}/u;
 
-function prependStage(prepend: string): Stage {
+function prepending(prepend: string): Edit {
   // eslint-disable-next-line require-yield
   return function* (text, limit) {
     checkLength(text.length + prepend.length, limit);
@@ -100,7 +100,7 @@ function prependStage(prepend: string): Stage {
   };
 }
 
-function replaceStage(config: unknown, content: string): Stage {
+function replacing(config: unknown, content: string): Edit {
   const pattern = createPattern(config, 'A normalizer');
   return function* (text, limit) {
     const parts: string[] = [];

@@ -37,29 +37,29 @@ type Stretch = [start: number, end: number, isMatch: boolean];
 
 /** The pre-tokenizer of a tokenizer.json. Throws INVALID_TOKENIZER for unknown types. */
 export function createPreTokenizer(config: Component | null): PreTokenizer {
-  const stages = config === null ? [] : flattenSequence(config, 'pretokenizers').flatMap(stagesOf);
-  return (text, place) => run(stages, 0, text, place);
+  const inTurn = config === null ? [] : flattenSequence(config, 'pretokenizers').flatMap(preTokenizersOf);
+  return (text, place) => run(inTurn, 0, text, place);
 }
 
-function* run(stages: PreTokenizer[], index: number, text: string, place: Place): Generator<string | undefined> {
-  const stage = stages[index];
-  if (stage === undefined) {
+function* run(inTurn: PreTokenizer[], index: number, text: string, place: Place): Generator<string | undefined> {
+  const preTokenizer = inTurn[index];
+  if (preTokenizer === undefined) {
     yield text;
     return;
   }
   let here = place;
-  for (const word of stage(text, place)) {
+  for (const word of preTokenizer(text, place)) {
     if (word === undefined) {
       yield undefined;
       continue;
     }
-    if (index + 1 === stages.length) yield word;
-    else yield* run(stages, index + 1, word, here);
+    if (index + 1 === inTurn.length) yield word;
+    else yield* run(inTurn, index + 1, word, here);
     here = 'within';
   }
 }
 
-function stagesOf(config: Component): PreTokenizer[] {
+function preTokenizersOf(config: Component): PreTokenizer[] {
   switch (config.type) {
     case 'Split':
       return [split(createPattern(config.pattern, 'A pre-tokenizer'), behaviorOf(config), config.invert === true)];
@@ -76,13 +76,13 @@ function stagesOf(config: Component): PreTokenizer[] {
     case 'CharDelimiterSplit':
       return [split(stringPattern(characterOf(config.delimiter, 'delimiter')), 'Removed')];
     case 'UnicodeScripts':
-      return [scriptStage];
+      return [byScript];
     case 'FixedLength':
-      return [fixedLengthStage(config.length ?? 5)];
+      return [ofFixedLength(config.length ?? 5)];
     case 'ByteLevel':
-      return byteLevelStages(config);
+      return byteLevelParts(config);
     case 'Metaspace':
-      return [metaspaceStage(config)];
+      return [metaspace(config)];
     default:
       throw invalidTokenizer(
         `The pre-tokenizer is of type ${quote(config.type)}; expected Sequence, Split, Digits, Punctuation, Whitespace, WhitespaceSplit, ` +
@@ -170,7 +170,7 @@ function joins(beforeMatches: boolean, matches: boolean, behavior: Behavior): bo
  * Begins a word where a script begins that is not that of the last character with one. As in the reference library, what
  * stands before the first character with a script is dropped.
  */
-function* scriptStage(text: string): Generator<string | undefined> {
+function* byScript(text: string): Generator<string | undefined> {
   let start = text.length;
   let script = 0;
   for (let at = 0, count = 1; at < text.length; count++) {
@@ -189,7 +189,7 @@ function* scriptStage(text: string): Generator<string | undefined> {
   if (start < text.length) yield text.slice(start);
 }
 
-function fixedLengthStage(length: unknown): PreTokenizer {
+function ofFixedLength(length: unknown): PreTokenizer {
   if (!Number.isInteger(length) || (length as number) < 1) {
     throw invalidTokenizer(
       `A pre-tokenizer cuts words of ${quote(length)} characters; expected an integer, 1 or more.`,
@@ -209,16 +209,16 @@ function fixedLengthStage(length: unknown): PreTokenizer {
   };
 }
 
-function byteLevelStages(config: Component): PreTokenizer[] {
-  const stages: PreTokenizer[] = [];
+function byteLevelParts(config: Component): PreTokenizer[] {
+  const inTurn: PreTokenizer[] = [];
   if (config.add_prefix_space === true)
-    stages.push((text, place) => [text.startsWith(' ') || place === 'continues' ? text : ` ${text}`]);
-  if (config.use_regex !== false) stages.push(split(builtIn(GPT2_PATTERN), 'Isolated'));
-  stages.push((word) => piecewise(word, toByteLevel));
-  return stages;
+    inTurn.push((text, place) => [text.startsWith(' ') || place === 'continues' ? text : ` ${text}`]);
+  if (config.use_regex !== false) inTurn.push(split(builtIn(GPT2_PATTERN), 'Isolated'));
+  inTurn.push((word) => piecewise(word, toByteLevel));
+  return inTurn;
 }
 
-function metaspaceStage(config: Component): PreTokenizer {
+function metaspace(config: Component): PreTokenizer {
   const { replacement = METASPACE } = config;
   if (typeof replacement !== 'string' || replacement === '') {
     throw invalidTokenizer(

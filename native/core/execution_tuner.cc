@@ -47,26 +47,26 @@ void ExecutionTuner::Window::add(double seconds) {
   size_ = std::min(size_ + 1, tokens_.size());
 }
 
-ExecutionTuner::Sample ExecutionTuner::Window::latest() const {
-  Sample sample;
-  for (size_t n = 0; n < size_ && !sample.enough(); n++)
-    sample.add(tokens_[(next_ + tokens_.size() - 1 - n) % tokens_.size()]);
-  return sample;
+ExecutionTuner::Timings ExecutionTuner::Window::latest() const {
+  Timings timings;
+  for (size_t n = 0; n < size_ && !timings.enough(); n++)
+    timings.add(tokens_[(next_ + tokens_.size() - 1 - n) % tokens_.size()]);
+  return timings;
 }
 
-void ExecutionTuner::Sample::add(double seconds) {
+void ExecutionTuner::Timings::add(double seconds) {
   tokens++;
   sum += seconds;
   slowest = std::max(slowest, seconds);
 }
 
-bool ExecutionTuner::Sample::enough() const {
+bool ExecutionTuner::Timings::enough() const {
   return tokens >= static_cast<int>(Window::kTokens) || (tokens >= kTrialTokens && sum >= kTrial);
 }
 
 // One thread waits for no other, so a token that takes far longer than the others says nothing about the way: another
 // process had the core meanwhile. The slowest token is left out there.
-double ExecutionTuner::Sample::mean(const Way& way) const {
+double ExecutionTuner::Timings::mean(const Way& way) const {
   return way.threads == 1 && tokens >= kTrialTokens ? (sum - slowest) / (tokens - 1) : sum / tokens;
 }
 
@@ -168,13 +168,13 @@ void ExecutionTuner::record_trial(double seconds, double now) {
     trial.warm = true;
     return;
   }
-  Sample& sample = trial.sample;
-  sample.add(seconds);
-  const double ratio = sample.mean(way) / best_seconds_;
-  const bool hopeless = !tolerable || (ratio > kHopeless && sample.tokens > (alone ? 2 : 1));
+  Timings& timings = trial.timings;
+  timings.add(seconds);
+  const double ratio = timings.mean(way) / best_seconds_;
+  const bool hopeless = !tolerable || (ratio > kHopeless && timings.tokens > (alone ? 2 : 1));
   const bool close =
-      ratio > 1 - kClose && ratio < 1 + kClose && sample.tokens < kCloseTokens && sample.sum < kCloseTrial;
-  if (!hopeless && (!sample.enough() || close)) return;
+      ratio > 1 - kClose && ratio < 1 + kClose && timings.tokens < kCloseTokens && timings.sum < kCloseTrial;
+  if (!hopeless && (!timings.enough() || close)) return;
   // A thread that does not run holds up the others in every execution, so the other ways of as many threads wait too.
   if (!tolerable)
     for (Entry& entry : entries_)
@@ -185,7 +185,7 @@ void ExecutionTuner::record_trial(double seconds, double now) {
 void ExecutionTuner::end_trial(double now) {
   Entry& entry = entries_[trial_->entry];
   const int32_t threads = entry.way.threads, best = entries_[best_].way.threads;
-  entry.seconds = trial_->sample.mean(entry.way);
+  entry.seconds = trial_->timings.mean(entry.way);
   entry.tried = now;
   if (entry.seconds < best_seconds_ * (threads < best ? kFewerFaster : threads > best ? kMoreFaster : kFaster)) {
     best_ = trial_->entry;

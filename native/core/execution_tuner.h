@@ -43,7 +43,7 @@ class ExecutionTuner {
     double due = 0;       // when the next trial may begin
   };
   // Tokens of one way.
-  struct Sample {
+  struct Timings {
     int tokens = 0;
     double sum = 0, slowest = 0;  // seconds
     void add(double seconds);
@@ -55,7 +55,7 @@ class ExecutionTuner {
   struct Trial {
     size_t entry;
     bool warm = false;  // whether the first token, in which threads wake, is over; it is not counted
-    Sample sample{};
+    Timings timings{};
     double lost = 0;  // seconds that all tokens took beyond what the best way would have taken
   };
   // The latest tokens of the present way.
@@ -65,7 +65,7 @@ class ExecutionTuner {
     void add(double seconds);
     void clear() { size_ = 0; }
     // The last tokens that are enough to judge by, or all.
-    Sample latest() const;
+    Timings latest() const;
 
    private:
     std::array<double, kTokens> tokens_{};

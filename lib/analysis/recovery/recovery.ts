@@ -27,7 +27,7 @@ export interface RecoveryParts {
   onProgress?: (share: number) => void;
 }
 
-interface Candidate {
+interface Correction {
   teacher: Teacher;
   rank: number;
   explained: number;
@@ -62,11 +62,11 @@ export class Recovery {
     let kl = (await this.#klOf([this.#current]))[0]!;
     for (const group of this.#parts.plan.groups) {
       for (const site of SITES) {
-        const candidates = await this.#candidates(group, site);
-        const kls = candidates.length > 0 ? await this.#klOf(candidates.map(({ plan }) => plan)) : [];
+        const corrections = await this.#corrections(group, site);
+        const kls = corrections.length > 0 ? await this.#klOf(corrections.map(({ plan }) => plan)) : [];
         const klAfter = Math.min(kl, ...kls);
-        const best = klAfter < kl ? candidates[kls.indexOf(klAfter)] : undefined;
-        for (const { plan } of candidates) if (plan !== best?.plan) this.#release(plan);
+        const best = klAfter < kl ? corrections[kls.indexOf(klAfter)] : undefined;
+        for (const { plan } of corrections) if (plan !== best?.plan) this.#release(plan);
         if (best) this.#keep(best);
         const { teacher, rank, explained } = best ?? {};
         outcomes.push({
@@ -101,7 +101,7 @@ export class Recovery {
     if (this.#merged.delete(plan)) this.#parts.model.release(plan);
   }
 
-  #keep({ updates, plan }: Candidate): void {
+  #keep({ updates, plan }: Correction): void {
     this.#release(this.#current);
     this.updates = updates;
     this.#current = plan;
@@ -125,19 +125,19 @@ export class Recovery {
     }
   }
 
-  async #candidates(group: number[], site: Site): Promise<Candidate[]> {
+  async #corrections(group: number[], site: Site): Promise<Correction[]> {
     const { checkpoint, fit, choose, rank } = this.#parts;
     const gains = await readGains(checkpoint, group, site);
     const [fitted, chosen] = [
       await this.#moments(group, site, gains, fit),
       await this.#moments(group, site, gains, choose),
     ];
-    const candidates: Candidate[] = [];
+    const corrections: Correction[] = [];
     for (const [target, teacher] of TEACHERS.entries()) {
       const maps = fitted.map((moments, i) => reducedRank(moments, chosen[i]!, target, rank));
       const updates = await this.#fold(maps, group, site);
       if (updates.length === 0) continue;
-      candidates.push({
+      corrections.push({
         teacher,
         rank: Math.max(...maps.map((map) => map?.u.length ?? 0)),
         explained: explainedShare(maps, chosen, target),
@@ -145,13 +145,13 @@ export class Recovery {
         plan: this.#current,
       });
     }
-    for (const candidate of candidates) {
+    for (const correction of corrections) {
       const adapter = path.join(this.#parts.folder, String(this.#tried++));
-      await writeLora(adapter, candidate.updates, checkpoint.path);
-      candidate.plan = { ...this.#current, adapter };
-      this.#merged.add(candidate.plan);
+      await writeLora(adapter, correction.updates, checkpoint.path);
+      correction.plan = { ...this.#current, adapter };
+      this.#merged.add(correction.plan);
     }
-    return candidates;
+    return corrections;
   }
 
   #moments(group: number[], site: Site, gains: Float32Array[], windows: readonly Window[]): Promise<Moments[]> {
