@@ -83,7 +83,9 @@ cqil_status model_create(const cqil_weights* weights, const cqil_model_options* 
     const DeviceScope scope(device.ordinal);
     if (shared_plan(weights->shape, 1, device.shared_bytes).stage_floats == 0)
       throw Failure(CQIL_UNSUPPORTED_MODEL, "A vector of this model, of " + std::to_string(weights->shape.dim) +
-                                                " values, does not fit the " + std::to_string(device.shared_bytes) +
+                                                " values, or the selection from its " +
+                                                std::to_string(weights->shape.vocab_size) +
+                                                " logits, does not fit the " + std::to_string(device.shared_bytes) +
                                                 " bytes of shared memory of " + device.name + ".");
     check(prepare_kernels(device.shared_bytes), "its kernels were loaded");
     const Model* base = options->base ? &model_of(options->base) : nullptr;

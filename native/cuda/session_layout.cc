@@ -100,7 +100,9 @@ SharedPlan shared_plan(const cqil_shape& shape, int32_t max_lanes, int64_t most_
   const int64_t room = (most_bytes - kReduceFloats * 4 - kWarps * int64_t{kLeastRing}) / 4;
   const int32_t dim = staged_floats(whole(shape.dim, 32)), hidden = staged_floats(whole(shape.hidden_dim, 32));
   const int32_t attention = staged_floats(whole(static_cast<int64_t>(shape.n_heads) * shape.head_dim, 32));
-  const int32_t least = std::max({staged_floats(kPieceFloats), dim + whole(shape.head_dim, 32), attention});
+  const auto select = static_cast<int32_t>(select_floats(shape.vocab_size) - kWarps * kLeastRing / 4);
+  const int32_t least =
+      std::max({staged_floats(kPieceFloats), dim + whole(shape.head_dim, 32), attention, whole(select, 32)});
   if (room < least) return {};
   // As many lanes' vectors as fit, and the rest for the rings.
   const int64_t each = std::max({dim, attention, hidden <= room ? hidden : 0});

@@ -31,6 +31,7 @@
 #define __launch_bounds__(...)
 #define __grid_constant__
 #define CQIL_UNROLL
+#define CQIL_UNROLL_FEW
 #define CQIL_NO_UNROLL
 
 struct uint2 {
@@ -363,6 +364,11 @@ inline uint32_t arrive(uint32_t* counter, uint32_t amount) {
   const uint32_t old = *counter;
   *counter += amount;
   emulator::scheduler.progress++;
+  return old;
+}
+inline int add_shared(int* counter, int amount) {
+  const int old = *counter;
+  *counter += amount;
   return old;
 }
 inline uint32_t load_acquire(const uint32_t* counter) { return *counter; }

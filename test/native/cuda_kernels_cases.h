@@ -62,4 +62,13 @@ inline const Case kManyRows[] = {
      false, 0, 2},
 };
 
+// Vocabularies of one slice, of several, the last a short one, and of all slices, longer ones than the shortest.
+inline const Case kVocabularies[] = {
+    {"100 logits", 8, 8, 8, 1, 1, 100, CQIL_BF16, CQIL_BF16, CQIL_BF16, CQIL_F16, 1, 0, 0, false, false, false, 0, 2},
+    {"769 logits", 8, 8, 8, 1, 1, 769, CQIL_BF16, CQIL_BF16, CQIL_BF16, CQIL_F16, 1, 0, 0, false, false, false, 0, 2},
+    {"5000 logits", 8, 8, 8, 1, 1, 5000, CQIL_BF16, CQIL_BF16, CQIL_BF16, CQIL_F16, 1, 0, 0, false, false, false, 0, 2},
+    {"130001 logits", 8, 8, 8, 1, 1, 130001, CQIL_BF16, CQIL_BF16, CQIL_BF16, CQIL_F16, 1, 0, 0, false, false, false, 0,
+     2},
+};
+
 }  // namespace check

@@ -5,37 +5,11 @@
 #include "cuda/kernels/common/cut_shape.h"
 #include "cuda_kernels_cases.h"
 #include "cuda_kernels_phases.h"
-#include "shortlist.h"
+#include "cuda_kernels_select.h"
 
 using namespace check;
 
 namespace {
-
-// Logits with ties, and what is not finite.
-void test_select(Bench& b, int count) {
-  const DeviceSession& s = b.s();
-  const int vocab = b.c.vocab_size;
-  FloatVector logits = b.random.vector(static_cast<size_t>(vocab), 8.0f);
-  for (int i = 0; i < 20; i++)
-    logits[static_cast<size_t>(b.random.below(vocab))] = logits[static_cast<size_t>(b.random.below(vocab))];
-  write(s.logits, logits);
-  device_ok(launch_select(b.step, count, nullptr), "select");
-  check::expect_shortlist(read(s.shortlist, 1)[0], logits, count, b.name + " select");
-
-  logits.assign(logits.size(), NAN);
-  write(s.logits, logits);
-  device_ok(launch_select(b.step, count, nullptr), "select");
-  that(read(s.shortlist, 1)[0].ids[0] == 0, b.name + " select of what is not a number");
-
-  for (float wrong : {NAN, INFINITY, -INFINITY}) {
-    logits = b.random.vector(static_cast<size_t>(vocab), 8.0f);
-    logits[static_cast<size_t>(b.random.below(vocab))] = wrong;
-    write(s.logits, logits);
-    device_ok(launch_select(b.step, count, nullptr), "select");
-    that(std::isnan(read(s.shortlist, 1)[0].log_sum_exp),
-         b.name + " select tells of a logit of " + std::to_string(wrong));
-  }
-}
 
 // One token: the kernels one by one, wide and lane by lane, and the persistent kernel give the same bits everywhere.
 void test_executions(Bench& b) {
@@ -183,5 +157,14 @@ int main() {
     test_attention_out(b);
     test_down(b);
   }
+  for (const Case& c : kVocabularies) {
+    Bench b(c, 1, on, random);
+    test_select_kinds(b);
+  }
+  cqil_shape shape = Bench(kVocabularies[0], 1, on, random).model.shape();
+  shape.vocab_size = 262144;
+  that(shared_plan(shape, 1, kLittleShared).stage_floats > 0, "a large vocabulary fits little shared memory");
+  shape.vocab_size = 3000000;
+  that(shared_plan(shape, 1, 232448).stage_floats == 0, "a vocabulary whose slices do not fit shared memory");
   return report("cuda_kernels");
 }

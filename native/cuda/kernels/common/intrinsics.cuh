@@ -12,6 +12,7 @@
 #include <utility>
 
 #define CQIL_UNROLL _Pragma("unroll")
+#define CQIL_UNROLL_FEW _Pragma("unroll 4")
 #define CQIL_NO_UNROLL _Pragma("unroll 1")
 
 namespace cqil::cuda {
@@ -141,6 +142,8 @@ __device__ __forceinline__ uint32_t load_acquire(const uint32_t* counter) {
   asm volatile("ld.acquire.gpu.global.u32 %0, [%1];" : "=r"(value) : "l"(counter) : "memory");
   return value;
 }
+// Adds to a counter in shared memory and gives its old value.
+__device__ __forceinline__ int add_shared(int* counter, int amount) { return atomicAdd(counter, amount); }
 // Between two looks at a counter in a loop.
 __device__ __forceinline__ void pause() {}
 __device__ __forceinline__ void fence() { __threadfence(); }

@@ -27,10 +27,20 @@ constexpr int kLeastRing = 4224, kMostRing = 16 * 1024;
 constexpr int kMaxSplits = 64;
 constexpr int kPartialHeader = 4;
 
-// Selection: most slices of a row of logits, the floats one leaves (maximum, sum, logits, ids), and its counter's place
-// after the grid's, on another cache line.
-constexpr int kSelectSlices = 128;
-constexpr int kSelectStride = 2 + 2 * CQIL_MAX_SHORTLIST;
+// Selection: most slices of a row of logits and the shortest, the floats one leaves (candidates, maximum, sum), and the
+// place of its counter after the grid's, on another cache line.
+constexpr int kSelectSlices = 64, kShortestSlice = 768;
+constexpr int kSelectStride = 2 * CQIL_MAX_SHORTLIST + 2;
 constexpr int kSelectArrivals = 32;
+CQIL_HOST_DEVICE constexpr int select_length(int vocab) {
+  return vocab <= kSelectSlices * kShortestSlice ? kShortestSlice : (vocab + kSelectSlices - 1) / kSelectSlices;
+}
+// Floats of shared memory that it needs after the room for reductions: what threads tell each other, and twice the
+// candidates of a slice, or of all slices' lists, of two floats each.
+constexpr int kSelectHeader = 256;
+CQIL_HOST_DEVICE constexpr int64_t select_floats(int vocab) {
+  constexpr int kListed = kSelectSlices * CQIL_MAX_SHORTLIST;
+  return kSelectHeader + int64_t{4} * (select_length(vocab) > kListed ? select_length(vocab) : kListed);
+}
 
 }  // namespace cqil::cuda
