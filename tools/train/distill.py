@@ -1,4 +1,4 @@
-"""A LoRA adapter for a plan, by the authors' recipe: python distill.py DATA CHECKPOINT OUT --plan P2-D0-S4-E20 --steps N
+"""A LoRA adapter for a plan, by the authors' recipe: python distill.py DATA CHECKPOINT OUT --plan P2-D0-S4-E20 --steps N | --seconds S
 
 Teacher: the same weights, layer by layer. Student: the plan, with a LoRA of rank 32 and alpha 32 on all seven projections of every
 layer. Loss: forward KL at temperature 1. AdamW, weight decay 0.1; the authors' rate of 1e-4 is for 8,000 steps, so a shorter run takes
@@ -19,7 +19,7 @@ from torch.nn.utils import parametrize
 
 from export import huggingface_name, load, write_json
 from model import Model, Plan
-from train import Batches, half_precision, parts
+from train import Batches, Progress, half_precision, parts
 
 RANK = ALPHA = 32
 PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
@@ -81,24 +81,28 @@ def main() -> None:
     args.add_argument("checkpoint", type=Path)
     args.add_argument("out", type=Path)
     args.add_argument("--plan", required=True)
-    args.add_argument("--steps", type=int, required=True)
+    args.add_argument("--steps", type=int)
+    args.add_argument("--seconds", type=float, help="instead of --steps: end by the clock")
     args.add_argument("--batch", type=int, default=4096, help="tokens per step")
     args.add_argument("--rate", type=float, default=1e-3)
     args.add_argument("--seed", type=int, default=2)
     args.add_argument("--device", default="cpu")
     a = args.parse_args()
+    progress = Progress(a.steps, a.seconds)
     torch.manual_seed(a.seed)
     a.out.mkdir(parents=True, exist_ok=True)
     teacher = load(a.checkpoint).to(a.device).requires_grad_(False)
     student = with_lora(teacher).to(a.device)
     plan = parse_plan(a.plan, teacher.c.n_layers)
     optimizer = torch.optim.AdamW([p for p in student.parameters() if p.requires_grad], lr=a.rate, weight_decay=0.1)
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: min((step + 1) / 20, 1 - step / a.steps))
-    batches = Batches(a.data, a.batch, a.seed)
+    batches = Batches(a.data, a.batch, a.seed, a.device)
     log = (a.out / "distill.jsonl").open("w")
     began, mean = time.time(), 0.0
-    for step in range(a.steps):
-        ids = batches.at(step, teacher.c.context // 2)[:, :-1].to(a.device)
+    step, done = 0, progress.at(0)
+    while done < 1:
+        for group in optimizer.param_groups:
+            group["lr"] = a.rate * min((step + 1) / 20, 1 - done)
+        ids = batches.at(step, teacher.c.context // 2)[:, :-1]
         total = 0.0
         for part in parts(ids, a.device):
             with half_precision(a.device):
@@ -108,15 +112,17 @@ def main() -> None:
             loss.backward()
             total += loss.item()
         optimizer.step()
-        schedule.step()
         optimizer.zero_grad(set_to_none=True)
         mean += (total - mean) / (step % 10 + 1)
-        if (step + 1) % 10 == 0:
-            row = {"step": step + 1, "tokens": (step + 1) * a.batch, "kl": round(mean, 5), "seconds": round(time.time() - began)}
+        step += 1
+        done = progress.at(step)
+        if step % 10 == 0:
+            row = {"step": step, "tokens": step * a.batch, "kl": round(mean, 5), "seconds": round(time.time() - began)}
             print(json.dumps(row), flush=True)
             print(json.dumps(row), file=log, flush=True)
             mean = 0.0
-    save_adapter(student, a.out)
+        if step % 100 == 0 or done >= 1:
+            save_adapter(student, a.out)
 
 
 if __name__ == "__main__":

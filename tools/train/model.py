@@ -18,6 +18,7 @@ class Config:
     context: int = 512
     norm_eps: float = 1e-5
     rope_theta: float = 10000.0
+    dropout: float = 0.0  # of what a layer adds, in training alone
 
 
 class RMSNorm(nn.Module):
@@ -63,8 +64,9 @@ class Layer(nn.Module):
         return self.down_proj(F.silu(self.gate_proj(h)) * self.up_proj(h))
 
     def forward(self, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-        x = x + self.attention(x, cos, sin)
-        return x + self.mlp(x)
+        drop = lambda y: F.dropout(y, self.c.dropout, self.training and self.c.dropout > 0)
+        x = x + drop(self.attention(x, cos, sin))
+        return x + drop(self.mlp(x))
 
 
 @dataclass(frozen=True)

@@ -1,10 +1,12 @@
-"""Pretraining: python train.py DATA OUT --steps N [--grow-at STEP] [--start CHECKPOINT] [--resume] [--device cuda]
+"""Pretraining: python train.py DATA OUT --steps N | --seconds S [--grow-at STEP] [--start CHECKPOINT] [--resume] [--device cuda]
 
 Matrices of the layers learn by Muon, embeddings and norms by AdamW; the rate is warmed up, held, and falls to zero over the last
 --decay of the steps; windows are as long as the context in the last --long of them (half of it before: attention is dear on a CPU).
 Until --grow-at a model of a quarter of the depth is trained; it is then stacked four times. --start takes the weights of an earlier
 run and trains them on. OUT gets loss.jsonl and, every --every steps, checkpoint.pt: enough to --resume, with another number of steps
-too, as nothing but the end depends on it.
+too, as nothing but the end depends on it; weights.pt is the same without the optimizers, in bf16. With --seconds the run ends by the
+clock, start-up and compilation included: the rate follows the share of the time that is gone, so it is zero at the end however fast
+the machine is. Such a run has the whole depth and one length of windows, --long 1 or 0.
 """
 import argparse
 import json
@@ -24,9 +26,30 @@ GROWTH = 4
 PART = 2048  # tokens of a forward and backward on a CPU, so that activations stay in its cache
 
 
-def rate(step: int, steps: int, grow_at: int, peak: float, decay: float) -> float:
+def rate(step: int, done: float, grow_at: int, peak: float, decay: float) -> float:
+    """The rate of a step; done is the share of the run that lies behind, 0 to 1."""
     since_start = step + 1 if step < grow_at else step - grow_at + 1
-    return peak * min(1.0, since_start / 100, (steps - step) / (decay * steps))
+    return peak * min(1.0, since_start / 100, max(0.0, 1 - done) / decay)
+
+
+class Progress:
+    """The share of a run that is done: by steps, or by the seconds from the end of the first step, which compiles, to the deadline."""
+
+    def __init__(self, steps: int | None, seconds: float | None):
+        if (steps is None) == (seconds is None):
+            raise SystemExit("give --steps or --seconds, and not both")
+        self.steps, self.seconds, self.began = steps, seconds, time.monotonic()
+        self.compiled: float | None = None
+        self.calls = 0
+
+    def at(self, step: int) -> float:
+        if self.steps is not None:
+            return step / self.steps
+        now = time.monotonic() - self.began
+        self.calls += 1
+        if self.calls <= 2:  # before the first step and after it
+            self.compiled = now
+        return min(1.0, (now - self.compiled) / max(1e-9, self.seconds - self.compiled))
 
 
 def half_precision(device: str) -> torch.autocast:
@@ -37,19 +60,19 @@ def half_precision(device: str) -> torch.autocast:
 class Batches:
     """Windows at random places of the streams; the batch of a step depends on the seed and the step alone."""
 
-    def __init__(self, data: Path, tokens: int, seed: int):
-        self.streams = {name: np.fromfile(data / f"{name}.bin", dtype=np.uint16) for name in MIXTURE}
-        self.tokens, self.seed = tokens, seed
+    def __init__(self, data: Path, tokens: int, seed: int, device: str = "cpu", mixture: dict[str, float] = MIXTURE):
+        streams = [np.fromfile(data / f"{name}.bin", dtype=np.uint16) for name in mixture]
+        self.sizes = dict(zip(mixture, map(len, streams)))
+        self.first = dict(zip(mixture, np.cumsum([0] + [len(s) for s in streams])))
+        self.ids = torch.from_numpy(np.concatenate(streams).astype(np.int16)).to(device)  # 4,096 ids fit; resident
+        self.tokens, self.seed, self.mixture = tokens, seed, mixture
 
     def at(self, step: int, length: int) -> torch.Tensor:
         """[tokens / length, length + 1] token ids."""
         random = np.random.default_rng((self.seed, step))
-        rows = []
-        for name in random.choice(list(MIXTURE), self.tokens // length, p=list(MIXTURE.values())):
-            stream = self.streams[name]
-            start = random.integers(len(stream) - length - 1)
-            rows.append(stream[start : start + length + 1].astype(np.int64))
-        return torch.from_numpy(np.stack(rows))
+        names = random.choice(list(self.mixture), self.tokens // length, p=list(self.mixture.values()))
+        starts = torch.tensor([self.first[name] + random.integers(self.sizes[name] - length - 1) for name in names])
+        return self.ids[(starts[:, None] + torch.arange(length + 1)).to(self.ids.device)].long()
 
 
 def parts(ids: torch.Tensor, device: str) -> tuple[torch.Tensor, ...]:
@@ -61,11 +84,16 @@ def parts(ids: torch.Tensor, device: str) -> tuple[torch.Tensor, ...]:
 def held_out_loss(model: Model, ids: np.ndarray, length: int, device: str) -> float:
     """Nats per token over windows without overlap, each token but a window's first predicted once."""
     windows = torch.from_numpy(ids[: len(ids) // length * length].astype(np.int64)).view(-1, length)
-    total = 0.0
-    for part in windows.split(16):
-        part = part.to(device)
-        logits = model(part)
-        total += F.cross_entropy(logits[:, :-1].reshape(-1, logits.shape[-1]).float(), part[:, 1:].reshape(-1), reduction="sum").item()
+    total, training = 0.0, model.training
+    model.eval()
+    # On a GPU the eager layers serve: compiling them again without gradients takes longer than they save.
+    with torch.compiler.set_stance("default" if device == "cpu" else "force_eager"):
+        for part in windows.split(16):
+            part = part.to(device)
+            logits = model(part)
+            losses = F.cross_entropy(logits[:, :-1].reshape(-1, logits.shape[-1]).float(), part[:, 1:].reshape(-1), reduction="sum")
+            total += losses.item()
+    model.train(training)
     return total / (windows.numel() - len(windows))
 
 
@@ -78,11 +106,20 @@ def optimizers(model: Model) -> list[torch.optim.Optimizer]:
     ]
 
 
+def save(state: dict, file: Path) -> None:
+    """Whole or not at all: a run may be cut off at any time."""
+    torch.save(state, file.with_suffix(".tmp"))
+    file.with_suffix(".tmp").rename(file)
+
+
 def main() -> None:
     args = argparse.ArgumentParser()
     args.add_argument("data", type=Path)
     args.add_argument("out", type=Path)
-    args.add_argument("--steps", type=int, required=True)
+    args.add_argument("--steps", type=int)
+    args.add_argument("--seconds", type=float, help="instead of --steps: end by the clock")
+    args.add_argument("--mixture", type=float, nargs=3, default=list(MIXTURE.values()), metavar="SHARE", help=f"of {', '.join(MIXTURE)}")
+    args.add_argument("--dropout", type=float, default=0.0, help="for many epochs")
     args.add_argument("--grow-at", type=int, default=0, help="0: the whole depth from the start")
     args.add_argument("--start", type=Path, help="a checkpoint whose weights this run begins with")
     args.add_argument("--decay", type=float, default=0.25, help="share of the steps in which the rate falls")
@@ -94,13 +131,17 @@ def main() -> None:
     args.add_argument("--resume", action="store_true")
     args.add_argument("--device", default="cpu")
     a = args.parse_args()
+    progress = Progress(a.steps, a.seconds)
+    if a.seconds is not None and (a.grow_at or a.resume or a.long not in (0, 1)):
+        args.error("--seconds goes with neither --grow-at nor --resume, and with --long 0 or 1")
     torch.manual_seed(a.seed)
+    torch.set_float32_matmul_precision("high")
     a.out.mkdir(parents=True, exist_ok=True)
-    config = Config()
+    config = Config(dropout=a.dropout)
     held_out = np.fromfile(a.data / "heldout.bin", dtype=np.uint16)
     sample = np.linspace(0, len(held_out) - config.context, 64).astype(int)[:, None] + np.arange(config.context)
     sample = sample.reshape(-1)
-    batches = Batches(a.data, a.batch, a.seed)
+    batches = Batches(a.data, a.batch, a.seed, a.device, dict(zip(MIXTURE, a.mixture)))
     start, saved = 0, None
     if a.resume:
         saved = torch.load(a.out / "checkpoint.pt", map_location=a.device)
@@ -119,40 +160,43 @@ def main() -> None:
     compiled(model)
     log = (a.out / "loss.jsonl").open("a")
     began, mean = time.time(), 0.0
-    for step in range(start, a.steps):
+    step, done = start, progress.at(start)
+    while done < 1:
         if shallow and step == a.grow_at:
             model, shallow = stacked(model, GROWTH).to(a.device), False
             optimizer = optimizers(model)
             compiled(model)
         for o in optimizer:
             for group in o.param_groups:
-                group["lr"] = rate(step, a.steps, a.grow_at, a.rate, a.decay)
-        length = config.context if step >= (1 - a.long) * a.steps else config.context // 2
-        ids = batches.at(step, length).to(a.device)
-        total = 0.0
+                group["lr"] = rate(step, done, a.grow_at, a.rate, a.decay)
+        length = config.context if done >= 1 - a.long else config.context // 2
+        ids = batches.at(step, length)
+        total = torch.zeros((), device=a.device)
         for part in parts(ids, a.device):
             with half_precision(a.device):
                 logits = model(part[:, :-1])
             loss = F.cross_entropy(logits.view(-1, config.vocab_size).float(), part[:, 1:].reshape(-1)) * len(part) / len(ids)
             loss.backward()
-            total += loss.item()
+            total += loss.detach()
         for o in optimizer:
             o.step()
             o.zero_grad(set_to_none=True)
         mean += (total - mean) / (step % a.every + 1)
-        if (step + 1) % 10 == 0:
-            print(f"{step + 1} loss {total:.3f} mean {mean:.3f} {time.time() - began:.0f} s", flush=True)
-        if (step + 1) % a.every == 0 or step + 1 == a.steps:
+        step += 1
+        if step % 10 == 0 or step < 3:  # the host waits for the device here, and only here: the clock below is right to ten steps
+            print(f"{step} loss {total.item():.3f} mean {float(mean):.3f} {time.time() - began:.0f} s", flush=True)
+        done = progress.at(step)
+        if step % a.every == 0 or done >= 1:
+            weights = {name: p.to(torch.bfloat16) for name, p in model.state_dict().items()}
+            save({"step": step, "model": weights}, a.out / "weights.pt")
+            save({"step": step, "model": model.state_dict(), "optimizer": [o.state_dict() for o in optimizer]}, a.out / "checkpoint.pt")
             with half_precision(a.device):
-                nats = held_out_loss(model, held_out[sample] if step + 1 < a.steps else held_out, length, a.device)
-            row = {"step": step + 1, "tokens": (step + 1) * a.batch, "layers": model.c.n_layers,
-                   "loss": round(mean, 4), "heldOut": round(nats, 4), "seconds": round(time.time() - began)}
+                nats = held_out_loss(model, held_out[sample] if done < 1 else held_out, length, a.device)
+            row = {"step": step, "tokens": step * a.batch, "layers": model.c.n_layers,
+                   "loss": round(float(mean), 4), "heldOut": round(nats, 4), "seconds": round(time.time() - began)}
             print(json.dumps(row), flush=True)
             print(json.dumps(row), file=log, flush=True)
             mean = 0.0
-            state = {"step": step + 1, "model": model.state_dict(), "optimizer": [o.state_dict() for o in optimizer]}
-            torch.save(state, a.out / "checkpoint.tmp")
-            (a.out / "checkpoint.tmp").rename(a.out / "checkpoint.pt")
 
 
 if __name__ == "__main__":
