@@ -8,12 +8,12 @@ using namespace experiment;
 namespace {
 
 struct Phase {
-  Weights w, next;      // next: what follows, of which the first bytes are prefetched
-  const float* x;       // of w.cols, or of 2 w.cols for down
-  float* y;             // of w.rows
+  Weights w, next;        // next: what follows, of which the first bytes are prefetched
+  const float* x;         // of w.cols, or of 2 w.cols for down
+  float* y;               // of w.rows
   const float* residual;  // of w.rows, or none
-  bool down;            // x = silu(gate) up, otherwise x / rms(x)
-  int prefetch;         // bytes a warp
+  bool down;              // x = silu(gate) up, otherwise x / rms(x)
+  int prefetch;           // bytes a warp
 };
 
 // Shared memory: 64 floats for reductions, x, barriers, sums of rows, rings.
@@ -72,7 +72,7 @@ __global__ void __launch_bounds__(512, 1) phase_kernel(Phase p) {
   }
   stream.run(
       reinterpret_cast<const float4*>(staged),
-      [&](int group, const float(&of)[kRows]) {
+      [&](int group, const float (&of)[kRows]) {
         if (lane == 0)
           for (int r = 0; r < kRows; r++) atomicAdd(&sums[group * kRows + r - first], of[r]);
       },
@@ -124,8 +124,13 @@ struct Chain {
 };
 
 Chain build(const Shape& s, uint8_t* data) {
-  Chain c = {s, {}, {}, allocate<float>(s.dim), {allocate<float>(s.dim), allocate<float>(s.dim)},
-             allocate<float>(2 * s.hidden), allocate<double>(s.dim)};
+  Chain c = {s,
+             {},
+             {},
+             allocate<float>(s.dim),
+             {allocate<float>(s.dim), allocate<float>(s.dim)},
+             allocate<float>(2 * s.hidden),
+             allocate<double>(s.dim)};
   fill_floats<<<8, 256>>>(c.start, s.dim, 5);
   double *normed = allocate<double>(s.hidden), *gated = allocate<double>(2 * s.hidden), *out = allocate<double>(s.dim);
   to_double<<<8, 256>>>(c.start, c.reference, s.dim);
@@ -155,15 +160,17 @@ void measure(const Chain& c, int blocks, int warps, int shared_limit, cudaStream
   const Shape& s = c.shape;
   constexpr int kStage = 2 * kCopy;
   const int ring = warps * kSlots * kStage;
-  auto bytes_of = [&](const Weights& w) { return rings_at(w.cols, rows_each(w.rows, 2, blocks), warps, kSlots) + ring; };
+  auto bytes_of = [&](const Weights& w) {
+    return rings_at(w.cols, rows_each(w.rows, 2, blocks), warps, kSlots) + ring;
+  };
   const int shared = std::max(bytes_of(c.gate_up[0]), bytes_of(c.down[0]));
   if (shared > shared_limit) return;
   auto* kernel = phase_kernel<kMethod, kCopy, kSlots>;
   CHECK(cudaFuncSetAttribute(kernel, cudaFuncAttributePreferredSharedMemoryCarveout, cudaSharedmemCarveoutMaxShared));
   CHECK(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, shared));
   char name[96];
-  snprintf(name, sizeof name, "%s %s: %2d warps, %d KB x %2d slots, %3d KB", s.name, kMethod == kBulk ? "bulk" : "cp.async",
-           warps, kCopy / 1024, kSlots, ring / 1024);
+  snprintf(name, sizeof name, "%s %s: %2d warps, %d KB x %2d slots, %3d KB", s.name,
+           kMethod == kBulk ? "bulk" : "cp.async", warps, kCopy / 1024, kSlots, ring / 1024);
   printf("%-50s", name);
   double worst = 0;
   for (int prefetch : {0, 4096, 8192, 16384, 0}) {
@@ -180,7 +187,8 @@ void measure(const Chain& c, int blocks, int warps, int shared_limit, cudaStream
     for (int l = 0; l < s.layers; l++) {
       const float* from = l == 0 ? c.start : c.x[l % 2];
       const Weights& after = c.gate_up[(l + 1) % s.layers];
-      CHECK(cudaLaunchKernelEx(&config, kernel, Phase{c.gate_up[l], c.down[l], from, c.gated, nullptr, false, prefetch}));
+      CHECK(
+          cudaLaunchKernelEx(&config, kernel, Phase{c.gate_up[l], c.down[l], from, c.gated, nullptr, false, prefetch}));
       CHECK(cudaLaunchKernelEx(&config, kernel,
                                Phase{c.down[l], after, c.gated, c.x[(l + 1) % 2], from, true, prefetch}));
     }
@@ -208,7 +216,8 @@ int main() {
   cudaStream_t stream;
   CHECK(cudaStreamCreate(&stream));
   uint8_t* const data = allocate<uint8_t>(size_t{2300} << 20);
-  printf("us a layer of gate|up then down on %s, by KB a warp asked of L2 for the phase after; error\n", properties.name);
+  printf("us a layer of gate|up then down on %s, by KB a warp asked of L2 for the phase after; error\n",
+         properties.name);
   for (const Shape& s : {Shape{"7B", 4096, 11008, 8}, Shape{"1.1B", 2048, 5632, 22}}) {
     const Chain c = build(s, data);
     const double bytes = 6.0 * s.dim * s.hidden;

@@ -11,19 +11,18 @@ namespace {
 constexpr int kThreads = 544, kWarps = 16, kSyncWarp = 16;  // the last warp makes no values
 
 enum Way {
-  kStageOnly,     // no synchronization: what staging costs by itself; its values are not checked
-  kAtomic,        // block barrier, atom.acq_rel by thread 0, which polls; block barrier (as grid_barrier.cuh)
-  kRed,           // block barrier, red.release by the sync warp, which polls; block barrier
-  kFlags,         // block barrier, the sync warp stores a flag and polls all of them; block barrier
-  kFlagsByAll,    // the same, but every warp polls the flags by itself
-  kPair,          // {float, epoch}, 8 bytes
-  kTwoPairs,      // two of them by one 16-byte access
-  kTriple,        // {float, float, float, epoch}, 16 bytes (.b128)
+  kStageOnly,   // no synchronization: what staging costs by itself; its values are not checked
+  kAtomic,      // block barrier, atom.acq_rel by thread 0, which polls; block barrier (as grid_barrier.cuh)
+  kRed,         // block barrier, red.release by the sync warp, which polls; block barrier
+  kFlags,       // block barrier, the sync warp stores a flag and polls all of them; block barrier
+  kFlagsByAll,  // the same, but every warp polls the flags by itself
+  kPair,        // {float, epoch}, 8 bytes
+  kTwoPairs,    // two of them by one 16-byte access
+  kTriple,      // {float, float, float, epoch}, 16 bytes (.b128)
 };
-constexpr const char* kNames[] = {"stage only (unchecked)",    "atom.acq_rel, thread 0 polls",
-                                  "red.release, a warp polls", "flags, a warp polls",
-                                  "flags, all warps poll",     "{float, epoch} 8 B",
-                                  "2 x {float, epoch} 16 B",   "{3 floats, epoch} 16 B"};
+constexpr const char* kNames[] = {
+    "stage only (unchecked)", "atom.acq_rel, thread 0 polls", "red.release, a warp polls", "flags, a warp polls",
+    "flags, all warps poll",  "{float, epoch} 8 B",           "2 x {float, epoch} 16 B",   "{3 floats, epoch} 16 B"};
 
 struct Exchange {
   float* values;      // [2][n]

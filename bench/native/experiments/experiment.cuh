@@ -9,13 +9,13 @@
 #include <algorithm>
 #include <vector>
 
-#define CHECK(call)                                                                                          \
-  do {                                                                                                       \
-    const cudaError_t status_ = (call);                                                                      \
-    if (status_ != cudaSuccess) {                                                                            \
-      fprintf(stderr, "%s:%d: %s: %s\n", __FILE__, __LINE__, #call, cudaGetErrorString(status_));            \
-      exit(1);                                                                                               \
-    }                                                                                                        \
+#define CHECK(call)                                                                               \
+  do {                                                                                            \
+    const cudaError_t status_ = (call);                                                           \
+    if (status_ != cudaSuccess) {                                                                 \
+      fprintf(stderr, "%s:%d: %s: %s\n", __FILE__, __LINE__, #call, cudaGetErrorString(status_)); \
+      exit(1);                                                                                    \
+    }                                                                                             \
   } while (0)
 
 namespace experiment {

@@ -76,8 +76,8 @@ struct Cursor {
 
 __device__ __forceinline__ void wait_full(uint32_t barrier, uint32_t parity) {
   asm volatile(
-      "{\n.reg .pred done;\nagain:\nmbarrier.try_wait.parity.shared::cta.b64 done, [%0], %1;\n@!done bra again;\n}" ::"r"(
-          barrier),
+      "{\n.reg .pred done;\nagain:\nmbarrier.try_wait.parity.shared::cta.b64 done, [%0], %1;\n@!done bra again;\n}" ::
+          "r"(barrier),
       "r"(parity)
       : "memory");
 }
@@ -173,7 +173,8 @@ class Ring {
 #pragma unroll
           for (int r = 0; r < kRows; r++)
             asm volatile(
-                "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes.L2::cache_hint [%0], [%1], %2, [%3], "
+                "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes.L2::cache_hint [%0], [%1], %2, "
+                "[%3], "
                 "%4;" ::"r"(shared_address(ring_ + slot * kStage + r * kCopy)),
                 "l"(ahead_.at(r)), "r"(bytes), "r"(barrier), "l"(policy_)
                 : "memory");

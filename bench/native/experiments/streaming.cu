@@ -1,5 +1,5 @@
-// How fast weights can be read and multiplied: bf16 rows of 4,096 times a vector, against a plain read and a copy of the
-// same bytes. By rings of shared memory (rings.cuh) of several depths and shapes, and by loads to registers.
+// How fast weights can be read and multiplied: bf16 rows of 4,096 times a vector, against a plain read and a copy of
+// the same bytes. By rings of shared memory (rings.cuh) of several depths and shapes, and by loads to registers.
 #include "rings.cuh"
 
 using namespace experiment;
@@ -38,7 +38,7 @@ __global__ void __launch_bounds__(512, 1) ring_kernel(Weights w, const float* x,
   __syncthreads();
   stream.run(
       reinterpret_cast<const float4*>(staged),
-      [&](int group, const float(&of)[kRows]) {
+      [&](int group, const float (&of)[kRows]) {
         if (threadIdx.x % 32 == 0)
           for (int r = 0; r < kRows; r++) atomicAdd(&sums[group * kRows + r - first], of[r]);
       },
