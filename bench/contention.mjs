@@ -162,6 +162,13 @@ async function measure({ load, plans }) {
     free: { ...free, ...judge(free.ratios, (ratio) => ratio > FREE_BOUND) },
     busy: { ...taken, ...judge(taken.ratios, (ratio) => ratio < BUSY_BOUND) },
   }));
+  const following = await measureFollowing(contenders, find);
+  for (const model of models.values()) await model.dispose();
+  return { rows, following };
+}
+
+/** How soon the engine follows where a core is taken, and given back, in the middle of a generation. */
+async function measureFollowing(contenders, find) {
   const following = [];
   for (const contender of contenders.filter((one) => one.threads === cores)) {
     const { plan, threads } = contender;
@@ -180,8 +187,7 @@ async function measure({ load, plans }) {
     }
     following.push({ plan, threads, left, back });
   }
-  for (const model of models.values()) await model.dispose();
-  return { rows, following };
+  return following;
 }
 
 /**

@@ -21,7 +21,8 @@ export type {
 export type { Activations, ActivationsChoice } from './engine/activations.js';
 export type { KvCache, KvCacheChoice } from './engine/kv_cache.js';
 export type { Execution, Phase, PhaseKind, Program } from './engine/native.js';
-export type { SamplingOptions, TokenLogprob } from './generate/sampler.js';
+export type { TokenLogprob } from './generate/sampler.js';
+export type { SamplingOptions } from './generate/sampling_options.js';
 export type { CallOptions, ShortlistOptions } from './session/arguments.js';
 export type { Session } from './session/session.js';
 export type { Shortlist } from './engine/shortlist.js';

@@ -1,5 +1,6 @@
 import { describe, expect, it } from 'vitest';
-import { Sampler, type SamplingOptions } from '../lib/generate/sampler.js';
+import { Sampler } from '../lib/generate/sampler.js';
+import type { SamplingOptions } from '../lib/generate/sampling_options.js';
 import { expectCode } from './support/expect_code.js';
 import { randomUniform } from './support/random.js';
 import { shortlistOf } from './support/shortlist_of.js';

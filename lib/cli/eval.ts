@@ -109,13 +109,26 @@ async function evaluate(path: string | undefined, options: Options, io: Io): Pro
             ...identityOf(model, source.fingerprint, plans, measured, tasks, options),
             adapters: await adapterFingerprints(plans),
           });
-    textReport = measured && (await evaluateText(model, plans, measured, options, resume, progress, io.signal));
-    taskReports = await evaluateTasks(model, plans, tasks, options, resume, progress, io.signal);
+    const run: Run = { model, plans, options, resume, progress, signal: io.signal };
+    textReport = measured && (await evaluateText(run, measured));
+    taskReports = await evaluateTasks(run, tasks);
   } finally {
     progress.stop();
     await resume?.close();
   }
-  const machine = machineOf(model);
+  printReports({ plans, source, text: textReport, tasks: taskReports, machine: machineOf(model) }, options, io);
+}
+
+/** What a run found. */
+interface Reports {
+  plans: Plan[];
+  source: { path: string; fingerprint: string };
+  text: TextReport | undefined;
+  tasks: TaskReport[];
+  machine: ReturnType<typeof machineOf>;
+}
+
+function printReports({ plans, source, text, tasks, machine }: Reports, options: Options, io: Io): void {
   if (options.json) {
     const rowsOf = <T extends object>({ plans: qualities, ...rest }: { plans: T[] } & object) => ({
       ...rest,
@@ -124,16 +137,16 @@ async function evaluate(path: string | undefined, options: Options, io: Io): Pro
     const { delimiter, limit = null, seed } = options;
     printJson(io, {
       model: source,
-      text: textReport && rowsOf(textReport),
-      tasks: taskReports.map(rowsOf),
+      text: text && rowsOf(text),
+      tasks: tasks.map(rowsOf),
       ...(tasks.length > 0 && { delimiter, limit, seed }),
       machine,
     });
     return;
   }
   const labels = plans.map((plan) => [planSummary(plan), isLossy(plan) ? 'lossy' : 'lossless']);
-  if (textReport) io.out(`${formatText(textReport, labels)}\n`);
-  for (const report of taskReports) io.out(`${formatTask(report, labels)}\n`);
+  if (text) io.out(`${formatText(text, labels)}\n`);
+  for (const report of tasks) io.out(`${formatTask(report, labels)}\n`);
   io.out(`Model ${source.path} (${source.fingerprint}); ${machineSummary(machine)}.\n`);
 }
 
@@ -181,17 +194,22 @@ function identityOf(
   };
 }
 
+/** What a text and every task are evaluated with. */
+interface Run {
+  model: Model;
+  plans: Plan[];
+  options: Options;
+  resume: ResumeFile | undefined;
+  progress: Progress;
+  signal: AbortSignal;
+}
+
 async function evaluateText(
-  model: Model,
-  plans: Plan[],
+  { model, plans, options, resume, progress, signal }: Run,
   { windows, ...text }: CutText,
-  { execution }: Options,
-  resume: ResumeFile | undefined,
-  progress: Progress,
-  signal: AbortSignal,
 ): Promise<TextReport> {
   const qualities = await comparePlans(model, plans, windows, {
-    execution,
+    execution: options.execution,
     signal,
     resume,
     onProgress: (done, total) => progress.update('text', done, total),
@@ -200,13 +218,8 @@ async function evaluateText(
 }
 
 async function evaluateTasks(
-  model: Model,
-  plans: Plan[],
+  { model, plans, options, resume, progress, signal }: Run,
   tasks: TaskSource[],
-  options: Options,
-  resume: ResumeFile | undefined,
-  progress: Progress,
-  signal: AbortSignal,
 ): Promise<TaskReport[]> {
   if (tasks.length === 0) return [];
   const { delimiter, limit, seed, execution } = options;

@@ -83,7 +83,17 @@ export function addGenerate(program: Command, io: Io): void {
       '--context <n>',
       "positions to make room for at most (default: the model's context length)",
       integer(2, 1 << 24),
-    )
+    );
+  addSamplingOptions(command)
+    .option('--stop <text>', `end before this text; ${ESCAPES_HELP}; may be given several times`, repeatableUnescaped)
+    .option('--logprobs <n>', 'with --json: the log-probability of each token and of the n likeliest', integer(0, 100));
+  addJsonOption(addPlacementOptions(command)).action((path: string | undefined, options: Options) =>
+    generate(path, options, io),
+  );
+}
+
+function addSamplingOptions(command: Command): Command {
+  return command
     .option('--temperature <t>', 'randomness; 0 always takes the likeliest token (default: 0.8)', decimal(0, 100))
     .option('--top-k <n>', 'choose among the n likeliest tokens; 0: all (default: 40)', integer(0, 1 << 24))
     .option(
@@ -103,12 +113,7 @@ export function addGenerate(program: Command, io: Io): void {
       '--seed <n>',
       'the same seed gives the same text (default: a random one)',
       integer(0, Number.MAX_SAFE_INTEGER),
-    )
-    .option('--stop <text>', `end before this text; ${ESCAPES_HELP}; may be given several times`, repeatableUnescaped)
-    .option('--logprobs <n>', 'with --json: the log-probability of each token and of the n likeliest', integer(0, 100));
-  addJsonOption(addPlacementOptions(command)).action((path: string | undefined, options: Options) =>
-    generate(path, options, io),
-  );
+    );
 }
 
 async function generate(path: string | undefined, options: Options, io: Io): Promise<void> {

@@ -100,8 +100,7 @@ async function recover(modelPath: string | undefined, options: Options, io: Io):
   } finally {
     progress.stop();
   }
-  const { heldOut, sites, window, fitTokens, chooseTokens, heldOutTokens } = recovered;
-  const { before, after } = heldOut;
+  const { before, after } = recovered.heldOut;
   if (recovered.updates.length === 0 || !(after.kl.mean < before.kl.mean)) {
     throw new CqilError(
       'GOAL_UNREACHABLE',
@@ -110,9 +109,26 @@ async function recover(modelPath: string | undefined, options: Options, io: Io):
     );
   }
   const machine = machineOf(model);
-  const measured = {
-    data: options.file,
-    sha256,
+  const measured = { data: options.file, sha256, ...measuredOf(recovered) };
+  const plan: Plan = {
+    ...given,
+    adapter: path.resolve(adapter),
+    evidence: { model: await fingerprint(checkpoint), ...measured, machine },
+  };
+  await writePlan(plan, output, adapter, recovered, checkpoint, force);
+  if (options.json) printJson(io, { plan, rank: options.rank, sites: recovered.sites, ...measured, machine });
+  else
+    io.out(
+      `${describeRecovered(recovered, [planSummary(given), planSummary(plan)], `${options.file} (${sha256})`)}; ` +
+        `${machineSummary(machine)}.\n`,
+    );
+  io.err(`wrote ${output} and ${adapter}\n`);
+}
+
+/** The part of a plan's evidence that a recovery measured. */
+function measuredOf({ heldOut, window, fitTokens, chooseTokens, heldOutTokens }: RecoveredPlan) {
+  const { before, after, sequential } = heldOut;
+  return {
     fitTokens,
     chooseTokens,
     tokens: heldOutTokens,
@@ -120,44 +136,38 @@ async function recover(modelPath: string | undefined, options: Options, io: Io):
     kl: after.kl.mean,
     klStandardError: after.kl.standardError,
     perplexity: after.perplexity,
-    sequentialPerplexity: heldOut.sequential.perplexity,
+    sequentialPerplexity: sequential.perplexity,
     topAgreement: after.topAgreement,
     klWithoutAdapter: before.kl.mean,
     perplexityWithoutAdapter: before.perplexity,
   };
-  const plan: Plan = {
-    ...given,
-    adapter: path.resolve(adapter),
-    evidence: { model: await fingerprint(checkpoint), ...measured, machine },
-  };
-  await writePlan(plan, output, adapter, recovered, checkpoint, force);
-  if (options.json) {
-    printJson(io, { plan, rank: options.rank, sites, ...measured, machine });
-  } else {
-    io.out(
-      `${formatTable(['group', 'of the', 'towards', 'rank', 'explained', 'KL before', 'KL after'], sites.map(siteRow))}\n`,
-    );
-    io.out(
-      formatTable(
-        ['held out', 'KL', 'perplexity', 'same top'],
-        [
-          ['sequential', '0', heldOut.sequential.perplexity.toFixed(3), '100.0 %'],
-          ...[before, after].map(({ kl, perplexity, topAgreement }, i) => [
-            `${planSummary(i === 0 ? given : plan)}`,
-            `${kl.mean.toFixed(4)} ± ${kl.standardError.toFixed(4)}`,
-            perplexity.toFixed(3),
-            `${(topAgreement * 100).toFixed(1)} %`,
-          ]),
-        ],
-      ),
-    );
-    io.out(
-      `KL falls by ${((1 - after.kl.mean / before.kl.mean) * 100).toFixed(0)} %. Fitted on ${fitTokens} tokens of ` +
-        `${options.file} (${sha256}), chosen on ${chooseTokens}, measured on ${heldOutTokens}, windows of ${window}; ` +
-        `${machineSummary(machine)}.\n`,
-    );
-  }
-  io.err(`wrote ${output} and ${adapter}\n`);
+}
+
+/** Tables of the corrections and of the plan without and with them, and what they were measured on. */
+function describeRecovered(
+  { heldOut, sites, window, fitTokens, chooseTokens, heldOutTokens }: RecoveredPlan,
+  names: [without: string, recovered: string],
+  text: string,
+): string {
+  const { before, after, sequential } = heldOut;
+  const rows = [before, after].map(({ kl, perplexity, topAgreement }, i) => [
+    names[i]!,
+    `${kl.mean.toFixed(4)} ± ${kl.standardError.toFixed(4)}`,
+    perplexity.toFixed(3),
+    `${(topAgreement * 100).toFixed(1)} %`,
+  ]);
+  const corrections = formatTable(
+    ['group', 'of the', 'towards', 'rank', 'explained', 'KL before', 'KL after'],
+    sites.map(siteRow),
+  );
+  const plans = formatTable(
+    ['held out', 'KL', 'perplexity', 'same top'],
+    [['sequential', '0', sequential.perplexity.toFixed(3), '100.0 %'], ...rows],
+  );
+  return (
+    `${corrections}\n${plans}KL falls by ${((1 - after.kl.mean / before.kl.mean) * 100).toFixed(0)} %. Fitted on ` +
+    `${fitTokens} tokens of ${text}, chosen on ${chooseTokens}, measured on ${heldOutTokens}, windows of ${window}`
+  );
 }
 
 function siteRow({ group, site, kept, klBefore, klAfter }: SiteOutcome): string[] {

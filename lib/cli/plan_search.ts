@@ -125,78 +125,97 @@ async function search(path: string | undefined, options: Options, io: Io): Promi
     model,
     checkpoint,
     ids,
-    goal,
-    { model: source.fingerprint, sha256 },
-    options,
+    { goal, data: { model: source.fingerprint, sha256 }, options },
     io,
   );
 
   const chosen = bestFor(goal, found.points, found.sequential);
   if (!chosen) throw unreachable(goal, found.points, found.sequential);
   const machine = machineOf(model);
-  const { tokens, kl, klStandardError, perplexity, topAgreement, phases, msPerToken, method } = chosen;
-  const { guard, guardPairs, sequential } = found;
+  const shown: Shown = { found, chosen, goal, source, text: { file: options.file, sha256 }, seed, machine };
   const predicted = calibrated && {
-    msPerToken,
-    sequentialMsPerToken: sequential.msPerToken,
+    msPerToken: chosen.msPerToken,
+    sequentialMsPerToken: found.sequential.msPerToken,
     ...typicalToken(model.config),
     calibrated: calibrated.measured,
     busy: calibrated.busy,
   };
-  const evidence = {
+  const plan: Plan = { ...chosen.plan, evidence: evidenceOf(shown, predicted) };
+  if (output !== undefined) await writeNew(output, formatJson(plan), force);
+  if (options.json) printJson(io, { plan, ...forJson(shown) });
+  else io.out(describeFound(shown));
+  if (output !== undefined) io.err(`wrote ${output}: ${planSummary(chosen.plan)}\n`);
+  if (calibrated?.busy) io.err(BUSY);
+}
+
+/** What is shown of a search. */
+interface Shown {
+  found: FoundPlans;
+  chosen: MeasuredPlan;
+  goal: Goal;
+  source: { path: string; fingerprint: string };
+  text: { file: string; sha256: string };
+  seed: number;
+  machine: ReturnType<typeof machineOf>;
+}
+
+/** What was measured of the plan, as its file keeps it. */
+function evidenceOf({ found, chosen, goal, source, text, seed, machine }: Shown, predicted: object | undefined) {
+  const { tokens, kl, klStandardError, perplexity, topAgreement, phases, method } = chosen;
+  return {
     model: source.fingerprint,
-    data: options.file,
-    sha256,
+    data: text.file,
+    sha256: text.sha256,
     tokens,
     kl,
     klStandardError,
     perplexity,
-    sequentialPerplexity: sequential.perplexity,
+    sequentialPerplexity: found.sequential.perplexity,
     topAgreement,
     phases,
-    sequentialPhases: sequential.phases,
+    sequentialPhases: found.sequential.phases,
     predicted,
     goal,
     method,
     seed,
     machine,
   };
-  const plan: Plan = { ...chosen.plan, evidence };
-  if (output !== undefined) await writeNew(output, formatJson(plan), force);
-  if (options.json) {
-    const { evaluations, complete, window, fitTokens, heldOutTokens } = found;
-    printJson(io, {
-      plan,
-      goal,
-      model: source,
-      text: { file: options.file, sha256, window, fitTokens, heldOutTokens },
-      guard,
-      guardPairs,
-      seed,
-      evaluations,
-      complete,
-      sequential: { phases: sequential.phases, perplexity: sequential.perplexity, msPerToken: sequential.msPerToken },
-      front: found.front.map(pointForJson),
-      points: found.points.map(pointForJson),
-      machine,
-    });
-  } else {
-    const time = predicted
-      ? `, a predicted ${msPerToken!.toPrecision(3)} ms per token instead of ${sequential.msPerToken!.toPrecision(3)}`
-      : '';
-    io.out(
-      `${formatFront(found)}${chosen.phases} phases instead of ${sequential.phases}${time}, the best found for ` +
-        `${describeGoal(goal)}:\n${planSummary(chosen.plan)}\n`,
-    );
-    io.out(
-      `${found.evaluations} plans measured${found.complete ? '' : ' before the budget ended'}, on ` +
-        `${found.fitTokens} tokens of ${options.file} (${sha256}) and ${found.heldOutTokens} held out, windows of ` +
-        `${found.window}; seed ${seed}, guard ${guard}${guardPairs ? ' as measured' : ''}.\n`,
-    );
-    io.out(`Model ${source.path} (${source.fingerprint}); ${machineSummary(machine)}.\n`);
-  }
-  if (output !== undefined) io.err(`wrote ${output}: ${planSummary(chosen.plan)}\n`);
-  if (calibrated?.busy) io.err(BUSY);
+}
+
+function forJson({ found, goal, source, text, seed, machine }: Shown) {
+  const { evaluations, complete, window, fitTokens, heldOutTokens, guard, guardPairs } = found;
+  const { phases, perplexity, msPerToken } = found.sequential;
+  return {
+    goal,
+    model: source,
+    text: { ...text, window, fitTokens, heldOutTokens },
+    guard,
+    guardPairs,
+    seed,
+    evaluations,
+    complete,
+    sequential: { phases, perplexity, msPerToken },
+    front: found.front.map(pointForJson),
+    points: found.points.map(pointForJson),
+    machine,
+  };
+}
+
+function describeFound({ found, chosen, goal, source, text, seed, machine }: Shown): string {
+  const { sequential } = found;
+  const time =
+    chosen.msPerToken === undefined || sequential.msPerToken === undefined
+      ? ''
+      : `, a predicted ${chosen.msPerToken.toPrecision(3)} ms per token instead of ` +
+        sequential.msPerToken.toPrecision(3);
+  return (
+    `${formatFront(found)}${chosen.phases} phases instead of ${sequential.phases}${time}, the best found for ` +
+    `${describeGoal(goal)}:\n${planSummary(chosen.plan)}\n` +
+    `${found.evaluations} plans measured${found.complete ? '' : ' before the budget ended'}, on ` +
+    `${found.fitTokens} tokens of ${text.file} (${text.sha256}) and ${found.heldOutTokens} held out, windows of ` +
+    `${found.window}; seed ${seed}, guard ${found.guard}${found.guardPairs ? ' as measured' : ''}.\n` +
+    `Model ${source.path} (${source.fingerprint}); ${machineSummary(machine)}.\n`
+  );
 }
 
 interface Found {
@@ -208,9 +227,7 @@ async function find(
   model: Model,
   checkpoint: Checkpoint,
   ids: number[],
-  goal: Goal,
-  data: { model: string; sha256: string },
-  options: Options,
+  { goal, data, options }: { goal: Goal; data: { model: string; sha256: string }; options: Options },
   io: Io,
 ): Promise<Found> {
   const start = performance.now();
@@ -228,15 +245,15 @@ async function find(
   const progress = new Progress(io, options.json);
   const onProgress = (what: string, share: number): void => progress.update(what, Math.round(share * 1000), 1000);
   try {
+    const timing = {
+      seconds: Math.min(CALIBRATION_SECONDS, budget / 10),
+      signal: io.signal,
+      onProgress: (share: number) => onProgress('calibrating', share),
+    };
     // Only a goal in time needs prices; others show them where they are known.
-    const calibrated =
-      goal.kind === 'time'
-        ? await calibration(model, checkpoint, {
-            seconds: Math.min(CALIBRATION_SECONDS, budget / 10),
-            signal: io.signal,
-            onProgress: (share) => onProgress('calibrating', share),
-          })
-        : await findCalibration(checkpoint, model);
+    const calibrated = await (goal.kind === 'time'
+      ? calibration(model, checkpoint, timing)
+      : findCalibration(checkpoint, model));
     const token = typicalToken(model.config);
     const found = await findPlans(model, ids, {
       goal,

@@ -2,6 +2,7 @@ import { existsSync } from 'node:fs';
 import path from 'node:path';
 import type { Command } from 'commander';
 import { openCheckpoint } from '../checkpoint/open.js';
+import type { Checkpoint } from '../checkpoint/types.js';
 import { CqilError } from '../errors.js';
 import { counted } from '../util/count.js';
 import { fingerprint } from '../analysis/eval/fingerprint.js';
@@ -31,7 +32,7 @@ import { bypassModeOption, readPlan, type PlanOptions } from './plan_option.js';
 import { planForJson } from './plan_value.js';
 import { Progress } from './progress.js';
 import { commandLine, sourceCommit } from './provenance.js';
-import { measureReport, type MeasuredReport } from '../analysis/report/report_measure.js';
+import { measureReport, type MeasuredReport, type MeasureReportOptions } from '../analysis/report/report_measure.js';
 import { readSearchResult, type SearchResult } from './search_result.js';
 import { firstTokens } from './similarity.js';
 import { readTextFile, textBeside } from './text_file.js';
@@ -108,53 +109,24 @@ async function report(modelPath: string | undefined, options: Options, command: 
   const { text, sha256 } = await readTextFile(file);
   if (text.trim() === '')
     throw new CqilError('INVALID_ARGUMENT', `The text ${file} is empty, expected at least ${LEAST_TOKENS} tokens.`);
-  const search = options.search === undefined ? undefined : await readSearchResult(options.search, nLayers);
   const identity = await fingerprint(checkpoint);
-  if (search && search.model !== identity)
-    throw new CqilError(
-      'INVALID_ARGUMENT',
-      `The search in ${options.search} is of the model ${search.model}; expected this one, ${identity}.`,
-    );
+  const search = options.search === undefined ? undefined : await searchIn(options.search, nLayers, identity);
   const plans = plansOf(options, search, nLayers, io);
 
   await using model = await openModel(modelPath, { ...options, plan: undefined, plans: options.plan }, io);
   const ids = await firstTokens(model.tokenizer, text, options.tokens, io.signal);
   const window = windowOf(options, model, ids.length);
   const searched = search ? spread(search.front, MOST_SEARCHED) : [];
-  const progress = new Progress(io, json);
-  let measured: MeasuredReport;
-  try {
-    const onProgress = (what: string, done: number, total: number): void => progress.update(what, done, total);
-    measured = await measureReport(model, {
-      plans,
-      timed: searched.map(({ plan }) => plan),
-      ids,
-      window,
-      execution: options.execution,
-      budget: options.budget,
-      signal: io.signal,
-      onProgress,
-    });
-  } finally {
-    progress.stop();
-  }
-  const { speeds, ...shown } = measured;
+  const timed = searched.map(({ plan }) => plan);
+  const { speeds, ...shown } = await measure(model, { plans, timed, ids, window }, options, io);
   if (trace !== undefined && shown.traces.length === 0)
     throw new CqilError(
       'BACKEND_UNAVAILABLE',
       `The ${model.backend} backend keeps no times of phases, so there is no trace; expected the cpu backend, or ` +
         'no --trace.',
     );
-  const { architecture, dim } = model.config;
   const data: ReportData = {
-    model: {
-      name: path.basename(checkpoint.path),
-      fingerprint: identity,
-      architecture,
-      layers: nLayers,
-      dim,
-      parameters: checkpoint.tensors.reduce((sum, { rows, cols }) => sum + rows * cols, 0),
-    },
+    model: modelFacts(checkpoint, identity),
     text: { name: path.basename(file), sha256, tokens: ids.length, window },
     ...shown,
     front: search ? frontOf(search, searched, speeds, options.search!) : null,
@@ -167,17 +139,49 @@ async function report(modelPath: string | undefined, options: Options, command: 
       seed: TIMING_SEED,
     },
   };
-  await writeFiles(
-    [
-      { file: output, text: reportPage(data) },
-      ...(trace === undefined ? [] : [{ file: trace, text: `${JSON.stringify(chromeTrace(data.traces))}\n` }]),
-    ],
-    force,
-  );
+  const files = [{ file: output, text: reportPage(data) }];
+  if (trace !== undefined) files.push({ file: trace, text: `${JSON.stringify(chromeTrace(data.traces))}\n` });
+  await writeFiles(files, force);
   if (json) printJson(io, { output, trace: trace ?? null, headline: headline(data.rows), ...forJson(data) });
   else io.out(`${headline(data.rows)}\n`);
   if (data.timing.busy) io.err(`${BUSY_WHILE_MEASURED}\n`);
-  io.err(`wrote ${[output, ...(trace === undefined ? [] : [trace])].join(' and ')}\n`);
+  io.err(`wrote ${files.map(({ file }) => file).join(' and ')}\n`);
+}
+
+/** Throws INVALID_ARGUMENT for a search of another model. */
+async function searchIn(file: string, layers: number, identity: string): Promise<SearchResult> {
+  const search = await readSearchResult(file, layers);
+  if (search.model === identity) return search;
+  throw new CqilError(
+    'INVALID_ARGUMENT',
+    `The search in ${file} is of the model ${search.model}; expected this one, ${identity}.`,
+  );
+}
+
+async function measure(
+  model: Model,
+  what: Pick<MeasureReportOptions, 'plans' | 'timed' | 'ids' | 'window'>,
+  { execution, budget, json }: Options,
+  io: Io,
+): Promise<MeasuredReport> {
+  const progress = new Progress(io, json);
+  const onProgress = (name: string, done: number, total: number): void => progress.update(name, done, total);
+  try {
+    return await measureReport(model, { ...what, execution, budget, signal: io.signal, onProgress });
+  } finally {
+    progress.stop();
+  }
+}
+
+function modelFacts({ path: file, config, tensors }: Checkpoint, identity: string): ReportData['model'] {
+  return {
+    name: path.basename(file),
+    fingerprint: identity,
+    architecture: config.architecture,
+    layers: config.nLayers,
+    dim: config.dim,
+    parameters: tensors.reduce((sum, { rows, cols }) => sum + rows * cols, 0),
+  };
 }
 
 function defaultText(checkpoint: string): string {

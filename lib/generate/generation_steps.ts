@@ -1,10 +1,12 @@
 import { orAborted } from '../util/abort.js';
 import { CqilError } from '../errors.js';
 import { countStages, type PlanInput } from '../plan/plan.js';
-import type { Sampler, SamplingOptions, TokenLogprob } from './sampler.js';
+import type { Sampler, TokenLogprob } from './sampler.js';
+import type { SamplingOptions } from './sampling_options.js';
 import type { Shortlist } from '../engine/shortlist.js';
 import type { HeldSession, Session } from '../session/session.js';
 import { StopMatcher, type StopUnits } from './stop.js';
+import { TextSoFar, type FinishReason, type TextParts } from './text_so_far.js';
 import type { Tokenizer } from '../tokenizer/index.js';
 
 export interface GenerateOptions extends SamplingOptions {
@@ -51,11 +53,7 @@ export interface GenerationResult {
   text: string;
   /** Every generated token; the last is an end-of-text token when `finishReason` is `eos`. */
   tokens: number[];
-  /**
-   * `eos`: the model ended its text. `stop`: a stop string was found. `length`: `maxTokens` was reached. `context`: the
-   * context is full.
-   */
-  finishReason: 'eos' | 'stop' | 'length' | 'context';
+  finishReason: FinishReason;
   usage: { promptTokens: number; completionTokens: number; totalTokens: number };
   timings: GenerationTimings;
   /** The seed that was used: given again with the same options, it gives the same text. */
@@ -132,7 +130,6 @@ export async function* generationSteps(
 ): AsyncGenerator<GenerationChunk, GenerationResult> {
   const started = performance.now();
   const { sampler, signal, plan, maxTokens = DEFAULT_MAX_TOKENS } = request;
-  const { tokenizer } = model;
   const held = request.session?.hold();
   let own: OwnSession | undefined;
   try {
@@ -141,11 +138,8 @@ export async function* generationSteps(
     const contextLength = held?.contextLength ?? model.contextLength;
     const prompt = await promptTokens(model, request, cached, contextLength);
     const most = Math.min(maxTokens, contextLength - cached.length - prompt.length);
-    const isText = (id: number): boolean => !tokenizer?.isSpecial(id);
-    const detokenizer = tokenizer?.detokenizer({ continues: cached.some(isText) || prompt.some(isText) });
-    const stops = new StopMatcher(await stopUnits(model, request));
-    sampler.prime(cached);
-    sampler.prime(prompt);
+    const soFar = await textAfter([...cached, ...prompt], model, request, { most, maxTokens });
+    for (const ids of [cached, prompt]) sampler.prime(ids);
 
     const session = held ?? (own = await model.createSession({ contextLength: prompt.length + most, plan }));
     const stages = countStages(session.plan);
@@ -167,47 +161,19 @@ export async function* generationSteps(
     let sample = sampler.sample(logits);
     const timeToFirstTokenMs = performance.now() - started;
     let decodeMs = 0;
-    let text = '';
-    const tokens: number[] = [];
     for (;;) {
       const { token } = sample;
-      tokens.push(token);
-      const eos = model.eosTokenIds.includes(token);
-      let finishReason: GenerationResult['finishReason'] | undefined;
-      if (eos) finishReason = 'eos';
-      else if (tokens.length >= most) finishReason = tokens.length >= maxTokens ? 'length' : 'context';
-      let piece = (eos ? '' : detokenizer?.push(token)) ?? '';
-      if (finishReason) piece += detokenizer?.flush() ?? '';
-      const shown = stops.push(piece, isText(token) ? undefined : token);
-      if (shown.stopped) finishReason = 'stop';
-      else if (finishReason) shown.text += stops.flush();
-      text += shown.text;
-      yield { text: shown.text, ...sample };
+      const { text, finishReason } = soFar.push(token);
+      yield { text, ...sample };
 
       if (finishReason) {
         if (held) await append([token], false);
-        return {
-          text,
-          tokens,
-          finishReason,
-          usage: {
-            promptTokens: prompt.length,
-            completionTokens: tokens.length,
-            totalTokens: prompt.length + tokens.length,
-          },
-          timings: {
-            prefillMs,
-            decodeMs,
-            prefillTokensPerSecond: perSecond(prompt.length, prefillMs),
-            decodeTokensPerSecond: perSecond(tokens.length - 1, decodeMs),
-            timeToFirstTokenMs,
-          },
-          seed: sampler.seed,
-        };
+        const result = resultOf(soFar, prompt.length, { prefillMs, decodeMs, timeToFirstTokenMs });
+        return { ...result, finishReason, seed: sampler.seed };
       }
-      const stepStarted = performance.now();
-      sample = sampler.sample(await append([token], tokens.length + 1 < most && guesses()));
-      const stepMs = performance.now() - stepStarted;
+      const before = performance.now();
+      sample = sampler.sample(await append([token], soFar.tokens.length + 1 < most && guesses()));
+      const stepMs = performance.now() - before;
       decodeMs += stepMs;
       stageMs = stepMs / stages;
     }
@@ -215,6 +181,38 @@ export async function* generationSteps(
     held?.release();
     own?.close();
   }
+}
+
+/** The text, empty as yet, that goes on after these tokens. */
+async function textAfter(
+  before: readonly number[],
+  model: GenerationModel,
+  request: GenerationRequest,
+  limits: Pick<TextParts, 'most' | 'maxTokens'>,
+): Promise<TextSoFar> {
+  const { tokenizer, eosTokenIds } = model;
+  const isText = (id: number): boolean => !tokenizer?.isSpecial(id);
+  const detokenizer = tokenizer?.detokenizer({ continues: before.some(isText) });
+  const stops = new StopMatcher(await stopUnits(model, request));
+  return new TextSoFar({ detokenizer, stops, isText, eosTokenIds, ...limits });
+}
+
+function resultOf(
+  { text, tokens }: TextSoFar,
+  promptTokens: number,
+  times: Pick<GenerationTimings, 'prefillMs' | 'decodeMs' | 'timeToFirstTokenMs'>,
+): Pick<GenerationResult, 'text' | 'tokens' | 'usage' | 'timings'> {
+  const { prefillMs, decodeMs } = times;
+  return {
+    text,
+    tokens,
+    usage: { promptTokens, completionTokens: tokens.length, totalTokens: promptTokens + tokens.length },
+    timings: {
+      ...times,
+      prefillTokensPerSecond: perSecond(promptTokens, prefillMs),
+      decodeTokensPerSecond: perSecond(tokens.length - 1, decodeMs),
+    },
+  };
 }
 
 /** The prompt's ids, at least one, with room for another after them. */

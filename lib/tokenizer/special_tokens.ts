@@ -75,6 +75,39 @@ export function resolveSpecialTokens(
     if (id !== undefined && isAdded(id)) eosTokenIds.add(id);
   }
 
+  const context: Context = { config, ids, named, bosTokenId, eosTokenIds, size };
+  return {
+    warnings: warningsOf(context, inVocabulary),
+    bosTokenId,
+    eosTokenIds: [...eosTokenIds],
+    prefix: overrule(
+      prefix,
+      config.add_bos_token ?? beginsByClass(postProcessor, config.tokenizer_class),
+      bosTokenId,
+      'start',
+    ),
+    suffix: overrule(suffix, config.add_eos_token, mainEos, 'end'),
+    names,
+  };
+}
+
+/** What special tokens were found in. */
+interface Context {
+  config: Record<string, unknown>;
+  /** Of generation_config.json, as they stand there. */
+  ids: unknown[];
+  /** The id of the token that a field of `config` names. */
+  named(field: string): number | undefined;
+  bosTokenId: number | undefined;
+  eosTokenIds: ReadonlySet<number>;
+  size: number;
+}
+
+/** What a file says of special tokens that cannot be followed. */
+function warningsOf(
+  { config, ids, named, bosTokenId, eosTokenIds, size }: Context,
+  inVocabulary: (id: unknown) => boolean,
+): string[] {
   const warnings: string[] = [];
   const ends =
     eosTokenIds.size > 0 ? `what ends a generation is ${[...eosTokenIds].join(', ')}` : 'no token ends a generation';
@@ -94,20 +127,7 @@ export function resolveSpecialTokens(
     warnings.push(
       `The tokenizer's ${missing('bos_token')}, though add_bos_token is true; nothing is put before a text.`,
     );
-
-  return {
-    warnings,
-    bosTokenId,
-    eosTokenIds: [...eosTokenIds],
-    prefix: overrule(
-      prefix,
-      config.add_bos_token ?? beginsByClass(postProcessor, config.tokenizer_class),
-      bosTokenId,
-      'start',
-    ),
-    suffix: overrule(suffix, config.add_eos_token, mainEos, 'end'),
-    names,
-  };
+  return warnings;
 }
 
 /** True if only the tokenizer's class says that BOS goes before a text. */

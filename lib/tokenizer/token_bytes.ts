@@ -64,9 +64,12 @@ export function createPieceDecoder(config: Component | null): PieceDecoder {
         );
     }
   }
-  if (byteLevel) return { bytes: fromByteLevel, leadingSpaces };
+  const bytes = byteLevel ? fromByteLevel : spelledOut(replacements, byteFallback);
+  return { bytes, leadingSpaces };
+}
 
-  const bytes = (piece: string): Uint8Array => {
+function spelledOut(replacements: ReadonlyArray<[from: string, to: string]>, byteFallback: boolean) {
+  return (piece: string): Uint8Array => {
     let text = piece;
     for (const [from, to] of replacements) {
       text = text.replaceAll(from, to);
@@ -79,7 +82,6 @@ export function createPieceDecoder(config: Component | null): PieceDecoder {
     const byte = byteFallback ? BYTE_PIECE.exec(text) : null;
     return byte ? Uint8Array.of(Number.parseInt(byte[1]!, 16)) : Buffer.from(text, 'utf8');
   };
-  return { bytes, leadingSpaces };
 }
 
 function parseReplace(part: Component): [string, string] {

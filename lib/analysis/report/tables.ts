@@ -3,7 +3,7 @@ import { table } from './figure.js';
 import { decimals, percent, quantity, signedPercent, whole } from './format.js';
 import { markup, type Content, type Markup } from './markup.js';
 import { PHASE_COLOURS } from './palette.js';
-import type { ReportData, Spread, TracedToken } from './report_data.js';
+import type { ReportData, SearchedFront, Spread, TracedToken } from './report_data.js';
 
 /** What was measured of each plan. */
 export function plansTable({
@@ -41,7 +41,11 @@ export function plansTable({
     header,
     cells,
   );
-  if (!front || front.plans.length === 0) return [measured];
+  return front && front.plans.length > 0 ? [measured, frontTable(front)] : [measured];
+}
+
+/** What a search found, timed here. */
+function frontTable(front: SearchedFront): Markup {
   const searched = front.plans.map(
     ({ name, method, phases, msPerToken, change, kl, klStandardError, perplexity }): Content[] => [
       name,
@@ -56,23 +60,16 @@ export function plansTable({
   const caption =
     `The front of the search in ${front.file}: KL and perplexity on ${whole(front.tokens)} held-out ` +
     `tokens of ${front.text} (${front.sha256}), not those above; time measured here`;
-  return [
-    measured,
-    table(
-      'front-table',
-      caption,
-      [
-        'plan',
-        'phases',
-        'ms per token (fastest – slowest round)',
-        'change (middle half of the rounds)',
-        'KL, nats',
-        'perplexity',
-        'found by',
-      ],
-      searched,
-    ),
+  const header = [
+    'plan',
+    'phases',
+    'ms per token (fastest – slowest round)',
+    'change (middle half of the rounds)',
+    'KL, nats',
+    'perplexity',
+    'found by',
   ];
+  return table('front-table', caption, header, searched);
 }
 
 /** Where the time of the traced tokens went: of each kind of phase, the mean over threads. */

@@ -78,43 +78,22 @@ export function searchWindow(model: Pick<Model, 'config'>, tokens: number): numb
 export async function findPlans(model: Model, ids: readonly number[], options: FindOptions): Promise<FoundPlans> {
   const { goal, seed, evaluations, seconds = Infinity, msPerToken, file, signal, onProgress } = options;
   const layers = model.config.nLayers;
-  if (ids.length < LEAST_TOKENS)
-    throw new CqilError(
-      'INVALID_ARGUMENT',
-      `The text has ${counted(ids.length, 'token')}, expected at least ${LEAST_TOKENS}: half choose plans, half ` +
-        'measure them.',
-    );
-  const given = options.guard ?? 0;
-  if (given + 2 > layers)
-    throw new CqilError(
-      'INVALID_ARGUMENT',
-      `The model has ${layers} layers and ${given} of them are guarded; expected at least 2 others to group.`,
-    );
-  if (goal.kind === 'time' && !msPerToken)
-    throw new CqilError(
-      'INVALID_ARGUMENT',
-      'A goal in time needs msPerToken, which predicts the time of a plan: calibration(model, checkpoint) gives a ' +
-        'model of it.',
-    );
+  expectSearchable(ids.length, layers, options);
   const start = performance.now();
   const window = options.window ?? searchWindow(model, ids.length);
   const half = Math.ceil(ids.length / 2);
-  const [fit, heldOut] = [ids.slice(0, half), ids.slice(half)].map((part) =>
-    modelWindows(model, part, window, 'gptq'),
-  ) as [Window[], Window[]];
-  const similarity = await measureSimilarity(model, ids.slice(0, half), {
-    signal,
-    onProgress: (done, total) => onProgress?.('similarity', done / total),
-  });
+  const fit = modelWindows(model, ids.slice(0, half), window, 'gptq');
+  const heldOut = modelWindows(model, ids.slice(half), window, 'gptq');
+  const ofSimilarity = (done: number, total: number): void => onProgress?.('similarity', done / total);
+  const similarity = await measureSimilarity(model, ids.slice(0, half), { signal, onProgress: ofSimilarity });
 
   const fitMeter = new PlanMeter(model, 'fit', fit, file);
-  const { guard, pairs } =
-    options.guard === undefined
-      ? await measureGuard(layers, fitMeter, signal)
-      : { guard: options.guard, pairs: undefined };
+  const found = options.guard === undefined ? await measureGuard(layers, fitMeter, signal) : undefined;
+  const { guard = options.guard!, pairs } = found ?? {};
   const space = { layers, guard };
   const sequential = resolvePlan('sequential', layers);
   const fastEnough = goal.kind === 'time' ? fasterBy(goal.limit, sequential, msPerToken!) : undefined;
+  const milliseconds = Math.max(0, seconds * 1000 * SEARCH_SHARE - (performance.now() - start));
   const outcome = await searchPlans((plans, stop) => fitMeter.measure(plans, stop), {
     space,
     similarity: similarityCost(similarity.inputCosine),
@@ -122,20 +101,15 @@ export async function findPlans(model: Model, ids: readonly number[], options: F
     focus: (best) => decidingStages(goal, space, best, fastEnough),
     wanted: fastEnough,
     evaluations,
-    milliseconds: Number.isFinite(seconds)
-      ? Math.max(0, seconds * 1000 * SEARCH_SHARE - (performance.now() - start))
-      : undefined,
+    milliseconds: Number.isFinite(seconds) ? milliseconds : undefined,
     signal,
     onProgress: (share) => onProgress?.('search', share),
   });
   const meter = new PlanMeter(model, 'held out', heldOut, file);
   const [baseline] = await meter.measure([sequential], signal);
-  const measured = await measureFound(outcome, meter, {
-    signal,
-    onProgress: (share) => onProgress?.('held out', share),
-  });
-  const timed = <T extends { plan: Plan }>(point: T): T =>
-    msPerToken ? { ...point, msPerToken: msPerToken(point.plan) } : point;
+  const ofHeldOut = (share: number): void => onProgress?.('held out', share);
+  const measured = await measureFound(outcome, meter, { signal, onProgress: ofHeldOut });
+  const timed = withTime(msPerToken);
   const points = measured
     .map(({ uniform, ...point }): SearchPoint => ({ ...timed(point), uniform: uniform && timed(uniform) }))
     .sort((a, b) => a.phases - b.phases);
@@ -151,6 +125,32 @@ export async function findPlans(model: Model, ids: readonly number[], options: F
     fitTokens: scored(fit),
     heldOutTokens: scored(heldOut),
   };
+}
+
+/** Adds the predicted time of its plan to a point, where time can be predicted. */
+function withTime(msPerToken: FindOptions['msPerToken']): <T extends { plan: Plan }>(point: T) => T {
+  return (point) => (msPerToken ? { ...point, msPerToken: msPerToken(point.plan) } : point);
+}
+
+/** Throws INVALID_ARGUMENT, as `findPlans` says. */
+function expectSearchable(tokens: number, layers: number, { guard = 0, goal, msPerToken }: FindOptions): void {
+  if (tokens < LEAST_TOKENS)
+    throw new CqilError(
+      'INVALID_ARGUMENT',
+      `The text has ${counted(tokens, 'token')}, expected at least ${LEAST_TOKENS}: half choose plans, half measure ` +
+        'them.',
+    );
+  if (guard + 2 > layers)
+    throw new CqilError(
+      'INVALID_ARGUMENT',
+      `The model has ${layers} layers and ${guard} of them are guarded; expected at least 2 others to group.`,
+    );
+  if (goal.kind === 'time' && !msPerToken)
+    throw new CqilError(
+      'INVALID_ARGUMENT',
+      'A goal in time needs msPerToken, which predicts the time of a plan: calibration(model, checkpoint) gives a ' +
+        'model of it.',
+    );
 }
 
 /** Whether a plan takes at least a fraction less time than sequential, up to rounding. */

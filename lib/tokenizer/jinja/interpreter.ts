@@ -93,6 +93,7 @@ function valueClasses() {
  * kept; each iteration has variables of its own; a loop over an undefined value is empty; values are compared as Python
  * compares them; `~` also joins values that are not texts; and adding a list or an object to a text is an error.
  */
+// oxlint-disable-next-line max-lines-per-function -- a class whose base is loaded with the first template only
 function boundedInterpreter(values: Values): Interpreter {
   const { Interpreter, Environment } = jinjaLibrary();
   const constant = (value: Value): Node => ({ type: 'Constant', value });

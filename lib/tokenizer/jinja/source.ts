@@ -73,6 +73,7 @@ function withoutRaw(source: string): string {
 }
 
 /** Names of the variables that a template reads and has not itself set before. */
+// oxlint-disable-next-line max-lines-per-function -- a closure for each kind of node, over names read and set so far
 export function variablesOf(program: Node): Set<string> {
   const read = new Set<string>();
   const macros = new Set<string>();
@@ -112,6 +113,7 @@ export function variablesOf(program: Node): Set<string> {
     else if (node instanceof Map) for (const entry of node) visit(entry);
     else if (isNode(node)) visitNode(node);
   };
+  // oxlint-disable-next-line max-lines-per-function -- one case for each kind of node
   const visitNode = (node: Node): void => {
     switch (node.type) {
       case 'Identifier': {

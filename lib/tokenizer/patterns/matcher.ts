@@ -121,6 +121,7 @@ export class PatternMatcher {
   }
 
   /** Goes on with an attempt until the budget or the attempt ends: `pc` is −1 then, and `end` too where it failed. */
+  // oxlint-disable-next-line max-lines-per-function -- one case for each operation, in the loop that has to be fast
   private run(): void {
     const {
       text,
