@@ -58,7 +58,7 @@
       "native/cuda/products.cc",
       "native/cuda/session.cc",
       "native/cuda/session_layout.cc",
-      "native/cuda/walk.cc",
+      "native/cuda/runner.cc",
       "native/cuda/weights.cc",
       "native/cuda/kernels/attention.cu",
       "native/cuda/kernels/attention_out.cu",

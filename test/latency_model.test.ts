@@ -6,7 +6,7 @@ import { calibrationDecodes } from '../lib/analysis/latency/calibrate.js';
 import { LatencyModel, type Rates, type Sample } from '../lib/analysis/latency/latency_model.js';
 import { nonNegativeLeastSquares } from '../lib/analysis/latency/least_squares.js';
 import { randomPlans } from '../lib/analysis/latency/random_plans.js';
-import { modelBytes, phaseWork, sumWork, WORK_KINDS, type Placement } from '../lib/analysis/latency/work.js';
+import { modelBytes, phaseWork, sumWork, WORK_KINDS, type Computing } from '../lib/analysis/latency/work.js';
 import type { Program } from '../lib/engine/native.js';
 import { countStages, resolvePlan, type Plan } from '../lib/plan/plan.js';
 import { programOf } from './support/made_up_program.js';
@@ -14,7 +14,7 @@ import { randomNormal, randomUniform } from './support/random.js';
 
 const checkpoint = syntheticCheckpoint('smollm2-135m', 'Q4_0');
 const layers = checkpoint.config.nLayers;
-const bytes = modelBytes(checkpoint, 'f32', 0);
+const bytes = modelBytes(checkpoint, 'f32', { aloneBytes: 0, queriesTogether: 4 });
 /** Milliseconds: 2 µs per wait, some tens of GB/s. */
 const TRUE_RATES: Rates = {
   waits: 2e-3,
@@ -35,7 +35,7 @@ function program(plan: Plan): Program {
 
 /** Timings of a machine that follows the formula up to noise: a factor of about 1 ± `noise`. */
 function timed(
-  placement: Placement,
+  placement: Computing,
   decodes: ReadonlyArray<Omit<Sample, 'program' | 'ms'> & { plan: Plan }>,
   noise: number,
   seed: number,
@@ -49,7 +49,7 @@ function timed(
 }
 
 describe('a calibration', () => {
-  it.each<[Placement['backend'], number]>([
+  it.each<[Computing['backend'], number]>([
     ['cpu', 1],
     ['cpu', 2],
     ['cpu', 3],

@@ -8,7 +8,7 @@ import {
   phaseWork,
   sumWork,
   type ModelBytes,
-  type Placement,
+  type Computing,
   type Work,
 } from '../lib/analysis/latency/work.js';
 import { compilePlan } from '../lib/model/model.js';
@@ -16,8 +16,8 @@ import { resolvePlan } from '../lib/plan/plan.js';
 import { programOf } from './support/made_up_program.js';
 
 const checkpoint = syntheticCheckpoint('smollm2-135m', 'Q4_0');
-const bytes = modelBytes(checkpoint, 'f16', 0);
-const TWO: Placement = { backend: 'cpu', threads: 2 };
+const bytes = modelBytes(checkpoint, 'f16', { aloneBytes: 0, queriesTogether: 4 });
+const TWO: Computing = { backend: 'cpu', threads: 2 };
 const FIRST = { position: 0, logits: true };
 /** Layers of 10 bytes, 2 in each phase; the MLP of layer 2 is larger. */
 const small: ModelBytes = {
@@ -31,7 +31,7 @@ const small: ModelBytes = {
 function total(
   sizes: number[],
   execution: 'wide' | 'lanes',
-  placement: Placement,
+  placement: Computing,
   changes: { position?: number; logits?: boolean; bypass?: number } = {},
 ): Work {
   const { bypass, ...token } = changes;

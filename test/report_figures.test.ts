@@ -101,7 +101,7 @@ describe('the figures', () => {
     const spans = sampleTimeline(2)
       .spans.slice(1, 11)
       .map((span, i) => ({ ...span, lane: i < 5 ? 0 : 1 }));
-    data.traces[0]!.timeline = { execution: 'lanes', threads: 1, durationNs: 12000, spans };
+    data.traces[0]!.timeline = { execution: 'lanes', threads: 1, schedule: [], durationNs: 12000, spans };
     const blocks = elementsOf(drawingOf(pageOf(data), 'timeline'), 'rect').map(({ attributes }) => ({
       y: Number(attributes.y),
       height: Number(attributes.height),

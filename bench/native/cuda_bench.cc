@@ -18,6 +18,7 @@
 #include "core/dtype.h"
 #include "core/program.h"
 #include "core/random_weights.h"
+#include "core/schedule.h"
 #include "cuda_probe.h"
 
 extern "C" const cqil_backend* cqil_backend_entry();
@@ -185,9 +186,13 @@ struct Wanted {
 const int32_t kListed[] = {1, 40, 0};  // greedy, the default of generate, and what session.decode gives
 constexpr int kOutputs = 3;
 
-double forward_ms(cqil_backend_session* session, const std::vector<int32_t>& ids, int32_t position,
-                  cqil_execution execution, const Wanted& wanted) {
+double forward_ms(const Program& program, cqil_backend_session* session, const std::vector<int32_t>& ids,
+                  int32_t position, cqil_execution execution, const Wanted& wanted) {
+  Schedule schedule;
+  // A device shares out its work by itself, whatever the sizes.
+  place(program, {execution, 0}, {}, {position, static_cast<int32_t>(ids.size()), false}, schedule);
   cqil_forward request = {};
+  request.schedule = schedule.view();
   request.ids = ids.data();
   request.n_ids = static_cast<int32_t>(ids.size());
   request.position = position;
@@ -205,6 +210,7 @@ double forward_ms(cqil_backend_session* session, const std::vector<int32_t>& ids
 
 struct Row {
   std::string plan;
+  Program program;
   cqil_execution execution;
   int phases;
   SessionPointer session, by_kernels;  // the second without cuBLASLt
@@ -237,6 +243,7 @@ void time_shape(const Shape& shape, double read_gbs, FILE* json, bool& first) {
       if (execution == CQIL_LANES && p == 1) continue;
       if (!(cqil_backend_entry()->executions(model.get()) & 1u << execution)) continue;
       rows.push_back({name,
+                      program,
                       execution,
                       static_cast<int>(program.phases.size()) - 2,
                       make_session(model.get(), program),
@@ -255,22 +262,23 @@ void time_shape(const Shape& shape, double read_gbs, FILE* json, bool& first) {
     for (Row& row : rows) {
       cqil_backend_session* const sessions[] = {row.session.get(), row.by_kernels.get()};
       for (size_t i = 0; i < 2; i++) {
-        const double ms = forward_ms(sessions[i], prompt, 0, row.execution, {logits, 0});
+        const double ms = forward_ms(row.program, sessions[i], prompt, 0, row.execution, {logits, 0});
         if (round >= 0) row.prefill_ms[i].push_back(ms);
       }
       for (int output = 0; output < kOutputs; output++) {
         const Wanted wanted = {logits, kListed[output]};
         // Two tokens first: a list of another length is captured anew.
-        for (int i = 0; i < 2; i++) forward_ms(row.session.get(), {1}, kContext, row.execution, wanted);
+        for (int i = 0; i < 2; i++) forward_ms(row.program, row.session.get(), {1}, kContext, row.execution, wanted);
         double sum = 0;
         for (int32_t i = 0; i < kTokens; i++)
-          sum += forward_ms(row.session.get(), {prompt[static_cast<size_t>(i)]}, kContext + i, row.execution, wanted);
+          sum += forward_ms(row.program, row.session.get(), {prompt[static_cast<size_t>(i)]}, kContext + i,
+                            row.execution, wanted);
         if (round >= 0) row.ms[output].push_back(sum / kTokens);
       }
     }
   for (Row& row : rows) {
     auto& session = *reinterpret_cast<cuda::Session*>(row.session.get());
-    for (int i = 0; i < 2; i++) forward_ms(row.session.get(), {1}, kContext, row.execution, {logits, 1});
+    for (int i = 0; i < 2; i++) forward_ms(row.program, row.session.get(), {1}, kContext, row.execution, {logits, 1});
     cudaGraphExec_t const graph = session.graphs[row.execution][cuda::kShortlist].exec.get();
     row.device_ms = cuda::median_ms(session.stream.get(), kRounds,
                                     [&] {

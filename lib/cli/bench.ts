@@ -5,7 +5,7 @@ import { CqilError } from '../errors.js';
 import { kvBytesPerPosition } from '../engine/kv_cache.js';
 import { BUSY_WHILE_MEASURED } from '../analysis/latency/busy.js';
 import { barriersPerToken, modelBytes } from '../analysis/latency/work.js';
-import { aloneBytes, measureBandwidth } from '../engine/machine.js';
+import { cpuLimits, measureBandwidth } from '../engine/machine.js';
 import type { Model } from '../model/model.js';
 import type { Execution, Program, SettledExecution } from '../engine/native.js';
 import type { Plan } from '../plan/plan.js';
@@ -166,7 +166,7 @@ function barriersOf(
   settled: SettledExecution | undefined,
 ): number | null {
   if (!settled || settled.execution === 'persistent') return null;
-  return barriersPerToken(modelBytes(checkpoint, model.kvCache, aloneBytes()), program, settled.execution, {
+  return barriersPerToken(modelBytes(checkpoint, model.kvCache, cpuLimits()), program, settled.execution, {
     backend: model.backend,
     threads: Math.max(1, settled.threads),
   });

@@ -25,6 +25,7 @@ import {
 } from './options.js';
 import { bypassModeOption, readPlan, type PlanOptions } from './plan_option.js';
 import { planForJson } from './plan_value.js';
+import { explainedSchedules, formatSchedule } from './schedule_table.js';
 import { addSimilarity } from './similarity.js';
 import { formatBytes, formatTable } from './table.js';
 
@@ -59,6 +60,7 @@ async function inspect(path: string, options: Options, io: Io): Promise<void> {
   const published = publishedPlan(checkpoint);
   const plan = readPlan(options.plan ?? 'sequential', config.nLayers, options, io);
   const compiled = compilePlan(config, plan);
+  const { schedules = [] } = explainedSchedules(plan, checkpoint, { ...options, backend: 'cpu' }) ?? {};
   const context = options.context ?? config.contextLength;
   const activations = {
     format: chooseActivations(options.activations, 'cpu', tensors, describeMachine),
@@ -104,6 +106,7 @@ async function inspect(path: string, options: Options, io: Io): Promise<void> {
             ? { folder: published.folder, problem: published.plan.message }
             : { folder: published.folder, plan: planForJson(published.plan) },
       program: compiled,
+      schedules,
     });
     return;
   }
@@ -121,7 +124,8 @@ ${formatTable(
 )}
 ${published ? `${publishedPlanNote(published, `--plan ${published.folder}`)}\n\n` : ''}${describePlan(plan)}
 
-${formatTable(['phase', 'stage', 'layers'], phaseRows(compiled))}`);
+${formatTable(['phase', 'stage', 'layers'], phaseRows(compiled))}
+${schedules.map((schedule) => formatSchedule(compiled, schedule)).join('\n')}`);
 }
 
 function percent(share: number): string {

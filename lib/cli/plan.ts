@@ -25,6 +25,7 @@ import { addPlanSearch } from './plan_search.js';
 import { bypassModeOption, readPlan, type PlanOptions } from './plan_option.js';
 import { planForJson } from './plan_value.js';
 import { formatPredictedTime, predictedTime } from './predicted_time.js';
+import { explainedSchedules, formatSchedule } from './schedule_table.js';
 import { writeNew } from './write_new.js';
 
 interface Options extends PlanOptions {
@@ -122,10 +123,12 @@ async function explainPlan(
 ): Promise<void> {
   const { plan, checkpoint } = await resolveFor(spec, model, options, io);
   const predicted = checkpoint && (await predictedTime(plan, checkpoint, options));
-  if (!options.json)
-    return io.out(
-      `${describePlan(plan)}\n\n${drawPlan(plan)}\n${predicted ? `\n${formatPredictedTime(predicted)}` : ''}`,
-    );
+  const placed = checkpoint && explainedSchedules(plan, checkpoint, options);
+  if (!options.json) {
+    const tables = placed?.schedules.map((schedule) => `\n${formatSchedule(placed.program, schedule)}`) ?? [];
+    const prices = predicted ? [`\n${formatPredictedTime(predicted)}`] : [];
+    return io.out([`${describePlan(plan)}\n\n${drawPlan(plan)}\n`, ...tables, ...prices].join(''));
+  }
   printJson(io, {
     plan: planForJson(plan),
     layers: plan.layers,
@@ -133,6 +136,7 @@ async function explainPlan(
     stages: countStages(plan),
     description: describePlan(plan),
     diagram: drawPlan(plan),
+    schedules: placed?.schedules,
     predicted,
   });
 }

@@ -1,18 +1,9 @@
-import type { Activations } from './activations.js';
 import type { CacheIdentity } from '../util/cache_file.js';
 import type { Checkpoint } from '../checkpoint/types.js';
 import { digest } from '../util/digest.js';
 import { pick } from '../util/pick.js';
-import type { KvCache } from './kv_cache.js';
 import type { MachineInfo } from './native.js';
-
-/** What computes, as far as it changes how long something takes. */
-export interface TimedPlacement {
-  backend: 'cpu' | 'cuda';
-  threads: number;
-  kvCache: KvCache;
-  activations: Activations;
-}
+import type { TimedPlacement } from './placement.js';
 
 /**
  * What a time measured on this machine depends on: the machine, this build of the engine, what computes, and the

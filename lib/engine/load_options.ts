@@ -106,8 +106,8 @@ const LOAD_OPTIONS = [
   'signal',
 ];
 
-/** The options of `loadModel` that say where and how it is computed, checked and with their defaults. */
-export interface Placement {
+/** The options of `loadModel` that do not depend on the model, checked and with their defaults. */
+export interface CheckedOptions {
   backend: 'auto' | 'cpu' | 'cuda';
   device: number;
   execution: Execution;
@@ -117,15 +117,13 @@ export interface Placement {
   mmap: boolean;
 }
 
-/**
- * The options of `loadModel`, copied, and what they say of the placement. Throws INVALID_ARGUMENT; ABORTED.
- */
-export function readOptions(given: LoadOptions): { options: LoadOptions; placement: Placement } {
+/** The options of `loadModel`, copied, and those that were checked. Throws INVALID_ARGUMENT; ABORTED. */
+export function readOptions(given: LoadOptions): { options: LoadOptions; checked: CheckedOptions } {
   const options = readKnownOptions('loadModel', given, LOAD_OPTIONS);
-  return { options, placement: readArgument('The options of loadModel', () => placementOf(options)) };
+  return { options, checked: readArgument('The options of loadModel', () => checkedOptions(options)) };
 }
 
-function placementOf(options: LoadOptions): Placement {
+function checkedOptions(options: LoadOptions): CheckedOptions {
   const {
     backend = 'auto',
     execution = 'auto',

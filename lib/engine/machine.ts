@@ -1,16 +1,10 @@
 import type { Checkpoint } from '../checkpoint/types.js';
 import { MAX_THREADS } from './load_options.js';
-import { loadNative, type CudaInfo, type MachineInfo } from './native.js';
+import { loadNative, type BackendLimits, type CudaInfo, type MachineInfo } from './native.js';
 import { expectOption } from '../util/options.js';
 
 /** Below this, joining threads after every phase costs more than they save. */
 const ONE_THREAD_BYTES = 4 * 2 ** 20;
-/**
- * On Zen 5, for a token of layers of 0.42, 0.47, 0.85 and 1.06 MB, two threads take 1.2, 0.9, 0.8 and 0.7 times as long
- * as one where nothing else runs, and 1.2 to 1.6, 1.0 to 1.2, 1.0 and 0.85 times in a generation, whose JavaScript has
- * no processor of its own beside them.
- */
-const ALONE_BYTES = 512 * 2 ** 10;
 
 /** What this machine has. */
 export function describeMachine(): MachineInfo {
@@ -34,17 +28,16 @@ export function defaultThreads({ tensors }: Pick<Checkpoint, 'tensors'>): number
 }
 
 /**
- * Bytes of a layer, its weights and what is cached of it, up to which one thread computes it for a token: to meet the
- * others after each of its phases would take longer. CQIL_ALONE_BYTES sets another limit, and with 0 every layer is
- * shared.
+ * Limits of the CPU backend. CQIL_ALONE_BYTES sets another `aloneBytes`, and with 0 every layer is shared.
  */
-export function aloneBytes(): number {
-  const bytes = Number(process.env.CQIL_ALONE_BYTES ?? ALONE_BYTES);
+export function cpuLimits(): BackendLimits {
+  const { limits } = describeMachine();
+  const aloneBytes = Number(process.env.CQIL_ALONE_BYTES ?? limits.aloneBytes);
   expectOption(
     'CQIL_ALONE_BYTES',
     process.env.CQIL_ALONE_BYTES,
-    Number.isSafeInteger(bytes) && bytes >= 0,
+    Number.isSafeInteger(aloneBytes) && aloneBytes >= 0,
     'an integer, 0 or more',
   );
-  return bytes;
+  return { ...limits, aloneBytes };
 }

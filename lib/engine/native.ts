@@ -28,7 +28,7 @@ export interface NativeAddon {
   /**
    * Says who computes each step of a token, and who meets then; pure: [steps][8], see `lib/engine/schedule.ts`.
    */
-  place(plan: NativePlan, placement: NativePlacement): Int32Array;
+  place(plan: NativePlan, request: PlaceRequest): Int32Array;
   /**
    * Maps the files, or allocates memory that `readModel` reads them into, or makes random weights. Checks every tensor
    * against the shape.
@@ -54,7 +54,7 @@ export interface NativeAddon {
    * into the program), thread, lane (−1: all of them, or what joins them), begin and end in nanoseconds since the call
    * began.
    */
-  timeline(session: SessionHandle, request: ForwardRequest): Promise<Float64Array>;
+  timeline(session: SessionHandle, request: ForwardRequest): Promise<NativeTimeline>;
   /**
    * Makes what is in flight, if anything, reject with ABORTED: a forward at the next stage, reading after the pieces it
    * is at.
@@ -103,8 +103,8 @@ export interface NativePlan {
   bypassMode: 'paper' | 'official';
 }
 
-/** Bytes that a token reads, who computes it, and where it is in the text. */
-export interface NativePlacement {
+/** What a schedule is made for: the bytes that a token reads, who computes it, and where it is in the text. */
+export interface PlaceRequest {
   /** Bytes of the matrices of each layer. */
   layers: readonly number[];
   /** Bytes of the output projection. */
@@ -225,6 +225,25 @@ export interface Program {
   bypassMode: 'paper' | 'official';
 }
 
+/** What only a backend knows of itself. */
+export interface BackendLimits {
+  /**
+   * Bytes of a layer, its weights and what is cached of it, up to which one thread computes it for a token: to meet the
+   * others after each of its phases would take longer.
+   */
+  aloneBytes: number;
+  /** Query heads of one key/value head that a thread attends with at a time. */
+  queriesTogether: number;
+  /** Whether a token that is cancelled ends at its next stage, or is computed whole once it has begun. */
+  stopsAtStage: boolean;
+}
+
+/** What `timeline` gives: spans [spans][step, thread, begin, end], in nanoseconds, and the rows of the schedule. */
+export interface NativeTimeline {
+  spans: Float64Array;
+  schedule: Int32Array;
+}
+
 export interface MachineInfo {
   arch: string;
   cpu: string;
@@ -236,6 +255,8 @@ export interface MachineInfo {
   /** Whether that one multiplies bf16: then activations rounded to bf16 are faster than float32. */
   bf16Products: boolean;
   memoryBytes: number;
+  /** Of the CPU backend. */
+  limits: BackendLimits;
   /** Tells this build of the addon from others: its size and when it was made. */
   build: string;
 }
@@ -247,6 +268,8 @@ export interface CudaInfo {
   /** The backend library's file; empty when none was found. */
   library: string;
   devices: Array<{ name: string; capability: string; multiprocessors: number; memoryBytes: number }>;
+  /** Of the cuda backend, when it can be used. */
+  limits?: BackendLimits;
 }
 
 const ADDON_FILE = 'build/Release/cqil.node';

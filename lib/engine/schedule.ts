@@ -1,4 +1,4 @@
-import { loadNative, type NativePlacement, type Program } from './native.js';
+import { loadNative, type PlaceRequest, type Program } from './native.js';
 
 /** What a step computes: a phase, or, where lanes run apart, part of one. `join` sums what the lanes of `down` keep. */
 export type StepKind =
@@ -29,6 +29,8 @@ export interface ScheduleStep {
   crew: number;
   /** Whether one thread of the crew computes the step by itself. */
   alone: boolean;
+  /** How many lanes before its own it reads attention outputs of: a bypass. A stream of a device waits for those. */
+  waitsFor: number;
   /** Who waits for the last of them before going on. */
   meeting: 'nobody' | 'crew' | 'everybody';
 }
@@ -46,15 +48,19 @@ const KINDS: readonly StepKind[] = [
   'head',
 ];
 const MEETINGS = ['nobody', 'crew', 'everybody'] as const;
-const FIELDS = 8;
+const FIELDS = 9;
 
 /** The schedule of one token of a program. */
-export function placeToken(program: Program, placement: NativePlacement): ScheduleStep[] {
+export function placeToken(program: Program, request: PlaceRequest): ScheduleStep[] {
   const groups = program.phases
     .filter(({ kind, layers }) => kind === 'qkv' && layers.length > 1)
     .map(({ layers }): [number, number] => [layers[0]!, layers.length]);
   const { bypass, bypassMode } = program;
-  const rows = loadNative().place({ groups, bypass, bypassMode }, placement);
+  return readSchedule(loadNative().place({ groups, bypass, bypassMode }, request), program);
+}
+
+/** Reads the engine's rows [steps][9] against the program they are of. */
+export function readSchedule(rows: Int32Array, program: Program): ScheduleStep[] {
   const steps: ScheduleStep[] = [];
   for (let at = 0; at < rows.length; at += FIELDS) {
     const phase = rows[at + 1]!;
@@ -70,7 +76,8 @@ export function placeToken(program: Program, placement: NativePlacement): Schedu
       crews: rows[at + 4]!,
       crew: rows[at + 5]!,
       alone: rows[at + 6] === 1,
-      meeting: MEETINGS[rows[at + 7]!]!,
+      waitsFor: rows[at + 7]!,
+      meeting: MEETINGS[rows[at + 8]!]!,
     });
   }
   return steps;

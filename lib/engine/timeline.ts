@@ -1,7 +1,10 @@
-import type { PhaseKind, Program } from './native.js';
+import type { NativeTimeline, PhaseKind, Program } from './native.js';
+import { readSchedule, type ScheduleStep } from './schedule.js';
 
-/** One thread's part of one phase. */
+/** One thread's part of one step. */
 export interface TimelineSpan {
+  /** Index of the step in the schedule. */
+  step: number;
   /** Index of the phase in the program. */
   phase: number;
   kind: PhaseKind;
@@ -27,39 +30,36 @@ export interface Timeline {
   execution: 'wide' | 'lanes';
   /** Threads that took part. */
   threads: number;
+  /** The steps that were executed. */
+  schedule: ScheduleStep[];
   /** When the last thread was done, in nanoseconds since the forward began. */
   durationNs: number;
   /** By thread, then by time. */
   spans: TimelineSpan[];
 }
 
-const NUMBERS_PER_SPAN = 5;
+const NUMBERS_PER_SPAN = 4;
 
-/** Reads the engine's spans [spans][5] against the program they are of. */
-export function readTimeline(numbers: Float64Array, { phases }: Program): Timeline {
+/** Reads what the engine noted against the program it is of. */
+export function readTimeline({ spans: numbers, schedule: rows }: NativeTimeline, program: Program): Timeline {
+  const schedule = readSchedule(rows, program);
   const spans: TimelineSpan[] = [];
   for (let at = 0; at < numbers.length; at += NUMBERS_PER_SPAN) {
-    const [phase, thread, lane, beginNs, endNs] = numbers.subarray(at, at + NUMBERS_PER_SPAN) as unknown as [
-      number,
+    const [step, thread, beginNs, endNs] = numbers.subarray(at, at + NUMBERS_PER_SPAN) as unknown as [
       number,
       number,
       number,
       number,
     ];
-    const { kind, stage, layers } = phases[phase]!;
-    spans.push({
-      phase,
-      kind,
-      stage,
-      thread,
-      beginNs,
-      endNs,
-      ...(lane < 0 ? { layers } : { lane, layers: [layers[lane]!] }),
-    });
+    const { phase, layers, allLanes } = schedule[step]!;
+    const { kind, stage, layers: all } = program.phases[phase]!;
+    const lane = allLanes ? {} : { lane: all.indexOf(layers[0]!) };
+    spans.push({ step, phase, kind, stage, thread, beginNs, endNs, layers: [...layers], ...lane });
   }
   return {
-    execution: spans.some(({ lane }) => lane !== undefined) ? 'lanes' : 'wide',
+    execution: schedule.some(({ allLanes }) => !allLanes) ? 'lanes' : 'wide',
     threads: new Set(spans.map(({ thread }) => thread)).size,
+    schedule,
     durationNs: spans.reduce((last, { endNs }) => Math.max(last, endNs), 0),
     spans,
   };

@@ -10,9 +10,9 @@ import type { Checkpoint, DType, TensorInfo } from '../checkpoint/types.js';
 import { CqilError } from '../errors.js';
 import { ExecutionChoices } from '../engine/execution_choices.js';
 import { chooseKvCache } from '../engine/kv_cache.js';
-import { expectContextLength, readOptions, type LoadOptions, type Placement } from '../engine/load_options.js';
+import { expectContextLength, readOptions, type CheckedOptions, type LoadOptions } from '../engine/load_options.js';
 import { isUrl, type Location } from '../util/location.js';
-import { aloneBytes, defaultThreads, describeMachine } from '../engine/machine.js';
+import { cpuLimits, defaultThreads, describeMachine } from '../engine/machine.js';
 import type { Model, ModelParts } from './model.js';
 import { loadNative, nativeShape, unpacked, type ModelHandle, type ModelSpec } from '../engine/native.js';
 import { expectOption } from '../util/options.js';
@@ -37,13 +37,13 @@ export async function loadModel(file?: Location, options: LoadOptions = {}): Pro
   );
   const read = readOptions(options);
   const checkpoint = await openCheckpoint(file ?? shippedModelPath());
-  return load(checkpoint, read.placement, read.options);
+  return load(checkpoint, read.checked, read.options);
 }
 
 /** Loads a model whose headers have been read. Rejects as `loadModel` does. */
 export async function loadOpened(checkpoint: Checkpoint, options: LoadOptions): Promise<Model> {
   const read = readOptions(options);
-  return load(checkpoint, read.placement, read.options);
+  return load(checkpoint, read.checked, read.options);
 }
 
 /**
@@ -57,7 +57,7 @@ export async function loadSyntheticModel(
   const { dtype = 'BF16', seed = 0, ...rest } = options;
   expectOption('seed', seed, Number.isSafeInteger(seed) && seed >= 0, 'an integer, 0 or more');
   const read = readOptions(rest);
-  return load(syntheticCheckpoint(shape, dtype), read.placement, read.options, seed);
+  return load(syntheticCheckpoint(shape, dtype), read.checked, read.options, seed);
 }
 
 /** The file of the model that ships: models/ lies beside lib/ and dist/. */
@@ -67,13 +67,13 @@ export function shippedModelPath(): string {
 
 async function load(
   checkpoint: Checkpoint,
-  placement: Placement,
+  checked: CheckedOptions,
   options: LoadOptions,
   randomSeed?: number,
 ): Promise<Model> {
   const { config, files, tensors } = checkpoint;
   const { onProgress, onWarning = (warning, code) => process.emitWarning(warning, { code }), signal } = options;
-  if (placement.contextLength !== undefined) expectContextLength(placement.contextLength, config.contextLength);
+  if (checked.contextLength !== undefined) expectContextLength(checked.contextLength, config.contextLength);
   const plan = resolvePlan(options.plan, config.nLayers);
   const published = publishedPlan(checkpoint);
   const notes =
@@ -93,23 +93,24 @@ async function load(
   throwIfAborted(signal);
   const spec = {
     shape: nativeShape(config),
-    device: placement.device,
+    device: checked.device,
     threads,
-    aloneBytes: aloneBytes(),
+    aloneBytes: cpuLimits().aloneBytes,
     files,
-    mmap: placement.mmap,
+    mmap: checked.mmap,
     tensors,
     randomSeed,
   };
-  const { handle, backend, activations } = await loadOn(placement, spec);
-  const kvCache = chooseKvCache(placement.kvCache, activations, tensors);
+  const { handle, backend, activations } = await loadOn(checked, spec);
+  const { device, execution, contextLength } = checked;
+  const kvCache = chooseKvCache(checked.kvCache, activations, tensors);
+  const limits = backend === 'cpu' ? cpuLimits() : (await native.describeCuda()).limits!;
+  const placement = { backend, device, threads, execution, kvCache, activations };
   try {
     if (backend === 'cuda') onProgress?.({ phase: 'read', loaded: total, total });
     const readTheRest = async () => ({
       ...(await readTokenizer(checkpoint, signal)),
-      choices: await ExecutionChoices.open(
-        timingIdentity(native.describeMachine(), { backend, threads, kvCache, activations }, checkpoint),
-      ),
+      choices: await ExecutionChoices.open(timingIdentity(native.describeMachine(), placement, checkpoint)),
       model: await import('./model.js'),
     });
     // Both have ended when this has: nobody disposes of a model that is being read. What is needed only after the
@@ -137,11 +138,9 @@ async function load(
       tokenizer,
       eosTokenIds,
       warnings: [...notes, ...warnings],
-      threads,
-      ...placement,
-      backend,
-      kvCache,
-      activations,
+      placement,
+      limits,
+      contextLength,
       choices,
       publishedPlan: published,
     });
@@ -185,7 +184,7 @@ async function readWeights(handle: ModelHandle, total: number, { onProgress, sig
 
 /** `auto` takes the GPU, unless there is none that can be used or it cannot hold or compute this model. */
 async function loadOn(
-  wanted: Placement,
+  wanted: CheckedOptions,
   spec: Omit<ModelSpec, 'backend' | 'activations'> & { tensors: TensorInfo[] },
 ): Promise<{ handle: ModelHandle; backend: 'cpu' | 'cuda'; activations: Activations }> {
   const native = loadNative();

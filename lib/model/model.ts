@@ -11,12 +11,14 @@ import {
   loadNative,
   nativeShape,
   toNativePlan,
+  type BackendLimits,
   type Execution,
   type ModelHandle,
   type Program,
   type SessionHandle,
   type SettledExecution,
 } from '../engine/native.js';
+import type { Placement } from '../engine/placement.js';
 import { expectOption, readArgument, readKnownOptions } from '../util/options.js';
 import { resolvePlan, type Plan, type PlanInput } from '../plan/plan.js';
 import type { PublishedPlan } from './published_plan.js';
@@ -40,12 +42,9 @@ export interface ModelParts {
   tokenizer: Tokenizer | CqilError;
   eosTokenIds: readonly number[];
   warnings: readonly string[];
-  backend: 'cpu' | 'cuda';
-  execution: Execution;
-  threads: number;
+  placement: Placement;
+  limits: BackendLimits;
   contextLength: number | undefined;
-  kvCache: KvCache;
-  activations: Activations;
   choices: ExecutionChoices;
   publishedPlan: PublishedPlan | undefined;
 }
@@ -89,15 +88,15 @@ export class Model {
     this.config = parts.config;
     this.plan = parts.plan;
     this.publishedPlan = parts.publishedPlan;
-    this.backend = parts.backend;
-    this.threads = parts.threads;
-    this.kvCache = parts.kvCache;
-    this.activations = parts.activations;
+    this.backend = parts.placement.backend;
+    this.threads = parts.placement.threads;
+    this.kvCache = parts.placement.kvCache;
+    this.activations = parts.placement.activations;
     this.eosTokenIds = parts.eosTokenIds;
     this.warnings = parts.warnings;
     this.#handle = parts.handle;
     this.#tokenizer = parts.tokenizer;
-    this.#execution = parts.execution;
+    this.#execution = parts.placement.execution;
     this.#contextLength = parts.contextLength;
     this.#choices = parts.choices;
     this.#host = {
@@ -109,7 +108,7 @@ export class Model {
     this.#generationModel = {
       vocabSize: this.config.vocabSize,
       contextLength: this.#contextLength ?? this.config.contextLength,
-      stopsAtStage: this.backend === 'cpu',
+      stopsAtStage: parts.limits.stopsAtStage,
       tokenizer: this.#tokenizer instanceof CqilError ? undefined : this.#tokenizer,
       eosTokenIds: this.eosTokenIds,
       requireTokenizer: () => this.tokenizer,

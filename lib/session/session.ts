@@ -7,6 +7,7 @@ import {
   MAX_TRACE,
   type ForwardRequest,
   type NativeAddon,
+  type NativeTimeline,
   type Program,
   type SessionHandle,
 } from '../engine/native.js';
@@ -170,14 +171,14 @@ export class Session {
   async timeline(id: number, options: CallOptions = {}): Promise<Timeline> {
     const { tokens, signal } = this.#read('timeline', [id], options);
     return this.#calls.run(async () => {
-      let spans: Float64Array = new Float64Array();
+      let noted: NativeTimeline | undefined;
       await this.#inSlices(tokens, signal, async (slice) => {
-        spans = await this.#inEngine(
+        noted = await this.#inEngine(
           (native) => native.timeline(this.#handle, { ids: slice, position: this.position, output: 'logits' }),
           signal,
         );
       });
-      return readTimeline(spans, this.#program());
+      return readTimeline(noted!, this.#program());
     });
   }
 

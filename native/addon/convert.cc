@@ -274,12 +274,12 @@ PlacementRequest read_placement(const Napi::Value& from) {
 }
 
 Napi::Value write_schedule(Napi::Env env, const Schedule& schedule) {
-  constexpr size_t kFields = 8;
+  constexpr size_t kFields = 9;
   Napi::Int32Array rows = Napi::Int32Array::New(env, schedule.steps.size() * kFields);
   int32_t* at = rows.Data();
   for (const cqil_step& step : schedule.steps)
     for (int32_t field : {static_cast<int32_t>(step.op), step.phase, step.first_lane, step.n_lanes, step.n_crews,
-                          step.crew, step.alone, static_cast<int32_t>(step.then)})
+                          step.crew, step.alone, step.waits_for, static_cast<int32_t>(step.then)})
       *at++ = field;
   return rows;
 }

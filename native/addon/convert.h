@@ -47,7 +47,7 @@ Napi::Object read_object(const Napi::Value& from, const char* what);
 PlacementRequest read_placement(const Napi::Value& from);
 
 Napi::Value write_program(Napi::Env env, const Program& program);
-// [steps][8]: op, phase, first lane, lanes, crews, crew, alone, meeting.
+// [steps][9]: op, phase, first lane, lanes, crews, crew, alone, waits for, meeting.
 Napi::Value write_schedule(Napi::Env env, const Schedule& schedule);
 Napi::Value write_shortlist(Napi::Env env, const cqil_shortlist& list);
 

@@ -53,6 +53,14 @@ int usable_cores() {
   return cores;
 }
 
+Napi::Value write_limits(Napi::Env env, const cqil_limits& limits) {
+  Napi::Object out = Napi::Object::New(env);
+  out.Set("aloneBytes", static_cast<double>(limits.alone_bytes));
+  out.Set("queriesTogether", limits.queries_together);
+  out.Set("stopsAtStage", limits.stops_at_stage != 0);
+  return out;
+}
+
 }  // namespace
 
 Napi::Value describe_machine(const Napi::CallbackInfo& info) {
@@ -71,6 +79,7 @@ Napi::Value describe_machine(const Napi::CallbackInfo& info) {
     machine.Set("isas", isas);
     machine.Set("isa", best_isa().name);
     machine.Set("bf16Products", multiplies_bf16(best_isa()));
+    machine.Set("limits", write_limits(env, find_backend("cpu").limits));
     return machine;
   });
 }
@@ -94,6 +103,7 @@ Napi::Value describe_cuda_call(const Napi::CallbackInfo& info) {
       cuda.Set("reason", state.reason);
       cuda.Set("library", state.library);
       cuda.Set("devices", devices);
+      if (state.reason.empty()) cuda.Set("limits", write_limits(env, find_backend("cuda").limits));
       return cuda;
     });
   });

@@ -3,6 +3,7 @@
 #include "ahead_task.h"
 #include "call.h"
 #include "calls.h"
+#include "convert.h"
 #include "handles.h"
 
 namespace cqil {
@@ -54,19 +55,21 @@ Napi::Value timeline_call(const Napi::CallbackInfo& info) {
     auto request = std::make_shared<ForwardRequest>(read_forward_request(info[1]));
     session->arm();
     session->ahead().stop();
-    return Task<std::vector<cqil_span>>::start(
+    return Task<Timeline>::start(
         env, [session, request] { return session->timeline(*request); },
-        [](Napi::Env env, std::vector<cqil_span> spans) -> Napi::Value {
-          constexpr size_t kNumbers = 5;
-          Napi::Float64Array array = Napi::Float64Array::New(env, spans.size() * kNumbers);
-          for (size_t i = 0; i < spans.size(); i++) {
-            const cqil_span& span = spans[i];
-            const double row[kNumbers] = {static_cast<double>(span.phase), static_cast<double>(span.thread),
-                                          static_cast<double>(span.lane), static_cast<double>(span.begin_ns),
-                                          static_cast<double>(span.end_ns)};
-            std::memcpy(array.Data() + i * kNumbers, row, sizeof row);
+        [](Napi::Env env, Timeline timeline) -> Napi::Value {
+          constexpr size_t kNumbers = 4;
+          Napi::Float64Array spans = Napi::Float64Array::New(env, timeline.spans.size() * kNumbers);
+          for (size_t i = 0; i < timeline.spans.size(); i++) {
+            const cqil_span& span = timeline.spans[i];
+            const double row[kNumbers] = {static_cast<double>(span.step), static_cast<double>(span.thread),
+                                          static_cast<double>(span.begin_ns), static_cast<double>(span.end_ns)};
+            std::memcpy(spans.Data() + i * kNumbers, row, sizeof row);
           }
-          return array;
+          Napi::Object out = Napi::Object::New(env);
+          out.Set("spans", spans);
+          out.Set("schedule", write_schedule(env, timeline.schedule));
+          return out;
         });
   });
 }

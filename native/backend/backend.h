@@ -9,7 +9,7 @@ extern "C" {
 #endif
 
 // Raised whenever anything in this file changes.
-#define CQIL_BACKEND_ABI 12
+#define CQIL_BACKEND_ABI 13
 
 // Tokens one forward takes at most: the height of activation buffers.
 #define CQIL_MAX_BATCH 256
@@ -136,7 +136,8 @@ typedef enum cqil_op {
 typedef enum cqil_meeting { CQIL_NOBODY = 0, CQIL_CREW, CQIL_EVERYBODY } cqil_meeting;
 
 // Threads are split in n_crews crews: thread t is member t / n_crews of crew t % n_crews. Where n_crews is 1, that is
-// everybody.
+// everybody. On a device a crew is a stream: its steps follow each other, and a step of everybody comes after all of
+// every crew.
 typedef struct cqil_step {
   cqil_op op;
   int32_t phase;        // index in the program
@@ -144,8 +145,9 @@ typedef struct cqil_step {
   int32_t first_lane;
   int32_t n_lanes;
   int32_t n_crews;
-  int32_t crew;   // which of them computes this
-  int32_t alone;  // 1: member 0 of the crew computes it, the others do not
+  int32_t crew;       // which of them computes this
+  int32_t alone;      // 1: member 0 of the crew computes it, the others do not
+  int32_t waits_for;  // lanes before first_lane of this stage whose a_j it reads too: a bypass
   cqil_meeting then;
   int32_t ends_stage;  // 1: between this step and the next a forward may be cancelled, or go on with one thread
 } cqil_step;
@@ -208,9 +210,8 @@ typedef struct cqil_shortlist {
 
 // When one thread computed its part of one phase, in nanoseconds since the call began, by a clock that never goes back.
 typedef struct cqil_span {
-  int32_t phase;   // index in the program; -1: nothing was noted here
+  int32_t step;    // index in the schedule; -1: nothing was noted here
   int32_t thread;  // of the backend
-  int32_t lane;    // of the phase; -1: all of them, or what joins them
   int64_t begin_ns;
   int64_t end_ns;
 } cqil_span;
@@ -220,7 +221,7 @@ typedef struct cqil_forward {
   int32_t n_ids;
   int32_t position;  // of ids[0]
   cqil_execution execution;
-  cqil_schedule schedule;  // of the session's program, for these ids; not read by a device yet
+  cqil_schedule schedule;  // of the session's program, for these ids
   // Nanoseconds after which one thread computes the remaining stages alone, because the threads may be waiting for one
   // that does not run. 0: never.
   int64_t patience_ns;
@@ -236,8 +237,8 @@ typedef struct cqil_forward {
   // Null, or asked between stages, on any thread: non-zero ends the call with CQIL_ABORTED.
   int32_t (*cancelled)(const void* cancel_flag);
   const void* cancel_flag;
-  cqil_span* spans;  // [n_spans], phase -1 throughout, or null where no times are wanted, which then cost nothing.
-  int32_t n_spans;   // At least threads * sum over phases of (n_lanes + 1); a backend that keeps no times writes none.
+  cqil_span* spans;  // [n_spans], step -1 throughout, or null where no times are wanted, which then cost nothing.
+  int32_t n_spans;   // At least threads * the schedule's steps; a backend that keeps no times writes none.
 } cqil_forward;
 
 static inline int32_t cqil_cancelled(const cqil_forward* request) {
@@ -266,6 +267,15 @@ typedef struct cqil_model_options {
   int64_t alone_bytes;
 } cqil_model_options;
 
+// What only a backend knows of itself.
+typedef struct cqil_limits {
+  // Bytes of a layer, its weights and its keys and values, up to which one thread computes a token of it faster than
+  // all do. 0: there are no threads.
+  int64_t alone_bytes;
+  int32_t queries_together;  // query heads of one key/value head that a thread attends with at a time
+  int32_t stops_at_stage;    // 1: a token that is cancelled ends at its next stage; 0: once begun, it is computed whole
+} cqil_limits;
+
 typedef struct cqil_backend_model cqil_backend_model;
 typedef struct cqil_backend_session cqil_backend_session;
 
@@ -273,6 +283,7 @@ typedef struct cqil_backend_session cqil_backend_session;
 typedef struct cqil_backend {
   uint32_t abi;
   const char* name;
+  cqil_limits limits;
   // Writes at most capacity devices and how many there are. CQIL_BACKEND_UNAVAILABLE says why there is none. The CPU is
   // no device.
   cqil_status (*list_devices)(cqil_device* devices, int32_t capacity, int32_t* count, cqil_error* error);

@@ -79,10 +79,10 @@ class Placing {
     all_alone_ = all_alone_ && alone;
   }
 
-  void add(cqil_op op, int32_t phase, const Range& lanes, const Who& who, cqil_meeting then) {
+  void add(cqil_op op, int32_t phase, const Range& lanes, const Who& who, cqil_meeting then, int32_t waits_for = 0) {
     if (who.alone && who.n_crews == 1) then = CQIL_NOBODY;
-    schedule_.steps.push_back(
-        {op, phase, lanes.first_layer, lanes.first, lanes.n, who.n_crews, who.crew, who.alone ? 1 : 0, then, 0});
+    schedule_.steps.push_back({op, phase, lanes.first_layer, lanes.first, lanes.n, who.n_crews, who.crew,
+                               who.alone ? 1 : 0, waits_for, then, 0});
   }
 
   void end_stage() { schedule_.steps.back().ends_stage = 1; }
@@ -126,7 +126,7 @@ class Placing {
     });
     if (program_.bypass > 0) schedule_.steps.back().then = CQIL_EVERYBODY;
     for_lanes([&](const Range& lane, const Who& who) {
-      add(CQIL_OP_GATE_UP, i + 3, lane, who, CQIL_CREW);
+      add(CQIL_OP_GATE_UP, i + 3, lane, who, CQIL_CREW, std::min(program_.bypass, lane.first));
       add(CQIL_OP_DOWN_APART, i + 4, lane, who, CQIL_NOBODY);
     });
     schedule_.steps.back().then = CQIL_EVERYBODY;

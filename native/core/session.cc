@@ -145,17 +145,17 @@ cqil_shortlist Session::shortlist(const ForwardRequest& request, const CancelFla
   return list;
 }
 
-std::vector<cqil_span> Session::timeline(const ForwardRequest& request) {
-  size_t per_thread = 0;
-  for (const cqil_phase& phase : program_.phases) per_thread += static_cast<size_t>(phase.n_lanes) + 1;
-  std::vector<cqil_span> spans(per_thread * static_cast<size_t>(model_->threads()), cqil_span{-1, 0, 0, 0, 0});
-  run(request, &spans, nullptr, cancel_);
-  spans.erase(std::remove_if(spans.begin(), spans.end(), [](const cqil_span& span) { return span.phase < 0; }),
+Timeline Session::timeline(const ForwardRequest& request) {
+  Timeline timeline;
+  run(request, &timeline.spans, nullptr, cancel_);
+  auto& spans = timeline.spans;
+  spans.erase(std::remove_if(spans.begin(), spans.end(), [](const cqil_span& span) { return span.step < 0; }),
               spans.end());
   if (spans.empty())
     throw Error("BACKEND_UNAVAILABLE", std::string("The ") + model_->backend().name +
                                            " backend keeps no times of phases; expected the cpu backend.");
-  return spans;
+  timeline.schedule = schedule_;
+  return timeline;
 }
 
 std::vector<float> Session::run(const ForwardRequest& request, std::vector<cqil_span>* spans, cqil_shortlist* shortlist,
@@ -187,14 +187,18 @@ std::vector<float> Session::run(const ForwardRequest& request, std::vector<cqil_
   call.shortlist = shortlist;
   call.cancelled = [](const void* flag) -> int32_t { return *static_cast<const CancelFlag*>(flag); };
   call.cancel_flag = &cancel;
-  call.spans = spans ? spans->data() : nullptr;
-  call.n_spans = spans ? static_cast<int32_t>(spans->size()) : 0;
   const bool tune = execution_ == Execution::kAuto && n == 1 && request.output != CQIL_OUTPUT_TRACE;
   Way way = tune ? tuner_.next() : Way{chosen(execution_), 0};
   if (way.threads == 0) way.threads = model_->team_size();
   place(program_, way, sizes_, {request.position, n, request.output == CQIL_OUTPUT_TRACE}, schedule_);
   call.execution = way.execution;
   call.schedule = schedule_.view();
+  if (spans) {
+    const auto each = static_cast<size_t>(std::max(1, model_->threads()));
+    spans->assign(each * schedule_.steps.size(), cqil_span{-1, 0, 0, 0});
+    call.spans = spans->data();
+    call.n_spans = static_cast<int32_t>(spans->size());
+  }
   call.patience_ns = tune && !spans ? static_cast<int64_t>(tuner_.patience() * 1e9) : 0;
 
   model_->weights().expect_unchanged();

@@ -12,6 +12,12 @@
 
 namespace cqil {
 
+// When each thread computed what of one forward: spans index the schedule's steps.
+struct Timeline {
+  std::vector<cqil_span> spans;  // in order of threads, then of time
+  Schedule schedule;
+};
+
 enum class Execution { kAuto, kWide, kLanes, kPersistent };
 
 class Session {
@@ -32,9 +38,9 @@ class Session {
   // INVALID_ARGUMENT for a count outside 1 .. CQIL_MAX_SHORTLIST. cancel: the flag that ends it, if not this session's
   // own.
   cqil_shortlist shortlist(const ForwardRequest& request, const CancelFlag* cancel = nullptr);
-  // What forward() does, thrown away, and when each thread computed what: in order of threads, then of time. Throws
-  // also BACKEND_UNAVAILABLE when the backend keeps no times.
-  std::vector<cqil_span> timeline(const ForwardRequest& request);
+  // What forward() does, thrown away, and when each thread computed what. Throws also BACKEND_UNAVAILABLE when the
+  // backend keeps no times.
+  Timeline timeline(const ForwardRequest& request);
   // The forward in flight, or the one queued since arm(), ends with ABORTED at its next stage. From any thread.
   void cancel();
   // Forgets an earlier cancel(); called when a forward is queued.
@@ -52,7 +58,7 @@ class Session {
   void check(const ForwardRequest& request) const;
   void expect_finite(const ForwardRequest& request, const std::vector<float>& result,
                      const cqil_shortlist* shortlist) const;
-  // spans and shortlist are filled where they are given; spans must then be as many as there may be.
+  // spans and shortlist are filled where they are given.
   std::vector<float> run(const ForwardRequest& request, std::vector<cqil_span>* spans, cqil_shortlist* shortlist,
                          const CancelFlag& cancel);
 

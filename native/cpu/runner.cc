@@ -8,8 +8,6 @@
 namespace cqil {
 namespace {
 
-constexpr int kAllLanes = -1;
-
 int64_t nanoseconds() {
   return std::chrono::duration_cast<std::chrono::nanoseconds>(std::chrono::steady_clock::now().time_since_epoch())
       .count();
@@ -30,7 +28,7 @@ class Runner {
       left_ = left_ || (all_met && session_.alone_from.load(std::memory_order_relaxed) <= i);
       if ((stopped && (all_met || left_)) || (left_ && member_ != 0)) return;
       const Crew crew = crew_of(step);
-      if (crew.member >= 0 && !stopped) compute(crew, step);
+      if (crew.member >= 0 && !stopped) compute(crew, i);
       if (step.ends_stage && member_ == 0 && !stopped) look_up(crew, i + 1);
       if (left_) continue;
       if (step.then == CQIL_EVERYBODY) everybody().wait();
@@ -54,12 +52,12 @@ class Runner {
     return {member, size, crews[static_cast<size_t>(step.crew)].get(), scratch()};
   }
 
-  void compute(const Crew& crew, const cqil_step& step) {
+  void compute(const Crew& crew, int32_t index) {
+    const cqil_step& step = pass_.request.schedule.steps[index];
     if (!spans_) return compute_untimed(crew, step);
     const int64_t begin = nanoseconds();
     compute_untimed(crew, step);
-    *spans_++ = {step.phase, member_, of_one_lane(step) ? step.first_lane : kAllLanes, begin - began_,
-                 nanoseconds() - began_};
+    *spans_++ = {index, member_, begin - began_, nanoseconds() - began_};
   }
 
   void compute_untimed(const Crew& crew, const cqil_step& step) {
@@ -76,11 +74,6 @@ class Runner {
       case CQIL_OP_JOIN: return pass_.join(crew, step.n_lanes);
       case CQIL_OP_HEAD: return pass_.head(crew, lanes.claimed);
     }
-  }
-
-  // Whether a step has one lane of a stage that has several.
-  bool of_one_lane(const cqil_step& step) const {
-    return step.n_lanes < session_.phases[static_cast<size_t>(step.phase)].n_lanes;
   }
 
   // Between stages: is the call cancelled, and do the others keep this member waiting? By number, since a member that

@@ -138,7 +138,8 @@ void session_destroy(cqil_backend_session* session) {
 
 extern "C" CQIL_EXPORT const cqil_backend* cqil_backend_entry() {
   using namespace cqil::cuda;
-  static const cqil_backend table = {CQIL_BACKEND_ABI, "cuda",  list_devices,   model_create, model_destroy,  nullptr,
-                                     executions,       threads, session_create, run_forward,  session_destroy};
+  static const cqil_backend table = {CQIL_BACKEND_ABI, "cuda",         {0, 1, 0},   list_devices,
+                                     model_create,     model_destroy,  nullptr,     executions,
+                                     threads,          session_create, run_forward, session_destroy};
   return &table;
 }

@@ -4,7 +4,7 @@
 #include <cstring>
 
 #include "graph.h"
-#include "walk.h"
+#include "runner.h"
 
 namespace cqil::cuda {
 namespace {
@@ -26,21 +26,22 @@ void receive(const Session& session, T* to, const T* from, int64_t count) {
 }
 
 // Sends a token, computes it, and brings its logits to session.logits or the `listed` highest of them to
-// session.shortlist: what a graph of one token holds.
-void token(const Session& session, cqil_execution execution, TokenOutput output, int32_t listed) {
+// session.shortlist: what a graph of one token holds. Not to be stopped: the graph is captured whole, and a replay is
+// short.
+void token(const Session& session, const cqil_forward& request, TokenOutput output, int32_t listed) {
   Step step = session.step(1);
   step.overlaps = session.model.device.overlaps;
+  cudaStream_t const stream = session.stream.get();
   send(session, offsetof(Inputs, ids) + sizeof(int32_t));
-  if (execution == CQIL_PERSISTENT) {
+  if (request.execution == CQIL_PERSISTENT) {
     const TokenRun run = {session.device_phases.get(), static_cast<int32_t>(session.phases.size()),
                           output == kShortlist ? listed : 0, output != kNothing};
-    check(launch_token(step, run, session.stream.get()), kComputing);
+    check(launch_token(step, run, stream), kComputing);
   } else {
-    // Not to be stopped: the graph is captured whole, and a replay is short.
-    if (execution == CQIL_LANES) walk_lanes(session, step, nullptr);
-    else walk_wide(session, step, nullptr);
-    if (output != kNothing) check(launch_head(step, 0, 1, session.stream.get()), kComputing);
-    if (output == kShortlist) check(launch_select(step, listed, session.stream.get()), kComputing);
+    run(session, step, request, false, [&] {
+      if (output != kNothing) check(launch_head(step, 0, 1, stream), kComputing);
+    });
+    if (output == kShortlist) check(launch_select(step, listed, stream), kComputing);
   }
   if (output == kLogits) receive(session, session.logits.get(), session.device.logits, session.model.shape.vocab_size);
   if (output == kShortlist) receive(session, session.shortlist.get(), session.device.shortlist, 1);
@@ -55,11 +56,10 @@ void run_token(Session& session, const cqil_forward& request) {
   if (graph.listed != listed) graph.exec = GraphExec();  // captured for a list of another length
   graph.listed = listed;
   if (graph.warm) {
-    if (!graph.exec)
-      graph.exec = capture(session.stream.get(), [&] { token(session, request.execution, output, listed); });
+    if (!graph.exec) graph.exec = capture(session.stream.get(), [&] { token(session, request, output, listed); });
     check(cudaGraphLaunch(graph.exec.get(), session.stream.get()), kComputing);
   } else {
-    token(session, request.execution, output, listed);
+    token(session, request, output, listed);
     graph.warm = true;
   }
   check(cudaStreamSynchronize(session.stream.get()), kComputing);
@@ -117,11 +117,8 @@ cqil_status compute(Session& session, const cqil_forward& request) {
   // Several tokens are worth launching one by one: their kernels run longer than a launch takes.
   const Step step = session.step(request.n_ids);
   send(session, sizeof inputs);
-  if (request.output == CQIL_OUTPUT_TRACE) walk_traced(session, step, request);
-  else if (request.execution == CQIL_LANES) walk_lanes(session, step, &request);
-  else walk_wide(session, step, &request);
+  run(session, step, request, true, [&] { head(session, step, request); });
   const bool cancelled = cqil_cancelled(&request);
-  if (!cancelled) head(session, step, request);
   check(cudaStreamSynchronize(session.stream.get()), kComputing);
   return cancelled ? CQIL_ABORTED : CQIL_OK;
 }

@@ -131,6 +131,26 @@ void test_every_schedule() {
   CHECK(wrong == 0 && n == 3072, "every lane once, and after what it reads");
 }
 
+// On a device every lane has a stream of its own, and waits for those whose a_j it reads.
+void test_streams() {
+  Plan plan;
+  plan.groups = {{0, 4}, {4, 2}};
+  for (plan.bypass = 0; plan.bypass < 4; plan.bypass++) {
+    Schedule schedule;
+    place(compile_program(plan, kLayers), {CQIL_LANES, 0}, {}, {0, 1, false}, schedule);
+    int apart = 0;
+    for (const cqil_step& step : schedule.steps) {
+      if (step.n_crews == 1) continue;
+      apart++;
+      CHECK(step.n_lanes == 1 && step.crew == step.first_lane && !step.alone, "a stream for each lane");
+      CHECK(step.n_crews == (step.first_layer == 0 ? 4 : 2), "as many streams as lanes");
+      const int32_t waits_for = step.op == CQIL_OP_GATE_UP ? std::min(plan.bypass, step.first_lane) : 0;
+      CHECK(step.waits_for == waits_for, "waits for the lanes before it, bypass " + std::to_string(plan.bypass));
+    }
+    CHECK(apart == 5 * kLayers, "every phase of every layer");
+  }
+}
+
 // What a token reads of a layer decides who computes it, and grows with the text.
 void test_alone() {
   const auto model = check::small_model(1);
@@ -162,6 +182,7 @@ void test_alone() {
 
 int main() {
   test_every_schedule();
+  test_streams();
   test_alone();
   return check::report("schedule");
 }

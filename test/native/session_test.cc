@@ -265,7 +265,7 @@ void test_timeline() {
     for (Execution execution : {Execution::kWide, Execution::kLanes}) {
       if (execution == Execution::kWide) {
         Session alone(small_model(threads, "F32", CQIL_ACTIVATIONS_F32, 1 << 30), plan, execution, 8);
-        const std::vector<cqil_span> spans = alone.timeline(request);
+        const std::vector<cqil_span> spans = alone.timeline(request).spans;
         const bool first_only =
             std::all_of(spans.begin(), spans.end(), [](const cqil_span& span) { return span.thread == 0; });
         CHECK(first_only && spans.size() == program.phases.size(),
@@ -274,7 +274,15 @@ void test_timeline() {
       const std::string name = "timeline of " + std::to_string(threads) +
                                (execution == Execution::kWide ? " threads, wide: " : " threads, lanes: ");
       Session session(small_model(threads), plan, execution, 8), untimed(small_model(threads), plan, execution, 8);
-      const std::vector<cqil_span> spans = session.timeline(request);
+      const Timeline timeline = session.timeline(request);
+      const std::vector<cqil_span>& spans = timeline.spans;
+      auto step_of = [&](const cqil_span& span) -> const cqil_step& {
+        return timeline.schedule.steps[static_cast<size_t>(span.step)];
+      };
+      // Of one that has several; -1: all of them, or what joins them.
+      auto lane_of = [&](const cqil_step& step) {
+        return step.n_lanes < program.phases[static_cast<size_t>(step.phase)].n_lanes ? step.first_lane : -1;
+      };
       bool in_order = true;
       for (size_t i = 0; i < spans.size(); i++) {
         const int64_t free_from = i > 0 && spans[i - 1].thread == spans[i].thread ? spans[i - 1].end_ns : 0;
@@ -290,7 +298,8 @@ void test_timeline() {
         for (int thread = 0; thread < threads; thread++)
           for (int32_t lane = apart ? 0 : -1; lane < (apart ? phase.n_lanes : 0); lane++) {
             const auto count = std::count_if(spans.begin(), spans.end(), [&](const cqil_span& span) {
-              return span.phase == p && span.thread == thread && span.lane == lane;
+              const cqil_step& step = step_of(span);
+              return step.phase == p && span.thread == thread && lane_of(step) == lane;
             });
             complete = complete && count == (!apart || thread % crews == lane % crews ? 1 : 0);
           }
@@ -299,8 +308,9 @@ void test_timeline() {
 
       // Lanes run ahead of one another inside a stage only.
       auto order = [&](const cqil_span& span) {
-        const cqil_phase& phase = program.phases[static_cast<size_t>(span.phase)];
-        return execution == Execution::kWide ? span.phase : phase.kind == CQIL_HEAD ? program.n_stages : phase.stage;
+        const int32_t index = step_of(span).phase;
+        const cqil_phase& phase = program.phases[static_cast<size_t>(index)];
+        return execution == Execution::kWide ? index : phase.kind == CQIL_HEAD ? program.n_stages : phase.stage;
       };
       bool dependent = true;
       for (const cqil_span& before : spans)

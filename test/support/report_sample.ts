@@ -39,12 +39,13 @@ export function sampleTimeline(layers: number): Timeline {
   const spans: TimelineSpan[] = [];
   const add = (kind: PhaseKind, stage: number, own: number[]): void => {
     const beginNs = spans.length * 1100;
-    spans.push({ phase: spans.length, kind, stage, layers: own, thread: 0, beginNs, endNs: beginNs + 1000 });
+    const phase = spans.length;
+    spans.push({ step: phase, phase, kind, stage, layers: own, thread: 0, beginNs, endNs: beginNs + 1000 });
   };
   add('embed', -1, []);
   for (let layer = 0; layer < layers; layer++) for (const kind of KINDS) add(kind, layer, [layer]);
   add('head', -1, []);
-  return { execution: 'wide', threads: 1, durationNs: spans.at(-1)!.endNs, spans };
+  return { execution: 'wide', threads: 1, schedule: [], durationNs: spans.at(-1)!.endNs, spans };
 }
 
 /** A report with a sequential plan and, from six layers on, two others; nothing in it was measured. */

@@ -4,7 +4,7 @@ import { compilePlan, type Model } from '../../model/model.js';
 import { resolvePlan, type Plan } from '../../plan/plan.js';
 import { LatencyModel, type Sample } from './latency_model.js';
 import { timeDecodes, typical, type Decode, type TimingOptions } from './time_decodes.js';
-import type { ModelBytes, Placement } from './work.js';
+import type { Computing, ModelBytes } from './work.js';
 
 /** Positions at which tokens are timed: one at which keys and values hardly count, and those at which they do. */
 const NEAR = 16;
@@ -88,10 +88,10 @@ function fitTimings(model: Model, bytes: ModelBytes, decodes: readonly Decode[],
     timings.map((ms) => typical(ms) / quantile(ms, 0) - 1),
     0.5,
   );
-  return { latency: LatencyModel.fit(bytes, placementOf(model), samples), scatter };
+  return { latency: LatencyModel.fit(bytes, computingOf(model), samples), scatter };
 }
 
-function placementOf({ backend, threads }: Model): Placement {
+function computingOf({ backend, threads }: Model): Computing {
   return { backend, threads };
 }
 

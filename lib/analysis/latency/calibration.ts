@@ -1,15 +1,14 @@
-import type { Activations } from '../../engine/activations.js';
 import { readCache, writeCache, type CacheIdentity } from '../../util/cache_file.js';
 import { timingIdentity } from '../../engine/cache_identity.js';
 import type { Checkpoint, ModelConfig } from '../../checkpoint/types.js';
-import type { KvCache } from '../../engine/kv_cache.js';
-import { aloneBytes, describeMachine } from '../../engine/machine.js';
+import { cpuLimits, describeMachine } from '../../engine/machine.js';
+import type { TimedPlacement } from '../../engine/placement.js';
 import type { Model } from '../../model/model.js';
 import { watchBusy } from './busy.js';
 import { calibrate } from './calibrate.js';
 import { LatencyModel, type Rates } from './latency_model.js';
 import type { Decode, TimingOptions } from './time_decodes.js';
-import { modelBytes, WORK_KINDS, type Placement, type Token } from './work.js';
+import { modelBytes, WORK_KINDS, type Token } from './work.js';
 
 /** How long a calibration times decodes, unless it is said. */
 export const CALIBRATION_SECONDS = 4;
@@ -27,7 +26,6 @@ const KIND = 'latency';
 const TYPICAL_POSITION = 128;
 
 type ShapedCheckpoint = Pick<Checkpoint, 'config' | 'tensors'>;
-type CalibratedPlacement = Placement & { kvCache: KvCache; activations: Activations };
 
 /**
  * What an earlier calibration of a model of this shape on this machine gave; undefined when there is none that still
@@ -35,7 +33,7 @@ type CalibratedPlacement = Placement & { kvCache: KvCache; activations: Activati
  */
 export async function findCalibration(
   checkpoint: ShapedCheckpoint,
-  placement: CalibratedPlacement,
+  placement: TimedPlacement,
 ): Promise<Calibration | undefined> {
   const { rates, measured } = Object(await readCache(KIND, identityOf(checkpoint, placement))) as {
     rates?: unknown;
@@ -43,7 +41,7 @@ export async function findCalibration(
   };
   if (!areRates(rates) || typeof measured !== 'string' || Number.isNaN(Date.parse(measured))) return undefined;
   return {
-    latency: new LatencyModel(modelBytes(checkpoint, placement.kvCache, aloneBytes()), placement, rates),
+    latency: new LatencyModel(modelBytes(checkpoint, placement.kvCache, cpuLimits()), placement, rates),
     measured,
     busy: false,
   };
@@ -71,7 +69,7 @@ export async function calibrateAnew(
   others: readonly Decode[] = [],
 ): Promise<Calibration & { others: number[][] }> {
   const { seconds = CALIBRATION_SECONDS, ...rest } = options;
-  const bytes = modelBytes(checkpoint, model.kvCache, aloneBytes());
+  const bytes = modelBytes(checkpoint, model.kvCache, cpuLimits());
   const { result, busy } = await watchBusy(
     model,
     () => calibrate(model, bytes, { seconds, ...rest }, others),
@@ -88,7 +86,7 @@ export function typicalToken({ contextLength }: Pick<ModelConfig, 'contextLength
   return { position: Math.min(TYPICAL_POSITION, Math.floor(contextLength / 2)), logits: true };
 }
 
-function identityOf(checkpoint: ShapedCheckpoint, placement: CalibratedPlacement): CacheIdentity {
+function identityOf(checkpoint: ShapedCheckpoint, placement: TimedPlacement): CacheIdentity {
   return timingIdentity(describeMachine(), placement, checkpoint);
 }
 

@@ -1,6 +1,6 @@
 import type { PhaseKind, Program } from '../../engine/native.js';
 import { nonNegativeLeastSquares } from './least_squares.js';
-import { phaseWork, sumWork, WORK_KINDS, type ModelBytes, type Placement, type Token, type Work } from './work.js';
+import { phaseWork, sumWork, WORK_KINDS, type ModelBytes, type Computing, type Token, type Work } from './work.js';
 
 /** Milliseconds per unit of each kind of work. */
 export type Rates = Record<keyof Work, number>;
@@ -32,18 +32,18 @@ export interface Prediction {
 export class LatencyModel {
   readonly rates: Readonly<Rates>;
   readonly #bytes: ModelBytes;
-  readonly #placement: Placement;
+  readonly #computing: Computing;
 
-  constructor(bytes: ModelBytes, placement: Placement, rates: Rates) {
+  constructor(bytes: ModelBytes, computing: Computing, rates: Rates) {
     this.#bytes = bytes;
-    this.#placement = placement;
+    this.#computing = computing;
     this.rates = rates;
   }
 
   /** Fits rates, none negative, to timed forwards by least squares of relative errors. */
-  static fit(bytes: ModelBytes, placement: Placement, samples: readonly Sample[]): LatencyModel {
+  static fit(bytes: ModelBytes, computing: Computing, samples: readonly Sample[]): LatencyModel {
     const rows = samples.map(({ program, execution, token, ms }) => {
-      const total = sumWork(phaseWork(bytes, program, execution, placement, token));
+      const total = sumWork(phaseWork(bytes, program, execution, computing, token));
       return WORK_KINDS.map((kind) => total[kind] / ms);
     });
     const fitted = nonNegativeLeastSquares(
@@ -52,7 +52,7 @@ export class LatencyModel {
     );
     return new LatencyModel(
       bytes,
-      placement,
+      computing,
       Object.fromEntries(WORK_KINDS.map((kind, i) => [kind, fitted[i]!])) as Rates,
     );
   }
@@ -63,7 +63,7 @@ export class LatencyModel {
       const [wide, lanes] = [this.predict(program, 'wide', token), this.predict(program, 'lanes', token)];
       return lanes.msPerToken < wide.msPerToken ? lanes : wide;
     }
-    const parts = phaseWork(this.#bytes, program, execution, this.#placement, token);
+    const parts = phaseWork(this.#bytes, program, execution, this.#computing, token);
     const phases = new Map<PhaseKind, { kind: PhaseKind; count: number; ms: number }>();
     for (const [i, { kind }] of program.phases.entries()) {
       const sum = phases.get(kind) ?? { kind, count: 0, ms: 0 };

@@ -1,6 +1,7 @@
 import { kvBytesPerPosition, type KvCache } from '../../engine/kv_cache.js';
 import type { Checkpoint, TensorRole } from '../../checkpoint/types.js';
-import type { PhaseKind, Program } from '../../engine/native.js';
+import type { BackendLimits, PhaseKind, Program } from '../../engine/native.js';
+import type { Placement } from '../../engine/placement.js';
 import { placeToken, type ScheduleStep } from '../../engine/schedule.js';
 
 /** What takes time in a forward of one token, counted. Bytes are of weights unless they say otherwise. */
@@ -32,10 +33,7 @@ export const WORK_KINDS = [
 ] as const satisfies ReadonlyArray<keyof Work>;
 
 /** What computes. */
-export interface Placement {
-  backend: 'cpu' | 'cuda';
-  threads: number;
-}
+export type Computing = Pick<Placement, 'backend' | 'threads'>;
 
 /** One decoded token. */
 export interface Token {
@@ -80,12 +78,12 @@ const PHASE_OF_ROLE: Partial<Record<TensorRole, LayerPhase>> = {
   w_up: 'gate_up',
   w_down: 'down',
 };
-/** Query heads of one key/value head that a thread computes together: kAttendQueries in native/cpu/kernels. */
-const QUERIES_TOGETHER = 4;
+
+/** What a token of a model reads. */
 export function modelBytes(
   { config, tensors }: Pick<Checkpoint, 'config' | 'tensors'>,
   kvCache: KvCache,
-  alone: number,
+  { aloneBytes, queriesTogether }: Pick<BackendLimits, 'aloneBytes' | 'queriesTogether'>,
 ): ModelBytes {
   const layers = Array.from({ length: config.nLayers }, () => ({
     qkv: 0,
@@ -102,7 +100,7 @@ export function modelBytes(
     if (phase) layers[layer]![phase] += byteLength;
     else if (role === (config.tiedEmbeddings ? 'token_embedding' : 'output')) head += byteLength;
   }
-  const units = config.nKvHeads * Math.ceil(config.nHeads / config.nKvHeads / QUERIES_TOGETHER);
+  const units = config.nKvHeads * Math.ceil(config.nHeads / config.nKvHeads / queriesTogether);
   return {
     layers,
     head,
@@ -112,8 +110,28 @@ export function modelBytes(
       window: config.slidingWindow,
     },
     matrices,
-    alone,
+    alone: aloneBytes,
   };
+}
+
+/** The schedule of a token with `position` tokens before it. */
+export function scheduleOf(
+  bytes: ModelBytes,
+  program: Program,
+  execution: 'wide' | 'lanes',
+  { backend, threads }: Computing,
+  position: number,
+): ScheduleStep[] {
+  return placeToken(program, {
+    layers: bytes.matrices,
+    head: bytes.head,
+    kvPerPosition: bytes.kv.bytesPerPosition,
+    window: bytes.kv.window,
+    alone: bytes.alone,
+    execution,
+    threads: backend === 'cpu' ? threads : 0,
+    position,
+  });
 }
 
 /** The work of every phase of a program, in its order: what the steps of its schedule read, and who waits. */
@@ -121,23 +139,14 @@ export function phaseWork(
   bytes: ModelBytes,
   program: Program,
   execution: 'wide' | 'lanes',
-  placement: Placement,
+  computing: Computing,
   token: Token,
 ): Work[] {
-  const steps = placeToken(program, {
-    layers: bytes.matrices,
-    head: bytes.head,
-    kvPerPosition: bytes.kv.bytesPerPosition,
-    window: bytes.kv.window,
-    alone: bytes.alone,
-    execution,
-    threads: placement.backend === 'cpu' ? placement.threads : 0,
-    position: token.position,
-  });
+  const steps = scheduleOf(bytes, program, execution, computing, token.position);
   const stepsOf = program.phases.map((): ScheduleStep[] => []);
   for (const step of steps) stepsOf[step.phase]!.push(step);
   return program.phases.map(({ kind }, i) =>
-    kind === 'head' && !token.logits ? work({}) : workOf(bytes, kind, stepsOf[i]!, placement, token),
+    kind === 'head' && !token.logits ? work({}) : workOf(bytes, kind, stepsOf[i]!, computing, token),
   );
 }
 
@@ -145,7 +154,7 @@ function workOf(
   bytes: ModelBytes,
   kind: PhaseKind,
   steps: readonly ScheduleStep[],
-  { backend, threads }: Placement,
+  { backend, threads }: Computing,
   token: Token,
 ): Work {
   const waits = backend === 'cuda' ? 1 : waitsOf(kind, steps, threads);
@@ -208,9 +217,9 @@ export function barriersPerToken(
   bytes: ModelBytes,
   program: Program,
   execution: 'wide' | 'lanes',
-  placement: Placement,
+  computing: Computing,
 ): number {
-  const { waits, crewWaits } = sumWork(phaseWork(bytes, program, execution, placement, { position: 0, logits: true }));
+  const { waits, crewWaits } = sumWork(phaseWork(bytes, program, execution, computing, { position: 0, logits: true }));
   return waits + crewWaits;
 }
 
