@@ -1,6 +1,6 @@
 import type { Command } from 'commander';
 import { randomWithAdapter } from '../session/adapted_weights.js';
-import type { Checkpoint } from '../checkpoint/types.js';
+import type { Checkpoint, ModelConfig } from '../checkpoint/types.js';
 import { CqilError } from '../errors.js';
 import { kvBytesPerPosition } from '../engine/kv_cache.js';
 import { BUSY_WHILE_MEASURED } from '../analysis/latency/busy.js';
@@ -62,22 +62,7 @@ export function addBench(program: Command, io: Io): void {
 async function bench(path: string | undefined, options: Options, io: Io): Promise<void> {
   const checkpoint = await openTimedCheckpoint(path, options);
   const { config } = checkpoint;
-  const context = options.promptTokens + options.tokens;
-  if (context > config.contextLength) {
-    throw new CqilError(
-      'INVALID_ARGUMENT',
-      `--prompt-tokens and --tokens make ${context} positions, expected at most the model's context length, ` +
-        `${config.contextLength}.`,
-    );
-  }
-  const contenders: Contender[] = (options.plan ?? ['sequential']).flatMap((plan) =>
-    (options.execution ?? ['auto']).map((execution) => ({
-      plan: readPlan(plan, config.nLayers, options, io),
-      execution,
-    })),
-  );
-  const adapted = contenders.find(({ plan }) => plan.adapter !== undefined);
-  if (adapted && options.synthetic !== undefined) throw randomWithAdapter(adapted.plan.adapter!);
+  const contenders = contendersOf(config, options, io);
   await using model = await openTimedModel(path, options, io);
   const progress = new Progress(io, options.json);
   let timings: Timing[];
@@ -96,33 +81,70 @@ async function bench(path: string | undefined, options: Options, io: Io): Promis
   const bytesPerToken =
     weightBytesPerToken(checkpoint) +
     kvBytesPerPosition(config, model.kvCache) * (options.promptTokens + options.tokens / 2);
-  const rows = contenders.map(({ plan, execution }, i) => {
-    const timing = timings[i]!;
-    const bandwidthGBs = bytesPerToken / timing.msPerToken.median / 1e6;
-    const program = model.program(plan);
-    const settled = settledOn(model, plan, execution);
-    return {
-      plan,
-      execution,
-      settledExecution: settled?.execution ?? null,
-      threads: settled?.threads ?? null,
-      phases: program.layerPhases,
-      barriersPerToken: barriersOf(model, checkpoint, program, settled),
-      ...timing,
-      bytesPerToken,
-      bandwidthGBs,
-      fractionOfMeasuredBandwidth: bandwidthGBs / measuredGBs,
-    };
-  });
+  const rows = contenders.map((contender, i) =>
+    rowOf(model, checkpoint, contender, timings[i]!, { bytesPerToken, measuredGBs }),
+  );
   const machine = { ...machineOf(model), measuredBandwidthGBs: measuredGBs, busy };
   if (options.json) {
-    printJson(io, {
-      rows: rows.map((row) => ({ ...row, plan: planForJson(row.plan) })),
-      workload: workloadOf(options),
-      machine,
-    });
+    const forJson = rows.map((row) => ({ ...row, plan: planForJson(row.plan) }));
+    printJson(io, { rows: forJson, workload: workloadOf(options), machine });
     return;
   }
+  io.out(formatRows(rows));
+  io.out(
+    `\n${formatBytes(bytesPerToken)} read per token; ${options.promptTokens} + ${options.tokens} tokens, ` +
+      `${options.repeat} rounds; KV cache ${machine.kvCache}, activations ${machine.activations}; ` +
+      `${counted(machine.threads, 'thread')} (${machine.isa}) on ${machine.cpu}, reading ` +
+      `${measuredGBs.toFixed(1)} GB/s at best\n`,
+  );
+  if (busy) io.out(`${BUSY_WHILE_MEASURED}\n`);
+}
+
+/** Every plan in every execution. Throws INVALID_ARGUMENT for what cannot be timed. */
+function contendersOf({ contextLength, nLayers }: ModelConfig, options: Options, io: Io): Contender[] {
+  const context = options.promptTokens + options.tokens;
+  if (context > contextLength) {
+    throw new CqilError(
+      'INVALID_ARGUMENT',
+      `--prompt-tokens and --tokens make ${context} positions, expected at most the model's context length, ` +
+        `${contextLength}.`,
+    );
+  }
+  const contenders = (options.plan ?? ['sequential']).flatMap((plan) =>
+    (options.execution ?? ['auto']).map((execution) => ({ plan: readPlan(plan, nLayers, options, io), execution })),
+  );
+  const adapted = contenders.find(({ plan }) => plan.adapter !== undefined);
+  if (adapted && options.synthetic !== undefined) throw randomWithAdapter(adapted.plan.adapter!);
+  return contenders;
+}
+
+type BenchRow = ReturnType<typeof rowOf>;
+
+function rowOf(
+  model: Model,
+  checkpoint: Checkpoint,
+  { plan, execution }: Contender,
+  timing: Timing,
+  { bytesPerToken, measuredGBs }: { bytesPerToken: number; measuredGBs: number },
+) {
+  const bandwidthGBs = bytesPerToken / timing.msPerToken.median / 1e6;
+  const program = model.program(plan);
+  const settled = settledOn(model, plan, execution);
+  return {
+    plan,
+    execution,
+    settledExecution: settled?.execution ?? null,
+    threads: settled?.threads ?? null,
+    phases: program.layerPhases,
+    barriersPerToken: barriersOf(model, checkpoint, program, settled),
+    ...timing,
+    bytesPerToken,
+    bandwidthGBs,
+    fractionOfMeasuredBandwidth: bandwidthGBs / measuredGBs,
+  };
+}
+
+function formatRows(rows: readonly BenchRow[]): string {
   const cells = rows.map((row) => {
     const { min, median, max } = row.msPerToken;
     const share = `${(row.fractionOfMeasuredBandwidth * 100).toFixed(0)} %`;
@@ -137,19 +159,10 @@ async function bench(path: string | undefined, options: Options, io: Io): Promis
       share,
     ];
   });
-  io.out(
-    formatTable(
-      ['plan', 'execution', 'phases', 'barriers', 'ms/token', 'min', 'max', 'prefill/s', 'GB/s', 'of bandwidth'],
-      cells,
-    ),
+  return formatTable(
+    ['plan', 'execution', 'phases', 'barriers', 'ms/token', 'min', 'max', 'prefill/s', 'GB/s', 'of bandwidth'],
+    cells,
   );
-  io.out(
-    `\n${formatBytes(bytesPerToken)} read per token; ${options.promptTokens} + ${options.tokens} tokens, ` +
-      `${options.repeat} rounds; KV cache ${machine.kvCache}, activations ${machine.activations}; ` +
-      `${counted(machine.threads, 'thread')} (${machine.isa}) on ${machine.cpu}, reading ` +
-      `${measuredGBs.toFixed(1)} GB/s at best\n`,
-  );
-  if (busy) io.out(`${BUSY_WHILE_MEASURED}\n`);
 }
 
 /** How the last tokens of a plan were computed; undefined while `auto` is still trying the ways to run it. */

@@ -2,9 +2,9 @@ import type { Command } from 'commander';
 import { chooseActivations, roundedShare, type ActivationsChoice } from '../engine/activations.js';
 import { mergedBytes, openLora } from '../checkpoint/lora.js';
 import { openCheckpoint } from '../checkpoint/open.js';
-import type { TensorInfo } from '../checkpoint/types.js';
+import type { ModelConfig, TensorInfo } from '../checkpoint/types.js';
 import { CqilError } from '../errors.js';
-import { chooseKvCache, KV_CACHES, kvBytesPerPosition, type KvCacheChoice } from '../engine/kv_cache.js';
+import { chooseKvCache, KV_CACHES, kvBytesPerPosition, type KvCache, type KvCacheChoice } from '../engine/kv_cache.js';
 import { shippedModelPath } from '../model/load.js';
 import { describeMachine } from '../engine/machine.js';
 import { compilePlan } from '../model/model.js';
@@ -68,43 +68,18 @@ async function inspect(path: string, options: Options, io: Io): Promise<void> {
     int8Share: roundedShare('int8', tensors),
   };
   const kvFormat = chooseKvCache(options.kvCache, activations.format, tensors);
-  const kvPerPosition = kvBytesPerPosition(config, kvFormat);
-  const kvPerPositionByFormat = Object.fromEntries(
-    KV_CACHES.map((format) => [format, kvBytesPerPosition(config, format)]),
-  );
   const adapter = plan.adapter === undefined ? 0 : mergedBytes(await openLora(plan.adapter, config), tensors);
-  const memory = {
-    weights: weightBytes(tensors),
-    adapter,
-    kvFormat,
-    kvPerPosition,
-    kvPerPositionByFormat,
-    context,
-    kvCache: kvPerPosition * context,
-  };
+  const memory = { weights: weightBytes(tensors), adapter, ...cacheMemory(config, kvFormat, context) };
   if (options.json) {
     printJson(io, {
       path,
       format,
       config: { ...config, ropeFrequencies: [...config.ropeFrequencies] },
-      tensors: tensors.map(({ name, role, layer, dtype, rows, cols, byteLength }) => ({
-        name,
-        role,
-        layer,
-        dtype,
-        rows,
-        cols,
-        bytes: byteLength,
-      })),
+      tensors: tensors.map(tensorForJson),
       memory,
       activations,
       plan: planForJson(plan),
-      publishedPlan:
-        published === undefined
-          ? null
-          : published.plan instanceof CqilError
-            ? { folder: published.folder, problem: published.plan.message }
-            : { folder: published.folder, plan: planForJson(published.plan) },
+      publishedPlan: published === undefined ? null : publishedForJson(published),
       program: compiled,
       schedules,
     });
@@ -120,12 +95,33 @@ activations: ${activations.format} on the CPU; int8 applies to ${percent(activat
 
 ${formatTable(
   ['KV cache', 'per position'],
-  KV_CACHES.map((format) => [format, formatBytes(kvPerPositionByFormat[format]!)]),
+  KV_CACHES.map((format) => [format, formatBytes(memory.kvPerPositionByFormat[format]!)]),
 )}
 ${published ? `${publishedPlanNote(published, `--plan ${published.folder}`)}\n\n` : ''}${describePlan(plan)}
 
 ${formatTable(['phase', 'stage', 'layers'], phaseRows(compiled))}
 ${schedules.map((schedule) => formatSchedule(compiled, schedule)).join('\n')}`);
+}
+
+/** Bytes of keys and values. */
+function cacheMemory(config: ModelConfig, kvFormat: KvCache, context: number) {
+  const kvPerPosition = kvBytesPerPosition(config, kvFormat);
+  const byFormat = KV_CACHES.map((format) => [format, kvBytesPerPosition(config, format)] as const);
+  return {
+    kvFormat,
+    kvPerPosition,
+    kvPerPositionByFormat: Object.fromEntries(byFormat),
+    context,
+    kvCache: kvPerPosition * context,
+  };
+}
+
+function tensorForJson({ name, role, layer, dtype, rows, cols, byteLength }: TensorInfo) {
+  return { name, role, layer, dtype, rows, cols, bytes: byteLength };
+}
+
+function publishedForJson({ folder, plan }: NonNullable<ReturnType<typeof publishedPlan>>) {
+  return plan instanceof CqilError ? { folder, problem: plan.message } : { folder, plan: planForJson(plan) };
 }
 
 function percent(share: number): string {
