@@ -274,8 +274,9 @@ export interface CudaInfo {
 
 const ADDON_FILE = 'build/Release/cqil.node';
 const HOW_TO_BUILD =
-  'Run "npm rebuild cqil" (in a checkout "npm run build:native"), which needs Python 3, make and a C++17 compiler. pnpm 10 runs the scripts of packages only ' +
-  'when they are approved: run "pnpm approve-builds", or list cqil in onlyBuiltDependencies, then "pnpm rebuild cqil".';
+  'Run "npm rebuild cqil" (in a checkout "npm run build:native"), which needs Python 3, make and a C++17 compiler. npm 12 and pnpm 10 run the scripts of ' +
+  'packages only when they are approved: run "npm approve-scripts cqil" before that, or "pnpm approve-builds" (or list ' +
+  'cqil in onlyBuiltDependencies) and "pnpm rebuild cqil".';
 let addon: NativeAddon | undefined;
 
 /** Loads the addon on first use. Throws NATIVE_ADDON with what was tried and what to run. */

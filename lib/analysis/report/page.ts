@@ -98,7 +98,7 @@ function footer({ model, text, timing, front, provenance }: ReportData): Markup 
       : []),
     [
       'Machine',
-      `${machine.cpu}, ${machine.cores} cores, ${decimals(machine.memoryBytes / 2 ** 30, 1)} GiB; ` +
+      `${machine.cpu}, ${counted(machine.cores, 'core')}, ${decimals(machine.memoryBytes / 2 ** 30, 1)} GiB; ` +
         `${machine.backend}, ${counted(machine.threads, 'thread')} (${machine.isa}), KV ` +
         `cache ${machine.kvCache}, activations ${machine.activations}; Node.js ${machine.node}`,
     ],
