@@ -152,10 +152,16 @@ class RandomModel {
 // The backend's model and sessions, freed in order.
 struct Closer {
   void operator()(cqil_backend_model* model) const { cqil_backend_entry()->model_destroy(model); }
-  void operator()(cqil_backend_session* session) const { cqil_backend_entry()->session_destroy(session); }
+  void operator()(cqil_backend_workspace* workspace) const { cqil_backend_entry()->workspace_destroy(workspace); }
+  void operator()(cqil_backend_cache* cache) const { cqil_backend_entry()->cache_destroy(cache); }
 };
 using ModelPointer = std::unique_ptr<cqil_backend_model, Closer>;
-using SessionPointer = std::unique_ptr<cqil_backend_session, Closer>;
+// One text in a workspace of its own.
+struct OneSession {
+  std::unique_ptr<cqil_backend_workspace, Closer> workspace;
+  std::unique_ptr<cqil_backend_cache, Closer> cache;
+};
+using SessionPointer = std::unique_ptr<OneSession>;
 
 // base: null, or a model of the same weights, which are then shared.
 ModelPointer make_model(const RandomModel& random, cqil_backend_model* base = nullptr) {
@@ -168,14 +174,19 @@ ModelPointer make_model(const RandomModel& random, cqil_backend_model* base = nu
 }
 
 SessionPointer make_session(cqil_backend_model* model, const Program& program) {
-  cqil_backend_session* session = nullptr;
+  cqil_backend_workspace* workspace = nullptr;
+  cqil_backend_cache* cache = nullptr;
   cqil_error error = {};
   const cqil_program view = program.view();
-  cqil_session_options options = {};
+  cqil_cache_options options = {};
   options.context_length = 2 * kContext;
   options.kv_dtype = CQIL_F16;
-  expect(cqil_backend_entry()->session_create(model, &view, &options, &session, &error), error);
-  return SessionPointer(session);
+  auto session = std::make_unique<OneSession>();
+  expect(cqil_backend_entry()->workspace_create(model, &view, &workspace, &error), error);
+  session->workspace.reset(workspace);
+  expect(cqil_backend_entry()->cache_create(workspace, &options, &cache, &error), error);
+  session->cache.reset(cache);
+  return session;
 }
 
 // What a token or prompt gives: all logits, or a shortlist of `listed` of them.
@@ -186,25 +197,30 @@ struct Wanted {
 const int32_t kListed[] = {1, 40, 0};  // greedy, the default of generate, and what session.decode gives
 constexpr int kOutputs = 3;
 
-double forward_ms(const Program& program, cqil_backend_session* session, const std::vector<int32_t>& ids,
-                  int32_t position, cqil_execution execution, const Wanted& wanted) {
+double forward_ms(const Program& program, const OneSession* session, const std::vector<int32_t>& ids, int32_t position,
+                  cqil_execution execution, const Wanted& wanted) {
   Schedule schedule;
   // A device shares out its work by itself, whatever the sizes.
   place(program, {execution, 0}, {}, {position, static_cast<int32_t>(ids.size()), false}, schedule);
-  cqil_forward request = {};
-  request.schedule = schedule.view();
-  request.ids = ids.data();
-  request.n_ids = static_cast<int32_t>(ids.size());
-  request.position = position;
-  request.execution = execution;
+  cqil_row row = {};
+  row.cache = session->cache.get();
+  row.ids = ids.data();
+  row.n_ids = static_cast<int32_t>(ids.size());
+  row.position = position;
   cqil_shortlist list = {};
   list.count = wanted.listed;
-  request.output = wanted.listed > 0 ? CQIL_OUTPUT_SHORTLIST : CQIL_OUTPUT_LOGITS;
-  request.result = wanted.logits.data();
-  request.shortlist = &list;
+  row.output = wanted.listed > 0 ? CQIL_OUTPUT_SHORTLIST : CQIL_OUTPUT_LOGITS;
+  row.result = wanted.logits.data();
+  row.shortlists = &list;
+  row.n_listed = 1;
+  cqil_forward request = {};
+  request.rows = &row;
+  request.n_rows = 1;
+  request.schedule = schedule.view();
+  request.execution = execution;
   cqil_error error = {};
   const auto start = std::chrono::steady_clock::now();
-  expect(cqil_backend_entry()->forward(session, &request, &error), error);
+  expect(cqil_backend_entry()->forward(session->workspace.get(), &request, &error), error);
   return std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - start).count();
 }
 
@@ -260,7 +276,7 @@ void time_shape(const Shape& shape, double read_gbs, FILE* json, bool& first) {
   // The first round is thrown away.
   for (int round = -1; round < kRounds; round++)
     for (Row& row : rows) {
-      cqil_backend_session* const sessions[] = {row.session.get(), row.by_kernels.get()};
+      const OneSession* const sessions[] = {row.session.get(), row.by_kernels.get()};
       for (size_t i = 0; i < 2; i++) {
         const double ms = forward_ms(row.program, sessions[i], prompt, 0, row.execution, {logits, 0});
         if (round >= 0) row.prefill_ms[i].push_back(ms);

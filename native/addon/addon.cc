@@ -19,6 +19,7 @@ static const Entry kTable[] = {
     {"disposeModel", dispose_model},
     {"createSession", create_session},
     {"forward", forward_call},
+    {"forwardTogether", forward_together_call},
     {"timeline", timeline_call},
     {"cancel", cancel_call},
     {"closeSession", close_session},

@@ -14,15 +14,6 @@ struct Delivery {
   Outcome outcome;
 };
 
-Napi::Value reason_of(Napi::Env env, const std::exception_ptr& failure) {
-  try {
-    call(env, [&] { std::rethrow_exception(failure); });
-  } catch (const Napi::Error& error) {
-    return error.Value();
-  }
-  return env.Undefined();
-}
-
 // On the JavaScript thread. Without an env there is no JavaScript any more to tell.
 void deliver(Napi::Env env, Napi::Function, std::nullptr_t*, Delivery* delivery) {
   const std::unique_ptr<Delivery> owned(delivery);

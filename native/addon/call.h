@@ -3,6 +3,7 @@
 #pragma once
 #include <napi.h>
 
+#include <exception>
 #include <functional>
 #include <memory>
 #include <new>
@@ -26,6 +27,16 @@ auto call(Napi::Env env, Body body) -> decltype(body()) {
   } catch (const std::exception& error) {
     throw to_js_error(env, "INTERNAL", error.what());
   }
+}
+
+// The JavaScript error of what was thrown on another thread.
+inline Napi::Value reason_of(Napi::Env env, const std::exception_ptr& failure) {
+  try {
+    call(env, [&] { std::rethrow_exception(failure); });
+  } catch (const Napi::Error& error) {
+    return error.Value();
+  }
+  return env.Undefined();
 }
 
 // Work for a thread of libuv's pool: work() touches no JavaScript value; finish(env, result) runs back on the

@@ -14,6 +14,7 @@ Napi::Value read_model(const Napi::CallbackInfo& info);
 Napi::Value dispose_model(const Napi::CallbackInfo& info);
 Napi::Value create_session(const Napi::CallbackInfo& info);
 Napi::Value forward_call(const Napi::CallbackInfo& info);
+Napi::Value forward_together_call(const Napi::CallbackInfo& info);
 Napi::Value timeline_call(const Napi::CallbackInfo& info);
 Napi::Value cancel_call(const Napi::CallbackInfo& info);
 Napi::Value close_session(const Napi::CallbackInfo& info);

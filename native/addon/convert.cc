@@ -211,6 +211,7 @@ ForwardRequest read_forward_request(const Napi::Value& from) {
   else if (output != "none") mismatch("output", "none, logits, scores, trace, all_logits or shortlist");
   if (request.output == CQIL_OUTPUT_SHORTLIST) {
     request.count = read_int(object, "count");
+    if (!object.Get("listed").IsUndefined()) request.listed = read_int(object, "listed");
     request.ahead = object.Get("ahead").ToBoolean();
   }
   request.has_next = !object.Get("next").IsUndefined();

@@ -8,6 +8,39 @@
 
 namespace cqil {
 
+namespace {
+
+// Copied: Electron allows no array buffers outside V8's own memory.
+Napi::Value write_floats(Napi::Env env, const std::vector<float>& values) {
+  Napi::Float32Array array = Napi::Float32Array::New(env, values.size());
+  if (!values.empty()) std::memcpy(array.Data(), values.data(), values.size() * sizeof(float));
+  return array;
+}
+
+// Calls that are computed together; what is borrowed from `asked` stays where it is.
+struct Together {
+  struct Asked {
+    std::shared_ptr<Session> session;
+    ForwardRequest request;
+  };
+  std::vector<Asked> asked;
+  std::vector<Call> calls;
+};
+
+Napi::Value write_outcome(Napi::Env env, const Call& call) {
+  switch (call.request.output) {
+    case CQIL_OUTPUT_NONE: return env.Null();
+    case CQIL_OUTPUT_SHORTLIST: {
+      Napi::Array lists = Napi::Array::New(env, call.shortlists.size());
+      for (uint32_t i = 0; i < lists.Length(); i++) lists.Set(i, write_shortlist(env, call.shortlists[i]));
+      return lists;
+    }
+    default: return write_floats(env, call.result);
+  }
+}
+
+}  // namespace
+
 Napi::Value create_session(const Napi::CallbackInfo& info) {
   const Napi::Env env = info.Env();
   return call(env, [&] {
@@ -39,11 +72,46 @@ Napi::Value forward_call(const Napi::CallbackInfo& info) {
     return Task<std::vector<float>>::start(
         env, [session, request] { return session->forward(*request); },
         [wanted](Napi::Env env, std::vector<float> values) -> Napi::Value {
-          if (!wanted) return env.Null();
-          // Copied: Electron allows no array buffers outside V8's own memory.
-          Napi::Float32Array array = Napi::Float32Array::New(env, values.size());
-          if (!values.empty()) std::memcpy(array.Data(), values.data(), values.size() * sizeof(float));
-          return array;
+          return wanted ? write_floats(env, values) : env.Null();
+        });
+  });
+}
+
+Napi::Value forward_together_call(const Napi::CallbackInfo& info) {
+  const Napi::Env env = info.Env();
+  return call(env, [&] {
+    if (!info[0].IsArray() || info[0].As<Napi::Array>().Length() == 0)
+      throw Error("INVALID_ARGUMENT", "Expected an array of at least one call.");
+    const auto given = info[0].As<Napi::Array>();
+    const auto together = std::make_shared<Together>();
+    for (uint32_t i = 0; i < given.Length(); i++) {
+      const Napi::Object one = read_object(given.Get(i), "a call");
+      together->asked.push_back(
+          {read_open<SessionHandle>(one.Get("session")), read_forward_request(one.Get("request"))});
+    }
+    for (const Together::Asked& asked : together->asked) {
+      asked.session->arm();
+      asked.session->ahead().stop();
+      together->calls.push_back({*asked.session, asked.request, asked.session->cancel_flag()});
+    }
+    return Task<std::shared_ptr<Together>>::start(
+        env,
+        [together] {
+          std::vector<Call*> calls;
+          for (Call& call : together->calls) calls.push_back(&call);
+          Session::run_together(calls);
+          return together;
+        },
+        [](Napi::Env env, const std::shared_ptr<Together>& done) -> Napi::Value {
+          Napi::Array outcomes = Napi::Array::New(env, done->calls.size());
+          for (uint32_t i = 0; i < outcomes.Length(); i++) {
+            const Call& call = done->calls[i];
+            Napi::Object outcome = Napi::Object::New(env);
+            if (call.failure) outcome.Set("error", reason_of(env, call.failure));
+            else outcome.Set("value", write_outcome(env, call));
+            outcomes.Set(i, outcome);
+          }
+          return outcomes;
         });
   });
 }

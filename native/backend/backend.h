@@ -9,15 +9,15 @@ extern "C" {
 #endif
 
 // Raised whenever anything in this file changes.
-#define CQIL_BACKEND_ABI 13
+#define CQIL_BACKEND_ABI 14
 
-// Tokens one forward takes at most: the height of activation buffers.
+// Tokens one forward takes at most, of all its rows together: the height of activation buffers.
 #define CQIL_MAX_BATCH 256
 
-// Tokens of a forward that are traced at most: a trace holds three vectors per layer and token.
+// Tokens of a row that are traced at most: a trace holds three vectors per layer and token.
 #define CQIL_MAX_TRACE 32
 
-// Tokens of a forward at most when the logits of all are wanted.
+// Tokens of a row at most when the logits, or a shortlist, of all are wanted.
 #define CQIL_MAX_LOGIT_ROWS 32
 
 // Most entries of a shortlist.
@@ -91,7 +91,7 @@ typedef struct cqil_layer {
 } cqil_layer;
 
 // One-row tensors (norms, biases) are float32; matrices are any dtype. All must outlive the backend's model, except
-// what its prepare() has moved. A backend with a prepare() reads none of them before a session is made.
+// what its prepare() has moved. A backend with a prepare() reads none of them before a workspace is made.
 typedef struct cqil_weights {
   cqil_shape shape;
   cqil_tensor token_embedding;  // [vocab_size, dim]
@@ -175,10 +175,10 @@ typedef enum cqil_activations {
   CQIL_ACTIVATIONS_BF16,
 } cqil_activations;
 
-typedef struct cqil_session_options {
-  int32_t context_length;  // positions the KV cache holds, for every layer at the layer's own index
+typedef struct cqil_cache_options {
+  int32_t context_length;  // positions it holds, for every layer at the layer's own index
   cqil_dtype kv_dtype;     // of cached keys and values: CQIL_F32, CQIL_F16 or CQIL_Q8_0 (blocks along head_dim)
-} cqil_session_options;
+} cqil_cache_options;
 
 // How the lanes of a stage run; changes the time only.
 typedef enum cqil_execution {
@@ -216,15 +216,17 @@ typedef struct cqil_span {
   int64_t end_ns;
 } cqil_span;
 
-typedef struct cqil_forward {
-  const int32_t* ids;  // [n_ids], 1 .. CQIL_MAX_BATCH, each in [0, vocab_size)
+// One text's keys and values.
+typedef struct cqil_backend_cache cqil_backend_cache;
+// Activations and scratch of one program: what a forward needs besides weights and caches.
+typedef struct cqil_backend_workspace cqil_backend_workspace;
+
+// One text's part of a forward.
+typedef struct cqil_row {
+  cqil_backend_cache* cache;  // no two rows of a forward have the same
+  const int32_t* ids;         // [n_ids], at least 1, each in [0, vocab_size)
   int32_t n_ids;
   int32_t position;  // of ids[0]
-  cqil_execution execution;
-  cqil_schedule schedule;  // of the session's program, for these ids
-  // Nanoseconds after which one thread computes the remaining stages alone, because the threads may be waiting for one
-  // that does not run. 0: never.
-  int64_t patience_ns;
   cqil_output output;
   const int32_t* targets;  // [n_scores] for CQIL_OUTPUT_SCORES
   int32_t n_scores;        // <= n_ids
@@ -232,8 +234,20 @@ typedef struct cqil_forward {
                   // a logit is not finite, or, of each layer, its input x, a_j and m_j [n_layers, 3, n_ids, dim], or
                   // the logits of every id [n_ids, vocab_size]. A value that is not finite, or a key or value that the
                   // cache's format does not hold, makes every result that depends on it NaN: nothing hides it
-  cqil_shortlist* shortlist;  // of the last id for CQIL_OUTPUT_SHORTLIST; its count, 1 .. CQIL_MAX_SHORTLIST, says how
-                              // many are wanted, and afterwards how many there are, fewer only in a smaller vocabulary
+  cqil_shortlist* shortlists;  // [n_listed], of the last n_listed ids for CQIL_OUTPUT_SHORTLIST. The count of each, 1
+                               // .. CQIL_MAX_SHORTLIST, says how many entries are wanted, and afterwards how many there
+                               // are, fewer only in a smaller vocabulary
+  int32_t n_listed;            // 1 .. min(n_ids, CQIL_MAX_LOGIT_ROWS)
+} cqil_row;
+
+typedef struct cqil_forward {
+  const cqil_row* rows;  // [n_rows], at least 1, CQIL_MAX_BATCH ids in all. What comes of a row has the same bits
+  int32_t n_rows;        // whatever other rows there are, except on a device
+  cqil_execution execution;
+  cqil_schedule schedule;  // of the workspace's program, for these rows
+  // Nanoseconds after which one thread computes the remaining stages alone, because the threads may be waiting for one
+  // that does not run. 0: never.
+  int64_t patience_ns;
   // Null, or asked between stages, on any thread: non-zero ends the call with CQIL_ABORTED.
   int32_t (*cancelled)(const void* cancel_flag);
   const void* cancel_flag;
@@ -258,8 +272,8 @@ typedef struct cqil_model_options {
   int32_t threads;  // of the CPU backend
   int32_t device;   // an index into what list_devices gives; 0 on the CPU
   cqil_activations activations;
-  // Null, or the model this is a variant of, with the same options otherwise: it outlives this one, calls on sessions
-  // of both never overlap, and a tensor with the same data pointer is the same tensor, so that it need not be held
+  // Null, or the model this is a variant of, with the same options otherwise: it outlives this one, forwards of both
+  // never overlap, and a tensor with the same data pointer is the same tensor, so that it need not be held
   // twice.
   struct cqil_backend_model* base;
   // On the CPU: the most bytes of a layer, its weights and its keys and values, that a token reads where one thread
@@ -277,9 +291,9 @@ typedef struct cqil_limits {
 } cqil_limits;
 
 typedef struct cqil_backend_model cqil_backend_model;
-typedef struct cqil_backend_session cqil_backend_session;
 
-// Calls on sessions of one model never overlap: the core sees to it.
+// Forwards of one model never overlap: the core sees to it. Workspaces and caches are made and destroyed meanwhile, on
+// other threads, those in use excepted.
 typedef struct cqil_backend {
   uint32_t abi;
   const char* name;
@@ -292,21 +306,26 @@ typedef struct cqil_backend {
   void (*model_destroy)(cqil_backend_model* model);
   // Null, or brings rows of the matrix with this data, which are in memory by now, to where products read them: n_rows
   // from first_row on, a multiple of CQIL_PREPARED_ROWS, or as many as there are. A matrix that is not complete there
-  // when a session is made is brought there then. *moved is 1 where these rows are not read again, except as token
+  // when a workspace is made is brought there then. *moved is 1 where these rows are not read again, except as token
   // embeddings. Calls for rows of one model may overlap, where each is given once; they do not overlap with calls on
-  // its own sessions.
+  // its own workspaces.
   cqil_status (*prepare)(cqil_backend_model* model, const void* data, int64_t first_row, int64_t n_rows, int32_t* moved,
                          cqil_error* error);
-  // Bit 1 << e is set when sessions of this model take the cqil_execution e.
+  // Bit 1 << e is set when forwards of this model take the cqil_execution e.
   uint32_t (*executions)(const cqil_backend_model* model);
   // The number of threads that compute a forward of this model, unless it asks for fewer; 0 where a device computes.
   int32_t (*threads)(const cqil_backend_model* model);
-  // The program is copied. A token's own keys and values are read back from the cache like all others, so that rounding
-  // them does not depend on how a prompt is split.
-  cqil_status (*session_create)(cqil_backend_model* model, const cqil_program* program,
-                                const cqil_session_options* options, cqil_backend_session** out, cqil_error* error);
-  cqil_status (*forward)(cqil_backend_session* session, const cqil_forward* request, cqil_error* error);
-  void (*session_destroy)(cqil_backend_session* session);
+  // The program is copied. A workspace serves any number of caches, and grows to their longest context as forwards
+  // reach it.
+  cqil_status (*workspace_create)(cqil_backend_model* model, const cqil_program* program, cqil_backend_workspace** out,
+                                  cqil_error* error);
+  void (*workspace_destroy)(cqil_backend_workspace* workspace);
+  // A cache for forwards with this workspace, which outlives it. A token's own keys and values are read back from the
+  // cache like all others, so that rounding them does not depend on how a prompt is split.
+  cqil_status (*cache_create)(cqil_backend_workspace* workspace, const cqil_cache_options* options,
+                              cqil_backend_cache** out, cqil_error* error);
+  void (*cache_destroy)(cqil_backend_cache* cache);
+  cqil_status (*forward)(cqil_backend_workspace* workspace, const cqil_forward* request, cqil_error* error);
 } cqil_backend;
 
 // What a shared library exports, under this name: its table, which lives as long as the library.

@@ -15,6 +15,7 @@ struct ForwardRequest {
   bool has_next = false;
   int32_t next = 0;    // the id after the last, when its score is wanted too
   int32_t count = 0;   // entries wanted of a shortlist
+  int32_t listed = 1;  // ids, the last ones, that a shortlist is wanted after
   bool ahead = false;  // after a shortlist, the forward of its first token is begun at once; see Ahead
 };
 

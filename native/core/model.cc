@@ -6,6 +6,7 @@
 
 #include "error.h"
 #include "in_parts.h"
+#include "workspace.h"
 
 namespace cqil {
 
@@ -114,14 +115,35 @@ void Model::read(const std::function<void(uint64_t)>& progressed, uint64_t piece
 
 Model::~Model() { backend_.model_destroy(backend_model_); }
 
-ExecutionTuner& Model::tuner(const Program& program) {
+static std::vector<int32_t> stages_of(const Program& program) {
   std::vector<int32_t> stages;
   for (const cqil_phase& phase : program.phases)
     if (phase.kind == CQIL_QKV) stages.push_back(phase.first_layer);
-  std::lock_guard<std::mutex> lock(tuners_mutex_);
-  const auto found = tuners_.find(stages);
-  if (found != tuners_.end()) return found->second;
-  return tuners_.try_emplace(stages, ways(program.max_lanes)).first->second;
+  return stages;
+}
+
+ExecutionTuner& Model::tuner(const Program& program) {
+  std::lock_guard<std::mutex> lock(programs_mutex_);
+  return tuners_.try_emplace(stages_of(program), ways(program.max_lanes)).first->second;
+}
+
+std::shared_ptr<Workspace> Model::workspace(Program program) {
+  std::vector<int32_t> key = stages_of(program);
+  key.push_back(program.bypass);
+  key.push_back(program.bypass_residual);
+  {
+    std::lock_guard<std::mutex> lock(programs_mutex_);
+    for (auto it = workspaces_.begin(); it != workspaces_.end();)
+      it = it->second.expired() ? workspaces_.erase(it) : std::next(it);
+    const auto found = workspaces_.find(key);
+    if (found != workspaces_.end())
+      if (auto workspace = found->second.lock()) return workspace;
+  }
+  // Made without the lock, which its constructor takes. Should two threads make one each, each has its own.
+  auto workspace = std::make_shared<Workspace>(*this, std::move(program));
+  std::lock_guard<std::mutex> lock(programs_mutex_);
+  workspaces_[std::move(key)] = workspace;
+  return workspace;
 }
 
 std::vector<Way> Model::ways(int32_t max_lanes) const {

@@ -3,6 +3,7 @@
 #include <atomic>
 #include <functional>
 #include <map>
+#include <memory>
 #include <mutex>
 #include <vector>
 
@@ -14,6 +15,8 @@
 #include "weights.h"
 
 namespace cqil {
+
+class Workspace;
 
 class Model {
  public:
@@ -55,6 +58,8 @@ class Model {
   Ahead& ahead() { return base_ ? base_->ahead() : ahead_; }
   // What sessions of the same program have learnt about its executions. To be used under forward_mutex().
   ExecutionTuner& tuner(const Program& program);
+  // The one that sessions of this program share; it is there as long as one of them is. Throws what Workspace throws.
+  std::shared_ptr<Workspace> workspace(Program program);
 
  private:
   // The ways in which a program may run whose largest group has max_lanes layers. The one that is most likely the
@@ -72,9 +77,10 @@ class Model {
   std::atomic<bool> stop_reading_{false};
   std::mutex forward_mutex_;
   Ahead ahead_;
-  std::mutex tuners_mutex_;  // not forward_mutex_: sessions are made on the JavaScript thread, which waits for nothing
-                             // long
-  std::map<std::vector<int32_t>, ExecutionTuner> tuners_;  // by the first layer of every stage
+  // Of both maps. Not forward_mutex_: sessions are made on the JavaScript thread, which waits for nothing long.
+  std::mutex programs_mutex_;
+  std::map<std::vector<int32_t>, ExecutionTuner> tuners_;                // by the first layer of every stage
+  std::map<std::vector<int32_t>, std::weak_ptr<Workspace>> workspaces_;  // the same, and the bypass
 };
 
 // Throws the error of a backend call that did not return CQIL_OK.

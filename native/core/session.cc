@@ -23,12 +23,11 @@ cqil_execution chosen(Execution execution) {
 Session::Session(std::shared_ptr<Model> model, const Plan& plan, Execution execution, int32_t context_length,
                  cqil_dtype kv_dtype)
     : model_(std::move(model)),
-      program_(compile_program(plan, model_->shape().n_layers)),
       sizes_(sizes_of(model_->view(), model_->options(), kv_dtype)),
       execution_(execution),
-      tuner_(model_->tuner(program_)),
       context_length_(context_length),
       kv_dtype_(kv_dtype) {
+  Program program = compile_program(plan, model_->shape().n_layers);
   if (context_length < 1 || context_length > 1 << 24)
     throw Error("INVALID_ARGUMENT", "contextLength is " + std::to_string(context_length) + "; expected 1 to 16777216.");
   if (!(model_->backend().executions(model_->backend_model()) & 1u << chosen(execution)))
@@ -36,11 +35,10 @@ Session::Session(std::shared_ptr<Model> model, const Plan& plan, Execution execu
                 std::string("The ") + model_->backend().name +
                     " backend has no persistent execution of this model; expected auto, wide or lanes.");
   model_->bring_in_rest();
-  const cqil_program program = program_.view();
-  const cqil_session_options options = {context_length, kv_dtype};
+  workspace_ = model_->workspace(std::move(program));
+  const cqil_cache_options options = {context_length, kv_dtype};
   cqil_error error = {};
-  check_status(model_->backend().session_create(model_->backend_model(), &program, &options, &backend_session_, &error),
-               error);
+  check_status(model_->backend().cache_create(workspace_->backend(), &options, &cache_, &error), error);
   const cqil_shape& shape = model_->shape();
   cache_bytes_ = static_cast<uint64_t>(shape.n_layers) * static_cast<uint64_t>(shape.n_kv_heads) *
                  static_cast<uint64_t>(kv_row_bytes(kv_dtype, shape.head_dim)) * static_cast<uint64_t>(context_length) *
@@ -49,7 +47,7 @@ Session::Session(std::shared_ptr<Model> model, const Plan& plan, Execution execu
 
 Session::~Session() {
   ahead().cancel(*this);
-  if (backend_session_) model_->backend().session_destroy(backend_session_);
+  if (cache_) model_->backend().cache_destroy(cache_);
 }
 
 void Session::cancel() {
@@ -58,7 +56,7 @@ void Session::cancel() {
 }
 
 void Session::settle(Execution execution, int32_t threads) {
-  if (execution != Execution::kAuto) tuner_.settle({chosen(execution), threads});
+  if (execution != Execution::kAuto) workspace_->tuner().settle({chosen(execution), threads});
 }
 
 void Session::check(const ForwardRequest& request) const {
@@ -78,6 +76,14 @@ void Session::check(const ForwardRequest& request) const {
   if (request.output == CQIL_OUTPUT_ALL_LOGITS && n > CQIL_MAX_LOGIT_ROWS)
     throw Error("INVALID_ARGUMENT", "A forward gives the logits of at most " + std::to_string(CQIL_MAX_LOGIT_ROWS) +
                                         " ids at once, not " + std::to_string(n) + ".");
+  if (request.output == CQIL_OUTPUT_SHORTLIST && (request.count < 1 || request.count > CQIL_MAX_SHORTLIST))
+    throw Error("INVALID_ARGUMENT", "A shortlist has 1 to " + std::to_string(CQIL_MAX_SHORTLIST) + " entries, not " +
+                                        std::to_string(request.count) + ".");
+  if (request.output == CQIL_OUTPUT_SHORTLIST &&
+      (request.listed < 1 || request.listed > std::min(n, CQIL_MAX_LOGIT_ROWS)))
+    throw Error("INVALID_ARGUMENT", "A forward of " + std::to_string(n) + " ids gives 1 to " +
+                                        std::to_string(std::min(n, CQIL_MAX_LOGIT_ROWS)) + " shortlists, not " +
+                                        std::to_string(request.listed) + ".");
   auto check_id = [&](int32_t id) {
     if (id < 0 || id >= model_->shape().vocab_size)
       throw Error("INVALID_ARGUMENT", "Token id " + std::to_string(id) + " is outside the vocabulary of " +
@@ -107,16 +113,18 @@ size_t result_size(cqil_output output, const cqil_shape& shape, size_t n, size_t
 
 // A NaN or infinity anywhere on the way makes the logits NaN, so only they are checked. A trace is given as it is: it
 // shows where the value arose.
-void Session::expect_finite(const ForwardRequest& request, const std::vector<float>& result,
-                            const cqil_shortlist* shortlist) const {
+void Session::expect_finite(const Call& call) const {
+  const ForwardRequest& request = call.request;
   if (request.output == CQIL_OUTPUT_TRACE) return;
   size_t at = 0;  // of the ids, the one after which logits are not finite
-  if (shortlist) {
-    if (!std::isnan(shortlist->log_sum_exp)) return;
-    at = request.ids.size() - 1;
+  if (request.output == CQIL_OUTPUT_SHORTLIST) {
+    size_t i = 0;
+    while (i < call.shortlists.size() && !std::isnan(call.shortlists[i].log_sum_exp)) i++;
+    if (i == call.shortlists.size()) return;
+    at = request.ids.size() - call.shortlists.size() + i;
   } else {
-    const size_t first = first_not_finite(result.data(), result.size());
-    if (first == result.size()) return;
+    const size_t first = first_not_finite(call.result.data(), call.result.size());
+    if (first == call.result.size()) return;
     const size_t vocab = static_cast<size_t>(model_->shape().vocab_size);
     at = request.output == CQIL_OUTPUT_SCORES       ? first
          : request.output == CQIL_OUTPUT_ALL_LOGITS ? first / vocab
@@ -132,88 +140,176 @@ void Session::expect_finite(const ForwardRequest& request, const std::vector<flo
   throw Error("NOT_FINITE", message + ".");
 }
 
-std::vector<float> Session::forward(const ForwardRequest& request) { return run(request, nullptr, nullptr, cancel_); }
+std::vector<float> Session::forward(const ForwardRequest& request) {
+  if (request.output == CQIL_OUTPUT_SHORTLIST)
+    throw Error("INVALID_ARGUMENT", "A shortlist was asked for where none is given.");
+  return run_alone(request, cancel_).result;
+}
 
 cqil_shortlist Session::shortlist(const ForwardRequest& request, const CancelFlag* cancel) {
-  if (request.count < 1 || request.count > CQIL_MAX_SHORTLIST)
-    throw Error("INVALID_ARGUMENT", "A shortlist has 1 to " + std::to_string(CQIL_MAX_SHORTLIST) + " entries, not " +
-                                        std::to_string(request.count) + ".");
+  if (request.output != CQIL_OUTPUT_SHORTLIST || request.listed != 1)
+    throw Error("INVALID_ARGUMENT", "One shortlist is given where something else was asked for.");
   if (const auto kept = ahead().take(*this, request)) return *kept;
-  cqil_shortlist list = {};
-  list.count = request.count;
-  run(request, nullptr, &list, cancel ? *cancel : cancel_);
-  return list;
+  return run_alone(request, cancel ? *cancel : cancel_).shortlists[0];
 }
 
 Timeline Session::timeline(const ForwardRequest& request) {
+  if (request.output == CQIL_OUTPUT_SHORTLIST)
+    throw Error("INVALID_ARGUMENT", "A shortlist was asked for where none is given.");
   Timeline timeline;
-  run(request, &timeline.spans, nullptr, cancel_);
+  run_alone(request, cancel_, &timeline);
   auto& spans = timeline.spans;
   spans.erase(std::remove_if(spans.begin(), spans.end(), [](const cqil_span& span) { return span.step < 0; }),
               spans.end());
   if (spans.empty())
     throw Error("BACKEND_UNAVAILABLE", std::string("The ") + model_->backend().name +
                                            " backend keeps no times of phases; expected the cpu backend.");
-  timeline.schedule = schedule_;
   return timeline;
 }
 
-std::vector<float> Session::run(const ForwardRequest& request, std::vector<cqil_span>* spans, cqil_shortlist* shortlist,
-                                const CancelFlag& cancel) {
-  std::lock_guard<std::mutex> lock(model_->forward_mutex());
-  // What was given up before its turn must not write to the cache any more: another forward may have had its turn
-  // since.
-  if (cancel) throw Error("ABORTED", "The call was aborted.");
-  ahead().stop_but(&cancel);
-  check(request);
-  if ((request.output == CQIL_OUTPUT_SHORTLIST) != (shortlist != nullptr))
-    throw Error("INVALID_ARGUMENT", "A shortlist was asked for where none is given, or the reverse.");
-  const int32_t n = static_cast<int32_t>(request.ids.size());
-  std::vector<int32_t> targets;
+Call Session::run_alone(const ForwardRequest& request, const CancelFlag& cancel, Timeline* timeline) {
+  Call call{*this, request, cancel};
+  run({&call}, timeline);
+  if (call.failure) std::rethrow_exception(call.failure);
+  return call;
+}
+
+void Session::run_together(const std::vector<Call*>& calls) {
+  std::vector<Call*> left = calls, now, later;
+  try {
+    later.reserve(left.size());
+    now.reserve(left.size());
+    while (!left.empty()) {
+      const Workspace& workspace = left[0]->session.workspace();
+      size_t ids = 0;
+      now.clear();
+      later.clear();
+      for (Call* call : left) {
+        const bool fits = now.empty() || ids + call->request.ids.size() <= CQIL_MAX_BATCH;
+        const bool repeats =
+            std::any_of(now.begin(), now.end(), [&](const Call* other) { return &other->session == &call->session; });
+        if (&call->session.workspace() != &workspace || !fits || repeats) {
+          later.push_back(call);
+          continue;
+        }
+        ids += call->request.ids.size();
+        now.push_back(call);
+      }
+      run(now, nullptr);
+      left.swap(later);
+    }
+  } catch (...) {  // no memory
+    for (Call* call : left)
+      if (!call->failure) call->failure = std::current_exception();
+  }
+}
+
+void Session::run(const std::vector<Call*>& calls, Timeline* timeline) {
+  try {
+    Model& model = *calls[0]->session.model_;
+    std::lock_guard<std::mutex> lock(model.forward_mutex());
+    std::vector<Call*> wanted, sound;
+    // What was given up before its turn must not write to the cache any more: another forward may have had its turn
+    // since.
+    for (Call* call : calls)
+      if (!call->cancel) wanted.push_back(call);
+      else call->failure = std::make_exception_ptr(Error("ABORTED", "The call was aborted."));
+    if (wanted.empty()) return;
+    model.ahead().stop_but(&calls[0]->cancel);
+    for (Call* call : wanted) try {
+        call->session.check(call->request);
+        sound.push_back(call);
+      } catch (...) {
+        call->failure = std::current_exception();
+      }
+    if (!sound.empty()) compute(sound, timeline);
+  } catch (...) {
+    for (Call* call : calls)
+      if (!call->failure) call->failure = std::current_exception();
+  }
+}
+
+cqil_row Session::row_of(Call& call, std::vector<int32_t>& targets) const {
+  const ForwardRequest& request = call.request;
   if (request.output == CQIL_OUTPUT_SCORES) {
     targets.assign(request.ids.begin() + 1, request.ids.end());
     if (request.has_next) targets.push_back(request.next);
   }
-  std::vector<float> result(result_size(request.output, model_->shape(), request.ids.size(), targets.size()));
+  call.result.resize(result_size(request.output, model_->shape(), request.ids.size(), targets.size()));
+  if (request.output == CQIL_OUTPUT_SHORTLIST) call.shortlists.resize(static_cast<size_t>(request.listed));
+  for (cqil_shortlist& list : call.shortlists) list.count = request.count;
 
-  cqil_forward call = {};
-  call.ids = request.ids.data();
-  call.n_ids = n;
-  call.position = request.position;
-  call.output = request.output;
-  call.targets = targets.data();
-  call.n_scores = static_cast<int32_t>(targets.size());
-  call.result = result.data();
-  call.shortlist = shortlist;
-  call.cancelled = [](const void* flag) -> int32_t { return *static_cast<const CancelFlag*>(flag); };
-  call.cancel_flag = &cancel;
-  const bool tune = execution_ == Execution::kAuto && n == 1 && request.output != CQIL_OUTPUT_TRACE;
-  Way way = tune ? tuner_.next() : Way{chosen(execution_), 0};
-  if (way.threads == 0) way.threads = model_->team_size();
-  place(program_, way, sizes_, {request.position, n, request.output == CQIL_OUTPUT_TRACE}, schedule_);
-  call.execution = way.execution;
-  call.schedule = schedule_.view();
-  if (spans) {
-    const auto each = static_cast<size_t>(std::max(1, model_->threads()));
-    spans->assign(each * schedule_.steps.size(), cqil_span{-1, 0, 0, 0});
-    call.spans = spans->data();
-    call.n_spans = static_cast<int32_t>(spans->size());
+  cqil_row row = {};
+  row.cache = cache_;
+  row.ids = request.ids.data();
+  row.n_ids = static_cast<int32_t>(request.ids.size());
+  row.position = request.position;
+  row.output = request.output;
+  row.targets = targets.data();
+  row.n_scores = static_cast<int32_t>(targets.size());
+  row.result = call.result.data();
+  row.shortlists = call.shortlists.data();
+  row.n_listed = static_cast<int32_t>(call.shortlists.size());
+  return row;
+}
+
+void Session::compute(const std::vector<Call*>& calls, Timeline* timeline) {
+  Session& first = calls[0]->session;
+  Model& model = *first.model_;
+  Workspace& workspace = *first.workspace_;
+  std::vector<std::vector<int32_t>> targets(calls.size());
+  std::vector<cqil_row> rows;
+  int32_t n = 0;
+  bool traced = false;
+  for (size_t i = 0; i < calls.size(); i++) {
+    rows.push_back(calls[i]->session.row_of(*calls[i], targets[i]));
+    n += rows.back().n_ids;
+    traced = traced || rows.back().output == CQIL_OUTPUT_TRACE;
   }
-  call.patience_ns = tune && !spans ? static_cast<int64_t>(tuner_.patience() * 1e9) : 0;
 
-  model_->weights().expect_unchanged();
-  filled_ = request.position;  // what follows is overwritten, whether or not the call succeeds
+  cqil_forward forward = {};
+  forward.rows = rows.data();
+  forward.n_rows = static_cast<int32_t>(rows.size());
+  // One that is cancelled does not end what the others want.
+  forward.cancelled = [](const void* of) -> int32_t {
+    const auto& all = *static_cast<const std::vector<Call*>*>(of);
+    return std::all_of(all.begin(), all.end(), [](const Call* call) { return call->cancel.load(); });
+  };
+  forward.cancel_flag = &calls;
+  const bool tune = first.execution_ == Execution::kAuto && n == 1 && !traced;
+  ExecutionTuner& tuner = workspace.tuner();
+  Way way = tune ? tuner.next() : Way{chosen(first.execution_), 0};
+  if (way.threads == 0) way.threads = model.team_size();
+  place(workspace.program(), way, first.sizes_, {rows[0].position, n, traced}, workspace.schedule());
+  forward.execution = way.execution;
+  forward.schedule = workspace.schedule().view();
+  if (timeline) {
+    timeline->schedule = workspace.schedule();
+    const auto each = static_cast<size_t>(std::max(1, model.threads()));
+    timeline->spans.assign(each * timeline->schedule.steps.size(), cqil_span{-1, 0, 0, 0});
+    forward.spans = timeline->spans.data();
+    forward.n_spans = static_cast<int32_t>(timeline->spans.size());
+  }
+  forward.patience_ns = tune && !timeline ? static_cast<int64_t>(tuner.patience() * 1e9) : 0;
+
+  model.weights().expect_unchanged();
+  // What follows is overwritten, whether or not the call succeeds.
+  for (const Call* call : calls) call->session.filled_ = call->request.position;
   cqil_error error = {};
   const auto start = std::chrono::steady_clock::now();
-  const cqil_status status = model_->backend().forward(backend_session_, &call, &error);
+  const cqil_status status = model.backend().forward(workspace.backend(), &forward, &error);
   check_status(status, error);
   using Seconds = std::chrono::duration<double>;
   const auto end = std::chrono::steady_clock::now();
-  if (tune && !spans) tuner_.record(Seconds(end - start).count(), Seconds(end.time_since_epoch()).count());
-  model_->weights().expect_unchanged();  // the files may have changed while this was computed
-  expect_finite(request, result, shortlist);
-  filled_ = request.position + n;
-  return result;
+  if (tune && !timeline) tuner.record(Seconds(end - start).count(), Seconds(end.time_since_epoch()).count());
+  model.weights().expect_unchanged();  // the files may have changed while this was computed
+  for (Call* call : calls) try {
+      if (calls.size() > 1 && call->cancel) throw Error("ABORTED", "The call was aborted.");
+      call->session.expect_finite(*call);
+      call->session.filled_ = call->request.position + static_cast<int32_t>(call->request.ids.size());
+    } catch (...) {
+      call->failure = std::current_exception();
+    }
 }
 
 }  // namespace cqil

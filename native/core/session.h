@@ -1,6 +1,7 @@
-// A sequence in progress: a compiled plan and the KV cache it fills.
+// A sequence in progress: a cache, and the workspace that fills it by a compiled plan.
 #pragma once
 #include <cstdint>
+#include <exception>
 #include <memory>
 #include <optional>
 #include <vector>
@@ -8,7 +9,7 @@
 #include "forward_request.h"
 #include "model.h"
 #include "program.h"
-#include "schedule.h"
+#include "workspace.h"
 
 namespace cqil {
 
@@ -19,6 +20,19 @@ struct Timeline {
 };
 
 enum class Execution { kAuto, kWide, kLanes, kPersistent };
+
+class Session;
+
+// A session's part of a forward.
+struct Call {
+  Session& session;
+  const ForwardRequest& request;
+  const CancelFlag& cancel;
+  // What came of it: what the request's output is, or why there is nothing.
+  std::vector<float> result{};
+  std::vector<cqil_shortlist> shortlists{};
+  std::exception_ptr failure{};
+};
 
 class Session {
  public:
@@ -41,10 +55,16 @@ class Session {
   // What forward() does, thrown away, and when each thread computed what. Throws also BACKEND_UNAVAILABLE when the
   // backend keeps no times.
   Timeline timeline(const ForwardRequest& request);
+  // Runs calls of different sessions of one model in one forward, or, where their programs differ or their ids are more
+  // than CQIL_MAX_BATCH, in several. Each call has its own outcome, with the bits that it has alone where the CPU
+  // computes, and one that is cancelled ends with ABORTED once the others have theirs. Does not throw.
+  static void run_together(const std::vector<Call*>& calls);
+  const Workspace& workspace() const { return *workspace_; }
   // The forward in flight, or the one queued since arm(), ends with ABORTED at its next stage. From any thread.
   void cancel();
   // Forgets an earlier cancel(); called when a forward is queued.
   void arm() { cancel_ = false; }
+  const CancelFlag& cancel_flag() const { return cancel_; }
   int32_t context_length() const { return context_length_; }
   // Where forwards of this session may be under way before they are asked for.
   Ahead& ahead() const { return model_->ahead(); }
@@ -52,28 +72,28 @@ class Session {
   // The way that kAuto begins with for this program, found in an earlier process, and the way that it takes at present,
   // see ExecutionTuner. Both may be called from any thread.
   void settle(Execution execution, int32_t threads);
-  std::optional<Way> settled() const { return tuner_.settled(); }
+  std::optional<Way> settled() const { return workspace_->tuner().settled(); }
 
  private:
   void check(const ForwardRequest& request) const;
-  void expect_finite(const ForwardRequest& request, const std::vector<float>& result,
-                     const cqil_shortlist* shortlist) const;
-  // spans and shortlist are filled where they are given.
-  std::vector<float> run(const ForwardRequest& request, std::vector<cqil_span>* spans, cqil_shortlist* shortlist,
-                         const CancelFlag& cancel);
+  void expect_finite(const Call& call) const;
+  // Makes the result's memory, and the call a row of a forward. targets are kept there.
+  cqil_row row_of(Call& call, std::vector<int32_t>& targets) const;
+  // Calls of one program in one forward. timeline is filled where it is given.
+  static void run(const std::vector<Call*>& calls, Timeline* timeline);
+  static void compute(const std::vector<Call*>& calls, Timeline* timeline);
+  Call run_alone(const ForwardRequest& request, const CancelFlag& cancel, Timeline* timeline = nullptr);
 
   std::shared_ptr<Model> model_;
-  Program program_;
+  std::shared_ptr<Workspace> workspace_;
   const Sizes sizes_;
-  Schedule schedule_;  // of the present forward
   Execution execution_;
-  ExecutionTuner& tuner_;  // the model's, for this program
   int32_t context_length_;
   cqil_dtype kv_dtype_;
   int32_t filled_ = 0;  // positions whose keys and values are valid
   uint64_t cache_bytes_ = 0;
   CancelFlag cancel_{false};
-  cqil_backend_session* backend_session_ = nullptr;
+  cqil_backend_cache* cache_ = nullptr;
 };
 
 }  // namespace cqil

@@ -30,32 +30,21 @@ void share(const Crew& crew, Claim* claimed, int64_t n, Work work) {
 
 }  // namespace
 
-Pass::Pass(CpuSession& session, const cqil_forward& request)
-    : session(session),
+Pass::Pass(CpuWorkspace& session, const cqil_forward& request)
+    : session((session.take(request), session)),
       request(request),
       weights_(session.model.weights),
       shape_(weights_.shape),
       kernels_(session.model.kernels),
       rounded_(session.model.rounded),
-      tokens_(request.n_ids),
-      dim_(shape_.dim) {
-  // Angles in double: position times frequency in float32 is off by position * 2^-24 radians.
-  const int64_t half = shape_.head_dim / 2;
-  for (int64_t p = session.rope_filled; p < request.position + tokens_; p++) {
-    for (int64_t i = 0; i < half; i++) {
-      const double angle = static_cast<double>(p) * shape_.rope_frequencies[i];
-      session.rope_cos.get()[p * half + i] = static_cast<float>(std::cos(angle) * shape_.rope_attention_factor);
-      session.rope_sin.get()[p * half + i] = static_cast<float>(std::sin(angle) * shape_.rope_attention_factor);
-    }
-  }
-  session.rope_filled = std::max<int64_t>(session.rope_filled, request.position + tokens_);
-}
+      tokens_(static_cast<int64_t>(session.tokens.size())),
+      dim_(shape_.dim) {}
 
 void Pass::embed(const Crew& crew) const {
   const cqil_tensor& table = weights_.token_embedding;
   const int64_t bytes = row_bytes(table.dtype, table.cols);
   for (int64_t t = crew.member; t < tokens_; t += crew.size) {
-    const uint8_t* row = static_cast<const uint8_t*>(table.data) + request.ids[t] * bytes;
+    const uint8_t* row = static_cast<const uint8_t*>(table.data) + session.tokens[static_cast<size_t>(t)].id * bytes;
     kernels_.unpack[table.dtype](row, bytes, 1, table.cols, session.x.get() + t * session.dim_stride);
   }
 }
@@ -78,7 +67,7 @@ void Pass::finish_head(const float* product, const cqil_tensor& bias, const cqil
   std::memcpy(out, product, static_cast<size_t>(shape_.head_dim) * sizeof(float));
   if (bias.data) kernels_.add(out, floats(bias) + head * shape_.head_dim, shape_.head_dim);
   if (norm.data) kernels_.rms_norm(out, floats(norm), shape_.head_dim, shape_.norm_eps, out);
-  if (turn) rotate(out, request.position + token);
+  if (turn) rotate(out, session.tokens[static_cast<size_t>(token)].position);
 }
 
 // Units are heads; several of one matrix when there is one token, as memory serves longer runs of rows better, and
@@ -113,49 +102,57 @@ void Pass::qkv(const Crew& crew, const Lanes& lanes) const {
         }
         float* row = crew.scratch->head.get();
         finish_head(from, key ? l.bk : l.bv, key ? l.k_norm : cqil_tensor{}, key, head, t, row);
-        kernels_.store_kv[session.kv_dtype](
-            row, session.head_stride,
-            cache_row(key ? session.keys : session.values, layer, head, request.position + t));
+        const TokenPlace& place = session.tokens[static_cast<size_t>(t)];
+        const CpuCache& cache = *place.cache;
+        kernels_.store_kv[cache.kv_dtype](
+            row, cache.head_stride,
+            key ? cache.key(layer, head, place.position) : cache.value(layer, head, place.position));
       }
   });
 }
 
-// Units are heads and blocks of tokens; when there is one token, the heads that share keys and values go together.
+// Units are heads and blocks of a row's tokens; where a row has one token, the heads that share keys and values go
+// together.
 void Pass::attention(const Crew& crew, const Lanes& lanes) const {
-  constexpr int64_t kTokensPerUnit = 16;
-  const int64_t heads = shape_.n_heads, heads_per_kv = heads / shape_.n_kv_heads;
-  const bool one = tokens_ == 1;
-  const int64_t parts =
-      one ? (heads_per_kv + kAttendQueries - 1) / kAttendQueries : (tokens_ + kTokensPerUnit - 1) / kTokensPerUnit;
-  const int64_t rows = one ? shape_.n_kv_heads : heads;
-  share(crew, lanes.claimed, lanes.n_lanes * rows * parts, [&](int64_t unit) {
-    const int lane = lanes.first_lane + static_cast<int>(unit / (rows * parts));
-    const int64_t row = unit / parts % rows, part = unit % parts;
-    const int64_t layer = lanes.first_layer + lane, kv_head = one ? row : row / heads_per_kv;
-    AttendArgs args;
-    args.keys = cache_row(session.keys, layer, kv_head, 0);
-    args.values = cache_row(session.values, layer, kv_head, 0);
-    args.stride = session.head_stride;
-    args.window = shape_.sliding_window;
-    args.scale = 1.0f / std::sqrt(static_cast<float>(shape_.head_dim));
-    args.scores = crew.scratch->scores.get();
-    args.scores_stride = session.scores_stride;
-    args.head_dim = shape_.head_dim;
-    args.step = one ? 0 : 1;
-    args.query_stride = one ? session.head_stride : session.query_stride;
-    args.out_stride = one ? shape_.head_dim : session.attention_stride;
-    const int64_t first = part * (one ? kAttendQueries : kTokensPerUnit);
-    const int64_t end =
-        one ? std::min<int64_t>(heads_per_kv, first + kAttendQueries) : std::min(tokens_, first + kTokensPerUnit);
-    for (int64_t i = first; i < end; i += kAttendQueries) {
-      const int64_t head = one ? kv_head * heads_per_kv + i : row, token = one ? 0 : i;
-      args.n_queries = static_cast<int32_t>(std::min<int64_t>(kAttendQueries, end - i));
-      args.last = static_cast<int32_t>(request.position + token);
-      args.query = lane_row(session.query, session.query_stride, lane, token) + head * session.head_stride;
-      args.out = lane_row(session.attention, session.attention_stride, lane, token) + head * shape_.head_dim;
-      kernels_.attend[session.kv_dtype](args);
-    }
+  share(crew, lanes.claimed, lanes.n_lanes * session.attention_units, [&](int64_t unit) {
+    const int lane = lanes.first_lane + static_cast<int>(unit / session.attention_units);
+    const int64_t part = unit % session.attention_units;
+    const auto after = std::upper_bound(session.rows.begin(), session.rows.end(), part,
+                                        [](int64_t at, const RowPlace& place) { return at < place.first_unit; });
+    attend(crew, lanes.first_layer + lane, lane, after[-1], part - after[-1].first_unit);
   });
+}
+
+void Pass::attend(const Crew& crew, int64_t layer, int lane, const RowPlace& place, int64_t unit) const {
+  const int64_t heads_per_kv = shape_.n_heads / shape_.n_kv_heads, tokens = place.row->n_ids;
+  const bool one = tokens == 1;
+  const int64_t row = unit / place.parts, part = unit % place.parts, kv_head = one ? row : row / heads_per_kv;
+  const CpuCache& cache = *place.cache;
+  AttendArgs args;
+  args.keys = cache.key(layer, kv_head, 0);
+  args.values = cache.value(layer, kv_head, 0);
+  args.stride = cache.head_stride;
+  args.window = shape_.sliding_window;
+  args.scale = 1.0f / std::sqrt(static_cast<float>(shape_.head_dim));
+  args.scores = crew.scratch->scores.get();
+  args.scores_stride = session.scores_stride;
+  args.head_dim = shape_.head_dim;
+  args.step = one ? 0 : 1;
+  args.query_stride = one ? session.head_stride : session.query_stride;
+  args.out_stride = one ? shape_.head_dim : session.attention_stride;
+  const int64_t first = part * (one ? kAttendQueries : kTokensPerUnit);
+  const int64_t end =
+      one ? std::min<int64_t>(heads_per_kv, first + kAttendQueries) : std::min(tokens, first + kTokensPerUnit);
+  for (int64_t i = first; i < end; i += kAttendQueries) {
+    const int64_t head = one ? kv_head * heads_per_kv + i : row, token = one ? 0 : i;
+    args.n_queries = static_cast<int32_t>(std::min<int64_t>(kAttendQueries, end - i));
+    args.last = static_cast<int32_t>(place.row->position + token);
+    args.query =
+        lane_row(session.query, session.query_stride, lane, place.first_token + token) + head * session.head_stride;
+    args.out =
+        lane_row(session.attention, session.attention_stride, lane, place.first_token + token) + head * shape_.head_dim;
+    kernels_.attend[cache.kv_dtype](args);
+  }
 }
 
 void Pass::attention_out(const Crew& crew, const Lanes& lanes) const {
@@ -241,44 +238,54 @@ void Pass::join(const Crew& crew, int n_lanes) const {
 void Pass::record(const Crew& crew, int first_layer, int n_lanes) const {
   // This is the slice of join(), so this member alone changes what it copies.
   const int64_t first = dim_ * crew.member / crew.size, n = dim_ * (crew.member + 1) / crew.size - first;
-  for (int lane = 0; lane < n_lanes; lane++) {
-    float* layer = request.result + (first_layer + lane) * 3 * tokens_ * dim_ + first;
-    for (int64_t t = 0; t < tokens_; t++) {
-      const float* rows[] = {session.x.get() + t * session.dim_stride,
-                             lane_row(session.attention_out, session.dim_stride, lane, t),
-                             lane_row(session.mlp_out, session.dim_stride, lane, t)};
-      for (int64_t i = 0; i < 3; i++)
-        std::memcpy(layer + (i * tokens_ + t) * dim_, rows[i] + first, static_cast<size_t>(n) * sizeof(float));
+  for (const RowPlace& place : session.rows) {
+    if (place.row->output != CQIL_OUTPUT_TRACE) continue;
+    const int64_t tokens = place.row->n_ids;
+    for (int lane = 0; lane < n_lanes; lane++) {
+      float* layer = place.row->result + (first_layer + lane) * 3 * tokens * dim_ + first;
+      for (int64_t t = 0; t < tokens; t++) {
+        const int64_t token = place.first_token + t;
+        const float* parts[] = {session.x.get() + token * session.dim_stride,
+                                lane_row(session.attention_out, session.dim_stride, lane, token),
+                                lane_row(session.mlp_out, session.dim_stride, lane, token)};
+        for (int64_t i = 0; i < 3; i++)
+          std::memcpy(layer + (i * tokens + t) * dim_, parts[i] + first, static_cast<size_t>(n) * sizeof(float));
+      }
     }
   }
 }
 
-void Pass::shorten(const float* logits) const {
-  cqil_shortlist& list = *request.shortlist;
-  const bool finite = list_highest(logits, shape_.vocab_size, list);
-  list.log_sum_exp =
-      finite ? kernels_.log_sum_exp(logits, shape_.vocab_size) : std::numeric_limits<double>::quiet_NaN();
+void Pass::give(const HeadPlace& place, const float* logits) const {
+  const int64_t vocab = shape_.vocab_size;
+  if (place.score) *place.score = static_cast<float>(logits[place.target] - kernels_.log_sum_exp(logits, vocab));
+  if (place.logits && place.logits != logits)
+    std::memcpy(place.logits, logits, static_cast<size_t>(vocab) * sizeof(float));
+  if (!place.shortlist) return;
+  const bool finite = list_highest(logits, shape_.vocab_size, *place.shortlist);
+  place.shortlist->log_sum_exp =
+      finite ? kernels_.log_sum_exp(logits, vocab) : std::numeric_limits<double>::quiet_NaN();
 }
 
 void Pass::head(const Crew& crew, Claim* claimed) const {
-  if (request.output == CQIL_OUTPUT_NONE || request.output == CQIL_OUTPUT_TRACE) return;
-  const bool scores = request.output == CQIL_OUTPUT_SCORES, listed = request.output == CQIL_OUTPUT_SHORTLIST;
-  const bool last_only = listed || request.output == CQIL_OUTPUT_LOGITS;
-  const int64_t first_token = last_only ? tokens_ - 1 : 0, end = scores ? request.n_scores : tokens_;
-  const int64_t vocab = shape_.vocab_size;
-  for (int64_t t0 = first_token; t0 < end; t0 += kScoreRows) {
-    const int64_t n_tokens = std::min(kScoreRows, end - t0);
+  const int64_t vocab = shape_.vocab_size, wanted = static_cast<int64_t>(session.heads.size());
+  for (int64_t first_place = 0; first_place < wanted; first_place += kHeadRows) {
+    const int64_t n_tokens = std::min(kHeadRows, wanted - first_place);
+    const HeadPlace* places = session.heads.data() + first_place;
     float* norm = session.norm.get();
     uint8_t* rounded = session.rounded.get();
     for (int64_t t = crew.member; t < n_tokens; t += crew.size) {
-      kernels_.rms_norm(session.x.get() + (t0 + t) * session.dim_stride, floats(weights_.output_norm), dim_,
+      kernels_.rms_norm(session.x.get() + places[t].token * session.dim_stride, floats(weights_.output_norm), dim_,
                         shape_.norm_eps, norm + t * session.dim_stride);
       round_one(norm + t * session.dim_stride, dim_, rounded + t * session.rounded_stride);
     }
     claimed[crew.member].taken.store(0, std::memory_order_relaxed);
     crew.wait();
 
-    float* logits = scores || listed ? session.logits.get() : request.result + (t0 - first_token) * vocab;
+    // Logits that are to stand one after another are computed where they go.
+    bool direct = true;
+    for (int64_t t = 0; t < n_tokens; t++)
+      direct = direct && places[t].logits && places[t].logits == places[0].logits + t * vocab;
+    float* logits = direct ? places[0].logits : session.logits.get();
     const int64_t rows = std::max<int64_t>(kMostPanelRows, vocab / (32 * crew.size) / kPanelRows * kPanelRows),
                   units = (vocab + rows - 1) / rows;
     share(crew, claimed, units, [&](int64_t unit) {
@@ -286,16 +293,12 @@ void Pass::head(const Crew& crew, Claim* claimed) const {
       product(weights_.output, first, n, {norm, session.dim_stride, rounded}, n_tokens, logits + first, vocab,
               *crew.scratch);
     });
-    if (last_only && !listed) return;
+    const bool last = first_place + n_tokens == wanted;
+    if (direct && last) return;
     crew.wait();
-    if (listed && crew.member == 0) shorten(logits);
-    if (!scores) continue;
-
-    for (int64_t t = crew.member; t < n_tokens; t += crew.size) {
-      const float* row = logits + t * vocab;
-      request.result[t0 + t] = static_cast<float>(row[request.targets[t0 + t]] - kernels_.log_sum_exp(row, vocab));
-    }
-    crew.wait();
+    if (direct) continue;
+    for (int64_t t = crew.member; t < n_tokens; t += crew.size) give(places[t], logits + t * vocab);
+    if (!last) crew.wait();
   }
 }
 

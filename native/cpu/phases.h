@@ -3,7 +3,7 @@
 //   a_j = A_j(x);  b_j = sum of up to D earlier a in the group;  m_j = M_j(x + a_j + b_j)
 //   x += sum of a_j [+ b_j] + m_j
 #pragma once
-#include "session.h"
+#include "workspace.h"
 
 namespace cqil {
 
@@ -35,10 +35,12 @@ struct Input {
 
 inline const float* floats(const cqil_tensor& vector) { return static_cast<const float*>(vector.data); }
 
-// One forward pass: a session, the tokens, and the shorthand the phases need.
+// One forward pass: the tokens of all its rows, and the shorthand the phases need. Only appending to a cache and
+// attending over it look at whose token it is.
 class Pass {
  public:
-  Pass(CpuSession& session, const cqil_forward& request);
+  // Throws std::bad_alloc.
+  Pass(CpuWorkspace& session, const cqil_forward& request);
 
   void embed(const Crew& crew) const;
   void qkv(const Crew& crew, const Lanes& lanes) const;
@@ -54,13 +56,15 @@ class Pass {
   void record(const Crew& crew, int first_layer, int n_lanes) const;
   void head(const Crew& crew, Claim* claimed) const;
 
-  CpuSession& session;
+  CpuWorkspace& session;
   const cqil_forward& request;
 
  private:
   // y[t, r] = w row (first_row + r) . input row t for n_rows <= the tile's rows.
   void product(const cqil_tensor& w, int64_t first_row, int64_t n_rows, const Input& input, int64_t n_tokens, float* y,
                int64_t y_stride, const Scratch& scratch) const;
+  // Unit `unit` of a row's attention.
+  void attend(const Crew& crew, int64_t layer, int lane, const RowPlace& place, int64_t unit) const;
   void add_residual(float* x, int64_t token, int64_t first, int64_t n, int n_lanes) const;
   void add_bypass(float* y, int lane, int64_t token, int64_t first, int64_t n) const;
   // The normalised inputs of the lanes, by the whole crew, when there are several tokens; waits for it.
@@ -76,8 +80,8 @@ class Pass {
   Input input_of(const Crew& crew, const Floats& buffer, int64_t stride, int lane) const {
     return {lane_row(buffer, stride, lane, 0), stride, rounded_row_of(crew, lane, 0)};
   }
-  // Fills the request's shortlist from a row of logits.
-  void shorten(const float* logits) const;
+  // What is wanted of a token, from its logits.
+  void give(const HeadPlace& place, const float* logits) const;
   void finish_head(const float* product, const cqil_tensor& bias, const cqil_tensor& norm, bool turn, int64_t head,
                    int64_t token, float* out) const;
   void rotate(float* head, int64_t position) const;
@@ -89,9 +93,6 @@ class Pass {
   uint8_t* rounded_row_of(const Crew& crew, int lane, int64_t token) const {
     if (tokens_ == 1) return crew.scratch->rounded.get() + lane * session.rounded_stride;
     return session.rounded.get() + (lane * session.batch + token) * session.rounded_stride;
-  }
-  uint8_t* cache_row(const Bytes& cache, int64_t layer, int64_t head, int64_t position) const {
-    return cache.get() + ((layer * shape_.n_kv_heads + head) * session.context + position) * session.kv_stride;
   }
 
   const cqil_weights& weights_;

@@ -89,7 +89,7 @@ class Runner {
   }
 
   const Pass& pass_;
-  CpuSession& session_;
+  CpuWorkspace& session_;
   const int members_;
   const int member_;
   const int64_t began_;  // nanoseconds() when the call did
@@ -105,19 +105,19 @@ bool all_alone(const cqil_schedule& schedule) {
 
 }  // namespace
 
-cqil_status run(CpuSession& session, const cqil_forward& request) {
+cqil_status run(CpuWorkspace& session, const cqil_forward& request) {
   const int64_t began = nanoseconds();
   const Pass pass(session, request);
   Team& team = session.model.team;
   const int members = std::min(request.schedule.threads, team.size());
   session.share_among(members);
-  session.stop_at = session.alone_from = CpuSession::kNever;
+  session.stop_at = session.alone_from = CpuWorkspace::kNever;
   const int spans_each = request.n_spans / team.size();
   // Nobody is woken who has nothing to do.
   team.run(all_alone(request.schedule) ? 1 : members, [&](int member) {
     Runner(pass, members, member, began, request.spans ? request.spans + member * spans_each : nullptr).run();
   });
-  return session.stop_at == CpuSession::kNever ? CQIL_OK : CQIL_ABORTED;
+  return session.stop_at == CpuWorkspace::kNever ? CQIL_OK : CQIL_ABORTED;
 }
 
 }  // namespace cqil

@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <cstdio>
 #include <new>
+#include <vector>
 
 #include "device.h"
 #include "forward.h"
@@ -54,7 +55,19 @@ cqil_status on_device(Model& model, cqil_error* error, Body body) {
 }
 
 Model& model_of(cqil_backend_model* model) { return *reinterpret_cast<Model*>(model); }
-Session& session_of(cqil_backend_session* session) { return *reinterpret_cast<Session*>(session); }
+// A program of a model. Activations are each cache's own yet.
+struct Workspace {
+  Workspace(Model& of, const cqil_program& given)
+      : model(of), phases(given.phases, given.phases + given.n_phases), program(given) {
+    program.phases = phases.data();
+  }
+  Model& model;
+  const std::vector<cqil_phase> phases;
+  cqil_program program;
+};
+
+Workspace& workspace_of(cqil_backend_workspace* workspace) { return *reinterpret_cast<Workspace*>(workspace); }
+Session& session_of(cqil_backend_cache* cache) { return *reinterpret_cast<Session*>(cache); }
 
 cqil_status list_devices(cqil_device* devices, int32_t capacity, int32_t* count, cqil_error* error) {
   *count = 0;
@@ -117,20 +130,39 @@ int32_t threads(const cqil_backend_model*) { return 0; }
 
 void model_destroy(cqil_backend_model* model) { destroy(&model_of(model), model_of(model).device.ordinal); }
 
-cqil_status session_create(cqil_backend_model* model, const cqil_program* program, const cqil_session_options* options,
-                           cqil_backend_session** out, cqil_error* error) {
-  return on_device(model_of(model), error, [&] {
-    *out = reinterpret_cast<cqil_backend_session*>(new Session(model_of(model), *program, *options));
+cqil_status workspace_create(cqil_backend_model* model, const cqil_program* program, cqil_backend_workspace** out,
+                             cqil_error* error) {
+  return guarded(error, [&] {
+    *out = reinterpret_cast<cqil_backend_workspace*>(new Workspace(model_of(model), *program));
     return CQIL_OK;
   });
 }
 
-cqil_status run_forward(cqil_backend_session* session, const cqil_forward* request, cqil_error* error) {
-  return on_device(session_of(session).model, error, [&] { return forward(session_of(session), *request); });
+void workspace_destroy(cqil_backend_workspace* workspace) { delete &workspace_of(workspace); }
+
+cqil_status cache_create(cqil_backend_workspace* workspace, const cqil_cache_options* options, cqil_backend_cache** out,
+                         cqil_error* error) {
+  const Workspace& of = workspace_of(workspace);
+  return on_device(of.model, error, [&] {
+    *out = reinterpret_cast<cqil_backend_cache*>(new Session(of.model, of.program, *options));
+    return CQIL_OK;
+  });
 }
 
-void session_destroy(cqil_backend_session* session) {
-  destroy(&session_of(session), session_of(session).model.device.ordinal);
+void cache_destroy(cqil_backend_cache* cache) { destroy(&session_of(cache), session_of(cache).model.device.ordinal); }
+
+// Rows are computed one after the other yet.
+cqil_status run_forward(cqil_backend_workspace* workspace, const cqil_forward* request, cqil_error* error) {
+  return on_device(workspace_of(workspace).model, error, [&] {
+    for (int32_t i = 0; i < request->n_rows; i++) {
+      cqil_forward one = *request;
+      one.rows = request->rows + i;
+      one.n_rows = 1;
+      const cqil_status status = forward(session_of(one.rows->cache), one);
+      if (status != CQIL_OK) return status;
+    }
+    return CQIL_OK;
+  });
 }
 
 }  // namespace
@@ -138,8 +170,8 @@ void session_destroy(cqil_backend_session* session) {
 
 extern "C" CQIL_EXPORT const cqil_backend* cqil_backend_entry() {
   using namespace cqil::cuda;
-  static const cqil_backend table = {CQIL_BACKEND_ABI, "cuda",         {0, 1, 0},   list_devices,
-                                     model_create,     model_destroy,  nullptr,     executions,
-                                     threads,          session_create, run_forward, session_destroy};
+  static const cqil_backend table = {CQIL_BACKEND_ABI,  "cuda",       {0, 1, 0},     list_devices, model_create,
+                                     model_destroy,     nullptr,      executions,    threads,      workspace_create,
+                                     workspace_destroy, cache_create, cache_destroy, run_forward};
   return &table;
 }

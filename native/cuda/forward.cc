@@ -48,10 +48,11 @@ void token(const Session& session, const cqil_forward& request, TokenOutput outp
 }
 
 void run_token(Session& session, const cqil_forward& request) {
-  const TokenOutput output = request.output == CQIL_OUTPUT_LOGITS      ? kLogits
-                             : request.output == CQIL_OUTPUT_SHORTLIST ? kShortlist
-                                                                       : kNothing;
-  const int32_t listed = output == kShortlist ? request.shortlist->count : 0;
+  const cqil_row& row = *request.rows;
+  const TokenOutput output = row.output == CQIL_OUTPUT_LOGITS      ? kLogits
+                             : row.output == CQIL_OUTPUT_SHORTLIST ? kShortlist
+                                                                   : kNothing;
+  const int32_t listed = output == kShortlist ? row.shortlists->count : 0;
   TokenGraph& graph = session.graphs[request.execution][output];
   if (graph.listed != listed) graph.exec = GraphExec();  // captured for a list of another length
   graph.listed = listed;
@@ -64,60 +65,63 @@ void run_token(Session& session, const cqil_forward& request) {
   }
   check(cudaStreamSynchronize(session.stream.get()), kComputing);
   if (output == kLogits)
-    std::memcpy(request.result, session.logits.get(),
-                static_cast<size_t>(session.model.shape.vocab_size) * sizeof(float));
-  if (output == kShortlist) *request.shortlist = *session.shortlist.get();
+    std::memcpy(row.result, session.logits.get(), static_cast<size_t>(session.model.shape.vocab_size) * sizeof(float));
+  if (output == kShortlist) *row.shortlists = *session.shortlist.get();
 }
 
 // What follows the last stage, in as many rows of logits at a time as a session holds.
-void head(const Session& session, const Step& step, const cqil_forward& request) {
+void head(const Session& session, const Step& step, const cqil_row& row) {
   cudaStream_t const stream = session.stream.get();
   const int64_t vocab = step.model.vocab_size;
   const int32_t rows = std::min(session.device.size.batch, CQIL_MAX_LOGIT_ROWS);
-  switch (request.output) {
+  switch (row.output) {
     case CQIL_OUTPUT_NONE:
     case CQIL_OUTPUT_TRACE: return;
     case CQIL_OUTPUT_LOGITS:
-      check(launch_head(step, request.n_ids - 1, 1, stream), kComputing);
-      return receive(session, request.result, step.session.logits, vocab);
+      check(launch_head(step, row.n_ids - 1, 1, stream), kComputing);
+      return receive(session, row.result, step.session.logits, vocab);
     case CQIL_OUTPUT_SHORTLIST:
-      check(launch_head(step, request.n_ids - 1, 1, stream), kComputing);
-      check(launch_select(step, request.shortlist->count, stream), kComputing);
-      return receive(session, request.shortlist, step.session.shortlist, 1);
+      for (int32_t i = 0; i < row.n_listed; i++) {
+        check(launch_head(step, row.n_ids - row.n_listed + i, 1, stream), kComputing);
+        check(launch_select(step, row.shortlists[i].count, stream), kComputing);
+        receive(session, row.shortlists + i, step.session.shortlist, 1);
+      }
+      return;
     case CQIL_OUTPUT_ALL_LOGITS:
-      for (int32_t first = 0; first < request.n_ids; first += rows) {
-        const int32_t n = std::min(rows, request.n_ids - first);
+      for (int32_t first = 0; first < row.n_ids; first += rows) {
+        const int32_t n = std::min(rows, row.n_ids - first);
         check(launch_head(step, first, n, stream), kComputing);
-        receive(session, request.result + first * vocab, step.session.logits, n * vocab);
+        receive(session, row.result + first * vocab, step.session.logits, n * vocab);
       }
       return;
     case CQIL_OUTPUT_SCORES:
-      for (int32_t first = 0; first < request.n_scores; first += rows) {
-        const int32_t n = std::min(rows, request.n_scores - first);
+      for (int32_t first = 0; first < row.n_scores; first += rows) {
+        const int32_t n = std::min(rows, row.n_scores - first);
         check(launch_head(step, first, n, stream), kComputing);
         check(launch_scores(step, first, n, stream), kComputing);
       }
-      return receive(session, request.result, step.session.scores, request.n_scores);
+      return receive(session, row.result, step.session.scores, row.n_scores);
   }
 }
 
 cqil_status compute(Session& session, const cqil_forward& request) {
-  session.fill_rope(request.position + request.n_ids);
+  const cqil_row& row = *request.rows;
+  session.fill_rope(row.position + row.n_ids);
   Inputs& inputs = *session.inputs;
-  inputs.position = request.position;
-  std::copy_n(request.ids, request.n_ids, inputs.ids);
-  std::copy_n(request.targets, request.n_scores, inputs.targets);
+  inputs.position = row.position;
+  std::copy_n(row.ids, row.n_ids, inputs.ids);
+  std::copy_n(row.targets, row.n_scores, inputs.targets);
 
-  const bool plain = request.output == CQIL_OUTPUT_NONE || request.output == CQIL_OUTPUT_LOGITS ||
-                     request.output == CQIL_OUTPUT_SHORTLIST;
-  if (request.n_ids == 1 && plain) {
+  const bool plain =
+      row.output == CQIL_OUTPUT_NONE || row.output == CQIL_OUTPUT_LOGITS || row.output == CQIL_OUTPUT_SHORTLIST;
+  if (row.n_ids == 1 && plain) {
     run_token(session, request);
     return CQIL_OK;
   }
   // Several tokens are worth launching one by one: their kernels run longer than a launch takes.
-  const Step step = session.step(request.n_ids);
+  const Step step = session.step(row.n_ids);
   send(session, sizeof inputs);
-  run(session, step, request, true, [&] { head(session, step, request); });
+  run(session, step, request, true, [&] { head(session, step, row); });
   const bool cancelled = cqil_cancelled(&request);
   check(cudaStreamSynchronize(session.stream.get()), kComputing);
   return cancelled ? CQIL_ABORTED : CQIL_OK;

@@ -1,4 +1,4 @@
-// One forward pass: sends the tokens, computes, and brings back what was asked for.
+// A forward of one row: sends the tokens, computes, and brings back what was asked for.
 #pragma once
 #include "session.h"
 

@@ -89,8 +89,9 @@ class Runner {
     }
   }
 
-  // Each lane's x, a_j and m_j to the request's result [n_layers, 3, n_tokens, dim] in host memory.
+  // Each lane's x, a_j and m_j to the row's result [n_layers, 3, n_tokens, dim] in host memory.
   void record_lanes(const cqil_step& step, cudaStream_t stream) const {
+    if (request_.rows->output != CQIL_OUTPUT_TRACE) return;  // another row's is wanted
     const DeviceSession& device = step_.session;
     const auto rows = static_cast<size_t>(step_.n_tokens);
     const size_t row = static_cast<size_t>(step_.model.dim) * sizeof(float);
@@ -99,7 +100,7 @@ class Runner {
       const int64_t first = static_cast<int64_t>(lane) * device.size.batch * device.dim_stride;
       const float* const parts[] = {device.x, device.attention_out + first, device.mlp_out + first};
       float* to =
-          request_.result + static_cast<int64_t>(step.first_layer + lane) * 3 * step_.n_tokens * step_.model.dim;
+          request_.rows->result + static_cast<int64_t>(step.first_layer + lane) * 3 * step_.n_tokens * step_.model.dim;
       for (const float* part : parts) {
         check(cudaMemcpy2DAsync(to, row, part, stride, row, rows, cudaMemcpyDeviceToHost, stream), kComputing);
         to += static_cast<int64_t>(step_.n_tokens) * step_.model.dim;

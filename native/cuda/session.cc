@@ -11,14 +11,14 @@ namespace {
 // Positions whose angles are computed at once: a pause of well under a millisecond now and then.
 constexpr int32_t kRopeChunk = 256;
 
-SessionSize size_of(const cqil_program& program, const cqil_session_options& options) {
+SessionSize size_of(const cqil_program& program, const cqil_cache_options& options) {
   return {options.context_length, options.kv_dtype, std::min<int32_t>(options.context_length, CQIL_MAX_BATCH),
           program.max_lanes,      program.bypass,   program.bypass_residual};
 }
 
 }  // namespace
 
-Session::Session(Model& model, const cqil_program& compiled, const cqil_session_options& options)
+Session::Session(Model& model, const cqil_program& compiled, const cqil_cache_options& options)
     : model(model),
       phases(compiled.phases, compiled.phases + compiled.n_phases),
       program([&] {

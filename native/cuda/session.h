@@ -31,7 +31,7 @@ enum TokenOutput { kNothing, kLogits, kShortlist, kTokenOutputs };
 class Session {
  public:
   // Throws INVALID_ARGUMENT, OUT_OF_MEMORY before anything is allocated, INTERNAL.
-  Session(Model& model, const cqil_program& program, const cqil_session_options& options);
+  Session(Model& model, const cqil_program& program, const cqil_cache_options& options);
   ~Session();
   Session(const Session&) = delete;
 

@@ -2,7 +2,7 @@
 // too.
 #include "check.h"
 #include "core/schedule.h"
-#include "cpu/session.h"
+#include "cpu/workspace.h"
 #include "small_model.h"
 
 using namespace cqil;
@@ -18,13 +18,18 @@ class OneSession {
         sizes_(sizes_of(model_->view(), model_->options(), CQIL_F32)) {
     logits.resize(static_cast<size_t>(model_->shape().vocab_size));
     const cqil_program view = program_.view();
-    const cqil_session_options options = {8, CQIL_F32};
+    const cqil_cache_options options = {8, CQIL_F32};
     cqil_error error = {};
-    check_status(model_->backend().session_create(model_->backend_model(), &view, &options, &session_, &error), error);
+    const cqil_backend& backend = model_->backend();
+    check_status(backend.workspace_create(model_->backend_model(), &view, &workspace_, &error), error);
+    check_status(backend.cache_create(workspace_, &options, &cache_, &error), error);
   }
-  ~OneSession() { model_->backend().session_destroy(session_); }
+  ~OneSession() {
+    model_->backend().cache_destroy(cache_);
+    model_->backend().workspace_destroy(workspace_);
+  }
 
-  const CpuSession& cpu() const { return *reinterpret_cast<CpuSession*>(session_); }
+  const CpuWorkspace& cpu() const { return *reinterpret_cast<CpuWorkspace*>(workspace_); }
   // Fills the logits, unless the call is cancelled. way.threads: 0 for all.
   cqil_status decode(int32_t position, Way way, cqil_forward call = {}) {
     const int32_t id = 3, all = model_->team_size();
@@ -32,13 +37,17 @@ class OneSession {
     Schedule schedule;
     place(program_, way, sizes_, {position, 1, false}, schedule);
     call.schedule = schedule.view();
-    call.ids = &id;
-    call.n_ids = 1;
-    call.position = position;
-    call.output = CQIL_OUTPUT_LOGITS;
-    call.result = logits.data();
+    cqil_row row = {};
+    row.cache = cache_;
+    row.ids = &id;
+    row.n_ids = 1;
+    row.position = position;
+    row.output = CQIL_OUTPUT_LOGITS;
+    row.result = logits.data();
+    call.rows = &row;
+    call.n_rows = 1;
     cqil_error error = {};
-    return model_->backend().forward(session_, &call, &error);
+    return model_->backend().forward(workspace_, &call, &error);
   }
 
   std::vector<float> logits;
@@ -47,7 +56,8 @@ class OneSession {
   const std::shared_ptr<Model> model_;
   const Program program_;
   const Sizes sizes_;
-  cqil_backend_session* session_ = nullptr;
+  cqil_backend_workspace* workspace_ = nullptr;
+  cqil_backend_cache* cache_ = nullptr;
 };
 
 struct Meetings {

@@ -1,4 +1,5 @@
-// What one session holds on the CPU: KV cache, activations, and scratch for each thread.
+// What forwards need on the CPU besides weights: a cache for each text, and one workspace for each program, with
+// activations, and scratch for each thread.
 #pragma once
 #include <atomic>
 #include <memory>
@@ -42,8 +43,11 @@ inline int64_t heads_per_unit(const CpuModel& model) {
   return multiple / std::gcd<int64_t>(multiple, model.weights.shape.head_dim);
 }
 
-// Positions whose logits are held at a time when scoring.
-constexpr int64_t kScoreRows = 8;
+// Tokens whose logits are computed together.
+constexpr int64_t kHeadRows = 8;
+
+// Tokens of one row and head in a unit of attention.
+constexpr int64_t kTokensPerUnit = 16;
 
 // How many units have been taken of one thread's share of a phase; on a cache line of its own.
 struct alignas(64) Claim {
@@ -55,31 +59,74 @@ struct Scratch {
   Floats panel;   // [kPanelRows, widest row padded to 32] unpacked weights
   Floats tile;    // [batch, max(head_dim, kMostPanelRows)] products on their way to where they belong
   Floats norm;    // [padded(dim)] the normalised input, when there is one token
-  Floats scores;  // [kAttendQueries, scores_stride] of one head
+  Floats scores;  // [kAttendQueries, the workspace's scores_stride] of one head
   Floats head;    // [head_stride] a key or value on its way to the cache
   Bytes rounded;  // [lanes, rounded_stride] inputs of products, rounded, when there is one token
 };
 
-struct CpuSession {
+// One text's keys and values.
+struct CpuCache {
+  CpuCache(const CpuModel& model, const cqil_cache_options& options);
+  uint8_t* key(int64_t layer, int64_t head, int64_t position) const { return row(keys, layer, head, position); }
+  uint8_t* value(int64_t layer, int64_t head, int64_t position) const { return row(values, layer, head, position); }
+
+  const int64_t context;
+  const cqil_dtype kv_dtype;
+  const int64_t n_kv_heads;
+  const int64_t head_stride;  // floats of a head, in whole vectors and whole blocks of the format
+  const int64_t kv_stride;    // the same in the format, in bytes
+  const Bytes keys, values;   // [n_layers, n_kv_heads, context, kv_stride]
+
+ private:
+  uint8_t* row(const Bytes& of, int64_t layer, int64_t head, int64_t position) const {
+    return of.get() + ((layer * n_kv_heads + head) * context + position) * kv_stride;
+  }
+};
+
+// A token of a forward.
+struct TokenPlace {
+  const CpuCache* cache;
+  int32_t position;
+  int32_t id;
+};
+
+// A row of a forward, and what attends to its cache: units of work, see Pass::attention.
+struct RowPlace {
+  const cqil_row* row;
+  const CpuCache* cache;
+  int64_t first_token;
+  int64_t first_unit, heads, parts;  // units: heads, or key/value heads, times parts of them
+};
+
+// A token whose logits are wanted.
+struct HeadPlace {
+  int64_t token;
+  float* logits;              // where they go; null: nowhere
+  float* score;               // where the log-probability of target goes, or null
+  cqil_shortlist* shortlist;  // or null
+  int32_t target;
+};
+
+struct CpuWorkspace {
   static constexpr int32_t kNever = INT32_MAX;
 
-  CpuSession(CpuModel& model, const cqil_program& program, const cqil_session_options& options);
+  CpuWorkspace(CpuModel& model, const cqil_program& program);
+  // Lists the tokens of a forward, and what is wanted of them.
+  void take(const cqil_forward& request);
+  // Makes room for positions 0 … end - 1 of a text. Throws std::bad_alloc.
+  void reach(int64_t end);
   // Prepares the next forward for this number of members: their barriers, and their claims on work, which begin anew.
   void share_among(int members);
 
   CpuModel& model;
   std::vector<cqil_phase> phases;
   cqil_program program;  // its phases are the vector above
-  const int64_t context;
-  const cqil_dtype kv_dtype;
-  const int64_t batch;  // most tokens at once
+  static constexpr int64_t batch = CQIL_MAX_BATCH;
 
   // Row strides, in floats.
-  const int64_t dim_stride, head_stride, query_stride, attention_stride, hidden_stride, scores_stride;
-  const int64_t kv_stride;       // of the cache, in bytes: head_stride values
+  const int64_t dim_stride, head_stride, query_stride, attention_stride, hidden_stride;
   const int64_t rounded_stride;  // of rounded rows, in bytes; 0 without them
 
-  Bytes keys, values;    // [n_layers, n_kv_heads, context, kv_stride]
   Floats x;              // [batch, dim_stride] the residual stream
   Floats norm;           // [lanes, batch, dim_stride] normalised inputs, when there are several tokens
   Floats query;          // [lanes, batch, query_stride], heads head_stride apart
@@ -88,9 +135,17 @@ struct CpuSession {
   Floats gate_up;        // [lanes, batch, hidden_stride]
   Floats mlp_out;        // [lanes, batch, dim_stride] m_j, where lanes run apart
   Bytes rounded;         // [lanes, batch, rounded_stride] inputs of products, rounded, when there are several tokens
-  Floats logits;         // [kScoreRows, vocab]
-  Floats rope_cos, rope_sin;  // [context, head_dim / 2]
+  Floats logits;         // [kHeadRows, vocab]
+  int64_t reached = 0;   // positions that there is room for
+  int64_t scores_stride = 0;
+  Floats rope_cos, rope_sin;  // [reached, head_dim / 2]
   int64_t rope_filled = 0;    // positions computed
+
+  // Of the present forward.
+  std::vector<TokenPlace> tokens;
+  std::vector<RowPlace> rows;
+  std::vector<HeadPlace> heads;
+  int64_t attention_units = 0;  // of a lane
 
   std::vector<Scratch> scratch;      // [threads]
   std::unique_ptr<Claim[]> claimed;  // [n_phases, lanes, threads]
