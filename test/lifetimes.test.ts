@@ -172,11 +172,32 @@ describe('lifetimes of whole processes', () => {
 
   it('closed sessions give their memory back', async () => {
     const { before, open, closed } = JSON.parse(
-      await runScript('session_memory.cjs', [path.join(built, 'dist/index.js'), shippedModelPath(), '100', '4']),
+      await runScript('session_memory.cjs', [path.join(built, 'dist/index.js'), shippedModelPath(), '300', '4']),
     ) as { before: number; open: number; closed: number[] };
     expect(open - before).toBeGreaterThan(40e6);
     // What stays is JavaScript's, and small: a third of it would be an allocator that keeps what it is given.
     for (const after of closed) expect(after - before).toBeLessThan((open - before) / 3);
+  });
+
+  it('a thousand open conversations cost their caches, and share everything else', async () => {
+    // Activations of 32 tokens are many times as large as a conversation's cache.
+    const shape = {
+      dim: 256,
+      hiddenDim: 2048,
+      headDim: 32,
+      nHeads: 8,
+      nKvHeads: 1,
+      nLayers: 2,
+      vocabSize: 4096,
+      contextLength: 512,
+    };
+    const model = path.join(folder, 'wide.gguf');
+    writeRandomModel(model, { shape, format: 'gguf', dtype: 'F16', seed: 6 });
+    const { before, open } = JSON.parse(
+      await runScript('session_memory.cjs', [path.join(built, 'dist/index.js'), model, '1000', '1']),
+    ) as { before: number; open: number };
+    const cachePages = 1000 * 2 * shape.nLayers * shape.nKvHeads;
+    expect(open - before).toBeLessThan(2 * cachePages * 4096 + 15e6);
   });
 
   it('a process may exit with work in flight and nothing closed', async () => {

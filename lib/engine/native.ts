@@ -50,6 +50,11 @@ export interface NativeAddon {
   /** Runs tokens at a position. At most MAX_BATCH ids a call; one call at a time per model. */
   forward(session: SessionHandle, request: ForwardRequest): Promise<Float32Array | Shortlist | null>;
   /**
+   * Runs requests of sessions of one model together: those of one program in one forward, up to MAX_BATCH ids. Each has
+   * its own outcome, with the bits that it has alone on the CPU.
+   */
+  forwardTogether(calls: Array<{ session: SessionHandle; request: ForwardRequest }>): Promise<Outcome[]>;
+  /**
    * Runs one token as `forward` does and says when each thread computed what: [spans][5], a span being phase (an index
    * into the program), thread, lane (−1: all of them, or what joins them), begin and end in nanoseconds since the call
    * began.
@@ -76,7 +81,7 @@ export type SessionHandle = { readonly [sessionBrand]: true };
 export const MAX_BATCH = 256;
 /** Tokens of a forward that are traced at most. */
 export const MAX_TRACE = 32;
-/** Tokens of a forward at most when the logits after each of them are wanted. */
+/** Tokens of a forward at most when the logits, or a shortlist, after each of them are wanted. */
 export const MAX_LOGIT_ROWS = 32;
 
 const SHAPE = [
@@ -184,6 +189,9 @@ export interface SessionSpec {
   kvCache: KvCache;
 }
 
+/** What came of a request; a shortlist is in an array, as there may be several. */
+export type Outcome = { value: Float32Array | Shortlist[] | null } | { error: CqilError };
+
 export interface ForwardRequest {
   ids: Int32Array;
   /** Position of ids[0]; at most the number of positions already filled. */
@@ -197,6 +205,10 @@ export interface ForwardRequest {
    */
   output: 'none' | 'logits' | 'scores' | 'trace' | 'all_logits' | 'shortlist';
   count?: number;
+  /**
+   * For shortlists after each of the last ids, how many of these, up to MAX_LOGIT_ROWS; `forwardTogether` gives them.
+   */
+  listed?: number;
   /**
    * For a shortlist: the forward of its first token begins at once. If the next request of this model is for just that
    * token and as long a list, it is answered from there. Any other request stops it.
@@ -352,6 +364,11 @@ function withCodedErrors(raw: NativeAddon): NativeAddon {
     disposeModel: async(raw.disposeModel),
     createSession: sync(raw.createSession),
     forward: async(async (session, request) => inThisRealm(await raw.forward(session, request))),
+    forwardTogether: async(async (calls) =>
+      (await raw.forwardTogether(calls)).map((outcome) =>
+        'error' in outcome ? { error: coded(outcome.error) } : { value: inThisRealm(outcome.value) },
+      ),
+    ),
     timeline: async(async (session, request) => inThisRealm(await raw.timeline(session, request))),
     cancel: sync(raw.cancel),
     closeSession: sync(raw.closeSession),

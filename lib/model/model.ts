@@ -17,14 +17,15 @@ import {
   type Program,
   type SessionHandle,
   type SettledExecution,
+  MAX_BATCH,
 } from '../engine/native.js';
 import type { Placement } from '../engine/placement.js';
 import { expectOption, readArgument, readKnownOptions } from '../util/options.js';
 import { resolvePlan, type Plan, type PlanInput } from '../plan/plan.js';
 import type { PublishedPlan } from './published_plan.js';
+import { Batcher } from '../session/batcher.js';
 import { Session, type SessionHost } from '../session/session.js';
 import type { Tokenizer } from '../tokenizer/index.js';
-import { WorkQueue } from '../util/work_queue.js';
 
 const DEFAULT_SESSION_LENGTH = 4096;
 
@@ -73,7 +74,7 @@ export class Model {
   readonly #contextLength: number | undefined;
   readonly #choices: ExecutionChoices;
   readonly #native = loadNative();
-  readonly #queue = new WorkQueue();
+  readonly #batcher: Batcher;
   readonly #host: SessionHost;
   readonly #generationModel: GenerationModel;
   readonly #adapted: AdaptedWeights;
@@ -99,9 +100,11 @@ export class Model {
     this.#execution = parts.placement.execution;
     this.#contextLength = parts.contextLength;
     this.#choices = parts.choices;
+    // A GPU computes rows one after the other yet.
+    this.#batcher = new Batcher(this.#native, this.backend === 'cpu' ? MAX_BATCH : 1);
     this.#host = {
       native: this.#native,
-      queue: this.#queue,
+      batcher: this.#batcher,
       vocabSize: this.config.vocabSize,
       release: (handle) => this.#release(handle),
     };
@@ -119,7 +122,7 @@ export class Model {
     };
     this.#adapted = new AdaptedWeights({
       native: this.#native,
-      queue: this.#queue,
+      queue: this.#batcher,
       config: this.config,
       base: this.#handle,
       random: parts.random,
@@ -174,14 +177,21 @@ export class Model {
     expectKvCache(kvCache);
     const plan = this.#resolve(options.plan);
     const weights = plan.adapter === undefined ? this.#handle : this.#adapted.handle(plan.adapter);
+    const nativePlan = toNativePlan(plan);
     const handle = this.#native.createSession(weights, {
-      plan: toNativePlan(plan),
+      plan: nativePlan,
       execution,
       settled: this.#choices.get(plan),
       contextLength,
       kvCache,
     });
-    const session = new Session(this.#host, handle, { contextLength, plan, program: () => this.program(plan) });
+    const programKey = JSON.stringify([plan.adapter, nativePlan, execution]);
+    const session = new Session(this.#host, handle, {
+      contextLength,
+      plan,
+      program: () => this.program(plan),
+      programKey,
+    });
     this.#sessions.set(handle, { session: new WeakRef(session), plan });
     this.#dropped.register(session, handle);
     this.#made.add(session);
@@ -226,7 +236,7 @@ export class Model {
       if (session) session.close();
       else this.#release(handle);
     }
-    await this.#queue.idle();
+    await this.#batcher.idle();
     await Promise.all([this.#adapted.dispose(), this.#native.disposeModel(this.#handle)]);
     await this.#choices.flush();
   }

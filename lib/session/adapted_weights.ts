@@ -3,12 +3,12 @@ import { openLora } from '../checkpoint/lora.js';
 import type { ModelConfig } from '../checkpoint/types.js';
 import { CqilError } from '../errors.js';
 import type { ModelHandle, NativeAddon } from '../engine/native.js';
-import type { WorkQueue } from '../util/work_queue.js';
+import type { Batcher } from './batcher.js';
 
 /** What adapted weights need of their model. */
 export interface AdaptedHost {
   readonly native: Pick<NativeAddon, 'loadModel' | 'disposeModel'>;
-  readonly queue: WorkQueue;
+  readonly queue: Pick<Batcher, 'run'>;
   readonly config: ModelConfig;
   /** The weights as they are in the checkpoint. */
   readonly base: ModelHandle;

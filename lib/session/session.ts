@@ -2,12 +2,10 @@ import { abortError, onAbort, throwIfAborted } from '../util/abort.js';
 import { commonPrefix } from '../util/common_prefix.js';
 import { CqilError } from '../errors.js';
 import {
-  MAX_BATCH,
   MAX_LOGIT_ROWS,
   MAX_TRACE,
   type ForwardRequest,
   type NativeAddon,
-  type NativeTimeline,
   type Program,
   type SessionHandle,
 } from '../engine/native.js';
@@ -16,6 +14,7 @@ import type { Plan } from '../plan/plan.js';
 import { MAX_SHORTLIST, type Shortlist } from '../engine/shortlist.js';
 import { readTimeline, type Timeline } from '../engine/timeline.js';
 import { WorkQueue } from '../util/work_queue.js';
+import type { Batcher } from './batcher.js';
 import { overflow, toTokens, type CallOptions, type ShortlistOptions } from './arguments.js';
 
 /** Tokens one call of `Session.trace` takes at most. */
@@ -23,13 +22,15 @@ export { MAX_TRACE } from '../engine/native.js';
 
 /** What a session needs of its model. */
 export interface SessionHost {
-  readonly native: Pick<NativeAddon, 'forward' | 'timeline' | 'cancel'>;
+  readonly native: Pick<NativeAddon, 'timeline' | 'cancel'>;
   /** One for all sessions of a model: one team of threads serves them. */
-  readonly queue: WorkQueue;
+  readonly batcher: Batcher;
   readonly vocabSize: number;
   /** Frees the native session. */
   release(handle: SessionHandle): void;
 }
+
+type Wanted = Pick<ForwardRequest, 'output' | 'count' | 'listed' | 'ahead' | 'next'>;
 
 /** A session as a generation uses it. While the generation holds it, nothing else can change its KV cache. */
 export interface HeldSession {
@@ -49,8 +50,9 @@ export interface HeldSession {
 /**
  * One text and its KV cache. Made by `model.createSession()`.
  *
- * Calls are done in the order they were made. Long inputs go to the engine in slices, between which other sessions of
- * the model get their turn. Methods that return a promise reject with: INVALID_ARGUMENT for anything but token ids of
+ * Calls are done in the order they were made. Those of several sessions of a model are computed together where they
+ * wait for each other, each to the bits that it has alone; long inputs go to the engine in slices, so that others get
+ * their share. Methods that return a promise reject with: INVALID_ARGUMENT for anything but token ids of
  * the vocabulary; CONTEXT_OVERFLOW when the tokens do not fit; ABORTED; DISPOSED after `close()` or the model's
  * `dispose()`.
  *
@@ -66,6 +68,7 @@ export class Session {
   readonly #host: SessionHost;
   readonly #handle: SessionHandle;
   readonly #program: () => Program;
+  readonly #programKey: string;
   readonly #calls = new WorkQueue();
   /** The ids of the tokens in the KV cache. */
   readonly #ids: number[] = [];
@@ -81,13 +84,14 @@ export class Session {
   constructor(
     host: SessionHost,
     handle: SessionHandle,
-    options: { contextLength: number; plan: Plan; program: () => Program },
+    options: { contextLength: number; plan: Plan; program: () => Program; programKey: string },
   ) {
     this.#host = host;
     this.#handle = handle;
     this.contextLength = options.contextLength;
     this.plan = options.plan;
     this.#program = options.program;
+    this.#programKey = options.programKey;
   }
 
   /** Tokens in the KV cache; the next call continues after them. */
@@ -113,12 +117,7 @@ export class Session {
   async shortlist(ids: ArrayLike<number>, count: number, options: ShortlistOptions = {}): Promise<Shortlist> {
     const { tokens, signal, ahead } = this.#read<ShortlistOptions>('shortlist', ids, options, ['signal', 'ahead']);
     expectOption('ahead', ahead, ahead === undefined || typeof ahead === 'boolean', 'true or false');
-    expectOption(
-      'The length of the shortlist',
-      count,
-      Number.isInteger(count) && count >= 1 && count <= MAX_SHORTLIST,
-      `an integer from 1 to ${MAX_SHORTLIST}`,
-    );
+    expectShortlist(count);
     return this.#append<Shortlist>(tokens, { output: 'shortlist', count, ahead }, signal);
   }
 
@@ -130,13 +129,18 @@ export class Session {
     const { tokens, signal } = this.#read('score', ids, options);
     return this.#calls.run(async () => {
       const scores = new Float32Array(tokens.length - 1);
-      await this.#inSlices(tokens, signal, async (slice, from) => {
-        // The first token of the next slice is scored here, after the last of this one.
-        const next = tokens[from + slice.length];
-        const output = slice.length > 1 || next !== undefined ? 'scores' : 'none';
-        const part = await this.#forward({ ids: slice, position: this.position, output, next }, signal);
-        if (part) scores.set(part, from);
-      });
+      await this.#inSlices(
+        tokens,
+        signal,
+        (slice, from) => {
+          // The first token of the next slice is scored here, after the last of this one.
+          const next = tokens[from + slice.length];
+          return { output: slice.length > 1 || next !== undefined ? 'scores' : 'none', next };
+        },
+        (part, from) => {
+          if (part) scores.set(part as Float32Array, from);
+        },
+      );
       return scores;
     });
   }
@@ -149,7 +153,22 @@ export class Session {
   async trace(ids: ArrayLike<number>, options: CallOptions = {}): Promise<Float32Array> {
     const { tokens, signal } = this.#read('trace', ids, options);
     expectOption('The number of tokens to trace', tokens.length, tokens.length <= MAX_TRACE, `at most ${MAX_TRACE}`);
-    return this.#append(tokens, { output: 'trace' }, signal);
+    return this.#append(tokens, { output: 'trace' }, signal, true);
+  }
+
+  /**
+   * Appends 1 to 32 (MAX_LOGIT_ROWS) tokens; gives what `shortlist` gives, after each of them: enough to verify a draft.
+   */
+  async shortlists(ids: ArrayLike<number>, count: number, options: CallOptions = {}): Promise<Shortlist[]> {
+    const { tokens, signal } = this.#read('shortlists', ids, options);
+    expectShortlist(count);
+    expectOption(
+      'The number of tokens to give shortlists of',
+      tokens.length,
+      tokens.length <= MAX_LOGIT_ROWS,
+      `at most ${MAX_LOGIT_ROWS}`,
+    );
+    return this.#append<Shortlist[]>(tokens, { output: 'shortlist', count, listed: tokens.length }, signal, true);
   }
 
   /** Appends 1 to 32 (MAX_LOGIT_ROWS) tokens; gives the logits after each, Float32Array [ids.length][vocabSize]. */
@@ -161,7 +180,7 @@ export class Session {
       tokens.length <= MAX_LOGIT_ROWS,
       `at most ${MAX_LOGIT_ROWS}`,
     );
-    return this.#append(tokens, { output: 'all_logits' }, signal);
+    return this.#append(tokens, { output: 'all_logits' }, signal, true);
   }
 
   /**
@@ -171,14 +190,16 @@ export class Session {
   async timeline(id: number, options: CallOptions = {}): Promise<Timeline> {
     const { tokens, signal } = this.#read('timeline', [id], options);
     return this.#calls.run(async () => {
-      let noted: NativeTimeline | undefined;
-      await this.#inSlices(tokens, signal, async (slice) => {
-        noted = await this.#inEngine(
-          (native) => native.timeline(this.#handle, { ids: slice, position: this.position, output: 'logits' }),
-          signal,
-        );
+      this.#expectOpen();
+      this.#expectRoom(1);
+      const noted = await this.#host.batcher.run(() => {
+        throwIfAborted(signal);
+        this.#expectOpen();
+        const request: ForwardRequest = { ids: tokens, position: this.position, output: 'logits' };
+        return this.#inEngine(() => this.#host.native.timeline(this.#handle, request), signal);
       });
-      return readTimeline(noted!, this.#program());
+      this.#ids.push(...tokens);
+      return readTimeline(noted, this.#program());
     });
   }
 
@@ -255,63 +276,84 @@ export class Session {
     this.close();
   }
 
-  /** Appends the tokens and gives what the last slice put out. */
+  /** Appends the tokens, in slices unless `whole`, and gives what the last slice put out. */
   #append<T = Float32Array>(
     tokens: Int32Array,
-    wanted: Pick<ForwardRequest, 'output' | 'count' | 'ahead'>,
+    wanted: Wanted,
     signal: AbortSignal | undefined,
+    whole = false,
   ): Promise<T> {
     return this.#calls.run(async () => {
-      let last: T | null = null;
-      await this.#inSlices(tokens, signal, async (ids, from) => {
-        const done = from + ids.length === tokens.length;
-        // Where other work is waiting for its turn, it comes next.
-        const ahead = wanted.ahead && this.#host.queue.size === 1;
-        last = await this.#forward<T>(
-          { ids, position: this.position, ...(done ? { ...wanted, ahead } : { output: 'none' }) },
-          signal,
-        );
-      });
-      return last!;
+      let last: unknown;
+      await this.#inSlices(
+        tokens,
+        signal,
+        (ids, from, alone) => {
+          if (from + ids.length < tokens.length) return { output: 'none' };
+          // Where other work is waiting for its turn, it comes next.
+          return wanted.ahead ? { ...wanted, ahead: alone } : wanted;
+        },
+        (output) => (last = output),
+        whole,
+      );
+      return last as T;
     });
   }
 
   async #inSlices(
     tokens: Int32Array,
     signal: AbortSignal | undefined,
-    each: (slice: Int32Array, from: number) => Promise<void>,
+    wanted: (slice: Int32Array, from: number, alone: boolean) => Wanted,
+    give: (output: unknown, from: number) => void,
+    whole = false,
   ): Promise<void> {
     this.#expectOpen();
     this.#expectRoom(tokens.length);
-    for (let from = 0; from < tokens.length; from += MAX_BATCH) {
-      const slice = tokens.slice(from, from + MAX_BATCH);
-      await this.#host.queue.run(async () => {
+    for (let from = 0; from < tokens.length;) {
+      let slice = new Int32Array();
+      let forget = (): void => undefined;
+      const begin = (room: number, alone: boolean): ForwardRequest => {
         throwIfAborted(signal);
-        await each(slice, from);
-        this.#ids.push(...slice);
-      });
+        this.#expectOpen();
+        slice = tokens.slice(from, from + room);
+        const request = { ids: slice, position: this.position, ...wanted(slice, from, alone) };
+        forget = this.#enter(signal);
+        return request;
+      };
+      const call = { session: this.#handle, program: this.#programKey, tokens: tokens.length - from, whole, begin };
+      const output = await this.#leave(this.#host.batcher.forward(call), signal, () => forget());
+      this.#ids.push(...slice);
+      give(output, from);
+      from += slice.length;
     }
   }
 
-  /** T is what the request's output is; null for `none`. */
-  #forward<T = Float32Array>(request: ForwardRequest, signal: AbortSignal | undefined): Promise<T | null> {
-    return this.#inEngine((native) => native.forward(this.#handle, request) as Promise<T | null>, signal);
+  async #inEngine<T>(call: () => Promise<T>, signal: AbortSignal | undefined): Promise<T> {
+    const forget = this.#enter(signal);
+    return this.#leave(call(), signal, forget);
   }
 
-  async #inEngine<T>(call: (native: SessionHost['native']) => Promise<T>, signal: AbortSignal | undefined): Promise<T> {
-    this.#expectOpen();
-    const forget = onAbort(signal, () => this.#host.native.cancel(this.#handle));
+  /** From here until the call is done, an abort or close() stops it. */
+  #enter(signal: AbortSignal | undefined): () => void {
     this.#inFlight = true;
+    const forget = onAbort(signal, () => this.#host.native.cancel(this.#handle));
+    return () => {
+      forget();
+      if (!this.#inFlight) return;
+      this.#inFlight = false;
+      if (this.#closed) this.#host.release(this.#handle);
+    };
+  }
+
+  async #leave<T>(done: Promise<T>, signal: AbortSignal | undefined, forget: () => void): Promise<T> {
     try {
-      return await call(this.#host.native);
+      return await done;
     } catch (error) {
       this.#expectOpen();
       if (signal?.aborted) throw abortError(signal);
       throw error;
     } finally {
       forget();
-      this.#inFlight = false;
-      if (this.#closed) this.#host.release(this.#handle);
     }
   }
 
@@ -358,4 +400,13 @@ export class Session {
   #expectRoom(count: number): void {
     if (this.position + count > this.contextLength) throw overflow(count, this.contextLength, this.position);
   }
+}
+
+function expectShortlist(count: number): void {
+  expectOption(
+    'The length of the shortlist',
+    count,
+    Number.isInteger(count) && count >= 1 && count <= MAX_SHORTLIST,
+    `an integer from 1 to ${MAX_SHORTLIST}`,
+  );
 }
