@@ -1,4 +1,5 @@
 import { describe, expect, it } from 'vitest';
+import { LLAMA_FORMULA } from '../lib/checkpoint/architectures.js';
 import { parseConfigJson } from '../lib/checkpoint/config.js';
 import { ggufConfig } from '../lib/checkpoint/gguf_config.js';
 import type { GgufValue } from '../lib/checkpoint/types.js';
@@ -31,7 +32,11 @@ describe('config.json', () => {
       vocabSize: 100,
       contextLength: 512,
       normEps: 1e-6,
-      slidingWindow: 0,
+      formula: LLAMA_FORMULA,
+      layers: [
+        { window: 0, rope: 0 },
+        { window: 0, rope: 0 },
+      ],
       tiedEmbeddings: false,
     });
     expect(parse({ num_key_value_heads: undefined }).config.nKvHeads).toBe(4);
@@ -66,20 +71,33 @@ describe('config.json', () => {
   });
 
   it('gives mistral its sliding window and the others none', () => {
-    expect(parse({ model_type: 'mistral', sliding_window: 7 }).config.slidingWindow).toBe(7);
-    expect(parse({ model_type: 'mistral' }).config.slidingWindow).toBe(4096);
-    expect(parse({ model_type: 'mistral', sliding_window: null }).config.slidingWindow).toBe(0);
-    expect(parse({ model_type: 'qwen2', sliding_window: 7, use_sliding_window: false }).config.slidingWindow).toBe(0);
-    expect(parse({ sliding_window: 7 }).config.slidingWindow).toBe(0);
+    expect(parse({ model_type: 'mistral', sliding_window: 7 }).config.layers.map(({ window }) => window)).toEqual([
+      7, 7,
+    ]);
+    expect(parse({ model_type: 'mistral' }).config.layers.map(({ window }) => window)).toEqual([4096, 4096]);
+    expect(parse({ model_type: 'mistral', sliding_window: null }).config.layers.map(({ window }) => window)).toEqual([
+      0, 0,
+    ]);
+    expect(
+      parse({ model_type: 'qwen2', sliding_window: 7, use_sliding_window: false }).config.layers.map(
+        ({ window }) => window,
+      ),
+    ).toEqual([0, 0]);
+    expect(parse({ sliding_window: 7 }).config.layers.map(({ window }) => window)).toEqual([0, 0]);
   });
 
   it.each([
-    [{ model_type: 'gemma2' }, 'llama, mistral, qwen2, qwen3'],
+    [
+      { model_type: 'gpt2' },
+      'llama, mistral, ministral, qwen2, qwen3, smollm3, gemma, gemma2, gemma3_text, phi3, granite',
+    ],
     [{ model_type: 'constructor' }, 'constructor'],
     [{ quantization_config: { quant_method: 'gptq' } }, 'gptq'],
     [{ hidden_act: 'gelu' }, 'gelu'],
     [{ mlp_bias: true }, 'mlp_bias'],
-    [{ model_type: 'qwen2', use_sliding_window: true }, 'use_sliding_window'],
+    [{ model_type: 'gemma2', layer_types: ['full_attention', 'linear_attention'] }, 'linear_attention'],
+    [{ model_type: 'gemma3_text', use_bidirectional_attention: true }, 'use_bidirectional_attention'],
+    [{ model_type: 'gemma2', hidden_activation: 'gelu' }, 'gelu_pytorch_tanh'],
     [{ model_type: 'mistral', layer_types: ['full_attention', 'sliding_attention'] }, 'layer_types'],
   ])('refuses %j as unsupported', (extra, says) => {
     expect(() => parse(extra)).toThrow(refusal('UNSUPPORTED_MODEL', says));
@@ -130,12 +148,18 @@ describe('GGUF metadata', () => {
       .config;
 
   it('is read with the defaults of llama.cpp', () => {
-    expect(shape()).toMatchObject({ headDim: 16, nKvHeads: 4, vocabSize: 100, slidingWindow: 0, tiedEmbeddings: true });
+    expect(shape()).toMatchObject({
+      headDim: 16,
+      nKvHeads: 4,
+      vocabSize: 100,
+      formula: LLAMA_FORMULA,
+      tiedEmbeddings: true,
+    });
     expect(
       shape({ 'llama.attention.key_length': 32, 'llama.attention.value_length': 32, 'llama.rope.dimension_count': 32 })
         .headDim,
     ).toBe(32);
-    expect(shape({ 'llama.attention.sliding_window': 7 }).slidingWindow).toBe(7);
+    expect(shape({ 'llama.attention.sliding_window': 7 }).layers[1]).toEqual({ window: 7, rope: 0 });
     expect(
       shape({ 'llama.attention.head_count_kv': Int32Array.of(2, 2), 'llama.feed_forward_length': [96, 96] }),
     ).toMatchObject({ nKvHeads: 2, hiddenDim: 96 });
@@ -143,7 +167,11 @@ describe('GGUF metadata', () => {
   });
 
   it.each<[Record<string, GgufValue>, string, string]>([
-    [{ 'general.architecture': 'gemma2' }, 'UNSUPPORTED_MODEL', 'llama, qwen2, qwen3'],
+    [
+      { 'general.architecture': 'gpt2' },
+      'UNSUPPORTED_MODEL',
+      'llama, qwen2, qwen3, smollm3, gemma, gemma2, gemma3, phi3',
+    ],
     [{ 'llama.expert_count': 8 }, 'UNSUPPORTED_MODEL', 'expert_count'],
     [{ 'llama.attention.head_count_kv': Int32Array.of(2, 4) }, 'UNSUPPORTED_MODEL', 'layer to layer'],
     [{ 'llama.attention.head_count_kv': Int32Array.of(2) }, 'INVALID_CHECKPOINT', '1 values'],

@@ -14,6 +14,7 @@ import {
   type NativePlan,
   type SessionHandle,
   type SessionSpec,
+  nativeShape,
 } from '../lib/engine/native.js';
 import { someIds } from './reference/engine.js';
 import { writeRandomModel } from './support/random_model.js';
@@ -34,7 +35,7 @@ describe('native calls with input that TypeScript would have refused', () => {
     const { config, files, tensors } = await openCheckpoint(folder);
     native = loadNative();
     sound = {
-      shape: config,
+      shape: nativeShape(config),
       backend: 'cpu',
       device: 0,
       threads: 1,

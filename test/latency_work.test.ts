@@ -23,7 +23,8 @@ const FIRST = { position: 0, logits: true };
 const small: ModelBytes = {
   layers: [2, 2, 12, 2, 2, 2].map((gate_up) => ({ qkv: 2, attention: 0, attention_out: 2, gate_up, down: 2 })),
   head: 7,
-  kv: { bytesPerPosition: 30, units: 3, window: 0 },
+  kv: { bytesPerPosition: 30, units: 3, windows: [0, 0, 0, 0, 0, 0] },
+  postNorms: false,
   matrices: [8, 8, 18, 8, 8, 8],
   alone: 0,
 };
@@ -119,7 +120,7 @@ describe('the work of a program', () => {
     expect(total([2, 2, 2], 'wide', TWO, { position: 9 }).kv).toBe(6 * 10 * 30);
     expect(total([2, 2, 2], 'lanes', TWO, { position: 9 }).kv).toBe(6 * 10 * 30);
     expect(total([2, 2, 2], 'wide', { ...TWO, threads: 1 }, { position: 9 }).kv).toBe(6 * 10 * 30);
-    const windowed = { ...small, kv: { ...small.kv, window: 4 } };
+    const windowed = { ...small, kv: { ...small.kv, windows: [4, 4, 4, 4, 4, 4] } };
     expect(
       sumWork(
         phaseWork(

@@ -196,7 +196,8 @@ void report_floats(int64_t working_set) {
   fill();
   // 2 SiLU(g) = g + g^2 / 2 near zero: there the values hardly move however many the passes.
   std::fill(set.begin() + half, set.end(), 2.0f);
-  report({"silu_mul", "F32", bytes, 0, [&](const Kernels& k) { k.silu_mul(set.data(), set.data() + half, half); }});
+  report({"silu_mul", "F32", bytes, 0,
+          [&](const Kernels& k) { k.activate_mul[CQIL_SILU](set.data(), set.data() + half, half); }});
 }
 
 }  // namespace

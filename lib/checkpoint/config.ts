@@ -1,24 +1,21 @@
+import {
+  ARCHITECTURES,
+  type ArchitectureRow,
+  HUGGINGFACE_ARCHITECTURES,
+  LLAMA_FORMULA,
+  type Windows,
+} from './architectures.js';
+import { readRope, ropeOfLayer } from './config_rope.js';
 import { Fields, show } from './fields.js';
 import { checkConfig, LIMITS, type LayerOptions } from './layout.js';
-import { ropeFrequencies, yarnAttentionFactor, type RopeScaling } from './rope.js';
-import type { Architecture, ModelConfig } from './types.js';
+import type { Architecture, Formula, ModelConfig } from './types.js';
 
-/** A model's shape and which optional tensors its layers have. */
+/** A model's shape, which optional tensors its layers have, and how their names are to be read. */
 export interface ConfiguredModel {
   config: ModelConfig;
   options: LayerOptions;
+  names: ArchitectureRow['names'];
 }
-
-/** What transformers assumes where config.json is silent and the architectures differ; no `nKvHeads` means nHeads. */
-const DEFAULTS: Record<
-  Architecture,
-  { contextLength: number; nKvHeads?: number; headDim?: number; slidingWindow: number }
-> = {
-  llama: { contextLength: 2048, slidingWindow: 0 },
-  mistral: { contextLength: 131072, nKvHeads: 8, slidingWindow: 4096 },
-  qwen2: { contextLength: 32768, nKvHeads: 32, slidingWindow: 0 },
-  qwen3: { contextLength: 32768, nKvHeads: 32, headDim: 128, slidingWindow: 0 },
-};
 
 /**
  * Reads a Hugging Face config.json the way transformers does for these architectures, its defaults included, and
@@ -26,18 +23,19 @@ const DEFAULTS: Record<
  */
 export function parseConfigJson(json: unknown, source: string): ConfiguredModel {
   const fields = Fields.ofJson(json, source);
-  const architecture = readArchitecture(fields);
+  const name = readArchitecture(fields);
+  const architecture = ARCHITECTURES[name];
   refuseUnsupported(fields, architecture);
-  const defaults = DEFAULTS[architecture];
+  const { defaults } = architecture;
 
   const dim = fields.integer('hidden_size', LIMITS.dim);
   const nHeads = fields.integer('num_attention_heads', LIMITS.nHeads);
   const headDim = readHeadDim(fields, dim, nHeads, defaults.headDim);
-  const contextLength = fields.integer('max_position_embeddings', LIMITS.contextLength, defaults.contextLength);
-  const attentionBias =
-    (architecture === 'llama' || architecture === 'qwen3') && fields.boolean('attention_bias', false);
+  const nLayers = fields.integer('num_hidden_layers', LIMITS.nLayers);
+  const attentionBias = architecture.biases === 'attention_bias' && fields.boolean('attention_bias', false);
+  const windows = readWindows(fields, architecture.windows, nLayers);
   const config: ModelConfig = {
-    architecture,
+    architecture: name,
     dim,
     hiddenDim: fields.integer('intermediate_size', LIMITS.hiddenDim),
     headDim,
@@ -45,41 +43,44 @@ export function parseConfigJson(json: unknown, source: string): ConfiguredModel 
     nKvHeads: fields.integer(
       'num_key_value_heads',
       LIMITS.nHeads,
-      isNull(json, 'num_key_value_heads') ? nHeads : (defaults.nKvHeads ?? nHeads),
+      fields.isNull('num_key_value_heads') ? nHeads : (defaults.nKvHeads ?? nHeads),
     ),
-    nLayers: fields.integer('num_hidden_layers', LIMITS.nLayers),
+    nLayers,
     vocabSize: fields.integer('vocab_size', LIMITS.vocabSize),
-    contextLength,
-    normEps: fields.number('rms_norm_eps', LIMITS.normEps, 1e-6),
-    ...readRope(fields, headDim, contextLength),
+    normEps: fields.number('rms_norm_eps', LIMITS.normEps, defaults.normEps),
+    ...readRope(
+      fields,
+      architecture,
+      headDim,
+      fields.integer('max_position_embeddings', LIMITS.contextLength, defaults.contextLength),
+    ),
     ropeInterleaved: false,
-    slidingWindow:
-      architecture === 'mistral' && !isNull(json, 'sliding_window')
-        ? fields.integer('sliding_window', LIMITS.contextLength, defaults.slidingWindow)
-        : 0,
-    tiedEmbeddings: fields.boolean('tie_word_embeddings', false),
+    formula: readFormula(fields, architecture, dim),
+    layers: windows.map((window, layer) => ({ window, rope: ropeOfLayer(layer, window, fields, architecture) })),
+    tiedEmbeddings: fields.boolean('tie_word_embeddings', defaults.tied),
   };
   checkConfig(config, source);
   return {
     config,
     options: {
-      qkvBias: attentionBias || architecture === 'qwen2',
+      qkvBias: attentionBias || architecture.biases === 'qkv',
       outputBias: attentionBias,
-      qkNorm: architecture === 'qwen3',
+      qkNorm: architecture.qkNorm,
     },
+    names: architecture.names,
   };
 }
 
 function readArchitecture(fields: Fields): Architecture {
   const type = fields.string('model_type');
-  if (!Object.hasOwn(DEFAULTS, type))
-    throw fields.unsupported(
-      `describes a model of type ${show(type)}; supported are ${Object.keys(DEFAULTS).join(', ')}`,
-    );
-  return type as Architecture;
+  const name = HUGGINGFACE_ARCHITECTURES.get(type);
+  if (name) return name;
+  throw fields.unsupported(
+    `describes a model of type ${show(type)}; supported are ${[...HUGGINGFACE_ARCHITECTURES.keys()].join(', ')}`,
+  );
 }
 
-function refuseUnsupported(fields: Fields, architecture: Architecture): void {
+function refuseUnsupported(fields: Fields, { activation, mlpBias, windows }: ArchitectureRow): void {
   for (const key of ['quantization', 'quantization_config']) {
     const quantization = fields.object(key);
     if (!quantization) continue;
@@ -94,18 +95,20 @@ function refuseUnsupported(fields: Fields, architecture: Architecture): void {
         'quantized weights as .gguf',
     );
   }
-  const activation = fields.string('hidden_act', 'silu');
-  if (activation !== 'silu' && activation !== 'swish')
-    throw fields.unsupported(`has "hidden_act": ${show(activation)}; "silu" is supported`);
-  if (architecture === 'llama' && fields.boolean('mlp_bias', false))
-    throw fields.unsupported('has "mlp_bias": true; MLPs without bias are supported');
-  if (architecture.startsWith('qwen') && fields.boolean('use_sliding_window', false)) {
-    throw fields.unsupported(
-      'has "use_sliding_window": true; for this architecture full attention in every layer is supported',
-    );
+  const known = { silu: ['silu', 'swish'], gelu_tanh: ['gelu_pytorch_tanh'] }[activation];
+  for (const key of ['hidden_act', 'hidden_activation']) {
+    const name = fields.string(key, known[0]);
+    // The first Gemma's files say this and mean its approximation by tanh, as transformers reads them.
+    const meant = activation === 'gelu_tanh' && key === 'hidden_act' && name === 'gelu';
+    if (!meant && !known.includes(name))
+      throw fields.unsupported(`has "${key}": ${show(name)}; ${show(known[0])} is supported`);
   }
+  if (mlpBias && fields.boolean('mlp_bias', false))
+    throw fields.unsupported('has "mlp_bias": true; MLPs without bias are supported');
+  if (fields.boolean('use_bidirectional_attention', false))
+    throw fields.unsupported('has "use_bidirectional_attention": true; attention to earlier positions is supported');
   const layerTypes = fields.raw('layer_types');
-  if (Array.isArray(layerTypes) && layerTypes.some((type) => type !== layerTypes[0])) {
+  if (!windows.byLayerTypes && Array.isArray(layerTypes) && layerTypes.some((type) => type !== layerTypes[0])) {
     throw fields.unsupported('has different "layer_types"; one kind of attention for all layers is supported');
   }
 }
@@ -119,85 +122,57 @@ function readHeadDim(fields: Fields, dim: number, nHeads: number, fallback: numb
   return dim / nHeads;
 }
 
-/** A null switches off what an absent key leaves at its default. */
-function isNull(json: unknown, key: string): boolean {
-  return (json as Record<string, unknown>)[key] === null;
+/** Positions a query of each layer may look back; 0: all. */
+function readWindows(fields: Fields, windows: Windows, nLayers: number): number[] {
+  const types = windows.byLayerTypes ? readLayerTypes(fields, nLayers) : undefined;
+  const on =
+    !fields.isNull('sliding_window') &&
+    (windows.size > 0 || fields.has('sliding_window')) &&
+    (!windows.switch || fields.boolean(windows.switch, false));
+  const windowed = Array.from(
+    { length: nLayers },
+    (_, layer) => on && (types ? types[layer] === 'sliding_attention' : windows.has(layer, fields)),
+  );
+  const size = windowed.includes(true)
+    ? fields.integer('sliding_window', LIMITS.contextLength, windows.size || undefined)
+    : 0;
+  return windowed.map((has) => (has ? size : 0));
 }
 
-/**
- * transformers 5 keeps all rotary parameters in "rope_parameters"; before, "rope_theta" stood alone beside
- * "rope_scaling".
- */
-function readRope(
-  fields: Fields,
-  headDim: number,
-  contextLength: number,
-): Pick<ModelConfig, 'ropeFrequencies' | 'ropeAttentionFactor'> {
-  const rope = fields.object('rope_scaling') ?? fields.object('rope_parameters') ?? Fields.ofJson({}, 'rope_scaling');
-  const theta = rope.has('rope_theta')
-    ? rope.number('rope_theta', LIMITS.ropeTheta)
-    : fields.number('rope_theta', LIMITS.ropeTheta, 10000);
-  const rotated = (rope.has('partial_rotary_factor') ? rope : fields).number(
-    'partial_rotary_factor',
-    { min: 0, max: 1 },
-    1,
-  );
-  if (rotated !== 1)
-    throw fields.unsupported(`has "partial_rotary_factor": ${rotated}; heads that are rotated whole are supported`);
-  const trainedLength = fields.integer(
-    'original_max_position_embeddings',
-    LIMITS.contextLength,
-    rope.integer('original_max_position_embeddings', LIMITS.contextLength, contextLength),
-  );
-  const scaling = readScaling(rope, contextLength, trainedLength);
+function readLayerTypes(fields: Fields, nLayers: number): string[] | undefined {
+  const types = fields.raw('layer_types');
+  if (types === undefined) return undefined;
+  const known = ['full_attention', 'sliding_attention'];
+  if (!Array.isArray(types) || types.length !== nLayers)
+    throw fields.invalid(`has "layer_types": ${show(types)}; a list of ${nLayers} is expected`);
+  const unknown: unknown = types.find((type) => !known.includes(type as string));
+  if (unknown !== undefined)
+    throw fields.unsupported(`has ${show(unknown)} among its "layer_types"; supported are ${known.join(', ')}`);
+  return types as string[];
+}
+
+function readFormula(fields: Fields, architecture: ArchitectureRow, dim: number): Formula {
+  const { caps, attentionScalar, multipliers } = architecture;
+  const scale = (key: string) => (multipliers ? fields.number(key, LIMITS.scale, 1) : 1);
+  const cap = (key: string, fallback: number | undefined) =>
+    fallback === undefined || fields.isNull(key) || (fallback === 0 && !fields.has(key))
+      ? 0
+      : fields.number(key, LIMITS.cap, fallback || undefined);
   return {
-    ropeFrequencies: ropeFrequencies(headDim, theta, scaling),
-    ropeAttentionFactor: scaling.type === 'yarn' ? readAttentionFactor(rope, scaling.factor) : 1,
+    ...LLAMA_FORMULA,
+    activation: architecture.activation,
+    normOffset: architecture.normOffset,
+    postNorms: architecture.postNorms,
+    embeddingScale: architecture.scaledEmbedding ? Math.sqrt(dim) : scale('embedding_multiplier'),
+    residualScale: scale('residual_multiplier'),
+    attentionScale:
+      attentionScalar !== undefined
+        ? 1 / Math.sqrt(fields.number('query_pre_attn_scalar', LIMITS.scale, attentionScalar))
+        : multipliers
+          ? scale('attention_multiplier')
+          : 0,
+    attentionCap: cap('attn_logit_softcapping', caps?.attention),
+    logitScale: 1 / scale('logits_scaling'),
+    logitCap: cap('final_logit_softcapping', caps?.logits),
   };
-}
-
-function readScaling(rope: Fields, contextLength: number, originalContextLength: number): RopeScaling {
-  const type = rope.string('rope_type', rope.string('type', 'default'));
-  switch (type) {
-    case 'default':
-    case 'none':
-      return { type: 'none' };
-    case 'linear':
-      return { type, factor: rope.number('factor', LIMITS.ropeFactor) };
-    case 'llama3': {
-      const lowFreqFactor = rope.number('low_freq_factor', LIMITS.ropeFactor);
-      const highFreqFactor = rope.number('high_freq_factor', LIMITS.ropeFactor);
-      if (highFreqFactor <= lowFreqFactor)
-        throw rope.invalid(`has "high_freq_factor": ${highFreqFactor}, not above "low_freq_factor": ${lowFreqFactor}`);
-      return {
-        type,
-        factor: rope.number('factor', LIMITS.ropeFactor),
-        lowFreqFactor,
-        highFreqFactor,
-        originalContextLength,
-      };
-    }
-    case 'yarn':
-      return {
-        type,
-        factor: rope.number('factor', LIMITS.ropeFactor, contextLength / originalContextLength),
-        // Zero means the default, as in transformers.
-        betaFast: rope.number('beta_fast', LIMITS.ropeBeta, 0) || 32,
-        betaSlow: rope.number('beta_slow', LIMITS.ropeBeta, 0) || 1,
-        originalContextLength,
-        truncate: rope.boolean('truncate', true),
-      };
-    default:
-      throw rope.unsupported(
-        `asks for rotary scaling of type ${show(type)}; supported are default, linear, llama3, yarn`,
-      );
-  }
-}
-
-function readAttentionFactor(rope: Fields, factor: number): number {
-  if (rope.has('attention_factor')) return rope.number('attention_factor', LIMITS.ropeFactor);
-  const mscale = rope.number('mscale', LIMITS.ropeBeta, 0);
-  const mscaleAllDim = rope.number('mscale_all_dim', LIMITS.ropeBeta, 0);
-  if (mscale && mscaleAllDim) return yarnAttentionFactor(factor, mscale) / yarnAttentionFactor(factor, mscaleAllDim);
-  return yarnAttentionFactor(factor);
 }

@@ -29,6 +29,11 @@ export class Fields {
     return this.get(key) ?? undefined;
   }
 
+  /** Whether a null stands there, which in some keys switches off what an absent one leaves at its default. */
+  isNull(key: string): boolean {
+    return this.get(key) === null;
+  }
+
   has(key: string): boolean {
     return this.raw(key) !== undefined;
   }
@@ -49,6 +54,19 @@ export class Fields {
       fallback,
       `a number from ${range.min} to ${range.max}`,
       (value): value is number => Number.isFinite(value) && within(value as number, range),
+    );
+  }
+
+  /** A list of this many finite numbers. */
+  numbers(key: string, range: Range, length: number): number[] {
+    return this.read<number[]>(
+      key,
+      undefined,
+      `a list of ${length} numbers from ${range.min} to ${range.max}`,
+      (value): value is number[] =>
+        Array.isArray(value) &&
+        value.length === length &&
+        value.every((item) => Number.isFinite(item) && within(item as number, range)),
     );
   }
 

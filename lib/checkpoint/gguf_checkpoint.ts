@@ -4,7 +4,6 @@ import { ByteReader } from './byte_reader.js';
 import { Fields, show } from './fields.js';
 import { readGguf, type GgufFile, type GgufTensor } from './gguf.js';
 import { ggufConfig } from './gguf_config.js';
-import { GGUF_NAMES } from './names.js';
 import { tensorTable, type StoredTensor } from './tensor_table.js';
 import { idsWithin } from './token_ids.js';
 import type { Checkpoint, TokenizerSource } from './types.js';
@@ -46,6 +45,8 @@ const GGML_TYPE_NAMES: Readonly<Record<number, string>> = {
   40: 'NVFP4',
 };
 
+const ROPE_DIVISORS = ['rope_freqs.weight', 'rope_factors_short.weight'];
+
 interface Part extends GgufFile {
   path: string;
 }
@@ -63,7 +64,7 @@ export async function openGguf(file: string): Promise<Checkpoint> {
       'INVALID_CHECKPOINT',
       `${file} holds no tensors, perhaps a vocabulary only; a model is expected.`,
     );
-  const { config, options } = ggufConfig({ metadata, tensors }, await readRopeDivisors(parts), parts[0]!.path);
+  const { config, options, names } = ggufConfig({ metadata, tensors }, await readRopeDivisors(parts), parts[0]!.path);
   const stored = parts.flatMap((part, index) => part.tensors.map((tensor) => storedTensor(tensor, part, index)));
   const files = parts.map((part) => ({ path: part.path, size: part.fileSize }));
   return {
@@ -71,7 +72,7 @@ export async function openGguf(file: string): Promise<Checkpoint> {
     path: file,
     config,
     files: files.map((part) => part.path),
-    tensors: tensorTable(stored, files, GGUF_NAMES, config, options),
+    tensors: tensorTable(stored, files, names.gguf, config, options),
     readTokenizer: async () => tokenizerSource(parts[0]!),
     readEosTokenIds: async () =>
       ['eos', 'eot', 'eom'].flatMap((name) =>
@@ -132,22 +133,25 @@ function number5(value: number): string {
   return String(value).padStart(5, '0');
 }
 
-/** The tensor that llama 3.1's scaling is stored as: [headDim / 2] divisors of the rotary frequencies. */
+/**
+ * The tensor that llama 3.1's scaling, or LongRoPE's for short texts, is stored as: [ropeDim / 2] divisors of the rotary
+ * frequencies.
+ */
 async function readRopeDivisors(parts: readonly Part[]): Promise<Float32Array | undefined> {
   for (const part of parts) {
-    const tensor = part.tensors.find(({ name }) => name === 'rope_freqs.weight');
+    const tensor = part.tensors.find(({ name }) => ROPE_DIVISORS.includes(name));
     if (!tensor) continue;
     const length = tensor.shape[0]!;
     if (tensor.type !== 0 || tensor.shape.length !== 1 || length > 2 ** 13) {
       throw new CqilError(
         'INVALID_CHECKPOINT',
-        `${part.path} has "rope_freqs.weight" as ${show(GGML_TYPE_NAMES[tensor.type])} ` +
+        `${part.path} has "${tensor.name}" as ${show(GGML_TYPE_NAMES[tensor.type])} ` +
           `[${tensor.shape.join(', ')}]; a short F32 vector is expected.`,
       );
     }
     const reader = await ByteReader.open(part.path, Infinity, part.dataOffset + tensor.offset);
     try {
-      const view = await reader.take(4 * length, 'rope_freqs.weight');
+      const view = await reader.take(4 * length, tensor.name);
       return Float32Array.from({ length }, (_, i) => view.getFloat32(4 * i, true));
     } finally {
       await reader.close();

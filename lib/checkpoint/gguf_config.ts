@@ -1,18 +1,12 @@
+import { ARCHITECTURES, type ArchitectureRow, GGUF_ARCHITECTURES, isRotated, LLAMA_FORMULA } from './architectures.js';
 import type { ConfiguredModel } from './config.js';
 import { Fields, show } from './fields.js';
 import type { GgufFile } from './gguf.js';
 import { checkConfig, LIMITS } from './layout.js';
 import { ropeFrequencies, yarnAttentionFactor, type RopeScaling } from './rope.js';
-import type { Architecture, GgufValue, ModelConfig } from './types.js';
+import type { Formula, GgufValue, LayerFormula, ModelConfig } from './types.js';
 
-/** Architectures as GGUF names them; mistral files are llama here. `interleaved`: pairs (2i, 2i+1) are rotated. */
-const ARCHITECTURES: Record<string, { architecture: Architecture; interleaved: boolean; qkNorm: boolean }> = {
-  llama: { architecture: 'llama', interleaved: true, qkNorm: false },
-  qwen2: { architecture: 'qwen2', interleaved: false, qkNorm: false },
-  qwen3: { architecture: 'qwen3', interleaved: false, qkNorm: true },
-};
-
-/** Keys that, unless zero, would change the arithmetic beyond what the engine computes. */
+/** Keys that, unless zero, change the arithmetic beyond what is computed of architectures that do not have them. */
 const MUST_BE_ZERO = [
   'expert_count',
   'attention.scale',
@@ -34,8 +28,8 @@ const YARN_DEFAULTS: Record<string, number[]> = {
 
 /**
  * The shape that a GGUF file's metadata and tensor table describe, read as llama.cpp does. `ropeDivisors` holds the
- * tensor rope_freqs.weight where there is one. Throws INVALID_CHECKPOINT or UNSUPPORTED_MODEL; `source` names the file
- * in messages.
+ * tensor rope_freqs.weight or rope_factors_short.weight where there is one. Throws INVALID_CHECKPOINT or
+ * UNSUPPORTED_MODEL; `source` names the file in messages.
  */
 export function ggufConfig(
   gguf: Pick<GgufFile, 'metadata' | 'tensors'>,
@@ -50,23 +44,24 @@ export function ggufConfig(
         `${show(kind)}${kind === 'adapter' ? '; adapters are supported as PEFT folders' : ''}; a whole model is ` +
         'expected',
     );
-  const name = general.string('general.architecture');
-  const family = Object.hasOwn(ARCHITECTURES, name) ? ARCHITECTURES[name]! : undefined;
-  if (!family)
+  const stored = general.string('general.architecture');
+  const name = GGUF_ARCHITECTURES.get(stored);
+  if (!name)
     throw general.unsupported(
-      `holds a model of architecture ${show(name)}; supported are ${Object.keys(ARCHITECTURES).join(', ')}`,
+      `holds a model of architecture ${show(stored)}; supported are ${[...GGUF_ARCHITECTURES.keys()].join(', ')}`,
     );
+  const architecture = ARCHITECTURES[name];
   const fields = new Fields((key) => gguf.metadata.get(`${name}.${key}`), source);
-  refuseUnsupported(fields);
+  refuseUnsupported(fields, architecture);
 
   const dim = fields.integer('embedding_length', LIMITS.dim);
   const nLayers = fields.integer('block_count', LIMITS.nLayers);
   const nHeads = perLayer(fields, 'attention.head_count', nLayers);
   const headDim = readHeadDim(fields, dim, nHeads);
-  const contextLength = fields.integer('context_length', LIMITS.contextLength);
+  const layers = readLayers(fields, architecture, nLayers);
   const shapeOf = new Map(gguf.tensors.map((tensor) => [tensor.name, tensor.shape]));
   const config: ModelConfig = {
-    architecture: family.architecture,
+    architecture: name,
     dim,
     hiddenDim: perLayer(fields, 'feed_forward_length', nLayers),
     headDim,
@@ -74,14 +69,11 @@ export function ggufConfig(
     nKvHeads: fields.has('attention.head_count_kv') ? perLayer(fields, 'attention.head_count_kv', nLayers) : nHeads,
     nLayers,
     vocabSize: readVocabSize(general, gguf.metadata, shapeOf.get('token_embd.weight')),
-    contextLength,
     normEps: fields.number('attention.layer_norm_rms_epsilon', LIMITS.normEps),
-    ...readRope(fields, headDim, contextLength, ropeDivisors),
-    ropeInterleaved: family.interleaved,
-    slidingWindow:
-      family.architecture === 'llama'
-        ? fields.integer('attention.sliding_window', { min: 0, max: LIMITS.contextLength.max }, 0)
-        : 0,
+    ...readRope(fields, architecture, headDim, layers, ropeDivisors),
+    ropeInterleaved: architecture.gguf!.interleaved,
+    formula: readFormula(fields, architecture, { dim, nHeads, headDim, nLayers }),
+    layers,
     tiedEmbeddings: !shapeOf.has('output.weight'),
   };
   checkConfig(config, source);
@@ -89,15 +81,20 @@ export function ggufConfig(
   const options = {
     qkvBias: shapeOf.has('blk.0.attn_q.bias'),
     outputBias: shapeOf.has('blk.0.attn_output.bias'),
-    qkNorm: family.qkNorm,
+    qkNorm: architecture.qkNorm,
   };
-  return { config, options };
+  return { config, options, names: architecture.names };
 }
 
-function refuseUnsupported(fields: Fields): void {
+/** What an architecture's keys say of its formula, so that they need not be zero. */
+const CAPS = ['attn_logit_softcapping', 'final_logit_softcapping'];
+const MULTIPLIERS = ['attention.scale', 'logit_scale', 'embedding_scale', 'residual_scale'];
+
+function refuseUnsupported(fields: Fields, { caps, multipliers }: ArchitectureRow): void {
+  const read = [...(caps ? CAPS : []), ...(multipliers ? MULTIPLIERS : [])];
   for (const key of MUST_BE_ZERO) {
     const value = fields.raw(key);
-    if (value !== undefined && value !== 0)
+    if (value !== undefined && value !== 0 && !read.includes(key))
       throw fields.unsupported(`has "${key}": ${show(value)}, which this version does not compute`);
   }
   for (const [key, values] of Object.entries(YARN_DEFAULTS)) {
@@ -105,6 +102,45 @@ function refuseUnsupported(fields: Fields): void {
     if (value !== undefined && !values.includes(value as number))
       throw fields.unsupported(`has "${key}": ${show(value)}, which this version does not compute`);
   }
+}
+
+/** The same windows and rotations as in config.json, which GGUF leaves to the architecture's name. */
+function readLayers(fields: Fields, architecture: ArchitectureRow, nLayers: number): LayerFormula[] {
+  const { windows, noRopeInterval, windowTheta } = architecture;
+  const everywhere = windows.size === 0;
+  const size = architecture.gguf!.windows
+    ? fields.integer('attention.sliding_window', { min: 0, max: LIMITS.contextLength.max }, windows.size)
+    : 0;
+  return Array.from({ length: nLayers }, (_, layer) => {
+    const window = everywhere || windows.has(layer, fields) ? size : 0;
+    if (noRopeInterval !== undefined && !isRotated(layer, fields, noRopeInterval)) return { window, rope: -1 };
+    return { window, rope: windowTheta !== undefined && window > 0 ? 1 : 0 };
+  });
+}
+
+function readFormula(
+  fields: Fields,
+  architecture: ArchitectureRow,
+  { dim, nHeads, headDim, nLayers }: Pick<ModelConfig, 'dim' | 'nHeads' | 'headDim' | 'nLayers'>,
+): Formula {
+  const { caps, attentionScalar, multipliers, gguf } = architecture;
+  // Zero means the default, as in llama.cpp.
+  const number = (key: string) => fields.number(key, { min: 0, max: LIMITS.scale.max }, 0);
+  const scale = (key: string) => (multipliers ? number(key) || 1 : 1);
+  const cap = (key: string, fallback: number | undefined) =>
+    fallback === undefined ? 0 : fields.number(key, { min: 0, max: LIMITS.cap.max }, fallback);
+  const width = nLayers === gguf!.wideLayers ? dim / nHeads : headDim;
+  return {
+    ...LLAMA_FORMULA,
+    activation: architecture.activation,
+    postNorms: architecture.postNorms,
+    embeddingScale: architecture.scaledEmbedding ? Math.sqrt(dim) : scale('embedding_scale'),
+    residualScale: scale('residual_scale'),
+    attentionScale: attentionScalar !== undefined ? 1 / Math.sqrt(width) : multipliers ? number('attention.scale') : 0,
+    attentionCap: cap('attn_logit_softcapping', caps?.attention),
+    logitScale: 1 / scale('logit_scale'),
+    logitCap: cap('final_logit_softcapping', caps?.logits),
+  };
 }
 
 /** A size that may be written once or once per layer; it must be the same everywhere. */
@@ -126,11 +162,11 @@ function readHeadDim(fields: Fields, dim: number, nHeads: number): number {
     );
   }
   const headDim = fields.integer('attention.key_length', LIMITS.headDim, dim / nHeads);
-  for (const key of ['attention.value_length', 'rope.dimension_count']) {
-    const other = fields.integer(key, LIMITS.headDim, headDim);
-    if (other !== headDim)
-      throw fields.unsupported(`has heads of width ${headDim} but "${key}": ${other}; the same width is supported`);
-  }
+  const values = fields.integer('attention.value_length', LIMITS.headDim, headDim);
+  if (values !== headDim)
+    throw fields.unsupported(
+      `has heads of width ${headDim} but "attention.value_length": ${values}; the same width is supported`,
+    );
   return headDim;
 }
 
@@ -153,26 +189,56 @@ function readVocabSize(
 
 function readRope(
   fields: Fields,
+  { phiRope, windowTheta }: ArchitectureRow,
   headDim: number,
-  contextLength: number,
+  layers: readonly LayerFormula[],
   divisors: Float32Array | undefined,
-): Pick<ModelConfig, 'ropeFrequencies' | 'ropeAttentionFactor'> {
-  const theta = fields.number('rope.freq_base', LIMITS.ropeTheta, 10000);
+): Pick<ModelConfig, 'ropeDim' | 'ropeFrequencies' | 'ropeAttentionFactor' | 'contextLength'> {
+  const contextLength = fields.integer('context_length', LIMITS.contextLength);
+  const ropeDim = fields.integer('rope.dimension_count', LIMITS.headDim, headDim);
+  if (ropeDim !== headDim && !(phiRope && ropeDim < headDim && ropeDim % 2 === 0))
+    throw fields.unsupported(
+      `has heads of width ${headDim} but "rope.dimension_count": ${ropeDim}; the same width is supported`,
+    );
+  const theta = fields.number('rope.freq_base', LIMITS.ropeTheta, windowTheta === undefined ? 10000 : 1e6);
   if (
     divisors &&
-    (divisors.length !== headDim / 2 || !divisors.every((divisor) => divisor > 0 && Number.isFinite(divisor)))
+    (divisors.length !== ropeDim / 2 || !divisors.every((divisor) => divisor > 0 && Number.isFinite(divisor)))
   ) {
-    throw fields.invalid(`has a tensor "rope_freqs.weight" that is not ${headDim / 2} positive numbers`);
+    throw fields.invalid(`has a tensor of rotary divisors that is not ${ropeDim / 2} positive numbers`);
   }
-  const scaling = readScaling(fields, contextLength);
-  const attentionFactor = fields.number('rope.scaling.attn_factor', LIMITS.ropeFactor, 1);
+  const scaling = readScaling(fields, contextLength, phiRope && divisors !== undefined);
+  const attentionFactor =
+    fields.number('rope.scaling.attn_factor', LIMITS.ropeFactor, 1) *
+    (scaling.type === 'yarn' ? yarnAttentionFactor(scaling.factor) : 1);
+  const frequencies = ropeFrequencies(ropeDim, theta, scaling, divisors);
+  if (!layers.some(({ rope }) => rope === 1))
+    return {
+      ropeDim,
+      ropeFrequencies: frequencies,
+      ropeAttentionFactor: attentionFactor,
+      // LongRoPE's divisors for short texts hold up to there, see config_rope.ts.
+      contextLength:
+        phiRope && divisors
+          ? Math.min(
+              contextLength,
+              fields.integer('rope.scaling.original_context_length', LIMITS.contextLength, contextLength),
+            )
+          : contextLength,
+    };
+  if (attentionFactor !== 1)
+    throw fields.unsupported('asks for yarn in a model with two rotary bases; supported are none and linear');
+  const base = fields.number('rope.freq_base_swa', LIMITS.ropeTheta, windowTheta);
+  const inWindows = ropeFrequencies(ropeDim, base, { type: 'none' });
   return {
-    ropeFrequencies: ropeFrequencies(headDim, theta, scaling, divisors),
-    ropeAttentionFactor: attentionFactor * (scaling.type === 'yarn' ? yarnAttentionFactor(scaling.factor) : 1),
+    ropeDim,
+    contextLength,
+    ropeFrequencies: Float64Array.of(...frequencies, ...inWindows),
+    ropeAttentionFactor: 1,
   };
 }
 
-function readScaling(fields: Fields, contextLength: number): RopeScaling {
+function readScaling(fields: Fields, contextLength: number, longrope: boolean): RopeScaling {
   const type = fields.string('rope.scaling.type', 'linear');
   const { min, max } = LIMITS.ropeFactor;
   // A factor of zero means none, and "scale_linear" is the older name.
@@ -181,6 +247,7 @@ function readScaling(fields: Fields, contextLength: number): RopeScaling {
     fields.number('rope.scale_linear', { min: 0, max }, 0) ||
     1;
   if (factor < min) throw fields.invalid(`has a rotary scaling factor of ${factor}; at least ${min} is expected`);
+  if (type === 'longrope' && longrope) return { type: 'none' }; // its divisors stand in a tensor
   switch (type) {
     case 'none':
       return { type };

@@ -3,7 +3,6 @@ import path from 'node:path';
 import { Pace } from '../util/pace.js';
 import { parseConfigJson } from './config.js';
 import { Fields } from './fields.js';
-import { HUGGINGFACE_NAMES } from './names.js';
 import { exists, readBytes, readError, readJson, readText } from './read_file.js';
 import { readLargeJson } from './sliced_json.js';
 import { tensorTable } from './tensor_table.js';
@@ -23,7 +22,7 @@ export async function openHuggingFace(folder: string, given?: string): Promise<C
   const json = await readJson(configPath);
   const entries = await list(folder);
   if (json === undefined) throw noConfig(folder, entries);
-  const { config, options } = parseConfigJson(json, configPath);
+  const { config, options, names } = parseConfigJson(json, configPath);
   const { stored, files } = await readHuggingFaceWeights(folder, entries, given);
   return {
     format: 'huggingface',
@@ -31,7 +30,7 @@ export async function openHuggingFace(folder: string, given?: string): Promise<C
     config,
     plan: planIn(json as Record<string, unknown>, configPath),
     files: files.map((file) => file.path),
-    tensors: tensorTable(stored, files, HUGGINGFACE_NAMES, config, options),
+    tensors: tensorTable(stored, files, names.huggingFace, config, options),
     readTokenizer: (signal) => readTokenizer(folder, json, signal),
     readEosTokenIds: async () => {
       // When generation_config.json cannot be read, that is already reported as the reason why there is no tokenizer.

@@ -38,6 +38,7 @@ export function expectedTensors(config: ModelConfig, options: LayerOptions): Exp
   if (options.qkvBias) layerShapes.push(['bq', [qDim]], ['bk', [kvDim]], ['bv', [kvDim]]);
   if (options.outputBias) layerShapes.push(['bo', [dim]]);
   if (options.qkNorm) layerShapes.push(['q_norm', [config.headDim]], ['k_norm', [config.headDim]]);
+  if (config.formula.postNorms) layerShapes.push(['attention_post_norm', [dim]], ['mlp_post_norm', [dim]]);
 
   const tensors: ExpectedTensor[] = [{ role: 'token_embedding', layer: -1, shape: [vocabSize, dim] }];
   for (let layer = 0; layer < config.nLayers; layer++) {
@@ -72,6 +73,8 @@ export const LIMITS = {
   ropeTheta: { min: 1 + 1e-6, max: 1e15 },
   ropeFactor: { min: 1e-6, max: 1e6 },
   ropeBeta: { min: 0, max: 1e6 },
+  scale: { min: 1e-6, max: 1e6 },
+  cap: { min: 1e-2, max: 1e6 },
 } as const;
 
 /** Checks what single values cannot show. `source` begins the sentence of the INVALID_CHECKPOINT thrown. */

@@ -67,6 +67,11 @@ export function yarnAttentionFactor(factor: number, mscale = 1): number {
   return factor <= 1 ? 1 : 0.1 * mscale * Math.log(factor) + 1;
 }
 
+/** Factor on cos and sin that LongRoPE derives likewise: √(1 + ln(factor) / ln(trained length)) (arXiv 2402.13753). */
+export function longropeAttentionFactor(factor: number, trainedLength: number): number {
+  return factor <= 1 ? 1 : Math.sqrt(1 + Math.log(factor) / Math.log(trainedLength));
+}
+
 function llama3Frequency(frequency: number, scaling: Llama3Scaling): number {
   const { factor, lowFreqFactor, highFreqFactor, originalContextLength } = scaling;
   const rotations = (originalContextLength * frequency) / (2 * Math.PI);

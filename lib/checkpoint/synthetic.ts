@@ -1,4 +1,5 @@
 import { CqilError } from '../errors.js';
+import { LLAMA_FORMULA } from './architectures.js';
 import { expectedTensors, rowsAndCols, tensorBytes } from './layout.js';
 import { ropeFrequencies } from './rope.js';
 import { DTYPE_BLOCK, type Checkpoint, type DType, type ModelConfig } from './types.js';
@@ -103,10 +104,12 @@ export function syntheticCheckpoint(shapeName: string, dtype: DType): Checkpoint
     ...shape,
     headDim,
     normEps: 1e-5,
+    ropeDim: headDim,
     ropeFrequencies: ropeFrequencies(headDim, 10000, { type: 'none' }),
     ropeAttentionFactor: 1,
     ropeInterleaved: false,
-    slidingWindow: 0,
+    formula: LLAMA_FORMULA,
+    layers: Array.from({ length: shape.nLayers }, () => ({ window: 0, rope: 0 })),
   };
   const tensors = expectedTensors(config, { qkvBias: false, outputBias: false, qkNorm: false }).map(
     ({ role, layer, shape: dims }) => {

@@ -1,7 +1,7 @@
 import { CqilError } from '../errors.js';
 import { show } from './fields.js';
 import { expectedTensors, rowsAndCols, tensorBytes, type ExpectedTensor, type LayerOptions } from './layout.js';
-import { nameReader, tensorName, type NameScheme } from './names.js';
+import { nameReader, tensorName, type NamedTensor, type NameScheme } from './names.js';
 import { DTYPE_BLOCK, type DType, type ModelConfig, type TensorInfo } from './types.js';
 
 /** A tensor as its file's header describes it, whatever the format. */
@@ -37,9 +37,9 @@ export function tensorTable(
   const expected = new Map(expectedTensors(config, options).map((tensor) => [keyOf(tensor), tensor]));
   const found = new Map<string, TensorInfo>();
   const read = nameReader(names);
-  for (const tensor of stored) {
+  for (const tensor of stored.flatMap((whole) => partsOf(whole, read(whole.name), files[whole.file]!, expected))) {
     const path = files[tensor.file]!.path;
-    const named = read(tensor.name);
+    const { named } = tensor;
     const empty = tensor.shape.includes(0);
     if (named.kind === 'irrelevant') continue;
     if (named.kind === 'unknown-in-layer') {
@@ -76,18 +76,42 @@ export function tensorTable(
   return tensors;
 }
 
+/** A stored tensor and what it is; of one that holds several matrices, each of them. */
+function partsOf(
+  tensor: StoredTensor,
+  named: NamedTensor,
+  file: StoredFile,
+  expected: ReadonlyMap<string, ExpectedTensor>,
+): Array<StoredTensor & { named: Exclude<NamedTensor, { kind: 'fused' }> }> {
+  if (named.kind !== 'fused') return [{ ...tensor, named }];
+  const wanted = named.roles.map((role) => expected.get(keyOf({ role, layer: named.layer })));
+  if (wanted.includes(undefined))
+    return [{ ...tensor, named: { kind: 'model', role: named.roles[0]!, layer: named.layer } }];
+  const rows = wanted.map((want) => want!.shape[0]!);
+  const whole = [rows.reduce((sum, n) => sum + n, 0), wanted[0]!.shape[1]!];
+  expectShape(tensor, whole, file);
+  const dtype = supportedType(tensor, file);
+  expectWholeBlocks(tensor, dtype, whole[1]!, file);
+  let { offset } = tensor;
+  return named.roles.map((role, i) => {
+    const part = {
+      ...tensor,
+      shape: [rows[i]!, whole[1]!],
+      offset,
+      named: { kind: 'model', role, layer: named.layer } as const,
+    };
+    offset += tensorBytes(dtype, rows[i]!, whole[1]!);
+    return part;
+  });
+}
+
 function keyOf({ role, layer }: { role: string; layer: number }): string {
   return `${layer} ${role}`;
 }
 
 function describe(tensor: StoredTensor, want: ExpectedTensor, file: StoredFile): TensorInfo {
   const { name, shape, offset } = tensor;
-  if (shape.length !== want.shape.length || shape.some((size, i) => size !== want.shape[i])) {
-    throw invalid(
-      file.path,
-      `has tensor ${show(name)} of shape ${shapeText(shape)}; ${shapeText(want.shape)} is expected`,
-    );
-  }
+  expectShape(tensor, want.shape, file);
   const dtype = supportedType(tensor, file);
   const [rows, cols] = rowsAndCols(shape);
   const block = DTYPE_BLOCK[dtype];
@@ -97,12 +121,7 @@ function describe(tensor: StoredTensor, want: ExpectedTensor, file: StoredFile):
       `${file.path} has the vector ${show(name)} in ${dtype}; F32, F16 or BF16 is expected.`,
     );
   }
-  if (cols % block.weights !== 0) {
-    throw invalid(
-      file.path,
-      `has tensor ${show(name)} with rows of ${cols} weights in ${dtype}; a multiple of ${block.weights} is expected`,
-    );
-  }
+  expectWholeBlocks(tensor, dtype, cols, file);
   const byteLength = tensorBytes(dtype, rows, cols);
   if (offset + byteLength > file.size) {
     throw invalid(
@@ -112,6 +131,20 @@ function describe(tensor: StoredTensor, want: ExpectedTensor, file: StoredFile):
     );
   }
   return { name, role: want.role, layer: want.layer, dtype, rows, cols, file: tensor.file, offset, byteLength };
+}
+
+function expectShape({ name, shape }: StoredTensor, want: readonly number[], file: StoredFile): void {
+  if (shape.length === want.length && shape.every((size, i) => size === want[i])) return;
+  throw invalid(file.path, `has tensor ${show(name)} of shape ${shapeText(shape)}; ${shapeText(want)} is expected`);
+}
+
+function expectWholeBlocks({ name }: StoredTensor, dtype: DType, cols: number, file: StoredFile): void {
+  const { weights } = DTYPE_BLOCK[dtype];
+  if (cols % weights === 0) return;
+  throw invalid(
+    file.path,
+    `has tensor ${show(name)} with rows of ${cols} weights in ${dtype}; a multiple of ${weights} is expected`,
+  );
 }
 
 function supportedType(tensor: StoredTensor, file: StoredFile): DType {

@@ -13,8 +13,53 @@ export const DTYPE_BLOCK: Record<DType, { weights: number; bytes: number }> = {
   Q6_K: { weights: 256, bytes: 210 },
 };
 
-/** Model families the engine computes. */
-export type Architecture = 'llama' | 'mistral' | 'qwen2' | 'qwen3';
+/** Model families the engine computes; `architectures.ts` describes each. */
+export type Architecture =
+  | 'llama'
+  | 'mistral'
+  | 'ministral'
+  | 'qwen2'
+  | 'qwen3'
+  | 'smollm3'
+  | 'gemma'
+  | 'gemma2'
+  | 'gemma3'
+  | 'phi3'
+  | 'granite';
+
+/**
+ * Where a model's formula may differ from LLaMA's, which is `LLAMA_FORMULA` in `architectures.ts`. In the formula of
+ * groups, a_j and m_j are what a layer's blocks add to the residual stream: after their post-norm and times
+ * `residualScale`.
+ */
+export interface Formula {
+  /** What the gate of an MLP goes through; `gelu_tanh`: g/2 · (1 + tanh(√(2/π) · (g + 0.044715·g³))). */
+  activation: 'silu' | 'gelu_tanh';
+  /** Added to the weights of every norm. */
+  normOffset: number;
+  /** Whether what a block computes is normalised before it is added. */
+  postNorms: boolean;
+  /** On rows of the token embedding. */
+  embeddingScale: number;
+  /** On what a block adds. */
+  residualScale: number;
+  /** On products of queries and keys; 0 means 1/√headDim. */
+  attentionScale: number;
+  /** A scaled product s becomes cap · tanh(s / cap); 0 means that it stays. */
+  attentionCap: number;
+  /** On logits. */
+  logitScale: number;
+  /** After the scale, as `attentionCap`. */
+  logitCap: number;
+}
+
+/** What may differ from layer to layer besides weights. */
+export interface LayerFormula {
+  /** Positions a query may look back, itself included; 0 means all. */
+  window: number;
+  /** Which of `ModelConfig.ropeFrequencies` turn the heads; −1 means none. */
+  rope: number;
+}
 
 /** The shape of a decoder-only LLaMA-family model, whatever file it came from. */
 export interface ModelConfig {
@@ -34,14 +79,17 @@ export interface ModelConfig {
   contextLength: number;
   /** Epsilon of every RMSNorm. */
   normEps: number;
-  /** Rotation per position, radians, one per pair of a head: [headDim / 2], all scaling applied. */
+  /** The first values of a head, which are rotated; even, and headDim in most models. */
+  ropeDim: number;
+  /** Rotation per position, radians, one per rotated pair, all scaling applied: [ropes][ropeDim / 2]; one rope in most. */
   ropeFrequencies: Float64Array;
   /** Factor on cos and sin (YaRN's attention factor); 1 elsewhere. */
   ropeAttentionFactor: number;
-  /** True when a head's rotated pairs are (2i, 2i+1), as in llama GGUF files; false when (i, i + headDim/2). */
+  /** True when a head's rotated pairs are (2i, 2i+1), as in llama GGUF files; false when (i, i + ropeDim/2). */
   ropeInterleaved: boolean;
-  /** Positions a query may look back, itself included; 0 means all. */
-  slidingWindow: number;
+  formula: Formula;
+  /** [nLayers] */
+  layers: LayerFormula[];
   /** True when the output projection is the token embedding. */
   tiedEmbeddings: boolean;
 }
@@ -60,12 +108,14 @@ export type TensorRole =
   | 'bk' //              [nKvHeads·headDim]
   | 'bv' //              [nKvHeads·headDim]
   | 'bo' //              [dim]
-  | 'q_norm' //          [headDim], qwen3
-  | 'k_norm' //          [headDim], qwen3
+  | 'q_norm' //          [headDim]
+  | 'k_norm' //          [headDim]
   | 'mlp_norm' //        [dim]
   | 'w_gate' //          [hiddenDim, dim]
   | 'w_up' //            [hiddenDim, dim]
-  | 'w_down'; //         [dim, hiddenDim]
+  | 'w_down' //          [dim, hiddenDim]
+  | 'attention_post_norm' // [dim]
+  | 'mlp_post_norm'; //      [dim]
 
 /** The seven matrices of a layer, in the order of the forward pass: what an adapter may update. */
 export const PROJECTIONS = [

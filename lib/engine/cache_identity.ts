@@ -30,7 +30,7 @@ const SHAPE = [
   'nKvHeads',
   'nLayers',
   'vocabSize',
-  'slidingWindow',
+  'layers',
   'tiedEmbeddings',
 ] as const;
 

@@ -4,7 +4,7 @@ import os from 'node:os';
 import path from 'node:path';
 import type { LoraPair } from '../checkpoint/lora.js';
 import type { Activations } from './activations.js';
-import type { DType, ModelConfig, TensorRole } from '../checkpoint/types.js';
+import type { DType, Formula, ModelConfig, TensorRole } from '../checkpoint/types.js';
 import { CqilError, type ErrorCode } from '../errors.js';
 import type { Plan } from '../plan/plan.js';
 import type { KvCache } from './kv_cache.js';
@@ -92,14 +92,25 @@ const SHAPE = [
   'nKvHeads',
   'nLayers',
   'vocabSize',
-  'normEps',
+  'ropeDim',
   'ropeFrequencies',
   'ropeAttentionFactor',
   'ropeInterleaved',
-  'slidingWindow',
+  'layers',
 ] as const;
 /** What the addon needs of a model's configuration. */
-export type NativeShape = Pick<ModelConfig, (typeof SHAPE)[number]>;
+export interface NativeShape extends Pick<ModelConfig, (typeof SHAPE)[number]> {
+  /** Epsilon of norms of the residual stream, and of all others. */
+  normEps: number;
+  ownNormEps: number;
+  nRopes: number;
+  formula: Pick<Formula, 'activation' | 'embeddingScale' | 'attentionScale' | 'attentionCap' | 'logitCap'>;
+  /** Folded into the weights of norms: added to all, and multiplied to the last. */
+  normOffset: number;
+  logitScale: number;
+  /** What 1 in the engine's residual stream stands for. */
+  streamUnit: number;
+}
 
 /** Groups as [first layer, size]; every other layer is a stage of its own. */
 export interface NativePlan {
@@ -116,8 +127,10 @@ export interface PlaceRequest {
   head: number;
   /** Bytes of keys and values per layer and position. */
   kvPerPosition: number;
-  /** Positions a query looks back; 0: all. */
-  window: number;
+  /** Positions a query of each layer looks back; 0: all. */
+  windows: readonly number[];
+  /** Whether layers normalise what their blocks compute. */
+  postNorms: boolean;
   /** The most bytes of a layer, keys and values included, that one thread computes by itself. */
   alone: number;
   execution: 'wide' | 'lanes';
@@ -380,8 +393,27 @@ export function unpacked(file: string): string {
   return file.replace(/([\\/]app\.asar)([\\/])/, '$1.unpacked$2');
 }
 
+/**
+ * The shape as the engine takes it. A multiplier r of what blocks add is not computed: with x = r·X the stream
+ * X' = X + a + m has none, embeddings are divided by r, and a norm of X whose epsilon is divided by r² is the norm of x.
+ * r is then the unit of the engine's stream.
+ */
 export function nativeShape(config: ModelConfig): NativeShape {
-  return pick(config, SHAPE);
+  const { formula, normEps, ropeDim, ropeFrequencies } = config;
+  const { normOffset, logitScale, residualScale } = formula;
+  return {
+    ...pick(config, SHAPE),
+    normEps: normEps / residualScale ** 2,
+    ownNormEps: normEps,
+    nRopes: ropeFrequencies.length / (ropeDim / 2),
+    formula: {
+      ...pick(formula, ['activation', 'attentionScale', 'attentionCap', 'logitCap']),
+      embeddingScale: formula.embeddingScale / residualScale,
+    },
+    normOffset,
+    logitScale,
+    streamUnit: residualScale,
+  };
 }
 
 /** The plan as the engine takes it. */

@@ -6,9 +6,11 @@ export type StepKind =
   | 'qkv'
   | 'attention'
   | 'attention_out'
+  | 'attention_post_norm'
   | 'gate_up'
   | 'down'
   | 'down_apart'
+  | 'mlp_post_norm'
   | 'record'
   | 'join'
   | 'head';
@@ -40,9 +42,11 @@ const KINDS: readonly StepKind[] = [
   'qkv',
   'attention',
   'attention_out',
+  'attention_post_norm',
   'gate_up',
   'down',
   'down_apart',
+  'mlp_post_norm',
   'record',
   'join',
   'head',

@@ -56,6 +56,18 @@ const char* phase_name(cqil_phase_kind kind) {
   return "";
 }
 
+cqil_formula read_formula(const Napi::Object& from) {
+  cqil_formula formula = {};
+  const std::string activation = read_string(from, "activation");
+  if (activation == "gelu_tanh") formula.activation = CQIL_GELU_TANH;
+  else if (activation != "silu") mismatch("activation", "silu or gelu_tanh");
+  formula.embedding_scale = static_cast<float>(read_number(from, "embeddingScale"));
+  formula.attention_scale = static_cast<float>(read_number(from, "attentionScale"));
+  formula.attention_cap = static_cast<float>(read_number(from, "attentionCap"));
+  formula.logit_cap = static_cast<float>(read_number(from, "logitCap"));
+  return formula;
+}
+
 }  // namespace
 
 Napi::Error to_js_error(Napi::Env env, const char* code, const std::string& message) {
@@ -75,8 +87,9 @@ int32_t read_int(const Napi::Object& from, const char* key) {
   return static_cast<int32_t>(value);
 }
 
-cqil_shape read_shape(const Napi::Object& from, std::vector<double>& rope_frequencies) {
-  cqil_shape shape = {};
+void read_shape(const Napi::Object& from, WeightsSpec& spec) {
+  cqil_shape& shape = spec.shape;
+  shape = {};
   shape.dim = read_int(from, "dim");
   shape.hidden_dim = read_int(from, "hiddenDim");
   shape.head_dim = read_int(from, "headDim");
@@ -85,21 +98,31 @@ cqil_shape read_shape(const Napi::Object& from, std::vector<double>& rope_freque
   shape.n_layers = read_int(from, "nLayers");
   shape.vocab_size = read_int(from, "vocabSize");
   shape.norm_eps = static_cast<float>(read_number(from, "normEps"));
+  shape.own_norm_eps = static_cast<float>(read_number(from, "ownNormEps"));
+  shape.rope_dim = read_int(from, "ropeDim");
   shape.rope_attention_factor = read_number(from, "ropeAttentionFactor");
   shape.rope_interleaved = read_bool(from, "ropeInterleaved") ? 1 : 0;
-  shape.sliding_window = read_int(from, "slidingWindow");
+  shape.formula = read_formula(read_object(from.Get("formula"), "formula"));
+  spec.folding.norm_offset = static_cast<float>(read_number(from, "normOffset"));
+  spec.folding.logit_scale = static_cast<float>(read_number(from, "logitScale"));
+  spec.folding.stream_unit = static_cast<float>(read_number(from, "streamUnit"));
+  const Napi::Array layers = read_array(from, "layers");
+  for (uint32_t i = 0; i < layers.Length(); i++) {
+    const Napi::Object layer = read_object(layers.Get(i), "a layer");
+    spec.layers.push_back({read_int(layer, "window"), read_int(layer, "rope")});
+  }
   const Napi::Value frequencies = from.Get("ropeFrequencies");
   if (!frequencies.IsTypedArray() || frequencies.As<Napi::TypedArray>().TypedArrayType() != napi_float64_array)
     mismatch("ropeFrequencies", "a Float64Array");
   const auto array = frequencies.As<Napi::Float64Array>();
-  rope_frequencies.assign(array.Data(), array.Data() + array.ElementLength());
-  return shape;
+  spec.rope_frequencies.assign(array.Data(), array.Data() + array.ElementLength());
+  shape.n_ropes = read_int(from, "nRopes");
 }
 
 ModelRequest read_model_request(const Napi::Value& from) {
   const Napi::Object spec = read_object(from, "spec");
   ModelRequest request;
-  request.weights.shape = read_shape(read_object(spec.Get("shape"), "shape"), request.weights.rope_frequencies);
+  read_shape(read_object(spec.Get("shape"), "shape"), request.weights);
   request.backend = read_string(spec, "backend");
   request.weights.mapped = read_bool(spec, "mmap");
   request.options.threads = read_int(spec, "threads");
@@ -264,7 +287,13 @@ PlacementRequest read_placement(const Napi::Value& from) {
   }
   request.sizes.head = read_whole(object, "head");
   request.sizes.position = read_whole(object, "kvPerPosition");
-  request.sizes.window = read_whole(object, "window");
+  const Napi::Array windows = read_array(object, "windows");
+  for (uint32_t i = 0; i < windows.Length(); i++) {
+    if (!windows.Get(i).IsNumber()) mismatch("windows", "numbers");
+    request.sizes.windows.push_back(windows.Get(i).As<Napi::Number>().Int64Value());
+  }
+  if (request.sizes.windows.size() != request.sizes.layers.size()) mismatch("windows", "one number for each layer");
+  request.sizes.post_norms = read_bool(object, "postNorms");
   request.sizes.alone = read_whole(object, "alone");
   const Execution execution = read_execution(object.Get("execution"));
   if (execution != Execution::kWide && execution != Execution::kLanes) mismatch("execution", "wide or lanes");

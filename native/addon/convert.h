@@ -31,7 +31,8 @@ struct PlacementRequest {
   Extent extent;
 };
 
-cqil_shape read_shape(const Napi::Object& from, std::vector<double>& rope_frequencies);
+// The shape, what its layers differ in and what is folded into weights, into a spec without files.
+void read_shape(const Napi::Object& from, WeightsSpec& spec);
 ModelRequest read_model_request(const Napi::Value& from);
 AdapterSpec read_adapter(const Napi::Object& object);
 Plan read_plan(const Napi::Value& from);

@@ -10,9 +10,8 @@ namespace cqil {
 Napi::Value compile_program_call(const Napi::CallbackInfo& info) {
   const Napi::Env env = info.Env();
   return call(env, [&] {
-    std::vector<double> frequencies;
-    const cqil_shape shape = read_shape(read_object(info[0], "shape"), frequencies);
-    return write_program(env, compile_program(read_plan(info[1]), shape.n_layers));
+    const int32_t n_layers = read_int(read_object(info[0], "shape"), "nLayers");
+    return write_program(env, compile_program(read_plan(info[1]), n_layers));
   });
 }
 

@@ -61,6 +61,23 @@ typedef struct cqil_tensor {
   int64_t cols;
 } cqil_tensor;
 
+// What the gate of an MLP goes through.
+typedef enum cqil_activation {
+  CQIL_SILU = 0,   // g / (1 + exp(-g))
+  CQIL_GELU_TANH,  // g / 2 (1 + tanh(sqrt(2 / pi) (g + 0.044715 g^3)))
+  CQIL_ACTIVATION_COUNT
+} cqil_activation;
+
+// Where a model's formula differs from LLaMA's, which is all zeros. What can be folded into weights or sizes is, and
+// does not stand here: offsets of norms' weights, multipliers of logits and of what blocks add to x.
+typedef struct cqil_formula {
+  cqil_activation activation;
+  float embedding_scale;  // on rows of the token embedding; 0: as they are
+  float attention_scale;  // on q K^T; 0: 1 / sqrt(head_dim)
+  float attention_cap;    // a scaled score s becomes cap * tanh(s / cap); 0: stays
+  float logit_cap;        // and a logit; 0: stays
+} cqil_formula;
+
 typedef struct cqil_shape {
   int32_t dim;
   int32_t hidden_dim;
@@ -69,14 +86,22 @@ typedef struct cqil_shape {
   int32_t n_kv_heads;
   int32_t n_layers;
   int32_t vocab_size;
-  float norm_eps;
-  const double* rope_frequencies;  // [head_dim / 2] radians per position
+  float norm_eps;                  // of norms of x, and of x and what the bypass adds to it
+  float own_norm_eps;              // of norms of heads and of what a block computes
+  int32_t rope_dim;                // the first values of a head, which RoPE turns; even
+  int32_t n_ropes;                 // at least 1
+  const double* rope_frequencies;  // [n_ropes, rope_dim / 2] radians per position
   double rope_attention_factor;    // on cos and sin
-  int32_t rope_interleaved;        // pairs (2i, 2i+1) instead of (i, i + head_dim/2)
-  int32_t sliding_window;          // positions a query looks back, itself included; 0: all
+  int32_t rope_interleaved;        // pairs (2i, 2i+1) instead of (i, i + rope_dim/2)
+  cqil_formula formula;
 } cqil_shape;
 
+// Where a layer keeps positions as they are.
+#define CQIL_NO_ROPE -1
+
 typedef struct cqil_layer {
+  int32_t window;              // positions a query looks back, itself included; 0: all
+  int32_t rope;                // which frequencies of the shape turn its heads, or CQIL_NO_ROPE
   cqil_tensor attention_norm;  // [dim]
   cqil_tensor wq;              // [n_heads * head_dim, dim]
   cqil_tensor wk;              // [n_kv_heads * head_dim, dim]
@@ -88,6 +113,9 @@ typedef struct cqil_layer {
   cqil_tensor w_gate;          // [hidden_dim, dim]
   cqil_tensor w_up;            // [hidden_dim, dim]
   cqil_tensor w_down;          // [dim, hidden_dim]
+  // [dim], RMSNorm of what a block has computed, before it counts as a_j or m_j; every layer of a model has both or
+  // none.
+  cqil_tensor attention_post_norm, mlp_post_norm;
 } cqil_layer;
 
 // One-row tensors (norms, biases) are float32; matrices are any dtype. All must outlive the backend's model, except
@@ -104,9 +132,9 @@ typedef enum cqil_phase_kind {
   CQIL_EMBED = 0,      // x = rows of the token embedding
   CQIL_QKV,            // norm of x, Q, K, V, biases, q/k norm, RoPE, cache append; per lane
   CQIL_ATTENTION,      // softmax(q K^T / sqrt(head_dim)) V; per lane
-  CQIL_ATTENTION_OUT,  // a_j = Wo . attention; per lane
-  CQIL_GATE_UP,        // SiLU(W_gate . h) * (W_up . h), h = norm of x + a_j + b_j; per lane
-  CQIL_DOWN,           // x = x + sum over lanes of (a_j [+ b_j] + m_j), m_j = W_down . gate_up
+  CQIL_ATTENTION_OUT,  // a_j = [post-norm of] Wo . attention; per lane
+  CQIL_GATE_UP,        // act(W_gate . h) * (W_up . h), h = norm of x + a_j + b_j; per lane
+  CQIL_DOWN,           // x = x + sum over lanes of (a_j [+ b_j] + m_j), m_j = [post-norm of] W_down . gate_up
   CQIL_HEAD            // norm of x, logits
 } cqil_phase_kind;
 
@@ -124,11 +152,13 @@ typedef enum cqil_op {
   CQIL_OP_QKV,
   CQIL_OP_ATTENTION,
   CQIL_OP_ATTENTION_OUT,
+  CQIL_OP_ATTENTION_POST_NORM,  // where layers have one: a_j from what CQIL_OP_ATTENTION_OUT left
   CQIL_OP_GATE_UP,
-  CQIL_OP_DOWN,        // the product and the sum over lanes in one
-  CQIL_OP_DOWN_APART,  // m_j of each lane, kept
-  CQIL_OP_RECORD,      // x, and each a_j and m_j, to the trace
-  CQIL_OP_JOIN,        // x = x + sum over lanes of (a_j [+ b_j] + m_j), in the order and to the bits of CQIL_OP_DOWN
+  CQIL_OP_DOWN,           // the product and the sum over lanes in one; not where layers have post-norms
+  CQIL_OP_DOWN_APART,     // m_j of each lane, kept
+  CQIL_OP_MLP_POST_NORM,  // where layers have one: m_j from what CQIL_OP_DOWN_APART left
+  CQIL_OP_RECORD,         // x, and each a_j and m_j, to the trace
+  CQIL_OP_JOIN,           // x = x + sum over lanes of (a_j [+ b_j] + m_j), in the order and to the bits of CQIL_OP_DOWN
   CQIL_OP_HEAD
 } cqil_op;
 

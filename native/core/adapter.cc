@@ -33,11 +33,11 @@ StoredMatrix locate(const WeightsFile& file, const AdapterMatrix& matrix, int64_
   return {file.data() + matrix.offset, dtype, cols};
 }
 
-// Where a row of a query or key projection that keeps rotated pairs side by side stands when they are (i, i + head_dim
+// Where a row of a query or key projection that keeps rotated pairs side by side stands when they are (i, i + rope_dim
 // / 2).
-int64_t row_before_interleaving(int64_t row, int64_t head_dim) {
-  const int64_t i = row % head_dim;
-  return row - i + i % 2 * (head_dim / 2) + i / 2;
+int64_t row_before_interleaving(int64_t row, const cqil_shape& shape) {
+  const int64_t i = row % shape.head_dim;
+  return i < shape.rope_dim ? row - i + i % 2 * (shape.rope_dim / 2) + i / 2 : row;
 }
 
 }  // namespace
@@ -102,7 +102,7 @@ void MergedWeights::merge(const LoraPair& pair, const WeightsFile& file, Weights
     float* weights = update + cols;
     float* b_row = weights + cols;
     for (int64_t row = first; row < end; row++) {
-      unpack_row(b.dtype, b.row(interleaved ? row_before_interleaving(row, view_.shape.head_dim) : row), rank, b_row);
+      unpack_row(b.dtype, b.row(interleaved ? row_before_interleaving(row, view_.shape) : row), rank, b_row);
       std::fill(update, update + cols, 0.0f);
       for (int64_t k = 0; k < rank; k++) {
         const float factor = pair.scale * b_row[k];

@@ -63,10 +63,12 @@ class Placing {
   // Whether a token reads no more of these layers than one thread should read by itself.
   bool small(int32_t first_layer, int32_t n_layers) const {
     if (!may_be_alone()) return false;
-    const int64_t positions =
-        std::min<int64_t>(extent_.position + 1, sizes_.window > 0 ? sizes_.window : int64_t{1} << 40);
-    int64_t bytes = n_layers * positions * sizes_.position;
-    for (int32_t i = first_layer; i < first_layer + n_layers; i++) bytes += sizes_.layers[static_cast<size_t>(i)];
+    int64_t bytes = 0;
+    for (int32_t i = first_layer; i < first_layer + n_layers; i++) {
+      const int64_t window = sizes_.windows[static_cast<size_t>(i)];
+      const int64_t positions = std::min<int64_t>(extent_.position + 1, window > 0 ? window : int64_t{1} << 40);
+      bytes += sizes_.layers[static_cast<size_t>(i)] + positions * sizes_.position;
+    }
     return bytes <= sizes_.alone;
   }
 
@@ -101,10 +103,12 @@ class Placing {
     add(CQIL_OP_QKV, i, lanes, who_, CQIL_EVERYBODY);
     add(CQIL_OP_ATTENTION, i + 1, lanes, who_, CQIL_EVERYBODY);
     add(CQIL_OP_ATTENTION_OUT, i + 2, lanes, who_, CQIL_EVERYBODY);
+    if (sizes_.post_norms) add(CQIL_OP_ATTENTION_POST_NORM, i + 2, lanes, who_, CQIL_EVERYBODY);
     add(CQIL_OP_GATE_UP, i + 3, lanes, who_, CQIL_EVERYBODY);
-    if (!extent_.traced) return add(CQIL_OP_DOWN, i + 4, lanes, who_, CQIL_EVERYBODY);
+    if (!extent_.traced && !sizes_.post_norms) return add(CQIL_OP_DOWN, i + 4, lanes, who_, CQIL_EVERYBODY);
     // This gives the sum of CQIL_OP_DOWN, to the same bits, and keeps every m_j for a while.
     add(CQIL_OP_DOWN_APART, i + 4, lanes, who_, CQIL_EVERYBODY);
+    if (sizes_.post_norms) add(CQIL_OP_MLP_POST_NORM, i + 4, lanes, who_, CQIL_EVERYBODY);
     join(i + 4, lanes);
   }
 
@@ -123,11 +127,13 @@ class Placing {
       add(CQIL_OP_QKV, i, lane, who, CQIL_CREW);
       add(CQIL_OP_ATTENTION, i + 1, lane, who, CQIL_CREW);
       add(CQIL_OP_ATTENTION_OUT, i + 2, lane, who, CQIL_CREW);
+      if (sizes_.post_norms) add(CQIL_OP_ATTENTION_POST_NORM, i + 2, lane, who, CQIL_CREW);
     });
     if (program_.bypass > 0) schedule_.steps.back().then = CQIL_EVERYBODY;
     for_lanes([&](const Range& lane, const Who& who) {
       add(CQIL_OP_GATE_UP, i + 3, lane, who, CQIL_CREW, std::min(program_.bypass, lane.first));
-      add(CQIL_OP_DOWN_APART, i + 4, lane, who, CQIL_NOBODY);
+      add(CQIL_OP_DOWN_APART, i + 4, lane, who, sizes_.post_norms ? CQIL_CREW : CQIL_NOBODY);
+      if (sizes_.post_norms) add(CQIL_OP_MLP_POST_NORM, i + 4, lane, who, CQIL_NOBODY);
     });
     schedule_.steps.back().then = CQIL_EVERYBODY;
     join(i + 4, all_lanes(phase));
@@ -161,11 +167,12 @@ Sizes sizes_of(const cqil_weights& weights, const cqil_model_options& options, c
          {&layer.wq, &layer.wk, &layer.wv, &layer.wo, &layer.w_gate, &layer.w_up, &layer.w_down})
       bytes += bytes_of(*matrix);
     sizes.layers.push_back(bytes);
+    sizes.windows.push_back(layer.window);
   }
   sizes.head = bytes_of(weights.output);
   sizes.position = 2 * shape.n_kv_heads * kv_row_bytes(kv_dtype, shape.head_dim);
-  sizes.window = shape.sliding_window;
   sizes.alone = options.alone_bytes;
+  sizes.post_norms = weights.layers[0].attention_post_norm.data != nullptr;
   return sizes;
 }
 

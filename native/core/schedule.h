@@ -11,11 +11,12 @@ namespace cqil {
 
 // What a token reads, in bytes.
 struct Sizes {
-  std::vector<int64_t> layers;  // the matrices of each layer
-  int64_t head;                 // the output projection
-  int64_t position;             // the keys and values of a layer at one position
-  int64_t window;               // positions that a query looks back; 0: all
-  int64_t alone;                // see cqil_model_options::alone_bytes
+  std::vector<int64_t> layers;   // the matrices of each layer
+  std::vector<int64_t> windows;  // positions that a query of each layer looks back; 0: all
+  int64_t head;                  // the output projection
+  int64_t position;              // the keys and values of a layer at one position
+  int64_t alone;                 // see cqil_model_options::alone_bytes
+  bool post_norms;               // whether layers have them
 };
 
 Sizes sizes_of(const cqil_weights& weights, const cqil_model_options& options, cqil_dtype kv_dtype);

@@ -306,6 +306,9 @@ void Session::compute(const std::vector<Call*>& calls, Timeline* timeline) {
   for (Call* call : calls) try {
       if (calls.size() > 1 && call->cancel) throw Error("ABORTED", "The call was aborted.");
       call->session.expect_finite(*call);
+      const float unit = model.weights().folding().stream_unit;
+      if (call->request.output == CQIL_OUTPUT_TRACE && unit != 1)
+        for (float& value : call->result) value *= unit;
       call->session.filled_ = call->request.position + static_cast<int32_t>(call->request.ids.size());
     } catch (...) {
       call->failure = std::current_exception();

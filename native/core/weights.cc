@@ -35,7 +35,11 @@ const LayerSlot kLayerSlots[] = {
     {"w_gate", &cqil_layer::w_gate},
     {"w_up", &cqil_layer::w_up},
     {"w_down", &cqil_layer::w_down},
+    {"attention_post_norm", &cqil_layer::attention_post_norm},
+    {"mlp_post_norm", &cqil_layer::mlp_post_norm},
 };
+
+bool is_norm(const std::string& role) { return role.size() >= 4 && role.compare(role.size() - 4, 4, "norm") == 0; }
 
 std::string name_of(const TensorSpec& spec) {
   return spec.layer < 0 ? spec.role : "layer " + std::to_string(spec.layer) + " " + spec.role;
@@ -43,7 +47,7 @@ std::string name_of(const TensorSpec& spec) {
 
 [[noreturn]] void invalid(const std::string& message) { throw Error("INVALID_CHECKPOINT", message); }
 
-void check_dims(const cqil_shape& shape, size_t n_frequencies) {
+void check_dims(const cqil_shape& shape, size_t n_frequencies, const std::vector<LayerSpec>& layers) {
   const int32_t dims[] = {shape.dim,        shape.hidden_dim, shape.head_dim,  shape.n_heads,
                           shape.n_kv_heads, shape.n_layers,   shape.vocab_size};
   for (int32_t dim : dims)
@@ -51,11 +55,19 @@ void check_dims(const cqil_shape& shape, size_t n_frequencies) {
       invalid("A dimension of the model is " + std::to_string(dim) + "; expected 1 to 16777216.");
   if (shape.n_layers > 1 << 14 || shape.n_heads > 1 << 14 || shape.head_dim > 1 << 12)
     invalid("The model has more layers, heads or channels per head than any model this engine can hold.");
-  if (shape.head_dim % 2 != 0)
-    invalid("head_dim is " + std::to_string(shape.head_dim) + "; RoPE needs an even number.");
+  if (shape.rope_dim % 2 != 0 || shape.rope_dim < 2 || shape.rope_dim > shape.head_dim)
+    invalid("RoPE turns " + std::to_string(shape.rope_dim) + " values of a head; expected an even number up to " +
+            std::to_string(shape.head_dim) + ".");
   if (shape.n_heads % shape.n_kv_heads != 0) invalid("n_kv_heads does not divide n_heads.");
-  if (n_frequencies != static_cast<size_t>(shape.head_dim / 2))
-    invalid("Expected head_dim / 2 RoPE frequencies, found " + std::to_string(n_frequencies) + ".");
+  if (shape.n_ropes < 1 ||
+      n_frequencies != static_cast<size_t>(shape.n_ropes) * static_cast<size_t>(shape.rope_dim / 2))
+    invalid("Expected rope_dim / 2 frequencies of each RoPE, found " + std::to_string(n_frequencies) + ".");
+  if (!layers.empty() && layers.size() != static_cast<size_t>(shape.n_layers))
+    invalid("Expected a window and a RoPE of each layer, found " + std::to_string(layers.size()) + ".");
+  for (const LayerSpec& layer : layers)
+    if (layer.window < 0 || layer.rope < CQIL_NO_ROPE || layer.rope >= shape.n_ropes)
+      invalid("A layer has window " + std::to_string(layer.window) + " and RoPE " + std::to_string(layer.rope) +
+              " of " + std::to_string(shape.n_ropes) + ".");
 }
 
 }  // namespace
@@ -67,11 +79,13 @@ cqil_tensor cqil_layer::* layer_slot(const std::string& role) {
 }
 
 Weights::Weights(WeightsSpec spec) : spec_(std::move(spec)) {
-  check_dims(spec_.shape, spec_.rope_frequencies.size());
+  check_dims(spec_.shape, spec_.rope_frequencies.size(), spec_.layers);
   spec_.shape.rope_frequencies = spec_.rope_frequencies.data();
   view_.shape = spec_.shape;
   layers_.assign(static_cast<size_t>(spec_.shape.n_layers), cqil_layer{});
   view_.layers = layers_.data();
+  for (size_t i = 0; i < spec_.layers.size(); i++)
+    layers_[i].window = spec_.layers[i].window, layers_[i].rope = spec_.layers[i].rope;
   files_.reserve(spec_.files.size());
   for (const std::string& file : spec_.files) files_.push_back(std::make_unique<WeightsFile>(file, spec_.mapped));
 
@@ -91,7 +105,8 @@ Weights::Weights(WeightsSpec spec) : spec_(std::move(spec)) {
     stored_.push_back({static_cast<const uint8_t*>(at->data), 0, tensor.rows, per_row});
     bytes_ += size;
     if (tensor.rows == 1) {
-      vectors_.push_back({*at, float_storage(*at), false});
+      vectors_.push_back({*at, float_storage(*at), is_norm(tensor.role) ? spec_.folding.norm_offset : 0,
+                          tensor.role == "output_norm" ? spec_.folding.logit_scale : 1, false});
       *at = {vectors_.back().values, CQIL_F32, 1, tensor.cols};
     }
   }
@@ -150,6 +165,8 @@ void Weights::convert(Vector& vector) {
       std::memcpy(&half, source + i * 2, sizeof half);
       vector.values[i] = vector.stored.dtype == CQIL_F16 ? float_from_f16(half) : float_from_bf16(half);
     }
+  if (vector.offset != 0 || vector.scale != 1)
+    for (size_t i = 0; i < count; i++) vector.values[i] = (vector.values[i] + vector.offset) * vector.scale;
   vector.converted = true;
 }
 
@@ -189,6 +206,12 @@ void Weights::check_complete() {
     check_shape(prefix + "w_gate", layer.w_gate, s.hidden_dim, s.dim, true);
     check_shape(prefix + "w_up", layer.w_up, s.hidden_dim, s.dim, true);
     check_shape(prefix + "w_down", layer.w_down, s.dim, s.hidden_dim, true);
+    const bool post_norms = layers_[0].attention_post_norm.data != nullptr;
+    for (const auto& [name, norm] : {std::pair{"attention_post_norm", &layer.attention_post_norm},
+                                     std::pair{"mlp_post_norm", &layer.mlp_post_norm}}) {
+      check_shape(prefix + name, *norm, 1, s.dim, post_norms);
+      if (norm->data && !post_norms) invalid(prefix + name + " stands alone; every layer has both post-norms or none.");
+    }
   }
 }
 

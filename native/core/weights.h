@@ -23,9 +23,24 @@ struct TensorSpec {
   uint64_t offset;  // bytes
 };
 
+// What layers may have of their own besides tensors; see cqil_layer.
+struct LayerSpec {
+  int32_t window = 0;
+  int32_t rope = 0;
+};
+
+// What becomes of stored vectors when they are read.
+struct Folding {
+  float norm_offset = 0;  // added to the weights of every norm
+  float logit_scale = 1;  // on those of the norm before the output projection, and so on every logit
+  float stream_unit = 1;  // what 1 in the engine's residual stream stands for; traces are multiplied by it
+};
+
 struct WeightsSpec {
   cqil_shape shape;                      // rope_frequencies points into the vector below
-  std::vector<double> rope_frequencies;  // [head_dim / 2]
+  std::vector<double> rope_frequencies;  // [n_ropes, rope_dim / 2]
+  std::vector<LayerSpec> layers;         // [n_layers], or empty where none differs from LayerSpec's defaults
+  Folding folding;
   std::vector<std::string> files;
   bool mapped = true;  // the files; otherwise they are read into memory of their own
   std::vector<TensorSpec> tensors;
@@ -44,6 +59,7 @@ class Weights {
 
   // Borrowed; valid as long as this object.
   const cqil_weights& view() const { return view_; }
+  const Folding& folding() const { return spec_.folding; }
   // Bytes of all tensors.
   uint64_t bytes() const { return bytes_; }
 
@@ -83,6 +99,7 @@ class Weights {
   struct Vector {
     cqil_tensor stored;
     float* values;
+    float offset, scale;  // values = (stored + offset) * scale
     bool converted;
   };
 

@@ -45,14 +45,17 @@ void Pass::embed(const Crew& crew) const {
   const int64_t bytes = row_bytes(table.dtype, table.cols);
   for (int64_t t = crew.member; t < tokens_; t += crew.size) {
     const uint8_t* row = static_cast<const uint8_t*>(table.data) + session.tokens[static_cast<size_t>(t)].id * bytes;
-    kernels_.unpack[table.dtype](row, bytes, 1, table.cols, session.x.get() + t * session.dim_stride);
+    float* x = session.x.get() + t * session.dim_stride;
+    kernels_.unpack[table.dtype](row, bytes, 1, table.cols, x);
+    if (const float scale = shape_.formula.embedding_scale)
+      for (int64_t i = 0; i < dim_; i++) x[i] *= scale;
   }
 }
 
-void Pass::rotate(float* head, int64_t position) const {
-  const int64_t half = shape_.head_dim / 2;
-  const float* cos = session.rope_cos.get() + position * half;
-  const float* sin = session.rope_sin.get() + position * half;
+void Pass::rotate(float* head, int rope, int64_t position) const {
+  const int64_t half = shape_.rope_dim / 2, at = (position * shape_.n_ropes + rope) * half;
+  const float* cos = session.rope_cos.get() + at;
+  const float* sin = session.rope_sin.get() + at;
   for (int64_t i = 0; i < half; i++) {
     float& a = head[shape_.rope_interleaved ? 2 * i : i];
     float& b = head[shape_.rope_interleaved ? 2 * i + 1 : i + half];
@@ -62,12 +65,12 @@ void Pass::rotate(float* head, int64_t position) const {
   }
 }
 
-void Pass::finish_head(const float* product, const cqil_tensor& bias, const cqil_tensor& norm, bool turn, int64_t head,
+void Pass::finish_head(const float* product, const cqil_tensor& bias, const cqil_tensor& norm, int rope, int64_t head,
                        int64_t token, float* out) const {
   std::memcpy(out, product, static_cast<size_t>(shape_.head_dim) * sizeof(float));
   if (bias.data) kernels_.add(out, floats(bias) + head * shape_.head_dim, shape_.head_dim);
-  if (norm.data) kernels_.rms_norm(out, floats(norm), shape_.head_dim, shape_.norm_eps, out);
-  if (turn) rotate(out, session.tokens[static_cast<size_t>(token)].position);
+  if (norm.data) kernels_.rms_norm(out, floats(norm), shape_.head_dim, shape_.own_norm_eps, out);
+  if (rope != CQIL_NO_ROPE) rotate(out, rope, session.tokens[static_cast<size_t>(token)].position);
 }
 
 // Units are heads; several of one matrix when there is one token, as memory serves longer runs of rows better, and
@@ -96,12 +99,12 @@ void Pass::qkv(const Crew& crew, const Lanes& lanes) const {
         const int64_t head = first + i;
         const float* from = tile + t * stride + i * hd;
         if (query) {
-          finish_head(from, l.bq, l.q_norm, true, head, t,
+          finish_head(from, l.bq, l.q_norm, l.rope, head, t,
                       lane_row(session.query, session.query_stride, lane, t) + head * session.head_stride);
           continue;
         }
         float* row = crew.scratch->head.get();
-        finish_head(from, key ? l.bk : l.bv, key ? l.k_norm : cqil_tensor{}, key, head, t, row);
+        finish_head(from, key ? l.bk : l.bv, key ? l.k_norm : cqil_tensor{}, key ? l.rope : CQIL_NO_ROPE, head, t, row);
         const TokenPlace& place = session.tokens[static_cast<size_t>(t)];
         const CpuCache& cache = *place.cache;
         kernels_.store_kv[cache.kv_dtype](
@@ -132,8 +135,11 @@ void Pass::attend(const Crew& crew, int64_t layer, int lane, const RowPlace& pla
   args.keys = cache.key(layer, kv_head, 0);
   args.values = cache.value(layer, kv_head, 0);
   args.stride = cache.head_stride;
-  args.window = shape_.sliding_window;
-  args.scale = 1.0f / std::sqrt(static_cast<float>(shape_.head_dim));
+  const cqil_formula& formula = shape_.formula;
+  args.window = weights_.layers[layer].window;
+  args.scale =
+      formula.attention_scale ? formula.attention_scale : 1.0f / std::sqrt(static_cast<float>(shape_.head_dim));
+  args.cap = formula.attention_cap;
   args.scores = crew.scratch->scores.get();
   args.scores_stride = session.scores_stride;
   args.head_dim = shape_.head_dim;
@@ -185,8 +191,25 @@ void Pass::gate_up(const Crew& crew, const Lanes& lanes) const {
     float* up = crew.scratch->tile.get();
     product(l.w_gate, first, n, x, tokens_, gate, session.hidden_stride, *crew.scratch);
     product(l.w_up, first, n, x, tokens_, up, n, *crew.scratch);
-    for (int64_t t = 0; t < tokens_; t++) kernels_.silu_mul(gate + t * session.hidden_stride, up + t * n, n);
+    const auto activate = kernels_.activate_mul[shape_.formula.activation];
+    for (int64_t t = 0; t < tokens_; t++) activate(gate + t * session.hidden_stride, up + t * n, n);
   });
+}
+
+void Pass::post_norm(const Crew& crew, const Lanes& lanes, const Floats& buffer, cqil_tensor cqil_layer::* norm) const {
+  for (int64_t i = crew.member; i < lanes.n_lanes * tokens_; i += crew.size) {
+    const int lane = lanes.first_lane + static_cast<int>(i / tokens_);
+    float* row = lane_row(buffer, session.dim_stride, lane, i % tokens_);
+    kernels_.rms_norm(row, floats(weights_.layers[lanes.first_layer + lane].*norm), dim_, shape_.own_norm_eps, row);
+  }
+}
+
+void Pass::attention_post_norm(const Crew& crew, const Lanes& lanes) const {
+  post_norm(crew, lanes, session.attention_out, &cqil_layer::attention_post_norm);
+}
+
+void Pass::mlp_post_norm(const Crew& crew, const Lanes& lanes) const {
+  post_norm(crew, lanes, session.mlp_out, &cqil_layer::mlp_post_norm);
 }
 
 // x gains a_j, and b_j where the bypass joins the residual, lane by lane.
@@ -292,6 +315,8 @@ void Pass::head(const Crew& crew, Claim* claimed) const {
       const int64_t first = unit * rows, n = std::min(rows, vocab - first);
       product(weights_.output, first, n, {norm, session.dim_stride, rounded}, n_tokens, logits + first, vocab,
               *crew.scratch);
+      if (const float cap = shape_.formula.logit_cap)
+        for (int64_t t = 0; t < n_tokens; t++) kernels_.cap(logits + t * vocab + first, n, cap);
     });
     const bool last = first_place + n_tokens == wanted;
     if (direct && last) return;

@@ -2,6 +2,7 @@
 // work left; the caller waits for the others. The shared formula is in DESIGN terms:
 //   a_j = A_j(x);  b_j = sum of up to D earlier a in the group;  m_j = M_j(x + a_j + b_j)
 //   x += sum of a_j [+ b_j] + m_j
+// where A_j and M_j end with their post-norm in models that have one.
 #pragma once
 #include "workspace.h"
 
@@ -46,11 +47,15 @@ class Pass {
   void qkv(const Crew& crew, const Lanes& lanes) const;
   void attention(const Crew& crew, const Lanes& lanes) const;
   void attention_out(const Crew& crew, const Lanes& lanes) const;
+  // What attention_out() left becomes a_j.
+  void attention_post_norm(const Crew& crew, const Lanes& lanes) const;
   void gate_up(const Crew& crew, const Lanes& lanes) const;
   // The whole group at once: x gains every a_j and m_j.
   void down(const Crew& crew, const Lanes& lanes) const;
   // Lanes apart: m_j is kept, and join() adds them up in the order of down(), to the same bits.
   void down_apart(const Crew& crew, const Lanes& lanes) const;
+  // What down_apart() left becomes m_j.
+  void mlp_post_norm(const Crew& crew, const Lanes& lanes) const;
   void join(const Crew& crew, int n_lanes) const;
   // Between the two: copies x, still the group's input, and each a_j and m_j to the trace.
   void record(const Crew& crew, int first_layer, int n_lanes) const;
@@ -82,9 +87,12 @@ class Pass {
   }
   // What is wanted of a token, from its logits.
   void give(const HeadPlace& place, const float* logits) const;
-  void finish_head(const float* product, const cqil_tensor& bias, const cqil_tensor& norm, bool turn, int64_t head,
+  // A head of a query, key or value: its bias, its norm where it has one, its rotation by the RoPE of this number.
+  void finish_head(const float* product, const cqil_tensor& bias, const cqil_tensor& norm, int rope, int64_t head,
                    int64_t token, float* out) const;
-  void rotate(float* head, int64_t position) const;
+  void rotate(float* head, int rope, int64_t position) const;
+  // Of each lane and token, in place.
+  void post_norm(const Crew& crew, const Lanes& lanes, const Floats& buffer, cqil_tensor cqil_layer::* norm) const;
   int64_t rows_per_unit(int64_t rows, int crew_size) const;
 
   float* lane_row(const Floats& buffer, int64_t stride, int lane, int64_t token) const {

@@ -67,9 +67,11 @@ class Runner {
       case CQIL_OP_QKV: return pass_.qkv(crew, lanes);
       case CQIL_OP_ATTENTION: return pass_.attention(crew, lanes);
       case CQIL_OP_ATTENTION_OUT: return pass_.attention_out(crew, lanes);
+      case CQIL_OP_ATTENTION_POST_NORM: return pass_.attention_post_norm(crew, lanes);
       case CQIL_OP_GATE_UP: return pass_.gate_up(crew, lanes);
       case CQIL_OP_DOWN: return pass_.down(crew, lanes);
       case CQIL_OP_DOWN_APART: return pass_.down_apart(crew, lanes);
+      case CQIL_OP_MLP_POST_NORM: return pass_.mlp_post_norm(crew, lanes);
       case CQIL_OP_RECORD: return pass_.record(crew, step.first_layer, step.n_lanes);
       case CQIL_OP_JOIN: return pass_.join(crew, step.n_lanes);
       case CQIL_OP_HEAD: return pass_.head(crew, lanes.claimed);

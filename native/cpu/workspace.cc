@@ -32,6 +32,9 @@ Floats grown(const Floats& from, int64_t kept, size_t n) {
   return to;
 }
 
+// Of one position, of every RoPE.
+int64_t angles_of(const cqil_shape& shape) { return shape.n_ropes * (shape.rope_dim / 2); }
+
 }  // namespace
 
 CpuCache::CpuCache(const CpuModel& model, const cqil_cache_options& options)
@@ -134,9 +137,9 @@ void CpuWorkspace::take(const cqil_forward& request) {
 void CpuWorkspace::reach(int64_t end) {
   constexpr int64_t kLeast = 512;
   if (end > reached) {
-    const int64_t room = std::max({kLeast, end, 2 * reached}), half = model.weights.shape.head_dim / 2;
-    Floats cos = grown(rope_cos, rope_filled * half, area(room, half));
-    rope_sin = grown(rope_sin, rope_filled * half, area(room, half));
+    const int64_t room = std::max({kLeast, end, 2 * reached}), angles = angles_of(model.weights.shape);
+    Floats cos = grown(rope_cos, rope_filled * angles, area(room, angles));
+    rope_sin = grown(rope_sin, rope_filled * angles, area(room, angles));
     rope_cos = std::move(cos);
     // No score is read that was not written in the same call.
     for (Scratch& own : scratch) own.scores = Floats(area(kAttendQueries, padded(room)));
@@ -145,12 +148,12 @@ void CpuWorkspace::reach(int64_t end) {
   }
   // Angles in double: position times frequency in float32 is off by position * 2^-24 radians.
   const cqil_shape& shape = model.weights.shape;
-  const int64_t half = shape.head_dim / 2;
+  const int64_t angles = angles_of(shape);
   for (int64_t p = rope_filled; p < end; p++) {
-    for (int64_t i = 0; i < half; i++) {
+    for (int64_t i = 0; i < angles; i++) {
       const double angle = static_cast<double>(p) * shape.rope_frequencies[i];
-      rope_cos.get()[p * half + i] = static_cast<float>(std::cos(angle) * shape.rope_attention_factor);
-      rope_sin.get()[p * half + i] = static_cast<float>(std::sin(angle) * shape.rope_attention_factor);
+      rope_cos.get()[p * angles + i] = static_cast<float>(std::cos(angle) * shape.rope_attention_factor);
+      rope_sin.get()[p * angles + i] = static_cast<float>(std::sin(angle) * shape.rope_attention_factor);
     }
   }
   rope_filled = std::max(rope_filled, end);

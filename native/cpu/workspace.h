@@ -138,7 +138,7 @@ struct CpuWorkspace {
   Floats logits;         // [kHeadRows, vocab]
   int64_t reached = 0;   // positions that there is room for
   int64_t scores_stride = 0;
-  Floats rope_cos, rope_sin;  // [reached, head_dim / 2]
+  Floats rope_cos, rope_sin;  // [reached, n_ropes, rope_dim / 2]
   int64_t rope_filled = 0;    // positions computed
 
   // Of the present forward.

@@ -85,6 +85,8 @@ class Runner {
       case CQIL_OP_DOWN_APART: return products.down_apart(launch.step, lanes, launch.stream);
       case CQIL_OP_RECORD: return record_lanes(step, launch.stream);
       case CQIL_OP_JOIN: return check(launch_join(launch.step, step.n_lanes, launch.stream), kComputing);
+      case CQIL_OP_ATTENTION_POST_NORM:  // models with these are refused
+      case CQIL_OP_MLP_POST_NORM:
       case CQIL_OP_HEAD: return;
     }
   }

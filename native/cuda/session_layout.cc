@@ -89,7 +89,9 @@ DeviceModel device_model(const cqil_shape& shape) {
   m.dim = shape.dim, m.hidden_dim = shape.hidden_dim, m.head_dim = shape.head_dim;
   m.n_heads = shape.n_heads, m.n_kv_heads = shape.n_kv_heads, m.n_layers = shape.n_layers,
   m.vocab_size = shape.vocab_size;
-  m.norm_eps = shape.norm_eps, m.rope_interleaved = shape.rope_interleaved, m.sliding_window = shape.sliding_window;
+  m.norm_eps = shape.norm_eps, m.rope_interleaved = shape.rope_interleaved;
+  m.embedding_scale = shape.formula.embedding_scale ? shape.formula.embedding_scale : 1.0f;
+  m.attention_scale = shape.formula.attention_scale;
   const auto pairs = static_cast<uint64_t>(shape.head_dim / 2);
   m.heads_per_kv = shape.n_heads / shape.n_kv_heads;
   m.pairs_inverse = static_cast<uint32_t>(((uint64_t{1} << 32) + pairs - 1) / pairs);

@@ -36,6 +36,25 @@ size_t all_vector_floats(const cqil_weights& host) {
   return total;
 }
 
+// What of a model's formula the kernels do not compute, in words; null where they compute all of it.
+const char* not_computed(const cqil_weights& host) {
+  const cqil_shape& shape = host.shape;
+  const cqil_formula& formula = shape.formula;
+  if (formula.activation != CQIL_SILU) return "another activation than SiLU";
+  if (formula.attention_cap != 0 || formula.logit_cap != 0) return "capped scores or logits";
+  if (shape.rope_dim != shape.head_dim) return "heads that are rotated in part";
+  if (shape.n_ropes != 1) return "several rotary embeddings";
+  for (int32_t i = 0; i < shape.n_layers; i++) {
+    const cqil_layer& layer = host.layers[i];
+    if (layer.attention_post_norm.data || layer.mlp_post_norm.data) return "norms after its blocks";
+    if (layer.rope != 0) return "layers without rotary embedding";
+    if (layer.window != host.layers[0].window) return "attention windows that differ from layer to layer";
+    if ((layer.q_norm.data || layer.k_norm.data) && shape.own_norm_eps != shape.norm_eps)
+      return "norms of heads beside a multiplier of blocks";
+  }
+  return nullptr;
+}
+
 }  // namespace
 
 struct Weights::Upload {
@@ -73,12 +92,16 @@ Weights::Weights(const cqil_weights& host, const Weights* base) : base_(base) {
   if (!shape_supported(shape))
     throw Failure(CQIL_UNSUPPORTED_MODEL, "The CUDA backend takes an even head_dim of 2 to 256, and this model has " +
                                               std::to_string(shape.head_dim) + ".");
+  if (const char* what = not_computed(host))
+    throw Failure(CQIL_UNSUPPORTED_MODEL, std::string("This model has ") + what +
+                                              ", which the CUDA backend does not compute; expected backend cpu.");
   check_memory(host);
   Upload upload;
   vectors_ = device_array<float>(all_vector_floats(host));
   upload.vectors = vectors_.get();
 
   device_ = device_model(shape);
+  device_.sliding_window = host.layers[0].window;
   device_.format = host.layers[0].wq.dtype;
   device_.gate_up_runs = 1;
   device_.token_embedding = place(host.token_embedding, upload);

@@ -101,6 +101,7 @@ class RandomModel {
       }
     }
     device = device_model(shape());
+    device.sliding_window = spec.window;
     device.format = c.v_down_dtype == c.dtype && c.up_dtype == c.dtype ? c.dtype : -1;
     device.head_norms = c.head_norms;
     device.gate_up_runs = c.up_dtype == c.dtype ? 1 : 2;
@@ -125,7 +126,8 @@ class RandomModel {
     cqil_shape s = {};
     s.dim = spec.dim, s.hidden_dim = spec.hidden_dim, s.head_dim = spec.head_dim, s.n_heads = spec.n_heads;
     s.n_kv_heads = spec.n_kv_heads, s.n_layers = spec.lanes, s.vocab_size = spec.vocab_size;
-    s.norm_eps = 1e-5f, s.rope_interleaved = spec.interleaved, s.sliding_window = spec.window;
+    s.norm_eps = s.own_norm_eps = 1e-5f, s.rope_interleaved = spec.interleaved;
+    s.rope_dim = spec.head_dim, s.n_ropes = 1;
     return s;
   }
 

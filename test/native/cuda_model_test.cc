@@ -246,7 +246,7 @@ void test_library_products() {
 
 void test_variants() {
   WeightsSpec window = check::small_weights("F32", 2);
-  window.shape.sliding_window = 4;
+  window.layers.assign(2, {4, 0});
   test_logits(Pair(window), plan_of({{0, 2}}), 7, CQIL_F32, kTolerance, "sliding window");
   WeightsSpec interleaved = check::small_weights("BF16", 2);
   interleaved.shape.rope_interleaved = 1;

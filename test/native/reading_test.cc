@@ -34,7 +34,7 @@ void test_interleaved(const char* dtype) {
     if (odd_heads) {  // of 40 rows, two and a half times 16
       spec.shape.n_heads = 8;
       spec.shape.n_kv_heads = 4;
-      spec.shape.head_dim = 40;
+      spec.shape.head_dim = spec.shape.rope_dim = 40;
       spec.rope_frequencies.resize(20);
       for (TensorSpec& tensor : spec.tensors) {
         if (tensor.role == "wq") tensor.rows = 320;

@@ -21,7 +21,9 @@ inline cqil::WeightsSpec small_weights(const char* dtype = "F32", int32_t layers
   s.n_kv_heads = 2;
   s.n_layers = layers;
   s.vocab_size = 101;
-  s.norm_eps = 1e-5f;
+  s.norm_eps = s.own_norm_eps = 1e-5f;
+  s.rope_dim = s.head_dim;
+  s.n_ropes = 1;
   s.rope_attention_factor = 1;
   for (int i = 0; i < s.head_dim / 2; i++) spec.rope_frequencies.push_back(std::pow(10000.0, -2.0 * i / s.head_dim));
   spec.random = true;

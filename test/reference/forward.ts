@@ -1,4 +1,4 @@
-import type { Checkpoint, ModelConfig, TensorRole } from '../../lib/checkpoint/types.js';
+import type { Checkpoint, Formula, ModelConfig, TensorRole } from '../../lib/checkpoint/types.js';
 import { readWeights, type Matrix, type Weights } from './weights.js';
 
 /**
@@ -39,7 +39,8 @@ export function referenceLogits(
   for (const group of stages(plan, model.config.nLayers)) x = stage(model, x, group, plan);
   const normed = rmsNorm(model, x, 'output_norm', -1);
   const head = weight(model, model.config.tiedEmbeddings ? 'token_embedding' : 'output');
-  return normed.map((h) => multiply(head, rounded(model, h)));
+  const { logitScale, logitCap } = model.config.formula;
+  return normed.map((h) => multiply(head, rounded(model, h)).map((logit) => capped(logit * logitScale, logitCap)));
 }
 
 /** A layer's input and what its two blocks add to it, each [ids.length][dim]. */
@@ -83,7 +84,8 @@ export function logSoftmax(logits: ArrayLike<number>): Float64Array {
 
 function embed(model: ReferenceModel, ids: ArrayLike<number>): Sequence {
   const embedding = weight(model, 'token_embedding');
-  return Array.from(ids, (id) => row(embedding, id));
+  const { embeddingScale } = model.config.formula;
+  return Array.from(ids, (id) => row(embedding, id).map((value) => value * embeddingScale));
 }
 
 /** The layers in order, grouped ones together. */
@@ -109,9 +111,11 @@ function stage(
   return add(x, ...a, ...m, ...(plan.bypassMode === 'official' ? b : []));
 }
 
-/** A_j: RMSNorm, projections, rotation, causal attention (within the window), output projection. */
+/** A_j: RMSNorm, projections, rotation, causal attention (within the window), output projection, what it adds. */
 function attentionBlock(model: ReferenceModel, x: Sequence, layer: number): Sequence {
-  const { nHeads, nKvHeads, headDim, slidingWindow } = model.config;
+  const { nHeads, nKvHeads, headDim, formula, layers } = model.config;
+  const { window } = layers[layer]!;
+  const scale = formula.attentionScale || 1 / Math.sqrt(headDim);
   const normed = rmsNorm(model, x, 'attention_norm', layer);
   const q = linear(model, normed, 'wq', 'bq', layer);
   const k = linear(model, normed, 'wk', 'bk', layer);
@@ -122,14 +126,14 @@ function attentionBlock(model: ReferenceModel, x: Sequence, layer: number): Sequ
 
   const mixed = x.map((_, position) => {
     const out = new Float64Array(nHeads * headDim);
-    const first = slidingWindow > 0 ? Math.max(0, position - slidingWindow + 1) : 0;
+    const first = window > 0 ? Math.max(0, position - window + 1) : 0;
     for (let head = 0; head < nHeads; head++) {
       const kvHead = Math.floor(head / (nHeads / nKvHeads));
       const query = q[position]!.subarray(head * headDim, (head + 1) * headDim);
       const scores = new Float64Array(position - first + 1);
       for (let past = first; past <= position; past++) {
-        scores[past - first] =
-          dot(query, k[past]!.subarray(kvHead * headDim, (kvHead + 1) * headDim)) / Math.sqrt(headDim);
+        const product = dot(query, k[past]!.subarray(kvHead * headDim, (kvHead + 1) * headDim));
+        scores[past - first] = capped(product * scale, formula.attentionCap);
       }
       const attention = logSoftmax(scores).map(Math.exp);
       for (let past = first; past <= position; past++) {
@@ -140,24 +144,43 @@ function attentionBlock(model: ReferenceModel, x: Sequence, layer: number): Sequ
     }
     return out;
   });
-  return linear(model, mixed, 'wo', 'bo', layer);
+  return added(model, linear(model, mixed, 'wo', 'bo', layer), 'attention_post_norm', layer);
 }
 
-/** M_j: RMSNorm, then down(SiLU(gate) · up). */
+/** What a block adds to the residual stream: what it computed, after its post-norm and times its multiplier. */
+function added(model: ReferenceModel, computed: Sequence, postNorm: TensorRole, layer: number): Sequence {
+  const { postNorms, residualScale } = model.config.formula;
+  const normed = postNorms ? rmsNorm(model, computed, postNorm, layer) : computed;
+  return normed.map((vector) => vector.map((value) => value * residualScale));
+}
+
+/** cap · tanh(value / cap); the value where there is no cap. */
+function capped(value: number, cap: number): number {
+  return cap > 0 ? cap * Math.tanh(value / cap) : value;
+}
+
+const ACTIVATIONS: Record<Formula['activation'], (gate: number) => number> = {
+  silu: (gate) => gate / (1 + Math.exp(-gate)),
+  gelu_tanh: (gate) => (gate / 2) * (1 + Math.tanh(Math.sqrt(2 / Math.PI) * (gate + 0.044715 * gate ** 3))),
+};
+
+/** M_j: RMSNorm, then down(act(gate) · up), what it adds. */
 function mlpBlock(model: ReferenceModel, x: Sequence, layer: number): Sequence {
   const normed = rmsNorm(model, x, 'mlp_norm', layer);
   const gate = weight(model, 'w_gate', layer);
   const up = weight(model, 'w_up', layer);
   const down = weight(model, 'w_down', layer);
-  return normed.map((vector) => {
+  const act = ACTIVATIONS[model.config.formula.activation];
+  const computed = normed.map((vector) => {
     const h = rounded(model, vector);
     const u = multiply(up, h);
-    const hidden = multiply(gate, h).map((g, i) => (g / (1 + Math.exp(-g))) * u[i]!);
+    const hidden = multiply(gate, h).map((g, i) => act(g) * u[i]!);
     return multiply(down, rounded(model, hidden));
   });
+  return added(model, computed, 'mlp_post_norm', layer);
 }
 
-/** Per head, in place: RMSNorm where the model has one (qwen3), then rotation of each pair by position · frequency. */
+/** Per head, in place: RMSNorm where the model has one, then rotation of each pair by position · frequency. */
 function prepareHeads(
   model: ReferenceModel,
   vector: Float64Array,
@@ -165,16 +188,19 @@ function prepareHeads(
   norm: TensorRole,
   layer: number,
 ): void {
-  const { headDim, normEps, ropeFrequencies, ropeInterleaved, ropeAttentionFactor } = model.config;
+  const { headDim, normEps, ropeDim, ropeFrequencies, ropeInterleaved, ropeAttentionFactor, layers } = model.config;
+  const { rope } = layers[layer]!;
   const gain = model.weights(norm, layer)?.values;
   for (let at = 0; at < vector.length; at += headDim) {
     const head = vector.subarray(at, at + headDim);
-    if (gain) head.set(normalize(head, gain, normEps));
-    for (let i = 0; i < headDim / 2; i++) {
+    if (gain) head.set(normalize(head, gain, model.config.formula.normOffset, normEps));
+    if (rope < 0) continue;
+    for (let i = 0; i < ropeDim / 2; i++) {
       const first = ropeInterleaved ? 2 * i : i;
-      const second = ropeInterleaved ? 2 * i + 1 : i + headDim / 2;
-      const cos = Math.cos(position * ropeFrequencies[i]!) * ropeAttentionFactor;
-      const sin = Math.sin(position * ropeFrequencies[i]!) * ropeAttentionFactor;
+      const second = ropeInterleaved ? 2 * i + 1 : i + ropeDim / 2;
+      const angle = position * ropeFrequencies[rope * (ropeDim / 2) + i]!;
+      const cos = Math.cos(angle) * ropeAttentionFactor;
+      const sin = Math.sin(angle) * ropeAttentionFactor;
       const a = head[first]!;
       const b = head[second]!;
       head[first] = a * cos - b * sin;
@@ -195,12 +221,13 @@ function rounded({ roundInput }: ReferenceModel, vector: Float64Array): Float64A
 
 function rmsNorm(model: ReferenceModel, x: Sequence, role: TensorRole, layer: number): Sequence {
   const gain = weight(model, role, layer).values;
-  return x.map((vector) => normalize(vector, gain, model.config.normEps));
+  const { normEps, formula } = model.config;
+  return x.map((vector) => normalize(vector, gain, formula.normOffset, normEps));
 }
 
-function normalize(vector: Float64Array, gain: Float64Array, eps: number): Float64Array {
+function normalize(vector: Float64Array, gain: Float64Array, offset: number, eps: number): Float64Array {
   const scale = 1 / Math.sqrt(dot(vector, vector) / vector.length + eps);
-  return vector.map((value, i) => value * scale * gain[i]!);
+  return vector.map((value, i) => value * scale * (gain[i]! + offset));
 }
 
 function linear(model: ReferenceModel, x: Sequence, role: TensorRole, biasRole: TensorRole, layer: number): Sequence {

@@ -49,7 +49,7 @@ function expectSameModel(source: ModelConfig, target: ModelConfig): void {
       Math.fround(config.normEps),
       [...config.ropeFrequencies],
       config.ropeAttentionFactor,
-      config.slidingWindow,
+      config.layers,
     ]);
   if (source.architecture !== 'llama' || rest(source) !== rest(target))
     throw new Error('only plain llama models can be rewritten as GGUF here');

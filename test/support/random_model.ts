@@ -1,5 +1,6 @@
 import { mkdirSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
+import { LLAMA_FORMULA } from '../../lib/checkpoint/architectures.js';
 import { expectedTensors, type ExpectedTensor } from '../../lib/checkpoint/layout.js';
 import { GGUF_NAMES, HUGGINGFACE_NAMES, tensorName } from '../../lib/checkpoint/names.js';
 import { ropeFrequencies } from '../../lib/checkpoint/rope.js';
@@ -105,8 +106,10 @@ function randomTensors({ architecture, shape, seed, attentionBias, ropeTheta }: 
     normEps: 1e-5,
     ropeFrequencies: ropeFrequencies(shape.headDim, ropeTheta, { type: 'none' }),
     ropeAttentionFactor: 1,
+    ropeDim: shape.headDim,
     ropeInterleaved: false,
-    slidingWindow: 0,
+    formula: LLAMA_FORMULA,
+    layers: Array.from({ length: shape.nLayers }, () => ({ window: 0, rope: 0 })),
     tiedEmbeddings: shape.tied,
   };
   const options = {

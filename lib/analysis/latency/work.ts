@@ -51,10 +51,12 @@ export interface ModelBytes {
   layers: ReadonlyArray<Readonly<Record<LayerPhase, number>>>;
   head: number;
   /**
-   * Keys and values: bytes per layer and position, how many pieces of work they are, and the positions a query looks
-   * back.
+   * Keys and values: bytes per layer and position, how many pieces of work they are, and the positions a query of each
+   * layer looks back.
    */
-  kv: { bytesPerPosition: number; units: number; window: number };
+  kv: { bytesPerPosition: number; units: number; windows: readonly number[] };
+  /** Whether layers normalise what their blocks compute, a step of its own. */
+  postNorms: boolean;
   /** Bytes of matrices, per layer. */
   matrices: readonly number[];
   /** The most bytes of a layer, keys and values included, that one thread computes by itself. */
@@ -73,10 +75,12 @@ const PHASE_OF_ROLE: Partial<Record<TensorRole, LayerPhase>> = {
   k_norm: 'qkv',
   wo: 'attention_out',
   bo: 'attention_out',
+  attention_post_norm: 'attention_out',
   mlp_norm: 'gate_up',
   w_gate: 'gate_up',
   w_up: 'gate_up',
   w_down: 'down',
+  mlp_post_norm: 'down',
 };
 
 /** What a token of a model reads. */
@@ -107,8 +111,9 @@ export function modelBytes(
     kv: {
       bytesPerPosition: kvBytesPerPosition({ ...config, nLayers: 1 }, kvCache),
       units,
-      window: config.slidingWindow,
+      windows: config.layers.map(({ window }) => window),
     },
+    postNorms: config.formula.postNorms,
     matrices,
     alone: aloneBytes,
   };
@@ -126,7 +131,8 @@ export function scheduleOf(
     layers: bytes.matrices,
     head: bytes.head,
     kvPerPosition: bytes.kv.bytesPerPosition,
-    window: bytes.kv.window,
+    windows: bytes.kv.windows,
+    postNorms: bytes.postNorms,
     alone: bytes.alone,
     execution,
     threads: backend === 'cpu' ? threads : 0,
@@ -158,17 +164,22 @@ function workOf(
   token: Token,
 ): Work {
   const waits = backend === 'cuda' ? 1 : waitsOf(kind, steps, threads);
-  const reading = steps.filter((step) => step.kind !== 'join');
+  const reading = steps.filter(reads);
   const [first] = reading as [ScheduleStep];
   const together = backend === 'cpu' && !first.alone ? threads : 1;
   if (kind === 'embed') return work({ waits });
   if (kind === 'head') return work({ waits, head: bytes.head, idle: first.alone ? bytes.head * (threads - 1) : 0 });
-  if (backend === 'cpu' && first.crews > 1) return crewWork(bytes, kind, reading, waits, threads, token);
+  if (backend === 'cpu' && first.crews > 1) return crewWork(bytes, kind, steps, waits, threads, token);
   const layers = reading.flatMap((step) => step.layers);
   const streamed = layers.reduce((sum, layer) => sum + bytes.layers[layer]![kind], 0);
-  const kv = kind === 'attention' ? kvBytes(bytes, layers.length, together, token) : 0;
+  const kv = kind === 'attention' ? kvBytes(bytes, layers, together, token) : 0;
   if (first.alone) return work({ waits, apart: streamed, idle: streamed * (threads - 1), kv: kv * threads });
   return work(first.allLanes ? { waits, shared: streamed, kv } : { waits, apart: streamed, kv });
+}
+
+/** Whether a step reads weights, as others only work on what that gave. */
+function reads({ kind }: ScheduleStep): boolean {
+  return kind !== 'join' && kind !== 'attention_post_norm' && kind !== 'mlp_post_norm';
 }
 
 /** How often all threads meet. They also do after the head, at the end of the call, unless one thread computed it. */
@@ -188,24 +199,29 @@ function crewWork(
   token: Token,
 ): Work {
   let [streamed, busiest, crewWaits, kv] = [0, 0, 0, 0];
-  const { crews } = steps[0]!;
+  const inCrews = steps.filter(({ kind: step }) => step !== 'join');
+  const { crews } = inCrews[0]!;
   for (let crew = 0; crew < crews; crew++) {
-    const own = steps.filter((step) => step.crew === crew);
+    const all = inCrews.filter((step) => step.crew === crew);
+    const own = all.filter(reads);
     const size = own[0]!.alone ? 1 : Math.ceil((threads - crew) / crews);
     const ownBytes = own.reduce((sum, { layers }) => sum + bytes.layers[layers[0]!]![kind], 0);
     streamed += ownBytes;
     busiest = Math.max(busiest, ownBytes / size);
-    if (size > 1) crewWaits = Math.max(crewWaits, own.filter(({ meeting }) => meeting === 'crew').length);
-    if (kind === 'attention') kv = Math.max(kv, (own.length * kvBytes(bytes, 1, size, token) * threads) / size);
+    if (size > 1) crewWaits = Math.max(crewWaits, all.filter(({ meeting }) => meeting === 'crew').length);
+    if (kind === 'attention') {
+      const each = own.map((step) => kvBytes(bytes, step.layers, size, token));
+      kv = Math.max(kv, (each.reduce((sum, one) => sum + one, 0) * threads) / size);
+    }
   }
   return work({ waits, crewWaits, apart: streamed, idle: busiest * threads - streamed, kv });
 }
 
-/** Keys and values of a number of layers; of the busiest of some threads, times the threads. */
-function kvBytes({ kv }: ModelBytes, layers: number, threads: number, { position }: Token): number {
-  const positions = kv.window > 0 ? Math.min(position + 1, kv.window) : position + 1;
-  const units = layers * kv.units;
-  return ((kv.bytesPerPosition * positions * layers) / units) * Math.ceil(units / threads) * threads;
+/** Keys and values of layers; of the busiest of some threads, times the threads. */
+function kvBytes({ kv }: ModelBytes, layers: readonly number[], threads: number, { position }: Token): number {
+  const positions = layers.reduce((sum, layer) => sum + Math.min(position + 1, kv.windows[layer] || Infinity), 0);
+  const units = layers.length * kv.units;
+  return ((kv.bytesPerPosition * positions) / units) * Math.ceil(units / threads) * threads;
 }
 
 function work(parts: Partial<Work>): Work {

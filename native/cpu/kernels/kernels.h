@@ -41,6 +41,7 @@ struct AttendArgs {
   int32_t last, step;     // query t is at position last + step t and attends up to it; step is 0 or 1
   int32_t window;         // positions a query looks back, itself included; 0: all
   float scale;            // on the scores
+  float cap;              // a scaled score s becomes cap * tanh(s / cap); 0: stays
   float* scores;          // scratch [n_queries, scores_stride], scores_stride >= padded(last + n_queries)
   int64_t scores_stride;
   float* out;  // [n_queries, out_stride], each [head_dim]
@@ -65,8 +66,10 @@ struct Kernels {
   void (*rms_norm)(const float* x, const float* weight, int64_t n, float eps, float* out);
   // y += x
   void (*add)(float* y, const float* x, int64_t n);
-  // gate = SiLU(gate) * up, SiLU(g) = g / (1 + exp(-g))
-  void (*silu_mul)(float* gate, const float* up, int64_t n);
+  // By cqil_activation: gate = act(gate) * up.
+  void (*activate_mul[CQIL_ACTIVATION_COUNT])(float* gate, const float* up, int64_t n);
+  // x = cap * tanh(x / cap); NaN where x is not finite, as an infinite x would hide behind the cap.
+  void (*cap)(float* x, int64_t n, float cap);
   // By the format of the KV cache; null for what is none. row = x[stride], a multiple of 16 and of the format's block,
   // rounded to the format. A value that is not finite, or not in the format, is kept as NaN, or its block is: an
   // infinite key could hide, as softmax gives a score of minus infinity no weight.

@@ -20,6 +20,11 @@ __device__ __forceinline__ int split_length(int positions) {
   return (each + kSplitUnit - 1) / kSplitUnit * kSplitUnit;
 }
 
+// On query times key.
+__device__ __forceinline__ float attention_scale(const DeviceModel& m) {
+  return m.attention_scale ? m.attention_scale : inverse_root(static_cast<float>(m.head_dim));
+}
+
 // What one block works on.
 struct AttendItem {
   int lane, layer, kv_head;
@@ -50,7 +55,7 @@ __device__ __forceinline__ void attend_positions(const DeviceModel& m, const Dev
   const bool active = column < s.head_stride;
   const uint8_t* keys = s.keys + cache_offset(m, s, item.layer, item.kv_head, 0);
   const uint8_t* values = s.values + cache_offset(m, s, item.layer, item.kv_head, 0);
-  const float scale = inverse_root(static_cast<float>(m.head_dim));
+  const float scale = attention_scale(m);
   const int step = kWarps * groups;
   CQIL_NO_UNROLL for (int base = item.first + warp_id() * groups; base < item.end; base += step * kInFlight) {
     KvRun<D> key[kInFlight], value[kInFlight];

@@ -1,4 +1,4 @@
-// x of the tokens: rows of the embedding.
+// x of the tokens: rows of the embedding, times its scale.
 #pragma once
 #include "common/dequantize.cuh"
 
@@ -14,6 +14,7 @@ __device__ __forceinline__ void embed_phase(const Step& step, int n_tokens) {
     const int token = i / runs, first = i % runs * 8;
     float values[8];
     eight_weights(step.model.token_embedding, load_fresh(s.ids + token), first, values);
+    CQIL_UNROLL for (float& value : values) value *= step.model.embedding_scale;
     // The rest of a last run is zero and falls on padding.
     float4* to = reinterpret_cast<float4*>(s.x + static_cast<int64_t>(token) * s.dim_stride + first);
     to[0] = make_float4(values[0], values[1], values[2], values[3]);

@@ -46,7 +46,9 @@ struct DeviceModel {
   int32_t dim, hidden_dim, head_dim, n_heads, n_kv_heads, n_layers, vocab_size;
   float norm_eps;
   int32_t rope_interleaved;
-  int32_t sliding_window;
+  int32_t sliding_window;  // positions a query looks back, itself included; 0: all
+  float embedding_scale;
+  float attention_scale;      // 0: 1 / sqrt(head_dim)
   const DeviceLayer* layers;  // device memory, [n_layers]
   Matrix token_embedding, output;
   int32_t heads_per_kv;    // n_heads / n_kv_heads

@@ -71,7 +71,7 @@ __device__ __forceinline__ void attend_tile(const Step& step, const LaneRange& l
   }
 
   const int warp_first = warp_id() * kPerWarp, columns = s.head_stride / kWarpSize;
-  const float scale = inverse_root(static_cast<float>(m.head_dim));
+  const float scale = attention_scale(m);
   float values[kPerWarp][kColumns] = {}, sum[kPerWarp] = {}, highest[kPerWarp], weight[kPerWarp];
   CQIL_UNROLL for (int j = 0; j < kPerWarp; j++) highest[j] = kLowest;
   const uint8_t* keys = s.keys + cache_offset(m, s, layer, kv_head, 0);

@@ -131,6 +131,8 @@ void attend_queries(const AttendArgs& a) {
   int64_t p = origin;
   for (; p + kBeside <= end; p += kBeside) score_keys<Kv, T, kBeside>(a, p, origin);
   for (; p < end; p++) score_keys<Kv, T, 1>(a, p, origin);
+  if (a.cap > 0)
+    for (int t = 0; t < T; t++) cap(a.scores + t * a.scores_stride, end - origin, a.cap);
   float total[T];
   for (int t = 0; t < T; t++) {
     const int64_t first = first_position(a, t);

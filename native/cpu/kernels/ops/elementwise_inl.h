@@ -1,4 +1,4 @@
-// What is done to one vector: norms, sums, SiLU, exponentials.
+// What is done to one vector: norms, sums, activations, caps, exponentials.
 #pragma once
 #include <math.h>
 
@@ -67,6 +67,35 @@ inline void add_to(float* y, const float* x, int64_t n) {
 inline F32x16 silu_times(F32x16 gate, F32x16 up) {
   const F32x16 one = broadcast(1.0f);
   return mul(div(gate, add(one, exp(sub(zero(), gate)))), up);
+}
+
+// g / 2 (1 + tanh u) is g / (1 + exp(-2u)), which loses no digits where tanh u is near -1.
+inline F32x16 gelu_tanh_times(F32x16 gate, F32x16 up) {
+  const F32x16 one = broadcast(1.0f), square = mul(gate, gate);
+  const F32x16 u = mul(gate, fma(square, broadcast(0.0356774081f), broadcast(0.797884561f)));
+  return mul(div(gate, add(one, exp(mul(broadcast(-2.0f), u)))), up);
+}
+
+// cap tanh(x / cap), tanh u = 1 - 2 / (1 + exp(2u)).
+inline F32x16 capped(F32x16 x, F32x16 cap, F32x16 twice_inverse) {
+  const F32x16 one = broadcast(1.0f);
+  const F32x16 tanh = sub(one, div(broadcast(2.0f), add(one, exp(mul(x, twice_inverse)))));
+  return fma(x, zero(), mul(cap, tanh));  // 0 x is NaN where x is not finite
+}
+
+inline void cap(float* x, int64_t n, float limit) {
+  const F32x16 cap = broadcast(limit), twice_inverse = broadcast(2.0f / limit);
+  each_vector(
+      n, [&](int64_t i) { store(x + i, capped(load(x + i), cap, twice_inverse)); },
+      [&](int64_t i, int rest) { store_partial(x + i, capped(load_partial(x + i, rest), cap, twice_inverse), rest); });
+}
+
+inline void gelu_tanh_mul(float* gate, const float* up, int64_t n) {
+  each_vector(
+      n, [&](int64_t i) { store(gate + i, gelu_tanh_times(load(gate + i), load(up + i))); },
+      [&](int64_t i, int rest) {
+        store_partial(gate + i, gelu_tanh_times(load_partial(gate + i, rest), load_partial(up + i, rest)), rest);
+      });
 }
 
 inline void silu_mul(float* gate, const float* up, int64_t n) {

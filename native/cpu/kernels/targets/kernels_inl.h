@@ -37,7 +37,9 @@ constexpr Kernels make_kernels(const char* name) {
   k.matmul = &matmul;
   k.rms_norm = &rms_norm;
   k.add = &add_to;
-  k.silu_mul = &silu_mul;
+  k.activate_mul[CQIL_SILU] = &silu_mul;
+  k.activate_mul[CQIL_GELU_TANH] = &gelu_tanh_mul;
+  k.cap = &cap;
   k.log_sum_exp = &log_sum_exp;
   return k;
 }
