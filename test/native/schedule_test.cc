@@ -55,7 +55,7 @@ size_t find(const std::vector<cqil_step>& steps, cqil_op op, int32_t phase, int3
 }
 
 // What is wrong with a schedule; empty if nothing is.
-std::string fault(const Program& program, const Schedule& schedule, int32_t threads, bool traced) {
+std::string fault(const Program& program, const Schedule& schedule, int32_t threads, bool traced, bool post_norms) {
   const std::vector<cqil_step>& steps = schedule.steps;
   const Threads all = {threads};
   for (size_t i = 0; i < steps.size(); i++) {
@@ -69,15 +69,19 @@ std::string fault(const Program& program, const Schedule& schedule, int32_t thre
   for (int32_t i = 1; i + 1 < static_cast<int32_t>(program.phases.size()); i += 5) {
     const cqil_phase& phase = program.phases[static_cast<size_t>(i)];
     const bool apart = find(steps, CQIL_OP_JOIN, i + 4, 0) < steps.size();
+    if (post_norms && !apart) return "a sum of what is not normalised";
     const size_t sum = find(steps, apart ? CQIL_OP_JOIN : CQIL_OP_DOWN, i + 4, 0);
     if (sum == steps.size() || steps[sum].n_lanes != phase.n_lanes || !steps[sum].ends_stage) return "no sum";
     std::vector<size_t> attention_out;
     std::vector<size_t> found;
     for (int32_t lane = 0; lane < phase.n_lanes; lane++) {
-      const size_t chain[] = {find(steps, CQIL_OP_QKV, i, lane), find(steps, CQIL_OP_ATTENTION, i + 1, lane),
-                              find(steps, CQIL_OP_ATTENTION_OUT, i + 2, lane),
-                              find(steps, CQIL_OP_GATE_UP, i + 3, lane),
-                              apart ? find(steps, CQIL_OP_DOWN_APART, i + 4, lane) : sum};
+      std::vector<size_t> chain = {find(steps, CQIL_OP_QKV, i, lane), find(steps, CQIL_OP_ATTENTION, i + 1, lane),
+                                   find(steps, CQIL_OP_ATTENTION_OUT, i + 2, lane)};
+      if (post_norms) chain.push_back(find(steps, CQIL_OP_ATTENTION_POST_NORM, i + 2, lane));
+      attention_out.push_back(chain.back());
+      const size_t gate_up = find(steps, CQIL_OP_GATE_UP, i + 3, lane);
+      chain.insert(chain.end(), {gate_up, apart ? find(steps, CQIL_OP_DOWN_APART, i + 4, lane) : sum});
+      if (post_norms) chain.push_back(find(steps, CQIL_OP_MLP_POST_NORM, i + 4, lane));
       size_t before = x;
       for (size_t step : chain) {
         if (step == steps.size()) return "a lane that is not computed once";
@@ -87,9 +91,8 @@ std::string fault(const Program& program, const Schedule& schedule, int32_t thre
         found.push_back(step);
       }
       if (before != sum && !follows(steps, all, before, sum)) return "a sum that comes too soon";
-      attention_out.push_back(chain[2]);
       for (int32_t other = std::max(0, lane - program.bypass); other < lane; other++)
-        if (!follows(steps, all, attention_out[static_cast<size_t>(other)], chain[3])) return "a bypass too soon";
+        if (!follows(steps, all, attention_out[static_cast<size_t>(other)], gate_up)) return "a bypass too soon";
     }
     found.push_back(sum);
     const size_t recorded = find(steps, CQIL_OP_RECORD, i + 4, 0);
@@ -115,20 +118,22 @@ void test_every_schedule() {
       const Program program = compile_program(plan, kLayers);
       for (int64_t alone : {int64_t{0}, int64_t{100000}, int64_t{300000}, int64_t{1} << 40})
         for (int32_t threads = 1; threads <= 8; threads++)
-          for (cqil_execution execution : {CQIL_WIDE, CQIL_LANES})
+          for (int way = 0; way < 4; way++)
             for (const Extent& extent :
                  {Extent{0, 1, false}, Extent{7, 1, true}, Extent{0, 5, false}, Extent{3, 5, true}}) {
               cqil_model_options options = {};
               options.alone_bytes = alone;
+              Sizes sizes = sizes_of(model->view(), options, CQIL_F16);
+              sizes.post_norms = way >= 2;
               Schedule schedule;
-              place(program, {execution, threads}, sizes_of(model->view(), options, CQIL_F16), extent, schedule);
-              const std::string found = fault(program, schedule, threads, extent.traced);
+              place(program, {way % 2 ? CQIL_LANES : CQIL_WIDE, threads}, sizes, extent, schedule);
+              const std::string found = fault(program, schedule, threads, extent.traced, sizes.post_norms);
               n++;
               if (!found.empty() && wrong++ < 5)
                 CHECK(found == "", "alone to " + std::to_string(alone) + ", threads " + std::to_string(threads));
             }
     }
-  CHECK(wrong == 0 && n == 3072, "every lane once, and after what it reads");
+  CHECK(wrong == 0 && n == 6144, "every lane once, and after what it reads");
 }
 
 // On a device every lane has a stream of its own, and waits for those whose a_j it reads.

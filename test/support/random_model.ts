@@ -1,8 +1,8 @@
 import { mkdirSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
-import { LLAMA_FORMULA } from '../../lib/checkpoint/architectures.js';
+import { ARCHITECTURES, type ArchitectureRow, LLAMA_FORMULA } from '../../lib/checkpoint/architectures.js';
 import { expectedTensors, type ExpectedTensor } from '../../lib/checkpoint/layout.js';
-import { GGUF_NAMES, HUGGINGFACE_NAMES, tensorName } from '../../lib/checkpoint/names.js';
+import { tensorName, type NameScheme } from '../../lib/checkpoint/names.js';
 import { ropeFrequencies } from '../../lib/checkpoint/rope.js';
 import type { Architecture, DType, ModelConfig, TensorRole } from '../../lib/checkpoint/types.js';
 import { encode } from './encode.js';
@@ -99,7 +99,31 @@ function resolve(options: RandomModelOptions): Resolved {
   return { ...defaults, ...options, shape: { ...shape, headDim: shape.headDim ?? shape.dim / shape.nHeads } };
 }
 
+/** Entries of config.json that other formulas than LLaMA's take, and the same in a GGUF file. */
+const FORMULAS: Partial<Record<Architecture, { config: Record<string, unknown>; metadata: Record<string, GgufEntry> }>> = {
+  mistral: { config: { sliding_window: null }, metadata: {} },
+  gemma2: {
+    config: { sliding_window: 7, attn_logit_softcapping: 2, final_logit_softcapping: 3 },
+    metadata: {
+      'attention.sliding_window': u32(7),
+      attn_logit_softcapping: f32(2),
+      final_logit_softcapping: f32(3),
+    },
+  },
+  gemma3: { config: { sliding_window: 7 }, metadata: { 'attention.sliding_window': u32(7) } },
+  granite: {
+    config: { embedding_multiplier: 3, attention_multiplier: 0.5, residual_multiplier: 0.25, logits_scaling: 2 },
+    metadata: {
+      embedding_scale: f32(3),
+      'attention.scale': f32(0.5),
+      residual_scale: f32(0.25),
+      logit_scale: f32(2),
+    },
+  },
+};
+
 function randomTensors({ architecture, shape, seed, attentionBias, ropeTheta }: Resolved): RandomTensor[] {
+  const { qkNorm, biases, postNorms } = ARCHITECTURES[architecture];
   const config: ModelConfig = {
     architecture,
     ...shape,
@@ -108,14 +132,14 @@ function randomTensors({ architecture, shape, seed, attentionBias, ropeTheta }: 
     ropeAttentionFactor: 1,
     ropeDim: shape.headDim,
     ropeInterleaved: false,
-    formula: LLAMA_FORMULA,
+    formula: { ...LLAMA_FORMULA, postNorms },
     layers: Array.from({ length: shape.nLayers }, () => ({ window: 0, rope: 0 })),
     tiedEmbeddings: shape.tied,
   };
   const options = {
-    qkvBias: attentionBias || architecture === 'qwen2',
+    qkvBias: attentionBias || biases === 'qkv',
     outputBias: attentionBias,
-    qkNorm: architecture === 'qwen3',
+    qkNorm,
   };
   return expectedTensors(config, options).map((tensor) => ({ ...tensor, values: randomValues(tensor, seed) }));
 }
@@ -133,8 +157,9 @@ function randomValues({ role, layer, shape }: ExpectedTensor, seed: number): Flo
 function writeHuggingFace(folder: string, options: Resolved, tensors: readonly RandomTensor[]): string {
   mkdirSync(folder, { recursive: true });
   writeFileSync(path.join(folder, 'config.json'), JSON.stringify(configJson(options)));
-  const entries = tensors.map(({ role, layer, shape, values }) => ({
-    name: tensorName(HUGGINGFACE_NAMES, role, layer),
+  const row = ARCHITECTURES[options.architecture];
+  const entries = namedTensors(withoutOffset(row, tensors), row.names.huggingFace).map(({ name, shape, values }) => ({
+    name,
     dtype: options.dtype,
     shape,
     data: encode(options.dtype, values),
@@ -156,9 +181,39 @@ function writeHuggingFace(folder: string, options: Resolved, tensors: readonly R
   return folder;
 }
 
+/** Tensors under a scheme's names, those that it keeps in one put together. */
+function namedTensors(
+  tensors: readonly RandomTensor[],
+  scheme: NameScheme,
+): Array<Pick<RandomTensor, 'shape' | 'values'> & { name: string }> {
+  const named = new Map<string, Pick<RandomTensor, 'shape' | 'values'>>();
+  for (const { role, layer, shape, values } of tensors) {
+    const name = tensorName(scheme, role, layer);
+    const before = named.get(name);
+    named.set(
+      name,
+      before
+        ? {
+            shape: [before.shape[0]! + shape[0]!, shape[1]!],
+            values: Float64Array.of(...before.values, ...values),
+          }
+        : { shape, values },
+    );
+  }
+  return [...named].map(([name, tensor]) => ({ name, ...tensor }));
+}
+
+/** Hugging Face files hold what is added to the offset of norms. */
+function withoutOffset({ normOffset }: ArchitectureRow, tensors: readonly RandomTensor[]): RandomTensor[] {
+  return tensors.map((tensor) =>
+    tensor.role.endsWith('norm') ? { ...tensor, values: tensor.values.map((value) => value - normOffset) } : tensor,
+  );
+}
+
 function configJson({ architecture, shape, attentionBias, ropeTheta, config }: Resolved): Record<string, unknown> {
+  const { modelType = architecture, activation, attentionScalar } = ARCHITECTURES[architecture];
   return {
-    model_type: architecture,
+    model_type: modelType,
     hidden_size: shape.dim,
     intermediate_size: shape.hiddenDim,
     num_attention_heads: shape.nHeads,
@@ -171,8 +226,9 @@ function configJson({ architecture, shape, attentionBias, ropeTheta, config }: R
     rope_theta: ropeTheta,
     tie_word_embeddings: shape.tied,
     attention_bias: attentionBias,
-    hidden_act: 'silu',
-    ...(architecture === 'mistral' && { sliding_window: null }),
+    hidden_act: { silu: 'silu', gelu_tanh: 'gelu_pytorch_tanh' }[activation],
+    ...(attentionScalar !== undefined && { query_pre_attn_scalar: shape.headDim }),
+    ...FORMULAS[architecture]?.config,
     ...config,
   };
 }
@@ -180,18 +236,16 @@ function configJson({ architecture, shape, attentionBias, ropeTheta, config }: R
 function writeGguf(file: string, options: Resolved, tensors: readonly RandomTensor[]): string {
   mkdirSync(path.dirname(file), { recursive: true });
   const { dtype, shards } = options;
-  const isLlama = options.architecture === 'llama' || options.architecture === 'mistral';
-  const entries = tensors.map((tensor) => {
-    const type: DType = tensor.shape.length === 1 ? 'F32' : dtype;
-    const values = isLlama ? interleaveHeads(tensor, options.shape.headDim) : tensor.values;
-    return {
-      name: tensorName(GGUF_NAMES, tensor.role, tensor.layer),
-      type: GGML_TYPES[type],
-      shape: tensor.shape,
-      data: encode(type, values),
-    };
+  const row = ARCHITECTURES[options.architecture];
+  const { interleaved } = row.gguf ?? { interleaved: true };
+  const ordered = tensors.map((tensor) =>
+    interleaved ? { ...tensor, values: interleaveHeads(tensor, options.shape.headDim) } : tensor,
+  );
+  const entries = namedTensors(ordered, row.names.gguf).map(({ name, shape, values }) => {
+    const type: DType = shape.length === 1 ? 'F32' : dtype;
+    return { name, type: GGML_TYPES[type], shape, data: encode(type, values) };
   });
-  const metadata = ggufMetadata(options, isLlama ? 'llama' : options.architecture);
+  const metadata = ggufMetadata(options, row.gguf ? options.architecture : 'llama');
   if (shards === 1) {
     writeFileSync(file, ggufFile({ metadata, tensors: entries }));
     return file;
@@ -210,7 +264,7 @@ function writeGguf(file: string, options: Resolved, tensors: readonly RandomTens
 }
 
 function ggufMetadata(
-  { shape, ropeTheta, metadata, vocabulary }: Resolved,
+  { shape, ropeTheta, metadata, vocabulary, ...options }: Resolved,
   architecture: string,
 ): Record<string, GgufEntry> {
   return {
@@ -218,6 +272,12 @@ function ggufMetadata(
     'general.name': text('random'),
     ...shapeMetadata(architecture, { ...shape, normEps: 1e-5 }),
     [`${architecture}.rope.freq_base`]: f32(ropeTheta),
+    ...Object.fromEntries(
+      Object.entries(FORMULAS[options.architecture]?.metadata ?? {}).map(([key, entry]) => [
+        `${architecture}.${key}`,
+        entry,
+      ]),
+    ),
     ...(vocabulary && sentencePieceVocabulary(shape.vocabSize)),
     ...metadata,
   };

@@ -1,0 +1,156 @@
+import path from 'node:path';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { openCheckpoint } from '../lib/checkpoint/open.js';
+import type { Architecture } from '../lib/checkpoint/types.js';
+import { loadModel } from '../lib/model/load.js';
+import type { Model } from '../lib/model/model.js';
+import { decodeAll, engineLogProbs, expectSameBits, someIds } from './reference/engine.js';
+import {
+  logSoftmax,
+  referenceLogProbs,
+  referenceModel,
+  referenceTrace,
+  SEQUENTIAL,
+  type ReferenceModel,
+  type ReferencePlan,
+} from './reference/forward.js';
+import { klDivergence, maxDifference } from './reference/measure.js';
+import { writeRandomModel, type RandomModelOptions } from './support/random_model.js';
+import { tempFolder } from './support/temp_folder.js';
+
+const TOLERANCE = 1e-4;
+const LAYERS = 7;
+/** Seven layers have windows and whole attention, and rotated ones and others, wherever a family has both. */
+const SHAPE = { dim: 60, hiddenDim: 84, headDim: 10, nHeads: 6, nKvHeads: 3, nLayers: LAYERS, vocabSize: 101 };
+const PLANS: ReferencePlan[] = [
+  SEQUENTIAL,
+  ...[0, 1, 2].flatMap((bypass) =>
+    (['paper', 'official'] as const).map((bypassMode) => ({
+      groups: [
+        [0, 1],
+        [2, 3, 4],
+        [5, 6],
+      ],
+      bypass,
+      bypassMode,
+    })),
+  ),
+];
+/** Each with entries of its config.json that make every part of its formula show. */
+const FAMILIES: Array<[Architecture, Record<string, unknown>]> = [
+  ['gemma', { attention_bias: true }],
+  ['gemma2', { query_pre_attn_scalar: 6 }],
+  ['gemma3', { sliding_window_pattern: 3, rope_local_base_freq: 100, rope_scaling: { type: 'linear', factor: 8 } }],
+  ['phi3', { partial_rotary_factor: 0.6, sliding_window: 5 }],
+  ['granite', { rms_norm_eps: 1e-2 }],
+  ['smollm3', { use_sliding_window: true, sliding_window: 6 }],
+  [
+    'ministral',
+    {
+      sliding_window: 6,
+      layer_types: ['full', 'sliding', 'sliding', 'full', 'full', 'sliding', 'full'].map((kind) => `${kind}_attention`),
+    },
+  ],
+];
+const GGUF_FAMILIES = ['gemma', 'gemma2', 'gemma3', 'phi3', 'granite', 'smollm3'] as const;
+
+const ids = someIds(24, SHAPE.vocabSize);
+const folder = tempFolder();
+
+function write(name: string, options: Partial<RandomModelOptions> & { architecture: Architecture }): string {
+  return writeRandomModel(path.join(folder, name), { format: 'huggingface', shape: SHAPE, seed: 5, ...options });
+}
+
+function rows(flat: Float32Array, length: number): Float32Array[] {
+  return Array.from({ length: flat.length / length }, (_, i) => flat.subarray(i * length, (i + 1) * length));
+}
+
+describe.each(FAMILIES)('%s on the engine', (architecture, config) => {
+  const models: Model[] = [];
+  let reference: ReferenceModel;
+
+  beforeAll(async () => {
+    const model = write(architecture, { architecture, config, attentionBias: config.attention_bias === true });
+    reference = referenceModel(await openCheckpoint(model));
+    for (const threads of [1, 3]) models.push(await loadModel(model, { threads }));
+  });
+  afterAll(() => Promise.all(models.map((model) => model.dispose())));
+
+  function open(model: Model, { groups, bypass, bypassMode }: ReferencePlan, execution: 'wide' | 'lanes') {
+    return model.createSession({ plan: { version: 1, layers: LAYERS, groups, bypass, bypassMode }, execution });
+  }
+
+  it.each(PLANS)('$groups D=$bypass $bypassMode: the formula, to the same bits in every way', async (plan) => {
+    const expected = referenceLogProbs(reference, ids, plan);
+    let first: Float32Array[] | undefined;
+    for (const model of models) {
+      for (const execution of ['wide', 'lanes'] as const) {
+        const session = open(model, plan, execution);
+        const decoded = await decodeAll(session, ids);
+        first ??= decoded;
+        expectSameBits(decoded, first, `${execution}, ${model.threads} threads`);
+        // The same from a prompt in pieces, whose borders lie within windows and across them.
+        session.truncate(0);
+        const pieces = [1, 8, 2, 13];
+        for (let at = 0; pieces.length > 0;) {
+          const size = pieces.shift()!;
+          const logits = await session.logits(ids.slice(at, at + size));
+          at += size;
+          expectSameBits(rows(logits, SHAPE.vocabSize), first.slice(at - size, at), `${execution}, a piece of ${size}`);
+        }
+        session.close();
+      }
+    }
+    const worst = Math.max(...first!.map((row, i) => maxDifference(logSoftmax(row), expected[i]!)));
+    expect(worst).toBeLessThan(TOLERANCE);
+  });
+
+  it('traces what each layer takes and what its blocks add', async () => {
+    const plan = PLANS[4]!;
+    const expected = referenceTrace(reference, ids, plan).flatMap(({ x, a, m }) => [x, a, m].flat());
+    for (const model of models) {
+      for (const execution of ['wide', 'lanes'] as const) {
+        const session = open(model, plan, execution);
+        rows(await session.trace(ids), SHAPE.dim).forEach((vector, i) => {
+          const size = Math.max(1, ...expected[i]!.map(Math.abs));
+          expect(maxDifference(vector, expected[i]!) / size, `vector ${i}`).toBeLessThan(TOLERANCE);
+        });
+        session.close();
+      }
+    }
+  });
+});
+
+describe.each(GGUF_FAMILIES)('%s in GGUF', (architecture) => {
+  it('is the model of the Hugging Face folder', async () => {
+    const [given, gguf] = [write(`${architecture}-same`, { architecture, ropeTheta: 1e6 }), `${architecture}.gguf`];
+    const file = write(gguf, { architecture, format: 'gguf', ropeTheta: 1e6 });
+    const expected = referenceLogProbs(referenceModel(await openCheckpoint(given)), ids);
+    const inFile = referenceLogProbs(referenceModel(await openCheckpoint(file)), ids);
+    const model = await loadModel(file, { threads: 2 });
+    const session = model.createSession();
+    const ours = await engineLogProbs(session, ids);
+    expect(Math.max(...inFile.map((row, i) => maxDifference(row, expected[i]!)))).toBeLessThan(1e-5);
+    expect(Math.max(...ours.map((row, i) => maxDifference(row, expected[i]!)))).toBeLessThan(TOLERANCE);
+    await model.dispose();
+  });
+});
+
+describe('what multiplies rounded activations', () => {
+  const shape = { ...SHAPE, dim: 64, hiddenDim: 96, headDim: 16, nHeads: 4, nKvHeads: 2 };
+
+  it.each(GGUF_FAMILIES)('%s in Q8_0: near the same weights in float64', async (architecture) => {
+    const file = write(`${architecture}-q8.gguf`, { architecture, format: 'gguf', dtype: 'Q8_0', shape });
+    const expected = referenceLogProbs(referenceModel(await openCheckpoint(file)), ids);
+    for (const [activations, kvCache, bound] of [
+      ['float32', 'f32', 1e-8],
+      ['int8', 'f16', 1e-3],
+    ] as const) {
+      const model = await loadModel(file, { threads: 2, activations });
+      const ours = await engineLogProbs(model.createSession({ kvCache }), ids);
+      const mean = ours.reduce((sum, row, i) => sum + klDivergence(expected[i]!, row), 0) / ids.length;
+      expect(mean, activations).toBeLessThan(bound);
+      await model.dispose();
+    }
+  });
+});
