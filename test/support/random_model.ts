@@ -100,7 +100,9 @@ function resolve(options: RandomModelOptions): Resolved {
 }
 
 /** Entries of config.json that other formulas than LLaMA's take, and the same in a GGUF file. */
-const FORMULAS: Partial<Record<Architecture, { config: Record<string, unknown>; metadata: Record<string, GgufEntry> }>> = {
+const FORMULAS: Partial<
+  Record<Architecture, { config: Record<string, unknown>; metadata: Record<string, GgufEntry> }>
+> = {
   mistral: { config: { sliding_window: null }, metadata: {} },
   gemma2: {
     config: { sliding_window: 7, attn_logit_softcapping: 2, final_logit_softcapping: 3 },
@@ -190,15 +192,10 @@ function namedTensors(
   for (const { role, layer, shape, values } of tensors) {
     const name = tensorName(scheme, role, layer);
     const before = named.get(name);
-    named.set(
-      name,
-      before
-        ? {
-            shape: [before.shape[0]! + shape[0]!, shape[1]!],
-            values: Float64Array.of(...before.values, ...values),
-          }
-        : { shape, values },
-    );
+    const all = new Float64Array((before?.values.length ?? 0) + values.length);
+    all.set(before?.values ?? []);
+    all.set(values, all.length - values.length);
+    named.set(name, { shape: before ? [before.shape[0]! + shape[0]!, shape[1]!] : shape, values: all });
   }
   return [...named].map(([name, tensor]) => ({ name, ...tensor }));
 }
