@@ -86,6 +86,48 @@ describe('config.json', () => {
     expect(parse({ sliding_window: 7 }).config.layers.map(({ window }) => window)).toEqual([0, 0]);
   });
 
+  it('gives windows, rotations and scales by layer as transformers does', () => {
+    const layersOf = (extra: object) => parse({ num_hidden_layers: 6, ...extra }).config.layers;
+    const windowsOf = (extra: object) => layersOf(extra).map(({ window }) => window);
+    expect(windowsOf({ model_type: 'gemma2' })).toEqual([4096, 0, 4096, 0, 4096, 0]);
+    expect(windowsOf({ model_type: 'gemma2', sliding_window: null })).toEqual([0, 0, 0, 0, 0, 0]);
+    expect(windowsOf({ model_type: 'gemma3_text', sliding_window: 5 })).toEqual([5, 5, 5, 5, 5, 0]);
+    expect(layersOf({ model_type: 'gemma3_text' }).map(({ rope }) => rope)).toEqual([1, 1, 1, 1, 1, 0]);
+    expect(windowsOf({ model_type: 'phi3' })).toEqual([0, 0, 0, 0, 0, 0]);
+    expect(windowsOf({ model_type: 'phi3', sliding_window: 3 })).toEqual([3, 3, 3, 3, 3, 3]);
+    expect(windowsOf({ model_type: 'qwen3', use_sliding_window: true, max_window_layers: 4 })).toEqual([
+      0, 0, 0, 0, 4096, 4096,
+    ]);
+    expect(layersOf({ model_type: 'smollm3' }).map(({ rope }) => rope)).toEqual([0, 0, 0, -1, 0, 0]);
+    expect(parse({ model_type: 'gemma2' }).config).toMatchObject({
+      headDim: 256,
+      tiedEmbeddings: true,
+      formula: { attentionScale: 1 / 16, attentionCap: 50, logitCap: 30, embeddingScale: 8, normOffset: 1 },
+    });
+    expect(parse({ model_type: 'gemma2', attn_logit_softcapping: null }).config.formula.attentionCap).toBe(0);
+    expect(parse({ model_type: 'gemma3_text' }).config.formula).toMatchObject({ attentionCap: 0, logitCap: 0 });
+    expect(parse({ model_type: 'granite', logits_scaling: 8 }).config.formula).toMatchObject({
+      attentionScale: 1,
+      logitScale: 1 / 8,
+    });
+  });
+
+  it('uses longrope up to the length the model was trained on', () => {
+    const factors = Array.from({ length: 8 }, (_, i) => 1 + i / 10);
+    const phi = (rope: object) =>
+      parse({ model_type: 'phi3', original_max_position_embeddings: 128, rope_scaling: { type: 'su', ...rope } })
+        .config;
+    const { contextLength, ropeFrequencies, ropeAttentionFactor } = phi({
+      short_factor: factors,
+      long_factor: factors,
+    });
+    expect(contextLength).toBe(128);
+    expect(ropeFrequencies[1]).toBeCloseTo(10000 ** (-1 / 8) / 1.1, 12);
+    expect(ropeAttentionFactor).toBeCloseTo(Math.sqrt(1 + Math.log(4) / Math.log(128)), 12);
+    expect(() => phi({ short_factor: [1] })).toThrow(refusal('INVALID_CHECKPOINT', 'a list of 8 numbers'));
+    expect(() => phi({})).toThrow(refusal('INVALID_CHECKPOINT', 'no "short_factor"'));
+  });
+
   it.each([
     [
       { model_type: 'gpt2' },
@@ -122,6 +164,9 @@ describe('config.json', () => {
     [{ rms_norm_eps: 'small' }, '"rms_norm_eps"'],
     [{ tie_word_embeddings: 1 }, 'true or false'],
     [{ quantization_config: 4 }, 'quantization_config'],
+    [{ model_type: 'gemma2', layer_types: ['full_attention'] }, 'a list of 2'],
+    [{ model_type: 'gemma2', final_logit_softcapping: 'no' }, '"final_logit_softcapping"'],
+    [{ model_type: 'phi3', partial_rotary_factor: 0.1 }, 'rotates 1 of 16'],
   ])('refuses %j as invalid', (extra, says) => {
     expect(() => parse(extra)).toThrow(refusal('INVALID_CHECKPOINT', says));
   });

@@ -1,9 +1,13 @@
 import path from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { recoverPlan } from '../lib/analysis/recovery/recover_plan.js';
+import { ARCHITECTURES } from '../lib/checkpoint/architectures.js';
 import { openCheckpoint } from '../lib/checkpoint/open.js';
+import { tensorTable } from '../lib/checkpoint/tensor_table.js';
 import type { Architecture } from '../lib/checkpoint/types.js';
 import { loadModel } from '../lib/model/load.js';
 import type { Model } from '../lib/model/model.js';
+import { resolvePlan } from '../lib/plan/plan.js';
 import { decodeAll, engineLogProbs, expectSameBits, someIds } from './reference/engine.js';
 import {
   logSoftmax,
@@ -105,6 +109,13 @@ describe.each(FAMILIES)('%s on the engine', (architecture, config) => {
     expect(worst).toBeLessThan(TOLERANCE);
   });
 
+  it('is refused by what fits corrections of LLaMA alone', async () => {
+    const [model, checkpoint] = [models[0]!, await openCheckpoint(path.join(folder, architecture))];
+    const recovered = recoverPlan(model, checkpoint, resolvePlan('P2-S0-E4', LAYERS), ids, { rank: 1 });
+    const other = ['gemma', 'gemma2', 'gemma3', 'granite'].includes(architecture);
+    await expect(recovered).rejects.toMatchObject({ code: other ? 'UNSUPPORTED_MODEL' : 'INVALID_ARGUMENT' });
+  });
+
   it('traces what each layer takes and what its blocks add', async () => {
     const plan = PLANS[4]!;
     const expected = referenceTrace(reference, ids, plan).flatMap(({ x, a, m }) => [x, a, m].flat());
@@ -118,6 +129,28 @@ describe.each(FAMILIES)('%s on the engine', (architecture, config) => {
         session.close();
       }
     }
+  });
+});
+
+describe('tensors that hold several matrices', () => {
+  it.each([
+    ['huggingface', 'phi3-parts', 'huggingFace', 'model.layers.0.self_attn.qkv_proj.weight'],
+    ['gguf', 'phi3-parts.gguf', 'gguf', 'blk.0.attn_qkv.weight'],
+  ] as const)('of %s are cut where each begins, and refused where rows lack', async (format, file, names, name) => {
+    const model = write(file, { architecture: 'phi3', format });
+    const { tensors, config } = await openCheckpoint(model);
+    const parts = tensors.filter((tensor) => tensor.name === name);
+    expect(parts.map(({ role, rows: n }) => [role, n])).toEqual([
+      ['wq', 60],
+      ['wk', 30],
+      ['wv', 30],
+    ]);
+    expect(parts.map(({ offset }) => offset - parts[0]!.offset)).toEqual([0, 60 * 60 * 4, 90 * 60 * 4]);
+    const short = { name, type: 'F32', shape: [119, 60], file: 0, offset: 0 };
+    const options = { qkvBias: false, outputBias: false, qkNorm: false };
+    expect(() =>
+      tensorTable([short], [{ path: model, size: 1e6 }], ARCHITECTURES.phi3.names[names], config, options),
+    ).toThrow(`has tensor "${name}" of shape [119, 60]; [120, 60] is expected`);
   });
 });
 

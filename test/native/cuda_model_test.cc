@@ -253,9 +253,42 @@ void test_variants() {
   interleaved.shape.rope_attention_factor = 1.2;
   test_logits(Pair(interleaved), plan_of({{0, 2}}), 4, CQIL_F32, kTolerance,
               "interleaved RoPE with an attention factor");
+  WeightsSpec scaled = check::small_weights("F32", 2);
+  scaled.shape.formula.embedding_scale = 3;
+  scaled.shape.formula.attention_scale = 0.4f;
+  scaled.folding = {0.5f, 2, 1};
+  test_logits(Pair(scaled), plan_of({{0, 2}}), 7, CQIL_F32, kTolerance, "scales and offsets");
   const Pair f16(check::small_weights("F16", 2));
   test_logits(f16, plan_of({{0, 2}}), 4, CQIL_F16, 2e-3, "keys and values in F16");
   test_logits(f16, plan_of({{0, 2}}), 4, CQIL_Q8_0, 2e-2, "keys and values in Q8_0");
+}
+
+// What no kernel computes is refused with a sentence, and never computed otherwise.
+void test_refusals() {
+  auto refuse = [](const char* says, auto change) {
+    WeightsSpec spec = check::small_weights("F32", 2);
+    change(spec);
+    std::string found = "nothing";
+    try {
+      model_on(cuda(), std::move(spec));
+    } catch (const Error& error) {
+      found = std::string(error.code()) + ": " + error.what();
+    }
+    CHECK(found.find("UNSUPPORTED_MODEL") == 0 && found.find(says) != std::string::npos, says + (": " + found));
+  };
+  refuse("activation", [](WeightsSpec& s) { s.shape.formula.activation = CQIL_GELU_TANH; });
+  refuse("capped", [](WeightsSpec& s) { s.shape.formula.attention_cap = 50; });
+  refuse("capped", [](WeightsSpec& s) { s.shape.formula.logit_cap = 30; });
+  refuse("in part", [](WeightsSpec& s) { s.shape.rope_dim = 16, s.rope_frequencies.resize(8); });
+  refuse("several", [](WeightsSpec& s) { s.shape.n_ropes = 2, s.rope_frequencies.resize(18); });
+  refuse("without rotary", [](WeightsSpec& s) { s.layers = {{0, 0}, {0, CQIL_NO_ROPE}}; });
+  refuse("windows", [](WeightsSpec& s) { s.layers = {{4, 0}, {0, 0}}; });
+  refuse("norms of heads", [](WeightsSpec& s) { s.shape.own_norm_eps = 1e-6f; });
+  refuse("after its blocks", [](WeightsSpec& s) {
+    for (int32_t layer = 0; layer < 2; layer++)
+      for (const char* role : {"attention_post_norm", "mlp_post_norm"})
+        s.tensors.push_back({role, layer, "F32", 1, s.shape.dim, 0, 0});
+  });
 }
 
 // A model that changes a few tensors of another shares the rest of them.
@@ -288,6 +321,7 @@ void test_models() {
   test_rows(models);
   test_replay(models);
   test_variants();
+  test_refusals();
   test_shared_weights();
 }
 

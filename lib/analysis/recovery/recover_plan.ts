@@ -40,7 +40,8 @@ export function recoverWindow(model: Pick<Model, 'config'>, tokens: number): num
  * updates of the weights, a LoRA adapter, and take no time at run time. Each is kept when it lowers the KL divergence
  * from the sequential model on a part of the text it was not fitted on. Nothing is trained, and nothing is random.
  *
- * @throws CqilError INVALID_PLAN for a plan without groups or with an adapter; INVALID_ARGUMENT for a group too wide or
+ * @throws CqilError INVALID_PLAN for a plan without groups or with an adapter; UNSUPPORTED_MODEL for another formula
+ * than LLaMA's; INVALID_ARGUMENT for a group too wide or
  * too few tokens; NOT_FINITE for values that are infinite or not numbers; ABORTED; DISPOSED.
  */
 export async function recoverPlan(
@@ -92,6 +93,13 @@ function expectRecoverable(model: Model, plan: Plan, ids: readonly number[], win
     throw new CqilError(
       'INVALID_PLAN',
       `The plan has the adapter ${plan.adapter} already; expected a plan without one.`,
+    );
+  const { normOffset, postNorms, residualScale } = model.config.formula;
+  if (normOffset !== 0 || postNorms || residualScale !== 1)
+    throw new CqilError(
+      'UNSUPPORTED_MODEL',
+      `The formula of ${model.config.architecture} is not LLaMA's, for which corrections are fitted; expected a model ` +
+        'without norms after its blocks, offsets of norms and multipliers of blocks.',
     );
   const members = Math.max(...plan.groups.map((group) => group.length));
   if (members * model.config.dim > WIDEST_GROUP) {
