@@ -9,7 +9,7 @@ extern "C" {
 #endif
 
 // Raised whenever anything in this file changes.
-#define CQIL_BACKEND_ABI 14
+#define CQIL_BACKEND_ABI 15
 
 // Tokens one forward takes at most, of all its rows together: the height of activation buffers.
 #define CQIL_MAX_BATCH 256
