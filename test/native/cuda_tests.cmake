@@ -55,6 +55,13 @@ if(CQIL_CUDA)
   target_link_libraries(cuda_kernels_test PRIVATE CUDA::cudart_static)
 endif()
 
+# What times a GPU must keep up with the backend interface on machines without one too.
+if(TARGET cqil_cuda_emulated)
+  add_library(cuda_bench_compiles OBJECT bench/native/cuda_bench.cc)
+  target_include_directories(cuda_bench_compiles PRIVATE native bench/native test/native)
+  target_compile_definitions(cuda_bench_compiles PRIVATE CQIL_CUDA_EMULATOR)
+endif()
+
 # Why CUDA is not used is answered once per process, so each case is one: with this library, the reason contains this text.
 add_executable(registry_test test/native/registry_test.cc)
 target_include_directories(registry_test PRIVATE native)
