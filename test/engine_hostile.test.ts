@@ -5,8 +5,8 @@ import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { openCheckpoint } from '../lib/checkpoint/open.js';
 import { CqilError } from '../lib/errors.js';
 import type { KvCache } from '../lib/engine/kv_cache.js';
+import { loadNative } from '../lib/engine/addon.js';
 import {
-  loadNative,
   type ForwardRequest,
   type ModelHandle,
   type ModelSpec,

@@ -79,15 +79,13 @@ describe('imports in TypeScript', () => {
     expect(wrong).toEqual([]);
   });
 
-  it('only the machine, schedules, loading, the model and its sessions know native', () => {
-    const knowing = files.filter((file) => importsOf(file, 'values').includes('lib/engine/native'));
+  it('only the machine, schedules, loading and the model load the addon', () => {
+    const knowing = files.filter((file) => importsOf(file, 'values').includes('lib/engine/addon'));
     expect(knowing.sort()).toEqual([
       'lib/engine/machine.ts',
       'lib/engine/schedule.ts',
       'lib/model/load.ts',
       'lib/model/model.ts',
-      'lib/session/batcher.ts',
-      'lib/session/session.ts',
     ]);
   });
 

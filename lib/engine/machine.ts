@@ -1,6 +1,7 @@
 import type { Checkpoint } from '../checkpoint/types.js';
 import { MAX_THREADS } from './load_options.js';
-import { loadNative, type BackendLimits, type CudaInfo, type MachineInfo } from './native.js';
+import { loadNative } from './addon.js';
+import type { BackendLimits, CudaInfo, MachineInfo } from './native.js';
 import { expectOption } from '../util/options.js';
 
 /** Below this, joining threads after every phase costs more than they save. */

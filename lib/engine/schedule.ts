@@ -1,4 +1,5 @@
-import { loadNative, type PlaceRequest, type Program } from './native.js';
+import { loadNative } from './addon.js';
+import type { PlaceRequest, Program } from './native.js';
 
 /** What a step computes: a phase, or, where lanes run apart, part of one. `join` sums what the lanes of `down` keep. */
 export type StepKind =

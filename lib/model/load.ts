@@ -14,7 +14,8 @@ import { expectContextLength, readOptions, type CheckedOptions, type LoadOptions
 import { isUrl, type Location } from '../util/location.js';
 import { cpuLimits, defaultThreads, describeMachine } from '../engine/machine.js';
 import type { Model, ModelParts } from './model.js';
-import { loadNative, nativeShape, unpacked, type ModelHandle, type ModelSpec } from '../engine/native.js';
+import { loadNative, unpacked } from '../engine/addon.js';
+import { nativeShape, type ModelHandle, type ModelSpec } from '../engine/native.js';
 import { expectOption } from '../util/options.js';
 import { resolvePlan } from '../plan/plan.js';
 import { publishedPlan, publishedPlanNote } from './published_plan.js';

@@ -7,8 +7,8 @@ import { Generation, type GenerateOptions } from '../generate/generate.js';
 import type { GenerationModel } from '../generate/generation_steps.js';
 import type { KvCache } from '../engine/kv_cache.js';
 import { expectContextLength, expectExecution, expectKvCache, type SessionOptions } from '../engine/load_options.js';
+import { loadNative } from '../engine/addon.js';
 import {
-  loadNative,
   nativeShape,
   toNativePlan,
   type BackendLimits,
@@ -24,7 +24,8 @@ import { expectOption, readArgument, readKnownOptions } from '../util/options.js
 import { resolvePlan, type Plan, type PlanInput } from '../plan/plan.js';
 import type { PublishedPlan } from './published_plan.js';
 import { Batcher } from '../session/batcher.js';
-import { Session, type SessionHost } from '../session/session.js';
+import { Session } from '../session/session.js';
+import type { SessionHost } from '../session/session_cache.js';
 import type { Tokenizer } from '../tokenizer/index.js';
 
 const DEFAULT_SESSION_LENGTH = 4096;

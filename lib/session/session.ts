@@ -1,36 +1,16 @@
-import { abortError, onAbort, throwIfAborted } from '../util/abort.js';
 import { commonPrefix } from '../util/common_prefix.js';
 import { CqilError } from '../errors.js';
-import {
-  MAX_LOGIT_ROWS,
-  MAX_TRACE,
-  type ForwardRequest,
-  type NativeAddon,
-  type Program,
-  type SessionHandle,
-} from '../engine/native.js';
+import { MAX_LOGIT_ROWS, MAX_TRACE, type Program, type SessionHandle } from '../engine/native.js';
 import { expectOption, isSignal, readKnownOptions } from '../util/options.js';
 import type { Plan } from '../plan/plan.js';
 import { MAX_SHORTLIST, type Shortlist } from '../engine/shortlist.js';
 import { readTimeline, type Timeline } from '../engine/timeline.js';
+import { SessionCache, type SessionHost, type Wanted } from './session_cache.js';
 import { WorkQueue } from '../util/work_queue.js';
-import type { Batcher } from './batcher.js';
-import { overflow, toTokens, type CallOptions, type ShortlistOptions } from './arguments.js';
+import { toTokens, type CallOptions, type ShortlistOptions } from './arguments.js';
 
 /** Tokens one call of `Session.trace` takes at most. */
 export { MAX_TRACE } from '../engine/native.js';
-
-/** What a session needs of its model. */
-export interface SessionHost {
-  readonly native: Pick<NativeAddon, 'timeline' | 'cancel'>;
-  /** One for all sessions of a model: one team of threads serves them. */
-  readonly batcher: Batcher;
-  readonly vocabSize: number;
-  /** Frees the native session. */
-  release(handle: SessionHandle): void;
-}
-
-type Wanted = Pick<ForwardRequest, 'output' | 'count' | 'listed' | 'ahead' | 'next'>;
 
 /** A session as a generation uses it. While the generation holds it, nothing else can change its KV cache. */
 export interface HeldSession {
@@ -65,15 +45,10 @@ export class Session {
   readonly contextLength: number;
   /** The plan this session computes. */
   readonly plan: Plan;
-  readonly #host: SessionHost;
-  readonly #handle: SessionHandle;
+  readonly #cache: SessionCache;
+  readonly #vocabSize: number;
   readonly #program: () => Program;
-  readonly #programKey: string;
   readonly #calls = new WorkQueue();
-  /** The ids of the tokens in the KV cache. */
-  readonly #ids: number[] = [];
-  #closed = false;
-  #inFlight = false;
   /**
    * The generation's hold. The reference is weak, so that a generation dropped half-way does not keep the session for
    * ever.
@@ -86,17 +61,16 @@ export class Session {
     handle: SessionHandle,
     options: { contextLength: number; plan: Plan; program: () => Program; programKey: string },
   ) {
-    this.#host = host;
-    this.#handle = handle;
+    this.#cache = new SessionCache(host, handle, options.contextLength, options.programKey);
+    this.#vocabSize = host.vocabSize;
     this.contextLength = options.contextLength;
     this.plan = options.plan;
     this.#program = options.program;
-    this.#programKey = options.programKey;
   }
 
   /** Tokens in the KV cache; the next call continues after them. */
   get position(): number {
-    return this.#ids.length;
+    return this.#cache.ids.length;
   }
 
   /** Appends tokens, at least one; gives the logits after the last, Float32Array [vocabSize]. */
@@ -129,7 +103,7 @@ export class Session {
     const { tokens, signal } = this.#read('score', ids, options);
     return this.#calls.run(async () => {
       const scores = new Float32Array(tokens.length - 1);
-      await this.#inSlices(
+      await this.#cache.appendInSlices(
         tokens,
         signal,
         (slice, from) => {
@@ -189,18 +163,7 @@ export class Session {
    */
   async timeline(id: number, options: CallOptions = {}): Promise<Timeline> {
     const { tokens, signal } = this.#read('timeline', [id], options);
-    return this.#calls.run(async () => {
-      this.#expectOpen();
-      this.#expectRoom(1);
-      const noted = await this.#host.batcher.run(() => {
-        throwIfAborted(signal);
-        this.#expectOpen();
-        const request: ForwardRequest = { ids: tokens, position: this.position, output: 'logits' };
-        return this.#inEngine(() => this.#host.native.timeline(this.#handle, request), signal);
-      });
-      this.#ids.push(...tokens);
-      return readTimeline(noted, this.#program());
-    });
+    return this.#calls.run(async () => readTimeline(await this.#cache.appendTimed(tokens, signal), this.#program()));
   }
 
   /** Forgets every token from position `n` on; 0 forgets all. Not while a call of this session is in flight. */
@@ -212,19 +175,19 @@ export class Session {
       Number.isSafeInteger(n) && n >= 0 && n <= this.position,
       `an integer from 0 to the position, ${this.position}`,
     );
-    this.#ids.length = n;
+    this.#cache.ids.length = n;
   }
 
   /**
    * Forgets every token from the first on that differs from `ids`, and further ones until at least one of `ids` is left.
-   * Gives those of `ids` that are left, to be appended. A conversation that was rendered anew is then computed only from where
-   * it is new. Throws INVALID_ARGUMENT, also while a call of this session is in flight, and CONTEXT_OVERFLOW when `ids`
-   * do not fit.
+   * Gives those of `ids` that are left, to be appended. A conversation that was rendered anew is then computed only from
+   * where it is new. Throws INVALID_ARGUMENT, also while a call of this session is in flight, and CONTEXT_OVERFLOW when
+   * `ids` do not fit.
    */
   rewind(ids: ArrayLike<number>): Int32Array {
     this.#expectIdle('rewind');
-    const tokens = toTokens(ids, this.#host.vocabSize, this.contextLength);
-    this.truncate(Math.min(commonPrefix([this.#ids, tokens]), tokens.length - 1));
+    const tokens = toTokens(ids, this.#vocabSize, this.contextLength);
+    this.truncate(Math.min(commonPrefix([this.#cache.ids, tokens]), tokens.length - 1));
     return tokens.slice(this.position);
   }
 
@@ -233,7 +196,7 @@ export class Session {
    * other call can change the cache. Throws INVALID_ARGUMENT when another generation holds the session; DISPOSED.
    */
   hold(): HeldSession {
-    this.#expectOpen();
+    this.#cache.expectOpen();
     if (this.#holder?.deref())
       throw new CqilError(
         'INVALID_ARGUMENT',
@@ -247,7 +210,7 @@ export class Session {
       get position() {
         return position();
       },
-      ids: this.#ids,
+      ids: this.#cache.ids,
       ready: this.#calls.idle(),
       prefill: (ids, { signal }) => this.#append(Int32Array.from(ids), { output: 'logits' }, signal),
       shortlist: (ids, count, { signal, ahead }) =>
@@ -265,108 +228,25 @@ export class Session {
    * does nothing.
    */
   close(): void {
-    if (this.#closed) return;
-    this.#closed = true;
-    // A forward in flight still uses the cache: it is stopped, and frees it when it has.
-    if (this.#inFlight) this.#host.native.cancel(this.#handle);
-    else this.#host.release(this.#handle);
+    this.#cache.close();
   }
 
   [Symbol.dispose](): void {
     this.close();
   }
 
-  /** Appends the tokens, in slices unless `whole`, and gives what the last slice put out. */
+  /** Appends the tokens in this call's turn, in slices unless `whole`, and gives what the last slice put out. */
   #append<T = Float32Array>(
     tokens: Int32Array,
     wanted: Wanted,
     signal: AbortSignal | undefined,
     whole = false,
   ): Promise<T> {
-    return this.#calls.run(async () => {
-      let last: unknown;
-      await this.#inSlices(
-        tokens,
-        signal,
-        (ids, from, alone) => {
-          if (from + ids.length < tokens.length) return { output: 'none' };
-          // Where other work is waiting for its turn, it comes next.
-          return wanted.ahead ? { ...wanted, ahead: alone } : wanted;
-        },
-        (output) => (last = output),
-        whole,
-      );
-      return last as T;
-    });
-  }
-
-  async #inSlices(
-    tokens: Int32Array,
-    signal: AbortSignal | undefined,
-    wanted: (slice: Int32Array, from: number, alone: boolean) => Wanted,
-    give: (output: unknown, from: number) => void,
-    whole = false,
-  ): Promise<void> {
-    this.#expectOpen();
-    this.#expectRoom(tokens.length);
-    for (let from = 0; from < tokens.length;) {
-      let slice = new Int32Array();
-      let forget = (): void => undefined;
-      const begin = (room: number, alone: boolean): ForwardRequest => {
-        throwIfAborted(signal);
-        this.#expectOpen();
-        slice = tokens.slice(from, from + room);
-        const request = { ids: slice, position: this.position, ...wanted(slice, from, alone) };
-        forget = this.#enter(signal);
-        return request;
-      };
-      const call = { session: this.#handle, program: this.#programKey, tokens: tokens.length - from, whole, begin };
-      const output = await this.#leave(this.#host.batcher.forward(call), signal, () => forget());
-      this.#ids.push(...slice);
-      give(output, from);
-      from += slice.length;
-    }
-  }
-
-  async #inEngine<T>(call: () => Promise<T>, signal: AbortSignal | undefined): Promise<T> {
-    const forget = this.#enter(signal);
-    return this.#leave(call(), signal, forget);
-  }
-
-  /** From here until the call is done, an abort or close() stops it. */
-  #enter(signal: AbortSignal | undefined): () => void {
-    this.#inFlight = true;
-    const forget = onAbort(signal, () => this.#host.native.cancel(this.#handle));
-    return () => {
-      forget();
-      if (!this.#inFlight) return;
-      this.#inFlight = false;
-      if (this.#closed) this.#host.release(this.#handle);
-    };
-  }
-
-  async #leave<T>(done: Promise<T>, signal: AbortSignal | undefined, forget: () => void): Promise<T> {
-    try {
-      return await done;
-    } catch (error) {
-      this.#expectOpen();
-      if (signal?.aborted) throw abortError(signal);
-      throw error;
-    } finally {
-      forget();
-    }
-  }
-
-  #expectOpen(): void {
-    if (this.#closed)
-      throw new CqilError(
-        'DISPOSED',
-        'The session is closed; expected an open session of a model that is not disposed.',
-      );
+    return this.#calls.run(() => this.#cache.append<T>(tokens, wanted, signal, whole));
   }
 
   #expectFree(call: string): void {
-    this.#expectOpen();
+    this.#cache.expectOpen();
     if (this.#holder?.deref())
       throw new CqilError(
         'INVALID_ARGUMENT',
@@ -394,11 +274,7 @@ export class Session {
     this.#expectFree(call);
     const options = readKnownOptions(`session.${call}`, given, names);
     expectOption('signal', options.signal, isSignal(options.signal), 'an AbortSignal');
-    return { ...options, tokens: toTokens(ids, this.#host.vocabSize, this.contextLength) };
-  }
-
-  #expectRoom(count: number): void {
-    if (this.position + count > this.contextLength) throw overflow(count, this.contextLength, this.position);
+    return { ...options, tokens: toTokens(ids, this.#vocabSize, this.contextLength) };
   }
 }
 
