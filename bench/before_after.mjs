@@ -7,9 +7,10 @@
 // Both read the same files: the shape smollm2-135m with random weights, and the model that ships. In a round, for each
 // model and number of threads, a process of either side starts from a cold file (its pages dropped from the system's
 // cache, where dd can) and one from a cached file; their times to the first token count. The latter two then take
-// turns: a prompt and the tokens after it, while the other waits. Who goes first alternates. What counts is the ratio
-// of two neighbours in time, after to before; its median over all turns has an interval of 95 %. A row is slower where
-// even the low end of that is above the bound of 2 %, and it is within the bound where even the high end is. Between
+// turns: a prompt and the tokens after it, while the other waits. Who goes first alternates. What counts is the
+// ratio of two turns that follow each other, after to before. A row has the median of these ratios and its interval of
+// 95 %. It is slower if even the low end of the interval is above the bound of 2 %, and within the bound if even the
+// high end is below it. Between
 // these, the machine was too noisy to say: --more adds rounds to those that NAME.json has of the same two commits.
 // Writes bench/results/NAME.json and .md; ends with code 1 where a row is slower, or where logits differ.
 import { execFileSync, fork } from 'node:child_process';
@@ -229,8 +230,8 @@ function table() {
   const bits = rows.every(({ sameBits }) => sameBits) ? 'Both sides' : 'NOT in every row both sides';
   return `${runLine(run)}
 
-Before: \`${run.before}\`. After: \`${run.after}\`. Plan: ${values.plan}. Two processes in turn; median (min–max) of each side. Ratios:
-median of neighbours in time, with its interval of 95 %. ${bits} computed logits of the same bits after a prompt.
+Before: \`${run.before}\`. After: \`${run.after}\`. Plan: ${values.plan}. Two processes in turn; median (min–max) of each side.
+Ratios: median of neighbours in time, with its interval of 95 %. ${bits} computed logits of the same bits after a prompt.
 
 ${[head, head.map(() => '---'), ...lines].map((cells) => `| ${cells.join(' | ')} |`).join('\n')}
 `;

@@ -60,15 +60,17 @@ const mega = (bytes) => `${(bytes / 1e6).toFixed(1)} MB`;
 const lines = [
   runLine(run),
   '',
-  `${SHAPE} at ${values.dtype}, ${model.activations} activations, ${model.kvCache} cache, ${threads} threads. ${texts} generations of ${PROMPT} and ` +
-    `${TOKENS} tokens, in series and together, in turn; median (min–max) of ${rounds} rounds. Each gives the same tokens.`,
+  `${SHAPE} at ${values.dtype}, ${model.activations} activations, ${model.kvCache} cache, ${threads} threads. ` +
+    `${texts} generations of ${PROMPT} and ${TOKENS} tokens, in series and together, in turn; median (min–max) of ` +
+    `${rounds} rounds. Each gives the same tokens.`,
   '',
   '| in series, ms | together, ms | together / in series | latest / earliest first token |',
   '|---:|---:|---:|---:|',
-  `| ${spread(samples.series, 0)} | ${spread(samples.together, 0)} | ${spread(ratios, 3)} | ${spread(samples.firstToken, 2)} |`,
+  `| ${spread(samples.series, 0)} | ${spread(samples.together, 0)} | ${spread(ratios, 3)} | ` +
+    `${spread(samples.firstToken, 2)} |`,
   '',
-  `${open} open conversations of ${SHORT} tokens: resident memory grew by ${mega(memory.grown)}, ${mega(memory.grown / open)} each. ` +
-    `The pages that their caches fill are ${mega(memory.cachePages / open)} each.`,
+  `${open} open conversations of ${SHORT} tokens: resident memory grew by ${mega(memory.grown)}, ` +
+    `${mega(memory.grown / open)} each. The pages that their caches fill are ${mega(memory.cachePages / open)} each.`,
   '',
 ];
 const file = path.join(path.dirname(fileURLToPath(import.meta.url)), 'results', `concurrent-${SHAPE}-${values.dtype}`);

@@ -9,9 +9,9 @@ namespace {
 
 struct Phase {
   Weights w, next;        // next: what follows, of which the first bytes are prefetched
-  const float* x;         // of w.cols, or of 2 w.cols for down
-  float* y;               // of w.rows
-  const float* residual;  // of w.rows, or none
+  const float* x;         // [w.cols], for down [2 w.cols]
+  float* y;               // [w.rows]
+  const float* residual;  // [w.rows], or null
   bool down;              // x = silu(gate) up, otherwise x / rms(x)
   int prefetch;           // bytes a warp
 };
@@ -89,7 +89,7 @@ __global__ void __launch_bounds__(512, 1) phase_kernel(Phase p) {
     p.y[first + i] = scale * sums[i] + (p.residual != nullptr ? __ldcg(p.residual + first + i) : 0.0f);
 }
 
-// The same in float64, step by step.
+// A phase in float64, step by step: first the norm.
 __global__ void reference_norm(const double* x, double* y, int n) {
   __shared__ double part[256];
   double sum = 0;

@@ -1,5 +1,5 @@
-// What the experiments share: checked calls, medians of event times, inputs from a hash. Each experiment is a program
-// of its own that answers one question about a GPU; none is part of the library.
+// What the experiments share: checked calls, medians of event times, inputs from a hash. An experiment is a program by
+// itself, which answers one question about a GPU. The library uses none of them.
 #pragma once
 #include <cuda_runtime.h>
 #include <stdint.h>

@@ -1,5 +1,6 @@
 // How fast weights can be read and multiplied: bf16 rows of 4,096 times a vector, against a plain read and a copy of
-// the same bytes. By rings of shared memory (rings.cuh) of several depths and shapes, and by loads to registers.
+// as many bytes. Weights come through rings of shared memory (rings.cuh), in several depths and shapes, or straight to
+// registers.
 #include "rings.cuh"
 
 using namespace experiment;
