@@ -8,6 +8,7 @@ import path from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
 import { quantile } from '../dist/analysis/eval/statistics.js';
+import { kvBytesPerPosition } from '../dist/engine/kv_cache.js';
 import { loadSyntheticModel } from '../dist/model/load.js';
 import { describeRun, runLine } from '../tools/run_info.mjs';
 import { spread } from './spread.mjs';
@@ -102,8 +103,8 @@ async function measureMemory() {
     sessions.push(...some);
   }
   const grown = resident() - before;
-  const valueBytes = { f32: 4, f16: 2, q8_0: 34 / 32 }[model.kvCache];
-  const pages = Math.ceil((SHORT * headDim * valueBytes) / PAGE);
+  const rowBytes = kvBytesPerPosition({ nLayers: 1, nKvHeads: 1, headDim }, model.kvCache) / 2;
+  const pages = Math.ceil((SHORT * rowBytes) / PAGE);
   const cachePages = open * 2 * nLayers * nKvHeads * pages * PAGE;
   for (const session of [kept, ...sessions]) session.close();
   return { grown, cachePages };

@@ -26,6 +26,7 @@ export type { SamplingOptions } from './generate/sampling_options.js';
 export type { CallOptions, ShortlistOptions } from './session/arguments.js';
 export type { Session } from './session/session.js';
 export type { Shortlist } from './engine/shortlist.js';
+export type { ScheduleStep, StepKind } from './engine/schedule.js';
 export type { Timeline, TimelineSpan } from './engine/timeline.js';
 export type {
   ChatMessage,

@@ -5,28 +5,21 @@ import type { ForwardRequest, NativeAddon, Outcome, SessionHandle } from '../lib
 import { loadModel } from '../lib/model/load.js';
 import type { Model } from '../lib/model/model.js';
 import { someIds } from './reference/engine.js';
-import { writeRandomModel } from './support/random_model.js';
 import { tempFolder } from './support/temp_folder.js';
-
-const VOCAB = 300;
+import { TEXT_VOCAB, writeTextModel } from './support/text_model.js';
 
 describe('calls of several sessions', () => {
   const file = path.join(tempFolder(), 'random.gguf');
   let model: Model;
   beforeAll(async () => {
-    writeRandomModel(file, {
-      format: 'gguf',
-      vocabulary: true,
-      shape: { nLayers: 6, vocabSize: VOCAB, contextLength: 1024 },
-      seed: 3,
-    });
+    writeTextModel(file, 1024);
     model = await loadModel(file, { threads: 2 });
   });
   afterAll(() => model.dispose());
 
   it('generations give together what each gives alone, with plans and without', async () => {
     const requests = Array.from({ length: 12 }, (_, i) => ({
-      prompt: someIds(5 + 37 * (i % 7), VOCAB),
+      prompt: someIds(5 + 37 * (i % 7), TEXT_VOCAB),
       options: {
         maxTokens: 20 + i,
         temperature: i % 2 ? 0.8 : 0,
@@ -42,15 +35,15 @@ describe('calls of several sessions', () => {
   });
 
   it('every kind of output at once is what it is alone', async () => {
-    const ids = someIds(30, VOCAB);
+    const ids = someIds(30, TEXT_VOCAB);
     const calls = [
       (session: ReturnType<Model['createSession']>) => session.prefill(ids),
       (session: ReturnType<Model['createSession']>) => session.logits(ids),
-      (session: ReturnType<Model['createSession']>) => session.score(someIds(700, VOCAB)),
+      (session: ReturnType<Model['createSession']>) => session.score(someIds(700, TEXT_VOCAB)),
       (session: ReturnType<Model['createSession']>) => session.trace(ids),
       (session: ReturnType<Model['createSession']>) => session.shortlist(ids, 5),
       (session: ReturnType<Model['createSession']>) => session.shortlists(ids, 5),
-      (session: ReturnType<Model['createSession']>) => session.prefill(someIds(600, VOCAB)),
+      (session: ReturnType<Model['createSession']>) => session.prefill(someIds(600, TEXT_VOCAB)),
     ];
     const open = (): Array<ReturnType<Model['createSession']>> => calls.map(() => model.createSession());
     const [apart, together] = [open(), open()];
@@ -62,18 +55,18 @@ describe('calls of several sessions', () => {
   });
 
   it('shortlists are those after each of the tokens', async () => {
-    const ids = someIds(20, VOCAB);
+    const ids = someIds(20, TEXT_VOCAB);
     const [one, all] = [model.createSession(), model.createSession()];
     const expected = [];
     for (const id of ids) expected.push(await one.shortlist([id], 4));
     expect(await all.shortlists(ids, 4)).toEqual(expected);
-    await expect(all.shortlists(someIds(33, VOCAB), 4)).rejects.toMatchObject({ code: 'INVALID_ARGUMENT' });
+    await expect(all.shortlists(someIds(33, TEXT_VOCAB), 4)).rejects.toMatchObject({ code: 'INVALID_ARGUMENT' });
     one.close();
     all.close();
   });
 
   it('what ends one does not harm the others', async () => {
-    const prompt = someIds(400, VOCAB);
+    const prompt = someIds(400, TEXT_VOCAB);
     const expected = (await model.generate(prompt, { maxTokens: 12, temperature: 0 })).tokens;
     const sessions = Array.from({ length: 4 }, () => model.createSession());
     const abort = new AbortController();

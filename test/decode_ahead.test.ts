@@ -7,23 +7,17 @@ import { Sampler } from '../lib/generate/sampler.js';
 import type { Session } from '../lib/session/session.js';
 import { someIds } from './reference/engine.js';
 import { expectRejection } from './support/expect_code.js';
-import { writeRandomModel } from './support/random_model.js';
 import { tempFolder } from './support/temp_folder.js';
+import { TEXT_VOCAB, writeTextModel } from './support/text_model.js';
 
-const VOCAB = 300;
 const COUNT = 4;
 
 describe('decoding ahead', () => {
   const file = path.join(tempFolder(), 'random.gguf');
-  const prompt = someIds(20, VOCAB);
+  const prompt = someIds(20, TEXT_VOCAB);
   let model: Model;
   beforeAll(async () => {
-    writeRandomModel(file, {
-      format: 'gguf',
-      vocabulary: true,
-      shape: { nLayers: 6, vocabSize: VOCAB, contextLength: 512 },
-      seed: 3,
-    });
+    writeTextModel(file, 512);
     model = await loadModel(file, { threads: 2 });
   });
   afterAll(() => model.dispose());
@@ -76,7 +70,7 @@ describe('decoding ahead', () => {
     for (const seed of [1, 2, 3]) {
       const options = { temperature: 0.3, seed };
       const { tokens } = await model.generate(prompt, { ...options, maxTokens: 60 });
-      const sampler = new Sampler(options, VOCAB);
+      const sampler = new Sampler(options, TEXT_VOCAB);
       session.truncate(0);
       let logits = await session.prefill(prompt);
       for (const token of tokens) {
@@ -114,7 +108,7 @@ describe('decoding ahead', () => {
     await sleep(20);
     session.truncate(0);
     const changed = [...prompt];
-    changed[3] = (changed[3]! + 1) % VOCAB;
+    changed[3] = (changed[3]! + 1) % TEXT_VOCAB;
     await session.prefill(changed);
     const fresh = model.createSession();
     await fresh.prefill(changed);

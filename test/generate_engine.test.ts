@@ -11,26 +11,21 @@ import { expectCode, expectRejection } from './support/expect_code.js';
 import { writeRandomModel } from './support/random_model.js';
 import { shortlistOf } from './support/shortlist_of.js';
 import { tempFolder } from './support/temp_folder.js';
+import { TEXT_VOCAB, writeTextModel } from './support/text_model.js';
 
 const CONTEXT = 1024;
-const VOCAB = 300;
 
 describe('generation on the engine', () => {
   const file = path.join(tempFolder(), 'random.gguf');
   let model: Model;
   beforeAll(async () => {
-    writeRandomModel(file, {
-      format: 'gguf',
-      vocabulary: true,
-      shape: { nLayers: 6, vocabSize: VOCAB, contextLength: CONTEXT },
-      seed: 3,
-    });
+    writeTextModel(file, CONTEXT);
     model = await loadModel(file);
   });
   afterAll(() => model.dispose());
 
   it('scores across slices as decoding one by one does', async () => {
-    const ids = someIds(700, VOCAB);
+    const ids = someIds(700, TEXT_VOCAB);
     const session = model.createSession();
     const scores = await session.score(ids);
     expect([scores.length, session.position]).toEqual([699, 700]);
@@ -66,7 +61,7 @@ describe('generation on the engine', () => {
   it('lists the highest of the logits, after a token and after a prompt of several slices', async () => {
     const [listed, whole] = [model.createSession(), model.createSession()];
     for (const [ids, count] of [
-      [someIds(600, VOCAB), 40],
+      [someIds(600, TEXT_VOCAB), 40],
       [[7], 1],
       [[8], 64],
     ] as Array<[number[], number]>) {
@@ -77,14 +72,14 @@ describe('generation on the engine', () => {
     expect(listed.position).toBe(602);
     for (const count of [0, 65, 1.5])
       await expectRejection('INVALID_ARGUMENT', listed.shortlist([1], count), /^The length of the shortlist/);
-    await expectRejection('INVALID_ARGUMENT', listed.shortlist([VOCAB], 5), /^Token 0 is 300/);
+    await expectRejection('INVALID_ARGUMENT', listed.shortlist([TEXT_VOCAB], 5), /^Token 0 is 300/);
     expect(listed.position).toBe(602);
     listed.close();
     await expectRejection('DISPOSED', listed.shortlist([1], 5));
   });
 
   it('generates the same from shortlists as from all logits', async () => {
-    const prompt = someIds(20, VOCAB);
+    const prompt = someIds(20, TEXT_VOCAB);
     for (const options of [
       { temperature: 0 },
       { temperature: 2, seed: 4 },
@@ -102,7 +97,7 @@ describe('generation on the engine', () => {
     const [long, short] = [model.createSession(), model.createSession()];
     const order: string[] = [];
     const calls = [
-      long.prefill(someIds(900, VOCAB)).then(() => order.push('long')),
+      long.prefill(someIds(900, TEXT_VOCAB)).then(() => order.push('long')),
       long.decode(1).then(() => order.push('long again')),
       short.decode(2).then(() => order.push('short')),
     ];
@@ -115,7 +110,7 @@ describe('generation on the engine', () => {
 
   it('copies the ids it is given', async () => {
     const session = model.createSession();
-    const ids = Int32Array.from(someIds(400, VOCAB));
+    const ids = Int32Array.from(someIds(400, TEXT_VOCAB));
     const call = session.prefill(ids);
     const logits = model.createSession().prefill(Array.from(ids));
     ids.fill(0);
@@ -134,7 +129,7 @@ describe('generation on the engine', () => {
     await expectRejection('INVALID_ARGUMENT', session.prefill([]), /^The tokens/);
     await expectRejection(
       'INVALID_ARGUMENT',
-      session.prefill([VOCAB]),
+      session.prefill([TEXT_VOCAB]),
       /^Token 0 is 300; expected an integer from 0 to 299\.$/,
     );
     await expectRejection('INVALID_ARGUMENT', session.decode(1.5), /^Token 0 is 1.5/);
@@ -150,15 +145,15 @@ describe('generation on the engine', () => {
     await pending;
     expect(session.position).toBe(4);
     session.truncate(0);
-    expect((await session.prefill([1, 2, 3, 4, 5, 6, 7, 8])).length).toBe(VOCAB);
+    expect((await session.prefill([1, 2, 3, 4, 5, 6, 7, 8])).length).toBe(TEXT_VOCAB);
   });
 
   it('rewinds to where a text is new, and computes the rest as if it had come in one piece', async () => {
     const texts = [
-      someIds(300, VOCAB),
-      [...someIds(280, VOCAB), 5, 6, 7],
-      someIds(120, VOCAB),
-      [9, ...someIds(120, VOCAB)],
+      someIds(300, TEXT_VOCAB),
+      [...someIds(280, TEXT_VOCAB), 5, 6, 7],
+      someIds(120, TEXT_VOCAB),
+      [9, ...someIds(120, TEXT_VOCAB)],
       [9],
       [9, 4],
     ];
@@ -183,7 +178,7 @@ describe('generation on the engine', () => {
     expect([...session.rewind([9, 4, 8, ...tokens, 3])]).toEqual([3]);
 
     expectCode('INVALID_ARGUMENT', () => session.rewind([]), /^The tokens/);
-    expectCode('CONTEXT_OVERFLOW', () => session.rewind(someIds(CONTEXT + 1, VOCAB)));
+    expectCode('CONTEXT_OVERFLOW', () => session.rewind(someIds(CONTEXT + 1, TEXT_VOCAB)));
     const pending = session.decode(1);
     expectCode('INVALID_ARGUMENT', () => session.rewind([1]), /rewind was called while .* in flight/);
     await pending;

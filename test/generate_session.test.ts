@@ -6,12 +6,11 @@ import type { Model } from '../lib/model/model.js';
 import type { Session } from '../lib/session/session.js';
 import { someIds } from './reference/engine.js';
 import { expectCode, expectRejection } from './support/expect_code.js';
-import { writeRandomModel } from './support/random_model.js';
 import { tempFolder } from './support/temp_folder.js';
+import { TEXT_VOCAB, writeTextModel } from './support/text_model.js';
 
-const VOCAB = 300;
 const CONTEXT = 256;
-const PROMPT = someIds(20, VOCAB);
+const PROMPT = someIds(20, TEXT_VOCAB);
 /** Greedy, and never ended by the model. */
 const LONG: GenerateOptions = { temperature: 0, maxTokens: 12, logitBias: { 2: -Infinity } };
 
@@ -20,12 +19,7 @@ describe('a generation in a session', () => {
   let model: Model;
   let alone: GenerationResult;
   beforeAll(async () => {
-    writeRandomModel(file, {
-      format: 'gguf',
-      vocabulary: true,
-      shape: { nLayers: 6, vocabSize: VOCAB, contextLength: CONTEXT },
-      seed: 3,
-    });
+    writeTextModel(file, CONTEXT);
     model = await loadModel(file);
     alone = await model.generate(PROMPT, LONG);
   });
@@ -133,7 +127,7 @@ describe('a generation in a session', () => {
   it('waits for them no longer than its signal lets it', async () => {
     const session = model.createSession();
     const order: string[] = [];
-    const earlier = session.prefill(someIds(200, VOCAB)).then(() => order.push('the earlier call'));
+    const earlier = session.prefill(someIds(200, TEXT_VOCAB)).then(() => order.push('the earlier call'));
     const controller = new AbortController();
     const generation = expectRejection('ABORTED', model.generate([5], { session, signal: controller.signal })).then(
       () => order.push('the generation'),

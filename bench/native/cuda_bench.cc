@@ -57,6 +57,8 @@ using ModelPointer = std::unique_ptr<cqil_backend_model, Closer>;
 struct OneSession {
   std::unique_ptr<cqil_backend_workspace, Closer> workspace;
   std::unique_ptr<cqil_backend_cache, Closer> cache;
+  // What a cache is behind the C table.
+  cuda::Session& on_device() const { return *reinterpret_cast<cuda::Session*>(cache.get()); }
 };
 using SessionPointer = std::unique_ptr<OneSession>;
 
@@ -190,7 +192,7 @@ void time_shape(const Shape& shape, double read_gbs, FILE* json, bool& first) {
       }
     }
   for (Row& row : rows) {
-    auto& session = *reinterpret_cast<cuda::Session*>(row.session.get());
+    const cuda::Session& session = row.session->on_device();
     for (int i = 0; i < 2; i++) forward_ms(row.program, row.session.get(), {1}, kContext, row.execution, {logits, 1});
     cudaGraphExec_t const graph = session.graphs[row.execution][cuda::kShortlist].exec.get();
     row.device_ms = cuda::median_ms(session.stream.get(), kRounds,
@@ -232,7 +234,7 @@ cuda::Probe probe() {
   const RandomModel random(tiny);
   const ModelPointer model = make_model(random);
   const SessionPointer session = make_session(model.get(), compile_program(Plan{}, 1));
-  return cuda::probe_device(*reinterpret_cast<cuda::Session*>(session.get()));
+  return cuda::probe_device(session->on_device());
 }
 
 int run(int argc, char** argv) {

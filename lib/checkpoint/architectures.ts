@@ -192,6 +192,7 @@ export const ARCHITECTURES: Readonly<Record<Architecture, ArchitectureRow>> = {
     mlpBias: false,
     windows: { size: 0, byLayerTypes: false, has: () => true },
     phiRope: true,
+    // As in transformers; llama.cpp ignores the window of such files.
     gguf: { interleaved: false, windows: true },
   },
   granite: { ...llama, multipliers: true, gguf: { interleaved: true, windows: false } },

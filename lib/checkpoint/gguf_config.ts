@@ -1,5 +1,6 @@
-import { ARCHITECTURES, type ArchitectureRow, GGUF_ARCHITECTURES, isRotated, LLAMA_FORMULA } from './architectures.js';
+import { ARCHITECTURES, type ArchitectureRow, GGUF_ARCHITECTURES, LLAMA_FORMULA } from './architectures.js';
 import type { ConfiguredModel } from './config.js';
+import { ropeOfLayer } from './config_rope.js';
 import { Fields, show } from './fields.js';
 import type { GgufFile } from './gguf.js';
 import { checkConfig, LIMITS } from './layout.js';
@@ -86,7 +87,7 @@ export function ggufConfig(
   return { config, options, names: architecture.names };
 }
 
-/** What an architecture's keys say of its formula, so that they need not be zero. */
+/** Keys of caps and of multipliers: read where the architecture's row has such, refused elsewhere unless they are zero. */
 const CAPS = ['attn_logit_softcapping', 'final_logit_softcapping'];
 const MULTIPLIERS = ['attention.scale', 'logit_scale', 'embedding_scale', 'residual_scale'];
 
@@ -104,17 +105,17 @@ function refuseUnsupported(fields: Fields, { caps, multipliers }: ArchitectureRo
   }
 }
 
-/** The same windows and rotations as in config.json, which GGUF leaves to the architecture's name. */
+/** Windows and rotations of the layers, as in config.json; GGUF leaves them to the architecture's name. */
 function readLayers(fields: Fields, architecture: ArchitectureRow, nLayers: number): LayerFormula[] {
-  const { windows, noRopeInterval, windowTheta } = architecture;
+  const { windows } = architecture;
+  // A row that knows no window by itself has one in every layer where the file names it.
   const everywhere = windows.size === 0;
   const size = architecture.gguf!.windows
     ? fields.integer('attention.sliding_window', { min: 0, max: LIMITS.contextLength.max }, windows.size)
     : 0;
   return Array.from({ length: nLayers }, (_, layer) => {
     const window = everywhere || windows.has(layer, fields) ? size : 0;
-    if (noRopeInterval !== undefined && !isRotated(layer, fields, noRopeInterval)) return { window, rope: -1 };
-    return { window, rope: windowTheta !== undefined && window > 0 ? 1 : 0 };
+    return { window, rope: ropeOfLayer(layer, window, fields, architecture) };
   });
 }
 

@@ -80,7 +80,7 @@ function withCodedErrors(raw: NativeAddon): NativeAddon {
     describeCuda: async(async () => inThisRealm(await raw.describeCuda())),
     measureBandwidth: async(raw.measureBandwidth),
     compileProgram: sync((shape, plan) => inThisRealm(raw.compileProgram(shape, plan))),
-    place: sync((plan, placement) => inThisRealm(raw.place(plan, placement))),
+    place: sync((plan, request) => inThisRealm(raw.place(plan, request))),
     loadModel: async(raw.loadModel),
     readModel: async(raw.readModel),
     disposeModel: async(raw.disposeModel),

@@ -30,6 +30,8 @@ const SHAPE = [
   'nKvHeads',
   'nLayers',
   'vocabSize',
+  'ropeDim',
+  'formula',
   'layers',
   'tiedEmbeddings',
 ] as const;

@@ -254,6 +254,8 @@ export interface BackendLimits {
   queriesTogether: number;
   /** Whether a token that is cancelled ends at its next stage, or is computed whole once it has begun. */
   stopsAtStage: boolean;
+  /** Most calls that a forward computes together, rather than one after the other. */
+  rowsTogether: number;
 }
 
 /** What `timeline` gives: spans [spans][step, thread, begin, end], in nanoseconds, and the rows of the schedule. */

@@ -8,8 +8,6 @@ import type { Execution } from './native.js';
  */
 export interface Placement {
   backend: 'cpu' | 'cuda';
-  /** Index of the CUDA device; 0 on the CPU. */
-  device: number;
   /** Most threads of the CPU backend. */
   threads: number;
   execution: Execution;

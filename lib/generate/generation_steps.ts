@@ -138,7 +138,7 @@ export async function* generationSteps(
     const contextLength = held?.contextLength ?? model.contextLength;
     const prompt = await promptTokens(model, request, cached, contextLength);
     const most = Math.min(maxTokens, contextLength - cached.length - prompt.length);
-    const soFar = await textAfter([...cached, ...prompt], model, request, { most, maxTokens });
+    const soFar = await textAfter([cached, prompt], model, request, { most, maxTokens });
     for (const ids of [cached, prompt]) sampler.prime(ids);
 
     const session = held ?? (own = await model.createSession({ contextLength: prompt.length + most, plan }));
@@ -183,16 +183,16 @@ export async function* generationSteps(
   }
 }
 
-/** The text, empty as yet, that goes on after these tokens. */
+/** The text, empty as yet, that goes on after the tokens of these pieces. */
 async function textAfter(
-  before: readonly number[],
+  before: ReadonlyArray<readonly number[]>,
   model: GenerationModel,
   request: GenerationRequest,
   limits: Pick<TextParts, 'most' | 'maxTokens'>,
 ): Promise<TextSoFar> {
   const { tokenizer, eosTokenIds } = model;
   const isText = (id: number): boolean => !tokenizer?.isSpecial(id);
-  const detokenizer = tokenizer?.detokenizer({ continues: before.some(isText) });
+  const detokenizer = tokenizer?.detokenizer({ continues: before.some((ids) => ids.some(isText)) });
   const stops = new StopMatcher(await stopUnits(model, request));
   return new TextSoFar({ detokenizer, stops, isText, eosTokenIds, ...limits });
 }

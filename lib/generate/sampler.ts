@@ -39,8 +39,6 @@ export class Sampler {
   /** Whether `sample` chooses the first of every shortlist. */
   readonly takesFirst: boolean;
   readonly #options: CheckedSampling;
-  readonly #logprobs: number | undefined;
-  readonly #bias: Array<[id: number, bias: number]>;
   readonly #random: () => number;
   readonly #recent: number[] = [];
   readonly #generated = new Map<number, number>();
@@ -54,17 +52,15 @@ export class Sampler {
     const checked = readSamplingOptions(options, vocabSize);
     const { temperature, topK, repetitionPenalty, frequencyPenalty, presencePenalty, seed, logprobs } = checked;
     this.#options = checked;
-    this.#bias = checked.bias;
-    this.#logprobs = logprobs;
     this.seed = seed ?? Math.floor(Math.random() * MAX_SEED);
     this.#random = uniform(this.seed);
     const penalized = repetitionPenalty !== 1 || frequencyPenalty !== 0 || presencePenalty !== 0;
-    const raised = this.#bias.some(([, bias]) => bias > 0);
+    const raised = this.#options.bias.some(([, bias]) => bias > 0);
     // Each token that a bias lowers may have been one of the likeliest, and lets another take its place.
-    const candidates = (temperature === 0 ? 1 : topK || Infinity) + this.#bias.length;
+    const candidates = (temperature === 0 ? 1 : topK || Infinity) + this.#options.bias.length;
     const needed = Math.min(vocabSize, Math.max(candidates, logprobs ?? 0));
     this.shortlist = penalized || raised || needed > MAX_SHORTLIST ? undefined : needed;
-    this.takesFirst = this.shortlist !== undefined && temperature === 0 && this.#bias.length === 0;
+    this.takesFirst = this.shortlist !== undefined && temperature === 0 && this.#options.bias.length === 0;
   }
 
   /** Tells the repetition penalty what the text so far is. */
@@ -98,20 +94,20 @@ export class Sampler {
       this.#options.temperature === 0
         ? this.#weights.indexOf(max)
         : this.#draw(this.#keepLikely(this.#keepTopK(), max));
-    return this.#logprobs === undefined
+    return this.#options.logprobs === undefined
       ? { token }
-      : { token, ...describe(logits, token, this.#logprobs, this.#weights, this.#scratch) };
+      : { token, ...describe(logits, token, this.#options.logprobs, this.#weights, this.#scratch) };
   }
 
   #sampleListed({ ids, logits, logSumExp }: Shortlist): Sample {
     if (Number.isNaN(logSumExp)) throw notFinite();
     const { temperature, topK } = this.#options;
     const likeliest = Array.from(ids, (token, i) => ({ token, logit: logits[i]! }));
-    for (const [id, bias] of this.#bias) {
+    for (const [id, bias] of this.#options.bias) {
       const at = ids.indexOf(id);
       if (at >= 0) likeliest[at]!.logit += bias;
     }
-    if (this.#bias.length > 0) likeliest.sort((a, b) => b.logit - a.logit || a.token - b.token);
+    if (this.#options.bias.length > 0) likeliest.sort((a, b) => b.logit - a.logit || a.token - b.token);
     let { token } = likeliest[0]!;
     const max = likeliest[0]!.logit;
     if (max === -Infinity) throw allForbidden();
@@ -124,8 +120,8 @@ export class Sampler {
       });
       token = this.#draw(this.#keepLikely(candidates.length, max));
     }
-    if (this.#logprobs === undefined) return { token };
-    const alternatives = Array.from(ids.subarray(0, this.#logprobs), (id, i) => ({
+    if (this.#options.logprobs === undefined) return { token };
+    const alternatives = Array.from(ids.subarray(0, this.#options.logprobs), (id, i) => ({
       token: id,
       logprob: logits[i]! - logSumExp,
     }));
@@ -142,7 +138,7 @@ export class Sampler {
     const { repetitionPenalty, frequencyPenalty, presencePenalty } = this.#options;
     const adjusted = this.#weights;
     adjusted.set(logits);
-    for (const [id, bias] of this.#bias) adjusted[id]! += bias;
+    for (const [id, bias] of this.#options.bias) adjusted[id]! += bias;
     if (repetitionPenalty !== 1) {
       for (const id of new Set(this.#recent))
         adjusted[id] = adjusted[id]! > 0 ? adjusted[id]! / repetitionPenalty : adjusted[id]! * repetitionPenalty;

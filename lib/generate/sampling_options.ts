@@ -1,5 +1,5 @@
-import { inspect, types } from 'node:util';
-import { CqilError } from '../errors.js';
+import { types } from 'node:util';
+import { expectOption } from '../util/options.js';
 
 /** How the next token is chosen from the logits. Every field has a default; see each. */
 export interface SamplingOptions {
@@ -58,37 +58,33 @@ export function readSamplingOptions(options: SamplingOptions, vocabSize: number)
   const checked = { ...DEFAULTS, ...given, seed, logprobs };
   const { temperature, topK, topP, minP, repetitionPenalty, repetitionWindow, frequencyPenalty, presencePenalty } =
     checked;
-  check('temperature', temperature, Number.isFinite(temperature) && temperature >= 0, 'a finite number, 0 or more');
-  check('topK', topK, Number.isSafeInteger(topK) && topK >= 0, 'an integer, 0 (all) or more');
-  check('topP', topP, Number.isFinite(topP) && topP > 0 && topP <= 1, 'a number above 0 and up to 1');
-  check('minP', minP, Number.isFinite(minP) && minP >= 0 && minP <= 1, 'a number from 0 to 1');
-  check(
+  expectOption(
+    'temperature',
+    temperature,
+    Number.isFinite(temperature) && temperature >= 0,
+    'a finite number, 0 or more',
+  );
+  expectOption('topK', topK, Number.isSafeInteger(topK) && topK >= 0, 'an integer, 0 (all) or more');
+  expectOption('topP', topP, Number.isFinite(topP) && topP > 0 && topP <= 1, 'a number above 0 and up to 1');
+  expectOption('minP', minP, Number.isFinite(minP) && minP >= 0 && minP <= 1, 'a number from 0 to 1');
+  expectOption(
     'repetitionPenalty',
     repetitionPenalty,
     Number.isFinite(repetitionPenalty) && repetitionPenalty >= 0.01 && repetitionPenalty <= 100,
     'a number from 0.01 to 100',
   );
-  check(
+  expectOption(
     'repetitionWindow',
     repetitionWindow,
     Number.isSafeInteger(repetitionWindow) && repetitionWindow >= 0,
     'an integer, 0 or more',
   );
-  check(
-    'frequencyPenalty',
-    frequencyPenalty,
-    Number.isFinite(frequencyPenalty) && Math.abs(frequencyPenalty) <= 100,
-    'a number from -100 to 100',
-  );
-  check(
-    'presencePenalty',
-    presencePenalty,
-    Number.isFinite(presencePenalty) && Math.abs(presencePenalty) <= 100,
-    'a number from -100 to 100',
-  );
-  if (seed !== undefined) check('seed', seed, Number.isSafeInteger(seed) && seed >= 0, 'an integer from 0 to 2^53 - 1');
+  for (const [name, penalty] of Object.entries({ frequencyPenalty, presencePenalty }))
+    expectOption(name, penalty, Number.isFinite(penalty) && Math.abs(penalty) <= 100, 'a number from -100 to 100');
+  if (seed !== undefined)
+    expectOption('seed', seed, Number.isSafeInteger(seed) && seed >= 0, 'an integer from 0 to 2^53 - 1');
   if (logprobs !== undefined)
-    check(
+    expectOption(
       'logprobs',
       logprobs,
       Number.isSafeInteger(logprobs) && logprobs >= 0 && logprobs <= vocabSize,
@@ -99,7 +95,7 @@ export function readSamplingOptions(options: SamplingOptions, vocabSize: number)
 
 function readBias(bias: SamplingOptions['logitBias'], vocabSize: number): Array<[number, number]> {
   if (bias === undefined) return [];
-  check(
+  expectOption(
     'logitBias',
     bias,
     typeof bias === 'object' && bias !== null && !Array.isArray(bias),
@@ -110,13 +106,13 @@ function readBias(bias: SamplingOptions['logitBias'], vocabSize: number): Array<
     : Object.entries(bias);
   return entries.map(([key, value]) => {
     const id = Number(key);
-    check(
+    expectOption(
       'A token id in logitBias',
       key,
       String(id) === String(key) && Number.isInteger(id) && id >= 0 && id < vocabSize,
       `an integer from 0 to ${vocabSize - 1}`,
     );
-    check(
+    expectOption(
       `The logitBias of token ${id}`,
       value,
       typeof value === 'number' && value < Infinity,
@@ -124,8 +120,4 @@ function readBias(bias: SamplingOptions['logitBias'], vocabSize: number): Array<
     );
     return [id, value];
   });
-}
-
-function check(name: string, found: unknown, ok: boolean, expected: string): void {
-  if (!ok) throw new CqilError('INVALID_ARGUMENT', `${name} is ${inspect(found, { depth: 0 })}; expected ${expected}.`);
 }

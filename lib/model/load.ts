@@ -92,21 +92,21 @@ async function load(
   const threads = options.threads ?? defaultThreads(checkpoint);
   onProgress?.({ phase: 'open', loaded: 0, total });
   throwIfAborted(signal);
+  const limits = cpuLimits();
   const spec = {
     shape: nativeShape(config),
     device: checked.device,
     threads,
-    aloneBytes: cpuLimits().aloneBytes,
+    aloneBytes: limits.aloneBytes,
     files,
     mmap: checked.mmap,
     tensors,
     randomSeed,
   };
   const { handle, backend, activations } = await loadOn(checked, spec);
-  const { device, execution, contextLength } = checked;
+  const { execution, contextLength } = checked;
   const kvCache = chooseKvCache(checked.kvCache, activations, tensors);
-  const limits = backend === 'cpu' ? cpuLimits() : (await native.describeCuda()).limits!;
-  const placement = { backend, device, threads, execution, kvCache, activations };
+  const placement = { backend, threads, execution, kvCache, activations };
   try {
     if (backend === 'cuda') onProgress?.({ phase: 'read', loaded: total, total });
     const readTheRest = async () => ({
@@ -140,7 +140,7 @@ async function load(
       eosTokenIds,
       warnings: [...notes, ...warnings],
       placement,
-      limits,
+      limits: backend === 'cpu' ? limits : (await native.describeCuda()).limits!,
       contextLength,
       choices,
       publishedPlan: published,

@@ -17,7 +17,6 @@ import {
   type Program,
   type SessionHandle,
   type SettledExecution,
-  MAX_BATCH,
 } from '../engine/native.js';
 import type { Placement } from '../engine/placement.js';
 import { expectOption, readArgument, readKnownOptions } from '../util/options.js';
@@ -101,8 +100,7 @@ export class Model {
     this.#execution = parts.placement.execution;
     this.#contextLength = parts.contextLength;
     this.#choices = parts.choices;
-    // A GPU computes rows one after the other yet.
-    this.#batcher = new Batcher(this.#native, this.backend === 'cpu' ? MAX_BATCH : 1);
+    this.#batcher = new Batcher(this.#native, parts.limits.rowsTogether);
     this.#host = {
       native: this.#native,
       batcher: this.#batcher,

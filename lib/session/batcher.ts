@@ -32,9 +32,9 @@ interface Waiting {
 }
 
 /**
- * Serves the calls of a model's sessions, in the order they came. One threads' team, or device, computes them, so one
- * forward is under way at a time; the calls that wait meanwhile are taken together in the next, which reads the weights
- * once for them all. Each has its own outcome, and the bits that it has alone. Where tokens of several calls do not fit
+ * Serves the calls of a model's sessions. One team of threads, or one device, computes them, so one forward is under way
+ * at a time. The call that has waited longest comes next, and those of its program that wait too are computed with it:
+ * the weights are read once for them all. Each has its own outcome, and the bits that it has alone. Where tokens of several calls do not fit
  * one forward, each has a share of it, so that short prompts are not kept waiting by long ones.
  */
 export class Batcher {

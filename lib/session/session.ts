@@ -126,7 +126,7 @@ export class Session {
    */
   async trace(ids: ArrayLike<number>, options: CallOptions = {}): Promise<Float32Array> {
     const { tokens, signal } = this.#read('trace', ids, options);
-    expectOption('The number of tokens to trace', tokens.length, tokens.length <= MAX_TRACE, `at most ${MAX_TRACE}`);
+    expectAtMost('The number of tokens to trace', tokens.length, MAX_TRACE);
     return this.#append(tokens, { output: 'trace' }, signal, true);
   }
 
@@ -136,24 +136,14 @@ export class Session {
   async shortlists(ids: ArrayLike<number>, count: number, options: CallOptions = {}): Promise<Shortlist[]> {
     const { tokens, signal } = this.#read('shortlists', ids, options);
     expectShortlist(count);
-    expectOption(
-      'The number of tokens to give shortlists of',
-      tokens.length,
-      tokens.length <= MAX_LOGIT_ROWS,
-      `at most ${MAX_LOGIT_ROWS}`,
-    );
+    expectAtMost('The number of tokens to give shortlists of', tokens.length, MAX_LOGIT_ROWS);
     return this.#append<Shortlist[]>(tokens, { output: 'shortlist', count, listed: tokens.length }, signal, true);
   }
 
   /** Appends 1 to 32 (MAX_LOGIT_ROWS) tokens; gives the logits after each, Float32Array [ids.length][vocabSize]. */
   async logits(ids: ArrayLike<number>, options: CallOptions = {}): Promise<Float32Array> {
     const { tokens, signal } = this.#read('logits', ids, options);
-    expectOption(
-      'The number of tokens to give logits of',
-      tokens.length,
-      tokens.length <= MAX_LOGIT_ROWS,
-      `at most ${MAX_LOGIT_ROWS}`,
-    );
+    expectAtMost('The number of tokens to give logits of', tokens.length, MAX_LOGIT_ROWS);
     return this.#append(tokens, { output: 'all_logits' }, signal, true);
   }
 
@@ -285,4 +275,8 @@ function expectShortlist(count: number): void {
     Number.isInteger(count) && count >= 1 && count <= MAX_SHORTLIST,
     `an integer from 1 to ${MAX_SHORTLIST}`,
   );
+}
+
+function expectAtMost(name: string, count: number, most: number): void {
+  expectOption(name, count, count <= most, `at most ${most}`);
 }

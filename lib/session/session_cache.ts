@@ -135,7 +135,6 @@ export class SessionCache {
     const forget = onAbort(signal, () => this.#host.native.cancel(this.#handle));
     return () => {
       forget();
-      if (!this.#inFlight) return;
       this.#inFlight = false;
       if (this.#closed) this.#host.release(this.#handle);
     };

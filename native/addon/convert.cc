@@ -280,18 +280,19 @@ Napi::Value write_program(Napi::Env env, const Program& program) {
 PlacementRequest read_placement(const Napi::Value& from) {
   const Napi::Object object = read_object(from, "a placement");
   PlacementRequest request = {};
-  const Napi::Array layers = read_array(object, "layers");
-  for (uint32_t i = 0; i < layers.Length(); i++) {
-    if (!layers.Get(i).IsNumber()) mismatch("layers", "numbers");
-    request.sizes.layers.push_back(layers.Get(i).As<Napi::Number>().Int64Value());
-  }
+  auto read_numbers = [&](const char* key) {
+    const Napi::Array given = read_array(object, key);
+    std::vector<int64_t> numbers;
+    for (uint32_t i = 0; i < given.Length(); i++) {
+      if (!given.Get(i).IsNumber()) mismatch(key, "numbers");
+      numbers.push_back(given.Get(i).As<Napi::Number>().Int64Value());
+    }
+    return numbers;
+  };
+  request.sizes.layers = read_numbers("layers");
   request.sizes.head = read_whole(object, "head");
   request.sizes.position = read_whole(object, "kvPerPosition");
-  const Napi::Array windows = read_array(object, "windows");
-  for (uint32_t i = 0; i < windows.Length(); i++) {
-    if (!windows.Get(i).IsNumber()) mismatch("windows", "numbers");
-    request.sizes.windows.push_back(windows.Get(i).As<Napi::Number>().Int64Value());
-  }
+  request.sizes.windows = read_numbers("windows");
   if (request.sizes.windows.size() != request.sizes.layers.size()) mismatch("windows", "one number for each layer");
   request.sizes.post_norms = read_bool(object, "postNorms");
   request.sizes.alone = read_whole(object, "alone");

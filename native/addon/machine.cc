@@ -58,6 +58,7 @@ Napi::Value write_limits(Napi::Env env, const cqil_limits& limits) {
   out.Set("aloneBytes", static_cast<double>(limits.alone_bytes));
   out.Set("queriesTogether", limits.queries_together);
   out.Set("stopsAtStage", limits.stops_at_stage != 0);
+  out.Set("rowsTogether", limits.rows_together);
   return out;
 }
 

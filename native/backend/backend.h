@@ -9,7 +9,7 @@ extern "C" {
 #endif
 
 // Raised whenever anything in this file changes.
-#define CQIL_BACKEND_ABI 15
+#define CQIL_BACKEND_ABI 16
 
 // Tokens one forward takes at most, of all its rows together: the height of activation buffers.
 #define CQIL_MAX_BATCH 256
@@ -318,6 +318,7 @@ typedef struct cqil_limits {
   int64_t alone_bytes;
   int32_t queries_together;  // query heads of one key/value head that a thread attends with at a time
   int32_t stops_at_stage;    // 1: a token that is cancelled ends at its next stage; 0: once begun, it is computed whole
+  int32_t rows_together;     // most rows of a forward that are computed together rather than one after the other
 } cqil_limits;
 
 typedef struct cqil_backend_model cqil_backend_model;

@@ -122,26 +122,19 @@ static std::vector<int32_t> stages_of(const Program& program) {
   return stages;
 }
 
-ExecutionTuner& Model::tuner(const Program& program) {
-  std::lock_guard<std::mutex> lock(programs_mutex_);
-  return tuners_.try_emplace(stages_of(program), ways(program.max_lanes)).first->second;
-}
-
 std::shared_ptr<Workspace> Model::workspace(Program program) {
-  std::vector<int32_t> key = stages_of(program);
+  std::vector<int32_t> stages = stages_of(program), key = stages;
   key.push_back(program.bypass);
   key.push_back(program.bypass_residual);
-  {
-    std::lock_guard<std::mutex> lock(programs_mutex_);
-    for (auto it = workspaces_.begin(); it != workspaces_.end();)
-      it = it->second.expired() ? workspaces_.erase(it) : std::next(it);
-    const auto found = workspaces_.find(key);
-    if (found != workspaces_.end())
-      if (auto workspace = found->second.lock()) return workspace;
-  }
-  // Made without the lock, which its constructor takes. Should two threads make one each, each has its own.
-  auto workspace = std::make_shared<Workspace>(*this, std::move(program));
   std::lock_guard<std::mutex> lock(programs_mutex_);
+  for (auto it = workspaces_.begin(); it != workspaces_.end();)
+    it = it->second.expired() ? workspaces_.erase(it) : std::next(it);
+  const auto found = workspaces_.find(key);
+  if (found != workspaces_.end())
+    if (auto workspace = found->second.lock()) return workspace;
+  auto tuner = tuners_.find(stages);
+  if (tuner == tuners_.end()) tuner = tuners_.try_emplace(std::move(stages), ways(program.max_lanes)).first;
+  auto workspace = std::make_shared<Workspace>(*this, std::move(program), tuner->second);
   workspaces_[std::move(key)] = workspace;
   return workspace;
 }

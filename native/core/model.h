@@ -56,8 +56,6 @@ class Model {
   std::mutex& forward_mutex() { return base_ ? base_->forward_mutex() : forward_mutex_; }
   // Forwards of its sessions that are under way before they are asked for.
   Ahead& ahead() { return base_ ? base_->ahead() : ahead_; }
-  // What sessions of the same program have learnt about its executions. To be used under forward_mutex().
-  ExecutionTuner& tuner(const Program& program);
   // The one that sessions of this program share; it is there as long as one of them is. Throws what Workspace throws.
   std::shared_ptr<Workspace> workspace(Program program);
 
@@ -79,8 +77,9 @@ class Model {
   Ahead ahead_;
   // Of both maps. Not forward_mutex_: sessions are made on the JavaScript thread, which waits for nothing long.
   std::mutex programs_mutex_;
-  std::map<std::vector<int32_t>, ExecutionTuner> tuners_;                // by the first layer of every stage
-  std::map<std::vector<int32_t>, std::weak_ptr<Workspace>> workspaces_;  // the same, and the bypass
+  // What sessions of a program have learnt about its executions, by the first layer of every stage.
+  std::map<std::vector<int32_t>, ExecutionTuner> tuners_;
+  std::map<std::vector<int32_t>, std::weak_ptr<Workspace>> workspaces_;  // by the same, and the bypass
 };
 
 // Throws the error of a backend call that did not return CQIL_OK.

@@ -36,8 +36,8 @@ struct Schedule {
   cqil_schedule view() const;
 };
 
-// way.threads is at least 1, and as many as will compute it. What `schedule` held before is overwritten: a forward
-// makes one, and memory for it is not taken each time.
+// way.threads is as many as will compute it, 0 where a device does. What `schedule` held before is overwritten: a
+// forward makes one, and memory for it is not taken each time.
 void place(const Program& program, const Way& way, const Sizes& sizes, const Extent& extent, Schedule& schedule);
 
 }  // namespace cqil

@@ -186,8 +186,10 @@ void Session::run_together(const std::vector<Call*>& calls) {
       later.clear();
       for (Call* call : left) {
         const bool fits = now.empty() || ids + call->request.ids.size() <= CQIL_MAX_BATCH;
-        const bool repeats =
-            std::any_of(now.begin(), now.end(), [&](const Call* other) { return &other->session == &call->session; });
+        // Calls of a session keep their order.
+        auto of_this_session = [&](const Call* other) { return &other->session == &call->session; };
+        const bool repeats = std::any_of(now.begin(), now.end(), of_this_session) ||
+                             std::any_of(later.begin(), later.end(), of_this_session);
         if (&call->session.workspace() != &workspace || !fits || repeats) {
           later.push_back(call);
           continue;
@@ -208,21 +210,19 @@ void Session::run(const std::vector<Call*>& calls, Timeline* timeline) {
   try {
     Model& model = *calls[0]->session.model_;
     std::lock_guard<std::mutex> lock(model.forward_mutex());
-    std::vector<Call*> wanted, sound;
-    // What was given up before its turn must not write to the cache any more: another forward may have had its turn
-    // since.
-    for (Call* call : calls)
-      if (!call->cancel) wanted.push_back(call);
-      else call->failure = std::make_exception_ptr(Error("ABORTED", "The call was aborted."));
-    if (wanted.empty()) return;
-    model.ahead().stop_but(&calls[0]->cancel);
-    for (Call* call : wanted) try {
+    std::vector<Call*> sound;
+    for (Call* call : calls) try {
+        // What was given up before its turn must not write to the cache any more: another forward may have had its turn
+        // since.
+        if (call->cancel) throw Error("ABORTED", "The call was aborted.");
         call->session.check(call->request);
         sound.push_back(call);
       } catch (...) {
         call->failure = std::current_exception();
       }
-    if (!sound.empty()) compute(sound, timeline);
+    if (sound.empty()) return;
+    model.ahead().stop_but(&calls[0]->cancel);
+    compute(sound, timeline);
   } catch (...) {
     for (Call* call : calls)
       if (!call->failure) call->failure = std::current_exception();

@@ -60,7 +60,8 @@ class Session {
   // computes, and one that is cancelled ends with ABORTED once the others have theirs. Does not throw.
   static void run_together(const std::vector<Call*>& calls);
   const Workspace& workspace() const { return *workspace_; }
-  // The forward in flight, or the one queued since arm(), ends with ABORTED at its next stage. From any thread.
+  // The forward in flight, or the one queued since arm(), ends with ABORTED: at its next stage, or, computed together
+  // with others, when they have ended. From any thread.
   void cancel();
   // Forgets an earlier cancel(); called when a forward is queued.
   void arm() { cancel_ = false; }

@@ -2,8 +2,8 @@
 
 namespace cqil {
 
-Workspace::Workspace(Model& model, Program program)
-    : model_(model), program_(std::move(program)), tuner_(model.tuner(program_)) {
+Workspace::Workspace(Model& model, Program program, ExecutionTuner& tuner)
+    : model_(model), program_(std::move(program)), tuner_(tuner) {
   const cqil_program view = program_.view();
   cqil_error error = {};
   check_status(model_.backend().workspace_create(model_.backend_model(), &view, &backend_, &error), error);

@@ -12,12 +12,13 @@ namespace cqil {
 
 class Workspace {
  public:
-  // Throws what the backend throws. The model outlives it.
-  Workspace(Model& model, Program program);
+  // Throws what the backend throws. The model, which has the tuner, outlives it.
+  Workspace(Model& model, Program program, ExecutionTuner& tuner);
   ~Workspace();
   Workspace(const Workspace&) = delete;
 
   const Program& program() const { return program_; }
+  // To be used under the model's forward_mutex().
   ExecutionTuner& tuner() { return tuner_; }
   cqil_backend_workspace* backend() const { return backend_; }
   // Of the present forward: to be used under the model's forward_mutex().

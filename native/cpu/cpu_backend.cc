@@ -88,7 +88,7 @@ cqil_status run_forward(cqil_backend_workspace* workspace, const cqil_forward* r
 // as one where nothing else runs, and 1.2 to 1.6, 1.0 to 1.2, 1.0 and 0.85 times in a generation, whose JavaScript has
 // no processor of its own beside them.
 constexpr int64_t kAloneBytes = 512 * 1024;
-constexpr cqil_limits kLimits = {kAloneBytes, kAttendQueries, 1};
+constexpr cqil_limits kLimits = {kAloneBytes, kAttendQueries, 1, CQIL_MAX_BATCH};
 
 }  // namespace
 

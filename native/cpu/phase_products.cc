@@ -21,7 +21,7 @@ void Pass::product(const cqil_tensor& w, int64_t first_row, int64_t n_rows, cons
     if (rounded) {
       uint8_t* unpacked = reinterpret_cast<uint8_t*>(panel);
       rounded->unpack[w.dtype](rows + r * bytes, n, w.cols, unpacked);
-      rounded->matmul[w.dtype](unpacked, n, input.rounded, session.rounded_stride, n_tokens, w.cols, y + r, y_stride);
+      rounded->matmul[w.dtype](unpacked, n, input.rounded, workspace.rounded_stride, n_tokens, w.cols, y + r, y_stride);
     } else {
       kernels_.unpack[w.dtype](rows + r * bytes, bytes, n, w.cols, panel);
       kernels_.matmul(panel, n, input.x, input.stride, n_tokens, padded(w.cols), y + r, y_stride);
@@ -40,16 +40,16 @@ int64_t Pass::rows_per_unit(int64_t rows, int crew_size) const {
 
 // b_j: the attention outputs of up to D earlier lanes.
 void Pass::add_bypass(float* y, int lane, int64_t token, int64_t first, int64_t n) const {
-  for (int k = 1; k <= std::min<int>(session.program.bypass, lane); k++)
-    kernels_.add(y, lane_row(session.attention_out, session.dim_stride, lane - k, token) + first, n);
+  for (int k = 1; k <= std::min<int>(workspace.program.bypass, lane); k++)
+    kernels_.add(y, lane_row(workspace.attention_out, workspace.dim_stride, lane - k, token) + first, n);
 }
 
 void Pass::norm_one(int layer, int lane, int64_t token, bool mlp, float* out) const {
-  const float* x = session.x.get() + token * session.dim_stride;
+  const float* x = workspace.x.get() + token * workspace.dim_stride;
   const cqil_layer& l = weights_.layers[layer];
   if (!mlp) return kernels_.rms_norm(x, floats(l.attention_norm), dim_, shape_.norm_eps, out);
   std::memcpy(out, x, static_cast<size_t>(dim_) * sizeof(float));
-  kernels_.add(out, lane_row(session.attention_out, session.dim_stride, lane, token), dim_);
+  kernels_.add(out, lane_row(workspace.attention_out, workspace.dim_stride, lane, token), dim_);
   add_bypass(out, lane, token, 0, dim_);
   kernels_.rms_norm(out, floats(l.mlp_norm), dim_, shape_.norm_eps, out);
 }
@@ -58,7 +58,7 @@ void Pass::norm_all(const Crew& crew, const Lanes& lanes, bool mlp) const {
   if (tokens_ == 1) return;
   for (int lane = lanes.first_lane; lane < lanes.first_lane + lanes.n_lanes; lane++)
     for (int64_t t = crew.member; t < tokens_; t += crew.size) {
-      float* row = lane_row(session.norm, session.dim_stride, lane, t);
+      float* row = lane_row(workspace.norm, workspace.dim_stride, lane, t);
       norm_one(lanes.first_layer + lane, lane, t, mlp, row);
       round_one(row, dim_, rounded_row_of(crew, lane, t));
     }
@@ -67,14 +67,14 @@ void Pass::norm_all(const Crew& crew, const Lanes& lanes, bool mlp) const {
 
 // With one token every member normalises for itself, which is cheaper than waiting for one that does it for all.
 Input Pass::norm_of(const Crew& crew, const Lanes& lanes, int lane, bool mlp, int& held_lane) const {
-  if (tokens_ > 1) return input_of(crew, session.norm, session.dim_stride, lane);
+  if (tokens_ > 1) return input_of(crew, workspace.norm, workspace.dim_stride, lane);
   float* row = crew.scratch->norm.get();
   if (held_lane != lane) {
     norm_one(lanes.first_layer + lane, lane, 0, mlp, row);
     round_one(row, dim_, rounded_row_of(crew, lane, 0));
   }
   held_lane = lane;
-  return {row, session.dim_stride, rounded_row_of(crew, lane, 0)};
+  return {row, workspace.dim_stride, rounded_row_of(crew, lane, 0)};
 }
 
 // Weights of formats with such products have rows of whole blocks; where n is none, there are no such weights.

@@ -30,22 +30,22 @@ void share(const Crew& crew, Claim* claimed, int64_t n, Work work) {
 
 }  // namespace
 
-Pass::Pass(CpuWorkspace& session, const cqil_forward& request)
-    : session((session.take(request), session)),
+Pass::Pass(CpuWorkspace& workspace, const cqil_forward& request)
+    : workspace(workspace),
       request(request),
-      weights_(session.model.weights),
+      weights_(workspace.model.weights),
       shape_(weights_.shape),
-      kernels_(session.model.kernels),
-      rounded_(session.model.rounded),
-      tokens_(static_cast<int64_t>(session.tokens.size())),
+      kernels_(workspace.model.kernels),
+      rounded_(workspace.model.rounded),
+      tokens_(static_cast<int64_t>(workspace.tokens.size())),
       dim_(shape_.dim) {}
 
 void Pass::embed(const Crew& crew) const {
   const cqil_tensor& table = weights_.token_embedding;
   const int64_t bytes = row_bytes(table.dtype, table.cols);
   for (int64_t t = crew.member; t < tokens_; t += crew.size) {
-    const uint8_t* row = static_cast<const uint8_t*>(table.data) + session.tokens[static_cast<size_t>(t)].id * bytes;
-    float* x = session.x.get() + t * session.dim_stride;
+    const uint8_t* row = static_cast<const uint8_t*>(table.data) + workspace.tokens[static_cast<size_t>(t)].id * bytes;
+    float* x = workspace.x.get() + t * workspace.dim_stride;
     kernels_.unpack[table.dtype](row, bytes, 1, table.cols, x);
     if (const float scale = shape_.formula.embedding_scale)
       for (int64_t i = 0; i < dim_; i++) x[i] *= scale;
@@ -54,8 +54,8 @@ void Pass::embed(const Crew& crew) const {
 
 void Pass::rotate(float* head, int rope, int64_t position) const {
   const int64_t half = shape_.rope_dim / 2, at = (position * shape_.n_ropes + rope) * half;
-  const float* cos = session.rope_cos.get() + at;
-  const float* sin = session.rope_sin.get() + at;
+  const float* cos = workspace.rope_cos.get() + at;
+  const float* sin = workspace.rope_sin.get() + at;
   for (int64_t i = 0; i < half; i++) {
     float& a = head[shape_.rope_interleaved ? 2 * i : i];
     float& b = head[shape_.rope_interleaved ? 2 * i + 1 : i + half];
@@ -70,7 +70,7 @@ void Pass::finish_head(const float* product, const cqil_tensor& bias, const cqil
   std::memcpy(out, product, static_cast<size_t>(shape_.head_dim) * sizeof(float));
   if (bias.data) kernels_.add(out, floats(bias) + head * shape_.head_dim, shape_.head_dim);
   if (norm.data) kernels_.rms_norm(out, floats(norm), shape_.head_dim, shape_.own_norm_eps, out);
-  if (rope != CQIL_NO_ROPE) rotate(out, rope, session.tokens[static_cast<size_t>(token)].position);
+  if (rope != CQIL_NO_ROPE) rotate(out, rope, workspace.tokens[static_cast<size_t>(token)].position);
 }
 
 // Units are heads; several of one matrix when there is one token, as memory serves longer runs of rows better, and
@@ -78,9 +78,9 @@ void Pass::finish_head(const float* product, const cqil_tensor& bias, const cqil
 void Pass::qkv(const Crew& crew, const Lanes& lanes) const {
   norm_all(crew, lanes, false);
   const int64_t hd = shape_.head_dim, q = shape_.n_heads, kv = shape_.n_kv_heads;
-  const int64_t whole = heads_per_unit(session.model), wanted = tokens_ > 1      ? 1
-                                                                : crew.size == 1 ? q
-                                                                                 : q / (2 * crew.size);
+  const int64_t whole = heads_per_unit(workspace.model), wanted = tokens_ > 1      ? 1
+                                                                  : crew.size == 1 ? q
+                                                                                   : q / (2 * crew.size);
   const int64_t most = std::max<int64_t>(1, (wanted + whole - 1) / whole) * whole;
   const int64_t q_units = (q + most - 1) / most, kv_units = (kv + most - 1) / most, units = q_units + 2 * kv_units;
   int held_lane = -1;
@@ -100,12 +100,12 @@ void Pass::qkv(const Crew& crew, const Lanes& lanes) const {
         const float* from = tile + t * stride + i * hd;
         if (query) {
           finish_head(from, l.bq, l.q_norm, l.rope, head, t,
-                      lane_row(session.query, session.query_stride, lane, t) + head * session.head_stride);
+                      lane_row(workspace.query, workspace.query_stride, lane, t) + head * workspace.head_stride);
           continue;
         }
         float* row = crew.scratch->head.get();
         finish_head(from, key ? l.bk : l.bv, key ? l.k_norm : cqil_tensor{}, key ? l.rope : CQIL_NO_ROPE, head, t, row);
-        const TokenPlace& place = session.tokens[static_cast<size_t>(t)];
+        const TokenPlace& place = workspace.tokens[static_cast<size_t>(t)];
         const CpuCache& cache = *place.cache;
         kernels_.store_kv[cache.kv_dtype](
             row, cache.head_stride,
@@ -117,10 +117,10 @@ void Pass::qkv(const Crew& crew, const Lanes& lanes) const {
 // Units are heads and blocks of a row's tokens; where a row has one token, the heads that share keys and values go
 // together.
 void Pass::attention(const Crew& crew, const Lanes& lanes) const {
-  share(crew, lanes.claimed, lanes.n_lanes * session.attention_units, [&](int64_t unit) {
-    const int lane = lanes.first_lane + static_cast<int>(unit / session.attention_units);
-    const int64_t part = unit % session.attention_units;
-    const auto after = std::upper_bound(session.rows.begin(), session.rows.end(), part,
+  share(crew, lanes.claimed, lanes.n_lanes * workspace.attention_units, [&](int64_t unit) {
+    const int lane = lanes.first_lane + static_cast<int>(unit / workspace.attention_units);
+    const int64_t part = unit % workspace.attention_units;
+    const auto after = std::upper_bound(workspace.rows.begin(), workspace.rows.end(), part,
                                         [](int64_t at, const RowPlace& place) { return at < place.first_unit; });
     attend(crew, lanes.first_layer + lane, lane, after[-1], part - after[-1].first_unit);
   });
@@ -141,11 +141,11 @@ void Pass::attend(const Crew& crew, int64_t layer, int lane, const RowPlace& pla
       formula.attention_scale ? formula.attention_scale : 1.0f / std::sqrt(static_cast<float>(shape_.head_dim));
   args.cap = formula.attention_cap;
   args.scores = crew.scratch->scores.get();
-  args.scores_stride = session.scores_stride;
+  args.scores_stride = workspace.scores_stride;
   args.head_dim = shape_.head_dim;
   args.step = one ? 0 : 1;
-  args.query_stride = one ? session.head_stride : session.query_stride;
-  args.out_stride = one ? shape_.head_dim : session.attention_stride;
+  args.query_stride = one ? workspace.head_stride : workspace.query_stride;
+  args.out_stride = one ? shape_.head_dim : workspace.attention_stride;
   const int64_t first = part * (one ? kAttendQueries : kTokensPerUnit);
   const int64_t end =
       one ? std::min<int64_t>(heads_per_kv, first + kAttendQueries) : std::min(tokens, first + kTokensPerUnit);
@@ -153,27 +153,27 @@ void Pass::attend(const Crew& crew, int64_t layer, int lane, const RowPlace& pla
     const int64_t head = one ? kv_head * heads_per_kv + i : row, token = one ? 0 : i;
     args.n_queries = static_cast<int32_t>(std::min<int64_t>(kAttendQueries, end - i));
     args.last = static_cast<int32_t>(place.row->position + token);
-    args.query =
-        lane_row(session.query, session.query_stride, lane, place.first_token + token) + head * session.head_stride;
-    args.out =
-        lane_row(session.attention, session.attention_stride, lane, place.first_token + token) + head * shape_.head_dim;
+    args.query = lane_row(workspace.query, workspace.query_stride, lane, place.first_token + token) +
+                 head * workspace.head_stride;
+    args.out = lane_row(workspace.attention, workspace.attention_stride, lane, place.first_token + token) +
+               head * shape_.head_dim;
     kernels_.attend[cache.kv_dtype](args);
   }
 }
 
 void Pass::attention_out(const Crew& crew, const Lanes& lanes) const {
-  round_all(crew, lanes, session.attention, session.attention_stride,
+  round_all(crew, lanes, workspace.attention, workspace.attention_stride,
             static_cast<int64_t>(shape_.n_heads) * shape_.head_dim);
   const int64_t rows = rows_per_unit(dim_, crew.size), units = (dim_ + rows - 1) / rows;
   share(crew, lanes.claimed, lanes.n_lanes * units, [&](int64_t unit) {
     const int lane = lanes.first_lane + static_cast<int>(unit / units);
     const int64_t first = unit % units * rows, n = std::min(rows, dim_ - first);
     const cqil_layer& l = weights_.layers[lanes.first_layer + lane];
-    float* out = lane_row(session.attention_out, session.dim_stride, lane, 0) + first;
-    product(l.wo, first, n, input_of(crew, session.attention, session.attention_stride, lane), tokens_, out,
-            session.dim_stride, *crew.scratch);
+    float* out = lane_row(workspace.attention_out, workspace.dim_stride, lane, 0) + first;
+    product(l.wo, first, n, input_of(crew, workspace.attention, workspace.attention_stride, lane), tokens_, out,
+            workspace.dim_stride, *crew.scratch);
     if (l.bo.data)
-      for (int64_t t = 0; t < tokens_; t++) kernels_.add(out + t * session.dim_stride, floats(l.bo) + first, n);
+      for (int64_t t = 0; t < tokens_; t++) kernels_.add(out + t * workspace.dim_stride, floats(l.bo) + first, n);
   });
 }
 
@@ -187,90 +187,90 @@ void Pass::gate_up(const Crew& crew, const Lanes& lanes) const {
     const int64_t first = unit % units * rows, n = std::min(rows, hidden - first);
     const cqil_layer& l = weights_.layers[lanes.first_layer + lane];
     const Input x = norm_of(crew, lanes, lane, true, held_lane);
-    float* gate = lane_row(session.gate_up, session.hidden_stride, lane, 0) + first;
+    float* gate = lane_row(workspace.gate_up, workspace.hidden_stride, lane, 0) + first;
     float* up = crew.scratch->tile.get();
-    product(l.w_gate, first, n, x, tokens_, gate, session.hidden_stride, *crew.scratch);
+    product(l.w_gate, first, n, x, tokens_, gate, workspace.hidden_stride, *crew.scratch);
     product(l.w_up, first, n, x, tokens_, up, n, *crew.scratch);
     const auto activate = kernels_.activate_mul[shape_.formula.activation];
-    for (int64_t t = 0; t < tokens_; t++) activate(gate + t * session.hidden_stride, up + t * n, n);
+    for (int64_t t = 0; t < tokens_; t++) activate(gate + t * workspace.hidden_stride, up + t * n, n);
   });
 }
 
 void Pass::post_norm(const Crew& crew, const Lanes& lanes, const Floats& buffer, cqil_tensor cqil_layer::* norm) const {
   for (int64_t i = crew.member; i < lanes.n_lanes * tokens_; i += crew.size) {
     const int lane = lanes.first_lane + static_cast<int>(i / tokens_);
-    float* row = lane_row(buffer, session.dim_stride, lane, i % tokens_);
+    float* row = lane_row(buffer, workspace.dim_stride, lane, i % tokens_);
     kernels_.rms_norm(row, floats(weights_.layers[lanes.first_layer + lane].*norm), dim_, shape_.own_norm_eps, row);
   }
 }
 
 void Pass::attention_post_norm(const Crew& crew, const Lanes& lanes) const {
-  post_norm(crew, lanes, session.attention_out, &cqil_layer::attention_post_norm);
+  post_norm(crew, lanes, workspace.attention_out, &cqil_layer::attention_post_norm);
 }
 
 void Pass::mlp_post_norm(const Crew& crew, const Lanes& lanes) const {
-  post_norm(crew, lanes, session.mlp_out, &cqil_layer::mlp_post_norm);
+  post_norm(crew, lanes, workspace.mlp_out, &cqil_layer::mlp_post_norm);
 }
 
 // x gains a_j, and b_j where the bypass joins the residual, lane by lane.
 void Pass::add_residual(float* x, int64_t token, int64_t first, int64_t n, int n_lanes) const {
   for (int lane = 0; lane < n_lanes; lane++) {
-    kernels_.add(x, lane_row(session.attention_out, session.dim_stride, lane, token) + first, n);
-    if (session.program.bypass_residual) add_bypass(x, lane, token, first, n);
+    kernels_.add(x, lane_row(workspace.attention_out, workspace.dim_stride, lane, token) + first, n);
+    if (workspace.program.bypass_residual) add_bypass(x, lane, token, first, n);
   }
 }
 
 void Pass::down(const Crew& crew, const Lanes& lanes) const {
-  round_all(crew, lanes, session.gate_up, session.hidden_stride, shape_.hidden_dim);
+  round_all(crew, lanes, workspace.gate_up, workspace.hidden_stride, shape_.hidden_dim);
   const int64_t rows = rows_per_unit(dim_, crew.size), units = (dim_ + rows - 1) / rows;
   share(crew, lanes.claimed, units, [&](int64_t unit) {
     const int64_t first = unit * rows, n = std::min(rows, dim_ - first);
-    float* x = session.x.get() + first;
-    for (int64_t t = 0; t < tokens_; t++) add_residual(x + t * session.dim_stride, t, first, n, lanes.n_lanes);
+    float* x = workspace.x.get() + first;
+    for (int64_t t = 0; t < tokens_; t++) add_residual(x + t * workspace.dim_stride, t, first, n, lanes.n_lanes);
     for (int lane = 0; lane < lanes.n_lanes; lane++) {
       float* tile = crew.scratch->tile.get();
       product(weights_.layers[lanes.first_layer + lane].w_down, first, n,
-              input_of(crew, session.gate_up, session.hidden_stride, lane), tokens_, tile, n, *crew.scratch);
-      for (int64_t t = 0; t < tokens_; t++) kernels_.add(x + t * session.dim_stride, tile + t * n, n);
+              input_of(crew, workspace.gate_up, workspace.hidden_stride, lane), tokens_, tile, n, *crew.scratch);
+      for (int64_t t = 0; t < tokens_; t++) kernels_.add(x + t * workspace.dim_stride, tile + t * n, n);
     }
   });
 }
 
 void Pass::down_apart(const Crew& crew, const Lanes& lanes) const {
-  round_all(crew, lanes, session.gate_up, session.hidden_stride, shape_.hidden_dim);
+  round_all(crew, lanes, workspace.gate_up, workspace.hidden_stride, shape_.hidden_dim);
   const int64_t rows = rows_per_unit(dim_, crew.size), units = (dim_ + rows - 1) / rows;
   share(crew, lanes.claimed, lanes.n_lanes * units, [&](int64_t unit) {
     const int lane = lanes.first_lane + static_cast<int>(unit / units);
     const int64_t first = unit % units * rows, n = std::min(rows, dim_ - first);
     product(weights_.layers[lanes.first_layer + lane].w_down, first, n,
-            input_of(crew, session.gate_up, session.hidden_stride, lane), tokens_,
-            lane_row(session.mlp_out, session.dim_stride, lane, 0) + first, session.dim_stride, *crew.scratch);
+            input_of(crew, workspace.gate_up, workspace.hidden_stride, lane), tokens_,
+            lane_row(workspace.mlp_out, workspace.dim_stride, lane, 0) + first, workspace.dim_stride, *crew.scratch);
   });
 }
 
 void Pass::join(const Crew& crew, int n_lanes) const {
   const int64_t first = dim_ * crew.member / crew.size, n = dim_ * (crew.member + 1) / crew.size - first;
   for (int64_t t = 0; t < tokens_; t++) {
-    float* x = session.x.get() + t * session.dim_stride + first;
+    float* x = workspace.x.get() + t * workspace.dim_stride + first;
     add_residual(x, t, first, n, n_lanes);
     for (int lane = 0; lane < n_lanes; lane++)
-      kernels_.add(x, lane_row(session.mlp_out, session.dim_stride, lane, t) + first, n);
+      kernels_.add(x, lane_row(workspace.mlp_out, workspace.dim_stride, lane, t) + first, n);
   }
 }
 
 void Pass::record(const Crew& crew, int first_layer, int n_lanes) const {
   // This is the slice of join(), so this member alone changes what it copies.
   const int64_t first = dim_ * crew.member / crew.size, n = dim_ * (crew.member + 1) / crew.size - first;
-  for (const RowPlace& place : session.rows) {
+  for (const RowPlace& place : workspace.rows) {
     if (place.row->output != CQIL_OUTPUT_TRACE) continue;
     const int64_t tokens = place.row->n_ids;
     for (int lane = 0; lane < n_lanes; lane++) {
       float* layer = place.row->result + (first_layer + lane) * 3 * tokens * dim_ + first;
       for (int64_t t = 0; t < tokens; t++) {
         const int64_t token = place.first_token + t;
-        const float* parts[] = {session.x.get() + token * session.dim_stride,
-                                lane_row(session.attention_out, session.dim_stride, lane, token),
-                                lane_row(session.mlp_out, session.dim_stride, lane, token)};
+        const float* parts[] = {workspace.x.get() + token * workspace.dim_stride,
+                                lane_row(workspace.attention_out, workspace.dim_stride, lane, token),
+                                lane_row(workspace.mlp_out, workspace.dim_stride, lane, token)};
         for (int64_t i = 0; i < 3; i++)
           std::memcpy(layer + (i * tokens + t) * dim_, parts[i] + first, static_cast<size_t>(n) * sizeof(float));
       }
@@ -290,16 +290,16 @@ void Pass::give(const HeadPlace& place, const float* logits) const {
 }
 
 void Pass::head(const Crew& crew, Claim* claimed) const {
-  const int64_t vocab = shape_.vocab_size, wanted = static_cast<int64_t>(session.heads.size());
+  const int64_t vocab = shape_.vocab_size, wanted = static_cast<int64_t>(workspace.heads.size());
   for (int64_t first_place = 0; first_place < wanted; first_place += kHeadRows) {
     const int64_t n_tokens = std::min(kHeadRows, wanted - first_place);
-    const HeadPlace* places = session.heads.data() + first_place;
-    float* norm = session.norm.get();
-    uint8_t* rounded = session.rounded.get();
+    const HeadPlace* places = workspace.heads.data() + first_place;
+    float* norm = workspace.norm.get();
+    uint8_t* rounded = workspace.rounded.get();
     for (int64_t t = crew.member; t < n_tokens; t += crew.size) {
-      kernels_.rms_norm(session.x.get() + places[t].token * session.dim_stride, floats(weights_.output_norm), dim_,
-                        shape_.norm_eps, norm + t * session.dim_stride);
-      round_one(norm + t * session.dim_stride, dim_, rounded + t * session.rounded_stride);
+      kernels_.rms_norm(workspace.x.get() + places[t].token * workspace.dim_stride, floats(weights_.output_norm), dim_,
+                        shape_.norm_eps, norm + t * workspace.dim_stride);
+      round_one(norm + t * workspace.dim_stride, dim_, rounded + t * workspace.rounded_stride);
     }
     claimed[crew.member].taken.store(0, std::memory_order_relaxed);
     crew.wait();
@@ -308,12 +308,12 @@ void Pass::head(const Crew& crew, Claim* claimed) const {
     bool direct = true;
     for (int64_t t = 0; t < n_tokens; t++)
       direct = direct && places[t].logits && places[t].logits == places[0].logits + t * vocab;
-    float* logits = direct ? places[0].logits : session.logits.get();
+    float* logits = direct ? places[0].logits : workspace.logits.get();
     const int64_t rows = std::max<int64_t>(kMostPanelRows, vocab / (32 * crew.size) / kPanelRows * kPanelRows),
                   units = (vocab + rows - 1) / rows;
     share(crew, claimed, units, [&](int64_t unit) {
       const int64_t first = unit * rows, n = std::min(rows, vocab - first);
-      product(weights_.output, first, n, {norm, session.dim_stride, rounded}, n_tokens, logits + first, vocab,
+      product(weights_.output, first, n, {norm, workspace.dim_stride, rounded}, n_tokens, logits + first, vocab,
               *crew.scratch);
       if (const float cap = shape_.formula.logit_cap)
         for (int64_t t = 0; t < n_tokens; t++) kernels_.cap(logits + t * vocab + first, n, cap);

@@ -31,7 +31,7 @@ struct Lanes {
 struct Input {
   const float* x;  // [n_tokens, stride]
   int64_t stride;
-  const uint8_t* rounded;  // [n_tokens, the session's rounded_stride]
+  const uint8_t* rounded;  // [n_tokens, the workspace's rounded_stride]
 };
 
 inline const float* floats(const cqil_tensor& vector) { return static_cast<const float*>(vector.data); }
@@ -40,8 +40,8 @@ inline const float* floats(const cqil_tensor& vector) { return static_cast<const
 // attending over it look at whose token it is.
 class Pass {
  public:
-  // Throws std::bad_alloc.
-  Pass(CpuWorkspace& session, const cqil_forward& request);
+  // The workspace has taken the request.
+  Pass(CpuWorkspace& workspace, const cqil_forward& request);
 
   void embed(const Crew& crew) const;
   void qkv(const Crew& crew, const Lanes& lanes) const;
@@ -61,7 +61,7 @@ class Pass {
   void record(const Crew& crew, int first_layer, int n_lanes) const;
   void head(const Crew& crew, Claim* claimed) const;
 
-  CpuWorkspace& session;
+  CpuWorkspace& workspace;
   const cqil_forward& request;
 
  private:
@@ -96,11 +96,11 @@ class Pass {
   int64_t rows_per_unit(int64_t rows, int crew_size) const;
 
   float* lane_row(const Floats& buffer, int64_t stride, int lane, int64_t token) const {
-    return buffer.get() + (lane * session.batch + token) * stride;
+    return buffer.get() + (lane * workspace.batch + token) * stride;
   }
   uint8_t* rounded_row_of(const Crew& crew, int lane, int64_t token) const {
-    if (tokens_ == 1) return crew.scratch->rounded.get() + lane * session.rounded_stride;
-    return session.rounded.get() + (lane * session.batch + token) * session.rounded_stride;
+    if (tokens_ == 1) return crew.scratch->rounded.get() + lane * workspace.rounded_stride;
+    return workspace.rounded.get() + (lane * workspace.batch + token) * workspace.rounded_stride;
   }
 
   const cqil_weights& weights_;

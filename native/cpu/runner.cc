@@ -17,15 +17,15 @@ int64_t nanoseconds() {
 class Runner {
  public:
   Runner(const Pass& pass, int members, int member, int64_t began, cqil_span* spans)
-      : pass_(pass), session_(pass.session), members_(members), member_(member), began_(began), spans_(spans) {}
+      : pass_(pass), workspace_(pass.workspace), members_(members), member_(member), began_(began), spans_(spans) {}
 
   void run() {
     const cqil_schedule& schedule = pass_.request.schedule;
     bool all_met = true;  // right before this step; only then may a member leave, as nobody waits for it
     for (int32_t i = 0; i < schedule.n_steps; i++) {
       const cqil_step& step = schedule.steps[i];
-      const bool stopped = session_.stop_at.load(std::memory_order_relaxed) <= i;
-      left_ = left_ || (all_met && session_.alone_from.load(std::memory_order_relaxed) <= i);
+      const bool stopped = workspace_.stop_at.load(std::memory_order_relaxed) <= i;
+      left_ = left_ || (all_met && workspace_.alone_from.load(std::memory_order_relaxed) <= i);
       if ((stopped && (all_met || left_)) || (left_ && member_ != 0)) return;
       const Crew crew = crew_of(step);
       if (crew.member >= 0 && !stopped) compute(crew, i);
@@ -38,8 +38,8 @@ class Runner {
   }
 
  private:
-  Crew everybody() const { return {member_, members_, &session_.all, scratch()}; }
-  Scratch* scratch() const { return &session_.scratch[static_cast<size_t>(member_)]; }
+  Crew everybody() const { return {member_, members_, &workspace_.all, scratch()}; }
+  Scratch* scratch() const { return &workspace_.scratch[static_cast<size_t>(member_)]; }
 
   // This member's crew in a step; a crew in which it is no member, -1, if it has no part in the step.
   Crew crew_of(const cqil_step& step) const {
@@ -48,7 +48,7 @@ class Runner {
     if (step.alone) return {member == 0 ? 0 : -1, 1, nullptr, scratch()};
     if (step.n_crews == 1) return everybody();
     const int size = (members_ - step.crew + step.n_crews - 1) / step.n_crews;
-    const auto& crews = session_.crews[static_cast<size_t>(step.n_crews - 2)];
+    const auto& crews = workspace_.crews[static_cast<size_t>(step.n_crews - 2)];
     return {member, size, crews[static_cast<size_t>(step.crew)].get(), scratch()};
   }
 
@@ -81,17 +81,17 @@ class Runner {
   // Between stages: is the call cancelled, and do the others keep this member waiting? By number, since a member that
   // comes late to a step may learn of what is further on, where the others wait for it.
   void look_up(const Crew& crew, int32_t next) {
-    if (cqil_cancelled(&pass_.request)) session_.stop_at = next;
+    if (cqil_cancelled(&pass_.request)) workspace_.stop_at = next;
     const int64_t patience = pass_.request.patience_ns;
-    if (crew.size > 1 && patience > 0 && nanoseconds() - began_ > patience) session_.alone_from = next;
+    if (crew.size > 1 && patience > 0 && nanoseconds() - began_ > patience) workspace_.alone_from = next;
   }
 
   Claim* claimed(int32_t phase, int32_t lane) const {
-    return &session_.claimed[static_cast<size_t>((phase * session_.program.max_lanes + lane) * members_)];
+    return &workspace_.claimed[static_cast<size_t>((phase * workspace_.program.max_lanes + lane) * members_)];
   }
 
   const Pass& pass_;
-  CpuWorkspace& session_;
+  CpuWorkspace& workspace_;
   const int members_;
   const int member_;
   const int64_t began_;  // nanoseconds() when the call did
@@ -107,19 +107,20 @@ bool all_alone(const cqil_schedule& schedule) {
 
 }  // namespace
 
-cqil_status run(CpuWorkspace& session, const cqil_forward& request) {
+cqil_status run(CpuWorkspace& workspace, const cqil_forward& request) {
   const int64_t began = nanoseconds();
-  const Pass pass(session, request);
-  Team& team = session.model.team;
+  workspace.take(request);
+  const Pass pass(workspace, request);
+  Team& team = workspace.model.team;
   const int members = std::min(request.schedule.threads, team.size());
-  session.share_among(members);
-  session.stop_at = session.alone_from = CpuWorkspace::kNever;
+  workspace.share_among(members);
+  workspace.stop_at = workspace.alone_from = CpuWorkspace::kNever;
   const int spans_each = request.n_spans / team.size();
   // Nobody is woken who has nothing to do.
   team.run(all_alone(request.schedule) ? 1 : members, [&](int member) {
     Runner(pass, members, member, began, request.spans ? request.spans + member * spans_each : nullptr).run();
   });
-  return session.stop_at == CpuWorkspace::kNever ? CQIL_OK : CQIL_ABORTED;
+  return workspace.stop_at == CpuWorkspace::kNever ? CQIL_OK : CQIL_ABORTED;
 }
 
 }  // namespace cqil

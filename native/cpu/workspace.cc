@@ -48,7 +48,6 @@ CpuCache::CpuCache(const CpuModel& model, const cqil_cache_options& options)
 
 CpuWorkspace::CpuWorkspace(CpuModel& model, const cqil_program& compiled)
     : model(model),
-      phases(compiled.phases, compiled.phases + compiled.n_phases),
       program(compiled),
       dim_stride(padded(model.weights.shape.dim)),
       head_stride(widest_head(model.weights.shape.head_dim)),
@@ -58,7 +57,7 @@ CpuWorkspace::CpuWorkspace(CpuModel& model, const cqil_program& compiled)
       rounded_stride(model.rounded ? model.rounded->row_bytes(std::max({dim_stride, attention_stride, hidden_stride}))
                                    : 0),
       all(model.team.size()) {
-  program.phases = phases.data();
+  program.phases = nullptr;
   const cqil_shape& shape = model.weights.shape;
   const size_t lanes = static_cast<size_t>(program.max_lanes);
   x = Floats(area(batch, dim_stride));
@@ -86,7 +85,7 @@ CpuWorkspace::CpuWorkspace(CpuModel& model, const cqil_program& compiled)
   rows.reserve(batch);
   heads.reserve(batch);
 
-  claimed.reset(new Claim[phases.size() * lanes * static_cast<size_t>(model.team.size())]);
+  claimed.reset(new Claim[static_cast<size_t>(program.n_phases) * lanes * static_cast<size_t>(model.team.size())]);
   const int most_crews = std::min(program.max_lanes, model.team.size());
   for (int n = 2; n <= most_crews; n++) {
     crews.emplace_back();
@@ -110,7 +109,7 @@ void CpuWorkspace::take(const cqil_forward& request) {
     const int64_t units = n == 1 ? kv_heads : n_heads;
     const int64_t parts =
         n == 1 ? (n_heads / kv_heads + kAttendQueries - 1) / kAttendQueries : (n + kTokensPerUnit - 1) / kTokensPerUnit;
-    rows.push_back({&row, cache, first, attention_units, units, parts});
+    rows.push_back({&row, cache, first, attention_units, parts});
     attention_units += units * parts;
     for (int32_t t = 0; t < n; t++) tokens.push_back({cache, row.position + t, row.ids[t]});
     switch (row.output) {
@@ -164,7 +163,7 @@ void CpuWorkspace::share_among(int members) {
   for (int n = 2; n - 2 < static_cast<int>(crews.size()); n++)
     for (int c = 0; c < n; c++)
       crews[static_cast<size_t>(n - 2)][static_cast<size_t>(c)]->set_count((members - c + n - 1) / n);
-  const size_t counters = phases.size() * static_cast<size_t>(program.max_lanes * members);
+  const size_t counters = static_cast<size_t>(program.n_phases) * static_cast<size_t>(program.max_lanes * members);
   for (size_t i = 0; i < counters; i++) claimed[i].taken.store(0, std::memory_order_relaxed);
 }
 

@@ -95,7 +95,7 @@ struct RowPlace {
   const cqil_row* row;
   const CpuCache* cache;
   int64_t first_token;
-  int64_t first_unit, heads, parts;  // units: heads, or key/value heads, times parts of them
+  int64_t first_unit, parts;  // units: heads, or key/value heads, times parts of them
 };
 
 // A token whose logits are wanted.
@@ -119,8 +119,7 @@ struct CpuWorkspace {
   void share_among(int members);
 
   CpuModel& model;
-  std::vector<cqil_phase> phases;
-  cqil_program program;  // its phases are the vector above
+  cqil_program program;  // without its phases, which a schedule has by number
   static constexpr int64_t batch = CQIL_MAX_BATCH;
 
   // Row strides, in floats.

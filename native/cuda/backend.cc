@@ -170,7 +170,7 @@ cqil_status run_forward(cqil_backend_workspace* workspace, const cqil_forward* r
 
 extern "C" CQIL_EXPORT const cqil_backend* cqil_backend_entry() {
   using namespace cqil::cuda;
-  static const cqil_backend table = {CQIL_BACKEND_ABI,  "cuda",       {0, 1, 0},     list_devices, model_create,
+  static const cqil_backend table = {CQIL_BACKEND_ABI,  "cuda",       {0, 1, 0, 1},  list_devices, model_create,
                                      model_destroy,     nullptr,      executions,    threads,      workspace_create,
                                      workspace_destroy, cache_create, cache_destroy, run_forward};
   return &table;

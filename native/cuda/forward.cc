@@ -34,8 +34,8 @@ void token(const Session& session, const cqil_forward& request, TokenOutput outp
   cudaStream_t const stream = session.stream.get();
   send(session, offsetof(Inputs, ids) + sizeof(int32_t));
   if (request.execution == CQIL_PERSISTENT) {
-    const TokenRun run = {session.device_phases.get(), static_cast<int32_t>(session.phases.size()),
-                          output == kShortlist ? listed : 0, output != kNothing};
+    const TokenRun run = {session.phases.get(), session.n_phases, output == kShortlist ? listed : 0,
+                          output != kNothing};
     check(launch_token(step, run, stream), kComputing);
   } else {
     run(session, step, request, false, [&] {

@@ -22,7 +22,8 @@ class Runner {
       const Launch launch = launch_of(step);
       if (step.op == CQIL_OP_HEAD) head();
       else compute(step, launch);
-      if (step.n_crews > 1 && step.op == CQIL_OP_ATTENTION_OUT) record(session_.attended[lane_of(step)], launch.stream);
+      if (step.n_crews > 1 && step.op == CQIL_OP_ATTENTION_OUT && session_.device.size.bypass > 0)
+        record(session_.attended[static_cast<size_t>(step.first_lane)], launch.stream);
       if (stoppable && step.ends_stage && cqil_cancelled(&request_)) return;
     }
   }
@@ -33,8 +34,6 @@ class Runner {
     cudaStream_t stream;
   };
 
-  static size_t lane_of(const cqil_step& step) { return static_cast<size_t>(step.first_lane); }
-
   cudaStream_t stream_of(int32_t crew) const {
     return crew == 0 ? session_.stream.get() : session_.lane_streams[static_cast<size_t>(crew - 1)].get();
   }
@@ -43,9 +42,11 @@ class Runner {
   // follows such a wait begins when all it waits for has ended.
   Launch launch_of(const cqil_step& step) {
     if (step.n_crews == 1) {
-      Launch launch = {step_, stream_of(0)};
-      if (n_crews_ > 1) launch.step.overlaps = false;
+      joined_ = joined_ || n_crews_ > 1;
       join();
+      Launch launch = {step_, stream_of(0)};
+      if (joined_) launch.step.overlaps = false;
+      if (step.op != CQIL_OP_RECORD) joined_ = false;  // it launches no kernel
       return launch;
     }
     const bool forks = n_crews_ == 1;
@@ -114,6 +115,7 @@ class Runner {
   const Step& step_;
   const cqil_forward& request_;
   int32_t n_crews_ = 1;  // that are on their way, each on its own stream
+  bool joined_ = false;  // since the last kernel of everybody
 };
 
 }  // namespace

@@ -18,24 +18,19 @@ SessionSize size_of(const cqil_program& program, const cqil_cache_options& optio
 
 }  // namespace
 
-Session::Session(Model& model, const cqil_program& compiled, const cqil_cache_options& options)
+Session::Session(Model& model, const cqil_program& program, const cqil_cache_options& options)
     : model(model),
-      phases(compiled.phases, compiled.phases + compiled.n_phases),
-      program([&] {
-        cqil_program copy = compiled;
-        copy.phases = phases.data();
-        return copy;
-      }()),
-      shared(shared_plan(model.shape, compiled.max_lanes, model.device.shared_bytes)) {
+      shared(shared_plan(model.shape, program.max_lanes, model.device.shared_bytes)),
+      n_phases(program.n_phases) {
   if (options.kv_dtype != CQIL_F32 && options.kv_dtype != CQIL_F16 && options.kv_dtype != CQIL_Q8_0)
     throw Failure(CQIL_INVALID_ARGUMENT, "The KV cache cannot be kept in dtype " +
                                              std::to_string(static_cast<int>(options.kv_dtype)) +
                                              "; expected F32, F16 or Q8_0.");
-  if (!cut_sums_fit(model.weights.device(), compiled.max_lanes))
+  if (!cut_sums_fit(model.weights.device(), program.max_lanes))
     throw Failure(CQIL_INVALID_ARGUMENT,
-                  "A group of " + std::to_string(compiled.max_lanes) +
+                  "A group of " + std::to_string(program.max_lanes) +
                       " layers is too large for the CUDA backend; expected smaller groups or backend cpu.");
-  const SessionSize size = size_of(compiled, options);
+  const SessionSize size = size_of(program, options);
   const SessionLayout layout = session_layout(model.shape, size);
   const auto cache = static_cast<uint64_t>(layout.cache_bytes), arena = static_cast<uint64_t>(layout.arena_bytes);
   const uint64_t free = free_bytes();
@@ -54,10 +49,9 @@ Session::Session(Model& model, const cqil_program& compiled, const cqil_cache_op
   if (device.ids != device.position + 1 || device.targets != device.ids + CQIL_MAX_BATCH)
     throw Failure(CQIL_INTERNAL, "The kernels lay out a session's inputs in another order than the host sends them.");
   products.emplace(model.library.get(), model.weights, device, stream.get());
-  device_phases = device_array<cqil_phase>(phases.size());
-  check(cudaMemcpyAsync(device_phases.get(), phases.data(), phases.size() * sizeof(cqil_phase), cudaMemcpyHostToDevice,
-                        stream.get()),
-        doing);
+  const auto bytes = static_cast<size_t>(n_phases) * sizeof(cqil_phase);
+  phases = device_array<cqil_phase>(static_cast<size_t>(n_phases));
+  check(cudaMemcpyAsync(phases.get(), program.phases, bytes, cudaMemcpyHostToDevice, stream.get()), doing);
 
   inputs = pinned_array<Inputs>(1);
   logits = pinned_array<float>(static_cast<size_t>(model.shape.vocab_size));

@@ -46,11 +46,10 @@ class Session {
   void fill_rope(int32_t end);
 
   Model& model;
-  const std::vector<cqil_phase> phases;
-  const cqil_program program;  // its phases are the vector above
   const SharedPlan shared;
   DeviceSession device = {};
-  DeviceArray<cqil_phase> device_phases;
+  DeviceArray<cqil_phase> phases;  // [n_phases] of the program
+  const int32_t n_phases;
   std::optional<Products> products;
 
   Stream stream;                     // of lane 0 and of everything that is not a lane's

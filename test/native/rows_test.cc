@@ -5,6 +5,7 @@
 #include "check.h"
 #include "core/session.h"
 #include "core/workspace.h"
+#include "shortlist.h"
 #include "small_model.h"
 #include "some_text.h"
 
@@ -63,13 +64,8 @@ ForwardRequest next_of(Text& text) {
 
 bool same(const Call& a, const Call& b) {
   if (a.failure || b.failure || a.shortlists.size() != b.shortlists.size()) return false;
-  for (size_t i = 0; i < a.shortlists.size(); i++) {
-    const cqil_shortlist &x = a.shortlists[i], &y = b.shortlists[i];
-    const auto n = static_cast<size_t>(x.count);
-    if (x.count != y.count || x.log_sum_exp != y.log_sum_exp || !std::equal(x.ids, x.ids + n, y.ids) ||
-        !std::equal(x.logits, x.logits + n, y.logits))
-      return false;
-  }
+  for (size_t i = 0; i < a.shortlists.size(); i++)
+    if (!check::same(a.shortlists[i], b.shortlists[i])) return false;
   return static_cast<bool>(check::same_bits(a.result, b.result));
 }
 
@@ -137,6 +133,25 @@ void test_apart() {
   CHECK(!calls[5].failure && check::same_bits(calls[5].result, expected), "the same session again");
 }
 
+// A call that does not fit a forward is not overtaken by the next one of its session.
+void test_order() {
+  const auto model = check::small_model(2);
+  const std::vector<int32_t> ids = check::some_ids(240);
+  Session first(model, Plan{}, Execution::kWide, 256), second(model, Plan{}, Execution::kWide, 256),
+      apart(model, Plan{}, Execution::kWide, 256);
+  const ForwardRequest large = request_of(ids, 0, 200, CQIL_OUTPUT_LOGITS),
+                       larger = request_of(ids, 0, 100, CQIL_OUTPUT_LOGITS),
+                       one = request_of(ids, 100, 1, CQIL_OUTPUT_LOGITS);
+  Call calls[] = {
+      {first, large, first.cancel_flag()}, {second, larger, second.cancel_flag()}, {second, one, second.cancel_flag()}};
+  std::vector<Call*> pointers;
+  for (Call& call : calls) pointers.push_back(&call);
+  Session::run_together(pointers);
+  apart.forward(larger);
+  CHECK(!calls[2].failure && check::same_bits(calls[2].result, apart.forward(one)),
+        "calls of a session keep their order");
+}
+
 // Rows that do not fit one forward go in several.
 void test_many() {
   const auto model = check::small_model(2);
@@ -174,6 +189,7 @@ int main() {
         test_same_bits(dtype, CQIL_ACTIVATIONS_INT8, plan, execution, threads);
     }
   test_apart();
+  test_order();
   test_many();
   return check::report("rows");
 }

@@ -5,7 +5,7 @@ Matrices of the layers learn by Muon, embeddings and norms by AdamW; the rate is
 Until --grow-at a model of a quarter of the depth is trained; it is then stacked four times. --start takes the weights of an earlier
 run and trains them on. OUT gets loss.jsonl and, every --every steps, checkpoint.pt: enough to --resume, with another number of steps
 too, as nothing but the end depends on it; weights.pt is the same without the optimizers, in bf16. With --seconds the run ends by the
-clock, start-up and compilation included: the rate follows the share of the time that is gone, so it is zero at the end however fast
+clock, compilation included but not imports: the rate follows the share of the time that is gone, so it is zero at the end however fast
 the machine is. Such a run has the whole depth and one length of windows, --long 1 or 0.
 """
 import argparse

@@ -40,9 +40,9 @@ export function recoverWindow(model: Pick<Model, 'config'>, tokens: number): num
  * updates of the weights, a LoRA adapter, and take no time at run time. Each is kept when it lowers the KL divergence
  * from the sequential model on a part of the text it was not fitted on. Nothing is trained, and nothing is random.
  *
- * @throws CqilError INVALID_PLAN for a plan without groups or with an adapter; UNSUPPORTED_MODEL for another formula
- * than LLaMA's; INVALID_ARGUMENT for a group too wide or
- * too few tokens; NOT_FINITE for values that are infinite or not numbers; ABORTED; DISPOSED.
+ * @throws CqilError INVALID_PLAN for a plan without groups or with an adapter; UNSUPPORTED_MODEL for a formula with norms
+ * after blocks, offsets of norms or a multiplier of blocks; INVALID_ARGUMENT for a group too wide or too few tokens;
+ * NOT_FINITE for values that are infinite or not numbers; ABORTED; DISPOSED.
  */
 export async function recoverPlan(
   model: Model,
