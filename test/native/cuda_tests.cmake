@@ -55,8 +55,8 @@ if(CQIL_CUDA)
   target_link_libraries(cuda_kernels_test PRIVATE CUDA::cudart_static)
 endif()
 
-# What times a GPU must keep up with the backend interface on machines without one too.
-if(TARGET cqil_cuda_emulated)
+# What times a GPU must keep up with the backend interface on machines without one too. It is for Linux.
+if(TARGET cqil_cuda_emulated AND CMAKE_SYSTEM_NAME STREQUAL "Linux")
   add_library(cuda_bench_compiles OBJECT bench/native/cuda_bench.cc)
   target_include_directories(cuda_bench_compiles PRIVATE native bench/native test/native)
   target_compile_definitions(cuda_bench_compiles PRIVATE CQIL_CUDA_EMULATOR)
