@@ -183,13 +183,14 @@ async function measureFollowing(contenders, find) {
     const left = [],
       back = [];
     for (let round = 0; round < Math.min(4, Number(values.rounds)); round++) {
-      const alone = quantile(find(plan, 1).busy.rates, 0.5),
-        all = quantile(find(plan, threads).free.rates, 0.5);
       const began = performance.now();
       const [taken, given, end] = [500, 1200, 3500];
       const timers = [setTimeout(() => take(true), taken), setTimeout(() => take(false), given)];
       const times = (await decode(contender, end)).map((time) => time - began);
       timers.forEach(clearTimeout);
+      // Against the speed just before: the machine's own changes from minute to minute.
+      const all = (1000 * times.filter((time) => time > 200 && time <= taken).length) / (taken - 200),
+        alone = (all * quantile(find(plan, 1).busy.rates, 0.5)) / quantile(find(plan, threads).free.rates, 0.5);
       left.push(until(times, taken, given, BUSY_BOUND * alone));
       back.push(until(times, given, end, 0.9 * all));
     }
