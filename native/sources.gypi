@@ -29,7 +29,11 @@
       "native/cpu/kernels/targets/dispatch.cc",
       "native/cpu/kernels/simd/half_table.cc",
       "native/cpu/kernels/targets/int8_plain.cc",
-      "native/cpu/kernels/targets/kernels_plain.cc"
+      "native/cpu/kernels/targets/kernels_plain.cc",
+      "native/exchange/end.cc",
+      "native/exchange/exchanges.cc",
+      "native/exchange/memory_exchange.cc",
+      "native/exchange/slots.cc"
     ],
     "cqil_avx2_sources": [
       "native/cpu/kernels/targets/int8_avx2.cc",

@@ -109,6 +109,7 @@ describe('includes in C++', () => {
       addon: /^native\/(addon|core|backend|cpu\/(bandwidth|kernels\/kernels)\.h)/,
       core: /^native\/(core|backend\/backend\.h)/,
       backend: /^native\/(backend|core\/(error|shared_library)\.h|cpu\/cpu_backend\.h)/,
+      exchange: /^native\/(exchange|backend\/exchange\.h)/,
       cpu: /^native\/(cpu|backend\/backend\.h|core\/(dtype|half)\.h)/,
       cuda: /^native\/(cuda|backend\/backend\.h|core\/(dtype|half|shared_library)\.h)/,
     };
