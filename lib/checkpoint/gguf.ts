@@ -1,8 +1,8 @@
 import { CqilError } from '../errors.js';
 import { ByteReader } from './byte_reader.js';
 import { show } from './fields.js';
-import { MAX_TENSORS } from './safetensors.js';
-import type { GgufArray, GgufValue } from './types.js';
+import { MAX_TENSORS } from './tensor_table.js';
+import { GGUF_MAGIC, type GgufArray, type GgufValue } from './types.js';
 
 /** One entry of a GGUF file's tensor table, as it stands in the file. */
 export interface GgufTensor {
@@ -25,8 +25,6 @@ export interface GgufFile {
   dataOffset: number;
   fileSize: number;
 }
-
-export const GGUF_MAGIC = 0x46554747; // "GGUF", little-endian
 
 const enum ValueType {
   Uint8,

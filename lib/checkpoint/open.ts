@@ -3,12 +3,8 @@ import path from 'node:path';
 import { CqilError } from '../errors.js';
 import { pathOf, type Location } from '../util/location.js';
 import { ByteReader } from './byte_reader.js';
-import { GGUF_MAGIC } from './gguf.js';
-import { openGguf } from './gguf_checkpoint.js';
-import { openHuggingFace } from './huggingface.js';
 import { readError } from './read_file.js';
-import type { Checkpoint } from './types.js';
-import { isAdapterFile, isIndex } from './weight_files.js';
+import { GGUF_MAGIC, type Checkpoint } from './types.js';
 
 /** JSON files that belong to a whole Hugging Face folder. The path of one of them stands for the folder. */
 const FOLDER_FILES = [
@@ -28,27 +24,18 @@ const FOLDER_FILES = [
  */
 export async function openCheckpoint(location: Location): Promise<Checkpoint> {
   const absolute = path.resolve(pathOf(location, 'The path of the model'));
-  if (await isFolder(absolute)) return openHuggingFace(absolute);
-  const [folder, name] = [path.dirname(absolute), path.basename(absolute)];
+  // Each kind of file has a reader of its own, and only the one that is needed is imported.
+  if (await isFolder(absolute)) return (await import('./huggingface.js')).openHuggingFace(absolute);
   const kind = await sniff(absolute);
   switch (kind) {
     case 'gguf':
-      return openGguf(absolute);
+      return (await import('./gguf_checkpoint.js')).openGguf(absolute);
     case 'safetensors':
-      if (isAdapterFile(name)) throw isAdapter(absolute);
-      return openHuggingFace(folder, name);
     case 'json':
-      if (isIndex(name)) return openHuggingFace(folder, name);
-      if (FOLDER_FILES.includes(name)) return openHuggingFace(folder);
-      if (name === 'adapter_config.json') throw isAdapter(absolute);
-      throw new CqilError(
-        'INVALID_CHECKPOINT',
-        `${absolute} is JSON but no index of weights; a Hugging Face model folder, a .safetensors or a .gguf file ` +
-          'is expected.',
-      );
+      return openOneOfFolder(absolute, kind);
     case 'zip':
     case 'pickle':
-      if (kind === 'zip' && /\.npz$/i.test(name))
+      if (kind === 'zip' && /\.npz$/i.test(absolute))
         throw new CqilError(
           'UNSUPPORTED_MODEL',
           `${absolute} is an MLX file of weights; convert it to safetensors with Hugging Face's names, or GGUF.`,
@@ -62,6 +49,23 @@ export async function openCheckpoint(location: Location): Promise<Checkpoint> {
         `${absolute} is no model file; a Hugging Face model folder or a .gguf file is expected.`,
       );
   }
+}
+
+/** Opens the folder of a model by the path of one of its files, which are the weights to use where it is weights. */
+async function openOneOfFolder(file: string, kind: 'safetensors' | 'json'): Promise<Checkpoint> {
+  const [{ openHuggingFace }, { isAdapterFile, isIndex }] = await Promise.all([
+    import('./huggingface.js'),
+    import('./weight_files.js'),
+  ]);
+  const [folder, name] = [path.dirname(file), path.basename(file)];
+  if (isAdapterFile(name) || name === 'adapter_config.json') throw isAdapter(file);
+  if (kind === 'safetensors' || isIndex(name)) return openHuggingFace(folder, name);
+  if (FOLDER_FILES.includes(name)) return openHuggingFace(folder);
+  throw new CqilError(
+    'INVALID_CHECKPOINT',
+    `${file} is JSON but no index of weights; a Hugging Face model folder, a .safetensors or a .gguf file ` +
+      'is expected.',
+  );
 }
 
 function isAdapter(file: string): CqilError {

@@ -3,7 +3,7 @@ import { parseJson } from '../util/json.js';
 import { ByteReader } from './byte_reader.js';
 import { show } from './fields.js';
 import { expectFewContainers } from './read_file.js';
-import type { StoredTensor } from './tensor_table.js';
+import { MAX_TENSORS, type StoredTensor } from './tensor_table.js';
 
 /** The header of a .safetensors file; no weight is read. */
 export interface SafetensorsFile {
@@ -14,11 +14,6 @@ export interface SafetensorsFile {
 
 // The format's own limit.
 const MAX_HEADER_BYTES = 100_000_000;
-/**
- * Tensors in a file at most: more than a model with the most layers has. In the header, each is an object with two
- * arrays.
- */
-export const MAX_TENSORS = 2 ** 16;
 
 // Bits, because the format has types narrower than a byte. A type that is not listed is left to whoever needs that
 // tensor.
@@ -103,6 +98,7 @@ async function readHeader(path: string): Promise<{ text: string; fileSize: numbe
     const length = reader.size64('the header length');
     const view = await reader.take(length, 'the header');
     const bytes = new Uint8Array(view.buffer, view.byteOffset, length);
+    // In the header, a tensor is an object with two arrays.
     expectFewContainers(bytes, `The header of ${path}`, 'INVALID_CHECKPOINT', 3 * MAX_TENSORS);
     try {
       return { text: new TextDecoder('utf-8', { fatal: true, ignoreBOM: true }).decode(bytes), fileSize: reader.size };

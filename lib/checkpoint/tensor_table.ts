@@ -17,6 +17,9 @@ export interface StoredTensor {
   offset: number;
 }
 
+/** Tensors in a file at most: more than a model with the most layers has. */
+export const MAX_TENSORS = 2 ** 16;
+
 export interface StoredFile {
   path: string;
   size: number;

@@ -173,6 +173,9 @@ export type TokenizerSource =
   | { kind: 'gguf'; metadata: ReadonlyMap<string, GgufValue> }
   | { kind: 'none'; reason: string };
 
+/** The first four bytes of a GGUF file, little-endian. */
+export const GGUF_MAGIC = 0x46554747;
+
 export type GgufValue = number | bigint | boolean | string | GgufArray;
 export type GgufArray =
   | GgufStrings

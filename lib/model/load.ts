@@ -1,24 +1,20 @@
 import path from 'node:path';
 import { onAbort, throwIfAborted } from '../util/abort.js';
 import { chooseActivations, type Activations } from '../engine/activations.js';
-import { randomWithAdapter } from '../session/adapted_weights.js';
-import { timingIdentity } from '../engine/cache_identity.js';
-import { openLora } from '../checkpoint/lora.js';
 import { openCheckpoint } from '../checkpoint/open.js';
-import { syntheticCheckpoint } from '../checkpoint/synthetic.js';
-import type { Checkpoint, DType, TensorInfo } from '../checkpoint/types.js';
+import type { Checkpoint, DType, ModelConfig, TensorInfo } from '../checkpoint/types.js';
 import { CqilError } from '../errors.js';
-import { ExecutionChoices } from '../engine/execution_choices.js';
 import { chooseKvCache } from '../engine/kv_cache.js';
 import { expectContextLength, readOptions, type CheckedOptions, type LoadOptions } from '../engine/load_options.js';
 import { isUrl, type Location } from '../util/location.js';
-import { cpuLimits, defaultThreads, describeMachine } from '../engine/machine.js';
+import { cpuLimits, defaultThreads, describeCuda, describeMachine } from '../engine/machine.js';
 import type { Model, ModelParts } from './model.js';
 import { loadNative, unpacked } from '../engine/addon.js';
-import { nativeShape, type ModelHandle, type ModelSpec } from '../engine/native.js';
+import { nativeShape, type BackendLimits, type ModelHandle, type ModelSpec } from '../engine/native.js';
+import type { Placement } from '../engine/placement.js';
 import { expectOption } from '../util/options.js';
-import { resolvePlan } from '../plan/plan.js';
-import { publishedPlan, publishedPlanNote } from './published_plan.js';
+import { resolvePlan, type Plan } from '../plan/plan.js';
+import { publishedPlan, publishedPlanNote, type PublishedPlan } from './published_plan.js';
 
 /**
  * Loads a Hugging Face folder, a `.safetensors` file in one, or a `.gguf` file, by its path or `file:` URL. Without a
@@ -58,6 +54,7 @@ export async function loadSyntheticModel(
   const { dtype = 'BF16', seed = 0, ...rest } = options;
   expectOption('seed', seed, Number.isSafeInteger(seed) && seed >= 0, 'an integer, 0 or more');
   const read = readOptions(rest);
+  const { syntheticCheckpoint } = await import('../checkpoint/synthetic.js');
   return load(syntheticCheckpoint(shape, dtype), read.checked, read.options, seed);
 }
 
@@ -72,28 +69,80 @@ async function load(
   options: LoadOptions,
   randomSeed?: number,
 ): Promise<Model> {
-  const { config, files, tensors } = checkpoint;
+  const { config, tensors } = checkpoint;
   const { onProgress, onWarning = (warning, code) => process.emitWarning(warning, { code }), signal } = options;
-  if (checked.contextLength !== undefined) expectContextLength(checked.contextLength, config.contextLength);
-  const plan = resolvePlan(options.plan, config.nLayers);
+  const random = randomSeed !== undefined;
+  const plan = await planFor(config, checked, options, random);
   const published = publishedPlan(checkpoint);
-  const notes =
-    published && options.plan === undefined
-      ? [publishedPlanNote(published, `{ plan: ${JSON.stringify(published.folder)} }`)]
-      : [];
+  const notes = published && options.plan === undefined ? [noteOf(published)] : [];
   for (const note of notes) onWarning(note, 'CQIL_PUBLISHED_PLAN');
-  // Refused before the weights are read rather than after.
-  if (plan.adapter !== undefined) {
-    if (randomSeed !== undefined) throw randomWithAdapter(plan.adapter);
-    await openLora(plan.adapter, config);
-  }
-  const native = loadNative();
   const total = tensors.reduce((sum, tensor) => sum + tensor.byteLength, 0);
   const threads = options.threads ?? defaultThreads(checkpoint);
   onProgress?.({ phase: 'open', loaded: 0, total });
   throwIfAborted(signal);
+  const { handle, placement, limits } = await createWeights(checkpoint, checked, threads, randomSeed);
+  try {
+    if (placement.backend === 'cuda') onProgress?.({ phase: 'read', loaded: total, total });
+    // Both have ended when this has: nobody disposes of a model that is being read.
+    const [weights, rest] = await Promise.allSettled([
+      placement.backend === 'cpu' ? readWeights(handle, total, options) : undefined,
+      readTheRest(checkpoint, placement, signal),
+    ]);
+    if (weights.status === 'rejected') throw weights.reason;
+    if (rest.status === 'rejected') throw rest.reason;
+    throwIfAborted(signal);
+    const { Model, warnings, ...parts } = rest.value;
+    for (const warning of warnings) onWarning(warning, 'CQIL_TOKENIZER');
+    const model = new Model({
+      ...parts,
+      handle,
+      random,
+      config,
+      plan,
+      warnings: [...notes, ...warnings],
+      placement,
+      limits: limits ?? (await describeCuda()).limits!,
+      contextLength: checked.contextLength,
+      publishedPlan: published,
+    });
+    await model.prepare();
+    return model;
+  } catch (error) {
+    await loadNative().disposeModel(handle);
+    throw error;
+  }
+}
+
+function noteOf(published: PublishedPlan): string {
+  return publishedPlanNote(published, `{ plan: ${JSON.stringify(published.folder)} }`);
+}
+
+/** The plan, with what a model of this shape refuses refused before its weights are read rather than after. */
+async function planFor(
+  config: ModelConfig,
+  checked: CheckedOptions,
+  options: LoadOptions,
+  random: boolean,
+): Promise<Plan> {
+  if (checked.contextLength !== undefined) expectContextLength(checked.contextLength, config.contextLength);
+  const plan = resolvePlan(options.plan, config.nLayers);
+  if (plan.adapter !== undefined) {
+    const { randomWithAdapter } = await import('../session/adapted_weights.js');
+    if (random) throw randomWithAdapter(plan.adapter);
+    await (await import('../checkpoint/lora.js')).openLora(plan.adapter, config);
+  }
+  return plan;
+}
+
+/** Room for the weights, where they are to be computed. `limits` are the CPU's. */
+async function createWeights(
+  { config, files, tensors }: Checkpoint,
+  checked: CheckedOptions,
+  threads: number,
+  randomSeed: number | undefined,
+): Promise<{ handle: ModelHandle; placement: Placement; limits: BackendLimits | undefined }> {
   const limits = cpuLimits();
-  const spec = {
+  const { handle, backend, activations } = await loadOn(checked, {
     shape: nativeShape(config),
     device: checked.device,
     threads,
@@ -102,55 +151,25 @@ async function load(
     mmap: checked.mmap,
     tensors,
     randomSeed,
-  };
-  const { handle, backend, activations } = await loadOn(checked, spec);
-  const { execution, contextLength } = checked;
+  });
   const kvCache = chooseKvCache(checked.kvCache, activations, tensors);
-  const placement = { backend, threads, execution, kvCache, activations };
-  try {
-    if (backend === 'cuda') onProgress?.({ phase: 'read', loaded: total, total });
-    const readTheRest = async () => ({
-      ...(await readTokenizer(checkpoint, signal)),
-      choices: await ExecutionChoices.open(timingIdentity(native.describeMachine(), placement, checkpoint)),
-      model: await import('./model.js'),
-    });
-    // Both have ended when this has: nobody disposes of a model that is being read. What is needed only after the
-    // weights is imported beside them: Node.js takes longer to load it than to run it.
-    const [weights, rest] = await Promise.allSettled([
-      backend === 'cpu' ? readWeights(handle, total, options) : undefined,
-      readTheRest(),
-    ]);
-    if (weights.status === 'rejected') throw weights.reason;
-    if (rest.status === 'rejected') throw rest.reason;
-    throwIfAborted(signal);
-    const {
-      tokenizer,
-      eosTokenIds,
-      warnings,
-      choices,
-      model: { Model },
-    } = rest.value;
-    for (const warning of warnings) onWarning(warning, 'CQIL_TOKENIZER');
-    const model = new Model({
-      handle,
-      random: randomSeed !== undefined,
-      config,
-      plan,
-      tokenizer,
-      eosTokenIds,
-      warnings: [...notes, ...warnings],
-      placement,
-      limits: backend === 'cpu' ? limits : (await native.describeCuda()).limits!,
-      contextLength,
-      choices,
-      publishedPlan: published,
-    });
-    await model.prepare();
-    return model;
-  } catch (error) {
-    await native.disposeModel(handle);
-    throw error;
-  }
+  const placement = { backend, threads, execution: checked.execution, kvCache, activations };
+  return { handle, placement, limits: backend === 'cpu' ? limits : undefined };
+}
+
+/**
+ * What a model needs besides its weights. It is imported and read beside them: Node.js takes longer to load these
+ * modules than to run them.
+ */
+async function readTheRest(checkpoint: Checkpoint, placement: Placement, signal: AbortSignal | undefined) {
+  const tokenizer = await readTokenizer(checkpoint, signal);
+  const [{ Model }, { ExecutionChoices }, { timingIdentity }] = await Promise.all([
+    import('./model.js'),
+    import('../engine/execution_choices.js'),
+    import('../engine/cache_identity.js'),
+  ]);
+  const choices = await ExecutionChoices.open(timingIdentity(describeMachine(), placement, checkpoint));
+  return { ...tokenizer, choices, Model };
 }
 
 /** Reads all of the weights, on other threads; JavaScript goes on meanwhile. */

@@ -1,5 +1,4 @@
 import path from 'node:path';
-import { openLora } from '../checkpoint/lora.js';
 import type { ModelConfig } from '../checkpoint/types.js';
 import { CqilError } from '../errors.js';
 import type { ModelHandle, NativeAddon } from '../engine/native.js';
@@ -76,6 +75,7 @@ export class AdaptedWeights {
   async #load(folder: string): Promise<void> {
     const { native, queue, config, base, random } = this.#host;
     if (random) throw randomWithAdapter(folder);
+    const { openLora } = await import('../checkpoint/lora.js');
     const { file, pairs } = await openLora(folder, config);
     // In turn with the forwards, which use the same threads.
     await queue.run(async () => void this.#handles.set(folder, await native.loadModel({ base, file, pairs })));

@@ -3,9 +3,9 @@ import { expectOption, isSignal, readArgument, readKnownOptions } from '../util/
 import { Pace } from '../util/pace.js';
 import { AddedTokenSplitter, isControl } from './added_tokens.js';
 import { BpeEncoder } from './bpe.js';
+import type { ChatEncoder } from './chat_encoder.js';
 import type { ChatMessage } from './chat_messages.js';
-import { ChatTemplate, chatTemplatesOf, expectChatOptions, type Chat, type ChatOptions } from './chat_template.js';
-import { chatTexts, chatTextsAside, type ChatTexts } from './chat_texts.js';
+import type { ChatOptions } from './chat_template.js';
 import {
   createDetokenizer,
   decodeBytes,
@@ -13,7 +13,7 @@ import {
   type Detokenizer,
   type DetokenizerOptions,
 } from './detokenizer.js';
-import { quote } from './invalid.js';
+import { invalidTokenizer, quote } from './invalid.js';
 import type { Normalizer } from './normalizer.js';
 import type { TokenizerParts } from './parts.js';
 import { createPreTokenizer, type Place, type PreTokenizer } from './pre_tokenizer.js';
@@ -22,7 +22,7 @@ import { allOf } from './steps.js';
 import { createPieceDecoder, type PieceDecoder } from './token_bytes.js';
 import type { EncodeChatOptions, EncodeOptions, EncodeSlicedOptions, Tokenizer } from './tokenizer.js';
 import type { AddedToken, TokenizerJson } from './tokenizer_json.js';
-import { ControlTexts, expectGuards } from './user_text.js';
+import { chatTemplatesOf } from './template_names.js';
 
 const ENCODE_OPTIONS = ['addSpecialTokens', 'parseSpecialTokens', 'after'];
 const NO_BYTES = new Uint8Array(0);
@@ -40,6 +40,8 @@ export interface BuiltParts {
   normalize: Normalizer;
   /** With control tokens and without. */
   splitters: { all: Splitters; plain: Splitters };
+  /** Encodes chats, where there is a template. */
+  ChatEncoder?: typeof ChatEncoder;
 }
 
 /** Text to ids and back by byte-pair encoding. */
@@ -55,11 +57,10 @@ export class BpeTokenizer implements Tokenizer {
   private readonly preTokenize: PreTokenizer;
   private readonly decoder: PieceDecoder;
   private readonly special: SpecialTokens;
-  private readonly template: ChatTemplate | undefined;
+  private readonly chats: ChatEncoder | undefined;
   private readonly normalize: Normalizer;
   private readonly pieces: Array<string | undefined>;
   private readonly splitters: BuiltParts['splitters'];
-  private controls: ControlTexts | undefined;
   /** Whether there are control tokens that are found in normalized text. */
   private readonly normalizesControls: boolean;
 
@@ -94,11 +95,17 @@ export class BpeTokenizer implements Tokenizer {
     this.bosTokenId = this.special.bosTokenId;
     this.eosTokenIds = this.special.eosTokenIds;
     const templates = chatTemplatesOf(parts.config);
-    if (templates) this.template = new ChatTemplate(templates, this.special.names);
+    if (templates && built.ChatEncoder)
+      this.chats = new built.ChatEncoder(templates, this.special.names, {
+        controls: json.added_tokens.filter(isControl).map(({ content }) => content),
+        isControl: (id) => id !== this.bpe.unknownId && this.added.has(id) && isControl(this.added.get(id)!),
+        encode: (text, guard) => this.slices(text, { addSpecialTokens: false }, guard),
+        idToToken: (id) => this.pieces[id],
+      });
   }
 
   get chatTemplate(): string | undefined {
-    return this.template?.source;
+    return this.chats?.source;
   }
 
   get warnings(): readonly string[] {
@@ -106,7 +113,7 @@ export class BpeTokenizer implements Tokenizer {
   }
 
   get chatVariables(): readonly string[] {
-    return this.template?.variables ?? [];
+    return this.chats?.variables ?? [];
   }
 
   encode(text: string, options: EncodeOptions = {}): number[] {
@@ -164,25 +171,18 @@ export class BpeTokenizer implements Tokenizer {
   }
 
   applyChatTemplate(messages: ChatMessage[], options?: ChatOptions): string {
-    const template = this.requireTemplate();
-    return template.render(allOf(template.read(messages, options))).text;
+    return this.requireChats().render(messages, options);
   }
 
   encodeChat(messages: ChatMessage[], options: EncodeChatOptions = {}): number[] {
-    const { template, controls, chat } = allOf(this.readChat(messages, options));
-    return allOf(this.chatIds(allOf(chatTexts(template, controls, chat))));
+    return this.requireChats().encode(messages, options);
   }
 
   async encodeChatSliced(
     messages: ChatMessage[],
     options: EncodeChatOptions & { signal?: AbortSignal } = {},
   ): Promise<number[]> {
-    expectChatOptions(options);
-    const { signal, ...others } = readArgument('The options of a chat', () => ({ ...options }));
-    expectOption('signal', signal, isSignal(signal), 'an AbortSignal');
-    const pace = new Pace(signal);
-    const { template, controls, chat } = await pace.through(this.readChat(messages, others));
-    return pace.through(this.chatIds(await chatTextsAside(template, controls, chat, signal)));
+    return this.requireChats().encodeSliced(messages, options);
   }
 
   private readEncodeOptions(call: string, given: EncodeSlicedOptions, known: readonly string[]): EncodeSlicedOptions {
@@ -202,55 +202,10 @@ export class BpeTokenizer implements Tokenizer {
     return options;
   }
 
-  private requireTemplate(): ChatTemplate {
-    if (!this.template)
+  private requireChats(): ChatEncoder {
+    if (!this.chats)
       throw new CqilError('INVALID_ARGUMENT', 'This model has no chat template; give it a plain prompt.');
-    return this.template;
-  }
-
-  /** `controls`: what no message may contain; undefined where control tokens in messages are read. */
-  private *readChat(
-    messages: ChatMessage[],
-    options: EncodeChatOptions,
-  ): Generator<void, { template: ChatTemplate; controls: ControlTexts | undefined; chat: Chat }> {
-    expectChatOptions(options);
-    const { parseSpecialTokens = false, ...others } = readArgument('The options of a chat', () => ({ ...options }));
-    if (typeof parseSpecialTokens !== 'boolean')
-      throw new CqilError(
-        'INVALID_ARGUMENT',
-        `parseSpecialTokens is ${quote(parseSpecialTokens)}; expected true or false.`,
-      );
-    const template = this.requireTemplate();
-    const chat = yield* template.read(messages, others);
-    if (parseSpecialTokens) return { template, controls: undefined, chat };
-    this.controls ??= new ControlTexts([...this.added.values()].filter(isControl).map(({ content }) => content));
-    return { template, controls: this.controls, chat };
-  }
-
-  private *chatIds({ text, guard, own }: ChatTexts): Generator<void, number[]> {
-    const ids = yield* this.slices(text, { addSpecialTokens: false }, guard);
-    if (own !== undefined) this.expectControls(ids, yield* this.slices(own, { addSpecialTokens: false }));
-    return ids;
-  }
-
-  /**
-   * Throws INVALID_ARGUMENT if the ids hold other control tokens than the template's own: the messages made the
-   * difference.
-   */
-  private expectControls(ids: readonly number[], own: readonly number[]): void {
-    const isControlId = (id: number): boolean => {
-      const token = this.added.get(id);
-      return token !== undefined && id !== this.bpe.unknownId && isControl(token);
-    };
-    const [found, expected] = [ids.filter(isControlId), own.filter(isControlId)];
-    const at = found.findIndex((id, i) => id !== expected[i]);
-    if (at < 0 && found.length === expected.length) return;
-    const name = quote(this.pieces[(at < 0 ? expected[found.length] : found[at])!]);
-    throw new CqilError(
-      'INVALID_ARGUMENT',
-      `With these messages the chat has other control tokens than its template writes, beginning at ${name}; ` +
-        'expected messages without the texts of control tokens, or parseSpecialTokens: true.',
-    );
+    return this.chats;
   }
 
   /** Encodes step by step; every step is short. */
@@ -330,4 +285,15 @@ export class BpeTokenizer implements Tokenizer {
       );
     }
   }
+}
+
+/**
+ * Throws INVALID_TOKENIZER if normalizing a text has removed guards: then a user's control tokens could come through.
+ */
+function expectGuards(normalized: string, text: string, guard: string): void {
+  if (normalized.split(guard).length === text.split(guard).length) return;
+  throw invalidTokenizer(
+    "The tokenizer's normalizer removes what keeps control tokens in messages plain text; expected messages " +
+      'without the texts of such tokens.',
+  );
 }

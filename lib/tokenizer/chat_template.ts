@@ -1,6 +1,6 @@
-import { randomInt } from 'node:crypto';
 import { CqilError } from '../errors.js';
 import { readArgument } from '../util/options.js';
+import { randomInt } from '../util/random.js';
 import { ChatData } from './chat_data.js';
 import { checkMessages, renderSomeForm, withSuffix, type ChatMessage } from './chat_messages.js';
 import { invalidTokenizer, isObject, quote } from './invalid.js';
@@ -228,36 +228,4 @@ function upToLastText(messages: ChatMessage[], render: (messages: ChatMessage[])
       'The chat template does not show the final message as it is; expected one that can be continued.',
     );
   return shown;
-}
-
-/**
- * Templates by name of a tokenizer_config.json's `chat_template`: a string, or several with names. Undefined where
- * there is none.
- */
-export function chatTemplatesOf(config: Record<string, unknown>): Map<string, string> | undefined {
-  const { chat_template: template } = config;
-  if (typeof template === 'string') return new Map([['default', template]]);
-  if (!Array.isArray(template)) return undefined;
-  const named = template.filter(isObject).filter((entry) => typeof entry.template === 'string');
-  const templates = new Map(named.map((entry) => [String(entry.name), entry.template as string]));
-  const first = [...templates.values()][0];
-  if (first !== undefined && !templates.has('default')) templates.set('default', first);
-  return templates.size > 0 ? templates : undefined;
-}
-
-/**
- * Adds named templates to a `chat_template`, in the form that tokenizer_config.json has for several. A single template
- * becomes the default one.
- */
-export function withNamedTemplates(
-  template: unknown,
-  named: ReadonlyArray<{ name: string; template: unknown }>,
-): unknown {
-  if (named.length === 0) return template;
-  const own: unknown[] = Array.isArray(template)
-    ? template
-    : typeof template === 'string'
-      ? [{ name: 'default', template }]
-      : [];
-  return [...own, ...named];
 }

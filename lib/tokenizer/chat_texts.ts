@@ -1,6 +1,6 @@
 import { existsSync } from 'node:fs';
 import path from 'node:path';
-import { Worker } from 'node:worker_threads';
+import type { Worker } from 'node:worker_threads';
 import { orAborted, throwIfAborted } from '../util/abort.js';
 import { CqilError } from '../errors.js';
 import { Pace } from '../util/pace.js';
@@ -83,6 +83,7 @@ export async function chatTextsAside(
 /** Undefined where the worker cannot load its file. */
 async function askWorker(request: ChatRequest, signal: AbortSignal | undefined): Promise<ChatTexts | undefined> {
   throwIfAborted(signal);
+  const { Worker } = await import('node:worker_threads');
   const worker = new Worker(WORKER, {
     workerData: request,
     execArgv: [],

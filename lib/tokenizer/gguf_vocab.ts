@@ -1,10 +1,10 @@
 import type { GgufStrings, GgufValue } from '../checkpoint/types.js';
 import type { Pace } from '../util/pace.js';
-import { withNamedTemplates } from './chat_template.js';
 import { preTokenizerRule, splitsBy, type PreTokenizerRule } from './gguf_pre_tokenizers.js';
 import { invalidTokenizer, quote } from './invalid.js';
 import { PIECES_AT_ONCE, type MergeRank, type TokenizerParts } from './parts.js';
 import { MAX_ADDED_TOKENS, MAX_VOCAB_SIZE } from './tokenizer_json.js';
+import { withNamedTemplates } from './template_names.js';
 
 type Metadata = ReadonlyMap<string, GgufValue>;
 

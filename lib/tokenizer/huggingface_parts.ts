@@ -1,7 +1,7 @@
 import type { TokenizerSource } from '../checkpoint/types.js';
-import { withNamedTemplates } from './chat_template.js';
 import { isObject, objectOf } from './invalid.js';
 import type { TokenizerParts } from './parts.js';
+import { withNamedTemplates } from './template_names.js';
 
 /**
  * The parts of a tokenizer in a Hugging Face folder. Tokens that only tokenizer_config.json (`added_tokens_decoder`) or

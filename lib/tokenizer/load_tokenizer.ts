@@ -8,6 +8,7 @@ import { invalidTokenizer } from './invalid.js';
 import { createNormalizer, type Normalizer } from './normalizer.js';
 import { byteLevelParts, sentencePieceParts } from './other_files.js';
 import { PIECES_AT_ONCE, type TokenizerParts } from './parts.js';
+import { chatTemplatesOf } from './template_names.js';
 import type { Tokenizer } from './tokenizer.js';
 import { parseTokenizerJson, type TokenizerJson } from './tokenizer_json.js';
 
@@ -27,7 +28,10 @@ export async function loadTokenizer(
   const pieces = parts.pieces ?? (await piecesOf(json.model.vocab, pace));
   const normalize = createNormalizer(json.normalizer);
   const splitters = await pace.through(createSplitters(json, normalize));
-  return new BpeTokenizer(json, { pieces, normalize, splitters }, parts, modelVocabSize);
+  const templates = chatTemplatesOf(parts.config);
+  // Chats take ten modules more.
+  const { ChatEncoder } = templates ? await import('./chat_encoder.js') : {};
+  return new BpeTokenizer(json, { pieces, normalize, splitters, ChatEncoder }, parts, modelVocabSize);
 }
 
 async function partsOf(source: TokenizerSource, pace: Pace): Promise<TokenizerParts> {

@@ -1,6 +1,5 @@
-import { randomInt } from 'node:crypto';
+import { randomInt } from '../util/random.js';
 import type { Rendering } from './chat_template.js';
-import { invalidTokenizer } from './invalid.js';
 import { TimeError } from './jinja/budget.js';
 import { isHighSurrogate, isLowSurrogate } from './surrogates.js';
 import { insertText, type TrieNode } from './trie.js';
@@ -241,15 +240,4 @@ export function* guardUserText(
     copied = place + 1;
   }
   return copied === 0 ? undefined : { text: guarded + text.slice(copied), guard };
-}
-
-/**
- * Throws INVALID_TOKENIZER if normalizing a text has removed guards: then a user's control tokens could come through.
- */
-export function expectGuards(normalized: string, text: string, guard: string): void {
-  if (normalized.split(guard).length === text.split(guard).length) return;
-  throw invalidTokenizer(
-    "The tokenizer's normalizer removes what keeps control tokens in messages plain text; expected messages " +
-      'without the texts of such tokens.',
-  );
 }
