@@ -169,4 +169,20 @@ describe('the batcher', () => {
     expect(forwards).toEqual([{ b: 2 }, { c: 2 }]);
     await batcher.idle();
   });
+
+  it('does other work in its turn, and goes on when that throws before it waits', async () => {
+    const { forwards, native } = noting();
+    const batcher = new Batcher(native, 256);
+    const outcomes = await Promise.allSettled([
+      batcher.run(() => {
+        throw new Error('at once');
+      }),
+      batcher.forward(call('a', 2)),
+      batcher.run(async () => forwards.length),
+      batcher.forward(call('b', 2, { program: 'q' })),
+    ]);
+    expect(outcomes.map(({ status }) => status)).toEqual(['rejected', 'fulfilled', 'fulfilled', 'fulfilled']);
+    expect(outcomes[2]).toMatchObject({ value: 1 });
+    expect(forwards).toEqual([{ a: 2 }, { b: 2 }]);
+  });
 });

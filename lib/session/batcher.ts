@@ -24,12 +24,13 @@ export interface Call {
 }
 
 interface Waiting {
-  /** Undefined: something else than a forward. */
-  call: Call | undefined;
-  run: () => Promise<void>;
+  /** A call, or something else that uses the threads. */
+  task: Call | (() => Promise<unknown>);
   resolve: (value: unknown) => void;
   reject: (reason: unknown) => void;
 }
+
+type WaitingCall = Waiting & { task: Call };
 
 /**
  * Serves the calls of a model's sessions. One team of threads, or one device, computes them, so one forward is under way
@@ -52,26 +53,22 @@ export class Batcher {
 
   /** Resolves to what a forward of some of the call's tokens gives; how many, `begin` was told. */
   forward(call: Call): Promise<unknown> {
-    return this.#enter(call, () => Promise.resolve());
+    return this.#enter(call);
   }
 
   /** Does something else in its turn, while no forward is under way. */
   run<T>(task: () => Promise<T>): Promise<T> {
-    let result: T;
-    const done = this.#enter(undefined, async () => {
-      result = await task();
-    });
-    return done.then(() => result);
+    return this.#enter(task) as Promise<T>;
   }
 
   /** Resolves when everything asked for until now is done. */
-  async idle(): Promise<void> {
-    await this.run(() => Promise.resolve());
+  idle(): Promise<void> {
+    return this.run(() => Promise.resolve());
   }
 
-  #enter(call: Call | undefined, run: () => Promise<void>): Promise<unknown> {
+  #enter(task: Waiting['task']): Promise<unknown> {
     return new Promise((resolve, reject) => {
-      this.#waiting.push({ call, run, resolve, reject });
+      this.#waiting.push({ task, resolve, reject });
       if (!this.#serving) void this.#serve();
     });
   }
@@ -79,72 +76,79 @@ export class Batcher {
   async #serve(): Promise<void> {
     this.#serving = true;
     // Prompts that are given in the same turn of the event loop begin together. One token waits for nobody.
-    if (this.#waiting[0]!.call?.tokens !== 1) await setImmediate();
+    const { task: first } = this.#waiting[0]!;
+    if (typeof first === 'function' || first.tokens !== 1) await setImmediate();
     while (this.#waiting.length > 0) {
-      const taken = this.#take();
-      if (taken[0]!.call) await this.#compute(taken);
-      else await settle(taken[0]!, taken[0]!.run());
+      const next = this.#waiting.shift()!;
+      const { task } = next;
+      const others = typeof task === 'function' || this.#waiting.length === 0 ? [] : this.#takeOthers(task);
+      if (others.length === 0) await this.#serveOne(next);
+      else await this.#serveTogether([next as WaitingCall, ...others]);
       // Those that have been served are about to ask for what follows, and are then served with the others.
-      if (taken.length > 1 || this.#waiting.length > 0) await setImmediate();
+      if (others.length > 0 || this.#waiting.length > 0) await setImmediate();
     }
     this.#serving = false;
   }
 
-  /** The calls that come next. */
-  #take(): Waiting[] {
-    const [first] = this.#waiting;
-    const taken: Waiting[] = [];
-    let room = MAX_BATCH;
+  /** Calls of the same program, as many as there is room for beside the one that comes next. */
+  #takeOthers(first: Call): WaitingCall[] {
+    const others: WaitingCall[] = [];
+    let room = MAX_BATCH - least(first);
     this.#waiting = this.#waiting.filter((waiting) => {
-      const { call } = waiting;
-      const fits = taken.length < this.#most && (call ? least(call) <= room : false);
-      const together = waiting === first || (first!.call && call && call.program === first!.call.program && fits);
-      if (!together) return true;
-      taken.push(waiting);
-      if (call) room -= least(call);
+      const { task } = waiting;
+      if (typeof task === 'function' || task.program !== first.program || least(task) > room) return true;
+      if (1 + others.length === this.#most) return true;
+      others.push(waiting as WaitingCall);
+      room -= least(task);
       return false;
     });
-    return taken;
+    return others;
   }
 
-  async #compute(taken: Waiting[]): Promise<void> {
-    const alone = taken.length === 1 && this.#waiting.length === 0;
-    const shares = share(taken.map(({ call }) => call!));
+  async #serveOne({ task, resolve, reject }: Waiting): Promise<void> {
+    try {
+      if (typeof task === 'function') return resolve(await task());
+      const { session } = task;
+      const request = task.begin(Math.min(task.tokens, MAX_BATCH), this.#waiting.length === 0);
+      if (request.listed === undefined) return resolve(await this.#native.forward(session, request));
+      const [outcome] = await this.#native.forwardTogether([{ session, request }]);
+      resolve(valueOf(outcome!, request));
+    } catch (error) {
+      reject(error);
+    }
+  }
+
+  async #serveTogether(calls: readonly WaitingCall[]): Promise<void> {
+    const shares = share(calls.map(({ task }) => task));
     const begun: Array<{ waiting: Waiting; session: SessionHandle; request: ForwardRequest }> = [];
-    taken.forEach((waiting, i) => {
-      const call = waiting.call!;
+    calls.forEach((waiting, i) => {
+      const { task } = waiting;
       try {
-        begun.push({ waiting, session: call.session, request: call.begin(shares[i]!, alone) });
+        begun.push({ waiting, session: task.session, request: task.begin(shares[i]!, false) });
       } catch (error) {
         waiting.reject(error);
       }
     });
     if (begun.length === 0) return;
-    const [{ waiting, session, request }] = begun as [(typeof begun)[0]];
-    if (begun.length === 1 && request.listed === undefined)
-      return settle(waiting, this.#native.forward(session, request));
-    let outcomes: Outcome[];
     try {
-      outcomes = await this.#native.forwardTogether(begun.map(({ session, request }) => ({ session, request })));
+      const outcomes = await this.#native.forwardTogether(begun.map(({ session, request }) => ({ session, request })));
+      for (const [i, { waiting, request }] of begun.entries()) {
+        const outcome = outcomes[i]!;
+        if ('error' in outcome) waiting.reject(outcome.error);
+        else waiting.resolve(valueOf(outcome, request));
+      }
     } catch (error) {
       for (const { waiting } of begun) waiting.reject(error);
-      return;
     }
-    outcomes.forEach((outcome, i) => {
-      const { waiting, request } = begun[i]!;
-      if ('error' in outcome) return waiting.reject(outcome.error);
-      const { value } = outcome;
-      waiting.resolve(Array.isArray(value) && request.listed === undefined ? value[0] : value);
-    });
   }
 }
 
-async function settle({ resolve, reject }: Waiting, done: Promise<unknown>): Promise<void> {
-  try {
-    resolve(await done);
-  } catch (error) {
-    reject(error);
-  }
+/** What a call is given. Throws the error of an outcome that is one. */
+function valueOf(outcome: Outcome, { listed }: ForwardRequest): unknown {
+  if ('error' in outcome) throw outcome.error;
+  const { value } = outcome;
+  // One shortlist is given as it is, unless a list was asked for.
+  return Array.isArray(value) && listed === undefined ? value[0] : value;
 }
 
 const least = (call: Call): number => (call.whole ? call.tokens : 1);
