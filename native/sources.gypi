@@ -33,6 +33,8 @@
       "native/exchange/end.cc",
       "native/exchange/exchanges.cc",
       "native/exchange/memory_exchange.cc",
+      "native/exchange/process_watch.cc",
+      "native/exchange/shm_exchange.cc",
       "native/exchange/slots.cc"
     ],
     "cqil_avx2_sources": [

@@ -17,11 +17,11 @@ struct FreeTable {
 
 // What the ranks share.
 struct Hub {
-  Hub(int size, int64_t slot_bytes) {
-    const auto bytes = static_cast<size_t>(table_bytes(size, slot_bytes));
-    table.reset(static_cast<Table*>(::operator new(bytes, std::align_val_t(alignof(Table)))));
-    make_table(table.get(), size, slot_bytes);
+  Hub(int size, int64_t slot_bytes) : bytes(table_bytes(size, slot_bytes)) {
+    table.reset(static_cast<Table*>(::operator new(static_cast<size_t>(bytes), std::align_val_t(alignof(Table)))));
+    make_table(table.get(), size, slot_bytes, 0);
   }
+  const int64_t bytes;
   std::unique_ptr<Table, FreeTable> table;
   std::mutex mutex;
   std::condition_variable rung;
@@ -49,6 +49,7 @@ class MemoryEnd final : public SlotsEnd {
       if (found != hubs().end()) hub_ = found->second.lock();
       if (!hub_) throw ExchangeFailure{CQIL_EXCHANGE_UNAVAILABLE, 0, "No rank 0 waits for others at " + address_ + "."};
     }
+    check_table(hub_->table.get(), hub_->bytes, rank, size);
     sit(hub_->table.get(), 0);
   }
   ~MemoryEnd() override {

@@ -34,25 +34,33 @@ int64_t checked_slot_bytes(int64_t slot_bytes) {
   return (slot_bytes + 127) / 128 * 128;
 }
 
-void make_table(Table* table, int size, int64_t slot_bytes) {
+void make_table(Table* table, int size, int64_t slot_bytes, uint64_t pid_namespace) {
   new (table) Table();
   table->abi = CQIL_EXCHANGE_ABI;
   table->size = size;
   table->slot_bytes = slot_bytes;
+  table->pid_namespace = pid_namespace;
   table->magic.store(kMagic, std::memory_order_release);
 }
 
-void SlotsEnd::sit(Table* table, int32_t pid) {
-  auto refuse = [](cqil_exchange_status status, const std::string& text) { throw ExchangeFailure{status, -1, text}; };
-  if (table->magic.load(std::memory_order_acquire) != kMagic || table->abi != CQIL_EXCHANGE_ABI)
-    refuse(CQIL_EXCHANGE_UNAVAILABLE, "Rank 0 is of another version of cqil: what it shares is not what is expected.");
+void check_table(const Table* table, int64_t bytes, int rank, int size) {
+  if (bytes < static_cast<int64_t>(sizeof(Table)) || table->magic.load(std::memory_order_acquire) != kMagic ||
+      table->abi != CQIL_EXCHANGE_ABI)
+    throw ExchangeFailure{CQIL_EXCHANGE_UNAVAILABLE, 0,
+                          "What rank 0 shares is not what this version of cqil expects: it is of another one."};
   if (table->size != size)
-    refuse(CQIL_EXCHANGE_INVALID_ARGUMENT, "Rank " + std::to_string(rank) + " expects " + std::to_string(size) +
-                                               " ranks, rank 0 expects " + std::to_string(table->size) + ".");
+    throw ExchangeFailure{CQIL_EXCHANGE_INVALID_ARGUMENT, 0,
+                          "Rank " + std::to_string(rank) + " expects " + std::to_string(size) +
+                              " ranks, rank 0 expects " + std::to_string(table->size) + "."};
+  if (bytes != table_bytes(size, table->slot_bytes))
+    throw ExchangeFailure{CQIL_EXCHANGE_UNAVAILABLE, 0, "What rank 0 shares is not as large as it says."};
+}
+
+void SlotsEnd::sit(Table* table, int32_t pid) {
   uint32_t state = kAbsent;
   Seat& own = table->seats[rank];
   if (!own.state.compare_exchange_strong(state, kComing, std::memory_order_seq_cst))
-    refuse(CQIL_EXCHANGE_INVALID_ARGUMENT, "Rank " + std::to_string(rank) + " has come already.");
+    throw ExchangeFailure{CQIL_EXCHANGE_INVALID_ARGUMENT, rank, "Rank " + std::to_string(rank) + " has come already."};
   own.pid.store(pid, std::memory_order_relaxed);
   own.state.store(kTaken, std::memory_order_seq_cst);
   table_ = table;
@@ -196,7 +204,7 @@ void SlotsEnd::take(int other, const Said& said, uint8_t* to, int64_t n, const D
             "Rank " + std::to_string(other) + ' ' + call(its) + " where rank " + std::to_string(rank) + ' ' +
                 call(said) + '.');
   }
-  std::memcpy(to, slot(turn_, other), static_cast<size_t>(n));
+  if (n > 0) std::memcpy(to, slot(turn_, other), static_cast<size_t>(n));
 }
 
 void SlotsEnd::gather(const uint8_t* mine, uint8_t* all, int64_t bytes, const Deadline& deadline) {

@@ -11,6 +11,10 @@
 
 #include "end.h"
 
+#if defined(_MSC_VER)
+#pragma warning(disable : 4324)  // that a structure is padded to its alignment, as is wanted here
+#endif
+
 namespace cqil {
 
 enum SeatState : uint32_t { kAbsent = 0, kComing, kTaken, kClosed };
@@ -27,9 +31,9 @@ struct Said {
 // One rank's place. Only `turn` and `said` change while nobody sleeps.
 struct alignas(128) Seat {
   std::atomic<uint32_t> turn;
-  std::atomic<uint32_t> state;  // SeatState
-  Said said[2];                 // of turn t in said[t % 2]
-  std::atomic<int32_t> pid;
+  std::atomic<uint32_t> state;               // SeatState
+  Said said[2];                              // of turn t in said[t % 2]
+  std::atomic<int32_t> pid;                  // its process; 0 in the exchange between threads
   alignas(64) std::atomic<uint32_t> awaits;  // the rank it sleeps for, plus one; 0: it does not sleep
   std::atomic<uint32_t> bell;                // changes when its sleep must end
 };
@@ -48,6 +52,7 @@ struct alignas(128) Table {
   uint32_t abi;
   int32_t size;
   int64_t slot_bytes;
+  uint64_t pid_namespace;  // in which the process numbers of seats mean something; 0: not known, or there are none
   Verdict verdict;
   Seat seats[CQIL_MAX_RANKS];
 };
@@ -58,8 +63,9 @@ static_assert(std::atomic<uint32_t>::is_always_lock_free && std::atomic<uint64_t
 int64_t table_bytes(int size, int64_t slot_bytes);
 // slot_bytes as options give it, checked and rounded up.
 int64_t checked_slot_bytes(int64_t slot_bytes);
-// Fills memory of zeros.
-void make_table(Table* table, int size, int64_t slot_bytes);
+void make_table(Table* table, int size, int64_t slot_bytes, uint64_t pid_namespace);
+// Fails where memory of so many bytes holds no table that was made for so many ranks by this version.
+void check_table(const Table* table, int64_t bytes, int rank, int size);
 
 class SlotsEnd : public cqil_exchange_end {
  public:
@@ -83,13 +89,14 @@ class SlotsEnd : public cqil_exchange_end {
   virtual void all_came() = 0;
   // Whether the process of a rank has ended.
   virtual bool ended(int rank) = 0;
-  // "Rank 1 (process 123)"
+  // "Rank 1 (pid 123)"
   virtual std::string name(int rank) const = 0;
+
+  Seat& seat(int of) const { return table_->seats[of]; }
 
   Table* table_ = nullptr;
 
  private:
-  Seat& seat(int rank) { return table_->seats[rank]; }
   uint8_t* slot(uint32_t turn, int rank);
   // Waits for something that another rank does, and rings for.
   template <class There>

@@ -162,7 +162,7 @@ inline void test_deadline(const RunRanks& run, int size) {
                   Came came = rank.gather(&mine, all, 1);
                   if (!came.ok()) return told(came);
                   came = rank.gather(&mine, all, 1, rank.rank == 0 ? 200 * kMillisecond : kGenerous);
-                  events()++;
+                  board().events++;
                   const bool told_so = came.status == CQIL_EXCHANGE_RANK_LOST && came.rank > 0;
                   return told_so && (rank.size > 2 || came.rank == late) &&
                                  came.text.find("has not answered for 0.2 s") != std::string::npos
@@ -184,7 +184,7 @@ inline void test_abort(const RunRanks& run, int size, bool broadcast, int lost) 
                       nap(20 * 1000);
                       rank.abort(lost, "Nobody wants to know.");
                       rank.abort(-1, "A second reason.");
-                      events()++;
+                      board().events++;
                     });
                   // Rank 0 gives nothing, so that everybody waits for it.
                   Came came = {CQIL_EXCHANGE_OK, -1, ""};

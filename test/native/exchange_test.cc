@@ -48,7 +48,7 @@ void test_create() {
 
 // Wrong arguments harm nothing: the next call is as good as before.
 void test_arguments() {
-  all_right(run_threads(kMemory, 2, 0,
+  all_right(run_threads(Made{kMemory}, 2,
                         [](Rank& rank) -> std::string {
                           uint8_t byte = 3, all[2];
                           const Came negative = rank.gather(&byte, all, -1);
@@ -69,6 +69,8 @@ int main() {
   test_create();
   test_arguments();
   CHECK(cqil::find_exchange("memory") == kMemory && !cqil::find_exchange("carrier pigeon"), "exchanges by name");
-  test_exchange([](int size, const Body& body) { return run_threads(kMemory, size, 4096, body); }, turns);
+  Made made = {kMemory};
+  made.slot_bytes = 4096;
+  test_exchange([&](int size, const Body& body) { return run_threads(made, size, body); }, turns);
   return check::report("exchange");
 }

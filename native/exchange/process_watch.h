@@ -1,0 +1,26 @@
+// Whether another process has ended, also one that nobody has waited for yet, and also when its number has been given
+// to another since. Linux only.
+#pragma once
+#include <cstdint>
+#include <string>
+
+#include "descriptor.h"
+
+namespace cqil {
+
+class ProcessWatch {
+ public:
+  ProcessWatch() = default;
+  // By a pidfd, or, where the system has or allows none, by /proc. by_proc: by /proc in any case.
+  explicit ProcessWatch(int32_t pid, bool by_proc = false);
+  // False where it cannot be known.
+  bool ended() const;
+
+ private:
+  int32_t pid_ = 0;
+  Descriptor pidfd_;
+  bool gone_ = false;  // there was none at the beginning
+  std::string began_;  // when it began, as /proc says
+};
+
+}  // namespace cqil
