@@ -35,7 +35,12 @@
       "native/exchange/memory_exchange.cc",
       "native/exchange/process_watch.cc",
       "native/exchange/shm_exchange.cc",
-      "native/exchange/slots.cc"
+      "native/exchange/slots.cc",
+      "native/exchange/tcp_address.cc",
+      "native/exchange/tcp_door.cc",
+      "native/exchange/tcp_exchange.cc",
+      "native/exchange/tcp_meeting.cc",
+      "native/exchange/tcp_peers.cc"
     ],
     "cqil_avx2_sources": [
       "native/cpu/kernels/targets/int8_avx2.cc",

@@ -78,7 +78,7 @@ typedef struct cqil_exchange_end cqil_exchange_end;
 // all ranks with CQIL_EXCHANGE_RANK_LOST and the rank that was waited for. It can come later by 50 ms.
 // Calls of one end never overlap, except that abort and describe may be called from any thread until close begins. A
 // wait spins for 10 microseconds, then yields for 100, then sleeps. Within 50 ms of waiting it sees that a rank's
-// process has ended, whichever rank it waits for.
+// process has ended, whichever rank it waits for; tcp sees within some 12 s that a host is gone.
 // failure may be null.
 typedef struct cqil_exchange {
   uint32_t abi;

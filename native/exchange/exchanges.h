@@ -11,7 +11,11 @@ const cqil_exchange* memory_exchange();
 // open while ranks have not all met. Linux only; elsewhere its create fails with CQIL_EXCHANGE_UNAVAILABLE.
 const cqil_exchange* shm_exchange();
 
-// name: memory or shm. Null where there is none of this name.
+// Between hosts, over TCP: a connection between each two ranks, and a second for aborts. Bytes are not encrypted; who
+// connects must prove that it has the token. A host that is gone is noticed within some 12 s. Linux only, like shm.
+const cqil_exchange* tcp_exchange();
+
+// name: memory, shm or tcp. Null where there is none of this name.
 const cqil_exchange* find_exchange(const char* name);
 
 }  // namespace cqil

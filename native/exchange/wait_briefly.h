@@ -13,15 +13,16 @@ inline void pause_briefly() {
 #endif
 }
 
-// Waits until ready() by spinning for about ten microseconds, then by yielding for about a hundred; false when it is
-// time to sleep. Where a yield takes long, another process has this core and would keep it for slices of some
-// milliseconds, while a thread that sleeps and is woken comes back sooner: for the next 20 ms nothing yields.
+// Waits until ready() by spinning for about ten microseconds, which are so many looks, then by yielding for about a
+// hundred; false when it is time to sleep. Where a yield takes long, another process has this core and would keep it
+// for slices of some milliseconds, while a thread that sleeps and is woken comes back sooner: for the next 20 ms
+// nothing yields.
 template <class Ready>
-bool wait_briefly(Ready ready) {
+bool wait_briefly(Ready ready, int looks = 200) {
   using Clock = std::chrono::steady_clock;
   using Microseconds = std::chrono::microseconds;
   thread_local Clock::time_point shares_core_until;
-  for (int i = 0; i < 200; i++) {
+  for (int i = 0; i < looks; i++) {
     if (ready()) return true;
     pause_briefly();
   }
