@@ -1,7 +1,10 @@
 import { loadNative } from './addon.js';
 import type { PlaceRequest, Program } from './native.js';
 
-/** What a step computes: a phase, or, where lanes run apart, part of one. `join` sums what the lanes of `down` keep. */
+/**
+ * What a step computes: a phase, or, where lanes run apart, part of one. `join` sums what the lanes of `down` keep.
+ * `share_attention` and `reduce` are exchanges between ranks, of attention outputs and of what layers add up.
+ */
 export type StepKind =
   | 'embed'
   | 'qkv'
@@ -12,6 +15,8 @@ export type StepKind =
   | 'down'
   | 'down_apart'
   | 'mlp_post_norm'
+  | 'share_attention'
+  | 'reduce'
   | 'record'
   | 'join'
   | 'head';
@@ -48,6 +53,8 @@ const KINDS: readonly StepKind[] = [
   'down',
   'down_apart',
   'mlp_post_norm',
+  'share_attention',
+  'reduce',
   'record',
   'join',
   'head',

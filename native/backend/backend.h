@@ -4,12 +4,14 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "exchange.h"
+
 #ifdef __cplusplus
 extern "C" {
 #endif
 
 // Raised whenever anything in this file changes.
-#define CQIL_BACKEND_ABI 16
+#define CQIL_BACKEND_ABI 17
 
 // Tokens one forward takes at most, of all its rows together: the height of activation buffers.
 #define CQIL_MAX_BATCH 256
@@ -33,6 +35,7 @@ typedef enum cqil_status {
   CQIL_BACKEND_UNAVAILABLE,
   CQIL_OUT_OF_MEMORY,
   CQIL_ABORTED,
+  CQIL_RANK_LOST,
   CQIL_INTERNAL
 } cqil_status;
 
@@ -128,6 +131,27 @@ typedef struct cqil_weights {
   const cqil_layer* layers;     // [n_layers]
 } cqil_weights;
 
+// A rank is one of several processes that compute a model together, each with a device of its own. What it holds of a
+// layer: key/value heads with the query heads that share them, and values of the hidden vector. All of the layer, a
+// slice, or nothing. Its matrices have the rows and columns of its share, and no data where it has nothing.
+typedef struct cqil_share {
+  int32_t first_kv_head, n_kv_heads;
+  int32_t first_hidden, n_hidden;
+} cqil_share;
+
+typedef struct cqil_ranks {
+  int32_t rank;  // this one
+  int32_t n_ranks;
+  cqil_share whole;          // of a rank that holds all of a layer
+  const cqil_share* shares;  // [n_ranks, n_layers]
+  int32_t n_layers;
+  const int32_t* vocabulary;  // [n_ranks + 1]: rank r computes the logits of ids vocabulary[r] .. vocabulary[r + 1] - 1
+  // What moves bytes between them; null where a schedule is only looked at.
+  const cqil_exchange* exchange;
+  cqil_exchange_end* end;
+  int64_t patience_ns;  // how long the others are waited for; 0: for ever
+} cqil_ranks;
+
 typedef enum cqil_phase_kind {
   CQIL_EMBED = 0,      // x = rows of the token embedding
   CQIL_QKV,            // norm of x, Q, K, V, biases, q/k norm, RoPE, cache append; per lane
@@ -157,8 +181,12 @@ typedef enum cqil_op {
   CQIL_OP_DOWN,           // the product and the sum over lanes in one; not where layers have post-norms
   CQIL_OP_DOWN_APART,     // m_j of each lane, kept
   CQIL_OP_MLP_POST_NORM,  // where layers have one: m_j from what CQIL_OP_DOWN_APART left
-  CQIL_OP_RECORD,         // x, and each a_j and m_j, to the trace
-  CQIL_OP_JOIN,           // x = x + sum over lanes of (a_j [+ b_j] + m_j), in the order and to the bits of CQIL_OP_DOWN
+  // Between ranks: every rank gets a_j of the lanes that not every rank has computed, summed over the ranks that hold
+  // slices of its layer, in their order.
+  CQIL_OP_SHARE_ATTENTION,
+  CQIL_OP_REDUCE,  // the same of m_j, and of a_j where a stage has no CQIL_OP_SHARE_ATTENTION
+  CQIL_OP_RECORD,  // x, and each a_j and m_j, to the trace
+  CQIL_OP_JOIN,    // x = x + sum over lanes of (a_j [+ b_j] + m_j), in the order and to the bits of CQIL_OP_DOWN
   CQIL_OP_HEAD
 } cqil_op;
 
@@ -260,11 +288,13 @@ typedef struct cqil_row {
   cqil_output output;
   const int32_t* targets;  // [n_scores] for CQIL_OUTPUT_SCORES
   int32_t n_scores;        // <= n_ids
-  float* result;  // logits of the last id [vocab_size], or log-probabilities of the targets [n_scores], nats, NaN where
-                  // a logit is not finite, or, of each layer, its input x, a_j and m_j [n_layers, 3, n_ids, dim], or
-                  // the logits of every id [n_ids, vocab_size]. A value that is not finite, or a key or value that the
-                  // cache's format does not hold, makes every result that depends on it NaN: nothing hides it
-  cqil_shortlist* shortlists;  // [n_listed], of the last n_listed ids for CQIL_OUTPUT_SHORTLIST. The count of each, 1
+  float* result;  // null where nobody wants it: on ranks but the first. Else logits of the last id [vocab_size], or
+                  // log-probabilities of the targets [n_scores], nats, NaN where a logit is not finite, or, of each
+                  // layer, its input x, a_j and m_j [n_layers, 3, n_ids, dim], or the logits of every id [n_ids,
+                  // vocab_size]. A value that is not finite, or a key or value that the cache's format does not hold,
+                  // makes every result that depends on it NaN: nothing hides it
+  cqil_shortlist* shortlists;  // null as result, or [n_listed], of the last n_listed ids for CQIL_OUTPUT_SHORTLIST. The
+                               // count of each, 1
                                // .. CQIL_MAX_SHORTLIST, says how many entries are wanted, and afterwards how many there
                                // are, fewer only in a smaller vocabulary
   int32_t n_listed;            // 1 .. min(n_ids, CQIL_MAX_LOGIT_ROWS)
@@ -309,6 +339,8 @@ typedef struct cqil_model_options {
   // On the CPU: the most bytes of a layer, its weights and its keys and values, that a token reads where one thread
   // computes the layer. 0: all threads share every layer. The results have the same bits.
   int64_t alone_bytes;
+  // Null, or which part of the model this process computes; outlives the model.
+  const cqil_ranks* ranks;
 } cqil_model_options;
 
 // What only a backend knows of itself.
@@ -356,6 +388,8 @@ typedef struct cqil_backend {
   cqil_status (*cache_create)(cqil_backend_workspace* workspace, const cqil_cache_options* options,
                               cqil_backend_cache** out, cqil_error* error);
   void (*cache_destroy)(cqil_backend_cache* cache);
+  // On ranks: all of them make the same forwards, with schedules of their own. Cancelled is asked on rank 0 alone, at
+  // exchanges, and ends the call on all ranks.
   cqil_status (*forward)(cqil_backend_workspace* workspace, const cqil_forward* request, cqil_error* error);
 } cqil_backend;
 

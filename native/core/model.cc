@@ -19,13 +19,37 @@ void check_status(cqil_status status, const cqil_error& error) {
     case CQIL_BACKEND_UNAVAILABLE: code = "BACKEND_UNAVAILABLE"; break;
     case CQIL_OUT_OF_MEMORY: code = "OUT_OF_MEMORY"; break;
     case CQIL_ABORTED: throw Error("ABORTED", "The call was aborted.");
+    case CQIL_RANK_LOST: code = "RANK_LOST"; break;
     case CQIL_INTERNAL: code = "INTERNAL"; break;
   }
   throw Error(code ? code : "INTERNAL", error.text);
 }
 
-Model::Model(WeightsSpec spec, const cqil_backend& backend, const cqil_model_options& options)
-    : weights_(std::make_unique<Weights>(std::move(spec))), backend_(backend), options_(options) {
+namespace {
+
+cqil_ranks joined_ranks(const Weights& weights, const Joined& joined) {
+  if (!joined.exchange) return {};
+  cqil_ranks ranks = weights.shares()->view(joined.exchange->state().rank);
+  ranks.exchange = &joined.exchange->table();
+  ranks.end = joined.exchange->end();
+  ranks.patience_ns = joined.patience.count();
+  return ranks;
+}
+
+cqil_model_options with_ranks(cqil_model_options options, const cqil_ranks& ranks) {
+  options.ranks = ranks.n_ranks > 0 ? &ranks : nullptr;
+  return options;
+}
+
+}  // namespace
+
+Model::Model(WeightsSpec spec, const cqil_backend& backend, const cqil_model_options& options, Joined joined)
+    : weights_(std::make_unique<Weights>(std::move(spec))),
+      backend_(backend),
+      joined_(std::move(joined)),
+      ranks_(joined_ranks(*weights_, joined_)),
+      options_(with_ranks(options, ranks_)),
+      leader_(ranks_.n_ranks > 0 && ranks_.rank == 0 ? new Leader(*joined_.exchange, joined_.patience) : nullptr) {
   if (!backend_.prepare) weights_->bring_in_rest();
   cqil_error error = {};
   check_status(backend_.model_create(&weights_->view(), &options_, &backend_model_, &error), error);
@@ -113,17 +137,12 @@ void Model::read(const std::function<void(uint64_t)>& progressed, uint64_t piece
   weights_->expect_as_read();
 }
 
+void Model::follow() { cqil::follow(*this, *joined_.exchange, joined_.patience); }
+
 Model::~Model() { backend_.model_destroy(backend_model_); }
 
-static std::vector<int32_t> stages_of(const Program& program) {
-  std::vector<int32_t> stages;
-  for (const cqil_phase& phase : program.phases)
-    if (phase.kind == CQIL_QKV) stages.push_back(phase.first_layer);
-  return stages;
-}
-
 std::shared_ptr<Workspace> Model::workspace(Program program) {
-  std::vector<int32_t> stages = stages_of(program), key = stages;
+  std::vector<int32_t> stages = program.first_layers(), key = stages;
   key.push_back(program.bypass);
   key.push_back(program.bypass_residual);
   std::lock_guard<std::mutex> lock(programs_mutex_);

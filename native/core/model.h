@@ -11,17 +11,25 @@
 #include "adapter.h"
 #include "ahead.h"
 #include "execution_tuner.h"
+#include "exchange.h"
 #include "program.h"
+#include "ranks.h"
 #include "weights.h"
 
 namespace cqil {
 
 class Workspace;
 
+// What joins the rank that a model is to others.
+struct Joined {
+  std::shared_ptr<Exchange> exchange;
+  std::chrono::nanoseconds patience{0};  // how long others are waited for; 0: for ever
+};
+
 class Model {
  public:
-  // Throws what Weights and the backend throw.
-  Model(WeightsSpec spec, const cqil_backend& backend, const cqil_model_options& options);
+  // joined: where the spec has a rank. Throws what Weights and the backend throw.
+  Model(WeightsSpec spec, const cqil_backend& backend, const cqil_model_options& options, Joined joined = {});
   // The base with an adapter merged in, computing on the base's threads or device. Throws what MergedWeights and the
   // backend throw.
   Model(std::shared_ptr<Model> base, const AdapterSpec& adapter);
@@ -48,6 +56,12 @@ class Model {
   // As the backend has them, adapters merged in.
   const cqil_weights& view() const { return merged_ ? merged_->view() : weights_->view(); }
   const cqil_model_options& options() const { return options_; }
+  // Null where one process computes the model.
+  const cqil_ranks* ranks() const { return options_.ranks; }
+  // Null on followers, and where there are no ranks.
+  Leader* leader() const { return base_ ? base_->leader() : leader_.get(); }
+  // On a follower: does what the leader tells until it lets go. Throws what cqil::follow does.
+  void follow();
   // Threads that compute a forward; 0 where a device does.
   int32_t team_size() const { return backend_.threads(backend_model_); }
   // Asked for; the backend may have fewer.
@@ -71,7 +85,10 @@ class Model {
   const std::unique_ptr<MergedWeights> merged_;
   const cqil_backend& backend_;
   cqil_backend_model* backend_model_ = nullptr;
+  const Joined joined_;
+  const cqil_ranks ranks_ = {};
   const cqil_model_options options_;
+  const std::unique_ptr<Leader> leader_;
   std::atomic<bool> stop_reading_{false};
   std::mutex forward_mutex_;
   Ahead ahead_;

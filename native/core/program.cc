@@ -11,6 +11,13 @@ cqil_program Program::view() const {
   return {phases.data(), static_cast<int32_t>(phases.size()), n_stages, max_lanes, bypass, bypass_residual ? 1 : 0};
 }
 
+std::vector<int32_t> Program::first_layers() const {
+  std::vector<int32_t> layers;
+  for (const cqil_phase& phase : phases)
+    if (phase.kind == CQIL_QKV) layers.push_back(phase.first_layer);
+  return layers;
+}
+
 Program compile_program(const Plan& plan, int32_t n_layers) {
   Program program;
   program.bypass = plan.bypass;

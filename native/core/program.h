@@ -16,6 +16,8 @@ struct Program {
 
   // Borrows phases.
   cqil_program view() const;
+  // The first layer of each stage: programs of one model that differ in nothing else but the bypass have the same.
+  std::vector<int32_t> first_layers() const;
 };
 
 // Five phases per stage between one embed and one head. Throws INVALID_PLAN when a group does not fit n_layers.

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "dtype.h"
+#include "shares.h"
 
 namespace cqil {
 namespace {
@@ -24,8 +25,9 @@ constexpr Who kAll = {1, 0, false}, kOne = {1, 0, true};
 
 class Placing {
  public:
-  Placing(const Program& program, const Way& way, const Sizes& sizes, const Extent& extent, Schedule& schedule)
-      : program_(program), way_(way), sizes_(sizes), extent_(extent), schedule_(schedule) {
+  Placing(const Program& program, const Way& way, const Sizes& sizes, const Extent& extent, Schedule& schedule,
+          const cqil_ranks* ranks)
+      : program_(program), way_(way), sizes_(sizes), extent_(extent), schedule_(schedule), ranks_(ranks) {
     schedule_.steps.clear();
     schedule_.threads = way.threads;
   }
@@ -56,7 +58,6 @@ class Placing {
     int32_t first_layer, first, n;
   };
   static Range all_lanes(const cqil_phase& phase) { return {phase.first_layer, 0, phase.n_lanes}; }
-  static Range lane_of(const cqil_phase& phase, int32_t lane) { return {phase.first_layer, lane, 1}; }
 
   bool may_be_alone() const { return way_.threads > 1 && extent_.n_ids == 1 && sizes_.alone > 0; }
 
@@ -89,57 +90,115 @@ class Placing {
 
   void end_stage() { schedule_.steps.back().ends_stage = 1; }
 
+  // Lanes of a stage of which this rank holds any of a part; they follow each other.
+  Range own(const cqil_phase& phase, Part part) const {
+    if (!ranks_) return all_lanes(phase);
+    Range lanes = {phase.first_layer, 0, 0};
+    for (int32_t lane = 0; lane < phase.n_lanes; lane++) {
+      if (!holds(*ranks_, ranks_->rank, phase.first_layer + lane, part)) continue;
+      if (lanes.n++ == 0) lanes.first = lane;
+    }
+    return lanes;
+  }
+
+  // What of a stage not every rank computes by itself.
+  struct Exchanged {
+    bool attention, mlp;
+    bool late;  // a_j with m_j
+    bool any() const { return attention || mlp; }
+  };
+  Exchanged exchanged(const cqil_phase& phase) const {
+    Exchanged what = {false, false, false};
+    if (!ranks_) return what;
+    for (int32_t layer = phase.first_layer; layer < phase.first_layer + phase.n_lanes; layer++) {
+      what.attention = what.attention || held(*ranks_, layer, Part::kAttention) != Held::kEverywhere;
+      what.mlp = what.mlp || held(*ranks_, layer, Part::kMlp) != Held::kEverywhere;
+    }
+    what.late = reduces_attention(*ranks_, phase.first_layer, phase.n_lanes, program_.bypass);
+    return what;
+  }
+
   void stage(int32_t i, const cqil_phase& phase) {
-    const bool in_lanes = phase.n_lanes > 1 && way_.execution == CQIL_LANES;
-    begin(!in_lanes && small(phase.first_layer, phase.n_lanes));
-    if (in_lanes) stage_in_lanes(i, phase);
-    else stage_wide(i, phase);
+    const Exchanged what = exchanged(phase);
+    const bool in_lanes =
+        phase.n_lanes > 1 && way_.execution == CQIL_LANES && own(phase, Part::kAttention).n == own(phase, Part::kMlp).n;
+    begin(!in_lanes && !what.any() && small(phase.first_layer, phase.n_lanes));
+    if (in_lanes) attention_in_lanes(i, phase, what);
+    else attention_wide(i, phase, what);
+    if (what.attention && !what.late) {
+      add(CQIL_OP_SHARE_ATTENTION, i + 2, all_lanes(phase), who_, CQIL_EVERYBODY);
+      if (sizes_.post_norms) add(CQIL_OP_ATTENTION_POST_NORM, i + 2, all_lanes(phase), who_, CQIL_EVERYBODY);
+    }
+    if (in_lanes) mlp_in_lanes(i, phase, what);
+    else mlp_wide(i, phase, what);
     end_stage();
   }
 
   // Every phase takes all lanes.
-  void stage_wide(int32_t i, const cqil_phase& phase) {
-    const Range lanes = all_lanes(phase);
+  void attention_wide(int32_t i, const cqil_phase& phase, const Exchanged& what) {
+    const Range lanes = own(phase, Part::kAttention);
+    if (lanes.n == 0) return;
     add(CQIL_OP_QKV, i, lanes, who_, CQIL_EVERYBODY);
     add(CQIL_OP_ATTENTION, i + 1, lanes, who_, CQIL_EVERYBODY);
     add(CQIL_OP_ATTENTION_OUT, i + 2, lanes, who_, CQIL_EVERYBODY);
-    if (sizes_.post_norms) add(CQIL_OP_ATTENTION_POST_NORM, i + 2, lanes, who_, CQIL_EVERYBODY);
-    add(CQIL_OP_GATE_UP, i + 3, lanes, who_, CQIL_EVERYBODY);
-    if (!extent_.traced && !sizes_.post_norms) return add(CQIL_OP_DOWN, i + 4, lanes, who_, CQIL_EVERYBODY);
+    if (norms_early(what)) add(CQIL_OP_ATTENTION_POST_NORM, i + 2, lanes, who_, CQIL_EVERYBODY);
+  }
+
+  void mlp_wide(int32_t i, const cqil_phase& phase, const Exchanged& what) {
+    const Range lanes = own(phase, Part::kMlp);
+    if (lanes.n > 0) add(CQIL_OP_GATE_UP, i + 3, lanes, who_, CQIL_EVERYBODY);
+    if (!extent_.traced && !sizes_.post_norms && !what.any())
+      return add(CQIL_OP_DOWN, i + 4, lanes, who_, CQIL_EVERYBODY);
     // This gives the sum of CQIL_OP_DOWN, to the same bits, and keeps every m_j for a while.
-    add(CQIL_OP_DOWN_APART, i + 4, lanes, who_, CQIL_EVERYBODY);
-    if (sizes_.post_norms) add(CQIL_OP_MLP_POST_NORM, i + 4, lanes, who_, CQIL_EVERYBODY);
-    join(i + 4, lanes);
+    if (lanes.n > 0) add(CQIL_OP_DOWN_APART, i + 4, lanes, who_, CQIL_EVERYBODY);
+    join(i + 4, phase, what);
   }
 
   // Every lane has a crew of its own, of one thread where lanes are small. Crews meet only where the formula joins
   // lanes: at a bypass and at the sum.
-  void stage_in_lanes(int32_t i, const cqil_phase& phase) {
+  template <class Work>
+  void for_lanes(const cqil_phase& phase, const Range& lanes, Work work) {
+    if (lanes.n == 0) return;
     // A device has a stream for each lane.
-    const int32_t n_crews = way_.threads > 0 ? std::min(phase.n_lanes, way_.threads) : phase.n_lanes;
+    const int32_t n_crews = way_.threads > 0 ? std::min(lanes.n, way_.threads) : lanes.n;
     const bool by_one = n_crews > 1 && small(phase.first_layer, 1);
-    auto for_lanes = [&](auto work) {
-      for (int32_t crew = 0; crew < n_crews; crew++)
-        for (int32_t lane = crew; lane < phase.n_lanes; lane += n_crews)
-          work(lane_of(phase, lane), Who{n_crews, crew, by_one});
-    };
-    for_lanes([&](const Range& lane, const Who& who) {
+    for (int32_t crew = 0; crew < n_crews; crew++)
+      for (int32_t lane = crew; lane < lanes.n; lane += n_crews)
+        work(Range{phase.first_layer, lanes.first + lane, 1}, Who{n_crews, crew, by_one});
+  }
+
+  void attention_in_lanes(int32_t i, const cqil_phase& phase, const Exchanged& what) {
+    const Range lanes = own(phase, Part::kAttention);
+    for_lanes(phase, lanes, [&](const Range& lane, const Who& who) {
       add(CQIL_OP_QKV, i, lane, who, CQIL_CREW);
       add(CQIL_OP_ATTENTION, i + 1, lane, who, CQIL_CREW);
       add(CQIL_OP_ATTENTION_OUT, i + 2, lane, who, CQIL_CREW);
-      if (sizes_.post_norms) add(CQIL_OP_ATTENTION_POST_NORM, i + 2, lane, who, CQIL_CREW);
+      if (norms_early(what)) add(CQIL_OP_ATTENTION_POST_NORM, i + 2, lane, who, CQIL_CREW);
     });
-    if (program_.bypass > 0) schedule_.steps.back().then = CQIL_EVERYBODY;
-    for_lanes([&](const Range& lane, const Who& who) {
-      add(CQIL_OP_GATE_UP, i + 3, lane, who, CQIL_CREW, std::min(program_.bypass, lane.first));
-      add(CQIL_OP_DOWN_APART, i + 4, lane, who, sizes_.post_norms ? CQIL_CREW : CQIL_NOBODY);
-      if (sizes_.post_norms) add(CQIL_OP_MLP_POST_NORM, i + 4, lane, who, CQIL_NOBODY);
-    });
-    schedule_.steps.back().then = CQIL_EVERYBODY;
-    join(i + 4, all_lanes(phase));
+    const bool meet = program_.bypass > 0 || (what.attention && !what.late);
+    if (meet && lanes.n > 0) schedule_.steps.back().then = CQIL_EVERYBODY;
   }
 
-  void join(int32_t i, const Range& lanes) {
+  void mlp_in_lanes(int32_t i, const cqil_phase& phase, const Exchanged& what) {
+    const Range lanes = own(phase, Part::kMlp);
+    const bool apart = sizes_.post_norms && !what.mlp;
+    for_lanes(phase, lanes, [&](const Range& lane, const Who& who) {
+      const int32_t waits_for = what.attention ? 0 : std::min(program_.bypass, lane.first);
+      add(CQIL_OP_GATE_UP, i + 3, lane, who, CQIL_CREW, waits_for);
+      add(CQIL_OP_DOWN_APART, i + 4, lane, who, apart ? CQIL_CREW : CQIL_NOBODY);
+      if (apart) add(CQIL_OP_MLP_POST_NORM, i + 4, lane, who, CQIL_NOBODY);
+    });
+    if (lanes.n > 0) schedule_.steps.back().then = CQIL_EVERYBODY;
+    join(i + 4, phase, what, apart);
+  }
+
+  // Whether a_j gets its post-norm from who has computed it, before other ranks hear of it.
+  bool norms_early(const Exchanged& what) const { return sizes_.post_norms && (!what.attention || what.late); }
+
+  void join(int32_t i, const cqil_phase& phase, const Exchanged& what, bool normed = false) {
+    const Range lanes = all_lanes(phase);
+    if (what.any()) add(CQIL_OP_REDUCE, i, lanes, who_, CQIL_EVERYBODY);
+    if (sizes_.post_norms && !normed) add(CQIL_OP_MLP_POST_NORM, i, lanes, who_, CQIL_EVERYBODY);
     // A thread records the part of x that it changes afterwards, so nobody waits between the two.
     if (extent_.traced) add(CQIL_OP_RECORD, i, lanes, who_, CQIL_NOBODY);
     add(CQIL_OP_JOIN, i, lanes, who_, CQIL_EVERYBODY);
@@ -150,6 +209,7 @@ class Placing {
   const Sizes& sizes_;
   const Extent& extent_;
   Schedule& schedule_;
+  const cqil_ranks* const ranks_;
   Who who_ = kAll;
   bool was_alone_ = false;
   bool all_alone_ = true;
@@ -178,8 +238,9 @@ Sizes sizes_of(const cqil_weights& weights, const cqil_model_options& options, c
 
 cqil_schedule Schedule::view() const { return {steps.data(), static_cast<int32_t>(steps.size()), threads}; }
 
-void place(const Program& program, const Way& way, const Sizes& sizes, const Extent& extent, Schedule& schedule) {
-  Placing(program, way, sizes, extent, schedule).run();
+void place(const Program& program, const Way& way, const Sizes& sizes, const Extent& extent, Schedule& schedule,
+           const cqil_ranks* ranks) {
+  Placing(program, way, sizes, extent, schedule, ranks).run();
 }
 
 }  // namespace cqil

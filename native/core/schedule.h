@@ -37,7 +37,9 @@ struct Schedule {
 };
 
 // way.threads is as many as will compute it, 0 where a device does. What `schedule` held before is overwritten: a
-// forward makes one, and memory for it is not taken each time.
-void place(const Program& program, const Way& way, const Sizes& sizes, const Extent& extent, Schedule& schedule);
+// forward makes one, and memory for it is not taken each time. ranks: null, or whose part it is; every rank places the
+// same program, and their schedules have the same exchanges in the same order.
+void place(const Program& program, const Way& way, const Sizes& sizes, const Extent& extent, Schedule& schedule,
+           const cqil_ranks* ranks = nullptr);
 
 }  // namespace cqil

@@ -34,11 +34,13 @@ Session::Session(std::shared_ptr<Model> model, const Plan& plan, Execution execu
     throw Error("BACKEND_UNAVAILABLE",
                 std::string("The ") + model_->backend().name +
                     " backend has no persistent execution of this model; expected auto, wide or lanes.");
+  if (model_->weights().shares()) model_->weights().shares()->expect_serves(program);
   model_->bring_in_rest();
   workspace_ = model_->workspace(std::move(program));
   const cqil_cache_options options = {context_length, kv_dtype};
   cqil_error error = {};
   check_status(model_->backend().cache_create(workspace_->backend(), &options, &cache_, &error), error);
+  if (Leader* leader = model_->leader()) rank_cache_ = leader->new_id();
   const cqil_shape& shape = model_->shape();
   cache_bytes_ = static_cast<uint64_t>(shape.n_layers) * static_cast<uint64_t>(shape.n_kv_heads) *
                  static_cast<uint64_t>(kv_row_bytes(kv_dtype, shape.head_dim)) * static_cast<uint64_t>(context_length) *
@@ -48,6 +50,15 @@ Session::Session(std::shared_ptr<Model> model, const Plan& plan, Execution execu
 Session::~Session() {
   ahead().cancel(*this);
   if (cache_) model_->backend().cache_destroy(cache_);
+  if (rank_cache_ == 0) return;
+  model_->leader()->close(rank_cache_);
+  // Where a forward is under way, followers hear of it with the next.
+  std::unique_lock<std::mutex> lock(model_->forward_mutex(), std::try_to_lock);
+  if (!lock) return;
+  try {
+    model_->leader()->tell_closed();
+  } catch (const std::exception&) {  // who is lost has no cache either
+  }
 }
 
 void Session::cancel() {
@@ -253,6 +264,22 @@ cqil_row Session::row_of(Call& call, std::vector<int32_t>& targets) const {
   return row;
 }
 
+void Session::forward_on_ranks(const std::vector<Call*>& calls, const cqil_forward& forward) {
+  const Session& first = calls[0]->session;
+  const Model& model = *first.model_;
+  Leader* const leader = model.leader();
+  if (leader) {
+    std::vector<RankCache> caches;
+    for (const Call* call : calls)
+      caches.push_back({call->session.rank_cache_, {call->session.context_length_, call->session.kv_dtype_}});
+    leader->announce(first.workspace_->id(), first.workspace_->program(), forward, caches);
+  }
+  cqil_error error = {};
+  const cqil_status status = model.backend().forward(first.workspace_->backend(), &forward, &error);
+  if (leader && status != CQIL_OK && status != CQIL_ABORTED && status != CQIL_RANK_LOST) leader->give_up(error.text);
+  check_status(status, error);
+}
+
 void Session::compute(const std::vector<Call*>& calls, Timeline* timeline) {
   Session& first = calls[0]->session;
   Model& model = *first.model_;
@@ -280,7 +307,7 @@ void Session::compute(const std::vector<Call*>& calls, Timeline* timeline) {
   ExecutionTuner& tuner = workspace.tuner();
   Way way = tune ? tuner.next() : Way{chosen(first.execution_), 0};
   if (way.threads == 0) way.threads = model.team_size();
-  place(workspace.program(), way, first.sizes_, {rows[0].position, n, traced}, workspace.schedule());
+  place(workspace.program(), way, first.sizes_, {rows[0].position, n, traced}, workspace.schedule(), model.ranks());
   forward.execution = way.execution;
   forward.schedule = workspace.schedule().view();
   if (timeline) {
@@ -295,10 +322,8 @@ void Session::compute(const std::vector<Call*>& calls, Timeline* timeline) {
   model.weights().expect_unchanged();
   // What follows is overwritten, whether or not the call succeeds.
   for (const Call* call : calls) call->session.filled_ = call->request.position;
-  cqil_error error = {};
   const auto start = std::chrono::steady_clock::now();
-  const cqil_status status = model.backend().forward(workspace.backend(), &forward, &error);
-  check_status(status, error);
+  forward_on_ranks(calls, forward);
   using Seconds = std::chrono::duration<double>;
   const auto end = std::chrono::steady_clock::now();
   if (tune && !timeline) tuner.record(Seconds(end - start).count(), Seconds(end.time_since_epoch()).count());

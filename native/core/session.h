@@ -80,6 +80,8 @@ class Session {
   void expect_finite(const Call& call) const;
   // Makes the result's memory, and the call a row of a forward. targets are kept there.
   cqil_row row_of(Call& call, std::vector<int32_t>& targets) const;
+  // Tells other ranks of a forward, where there are any, and computes it here.
+  static void forward_on_ranks(const std::vector<Call*>& calls, const cqil_forward& forward);
   // Calls of one program in one forward. timeline is filled where it is given.
   static void run(const std::vector<Call*>& calls, Timeline* timeline);
   static void compute(const std::vector<Call*>& calls, Timeline* timeline);
@@ -95,6 +97,7 @@ class Session {
   uint64_t cache_bytes_ = 0;
   CancelFlag cancel_{false};
   cqil_backend_cache* cache_ = nullptr;
+  int32_t rank_cache_ = 0;  // as ranks know it; 0 where there are none
 };
 
 }  // namespace cqil

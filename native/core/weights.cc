@@ -112,6 +112,7 @@ Weights::Weights(WeightsSpec spec) : spec_(std::move(spec)) {
   }
   if (!view_.output.data) view_.output = view_.token_embedding;
   check_complete();
+  if (spec_.rank) keep_share(*spec_.rank);
   if (spec_.random) bring_in_rest();
 }
 
@@ -238,14 +239,25 @@ std::vector<std::vector<Weights::Rows>> Weights::pieces(uint64_t bytes) const {
 }
 
 void Weights::bring_in(const Rows& rows) {
-  if (WeightsFile* file = file_of(rows.data())) file->read(rows.data(), rows.bytes());
+  const auto cut = columns_.find(rows.tensor);
+  if (cut != columns_.end()) {
+    const Columns& columns = cut->second;
+    // Whole rows are read, as pages hold several of them, and given up where they lie in a mapped file.
+    const uint8_t* from = columns.source + static_cast<uint64_t>(rows.first) * columns.source_row_bytes;
+    const uint64_t size = static_cast<uint64_t>(rows.count - 1) * columns.source_row_bytes + rows.row_bytes;
+    file_of(from)->read(from, size);
+    copy_columns(columns, rows);
+    unload(from, size);
+  } else if (WeightsFile* file = file_of(rows.data())) {
+    file->read(rows.data(), rows.bytes());
+  }
   brought_in_ += rows.bytes();
   for (Vector& vector : vectors_)
     if (vector.stored.data == rows.tensor) convert(vector);
 }
 
 void Weights::touch(const Rows& rows) const {
-  if (!spec_.random && spec_.mapped) cqil::touch(rows.data(), rows.bytes());
+  if (!spec_.random && spec_.mapped && columns_.count(rows.tensor) == 0) cqil::touch(rows.data(), rows.bytes());
 }
 
 void Weights::bring_in_rest() {
@@ -276,12 +288,18 @@ void Weights::expect_as_read() const {
   for (const auto& file : files_) file->expect_unchanged();
 }
 
+bool Weights::in_embedding(const Rows& rows) const {
+  const auto* table = static_cast<const uint8_t*>(view_.token_embedding.data);
+  const auto size =
+      static_cast<std::ptrdiff_t>(view_.token_embedding.rows) * static_cast<std::ptrdiff_t>(rows.row_bytes);
+  return rows.tensor >= table && rows.tensor < table + size;
+}
+
 void Weights::release(const std::vector<Rows>& all) {
   std::vector<Rows> rows = all;
   if (!spec_.random && !spec_.mapped) {
     std::lock_guard<std::mutex> lock(releasing_);
-    rows.erase(std::remove_if(rows.begin(), rows.end(),
-                              [&](const Rows& one) { return one.tensor == view_.token_embedding.data; }),
+    rows.erase(std::remove_if(rows.begin(), rows.end(), [&](const Rows& one) { return in_embedding(one); }),
                rows.end());
     for (const Rows& one : rows) released_.insert(one.tensor);
   }
@@ -299,7 +317,7 @@ void Weights::release(const std::vector<Rows>& all) {
   }
   std::lock_guard<std::mutex> lock(releasing_);
   for (const Rows& tensor : rows) {
-    if (tensor.tensor == view_.token_embedding.data) continue;
+    if (in_embedding(tensor)) continue;
     auto forget = [&](cqil_tensor& at) {
       if (at.data == tensor.tensor) at.data = nullptr;
     };

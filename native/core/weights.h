@@ -2,13 +2,16 @@
 // weights of that shape.
 #pragma once
 #include <atomic>
+#include <map>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <set>
 #include <string>
 #include <vector>
 
 #include "../backend/backend.h"
+#include "shares.h"
 #include "weights_file.h"
 
 namespace cqil {
@@ -46,6 +49,7 @@ struct WeightsSpec {
   std::vector<TensorSpec> tensors;
   bool random = false;
   uint64_t random_seed = 0;
+  std::optional<RankSpec> rank;  // where one of several loads its share
 };
 
 // A layer's tensor of a role; null when layers have none.
@@ -57,10 +61,12 @@ class Weights {
   explicit Weights(WeightsSpec spec);
   Weights(const Weights&) = delete;
 
-  // Borrowed; valid as long as this object.
+  // Borrowed; valid as long as this object. On a rank, of its share: see cqil_share.
   const cqil_weights& view() const { return view_; }
+  // What each rank holds; null where there is one.
+  const Shares* shares() const { return shares_ ? &*shares_ : nullptr; }
   const Folding& folding() const { return spec_.folding; }
-  // Bytes of all tensors.
+  // Bytes of all tensors, or of a rank's share of them.
   uint64_t bytes() const { return bytes_; }
 
   // Rows of a tensor as it is in its file, of row_bytes each.
@@ -103,25 +109,44 @@ class Weights {
     bool converted;
   };
 
+  // Columns of a tensor, which stand together in memory of their own. Rows are cut where they are.
+  struct Columns {
+    const uint8_t* source;  // the first of them in the tensor's first row
+    uint64_t source_row_bytes;
+    std::unique_ptr<uint8_t[]> values;
+  };
+
   cqil_tensor* slot(const TensorSpec& spec);
   void convert(Vector& vector);
+  bool in_embedding(const Rows& rows) const;
   WeightsFile* file_of(const uint8_t* data) const;
   const void* locate(const TensorSpec& spec, cqil_dtype dtype, uint64_t size);
   float* float_storage(const cqil_tensor& vector);
   void check_shape(const std::string& name, const cqil_tensor& tensor, int64_t rows, int64_t cols, bool required);
   void check_complete();
+  // Cuts the view down to a rank's share; see weights_share.cc.
+  void keep_share(const RankSpec& rank);
+  void keep_layer(cqil_layer& layer, const cqil_share& share, bool adds_bias);
+  void keep_rows(cqil_tensor& matrix, int64_t first, int64_t count);
+  void keep_columns(cqil_tensor& matrix, int64_t first, int64_t count);
+  void keep_vocabulary(int32_t first, int32_t end);
+  void copy_columns(const Columns& columns, const Rows& rows);
+  Rows* stored(const void* data);
+  void forget(const uint8_t* random);  // frees it
 
   WeightsSpec spec_;
   std::vector<std::unique_ptr<WeightsFile>> files_;
   std::vector<std::unique_ptr<uint8_t[]>> owned_;  // random tensors, and vectors converted to float32
   std::vector<cqil_layer> layers_;
   cqil_weights view_{};
-  std::vector<Rows> stored_;     // each tensor, as given
+  std::vector<Rows> stored_;     // each tensor, as given, or a rank's share of it
   std::vector<Vector> vectors_;  // those of one row
   std::mutex releasing_;
   std::set<const uint8_t*> released_;    // tensors that were read and then given up, in part at least
   std::atomic<uint64_t> brought_in_{0};  // bytes
   uint64_t bytes_ = 0;
+  std::optional<Shares> shares_;
+  std::map<const uint8_t*, Columns> columns_;  // by where they stand
 };
 
 }  // namespace cqil

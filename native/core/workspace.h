@@ -18,6 +18,8 @@ class Workspace {
   Workspace(const Workspace&) = delete;
 
   const Program& program() const { return program_; }
+  // As ranks know it; 0 where there are none.
+  int32_t id() const { return id_; }
   // To be used under the model's forward_mutex().
   ExecutionTuner& tuner() { return tuner_; }
   cqil_backend_workspace* backend() const { return backend_; }
@@ -28,6 +30,7 @@ class Workspace {
   Model& model_;
   const Program program_;
   ExecutionTuner& tuner_;  // the model's
+  const int32_t id_;
   Schedule schedule_;
   cqil_backend_workspace* backend_ = nullptr;
 };

@@ -78,7 +78,7 @@ void cache_destroy(cqil_backend_cache* cache) { delete reinterpret_cast<CpuCache
 
 cqil_status run_forward(cqil_backend_workspace* workspace, const cqil_forward* request, cqil_error* error) {
   try {
-    return run(workspace_of(workspace), *request);
+    return run(workspace_of(workspace), *request, *error);
   } catch (const std::bad_alloc&) {
     return out_of_memory(error, "the scores of so long a text");
   }

@@ -34,7 +34,8 @@ InterleavedWeights::InterleavedWeights(const cqil_weights& weights, const Rounde
   };
   uint64_t bytes = 0;
   each_matrix([&](const cqil_tensor& matrix) {
-    if (!kernels->interleave[matrix.dtype] || (base && base->moves_.count(matrix.data)) || moves_.count(matrix.data))
+    if (!matrix.data || !kernels->interleave[matrix.dtype] || (base && base->moves_.count(matrix.data)) ||
+        moves_.count(matrix.data))
       return;
     Move& move = moves_[matrix.data];
     move.from = matrix;
@@ -45,7 +46,7 @@ InterleavedWeights::InterleavedWeights(const cqil_weights& weights, const Rounde
   storage_ = Bytes(bytes);
   prefer_large_pages(storage_.get(), bytes);
   each_matrix([&](cqil_tensor& matrix) {
-    if (kernels->interleave[matrix.dtype]) matrix.data = place(matrix.data);
+    if (matrix.data && kernels->interleave[matrix.dtype]) matrix.data = place(matrix.data);
   });
 }
 

@@ -6,6 +6,7 @@
 #include <limits>
 
 #include "../core/dtype.h"
+#include "../core/shares.h"
 #include "shortlist.h"
 
 namespace cqil {
@@ -77,7 +78,7 @@ void Pass::finish_head(const float* product, const cqil_tensor& bias, const cqil
 // where only several make the rows that products can begin at.
 void Pass::qkv(const Crew& crew, const Lanes& lanes) const {
   norm_all(crew, lanes, false);
-  const int64_t hd = shape_.head_dim, q = shape_.n_heads, kv = shape_.n_kv_heads;
+  const int64_t hd = shape_.head_dim, q = n_heads(lanes), kv = n_kv_heads(lanes);
   const int64_t whole = heads_per_unit(workspace.model), wanted = tokens_ > 1      ? 1
                                                                   : crew.size == 1 ? q
                                                                                    : q / (2 * crew.size);
@@ -117,19 +118,21 @@ void Pass::qkv(const Crew& crew, const Lanes& lanes) const {
 // Units are heads and blocks of a row's tokens; where a row has one token, the heads that share keys and values go
 // together.
 void Pass::attention(const Crew& crew, const Lanes& lanes) const {
-  share(crew, lanes.claimed, lanes.n_lanes * workspace.attention_units, [&](int64_t unit) {
-    const int lane = lanes.first_lane + static_cast<int>(unit / workspace.attention_units);
-    const int64_t part = unit % workspace.attention_units;
+  const int64_t each = workspace.attention_units, units = n_kv_heads(lanes) * each;
+  share(crew, lanes.claimed, lanes.n_lanes * units, [&](int64_t unit) {
+    const int lane = lanes.first_lane + static_cast<int>(unit / units);
+    const int64_t kv_head = unit % units / each, part = unit % each;
     const auto after = std::upper_bound(workspace.rows.begin(), workspace.rows.end(), part,
                                         [](int64_t at, const RowPlace& place) { return at < place.first_unit; });
-    attend(crew, lanes.first_layer + lane, lane, after[-1], part - after[-1].first_unit);
+    attend(crew, lanes.first_layer + lane, lane, after[-1], kv_head, part - after[-1].first_unit);
   });
 }
 
-void Pass::attend(const Crew& crew, int64_t layer, int lane, const RowPlace& place, int64_t unit) const {
+void Pass::attend(const Crew& crew, int64_t layer, int lane, const RowPlace& place, int64_t kv_head,
+                  int64_t unit) const {
   const int64_t heads_per_kv = shape_.n_heads / shape_.n_kv_heads, tokens = place.row->n_ids;
   const bool one = tokens == 1;
-  const int64_t row = unit / place.parts, part = unit % place.parts, kv_head = one ? row : row / heads_per_kv;
+  const int64_t part = unit % place.parts;
   const CpuCache& cache = *place.cache;
   AttendArgs args;
   args.keys = cache.key(layer, kv_head, 0);
@@ -150,7 +153,7 @@ void Pass::attend(const Crew& crew, int64_t layer, int lane, const RowPlace& pla
   const int64_t end =
       one ? std::min<int64_t>(heads_per_kv, first + kAttendQueries) : std::min(tokens, first + kTokensPerUnit);
   for (int64_t i = first; i < end; i += kAttendQueries) {
-    const int64_t head = one ? kv_head * heads_per_kv + i : row, token = one ? 0 : i;
+    const int64_t head = kv_head * heads_per_kv + (one ? i : unit / place.parts), token = one ? 0 : i;
     args.n_queries = static_cast<int32_t>(std::min<int64_t>(kAttendQueries, end - i));
     args.last = static_cast<int32_t>(place.row->position + token);
     args.query = lane_row(workspace.query, workspace.query_stride, lane, place.first_token + token) +
@@ -162,8 +165,7 @@ void Pass::attend(const Crew& crew, int64_t layer, int lane, const RowPlace& pla
 }
 
 void Pass::attention_out(const Crew& crew, const Lanes& lanes) const {
-  round_all(crew, lanes, workspace.attention, workspace.attention_stride,
-            static_cast<int64_t>(shape_.n_heads) * shape_.head_dim);
+  round_all(crew, lanes, workspace.attention, workspace.attention_stride, n_heads(lanes) * shape_.head_dim);
   const int64_t rows = rows_per_unit(dim_, crew.size), units = (dim_ + rows - 1) / rows;
   share(crew, lanes.claimed, lanes.n_lanes * units, [&](int64_t unit) {
     const int lane = lanes.first_lane + static_cast<int>(unit / units);
@@ -179,7 +181,7 @@ void Pass::attention_out(const Crew& crew, const Lanes& lanes) const {
 
 void Pass::gate_up(const Crew& crew, const Lanes& lanes) const {
   norm_all(crew, lanes, true);
-  const int64_t hidden = shape_.hidden_dim;
+  const int64_t hidden = n_hidden(lanes);
   const int64_t rows = rows_per_unit(hidden, crew.size), units = (hidden + rows - 1) / rows;
   int held_lane = -1;
   share(crew, lanes.claimed, lanes.n_lanes * units, [&](int64_t unit) {
@@ -221,7 +223,7 @@ void Pass::add_residual(float* x, int64_t token, int64_t first, int64_t n, int n
 }
 
 void Pass::down(const Crew& crew, const Lanes& lanes) const {
-  round_all(crew, lanes, workspace.gate_up, workspace.hidden_stride, shape_.hidden_dim);
+  round_all(crew, lanes, workspace.gate_up, workspace.hidden_stride, n_hidden(lanes));
   const int64_t rows = rows_per_unit(dim_, crew.size), units = (dim_ + rows - 1) / rows;
   share(crew, lanes.claimed, units, [&](int64_t unit) {
     const int64_t first = unit * rows, n = std::min(rows, dim_ - first);
@@ -237,7 +239,7 @@ void Pass::down(const Crew& crew, const Lanes& lanes) const {
 }
 
 void Pass::down_apart(const Crew& crew, const Lanes& lanes) const {
-  round_all(crew, lanes, workspace.gate_up, workspace.hidden_stride, shape_.hidden_dim);
+  round_all(crew, lanes, workspace.gate_up, workspace.hidden_stride, n_hidden(lanes));
   const int64_t rows = rows_per_unit(dim_, crew.size), units = (dim_ + rows - 1) / rows;
   share(crew, lanes.claimed, lanes.n_lanes * units, [&](int64_t unit) {
     const int lane = lanes.first_lane + static_cast<int>(unit / units);
@@ -262,7 +264,7 @@ void Pass::record(const Crew& crew, int first_layer, int n_lanes) const {
   // This is the slice of join(), so this member alone changes what it copies.
   const int64_t first = dim_ * crew.member / crew.size, n = dim_ * (crew.member + 1) / crew.size - first;
   for (const RowPlace& place : workspace.rows) {
-    if (place.row->output != CQIL_OUTPUT_TRACE) continue;
+    if (place.row->output != CQIL_OUTPUT_TRACE || !place.row->result) continue;
     const int64_t tokens = place.row->n_ids;
     for (int lane = 0; lane < n_lanes; lane++) {
       float* layer = place.row->result + (first_layer + lane) * 3 * tokens * dim_ + first;
@@ -309,15 +311,21 @@ void Pass::head(const Crew& crew, Claim* claimed) const {
     for (int64_t t = 0; t < n_tokens; t++)
       direct = direct && places[t].logits && places[t].logits == places[0].logits + t * vocab;
     float* logits = direct ? places[0].logits : workspace.logits.get();
-    const int64_t rows = std::max<int64_t>(kMostPanelRows, vocab / (32 * crew.size) / kPanelRows * kPanelRows),
-                  units = (vocab + rows - 1) / rows;
+    const int64_t own = weights_.output.rows,
+                  begin = workspace.model.ranks ? workspace.model.ranks->vocabulary[workspace.model.ranks->rank] : 0;
+    const int64_t rows = std::max<int64_t>(kMostPanelRows, own / (32 * crew.size) / kPanelRows * kPanelRows),
+                  units = (own + rows - 1) / rows;
     share(crew, claimed, units, [&](int64_t unit) {
-      const int64_t first = unit * rows, n = std::min(rows, vocab - first);
-      product(weights_.output, first, n, {norm, workspace.dim_stride, rounded}, n_tokens, logits + first, vocab,
-              *crew.scratch);
+      const int64_t first = unit * rows, n = std::min(rows, own - first);
+      float* to = logits + begin + first;
+      product(weights_.output, first, n, {norm, workspace.dim_stride, rounded}, n_tokens, to, vocab, *crew.scratch);
       if (const float cap = shape_.formula.logit_cap)
-        for (int64_t t = 0; t < n_tokens; t++) kernels_.cap(logits + t * vocab + first, n, cap);
+        for (int64_t t = 0; t < n_tokens; t++) kernels_.cap(to + t * vocab, n, cap);
     });
+    if (workspace.reduction) {
+      crew.wait();
+      if (crew.member == 0) workspace.reduction->gather_logits(logits, n_tokens, vocab);
+    }
     const bool last = first_place + n_tokens == wanted;
     if (direct && last) return;
     crew.wait();
@@ -325,6 +333,34 @@ void Pass::head(const Crew& crew, Claim* claimed) const {
     for (int64_t t = crew.member; t < n_tokens; t += crew.size) give(places[t], logits + t * vocab);
     if (!last) crew.wait();
   }
+}
+
+bool Pass::share_attention(const Lanes& lanes) const {
+  add_exchanged(lanes, false);
+  return exchange();
+}
+
+bool Pass::reduce(const Lanes& lanes) const {
+  if (reduces_attention(*workspace.model.ranks, lanes.first_layer, lanes.n_lanes, workspace.program.bypass))
+    add_exchanged(lanes, false);
+  add_exchanged(lanes, true);
+  return exchange();
+}
+
+void Pass::add_exchanged(const Lanes& lanes, bool mlp) const {
+  const Floats& buffer = mlp ? workspace.mlp_out : workspace.attention_out;
+  for (int lane = lanes.first_lane; lane < lanes.first_lane + lanes.n_lanes; lane++) {
+    const int layer = lanes.first_layer + lane;
+    if (held(*workspace.model.ranks, layer, mlp ? Part::kMlp : Part::kAttention) == Held::kEverywhere) continue;
+    workspace.exchanged.push_back({layer, mlp, lane_row(buffer, workspace.dim_stride, lane, 0)});
+  }
+}
+
+bool Pass::exchange() const {
+  const bool cancelled = workspace.model.ranks->rank == 0 && cqil_cancelled(&request);
+  const bool goes_on = workspace.reduction->reduce(workspace.exchanged, tokens_, workspace.dim_stride, cancelled);
+  workspace.exchanged.clear();
+  return goes_on;
 }
 
 }  // namespace cqil

@@ -60,6 +60,9 @@ class Pass {
   // Between the two: copies x, still the group's input, and each a_j and m_j to the trace.
   void record(const Crew& crew, int first_layer, int n_lanes) const;
   void head(const Crew& crew, Claim* claimed) const;
+  // Between ranks; false ends the forward, see Reduction.
+  bool share_attention(const Lanes& lanes) const;
+  bool reduce(const Lanes& lanes) const;
 
   CpuWorkspace& workspace;
   const cqil_forward& request;
@@ -68,8 +71,8 @@ class Pass {
   // y[t, r] = w row (first_row + r) . input row t for n_rows <= the tile's rows.
   void product(const cqil_tensor& w, int64_t first_row, int64_t n_rows, const Input& input, int64_t n_tokens, float* y,
                int64_t y_stride, const Scratch& scratch) const;
-  // Unit `unit` of a row's attention.
-  void attend(const Crew& crew, int64_t layer, int lane, const RowPlace& place, int64_t unit) const;
+  // Unit `unit` of a row's attention with a key/value head.
+  void attend(const Crew& crew, int64_t layer, int lane, const RowPlace& place, int64_t kv_head, int64_t unit) const;
   void add_residual(float* x, int64_t token, int64_t first, int64_t n, int n_lanes) const;
   void add_bypass(float* y, int lane, int64_t token, int64_t first, int64_t n) const;
   // The normalised inputs of the lanes, by the whole crew, when there are several tokens; waits for it.
@@ -85,6 +88,8 @@ class Pass {
   Input input_of(const Crew& crew, const Floats& buffer, int64_t stride, int lane) const {
     return {lane_row(buffer, stride, lane, 0), stride, rounded_row_of(crew, lane, 0)};
   }
+  void add_exchanged(const Lanes& lanes, bool mlp) const;
+  bool exchange() const;
   // What is wanted of a token, from its logits.
   void give(const HeadPlace& place, const float* logits) const;
   // A head of a query, key or value: its bias, its norm where it has one, its rotation by the RoPE of this number.
@@ -102,6 +107,12 @@ class Pass {
     if (tokens_ == 1) return crew.scratch->rounded.get() + lane * workspace.rounded_stride;
     return workspace.rounded.get() + (lane * workspace.batch + token) * workspace.rounded_stride;
   }
+
+  // What this rank has of lanes, which is as much of each.
+  int64_t n_heads(const Lanes& lanes) const { return first(lanes).wq.rows / shape_.head_dim; }
+  int64_t n_kv_heads(const Lanes& lanes) const { return first(lanes).wk.rows / shape_.head_dim; }
+  int64_t n_hidden(const Lanes& lanes) const { return first(lanes).w_gate.rows; }
+  const cqil_layer& first(const Lanes& lanes) const { return weights_.layers[lanes.first_layer + lanes.first_lane]; }
 
   const cqil_weights& weights_;
   const cqil_shape& shape_;

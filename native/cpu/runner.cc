@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <cstdio>
 
 #include "phases.h"
 
@@ -53,14 +54,14 @@ class Runner {
   }
 
   void compute(const Crew& crew, int32_t index) {
-    const cqil_step& step = pass_.request.schedule.steps[index];
-    if (!spans_) return compute_untimed(crew, step);
+    if (!spans_) return compute_untimed(crew, index);
     const int64_t begin = nanoseconds();
-    compute_untimed(crew, step);
+    compute_untimed(crew, index);
     *spans_++ = {index, member_, begin - began_, nanoseconds() - began_};
   }
 
-  void compute_untimed(const Crew& crew, const cqil_step& step) {
+  void compute_untimed(const Crew& crew, int32_t index) {
+    const cqil_step& step = pass_.request.schedule.steps[index];
     const Lanes lanes = {step.first_layer, step.first_lane, step.n_lanes, claimed(step.phase, step.first_lane)};
     switch (step.op) {
       case CQIL_OP_EMBED: return pass_.embed(crew);
@@ -72,6 +73,12 @@ class Runner {
       case CQIL_OP_DOWN: return pass_.down(crew, lanes);
       case CQIL_OP_DOWN_APART: return pass_.down_apart(crew, lanes);
       case CQIL_OP_MLP_POST_NORM: return pass_.mlp_post_norm(crew, lanes);
+      case CQIL_OP_SHARE_ATTENTION:
+        if (crew.member == 0 && !pass_.share_attention(lanes)) workspace_.stop_at = index + 1;
+        return;
+      case CQIL_OP_REDUCE:
+        if (crew.member == 0 && !pass_.reduce(lanes)) workspace_.stop_at = index + 1;
+        return;
       case CQIL_OP_RECORD: return pass_.record(crew, step.first_layer, step.n_lanes);
       case CQIL_OP_JOIN: return pass_.join(crew, step.n_lanes);
       case CQIL_OP_HEAD: return pass_.head(crew, lanes.claimed);
@@ -81,7 +88,8 @@ class Runner {
   // Between stages: is the call cancelled, and do the others keep this member waiting? By number, since a member that
   // comes late to a step may learn of what is further on, where the others wait for it.
   void look_up(const Crew& crew, int32_t next) {
-    if (cqil_cancelled(&pass_.request)) workspace_.stop_at = next;
+    // Ranks stop together, at an exchange.
+    if (!workspace_.reduction && cqil_cancelled(&pass_.request)) workspace_.stop_at = next;
     const int64_t patience = pass_.request.patience_ns;
     if (crew.size > 1 && patience > 0 && nanoseconds() - began_ > patience) workspace_.alone_from = next;
   }
@@ -107,19 +115,24 @@ bool all_alone(const cqil_schedule& schedule) {
 
 }  // namespace
 
-cqil_status run(CpuWorkspace& workspace, const cqil_forward& request) {
+cqil_status run(CpuWorkspace& workspace, const cqil_forward& request, cqil_error& error) {
   const int64_t began = nanoseconds();
   workspace.take(request);
   const Pass pass(workspace, request);
   Team& team = workspace.model.team;
   const int members = std::min(request.schedule.threads, team.size());
   workspace.share_among(members);
+  if (workspace.reduction) workspace.reduction->begin();
   workspace.stop_at = workspace.alone_from = CpuWorkspace::kNever;
   const int spans_each = request.n_spans / team.size();
   // Nobody is woken who has nothing to do.
   team.run(all_alone(request.schedule) ? 1 : members, [&](int member) {
     Runner(pass, members, member, began, request.spans ? request.spans + member * spans_each : nullptr).run();
   });
+  if (workspace.reduction && workspace.reduction->status() != CQIL_OK) {
+    std::snprintf(error.text, sizeof error.text, "%s", workspace.reduction->text());
+    return workspace.reduction->status();
+  }
   return workspace.stop_at == CpuWorkspace::kNever ? CQIL_OK : CQIL_ABORTED;
 }
 

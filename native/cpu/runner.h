@@ -5,6 +5,6 @@
 namespace cqil {
 
 // CQIL_OK, or CQIL_ABORTED when the request was cancelled between two stages.
-cqil_status run(CpuWorkspace& workspace, const cqil_forward& request);
+cqil_status run(CpuWorkspace& workspace, const cqil_forward& request, cqil_error& error);
 
 }  // namespace cqil

@@ -32,6 +32,12 @@ Floats grown(const Floats& from, int64_t kept, size_t n) {
   return to;
 }
 
+// Where nobody wants a result, there is none.
+template <class T>
+T* at(T* result, int64_t i) {
+  return result ? result + i : nullptr;
+}
+
 // Of one position, of every RoPE.
 int64_t angles_of(const cqil_shape& shape) { return shape.n_ropes * (shape.rope_dim / 2); }
 
@@ -81,6 +87,7 @@ CpuWorkspace::CpuWorkspace(CpuModel& model, const cqil_program& compiled)
     own.rounded = Bytes(lanes * area(1, rounded_stride));
   }
 
+  if (model.ranks) reduction.emplace(*model.ranks, shape.dim);
   tokens.reserve(batch);
   rows.reserve(batch);
   heads.reserve(batch);
@@ -106,7 +113,7 @@ void CpuWorkspace::take(const cqil_forward& request) {
     const CpuCache* cache = reinterpret_cast<const CpuCache*>(row.cache);
     const int64_t first = static_cast<int64_t>(tokens.size()), n = row.n_ids, last = first + n - 1;
     // The heads that share keys and values go together where there is one token.
-    const int64_t units = n == 1 ? kv_heads : n_heads;
+    const int64_t units = n == 1 ? 1 : n_heads / kv_heads;
     const int64_t parts =
         n == 1 ? (n_heads / kv_heads + kAttendQueries - 1) / kAttendQueries : (n + kTokensPerUnit - 1) / kTokensPerUnit;
     rows.push_back({&row, cache, first, attention_units, parts});
@@ -117,15 +124,15 @@ void CpuWorkspace::take(const cqil_forward& request) {
       case CQIL_OUTPUT_TRACE: break;
       case CQIL_OUTPUT_LOGITS: heads.push_back({last, row.result, nullptr, nullptr, 0}); break;
       case CQIL_OUTPUT_ALL_LOGITS:
-        for (int64_t t = 0; t < n; t++) heads.push_back({first + t, row.result + t * vocab, nullptr, nullptr, 0});
+        for (int64_t t = 0; t < n; t++) heads.push_back({first + t, at(row.result, t * vocab), nullptr, nullptr, 0});
         break;
       case CQIL_OUTPUT_SCORES:
         for (int64_t t = 0; t < row.n_scores; t++)
-          heads.push_back({first + t, nullptr, row.result + t, nullptr, row.targets[t]});
+          heads.push_back({first + t, nullptr, at(row.result, t), nullptr, row.result ? row.targets[t] : 0});
         break;
       case CQIL_OUTPUT_SHORTLIST:
         for (int64_t t = 0; t < row.n_listed; t++)
-          heads.push_back({last + 1 - row.n_listed + t, nullptr, nullptr, row.shortlists + t, 0});
+          heads.push_back({last + 1 - row.n_listed + t, nullptr, nullptr, at(row.shortlists, t), 0});
         break;
     }
     end = std::max<int64_t>(end, row.position + n);

@@ -4,6 +4,7 @@
 #include <atomic>
 #include <memory>
 #include <numeric>
+#include <optional>
 #include <vector>
 
 #include "../backend/backend.h"
@@ -11,6 +12,7 @@
 #include "interleaved.h"
 #include "kernels/kernels.h"
 #include "kernels/rounded_kernels.h"
+#include "reduction.h"
 #include "team.h"
 
 namespace cqil {
@@ -21,6 +23,7 @@ struct CpuModel {
   const RoundedKernels* const rounded;  // products with rounded activations, where there are such; null: float32
   InterleavedWeights interleaved;
   const cqil_weights& weights;  // as products read them
+  const cqil_ranks* const ranks;
   const Kernels& kernels;
   const std::unique_ptr<Team> own_team;
   Team& team;  // the base's, or its own
@@ -32,6 +35,7 @@ struct CpuModel {
                                                                : nullptr),
         interleaved(given, rounded, base ? &base->interleaved : nullptr),
         weights(interleaved.view()),
+        ranks(options.ranks),
         kernels(*isa.kernels),
         own_team(base ? nullptr : new Team(options.threads)),
         team(base ? base->team : *own_team) {}
@@ -95,7 +99,7 @@ struct RowPlace {
   const cqil_row* row;
   const CpuCache* cache;
   int64_t first_token;
-  int64_t first_unit, parts;  // units: heads, or key/value heads, times parts of them
+  int64_t first_unit, parts;  // units of a key/value head: the heads that share it, or one for all, times parts of them
 };
 
 // A token whose logits are wanted.
@@ -144,7 +148,10 @@ struct CpuWorkspace {
   std::vector<TokenPlace> tokens;
   std::vector<RowPlace> rows;
   std::vector<HeadPlace> heads;
-  int64_t attention_units = 0;  // of a lane
+  int64_t attention_units = 0;  // of a key/value head of a lane
+
+  std::optional<Reduction> reduction;       // where there are ranks
+  std::vector<Reduction::Piece> exchanged;  // by the present step
 
   std::vector<Scratch> scratch;      // [threads]
   std::unique_ptr<Claim[]> claimed;  // [n_phases, lanes, threads]

@@ -93,6 +93,8 @@ cqil_status model_create(const cqil_weights* weights, const cqil_model_options* 
     const Device& device = devices[static_cast<size_t>(options->device)];
     if (options->activations != CQIL_ACTIVATIONS_F32)
       throw Failure(CQIL_INVALID_ARGUMENT, "The cuda backend does not round activations; expected float32.");
+    if (options->ranks)
+      throw Failure(CQIL_BACKEND_UNAVAILABLE, "The cuda backend computes a model in one process; expected one rank.");
     const DeviceScope scope(device.ordinal);
     if (shared_plan(weights->shape, 1, device.shared_bytes).stage_floats == 0)
       throw Failure(CQIL_UNSUPPORTED_MODEL, "A vector of this model, of " + std::to_string(weights->shape.dim) +

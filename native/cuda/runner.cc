@@ -88,6 +88,8 @@ class Runner {
       case CQIL_OP_JOIN: return check(launch_join(launch.step, step.n_lanes, launch.stream), kComputing);
       case CQIL_OP_ATTENTION_POST_NORM:  // models with these are refused
       case CQIL_OP_MLP_POST_NORM:
+      case CQIL_OP_SHARE_ATTENTION:  // as are ranks
+      case CQIL_OP_REDUCE:
       case CQIL_OP_HEAD: return;
     }
   }

@@ -28,13 +28,15 @@ void test_refusals() {
   check::throws(
       "INVALID_ARGUMENT",
       [] {
-        Model bad(check::small_weights("F32", 1), cuda(), cqil_model_options{1, 99, CQIL_ACTIVATIONS_F32, nullptr, 0});
+        Model bad(check::small_weights("F32", 1), cuda(),
+                  cqil_model_options{1, 99, CQIL_ACTIVATIONS_F32, nullptr, 0, nullptr});
       },
       "no such device");
   check::throws(
       "INVALID_ARGUMENT",
       [] {
-        Model bad(check::small_weights("F32", 1), cuda(), cqil_model_options{1, -1, CQIL_ACTIVATIONS_F32, nullptr, 0});
+        Model bad(check::small_weights("F32", 1), cuda(),
+                  cqil_model_options{1, -1, CQIL_ACTIVATIONS_F32, nullptr, 0, nullptr});
       },
       "a negative device");
 }

@@ -296,7 +296,7 @@ void test_shared_weights() {
   const auto model = model_on(cuda(), check::small_weights("BF16", 2));
   cqil_backend_model* variant = nullptr;
   cqil_error error = {};
-  const cqil_model_options options = {1, 0, CQIL_ACTIVATIONS_F32, model->backend_model(), 0};
+  const cqil_model_options options = {1, 0, CQIL_ACTIVATIONS_F32, model->backend_model(), 0, nullptr};
   std::vector<cqil_layer> layers(model->weights().view().layers, model->weights().view().layers + 2);
   std::swap(layers[0].w_down, layers[1].w_down);
   cqil_weights weights = model->weights().view();

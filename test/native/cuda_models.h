@@ -29,7 +29,8 @@ inline const cqil_backend& cuda() { return find_backend("cuda"); }
 constexpr Execution kExecutions[] = {Execution::kWide, Execution::kLanes, Execution::kPersistent};
 
 inline std::shared_ptr<Model> model_on(const cqil_backend& backend, WeightsSpec spec) {
-  return std::make_shared<Model>(std::move(spec), backend, cqil_model_options{1, 0, CQIL_ACTIVATIONS_F32, nullptr, 0});
+  return std::make_shared<Model>(std::move(spec), backend,
+                                 cqil_model_options{1, 0, CQIL_ACTIVATIONS_F32, nullptr, 0, nullptr});
 }
 
 // Every model once on each backend.

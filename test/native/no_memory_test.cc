@@ -142,8 +142,8 @@ void test_models() {
       has_memory([&] {
         WeightsSpec own = spec;
         own.mapped = mapped;
-        const auto model = std::make_shared<Model>(std::move(own), *cpu_backend(),
-                                                   cqil_model_options{2, 0, CQIL_ACTIVATIONS_INT8, nullptr, 0});
+        const auto model = std::make_shared<Model>(
+            std::move(own), *cpu_backend(), cqil_model_options{2, 0, CQIL_ACTIVATIONS_INT8, nullptr, 0, nullptr});
         model->read([](uint64_t) {}, 1 << 18);
         Session session(model, Plan{}, Execution::kWide, 8);
         check::run(session, ids, {5});

@@ -15,7 +15,8 @@ namespace {
 constexpr const char* kFile = "not_finite_test.bin";
 
 std::shared_ptr<Model> model_of(WeightsSpec spec, cqil_activations activations) {
-  return std::make_shared<Model>(std::move(spec), *cpu_backend(), cqil_model_options{1, 0, activations, nullptr, 0});
+  return std::make_shared<Model>(std::move(spec), *cpu_backend(),
+                                 cqil_model_options{1, 0, activations, nullptr, 0, nullptr});
 }
 
 void test_weights(const std::string& isa, const char* dtype, cqil_activations activations) {

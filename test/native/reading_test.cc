@@ -45,7 +45,7 @@ void test_interleaved(const char* dtype) {
       }
     }
     return std::make_shared<Model>(std::move(spec), *cpu_backend(),
-                                   cqil_model_options{threads, 0, CQIL_ACTIVATIONS_INT8, nullptr, 0});
+                                   cqil_model_options{threads, 0, CQIL_ACTIVATIONS_INT8, nullptr, 0, nullptr});
   };
   for (bool odd_heads : {false, true}) {
     if (odd_heads && dtype_info(dtype_from_name(dtype)).block_weights > 32) continue;
@@ -83,7 +83,7 @@ void test_reading(const char* dtype, cqil_activations activations, bool mapped) 
   WeightsSpec spec = in_file(small_weights(dtype), path);
   spec.mapped = mapped;
   auto model = [&] {
-    return std::make_shared<Model>(spec, *cpu_backend(), cqil_model_options{2, 0, activations, nullptr, 0});
+    return std::make_shared<Model>(spec, *cpu_backend(), cqil_model_options{2, 0, activations, nullptr, 0, nullptr});
   };
   for (uint64_t piece : {uint64_t{1}, uint64_t{100000}, uint64_t{1} << 30}) {
     const auto read = model();
@@ -146,8 +146,8 @@ void test_adapter() {
   std::vector<float> expected;
   for (bool mapped : {true, false}) {
     spec.mapped = mapped;
-    const auto base =
-        std::make_shared<Model>(spec, *cpu_backend(), cqil_model_options{2, 0, CQIL_ACTIVATIONS_INT8, nullptr, 0});
+    const auto base = std::make_shared<Model>(spec, *cpu_backend(),
+                                              cqil_model_options{2, 0, CQIL_ACTIVATIONS_INT8, nullptr, 0, nullptr});
     base->read([](uint64_t) {});
     Session plain(base, Plan{}, Execution::kWide, 64),
         with(std::make_shared<Model>(base, adapter), Plan{}, Execution::kWide, 64);

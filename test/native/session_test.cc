@@ -65,7 +65,7 @@ void test_long_rows() {
   for (const char* dtype : {"F32", "BF16", "Q8_0", "Q4_0", "Q4_K", "Q5_K", "Q6_K"}) {
     const auto model =
         std::make_shared<Model>(small_weights(dtype, 2, false, dtype[0] == 'Q' ? 1280 : 1115), *cpu_backend(),
-                                cqil_model_options{1, 0, CQIL_ACTIVATIONS_F32, nullptr, 0});
+                                cqil_model_options{1, 0, CQIL_ACTIVATIONS_F32, nullptr, 0, nullptr});
     Session whole(model, Plan{}, Execution::kWide, 64), single(model, Plan{}, Execution::kWide, 64);
     const std::vector<int32_t> ids = some_ids(37);
     CHECK(check::same_bits(run(whole, ids, {37}), run(single, ids, {1})),

@@ -55,7 +55,7 @@ inline std::shared_ptr<cqil::Model> small_model(int32_t threads, const char* dty
                                                 cqil_activations activations = CQIL_ACTIVATIONS_F32,
                                                 int64_t alone_bytes = 0) {
   return std::make_shared<cqil::Model>(small_weights(dtype), *cqil::cpu_backend(),
-                                       cqil_model_options{threads, 0, activations, nullptr, alone_bytes});
+                                       cqil_model_options{threads, 0, activations, nullptr, alone_bytes, nullptr});
 }
 
 }  // namespace check

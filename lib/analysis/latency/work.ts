@@ -2,7 +2,7 @@ import { kvBytesPerPosition, type KvCache } from '../../engine/kv_cache.js';
 import type { Checkpoint, TensorRole } from '../../checkpoint/types.js';
 import type { BackendLimits, PhaseKind, Program } from '../../engine/native.js';
 import type { Placement } from '../../engine/placement.js';
-import { placeToken, type ScheduleStep } from '../../engine/schedule.js';
+import { placeToken, type ScheduleStep, type StepKind } from '../../engine/schedule.js';
 
 /** What takes time in a forward of one token, counted. Bytes are of weights unless they say otherwise. */
 export interface Work {
@@ -82,6 +82,14 @@ const PHASE_OF_ROLE: Partial<Record<TensorRole, LayerPhase>> = {
   w_down: 'down',
   mlp_post_norm: 'down',
 };
+
+const WITHOUT_WEIGHTS = new Set<StepKind>([
+  'join',
+  'attention_post_norm',
+  'mlp_post_norm',
+  'share_attention',
+  'reduce',
+]);
 
 /** What a token of a model reads. */
 export function modelBytes(
@@ -179,7 +187,7 @@ function workOf(
 
 /** Whether a step reads weights, as others only work on what that gave. */
 function reads({ kind }: ScheduleStep): boolean {
-  return kind !== 'join' && kind !== 'attention_post_norm' && kind !== 'mlp_post_norm';
+  return !WITHOUT_WEIGHTS.has(kind);
 }
 
 /** How often all threads meet. They also do after the head, at the end of the call, unless one thread computed it. */

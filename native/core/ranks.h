@@ -1,0 +1,65 @@
+// How ranks compute one model: the first, the leader, has the sessions and tells the others, the followers, what it is
+// about to compute. They do the same with their shares, and meet at the exchanges of their schedules.
+#pragma once
+#include <atomic>
+#include <chrono>
+#include <memory>
+#include <mutex>
+#include <set>
+#include <vector>
+
+#include "../backend/backend.h"
+#include "exchange.h"
+#include "program.h"
+
+namespace cqil {
+
+class Model;
+
+// A cache as followers know it.
+struct RankCache {
+  int32_t id;
+  cqil_cache_options options;
+};
+
+class Leader {
+ public:
+  Leader(Exchange& exchange, std::chrono::nanoseconds patience) : exchange_(exchange), patience_(patience) {}
+  // Lets the followers go.
+  ~Leader();
+  Leader(const Leader&) = delete;
+
+  // Of a workspace or a cache: no two have the same.
+  int32_t new_id() { return ++last_id_; }
+  // That followers need it no more. From any thread; they hear of it with what they are told next.
+  void close(int32_t id);
+
+  // The calls below take turns with forwards.
+
+  // Tells what has been closed.
+  void tell_closed();
+  // Tells of a forward, whose rows have these caches, before it is computed here. Throws RANK_LOST, or why a follower
+  // cannot compute it: OUT_OF_MEMORY.
+  void announce(int32_t workspace_id, const Program& program, const cqil_forward& forward,
+                const std::vector<RankCache>& caches);
+  // After a forward that failed here alone: the others must not wait for this rank.
+  void give_up(const char* why) { exchange_.abort(-1, why); }
+
+ private:
+  void add_closed(std::vector<int32_t>& message);
+  void send(std::vector<int32_t>& message);
+  void hear_answers();
+
+  Exchange& exchange_;
+  const std::chrono::nanoseconds patience_;
+  std::atomic<int32_t> last_id_{0};
+  std::set<int32_t> open_;  // ids that followers know
+  std::mutex closing_;
+  std::vector<int32_t> closed_;
+};
+
+// Does what the leader of this model's ranks tells, until it lets go. Throws RANK_LOST, or what made this rank give up,
+// which the others then hear as RANK_LOST.
+void follow(Model& model, Exchange& exchange, std::chrono::nanoseconds patience);
+
+}  // namespace cqil

@@ -1,0 +1,76 @@
+// What each rank holds of a model: a rank is one of several processes that compute it together. Every arrangement of
+// layers on ranks is one table of shares; see cqil_share.
+#pragma once
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "../backend/backend.h"
+#include "program.h"
+
+namespace cqil {
+
+// How shares are made.
+enum class Split {
+  kLanes,   // lanes of a group whole, each on one rank; layers outside groups whole on every rank
+  kHybrid,  // lanes of a group whole where every rank gets as many of them; everything else in slices
+  kTensor,  // every layer in slices
+};
+
+// Which part of a model one rank loads.
+struct RankSpec {
+  int32_t rank;
+  Split split;
+  std::vector<int32_t> ratios;  // [ranks], see Shares
+  Plan plan;                    // whose lanes ranks hold
+};
+
+// Where layers can be cut.
+struct Cuts {
+  bool attention;       // between key/value heads; where they cannot, every rank has all of them
+  int32_t hidden_unit;  // values of the hidden vector that stay together
+};
+
+// Heads are cut where the columns of the output projection that belong to a key/value head are whole blocks of its
+// format; the hidden vector where columns of the down projection are.
+Cuts cuts_of(const cqil_weights& weights);
+
+enum class Part { kAttention, kMlp };
+
+// Where a part of a layer is held.
+enum class Held {
+  kEverywhere,  // whole, on every rank
+  kOnOne,       // whole, on one rank
+  kInSlices,    // by several ranks, whose results are added up in the order of ranks
+};
+
+// Whether a rank holds any of a part of a layer.
+bool holds(const cqil_ranks& ranks, int32_t rank, int32_t layer, Part part);
+Held held(const cqil_ranks& ranks, int32_t layer, Part part);
+// Whether the attention outputs of a stage's lanes reach other ranks only with what their MLPs compute: every lane is
+// whole on one rank, and no lane reads those of another.
+bool reduces_attention(const cqil_ranks& ranks, int32_t first_layer, int32_t n_lanes, int32_t bypass);
+
+class Shares {
+ public:
+  // ratios: [ranks] how much of what is divided each rank should have, in proportion; their number is the number of
+  // ranks. What cannot be cut into that many parts is had by some of them, or by all. Throws INVALID_ARGUMENT.
+  Shares(const Program& program, const cqil_shape& shape, const Cuts& cuts, Split split,
+         const std::vector<int32_t>& ratios);
+
+  int32_t n_ranks() const { return n_ranks_; }
+  // As rank `rank` has them, without an exchange; borrows from this object.
+  cqil_ranks view(int32_t rank) const;
+  // Throws INVALID_PLAN where shares were made for another program and do not serve this one.
+  void expect_serves(const Program& program) const;
+
+ private:
+  int32_t n_ranks_ = 1;
+  int32_t n_layers_ = 0;
+  cqil_share whole_ = {};
+  std::vector<cqil_share> shares_;
+  std::vector<int32_t> vocabulary_;
+  std::vector<int32_t> stages_;  // first layers of the program's stages; empty: they serve any
+};
+
+}  // namespace cqil

@@ -1,0 +1,52 @@
+// What ranks exchange within a forward on the CPU: attention and MLP outputs of lanes, and logits.
+#pragma once
+#include <string>
+#include <vector>
+
+#include "../backend/backend.h"
+#include "buffer.h"
+
+namespace cqil {
+
+// By one member of a forward, while the others wait. After a call that returned false the forward ends: every rank has
+// stopped at the same exchange, or one is lost; status() says which.
+class Reduction {
+ public:
+  // ranks outlives this.
+  Reduction(const cqil_ranks& ranks, int64_t dim) : ranks_(ranks), dim_(dim) {}
+
+  // Before a forward.
+  void begin() { status_ = CQIL_OK; }
+  cqil_status status() const { return status_; }
+  const char* text() const { return text_.c_str(); }
+
+  // Rows of tokens that ranks have of a lane; where several have a slice of its layer, they are summed.
+  struct Piece {
+    int32_t layer;
+    bool mlp;
+    float* rows;  // [n_tokens, stride]
+  };
+  // cancelled: whether this rank wants the forward to end, which counts on rank 0.
+  bool reduce(const std::vector<Piece>& pieces, int64_t n_tokens, int64_t stride, bool cancelled);
+  // logits: [n_tokens, vocab], of which every rank has its part.
+  bool gather_logits(float* logits, int64_t n_tokens, int64_t vocab);
+
+ private:
+  bool holds(int32_t rank, const Piece& piece) const;
+  bool gather(int64_t floats, bool cancelled);
+  void reserve(int64_t floats);
+  float* mine() { return out_.get() + kHeader; }
+  const float* of(int32_t rank, int64_t floats) const { return all_.get() + rank * (kHeader + floats) + kHeader; }
+
+  // Floats before what ranks say: the first tells on rank 0 whether the forward is cancelled.
+  static constexpr int64_t kHeader = 16;
+
+  const cqil_ranks& ranks_;
+  const int64_t dim_;
+  cqil_status status_ = CQIL_OK;
+  std::string text_;
+  Floats out_, all_;
+  int64_t room_ = 0;  // floats of a rank in both
+};
+
+}  // namespace cqil
