@@ -3,6 +3,7 @@
 #include <dirent.h>
 #include <signal.h>
 #include <sys/prctl.h>
+#include <sys/resource.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -114,6 +115,33 @@ inline void test_stopped(const Made& made, const std::string& what, bool broadca
   CHECK(wrong[static_cast<size_t>(1 - victim)] == "", what + ": who waited for it");
 }
 
+// A rank that waits for a broadcast leaves the processor to others.
+inline void test_waiting(const Made& made, const std::string& what) {
+  all_right(run_processes(made, 2,
+                          [&](Rank& rank) -> std::string {
+                            auto processor_ms = [] {
+                              rusage its = {};
+                              getrusage(RUSAGE_SELF, &its);
+                              const auto ms = [](const timeval& t) { return t.tv_sec * 1000.0 + t.tv_usec / 1000.0; };
+                              return ms(its.ru_utime) + ms(its.ru_stime);
+                            };
+                            if (rank.rank == 0) nap(1000 * 1000);
+                            const double used = processor_ms();
+                            const int64_t begin = now_ns();
+                            uint8_t byte = 0;
+                            const Came came = rank.broadcast(&byte, 1);
+                            const double waited = static_cast<double>(now_ns() - begin) / 1e6;
+                            const double its = processor_ms() - used;
+                            if (rank.rank == 0 || !came.ok()) return came.ok() ? "" : told(came);
+                            std::printf("  %s: %.1f ms of processor time in %.0f ms of waiting\n", what.c_str(), its,
+                                        waited);
+                            std::fflush(stdout);
+                            // It may have come late, and not waited at all.
+                            return its < 100 ? "" : std::to_string(its) + " ms of processor time";
+                          }),
+            what + ": waiting for a broadcast");
+}
+
 inline int entries_of(const char* folder, const char* containing) {
   int count = 0;
   if (DIR* its = opendir(folder)) {
@@ -167,5 +195,6 @@ inline void test_processes(const Made& made, const std::string& what) {
       for (const int victim : {0, 1}) test_killed(made, what, size, victim, broadcast);
     test_stopped(made, what, broadcast);
   }
+  test_waiting(made, what);
   test_nothing_stays(made, what, 100);
 }
