@@ -6,7 +6,7 @@ import { cacheFile, cacheFolder, readCache, writeCache } from '../lib/util/cache
 import { timingIdentity } from '../lib/engine/cache_identity.js';
 import { syntheticCheckpoint } from '../lib/checkpoint/synthetic.js';
 import { ExecutionChoices } from '../lib/engine/execution_choices.js';
-import { calibrateAnew, calibration, findCalibration, typicalToken } from '../lib/analysis/latency/calibration.js';
+import { calibrateAnew, calibration, findCalibration, typicalPosition } from '../lib/analysis/latency/calibration.js';
 import { loadModel, loadSyntheticModel } from '../lib/model/load.js';
 import { describeMachine } from '../lib/engine/machine.js';
 import type { Model } from '../lib/model/model.js';
@@ -189,7 +189,7 @@ describe('with the engine', () => {
     await using model = await loadSyntheticModel('smollm2-135m', { dtype: 'Q4_0', threads: 2, backend: 'cpu' });
     const first = await calibration(model, checkpoint, { seconds: 0.1 });
     expect(
-      first.latency.predict(model.program('P2-S0-E30'), 'auto', typicalToken(model.config)).msPerToken,
+      first.latency.predict(model.program('P2-S0-E30'), 'auto', typicalPosition(model.config)).msPerToken,
     ).toBeGreaterThan(0);
     const kept = first.busy ? undefined : first.latency.rates;
     expect((await findCalibration(checkpoint, placement))?.latency.rates).toEqual(kept);

@@ -1,7 +1,7 @@
 import { execFileSync } from 'node:child_process';
 import { readFileSync } from 'node:fs';
 import { describe, expect, it } from 'vitest';
-import { estimate, quantile, sampleIndices } from '../lib/analysis/eval/statistics.js';
+import { estimate, quantile, drawIndices } from '../lib/analysis/eval/statistics.js';
 import { parseTask } from '../lib/analysis/eval/task_file.js';
 import { expectCode } from './support/expect_code.js';
 import { describeShared, sharedData } from './support/shared_data.js';
@@ -128,15 +128,15 @@ describe('statistics', () => {
   });
 
   it('a sample is ascending, without repeats, and its seed decides it', () => {
-    const drawn = sampleIndices(1000, 50, 7);
-    expect(drawn).toEqual(sampleIndices(1000, 50, 7));
-    expect(drawn).not.toEqual(sampleIndices(1000, 50, 8));
+    const drawn = drawIndices(1000, 50, 7);
+    expect(drawn).toEqual(drawIndices(1000, 50, 7));
+    expect(drawn).not.toEqual(drawIndices(1000, 50, 8));
     expect(new Set(drawn).size).toBe(50);
     expect(drawn).toEqual(drawn.toSorted((a, b) => a - b));
-    expect(sampleIndices(5, 9, 1)).toEqual([0, 1, 2, 3, 4]);
+    expect(drawIndices(5, 9, 1)).toEqual([0, 1, 2, 3, 4]);
     // Every index has the same chance: 400 samples of 5 out of 20 draw each about 100 times, give or take √75.
     const counts = Array.from({ length: 20 }, () => 0);
-    for (let seed = 0; seed < 400; seed++) for (const index of sampleIndices(20, 5, seed)) counts[index]!++;
+    for (let seed = 0; seed < 400; seed++) for (const index of drawIndices(20, 5, seed)) counts[index]!++;
     expect(Math.min(...counts)).toBeGreaterThan(60);
     expect(Math.max(...counts)).toBeLessThan(140);
   });

@@ -3,7 +3,7 @@ import { syntheticCheckpoint } from '../lib/checkpoint/synthetic.js';
 import { quantile, rankCorrelation } from '../lib/analysis/eval/statistics.js';
 import { agreement, type Trial } from '../lib/analysis/latency/agreement.js';
 import { calibrationDecodes } from '../lib/analysis/latency/calibrate.js';
-import { LatencyModel, type Rates, type Sample } from '../lib/analysis/latency/latency_model.js';
+import { LatencyModel, type Rates, type TimedDecode } from '../lib/analysis/latency/latency_model.js';
 import { nonNegativeLeastSquares } from '../lib/analysis/latency/least_squares.js';
 import { randomPlans } from '../lib/analysis/latency/random_plans.js';
 import { modelBytes, phaseWork, sumWork, WORK_KINDS, type Computing } from '../lib/analysis/latency/work.js';
@@ -36,15 +36,15 @@ function program(plan: Plan): Program {
 /** Timings of a machine that follows the formula up to noise: a factor of about 1 ± `noise`. */
 function timed(
   placement: Computing,
-  decodes: ReadonlyArray<Omit<Sample, 'program' | 'ms'> & { plan: Plan }>,
+  decodes: ReadonlyArray<Omit<TimedDecode, 'program' | 'ms'> & { plan: Plan }>,
   noise: number,
   seed: number,
-): Sample[] {
+): TimedDecode[] {
   const normal = randomNormal(seed);
-  return decodes.map(({ plan, execution, token }) => {
-    const work = sumWork(phaseWork(bytes, program(plan), execution, placement, token));
+  return decodes.map(({ plan, execution, at }) => {
+    const work = sumWork(phaseWork(bytes, program(plan), execution, placement, at));
     const ms = WORK_KINDS.reduce((sum, kind) => sum + work[kind] * TRUE_RATES[kind], 0);
-    return { program: program(plan), execution, token, ms: ms * (1 + noise * normal()) };
+    return { program: program(plan), execution, at, ms: ms * (1 + noise * normal()) };
   });
 }
 
@@ -60,15 +60,15 @@ describe('a calibration', () => {
     const exact = LatencyModel.fit(bytes, placement, timed(placement, calibrationDecodes(checkpoint.config), 0, 1));
     const noisy = LatencyModel.fit(bytes, placement, timed(placement, calibrationDecodes(checkpoint.config), 0.01, 2));
     const decodes = randomPlans(layers, 40, 7).flatMap((plan) =>
-      (['wide', 'lanes'] as const).map((execution) => ({ plan, execution, token: { position: 300, logits: true } })),
+      (['wide', 'lanes'] as const).map((execution) => ({ plan, execution, at: { position: 300, logits: true } })),
     );
     for (const [model, bound] of [
       [exact, 1e-6],
       [noisy, 0.05],
     ] as const) {
-      for (const sample of timed(placement, decodes, 0, 3)) {
-        const { msPerToken } = model.predict(sample.program, sample.execution, sample.token);
-        expect(Math.abs(msPerToken / sample.ms - 1)).toBeLessThan(bound);
+      for (const one of timed(placement, decodes, 0, 3)) {
+        const { msPerToken } = model.predict(one.program, one.execution, one.at);
+        expect(Math.abs(msPerToken / one.ms - 1)).toBeLessThan(bound);
       }
     }
   });
@@ -76,44 +76,42 @@ describe('a calibration', () => {
   it('ranks random plans, with timings that scatter by one percent', () => {
     const placement = { backend: 'cpu', threads: 2 } as const;
     const model = LatencyModel.fit(bytes, placement, timed(placement, calibrationDecodes(checkpoint.config), 0.01, 4));
-    const samples = timed(
+    const decodes = timed(
       placement,
-      randomPlans(layers, 30, 1).map((plan) => ({ plan, execution: 'lanes', token: { position: 128, logits: true } })),
+      randomPlans(layers, 30, 1).map((plan) => ({ plan, execution: 'lanes', at: { position: 128, logits: true } })),
       0,
       5,
     );
-    const predicted = samples.map((sample) => model.predict(sample.program, 'lanes', sample.token).msPerToken);
+    const predicted = decodes.map((one) => model.predict(one.program, 'lanes', one.at).msPerToken);
     expect(
       rankCorrelation(
         predicted,
-        samples.map(({ ms }) => ms),
+        decodes.map(({ ms }) => ms),
       ),
     ).toBeGreaterThan(0.95);
   });
 
   it('gives no negative price, whatever the timings', () => {
     const normal = randomNormal(8);
-    const samples = timed({ backend: 'cpu', threads: 2 }, calibrationDecodes(checkpoint.config), 0, 9).map(
-      (sample) => ({ ...sample, ms: sample.ms * Math.exp(normal()) }),
-    );
-    const { rates } = LatencyModel.fit(bytes, { backend: 'cpu', threads: 2 }, samples);
+    const decodes = timed({ backend: 'cpu', threads: 2 }, calibrationDecodes(checkpoint.config), 0, 9).map((one) => ({
+      ...one,
+      ms: one.ms * Math.exp(normal()),
+    }));
+    const { rates } = LatencyModel.fit(bytes, { backend: 'cpu', threads: 2 }, decodes);
     for (const kind of WORK_KINDS) expect(rates[kind]).toBeGreaterThanOrEqual(0);
   });
 
   it('fits models of one layer, and of a context of one position', () => {
     expect(
-      calibrationDecodes({ nLayers: 1, contextLength: 1 }).map(({ plan, token }) => [
-        plan.groups.length,
-        token.position,
-      ]),
+      calibrationDecodes({ nLayers: 1, contextLength: 1 }).map(({ plan, at }) => [plan.groups.length, at.position]),
     ).toEqual([
       [0, 0],
       [0, 0],
       [0, 0],
       [0, 0],
     ]);
-    for (const { plan, token } of calibrationDecodes({ nLayers: 3, contextLength: 40 })) {
-      expect(token.position).toBeLessThan(40);
+    for (const { plan, at } of calibrationDecodes({ nLayers: 3, contextLength: 40 })) {
+      expect(at.position).toBeLessThan(40);
       expect(Math.max(1, ...plan.groups.map(({ length }) => length))).toBeLessThanOrEqual(3);
     }
   });
@@ -121,10 +119,10 @@ describe('a calibration', () => {
 
 describe('a prediction', () => {
   const model = new LatencyModel(bytes, { backend: 'cpu', threads: 2 }, TRUE_RATES);
-  const token = { position: 128, logits: true };
+  const at = { position: 128, logits: true };
 
   it('is the sum over phases, each kind counted', () => {
-    const { msPerToken, phases } = model.predict(program(resolvePlan('P2-S0-E30', layers)), 'wide', token);
+    const { msPerToken, phases } = model.predict(program(resolvePlan('P2-S0-E30', layers)), 'wide', at);
     expect(phases.map(({ kind, count }) => [kind, count])).toEqual([
       ['embed', 1],
       ['qkv', 15],
@@ -141,9 +139,9 @@ describe('a prediction', () => {
   it('of auto is that of the faster execution', () => {
     const pairs = program(resolvePlan('P2-S0-E30', layers));
     const threes = program(resolvePlan('P3-S0-E30', layers));
-    expect(model.predict(pairs, 'auto', token)).toEqual(model.predict(pairs, 'lanes', token));
-    expect(model.predict(threes, 'auto', token)).toEqual(model.predict(threes, 'wide', token));
-    expect(model.predict(program(resolvePlan('sequential', layers)), 'auto', token).execution).toBe('wide');
+    expect(model.predict(pairs, 'auto', at)).toEqual(model.predict(pairs, 'lanes', at));
+    expect(model.predict(threes, 'auto', at)).toEqual(model.predict(threes, 'wide', at));
+    expect(model.predict(program(resolvePlan('sequential', layers)), 'auto', at).execution).toBe('wide');
   });
 });
 
@@ -192,7 +190,7 @@ describe('agreement', () => {
     plan,
     execution,
     predictedMs,
-    samplesMs: [ms, ms, ms],
+    timingsMs: [ms, ms, ms],
   });
 
   it('compares by error and by rank, each execution and the faster one', () => {

@@ -35,8 +35,8 @@ function total(
   placement: Computing,
   changes: { position?: number; logits?: boolean; bypass?: number } = {},
 ): Work {
-  const { bypass, ...token } = changes;
-  return sumWork(phaseWork(small, programOf(sizes, bypass), execution, placement, { ...FIRST, ...token }));
+  const { bypass, ...at } = changes;
+  return sumWork(phaseWork(small, programOf(sizes, bypass), execution, placement, { ...FIRST, ...at }));
 }
 
 describe('the work of a program', () => {

@@ -1,6 +1,6 @@
 import { describe, expect, it } from 'vitest';
-import { heatStep } from '../lib/analysis/report/heat_map_figure.js';
-import { heatColours, HEAT_STEPS } from '../lib/analysis/report/palette.js';
+import { heatLevel } from '../lib/analysis/report/heat_map_figure.js';
+import { heatColours, HEAT_LEVELS } from '../lib/analysis/report/palette.js';
 import { pageOf, sampleReport, sampleTimeline } from './support/report_sample.js';
 import { elementsOf, textOf, withClass, type XmlElement } from './support/xml.js';
 
@@ -16,7 +16,7 @@ describe('the figures', () => {
     const cells = elementsOf(map, 'rect').filter(({ children }) => children.length > 0);
     expect(cells).toHaveLength(64);
     expect(textOf(cells[10]!)).toBe('layers 1 and 2: 0.9801');
-    expect(cells[10]!.attributes.class).toBe(`h${heatStep(Math.cos(0.2))}`);
+    expect(cells[10]!.attributes.class).toBe(`h${heatLevel(Math.cos(0.2))}`);
     const squares = elementsOf(map, 'rect').filter(({ attributes }) => attributes.class === 'bracket');
     const side = Number(cells[1]!.attributes.x);
     expect(squares.map(({ attributes }) => Math.round(Number(attributes.x) / side))).toEqual([2, 4]);
@@ -34,10 +34,10 @@ describe('the figures', () => {
   });
 
   it('give more alike inputs a later step, in both themes', () => {
-    const steps = [-1, 0, 0.5, 0.8, 0.9, 0.95, 0.99, 1].map(heatStep);
+    const steps = [-1, 0, 0.5, 0.8, 0.9, 0.95, 0.99, 1].map(heatLevel);
     expect(steps).toEqual([...steps].sort((a, b) => a - b));
-    expect([steps[0], steps.at(-1)]).toEqual([0, HEAT_STEPS - 1]);
-    for (const theme of ['light', 'dark'] as const) expect(new Set(heatColours(theme)).size).toBe(HEAT_STEPS);
+    expect([steps[0], steps.at(-1)]).toEqual([0, HEAT_LEVELS - 1]);
+    for (const theme of ['light', 'dark'] as const) expect(new Set(heatColours(theme)).size).toBe(HEAT_LEVELS);
   });
 
   it('put sequential into both plots, with bars for every plan', () => {

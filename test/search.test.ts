@@ -11,7 +11,7 @@ import type { Measure, Trial } from '../lib/analysis/search/trials.js';
 import { expectRejection } from './support/expect_code.js';
 import { randomUniform, seedOf } from './support/random.js';
 import { allSizes, randomCost } from './support/search_space.js';
-import { planOf, type SearchSpace } from '../lib/analysis/search/candidate.js';
+import { planOf, type SearchSpace } from '../lib/analysis/search/grouping.js';
 
 const SPACE: SearchSpace = { layers: 12, guard: 2 };
 
@@ -238,7 +238,7 @@ describe('the guard', () => {
 describe('what was found', () => {
   it("is measured on the held-out part; the paper's plan stands where it is better there", async () => {
     const trial = (spec: string, kl: number): Trial => ({
-      candidate: { sizes: [], bypass: 0 },
+      grouping: { sizes: [], bypass: 0 },
       plan: resolvePlan(spec, 8),
       method: 'uniform',
       quality: quality(kl),

@@ -1,30 +1,30 @@
 import { describe, expect, it } from 'vitest';
 import { resolvePlan, planShorthand } from '../lib/plan/plan.js';
 import {
-  candidateOf,
+  groupingOf,
   keyOf,
   MAX_GROUP,
   planOf,
   stageRanges,
-  type Candidate,
+  type Grouping,
   type SearchSpace,
-} from '../lib/analysis/search/candidate.js';
+} from '../lib/analysis/search/grouping.js';
 import { measuredCost, possibleGroups, similarityCost } from '../lib/analysis/search/group_costs.js';
 import { neighbours } from '../lib/analysis/search/neighbours.js';
 import { cheapestPartitions, type GroupCost } from '../lib/analysis/search/partition.js';
-import { uniformCandidates } from '../lib/analysis/search/uniform.js';
+import { uniformGroupings } from '../lib/analysis/search/uniform.js';
 import { randomUniform } from './support/random.js';
 import { allSizes, randomCost, sumOf } from './support/search_space.js';
 
 const SPACE: SearchSpace = { layers: 11, guard: 2 };
 
-describe('candidates', () => {
+describe('groupings', () => {
   it('are sound plans', () => {
     for (const sizes of allSizes(9)) {
       const plan = planOf(SPACE, { sizes, bypass: 1 });
       expect(resolvePlan({ ...plan }, SPACE.layers)).toEqual(plan);
       expect(
-        candidateOf(
+        groupingOf(
           SPACE,
           stageRanges(SPACE, sizes).filter(({ size }) => size > 1),
           1,
@@ -91,11 +91,11 @@ describe('costs', () => {
   });
 });
 
-describe('uniform candidates', () => {
-  const found = uniformCandidates(SPACE, 1, randomUniform(1));
+describe('uniform groupings', () => {
+  const found = uniformGroupings(SPACE, 1, randomUniform(1));
 
   it('are the plans shorthand can write, each once', () => {
-    const names = found.map((candidate) => planShorthand(planOf(SPACE, candidate)));
+    const names = found.map((grouping) => planShorthand(planOf(SPACE, grouping)));
     const expected = new Set<string | undefined>();
     for (let p = 2; p <= MAX_GROUP; p++) {
       for (let s = SPACE.guard; s < SPACE.layers; s++) {
@@ -110,35 +110,35 @@ describe('uniform candidates', () => {
   it('come in a drawn order that has every number of stages in its beginning', () => {
     const counts = new Set(found.map(({ sizes }) => sizes.length));
     expect(new Set(found.slice(0, counts.size).map(({ sizes }) => sizes.length))).toEqual(counts);
-    expect(uniformCandidates(SPACE, 1, randomUniform(1))).toEqual(found);
-    expect(uniformCandidates(SPACE, 1, randomUniform(2))).not.toEqual(found);
-    expect(uniformCandidates({ layers: 3, guard: 2 }, 0, randomUniform(1))).toEqual([]);
+    expect(uniformGroupings(SPACE, 1, randomUniform(1))).toEqual(found);
+    expect(uniformGroupings(SPACE, 1, randomUniform(2))).not.toEqual(found);
+    expect(uniformGroupings({ layers: 3, guard: 2 }, 0, randomUniform(1))).toEqual([]);
   });
 });
 
 describe('neighbours', () => {
-  it('are candidates of the same layers, each once, and a move can be taken back', () => {
+  it('are groupings of the same layers, each once, and a move can be taken back', () => {
     for (const sizes of allSizes(7)) {
-      const candidate = { sizes, bypass: 0 };
-      const found = neighbours(candidate);
+      const grouping = { sizes, bypass: 0 };
+      const found = neighbours(grouping);
       const keys = found.map(keyOf);
       expect(new Set(keys).size).toBe(keys.length);
-      expect(keys).not.toContain(keyOf(candidate));
+      expect(keys).not.toContain(keyOf(grouping));
       for (const other of found) {
         expect(other.sizes.reduce((sum, size) => sum + size, 0)).toBe(7);
         expect(other.sizes.every((size) => size >= 1 && size <= MAX_GROUP)).toBe(true);
-        expect(neighbours(other).map(keyOf)).toContain(keyOf(candidate));
+        expect(neighbours(other).map(keyOf)).toContain(keyOf(grouping));
       }
     }
   });
 
   it('lead everywhere', () => {
-    const reached = new Map<string, Candidate>();
-    const waiting: Candidate[] = [{ sizes: [1, 1, 1, 1, 1, 1, 1], bypass: 0 }];
-    for (let candidate = waiting.pop(); candidate; candidate = waiting.pop()) {
-      if (reached.has(keyOf(candidate))) continue;
-      reached.set(keyOf(candidate), candidate);
-      waiting.push(...neighbours(candidate));
+    const reached = new Map<string, Grouping>();
+    const waiting: Grouping[] = [{ sizes: [1, 1, 1, 1, 1, 1, 1], bypass: 0 }];
+    for (let grouping = waiting.pop(); grouping; grouping = waiting.pop()) {
+      if (reached.has(keyOf(grouping))) continue;
+      reached.set(keyOf(grouping), grouping);
+      waiting.push(...neighbours(grouping));
     }
     for (const bypass of [0, 1])
       for (const sizes of allSizes(7)) expect(sizes.length === 7 || reached.has(keyOf({ sizes, bypass }))).toBe(true);

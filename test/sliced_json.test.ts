@@ -80,7 +80,7 @@ describe('JSON in slices', () => {
 
   it('is left to others every few hundred values', async () => {
     const text = JSON.stringify(Array.from({ length: 20_000 }, (_, i) => ({ [`key ${i}`]: [i] })));
-    const steps = vi.spyOn(Pace.prototype, 'step');
+    const steps = vi.spyOn(Pace.prototype, 'pause');
     await parse(text);
     expect(steps.mock.calls.length).toBeGreaterThan(60_000 / 256 - 2);
     steps.mockRestore();

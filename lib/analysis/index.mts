@@ -19,7 +19,7 @@ export {
   runTasks,
   timeContenders,
   timeWatched,
-  typicalToken,
+  typicalPosition,
   writeLora,
 } from './index.js';
 export type * from './index.js';

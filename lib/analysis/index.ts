@@ -21,7 +21,7 @@ export { parseTask, type Task, type TaskForm, type TaskItem } from './eval/task_
 export type { Estimate } from './eval/statistics.js';
 export type { Protocol, Window } from './eval/windows.js';
 
-export { calibration, findCalibration, typicalToken, type Calibration } from './latency/calibration.js';
+export { calibration, findCalibration, typicalPosition, type Calibration } from './latency/calibration.js';
 export type { LatencyModel, Prediction } from './latency/latency_model.js';
 export { timeContenders, timeWatched, type Contender, type Timing, type Workload } from './latency/timing.js';
 

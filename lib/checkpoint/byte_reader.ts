@@ -60,8 +60,8 @@ export class ByteReader {
     return view;
   }
 
-  /** Takes bytes that may have to be read first. */
-  async take(length: number, what: string): Promise<DataView> {
+  /** The next bytes, which may have to be read first. */
+  async read(length: number, what: string): Promise<DataView> {
     if (length <= this.left) await this.fill(length);
     return this.view(length, what);
   }
@@ -93,7 +93,7 @@ export class ByteReader {
 
   /** Takes a string of any length. */
   async string(what: string): Promise<string> {
-    return textOf(await this.take(this.textLength(this.limit, what), what));
+    return textOf(await this.read(this.textLength(this.limit, what), what));
   }
 
   /**
@@ -110,7 +110,7 @@ export class ByteReader {
       await this.reach(8);
       const bytes = 8 + this.textLength(this.limit, element);
       this.cursor -= 8;
-      await this.take(bytes, element);
+      await this.read(bytes, element);
       start = this.cursor - bytes;
     }
     parts.push(this.window.subarray(start, this.cursor));
@@ -145,7 +145,7 @@ export class ByteReader {
     this.window.copy(next, 0, this.cursor);
     let filled = available;
     while (filled < next.length) {
-      const { bytesRead } = await this.read(next, filled, position + filled);
+      const { bytesRead } = await this.readAt(next, filled, position + filled);
       if (bytesRead === 0) throw this.invalid(`ended while it was read, at byte ${position + filled}`);
       filled += bytesRead;
     }
@@ -155,7 +155,7 @@ export class ByteReader {
     this.cursor = 0;
   }
 
-  private async read(target: Buffer, offset: number, position: number): Promise<{ bytesRead: number }> {
+  private async readAt(target: Buffer, offset: number, position: number): Promise<{ bytesRead: number }> {
     try {
       return await this.handle.read(target, offset, target.length - offset, position);
     } catch (cause) {

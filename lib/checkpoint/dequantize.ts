@@ -90,7 +90,7 @@ export async function* readRows(
   const reader = await ByteReader.open(files[file]!, offset + byteLength, offset);
   try {
     for (let i = 0; i < rows; i++) {
-      const view = await reader.take((cols / weights) * bytes, name);
+      const view = await reader.read((cols / weights) * bytes, name);
       for (let block = 0; block < cols / weights; block++) readBlock(view, block * bytes, row, block * weights);
       yield row;
     }

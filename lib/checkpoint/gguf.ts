@@ -227,7 +227,7 @@ class HeaderParser {
       }
       return arrays;
     }
-    return numbers(type, await reader.take(length * minBytes, what));
+    return numbers(type, await reader.read(length * minBytes, what));
   }
 
   private unknownType(type: number, key: string): CqilError {

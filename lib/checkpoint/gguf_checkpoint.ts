@@ -151,7 +151,7 @@ async function readRopeDivisors(parts: readonly Part[]): Promise<Float32Array | 
     }
     const reader = await ByteReader.open(part.path, Infinity, part.dataOffset + tensor.offset);
     try {
-      const view = await reader.take(4 * length, tensor.name);
+      const view = await reader.read(4 * length, tensor.name);
       return Float32Array.from({ length }, (_, i) => view.getFloat32(4 * i, true));
     } finally {
       await reader.close();

@@ -100,7 +100,7 @@ async function sniff(file: string): Promise<FileKind> {
   const reader = await ByteReader.open(file, 16);
   try {
     if (reader.limit < 9) return 'unknown';
-    const start = await reader.take(9, 'the magic');
+    const start = await reader.read(9, 'the magic');
     const magic = start.getUint32(0, true);
     if (magic === GGUF_MAGIC) return 'gguf';
     if (magic === ZIP_MAGIC) return 'zip';

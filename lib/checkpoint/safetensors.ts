@@ -96,7 +96,7 @@ async function readHeader(path: string): Promise<{ text: string; fileSize: numbe
   try {
     await reader.reach(8);
     const length = reader.size64('the header length');
-    const view = await reader.take(length, 'the header');
+    const view = await reader.read(length, 'the header');
     const bytes = new Uint8Array(view.buffer, view.byteOffset, length);
     // In the header, a tensor is an object with two arrays.
     expectFewContainers(bytes, `The header of ${path}`, 'INVALID_CHECKPOINT', 3 * MAX_TENSORS);

@@ -71,7 +71,7 @@ async function decode(handle: FileHandle, size: number, pace: Pace): Promise<str
     const { bytesRead } = await handle.read(buffer, 0, buffer.length, null);
     if (bytesRead === 0) break;
     parts.push(decoder.decode(buffer.subarray(0, bytesRead), { stream: true }));
-    await pace.step();
+    await pace.pause();
   }
   parts.push(decoder.decode());
   return parts.join('');
@@ -89,7 +89,7 @@ export async function parseInSlices(
   maxValues = MAX_VALUES,
 ): Promise<unknown> {
   const parser = new SlicedParser(text, maxValues, (message) => new CqilError(code, `${source} ${message}`));
-  while (!parser.step()) await pace.step();
+  while (!parser.advance()) await pace.pause();
   return parser.result;
 }
 
@@ -108,7 +108,7 @@ class SlicedParser {
   ) {}
 
   /** Parses some more values. True when the text has ended. */
-  step(): boolean {
+  advance(): boolean {
     for (let i = 0; i < VALUES_AT_ONCE && !this.done; i++) this.value();
     return this.done;
   }

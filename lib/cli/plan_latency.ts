@@ -5,7 +5,7 @@ import {
   calibrateAnew,
   calibration,
   CALIBRATION_SECONDS,
-  typicalToken,
+  typicalPosition,
   type Calibration,
 } from '../analysis/latency/calibration.js';
 import type { LatencyModel } from '../analysis/latency/latency_model.js';
@@ -57,7 +57,7 @@ interface Row {
   waits: number;
   predictedMs: number;
   /** Empty unless measured. */
-  samplesMs: number[];
+  timingsMs: number[];
 }
 
 /** `cqil plan latency`. */
@@ -86,7 +86,7 @@ export function addPlanLatency(plan: Command, io: Io): void {
 async function latency(path: string | undefined, options: Options, io: Io): Promise<void> {
   const checkpoint = await openTimedCheckpoint(path, options);
   const { nLayers, contextLength } = checkpoint.config;
-  const { position = typicalToken(checkpoint.config).position } = options;
+  const { position = typicalPosition(checkpoint.config).position } = options;
   if (position >= contextLength)
     throw new CqilError(
       'INVALID_ARGUMENT',
@@ -98,7 +98,7 @@ async function latency(path: string | undefined, options: Options, io: Io): Prom
     ...randomPlans(nLayers, options.random, options.seed),
   ];
   await using model = await openTimedModel(path, options, io);
-  const token = { position, logits: true };
+  const at = { position, logits: true };
   const progress = new Progress(io, options.json);
   const report = (label: string) => ({
     signal: io.signal,
@@ -106,7 +106,7 @@ async function latency(path: string | undefined, options: Options, io: Io): Prom
   });
   try {
     const decodes = plans.flatMap((plan) =>
-      executionsOf(model, plan).map((execution): Decode => ({ plan, execution, token })),
+      executionsOf(model, plan).map((execution): Decode => ({ plan, execution, at })),
     );
     const { measure, seconds } = options;
     let calibrated: Calibration;
@@ -137,10 +137,10 @@ function executionsOf({ threads, backend }: Model, { groups }: Plan): ReadonlyAr
   return groups.length > 0 && (threads > 1 || backend === 'cuda') ? ['wide', 'lanes'] : ['wide'];
 }
 
-function rowOf(model: Model, { plan, execution, token }: Decode, prices: LatencyModel, samplesMs: number[]): Row {
+function rowOf(model: Model, { plan, execution, at }: Decode, prices: LatencyModel, timingsMs: number[]): Row {
   const program = model.program(plan);
-  const { msPerToken, waits } = prices.predict(program, execution, token);
-  return { plan, execution, phases: program.layerPhases, waits, predictedMs: msPerToken, samplesMs };
+  const { msPerToken, waits } = prices.predict(program, execution, at);
+  return { plan, execution, phases: program.layerPhases, waits, predictedMs: msPerToken, timingsMs };
 }
 
 interface Context {
@@ -164,13 +164,13 @@ function print(
   const machine = machineOf(model);
   if (options.json) {
     const { random, seed, measure } = options;
-    const documents = rows.map(({ plan, execution, phases, waits, predictedMs, samplesMs }) => ({
+    const documents = rows.map(({ plan, execution, phases, waits, predictedMs, timingsMs }) => ({
       plan: planForJson(plan),
       execution,
       phases,
       waits,
       predictedMsPerToken: predictedMs,
-      ...(timed && { measuredMsPerToken: typical(samplesMs), timings: samplesMs.length }),
+      ...(timed && { measuredMsPerToken: typical(timingsMs), timings: timingsMs.length }),
     }));
     printJson(io, {
       model: checkpoint,
@@ -184,10 +184,10 @@ function print(
     });
     return;
   }
-  const cells = rows.map(({ plan, execution, phases, waits, predictedMs, samplesMs }) => {
+  const cells = rows.map(({ plan, execution, phases, waits, predictedMs, timingsMs }) => {
     const cell = [planSummary(plan), execution, String(phases), String(waits), predictedMs.toFixed(3)];
     if (timed)
-      cell.push(typical(samplesMs).toFixed(3), `${((predictedMs / typical(samplesMs) - 1) * 100).toFixed(1)} %`);
+      cell.push(typical(timingsMs).toFixed(3), `${((predictedMs / typical(timingsMs) - 1) * 100).toFixed(1)} %`);
     return cell;
   });
   io.out(

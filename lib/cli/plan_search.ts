@@ -8,7 +8,7 @@ import {
   calibration,
   CALIBRATION_SECONDS,
   findCalibration,
-  typicalToken,
+  typicalPosition,
   type Calibration,
 } from '../analysis/latency/calibration.js';
 import { shippedModelPath } from '../model/load.js';
@@ -43,7 +43,7 @@ const DEFAULT_SECONDS = 120;
 
 const HELP = `
 Speed is time per token, predicted from a short calibration on this machine as cqil plan latency does it, or counted in phases, the
-dependent steps of a token, 5 per stage. Quality is the mean KL divergence from the sequential model, nats per token. The first half of
+dependent parts of a token, 5 per stage. Quality is the mean KL divergence from the sequential model, nats per token. The first half of
 the text chooses plans, the second half measures them, and all numbers printed are of the second, but fit, the KL on the first.
 
 Looked at are groups of 2 to 4 layers and bypass distances 0 and 1: groups of one size over a contiguous range, as published; groups of
@@ -136,7 +136,7 @@ async function search(path: string | undefined, options: Options, io: Io): Promi
   const predicted = calibrated && {
     msPerToken: chosen.msPerToken,
     sequentialMsPerToken: found.sequential.msPerToken,
-    ...typicalToken(model.config),
+    ...typicalPosition(model.config),
     calibrated: calibrated.measured,
     busy: calibrated.busy,
   };
@@ -254,7 +254,7 @@ async function find(
     const calibrated = await (goal.kind === 'time'
       ? calibration(model, checkpoint, timing)
       : findCalibration(checkpoint, model));
-    const token = typicalToken(model.config);
+    const at = typicalPosition(model.config);
     const found = await findPlans(model, ids, {
       goal,
       guard,
@@ -265,7 +265,7 @@ async function find(
       signal: io.signal,
       onProgress,
       seconds: evaluations === undefined ? budget - (performance.now() - start) / 1000 : undefined,
-      msPerToken: calibrated && ((plan) => calibrated.latency.predict(model.program(plan), 'auto', token).msPerToken),
+      msPerToken: calibrated && ((plan) => calibrated.latency.predict(model.program(plan), 'auto', at).msPerToken),
     });
     return { found, calibrated };
   } finally {

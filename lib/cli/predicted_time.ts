@@ -2,7 +2,7 @@ import { chooseActivations } from '../engine/activations.js';
 import type { Checkpoint } from '../checkpoint/types.js';
 import { CqilError } from '../errors.js';
 import { chooseKvCache } from '../engine/kv_cache.js';
-import { findCalibration, typicalToken } from '../analysis/latency/calibration.js';
+import { findCalibration, typicalPosition } from '../analysis/latency/calibration.js';
 import type { Prediction } from '../analysis/latency/latency_model.js';
 import { defaultThreads, describeMachine } from '../engine/machine.js';
 import { compilePlan } from '../model/model.js';
@@ -47,22 +47,22 @@ async function predict(
   { backend, threads = defaultThreads(checkpoint), kvCache, activations }: BackendOptions,
 ): Promise<PredictedTime | undefined> {
   const { config } = checkpoint;
-  const token = typicalToken(config);
-  for (const candidate of backend === 'auto' ? (['cuda', 'cpu'] as const) : [backend]) {
-    const chosen = chooseActivations(activations, candidate, checkpoint.tensors, describeMachine);
+  const at = typicalPosition(config);
+  for (const tried of backend === 'auto' ? (['cuda', 'cpu'] as const) : [backend]) {
+    const chosen = chooseActivations(activations, tried, checkpoint.tensors, describeMachine);
     const found = await findCalibration(checkpoint, {
-      backend: candidate,
+      backend: tried,
       threads,
       kvCache: chooseKvCache(kvCache, chosen, checkpoint.tensors),
       activations: chosen,
     });
     if (!found) continue;
-    const price = (of: Plan): Prediction => found.latency.predict(compilePlan(config, of), 'auto', token);
+    const price = (of: Plan): Prediction => found.latency.predict(compilePlan(config, of), 'auto', at);
     return {
       plan: price(plan),
       sequential: price(resolvePlan('sequential', config.nLayers)),
-      position: token.position,
-      backend: candidate,
+      position: at.position,
+      backend: tried,
       threads,
       calibrated: found.measured,
     };

@@ -233,7 +233,7 @@ export interface Phase {
   layers: number[];
 }
 
-/** What a plan compiles to: the dependent steps of one forward pass, in order. */
+/** What a plan compiles to: the dependent phases of one forward pass, in order. */
 export interface Program {
   phases: Phase[];
   stages: number;

@@ -6,12 +6,12 @@ import {
   type GenerationChunk,
   type GenerationModel,
   type GenerationResult,
-} from './generation_steps.js';
+} from './generation_loop.js';
 import { expectOption, isCount, isSignal, readArgument, readKnownOptions } from '../util/options.js';
 import { Sampler } from './sampler.js';
 import { toTokens } from '../session/arguments.js';
 
-export type { GenerateOptions, GenerationChunk, GenerationResult, GenerationTimings } from './generation_steps.js';
+export type { GenerateOptions, GenerationChunk, GenerationResult, GenerationTimings } from './generation_loop.js';
 
 const OPTION_NAMES = [
   'maxTokens',
@@ -39,7 +39,7 @@ const dropped = new FinalizationRegistry<() => void>((forget) => forget());
 /**
  * A text being generated: iterate it for chunks as they come, await it for the whole, or both.
  *
- * Nothing is done before the first use. In a loop, each step is done when the loop asks for it. Only the likeliest next
+ * Nothing is done before the first use. In a loop, each chunk is made when the loop asks for it. Only the likeliest next
  * token is decoded ahead, at temperature 0 and when a wrong guess costs nothing. Leaving the loop early stops the
  * generation and frees its session; awaiting it then rejects with ABORTED. Each iterator starts at the first chunk.
  *
@@ -54,7 +54,7 @@ export class Generation implements AsyncIterable<GenerationChunk>, PromiseLike<G
   readonly #stops: readonly string[];
   readonly #sampler: Sampler;
   readonly #abort = new AbortController();
-  readonly #steps: AsyncGenerator<GenerationChunk, GenerationResult>;
+  readonly #source: AsyncGenerator<GenerationChunk, GenerationResult>;
   readonly #chunks: GenerationChunk[] = [];
   #result: GenerationResult | undefined;
   #failure: unknown;
@@ -93,7 +93,7 @@ export class Generation implements AsyncIterable<GenerationChunk>, PromiseLike<G
     this.#options = options;
     this.#stops = stops;
     this.#sampler = readArgument('The options of generate', () => new Sampler(options, model.vocabSize));
-    this.#steps = this.#run();
+    this.#source = this.#run();
   }
 
   /** The seed in use, made up when none was given. */
@@ -153,15 +153,15 @@ export class Generation implements AsyncIterable<GenerationChunk>, PromiseLike<G
 
   /** Makes one more chunk, unless that is happening already; gives false when there is none. */
   #advance(): Promise<boolean> {
-    this.#pending ??= this.#step().finally(() => (this.#pending = undefined));
+    this.#pending ??= this.#next().finally(() => (this.#pending = undefined));
     return this.#pending;
   }
 
-  async #step(): Promise<boolean> {
+  async #next(): Promise<boolean> {
     if (this.#failure !== undefined) throw this.#failure;
     if (this.#result) return false;
     try {
-      const { value, done } = await this.#steps.next();
+      const { value, done } = await this.#source.next();
       if (this.#failure !== undefined) throw this.#failure;
       if (done) this.#result = value;
       else this.#chunks.push(value);
@@ -176,8 +176,8 @@ export class Generation implements AsyncIterable<GenerationChunk>, PromiseLike<G
     if (this.#result || this.#failure !== undefined) return;
     this.#failure = reason;
     this.#abort.abort(reason);
-    // Runs the clean-up of #run now when it waits between two chunks, else right after the step in flight.
-    await this.#steps.return(undefined as never);
+    // Runs the clean-up of #run now when it waits between two chunks, else right after the forward in flight.
+    await this.#source.return(undefined as never);
   }
 
   async *#run(): AsyncGenerator<GenerationChunk, GenerationResult> {

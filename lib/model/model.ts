@@ -4,7 +4,7 @@ import type { ModelConfig } from '../checkpoint/types.js';
 import { CqilError } from '../errors.js';
 import type { ExecutionChoices } from '../engine/execution_choices.js';
 import { Generation, type GenerateOptions } from '../generate/generate.js';
-import type { GenerationModel } from '../generate/generation_steps.js';
+import type { GenerationModel } from '../generate/generation_loop.js';
 import type { KvCache } from '../engine/kv_cache.js';
 import { expectContextLength, expectExecution, expectKvCache, type SessionOptions } from '../engine/load_options.js';
 import { loadNative } from '../engine/addon.js';

@@ -16,7 +16,7 @@ export function planSummary(plan: Plan): string {
 }
 
 /**
- * What a plan does, in a few sentences: which layers share an input, how many steps remain, and what it costs. Throws
+ * What a plan does, in a few sentences: which layers share an input, how many phases remain, and what it costs. Throws
  * INVALID_PLAN for what is no plan.
  */
 export function describePlan(plan: Plan): string {
@@ -35,7 +35,7 @@ export function describePlan(plan: Plan): string {
       `${counted(plan.layers, 'layer')}. The layers of a group share one input, run side by side, and their outputs ` +
       `are summed; ${aloneWords(plan)}.`,
     `${counted(stages, 'stage')} instead of ${plan.layers}: ${after} phases instead of ${before} ` +
-      `(${Math.round((1 - after / before) * 100)} % fewer dependent steps, ${PHASES_PER_STAGE} per stage).`,
+      `(${Math.round((1 - after / before) * 100)} % fewer dependent phases, ${PHASES_PER_STAGE} per stage).`,
   ];
   if (plan.bypass > 0) {
     const residual =

@@ -30,14 +30,14 @@ export class AddedTokenSplitter {
   *split(text: string): Generator<string | AddedToken | undefined> {
     let start = 0;
     let i = 0;
-    let steps = 0;
+    let looked = 0;
     while (i < text.length) {
-      if (steps > CHARACTERS_AT_ONCE) {
+      if (looked > CHARACTERS_AT_ONCE) {
         yield undefined;
-        steps = 0;
+        looked = 0;
       }
       const found = this.longestAt(text, i);
-      steps += found?.looked ?? 1;
+      looked += found?.looked ?? 1;
       if (!found?.token || (found.token.single_word && touchesWord(text, i, found.end))) {
         i++;
         continue;

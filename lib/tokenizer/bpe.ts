@@ -65,7 +65,7 @@ export class BpeEncoder {
         yield;
       } else {
         const merger = new WordMerger(stretch, this.model.mergeRank, longest);
-        while (!merger.step()) yield;
+        while (!merger.advance()) yield;
         let count = 0;
         for (let start = 0; start < stretch.length; start = merger.next[start]!) {
           this.append(stretch.slice(start, merger.next[start]), ids, wordStart);
@@ -88,7 +88,7 @@ export class BpeEncoder {
   private merged(text: string): number[] {
     const ids: number[] = [];
     const merger = new WordMerger(text, this.model.mergeRank);
-    while (!merger.step());
+    while (!merger.advance());
     for (let start = 0; start < text.length; start = merger.next[start]!)
       this.append(text.slice(start, merger.next[start]), ids, 0);
     return ids;

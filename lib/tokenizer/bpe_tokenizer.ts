@@ -18,7 +18,7 @@ import type { Normalizer } from './normalizer.js';
 import type { TokenizerParts } from './parts.js';
 import { createPreTokenizer, type Place, type PreTokenizer } from './pre_tokenizer.js';
 import { resolveSpecialTokens, type SpecialTokens } from './special_tokens.js';
-import { allOf } from './steps.js';
+import { allOf } from './slices.js';
 import { createPieceDecoder, type PieceDecoder } from './token_bytes.js';
 import type { EncodeChatOptions, EncodeOptions, EncodeSlicedOptions, Tokenizer } from './tokenizer.js';
 import type { AddedToken, TokenizerJson } from './tokenizer_json.js';
@@ -208,7 +208,7 @@ export class BpeTokenizer implements Tokenizer {
     return this.chats;
   }
 
-  /** Encodes step by step; every step is short. */
+  /** Encodes in short slices. */
   private *slices(text: string, options: EncodeSlicedOptions, guard?: string): Generator<void, number[]> {
     const { addSpecialTokens = true, parseSpecialTokens = true, after, limit = Infinity } = options;
     if (typeof text !== 'string')

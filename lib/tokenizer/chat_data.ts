@@ -25,7 +25,7 @@ export class ChatData {
   }
 
   /**
-   * Copies in short steps. Throws INVALID_ARGUMENT for more than 262,144 values or 16 million characters altogether,
+   * Copies in short slices. Throws INVALID_ARGUMENT for more than 262,144 values or 16 million characters altogether,
    * for values that contain themselves or nest too deep, that are no data, or that cannot be read; `name` names them.
    */
   *copy(value: unknown, name: string): Generator<void, unknown> {

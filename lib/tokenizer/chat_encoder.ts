@@ -5,7 +5,7 @@ import type { ChatMessage } from './chat_messages.js';
 import { ChatTemplate, expectChatOptions, type Chat, type ChatOptions } from './chat_template.js';
 import { chatTexts, chatTextsAside, type ChatTexts } from './chat_texts.js';
 import { quote } from './invalid.js';
-import { allOf } from './steps.js';
+import { allOf } from './slices.js';
 import type { EncodeChatOptions } from './tokenizer.js';
 import { ControlTexts } from './user_text.js';
 
@@ -15,7 +15,7 @@ export interface ChatTokens {
   controls: readonly string[];
   /** Whether an id, found in a text, is a control token's. */
   isControl(id: number): boolean;
-  /** Encodes a text as it is, step by step; a control token's text with `guard` in it is plain text. */
+  /** Encodes a text as it is, in short slices; a control token's text with `guard` in it is plain text. */
   encode(text: string, guard?: string): Generator<void, number[]>;
   idToToken(id: number): string | undefined;
 }

@@ -43,7 +43,7 @@ export interface Rendering {
   text: string;
   /**
    * Replaces each value that came from outside: the messages, the tools and the other variables. `replace` gets the
-   * value and its name, and works in short steps. Returns a function that renders the new values.
+   * value and its name, and works in short slices. Returns a function that renders the new values.
    */
   again(replace: <T>(value: T, name: string) => Generator<void, T>): Generator<void, () => string>;
 }
@@ -81,7 +81,7 @@ export class ChatTemplate {
   }
 
   /**
-   * Copies and checks what a program gives, in short steps. Throws INVALID_ARGUMENT for options or messages that no
+   * Copies and checks what a program gives, in short slices. Throws INVALID_ARGUMENT for options or messages that no
    * template or this one does not take, INVALID_TOKENIZER when the template is malformed.
    */
   *read(given: readonly ChatMessage[], options: ChatOptions = {}): Generator<void, Chat> {

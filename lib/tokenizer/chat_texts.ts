@@ -40,7 +40,7 @@ const HERE_CHARACTERS = 1 << 19;
 const WORKER_MB = 1024;
 const WORKER = path.join(__dirname, 'chat_worker.js');
 
-/** Renders a chat, in steps that are short where each rendering is. Throws as `ChatTemplate.render` does. */
+/** Renders a chat, in slices that are short where each rendering is. Throws as `ChatTemplate.render` does. */
 export function* chatTexts(
   template: ChatTemplate,
   controls: ControlTexts | undefined,

@@ -3,7 +3,7 @@ import { parentPort, workerData } from 'node:worker_threads';
 import { CqilError } from '../errors.js';
 import { ChatTemplate } from './chat_template.js';
 import { chatTexts, type ChatAnswer, type ChatRequest } from './chat_texts.js';
-import { allOf } from './steps.js';
+import { allOf } from './slices.js';
 import { ControlTexts } from './user_text.js';
 
 function answer({ sources, names, controls, chat }: ChatRequest): ChatAnswer {

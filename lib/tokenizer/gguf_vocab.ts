@@ -236,7 +236,7 @@ export async function vocabularyOf(pieces: string[], pace: Pace): Promise<Map<st
   const ids = new Map<string, number>();
   for (const [id, piece] of pieces.entries()) {
     ids.set(piece, id);
-    if (id % PIECES_AT_ONCE === 0) await pace.step();
+    if (id % PIECES_AT_ONCE === 0) await pace.pause();
   }
   return ids;
 }
@@ -250,7 +250,7 @@ async function readPieces(metadata: Metadata, pace: Pace): Promise<string[]> {
   }
   const pieces: string[] = [];
   for (const piece of strings) {
-    if (pieces.push(piece) % PIECES_AT_ONCE === 0) await pace.step();
+    if (pieces.push(piece) % PIECES_AT_ONCE === 0) await pace.pause();
   }
   return pieces;
 }

@@ -68,7 +68,7 @@ async function piecesOf(ids: ReadonlyMap<string, number>, pace: Pace): Promise<A
   let count = 0;
   for (const [piece, id] of ids) {
     pieces[id] = piece;
-    if (++count % PIECES_AT_ONCE === 0) await pace.step();
+    if (++count % PIECES_AT_ONCE === 0) await pace.pause();
   }
   return pieces;
 }

@@ -109,7 +109,7 @@ async function mergesOf(text: string, pace: Pace): Promise<string[]> {
     start = end + 1;
     if (line !== '' && !line.startsWith('#version')) merges.push(line);
     if (++count > MAX_MERGES) throw invalidTokenizer(`merges.txt has more than ${MAX_MERGES} lines; expected fewer.`);
-    if (count % PIECES_AT_ONCE === 0) await pace.step();
+    if (count % PIECES_AT_ONCE === 0) await pace.pause();
   }
   return merges;
 }

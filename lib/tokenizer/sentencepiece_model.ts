@@ -59,7 +59,7 @@ export async function readSentencePieceModel(bytes: Uint8Array, pace: Pace): Pro
   };
   let count = 0;
   for (const [number, value] of fieldsOf(bytes, MAX_FIELDS)) {
-    if (++count % PIECES_AT_ONCE === 0) await pace.step();
+    if (++count % PIECES_AT_ONCE === 0) await pace.pause();
     if (typeof value === 'number') continue;
     if (number === 1) addPiece(model, value);
     else if (number === 2) readTrainer(model, value);
@@ -128,7 +128,7 @@ function* fieldsOf(bytes: Uint8Array, most: number): Generator<Field> {
     }
     throw malformed(at);
   };
-  const take = (length: number): Uint8Array => {
+  const read = (length: number): Uint8Array => {
     if (length < 0 || length > bytes.length - at) throw malformed(at);
     at += length;
     return bytes.subarray(at - length, at);
@@ -143,13 +143,13 @@ function* fieldsOf(bytes: Uint8Array, most: number): Generator<Field> {
         yield [number, varint()];
         break;
       case 1:
-        yield [number, take(8)];
+        yield [number, read(8)];
         break;
       case 2:
-        yield [number, take(varint())];
+        yield [number, read(varint())];
         break;
       case 5:
-        yield [number, take(4)];
+        yield [number, read(4)];
         break;
       default:
         throw malformed(at);

@@ -72,7 +72,7 @@ export interface Tokenizer {
    * Renders messages with the model's chat template. The text holds every special token the model expects, and also
    * anything in a message that looks like one; for ids to compute with, use `encodeChat`.
    * Throws INVALID_ARGUMENT without a template, for an option that the template does not read, or when it refuses the
-   * messages; INVALID_TOKENIZER when it is malformed or goes beyond its limits of steps, text and time. Usual messages
+   * messages; INVALID_TOKENIZER when it is malformed or goes beyond its limits of operations, text and time. Usual messages
    * take about a millisecond; the limit of time is two seconds, during which the event loop stands still.
    */
   applyChatTemplate(messages: ChatMessage[], options?: ChatOptions): string;

@@ -193,7 +193,7 @@ async function parseVocab(vocab: unknown, pace: Pace): Promise<Map<string, numbe
       );
     }
     if (!(vocab instanceof Map)) ids.set(piece, id);
-    if (++count % PIECES_AT_ONCE === 0) await pace.step();
+    if (++count % PIECES_AT_ONCE === 0) await pace.pause();
   }
   return vocab instanceof Map ? (vocab as Map<string, number>) : ids;
 }
@@ -218,7 +218,7 @@ async function parseMerges(merges: unknown, vocab: ReadonlyMap<string, number>, 
   let seen = 0;
   for (const id of vocab.values()) {
     idLimit = Math.max(idLimit, id + 1);
-    if (++seen % PIECES_AT_ONCE === 0) await pace.step();
+    if (++seen % PIECES_AT_ONCE === 0) await pace.pause();
   }
   const lastOf = new Int32Array(idLimit).fill(-1);
   const previous = new Int32Array(merges.length);
@@ -235,7 +235,7 @@ async function parseMerges(merges: unknown, vocab: ReadonlyMap<string, number>, 
     cuts[index] = cut;
     previous[index] = lastOf[id]!;
     lastOf[id] = index++;
-    if (index % PIECES_AT_ONCE === 0) await pace.step();
+    if (index % PIECES_AT_ONCE === 0) await pace.pause();
   }
   return (joint, cut) => {
     const id = vocab.get(joint);

@@ -118,10 +118,10 @@ function orUndefined(render: () => string): string | undefined {
   }
 }
 
-/** Replaces a text in short steps. `isShown`: in messages and tools, and not under a name that templates compare. */
+/** Replaces a text in short slices. `isShown`: in messages and tools, and not under a name that templates compare. */
 type Replace = (text: string, isShown: boolean) => Generator<void, string>;
 
-/** Prepares to render again, with other texts in place of those from outside. */
+/** Gives a way to render again, with other texts in place of those from outside. */
 function renderAgain(rendering: Rendering, replace: Replace): Generator<void, () => string> {
   return rendering.again(function* (value, name) {
     if (isTokenName(name)) return value;

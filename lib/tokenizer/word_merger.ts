@@ -1,7 +1,7 @@
 import type { MergeRank } from './parts.js';
 
 /** Merges tried between two pauses: a tenth of a millisecond or so. */
-const STEPS_AT_ONCE = 256;
+const MERGES_AT_ONCE = 256;
 
 const NONE = -1;
 
@@ -47,9 +47,9 @@ export class WordMerger {
   /**
    * Goes on for a while; true when the symbols are final: the first begins at 0, the one after at `next[0]`, and so on.
    */
-  step(): boolean {
+  advance(): boolean {
     const { length } = this.word;
-    for (let steps = 0; steps < STEPS_AT_ONCE; steps++) {
+    for (let tried = 0; tried < MERGES_AT_ONCE; tried++) {
       if (this.cut < length) this.cutOne();
       else if (this.seeded < length) {
         this.wait(this.seeded);

@@ -13,21 +13,21 @@ export class Pace {
     this.#signal = signal;
   }
 
-  /** To be awaited between short steps: now and then, lets everything else have its turn. Rejects with ABORTED. */
-  async step(): Promise<void> {
+  /** To be awaited between slices of work: now and then, lets everything else have its turn. Rejects with ABORTED. */
+  async pause(): Promise<void> {
     if (performance.now() < this.#until) return;
     await setImmediate();
     throwIfAborted(this.#signal);
     this.#until = performance.now() + SLICE_MS;
   }
 
-  /** Takes the steps of some work, one after the other, and gives what it returns. Rejects with ABORTED. */
+  /** Does the slices of some work, one after the other, and gives what it returns. Rejects with ABORTED. */
   async through<T>(work: Generator<void, T>): Promise<T> {
     throwIfAborted(this.#signal);
     for (;;) {
       const { done, value } = work.next();
       if (done) return value;
-      if (performance.now() >= this.#until) await this.step();
+      if (performance.now() >= this.#until) await this.pause();
     }
   }
 }

@@ -1,5 +1,5 @@
 import { setImmediate } from 'node:timers/promises';
-import type { GenerationModel, GenerationSession } from '../../lib/generate/generation_steps.js';
+import type { GenerationModel, GenerationSession } from '../../lib/generate/generation_loop.js';
 import { resolvePlan, type Plan } from '../../lib/plan/plan.js';
 import { CqilError } from '../../lib/errors.js';
 import type { Shortlist } from '../../lib/engine/shortlist.js';

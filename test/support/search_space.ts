@@ -1,4 +1,4 @@
-import { MAX_GROUP, stageRanges, type SearchSpace } from '../../lib/analysis/search/candidate.js';
+import { MAX_GROUP, stageRanges, type SearchSpace } from '../../lib/analysis/search/grouping.js';
 import type { GroupCost } from '../../lib/analysis/search/partition.js';
 import { randomUniform, seedOf } from './random.js';
 

@@ -149,7 +149,7 @@ async function compareSlice(
       tally.nll.push(-rows[i]!.logProb(target));
       tally.kl.push(kl);
       if (sameTop) tally.sameTop++;
-      await pace.step();
+      await pace.pause();
     }
   }
 }

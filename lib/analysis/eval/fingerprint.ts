@@ -10,7 +10,7 @@ const SAMPLE_BYTES = 4096;
 
 /**
  * 12 hexadecimal digits that tell a model from others: SHA-256 of its shape and of its weight files' names, sizes and
- * samples spread over their content. Reading all of a large model would take longer than many an evaluation.
+ * pieces spread over their content. Reading all of a large model would take longer than many an evaluation.
  */
 export async function fingerprint({ config, files }: Pick<Checkpoint, 'config' | 'files'>): Promise<string> {
   return digest(JSON.stringify({ ...config, ropeFrequencies: Array.from(config.ropeFrequencies) }), files);

@@ -17,7 +17,7 @@ export async function nextTokens(
   const rows: NextToken[] = [];
   for (let i = 0; i < ids.length; i++) {
     rows.push(new NextToken(logits.subarray(i * vocabSize, (i + 1) * vocabSize)));
-    await pace.step();
+    await pace.pause();
   }
   return rows;
 }

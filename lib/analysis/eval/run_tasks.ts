@@ -7,7 +7,7 @@ import { encodeItem, type EncodedItem } from './encode_item.js';
 import type { MeasureOptions } from './perplexity.js';
 import type { ResumeFile } from './resume_file.js';
 import { scoreAnswers, scoreCompletion, type ItemScore } from './score_item.js';
-import { estimate, sampleIndices, type Estimate } from './statistics.js';
+import { estimate, drawIndices, type Estimate } from './statistics.js';
 import type { Task, TaskItem } from './task_file.js';
 
 export interface TaskOptions extends MeasureOptions {
@@ -49,8 +49,8 @@ export interface TaskResult {
   plans: TaskQuality[];
 }
 
-/** An item of the sample: its index in the task, and what is computed for it. */
-interface Sampled {
+/** An item that is evaluated: its index in the task, and what is computed for it. */
+interface ChosenItem {
   index: number;
   item: TaskItem;
   encoded: EncodedItem;
@@ -69,9 +69,9 @@ export async function runTasks(
 ): Promise<TaskResult[]> {
   const { execution, signal, onProgress, resume } = options;
   const pace = new Pace(signal);
-  const samples: Sampled[][] = [];
-  for (const task of tasks) samples.push(await sample(model, task, options, pace));
-  const all = samples.flat();
+  const chosen: ChosenItem[][] = [];
+  for (const task of tasks) chosen.push(await chooseItems(model, task, options, pace));
+  const all = chosen.flat();
   const contextLength = all.reduce(
     (longest, { encoded }) => encoded.sequences.reduce((most, { ids }) => Math.max(most, ids.length), longest),
     1,
@@ -82,9 +82,9 @@ export async function runTasks(
     for (const plan of plans)
       sessions.push(model.createSession({ plan: await model.prepare(plan), execution, contextLength }));
     const results: TaskResult[] = [];
-    for (const [task, sampled] of samples.entries()) {
+    for (const [task, items] of chosen.entries()) {
       const scores: ItemScore[][] = [];
-      for (const { index, item, encoded } of sampled) {
+      for (const { index, item, encoded } of items) {
         let entry = resume?.get(task, index);
         if (!entry) {
           entry = [];
@@ -99,9 +99,9 @@ export async function runTasks(
         expectAnswers(entry, encoded, item, tasks[task]!.name);
         scores.push(entry);
         onProgress?.(++done, all.length);
-        await pace.step();
+        await pace.pause();
       }
-      results.push(summarize(tasks[task]!, sampled, scores, options.limit));
+      results.push(summarize(tasks[task]!, items, scores, options.limit));
     }
     return results;
   } finally {
@@ -109,20 +109,20 @@ export async function runTasks(
   }
 }
 
-async function sample(
+async function chooseItems(
   model: Model,
   task: Task,
   { limit = task.items.length, seed, delimiter }: TaskOptions,
   pace: Pace,
-): Promise<Sampled[]> {
-  const sampled: Sampled[] = [];
-  for (const index of sampleIndices(task.items.length, limit, seed)) {
+): Promise<ChosenItem[]> {
+  const items: ChosenItem[] = [];
+  for (const index of drawIndices(task.items.length, limit, seed)) {
     const item = task.items[index]!;
     const encoded = encodeItem(item, model.tokenizer, delimiter, model.config.contextLength);
-    if (encoded) sampled.push({ index, item, encoded });
-    await pace.step();
+    if (encoded) items.push({ index, item, encoded });
+    await pace.pause();
   }
-  if (sampled.length > 0) return sampled;
+  if (items.length > 0) return items;
   throw new CqilError(
     'INVALID_ARGUMENT',
     `No answer of the task ${task.name} fits the model's context length; expected at most ` +
@@ -142,19 +142,24 @@ function expectAnswers(entry: ItemScore[], { sequences }: EncodedItem, { line, f
   }
 }
 
-function summarize({ form, items }: Task, sampled: Sampled[], scores: ItemScore[][], limit = items.length): TaskResult {
+function summarize(
+  { form, items }: Task,
+  chosen: ChosenItem[],
+  scores: ItemScore[][],
+  limit = items.length,
+): TaskResult {
   const verdicts = scores[0]!.map((_, plan) =>
-    sampled.map(({ item, encoded }, i) => judge(item, encoded, scores[i]![plan]!)),
+    chosen.map(({ item, encoded }, i) => judge(item, encoded, scores[i]![plan]!)),
   );
   return {
-    items: sampled.length,
-    tokens: sampled.reduce(
+    items: chosen.length,
+    tokens: chosen.reduce(
       (sum, { encoded }) => encoded.sequences.reduce((tokens, { ids }) => tokens + ids.length, sum),
       0,
     ),
-    tooLong: Math.min(limit, items.length) - sampled.length,
-    truncated: sampled.filter(({ encoded }) => encoded.truncated).length,
-    majority: majority(sampled.map(({ item }) => item)),
+    tooLong: Math.min(limit, items.length) - chosen.length,
+    truncated: chosen.filter(({ encoded }) => encoded.truncated).length,
+    majority: majority(chosen.map(({ item }) => item)),
     plans: verdicts.map((own) => ({
       accuracy: estimate(own.map(({ right }) => Number(right))),
       normalizedAccuracy:

@@ -45,11 +45,11 @@ export function medianInterval(values: readonly number[], confidence: number): [
 }
 
 /** `count` of the indices 0 … total − 1, ascending, drawn without replacement; the same for the same seed. */
-export function sampleIndices(total: number, count: number, seed: number): number[] {
+export function drawIndices(total: number, count: number, seed: number): number[] {
   const random = mulberry32(seed);
   const indices = Array.from({ length: total }, (_, i) => i);
   const drawn = Math.min(count, total);
-  // The first steps of a Fisher–Yates shuffle.
+  // The beginning of a Fisher–Yates shuffle.
   for (let i = 0; i < drawn; i++) {
     const other = i + Math.floor(random() * (total - i));
     [indices[i], indices[other]] = [indices[other]!, indices[i]!];

@@ -7,7 +7,7 @@ export interface Trial {
   plan: number;
   execution: 'wide' | 'lanes';
   predictedMs: number;
-  samplesMs: readonly number[];
+  timingsMs: readonly number[];
 }
 
 /** How well predictions tell plans apart. */
@@ -30,7 +30,7 @@ export interface Agreement {
  * it for both.
  */
 export function agreement(trials: readonly Trial[]): Agreement {
-  const errors = trials.map(({ predictedMs, samplesMs }) => Math.abs(predictedMs / typical(samplesMs) - 1));
+  const errors = trials.map(({ predictedMs, timingsMs }) => Math.abs(predictedMs / typical(timingsMs) - 1));
   const byPlan = [...new Set(trials.map(({ plan }) => plan))].map((plan) =>
     trials.filter((trial) => trial.plan === plan),
   );
@@ -45,11 +45,11 @@ export function agreement(trials: readonly Trial[]): Agreement {
 /** @param plans the trials of each, the fastest of which counts. */
 function ranking(plans: ReadonlyArray<readonly Trial[]>): Ranking {
   const least = (value: (trial: Trial) => number): number[] => plans.map((own) => Math.min(...own.map(value)));
-  const half = (rest: number) => least(({ samplesMs }) => typical(samplesMs.filter((_, i) => i % 2 === rest)));
+  const half = (rest: number) => least(({ timingsMs }) => typical(timingsMs.filter((_, i) => i % 2 === rest)));
   return {
     rankCorrelation: rankCorrelation(
       least(({ predictedMs }) => predictedMs),
-      least(({ samplesMs }) => typical(samplesMs)),
+      least(({ timingsMs }) => typical(timingsMs)),
     ),
     repeatability: rankCorrelation(half(0), half(1)),
   };

@@ -2,7 +2,7 @@ import type { ModelConfig } from '../../checkpoint/types.js';
 import { quantile } from '../eval/statistics.js';
 import { compilePlan, type Model } from '../../model/model.js';
 import { resolvePlan, type Plan } from '../../plan/plan.js';
-import { LatencyModel, type Sample } from './latency_model.js';
+import { LatencyModel, type TimedDecode } from './latency_model.js';
 import { timeDecodes, typical, type Decode, type TimingOptions } from './time_decodes.js';
 import type { Computing, ModelBytes } from './work.js';
 
@@ -20,12 +20,12 @@ export function calibrationDecodes(config: Pick<ModelConfig, 'nLayers' | 'contex
   const last = config.contextLength - 1;
   const sequential = resolvePlan('sequential', layers);
   const decodes: Decode[] = [
-    { plan: sequential, execution: 'wide', token: { position: near, logits: true } },
-    { plan: sequential, execution: 'wide', token: { position: near, logits: false } },
+    { plan: sequential, execution: 'wide', at: { position: near, logits: true } },
+    { plan: sequential, execution: 'wide', at: { position: near, logits: false } },
     ...FAR.map((position): Decode => ({
       plan: sequential,
       execution: 'wide',
-      token: { position: Math.min(position, last), logits: true },
+      at: { position: Math.min(position, last), logits: true },
     })),
   ];
   for (const [size, bypass] of [
@@ -37,7 +37,7 @@ export function calibrationDecodes(config: Pick<ModelConfig, 'nLayers' | 'contex
     if (size > layers) continue;
     const plan = evenPlan(layers, size, bypass);
     for (const execution of ['wide', 'lanes'] as const)
-      decodes.push({ plan, execution, token: { position: near, logits: true } });
+      decodes.push({ plan, execution, at: { position: near, logits: true } });
   }
   return decodes;
 }
@@ -78,17 +78,17 @@ function fitTimings(model: Model, bytes: ModelBytes, decodes: readonly Decode[],
     timings.map((ms) => typical(ms) / quantile(ms, UNDISTURBED)),
     0.5,
   );
-  const samples = decodes.map(({ plan, execution, token }, i): Sample => ({
+  const timed = decodes.map(({ plan, execution, at }, i): TimedDecode => ({
     program: compilePlan(model.config, plan),
     execution,
-    token,
+    at,
     ms: level * quantile(timings[i]!, UNDISTURBED),
   }));
   const scatter = quantile(
     timings.map((ms) => typical(ms) / quantile(ms, 0) - 1),
     0.5,
   );
-  return { latency: LatencyModel.fit(bytes, computingOf(model), samples), scatter };
+  return { latency: LatencyModel.fit(bytes, computingOf(model), timed), scatter };
 }
 
 function computingOf({ backend, threads }: Model): Computing {

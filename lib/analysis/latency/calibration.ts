@@ -8,7 +8,7 @@ import { watchBusy } from './busy.js';
 import { calibrate } from './calibrate.js';
 import { LatencyModel, type Rates } from './latency_model.js';
 import type { Decode, TimingOptions } from './time_decodes.js';
-import { modelBytes, WORK_KINDS, type Token } from './work.js';
+import { modelBytes, WORK_KINDS, type DecodePosition } from './work.js';
 
 /** How long a calibration times decodes, unless it is said. */
 export const CALIBRATION_SECONDS = 4;
@@ -60,7 +60,7 @@ export async function calibration(
 }
 
 /**
- * A new one, whatever is known. Times other decodes in the same turns, see `calibrate`: [others][samples] milliseconds.
+ * A new one, whatever is known. Times other decodes in the same turns, see `calibrate`: [others][timings] milliseconds.
  */
 export async function calibrateAnew(
   model: Model,
@@ -81,8 +81,8 @@ export async function calibrateAnew(
   return { latency, measured, busy, others: timings };
 }
 
-/** The token a plan's time is predicted for unless it is said: after a short text. */
-export function typicalToken({ contextLength }: Pick<ModelConfig, 'contextLength'>): Token {
+/** Where a plan's time is predicted unless it is said: after a short text. */
+export function typicalPosition({ contextLength }: Pick<ModelConfig, 'contextLength'>): DecodePosition {
   return { position: Math.min(TYPICAL_POSITION, Math.floor(contextLength / 2)), logits: true };
 }
 

@@ -1,15 +1,23 @@
 import type { PhaseKind, Program } from '../../engine/native.js';
 import { nonNegativeLeastSquares } from './least_squares.js';
-import { phaseWork, sumWork, WORK_KINDS, type ModelBytes, type Computing, type Token, type Work } from './work.js';
+import {
+  phaseWork,
+  sumWork,
+  WORK_KINDS,
+  type ModelBytes,
+  type Computing,
+  type DecodePosition,
+  type Work,
+} from './work.js';
 
 /** Milliseconds per unit of each kind of work. */
 export type Rates = Record<keyof Work, number>;
 
 /** A forward of one token that was timed. */
-export interface Sample {
+export interface TimedDecode {
   program: Program;
   execution: 'wide' | 'lanes';
-  token: Token;
+  at: DecodePosition;
   ms: number;
 }
 
@@ -41,14 +49,14 @@ export class LatencyModel {
   }
 
   /** Fits rates, none negative, to timed forwards by least squares of relative errors. */
-  static fit(bytes: ModelBytes, computing: Computing, samples: readonly Sample[]): LatencyModel {
-    const rows = samples.map(({ program, execution, token, ms }) => {
-      const total = sumWork(phaseWork(bytes, program, execution, computing, token));
+  static fit(bytes: ModelBytes, computing: Computing, timed: readonly TimedDecode[]): LatencyModel {
+    const rows = timed.map(({ program, execution, at, ms }) => {
+      const total = sumWork(phaseWork(bytes, program, execution, computing, at));
       return WORK_KINDS.map((kind) => total[kind] / ms);
     });
     const fitted = nonNegativeLeastSquares(
       rows,
-      samples.map(() => 1),
+      timed.map(() => 1),
     );
     return new LatencyModel(
       bytes,
@@ -58,12 +66,12 @@ export class LatencyModel {
   }
 
   /** Time of one token of a program; with `auto`, in the execution that takes less. */
-  predict(program: Program, execution: 'auto' | 'wide' | 'lanes', token: Token): Prediction {
+  predict(program: Program, execution: 'auto' | 'wide' | 'lanes', at: DecodePosition): Prediction {
     if (execution === 'auto') {
-      const [wide, lanes] = [this.predict(program, 'wide', token), this.predict(program, 'lanes', token)];
+      const [wide, lanes] = [this.predict(program, 'wide', at), this.predict(program, 'lanes', at)];
       return lanes.msPerToken < wide.msPerToken ? lanes : wide;
     }
-    const parts = phaseWork(this.#bytes, program, execution, this.#computing, token);
+    const parts = phaseWork(this.#bytes, program, execution, this.#computing, at);
     const phases = new Map<PhaseKind, { kind: PhaseKind; count: number; ms: number }>();
     for (const [i, { kind }] of program.phases.entries()) {
       const sum = phases.get(kind) ?? { kind, count: 0, ms: 0 };

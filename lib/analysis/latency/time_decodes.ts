@@ -2,13 +2,13 @@ import { quantile } from '../eval/statistics.js';
 import type { Model } from '../../model/model.js';
 import type { Plan } from '../../plan/plan.js';
 import type { Session } from '../../session/session.js';
-import type { Token } from './work.js';
+import type { DecodePosition } from './work.js';
 
 /** One way to compute one token. */
 export interface Decode {
   plan: Plan;
   execution: 'wide' | 'lanes';
-  token: Token;
+  at: DecodePosition;
 }
 
 export interface TimingOptions {
@@ -36,34 +36,34 @@ export async function timeDecodes(
 ): Promise<number[][]> {
   const sessions: Session[] = [];
   try {
-    for (const { plan, execution, token } of decodes) {
-      const session = model.createSession({ plan, execution, contextLength: token.position + 1 });
+    for (const { plan, execution, at } of decodes) {
+      const session = model.createSession({ plan, execution, contextLength: at.position + 1 });
       sessions.push(session);
-      if (token.position > 0) await session.prefill(new Int32Array(token.position), { signal });
+      if (at.position > 0) await session.prefill(new Int32Array(at.position), { signal });
     }
-    const samples = decodes.map(() => [] as number[]);
+    const timings = decodes.map(() => [] as number[]);
     const start = performance.now();
     const spent = (): number => (performance.now() - start) / 1000 / seconds;
     for (let round = 0; round < ROUNDS.least || (round < ROUNDS.most && spent() < 1); round++) {
-      for (const [i, { token }] of decodes.entries()) {
+      for (const [i, { at }] of decodes.entries()) {
         const session = sessions[i]!;
         for (let turn = 0; turn <= TOKENS_PER_TURN; turn++) {
           const before = performance.now();
           // A score of the last token alone is of nothing: it computes all but logits.
-          await (token.logits ? session.decode(0, { signal }) : session.score([0], { signal }));
-          if (turn > 0) samples[i]!.push(performance.now() - before);
-          session.truncate(token.position);
+          await (at.logits ? session.decode(0, { signal }) : session.score([0], { signal }));
+          if (turn > 0) timings[i]!.push(performance.now() - before);
+          session.truncate(at.position);
         }
       }
       onProgress?.(Math.min(1, Math.max(spent(), (round + 1) / ROUNDS.most)));
     }
-    return samples;
+    return timings;
   } finally {
     for (const session of sessions) session.close();
   }
 }
 
 /** What one number says about timings; the benchmark's too. */
-export function typical(samples: readonly number[]): number {
-  return quantile(samples, 0.5);
+export function typical(timings: readonly number[]): number {
+  return quantile(timings, 0.5);
 }

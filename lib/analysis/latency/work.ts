@@ -35,8 +35,8 @@ export const WORK_KINDS = [
 /** What computes. */
 export type Computing = Pick<Placement, 'backend' | 'threads'>;
 
-/** One decoded token. */
-export interface Token {
+/** Where a token is decoded. */
+export interface DecodePosition {
   /** Tokens before it. */
   position: number;
   /** Whether its logits are computed. */
@@ -154,13 +154,13 @@ export function phaseWork(
   program: Program,
   execution: 'wide' | 'lanes',
   computing: Computing,
-  token: Token,
+  at: DecodePosition,
 ): Work[] {
-  const steps = scheduleOf(bytes, program, execution, computing, token.position);
+  const steps = scheduleOf(bytes, program, execution, computing, at.position);
   const stepsOf = program.phases.map((): ScheduleStep[] => []);
   for (const step of steps) stepsOf[step.phase]!.push(step);
   return program.phases.map(({ kind }, i) =>
-    kind === 'head' && !token.logits ? work({}) : workOf(bytes, kind, stepsOf[i]!, computing, token),
+    kind === 'head' && !at.logits ? work({}) : workOf(bytes, kind, stepsOf[i]!, computing, at),
   );
 }
 
@@ -169,7 +169,7 @@ function workOf(
   kind: PhaseKind,
   steps: readonly ScheduleStep[],
   { backend, threads }: Computing,
-  token: Token,
+  at: DecodePosition,
 ): Work {
   const waits = backend === 'cuda' ? 1 : waitsOf(kind, steps, threads);
   const reading = steps.filter(reads);
@@ -177,10 +177,10 @@ function workOf(
   const together = backend === 'cpu' && !first.alone ? threads : 1;
   if (kind === 'embed') return work({ waits });
   if (kind === 'head') return work({ waits, head: bytes.head, idle: first.alone ? bytes.head * (threads - 1) : 0 });
-  if (backend === 'cpu' && first.crews > 1) return crewWork(bytes, kind, steps, waits, threads, token);
+  if (backend === 'cpu' && first.crews > 1) return crewWork(bytes, kind, steps, waits, threads, at);
   const layers = reading.flatMap((step) => step.layers);
   const streamed = layers.reduce((sum, layer) => sum + bytes.layers[layer]![kind], 0);
-  const kv = kind === 'attention' ? kvBytes(bytes, layers, together, token) : 0;
+  const kv = kind === 'attention' ? kvBytes(bytes, layers, together, at) : 0;
   if (first.alone) return work({ waits, apart: streamed, idle: streamed * (threads - 1), kv: kv * threads });
   return work(first.allLanes ? { waits, shared: streamed, kv } : { waits, apart: streamed, kv });
 }
@@ -204,7 +204,7 @@ function crewWork(
   steps: readonly ScheduleStep[],
   waits: number,
   threads: number,
-  token: Token,
+  at: DecodePosition,
 ): Work {
   let [streamed, busiest, crewWaits, kv] = [0, 0, 0, 0];
   const inCrews = steps.filter(({ kind: step }) => step !== 'join');
@@ -218,7 +218,7 @@ function crewWork(
     busiest = Math.max(busiest, ownBytes / size);
     if (size > 1) crewWaits = Math.max(crewWaits, all.filter(({ meeting }) => meeting === 'crew').length);
     if (kind === 'attention') {
-      const each = own.map((step) => kvBytes(bytes, step.layers, size, token));
+      const each = own.map((step) => kvBytes(bytes, step.layers, size, at));
       kv = Math.max(kv, (each.reduce((sum, one) => sum + one, 0) * threads) / size);
     }
   }
@@ -226,7 +226,7 @@ function crewWork(
 }
 
 /** Keys and values of layers; of the busiest of some threads, times the threads. */
-function kvBytes({ kv }: ModelBytes, layers: readonly number[], threads: number, { position }: Token): number {
+function kvBytes({ kv }: ModelBytes, layers: readonly number[], threads: number, { position }: DecodePosition): number {
   const positions = layers.reduce((sum, layer) => sum + Math.min(position + 1, kv.windows[layer] || Infinity), 0);
   const units = layers.length * kv.units;
   return ((kv.bytesPerPosition * positions) / units) * Math.ceil(units / threads) * threads;

@@ -58,7 +58,7 @@ async function foldOutput(
       for (let c = 0; c < cols; c++) a[k * cols + c]! += factor * weights[c]!;
     }
     row++;
-    await pace.step();
+    await pace.pause();
   }
   const b = Float32Array.from({ length: rows * u.length }, (_, i) => u[i % u.length]![Math.floor(i / u.length)]!);
   return { role: 'w_down', layer, rank: u.length, a: Float32Array.from(a), b };
@@ -90,7 +90,7 @@ async function foldInput(
       b[to * u.length + k] = sum;
     }
     row++;
-    await pace.step();
+    await pace.pause();
   }
   return { role, layer, rank: u.length, a, b };
 }

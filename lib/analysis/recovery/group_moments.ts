@@ -78,7 +78,7 @@ export async function collectMoments(
         for (const [i, { z, r }] of samplesOf(reader, traces, at, plans.grouped).entries()) {
           for (const values of r) expectFinite(values, group);
           moments[i]!.add(reader.count, z, r);
-          await pace.step();
+          await pace.pause();
         }
         onTokens?.(slice.length);
       }

@@ -3,7 +3,7 @@ import type { Similarity } from '../similarity/similarity.js';
 import { drawing, figure } from './figure.js';
 import { at, decimals, whole } from './format.js';
 import { markup, type Markup } from './markup.js';
-import { HEAT_STEPS } from './palette.js';
+import { HEAT_LEVELS } from './palette.js';
 import { planName } from './plan_name.js';
 
 /** Cells to a side at most; of more layers, neighbours share a cell. */
@@ -53,9 +53,9 @@ export function heatMapFigure({ inputCosine, tokens }: Similarity, plan: Plan): 
 }
 
 /** The colour of a cosine: its angle, because cosines crowd together near 1. */
-export function heatStep(cosine: number): number {
+export function heatLevel(cosine: number): number {
   const degrees = (Math.acos(Math.min(1, Math.max(-1, cosine))) * 180) / Math.PI;
-  return Math.round((1 - Math.min(1, degrees / WIDEST_DEGREES)) * (HEAT_STEPS - 1));
+  return Math.round((1 - Math.min(1, degrees / WIDEST_DEGREES)) * (HEAT_LEVELS - 1));
 }
 
 function cell(matrix: readonly number[][], row: number, column: number, size: number, pixels: number): Markup {
@@ -66,12 +66,12 @@ function cell(matrix: readonly number[][], row: number, column: number, size: nu
   const name = (index: number): string =>
     size === 1 ? `${index}` : `${index * size}–${Math.min((index + 1) * size, matrix.length) - 1}`;
   // Neighbours overlap by a hair, so that no seam shows between them.
-  return markup`<rect class="h${heatStep(cosine)}" x="${at(column * pixels)}" y="${at(row * pixels)}" width="${at(pixels + 0.3)}" height="${at(pixels + 0.3)}"><title>layers ${name(row)} and ${name(column)}: ${decimals(cosine, 4)}</title></rect>`;
+  return markup`<rect class="h${heatLevel(cosine)}" x="${at(column * pixels)}" y="${at(row * pixels)}" width="${at(pixels + 0.3)}" height="${at(pixels + 0.3)}"><title>layers ${name(row)} and ${name(column)}: ${decimals(cosine, 4)}</title></rect>`;
 }
 
 /** Layer numbers along both sides, as many as there is room for. */
 function axis(layers: number, place: (layer: number) => number): Markup[] {
-  const every = [1, 2, 4, 8, 16, 32, 64, 128].find((step) => place(step) >= 20) ?? 256;
+  const every = [1, 2, 4, 8, 16, 32, 64, 128].find((count) => place(count) >= 20) ?? 256;
   return Array.from({ length: Math.ceil(layers / every) }, (_, i) => {
     const middle = (place(i * every) + place(i * every + 1)) / 2;
     return markup`<text class="tick" x="-14" y="${at(middle + 4)}" text-anchor="end">${i * every}</text><text class="tick" x="${at(middle)}" y="-14" text-anchor="middle">${i * every}</text>`;
@@ -89,12 +89,12 @@ function bracket(group: readonly number[], place: (layer: number) => number): Ma
 
 function heatLegend(): Markup {
   const top = TOP + SIZE + 14;
-  const step = SIZE / HEAT_STEPS;
+  const width = SIZE / HEAT_LEVELS;
   const cosine = (place: number): number => Math.cos(((1 - place) * WIDEST_DEGREES * Math.PI) / 180);
   const swatches = Array.from(
-    { length: HEAT_STEPS },
+    { length: HEAT_LEVELS },
     (_, i) =>
-      markup`<rect class="h${heatStep(cosine(i / (HEAT_STEPS - 1)))}" x="${at(LEFT + i * step)}" y="${top}" width="${at(step + 0.3)}" height="10"/>`,
+      markup`<rect class="h${heatLevel(cosine(i / (HEAT_LEVELS - 1)))}" x="${at(LEFT + i * width)}" y="${top}" width="${at(width + 0.3)}" height="10"/>`,
   );
   const labels = LEGEND_COSINES.map((value) => {
     const x = LEFT + SIZE * (1 - (Math.acos(value) * 180) / Math.PI / WIDEST_DEGREES);

@@ -30,26 +30,26 @@ export function placeLabels(
   frame: Frame,
   distance: number,
 ): Array<PlacedLabel | undefined> {
-  const taken: Frame[] = points.map(({ x, y }) => ({
+  const occupied: Frame[] = points.map(({ x, y }) => ({
     left: x - distance,
     right: x + distance,
     top: y - distance,
     bottom: y + distance,
   }));
   return points.map((point, index) => {
-    for (const label of candidates(point, distance)) {
+    for (const label of placesAround(point, distance)) {
       const box = boxOf(label);
       const inside =
         box.left >= frame.left && box.right <= frame.right && box.top >= frame.top && box.bottom <= frame.bottom;
-      if (!inside || taken.some((other, i) => i !== index && overlap(box, other))) continue;
-      taken.push(box);
+      if (!inside || occupied.some((other, i) => i !== index && overlap(box, other))) continue;
+      occupied.push(box);
       return label;
     }
     return undefined;
   });
 }
 
-function candidates({ name, x, y }: NamedPoint, distance: number): PlacedLabel[] {
+function placesAround({ name, x, y }: NamedPoint, distance: number): PlacedLabel[] {
   return [
     { name, x: x + distance, y: y - distance, anchor: 'start' },
     { name, x: x - distance, y: y - distance, anchor: 'end' },

@@ -103,7 +103,7 @@ function line({ className, name, values }: Series, x: Scale, y: Scale): Markup {
 }
 
 function layerTicks(layers: number, x: Scale): Markup[] {
-  const every = [1, 2, 4, 8, 16, 32, 64, 128].find((step) => x(step) - x(0) >= 22) ?? 256;
+  const every = [1, 2, 4, 8, 16, 32, 64, 128].find((count) => x(count) - x(0) >= 22) ?? 256;
   return Array.from(
     { length: Math.ceil(layers / every) },
     (_, i) =>

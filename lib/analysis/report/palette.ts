@@ -14,8 +14,8 @@ export const PHASE_COLOURS: ReadonlyArray<readonly [kind: PhaseKind, fill: strin
   ['head', '#cc79a7', '#14161a'],
 ];
 
-/** Steps of the heat map's colours. */
-export const HEAT_STEPS = 20;
+/** Colours of the heat map. */
+export const HEAT_LEVELS = 20;
 
 type Rgb = readonly [number, number, number];
 /** From unlike to alike: towards ink on a light page, towards light on a dark one. */
@@ -34,11 +34,11 @@ const HEAT_DARK: readonly Rgb[] = [
   [246, 234, 140],
 ];
 
-/** CSS colours of the heat map's steps. */
+/** The heat map's colours in CSS. */
 export function heatColours(theme: 'light' | 'dark'): string[] {
   const stops = theme === 'light' ? HEAT_LIGHT : HEAT_DARK;
-  return Array.from({ length: HEAT_STEPS }, (_, step) => {
-    const place = (step / (HEAT_STEPS - 1)) * (stops.length - 1);
+  return Array.from({ length: HEAT_LEVELS }, (_, level) => {
+    const place = (level / (HEAT_LEVELS - 1)) * (stops.length - 1);
     const below = Math.min(Math.floor(place), stops.length - 2);
     const mixed = stops[below]!.map((value, i) =>
       Math.round(value + (stops[below + 1]![i]! - value) * (place - below)),

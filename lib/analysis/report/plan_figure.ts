@@ -57,7 +57,7 @@ function planRow({ plan, name, phases }: PlanRow, top: number, cell: number): { 
   const end = stages.length * cell;
   const body = markup`<text class="label" x="0" y="${top + 15}">${name}<tspan class="soft" dx="10">${count(stages.length, 'stage')}, ${count(phases, 'phase')}</tspan></text>
 <path class="wire" d="M0 ${at(middle)}H${at(end)}"/>
-${saved > 0 && markup`<path class="saved" d="M${at(end + 4)} ${at(middle)}H${at(plan.layers * cell)}"/>${saved * cell > 150 && markup`<text class="soft small" x="${at((end + plan.layers * cell) / 2)}" y="${at(middle - 7)}" text-anchor="middle">${percent(saved / plan.layers, 0)} fewer steps</text>`}`}
+${saved > 0 && markup`<path class="saved" d="M${at(end + 4)} ${at(middle)}H${at(plan.layers * cell)}"/>${saved * cell > 150 && markup`<text class="soft small" x="${at((end + plan.layers * cell) / 2)}" y="${at(middle - 7)}" text-anchor="middle">${percent(saved / plan.layers, 0)} fewer phases</text>`}`}
 ${stages.map((stage, i) => column(stage, i, cell, y + ((lanes - stage.length) * LANE) / 2))}`;
   return { body, height };
 }

@@ -15,11 +15,11 @@ export function logScale([from, to]: readonly [number, number], range: readonly 
 export function ticks(from: number, to: number, wanted: number): number[] {
   const rough = (to - from) / wanted;
   const power = 10 ** Math.floor(Math.log10(rough));
-  const step = power * ([1, 2, 5].find((multiple) => multiple * power >= rough) ?? 10);
-  const first = Math.ceil(from / step - 1e-9);
-  const count = Math.floor(to / step + 1e-9) - first + 1;
-  // Division by a power of ten rounds once, where adding up steps would leave 0.30000000000000004.
-  return Array.from({ length: count }, (_, i) => Number(((first + i) * step).toPrecision(12)));
+  const interval = power * ([1, 2, 5].find((multiple) => multiple * power >= rough) ?? 10);
+  const first = Math.ceil(from / interval - 1e-9);
+  const count = Math.floor(to / interval + 1e-9) - first + 1;
+  // Division by a power of ten rounds once, where adding up intervals would leave 0.30000000000000004.
+  return Array.from({ length: count }, (_, i) => Number(((first + i) * interval).toPrecision(12)));
 }
 
 /** The range of some values with a margin on both sides; never empty. */
@@ -31,6 +31,6 @@ export function padded(values: readonly number[], margin: number): [number, numb
 
 /** Decimals that tell neighbouring ticks apart. */
 export function tickDigits(values: readonly number[]): number {
-  const step = values.length > 1 ? values[1]! - values[0]! : 1;
-  return Math.max(0, -Math.floor(Math.log10(step) + 1e-9));
+  const interval = values.length > 1 ? values[1]! - values[0]! : 1;
+  return Math.max(0, -Math.floor(Math.log10(interval) + 1e-9));
 }

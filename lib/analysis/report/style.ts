@@ -1,4 +1,4 @@
-import { HEAT_STEPS, heatColours, PHASE_COLOURS } from './palette.js';
+import { HEAT_LEVELS, heatColours, PHASE_COLOURS } from './palette.js';
 
 const LIGHT = {
   paper: '#faf8f3',
@@ -37,7 +37,7 @@ const DARK: typeof LIGHT = {
 
 function variables(theme: 'light' | 'dark'): string {
   const named = Object.entries(theme === 'light' ? LIGHT : DARK).map(([name, value]) => `--${name}:${value}`);
-  return [...named, ...heatColours(theme).map((colour, step) => `--h${step}:${colour}`)].join(';');
+  return [...named, ...heatColours(theme).map((colour, level) => `--h${level}:${colour}`)].join(';');
 }
 
 /** The style of the page; colours follow the reader's preference. */
@@ -116,7 +116,7 @@ text{fill:var(--ink)}
 .on-alone,.on-grouped{font-size:11.5px}
 .on-grouped{fill:var(--on-grouped);font-weight:600}
 ${PHASE_COLOURS.map(([kind, fill, text]) => `.k-${kind}{fill:${fill};background:${fill}}.s-${kind}{stroke:${fill}}.on-${kind}{fill:${text};font-size:11.5px}`).join('\n')}
-${Array.from({ length: HEAT_STEPS }, (_, step) => `.h${step}{fill:var(--h${step})}`).join('')}
+${Array.from({ length: HEAT_LEVELS }, (_, level) => `.h${level}{fill:var(--h${level})}`).join('')}
 @media (prefers-color-scheme:dark){.k-down{fill:#3a9be0;background:#3a9be0}.s-down{stroke:#3a9be0}.on-down{fill:#14161a}}
 @media (max-width:560px){figure{padding:14px 12px}.tiles li{flex-basis:130px;padding:13px 14px}.tiles b{font-size:23px}footer dl{grid-template-columns:minmax(0,1fr);gap:0}dd{margin-bottom:9px}}
 @media print{body{background:#fff}figure{break-inside:avoid}}

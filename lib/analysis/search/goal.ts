@@ -1,6 +1,6 @@
 import { CqilError } from '../../errors.js';
 import type { Plan } from '../../plan/plan.js';
-import type { SearchSpace } from './candidate.js';
+import type { SearchSpace } from './grouping.js';
 import type { Trial } from './trials.js';
 
 /**

@@ -1,4 +1,4 @@
-import { MAX_GROUP, type SearchSpace, type StageRange } from './candidate.js';
+import { MAX_GROUP, type SearchSpace, type StageRange } from './grouping.js';
 import type { GroupCost } from './partition.js';
 
 /**

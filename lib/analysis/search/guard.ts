@@ -1,6 +1,6 @@
 import { quantile } from '../eval/statistics.js';
 import type { Plan } from '../../plan/plan.js';
-import { candidateOf, planOf } from './candidate.js';
+import { groupingOf, planOf } from './grouping.js';
 import { PLANS_AT_ONCE, type PlanMeter } from './plan_meter.js';
 
 /** A pair among the first layers costs too much when its KL is this many times that of a typical pair of the others. */
@@ -36,7 +36,7 @@ export async function measureGuard(
   const spread = Math.min(PLANS_AT_ONCE - early, others);
   const firsts = [...range(early), ...range(spread).map((i) => early + Math.floor(((i + 0.5) * others) / spread))];
   const plans = firsts.map((first): Plan =>
-    planOf({ layers, guard: 0 }, candidateOf({ layers, guard: 0 }, [{ first, size: 2 }], 0)),
+    planOf({ layers, guard: 0 }, groupingOf({ layers, guard: 0 }, [{ first, size: 2 }], 0)),
   );
   const qualities = await meter.measure(plans, signal);
   const pairs = firsts.map((first, i) => ({ first, kl: qualities[i]!.kl }));

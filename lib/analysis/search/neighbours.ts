@@ -1,18 +1,18 @@
-import { keyOf, MAX_GROUP, type Candidate } from './candidate.js';
+import { keyOf, MAX_GROUP, type Grouping } from './grouping.js';
 
 /**
- * What one move makes of a candidate, each once and without itself:
+ * What one move makes of a grouping, each once and without itself:
  * - merge two adjacent stages (two layers become a pair, a group takes in the layer beside it), or split one: a stage
  *   less or more;
  * - move the boundary between two adjacent stages, or swap them: a group grows at its neighbour's cost, or shifts;
  * - a merge and a split at different places, which moves a group across the stack;
  * - the other bypass distance, 0 or 1.
  */
-export function neighbours({ sizes, bypass }: Candidate): Candidate[] {
-  const found = new Map<string, Candidate>();
+export function neighbours({ sizes, bypass }: Grouping): Grouping[] {
+  const found = new Map<string, Grouping>();
   const add = (changed: readonly number[], distance = bypass): void => {
-    const candidate = { sizes: changed, bypass: distance };
-    found.set(keyOf(candidate), candidate);
+    const grouping = { sizes: changed, bypass: distance };
+    found.set(keyOf(grouping), grouping);
   };
   const merged = merges(sizes);
   for (const changed of merged) {

@@ -1,4 +1,4 @@
-import { MAX_GROUP, type SearchSpace, type StageRange } from './candidate.js';
+import { MAX_GROUP, type SearchSpace, type StageRange } from './grouping.js';
 
 /** What a group is thought to cost, nats or any other unit that adds up; a layer alone costs nothing. */
 export type GroupCost = (group: StageRange) => number;
@@ -7,7 +7,7 @@ export type GroupCost = (group: StageRange) => number;
  * The cheapest partition of the layers behind the guard into every possible number of stages, when costs of groups add
  * up: dynamic programming over (layers, stages), O(layers² · MAX_GROUP).
  *
- * @returns sizes per stage as in `Candidate`, fewest stages first; of equal costs the one whose last stages are
+ * @returns sizes per stage as in `Grouping`, fewest stages first; of equal costs the one whose last stages are
  * smaller. A number of stages that only infinite costs reach is left out.
  */
 export function cheapestPartitions({ layers, guard }: SearchSpace, cost: GroupCost): number[][] {

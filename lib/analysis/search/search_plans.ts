@@ -1,11 +1,11 @@
 import { mulberry32 } from '../eval/statistics.js';
 import type { Plan } from '../../plan/plan.js';
-import { candidateOf, type Candidate, type SearchSpace, type StageRange } from './candidate.js';
+import { groupingOf, type Grouping, type SearchSpace, type StageRange } from './grouping.js';
 import { measuredCost, possibleGroups } from './group_costs.js';
 import { localSearch } from './local_search.js';
 import { cheapestPartitions, type GroupCost } from './partition.js';
 import { Trials, type Budget, type Measure, type Trial } from './trials.js';
-import { shuffled, uniformCandidates } from './uniform.js';
+import { shuffled, uniformGroupings } from './uniform.js';
 
 export interface SearchOptions extends Budget {
   space: SearchSpace;
@@ -20,7 +20,7 @@ export interface SearchOptions extends Budget {
 
 export interface SearchOutcome {
   /**
-   * The candidate with the least KL for each number of stages, and the best of the paper's plans; fewest stages first.
+   * The grouping with the least KL for each number of stages, and the best of the paper's plans; fewest stages first.
    * Last, the best of those wanted.
    */
   found: Array<{ best: Trial; uniform?: Trial }>;
@@ -58,15 +58,15 @@ export async function searchPlans(
   );
   const bypass = betterBypass(trials, alike);
 
-  await trials.run(uniformCandidates(space, bypass, random), 'uniform', SHARES.uniform);
+  await trials.run(uniformGroupings(space, bypass, random), 'uniform', SHARES.uniform);
   // The baseline may choose its bypass distance too.
   await trials.run(
-    [...trials.bestUniform.values()].map(({ candidate }) => ({ ...candidate, bypass: 1 - candidate.bypass })),
+    [...trials.bestUniform.values()].map(({ grouping }) => ({ ...grouping, bypass: 1 - grouping.bypass })),
     'uniform',
     SHARES.uniform,
   );
 
-  const alone = (group: StageRange): Candidate => candidateOf(space, [group], bypass);
+  const alone = (group: StageRange): Grouping => groupingOf(space, [group], bypass);
   await trials.run(possibleGroups(space).map(alone), 'group costs', SHARES.groups);
   const cost = measuredCost(space, similarity, (group) => trials.get(alone(group))?.quality.kl);
   await trials.run(

@@ -1,16 +1,16 @@
 import { onAbort, throwIfAborted } from '../../util/abort.js';
 import { CqilError } from '../../errors.js';
 import { planShorthand, type Plan } from '../../plan/plan.js';
-import { keyOf, planOf, type Candidate, type SearchSpace } from './candidate.js';
+import { keyOf, planOf, type Grouping, type SearchSpace } from './grouping.js';
 import { PLANS_AT_ONCE } from './plan_meter.js';
 import type { Quality } from './quality.js';
 
 /** What thought of a plan first. */
 export type Method = 'uniform' | 'similarity' | 'group costs' | 'local search';
 
-/** A candidate that was measured on the fitting part. */
+/** A grouping that was measured on the fitting part. */
 export interface Trial {
-  candidate: Candidate;
+  grouping: Grouping;
   plan: Plan;
   method: Method;
   quality: Quality;
@@ -28,9 +28,9 @@ export interface Budget {
   onProgress?: (share: number) => void;
 }
 
-/** Every candidate a search has measured, and what it may still spend. */
+/** Every grouping a search has measured, and what it may still spend. */
 export class Trials {
-  /** The candidate with the least KL for each number of stages, counted behind the guard. */
+  /** The grouping with the least KL for each number of stages, counted behind the guard. */
   readonly best = new Map<number, Trial>();
   /** The best among the paper's plans: groups of one size over one contiguous range. */
   readonly bestUniform = new Map<number, Trial>();
@@ -46,16 +46,16 @@ export class Trials {
     this.#budget = budget;
   }
 
-  /** Candidates measured. */
+  /** Groupings measured. */
   get count(): number {
     return this.#all.size;
   }
 
-  /** The `width` candidates with the least KL for each number of stages. */
+  /** The `width` groupings with the least KL for each number of stages. */
   leaders(width: number): Trial[] {
     const byStages = new Map<number, Trial[]>();
     for (const trial of this.#all.values()) {
-      const { length } = trial.candidate.sizes;
+      const { length } = trial.grouping.sizes;
       const others = byStages.get(length);
       if (others) others.push(trial);
       else byStages.set(length, [trial]);
@@ -65,7 +65,7 @@ export class Trials {
     );
   }
 
-  /** The candidate with the least KL among those whose plan is wanted. */
+  /** The grouping with the least KL among those whose plan is wanted. */
   bestOf(wanted: (plan: Plan) => boolean): Trial | undefined {
     let best: Trial | undefined;
     for (const trial of this.#all.values())
@@ -79,18 +79,18 @@ export class Trials {
     return Math.max(this.count / evaluations, (performance.now() - this.#start) / milliseconds);
   }
 
-  get(candidate: Candidate): Trial | undefined {
-    return this.#all.get(keyOf(candidate));
+  get(grouping: Grouping): Trial | undefined {
+    return this.#all.get(keyOf(grouping));
   }
 
   /**
-   * Measures those candidates that have groups and were not measured yet, in their order, until `share` of the budget
+   * Measures those groupings that have groups and were not measured yet, in their order, until `share` of the budget
    * is spent.
    *
    * @returns whether all were measured.
    */
-  async run(candidates: readonly Candidate[], method: Method, share = 1): Promise<boolean> {
-    const fresh = new Map(candidates.map((candidate) => [keyOf(candidate), candidate]));
+  async run(groupings: readonly Grouping[], method: Method, share = 1): Promise<boolean> {
+    const fresh = new Map(groupings.map((grouping) => [keyOf(grouping), grouping]));
     for (const [key, { sizes }] of fresh)
       if (this.#all.has(key) || sizes.every((size) => size === 1)) fresh.delete(key);
     const waiting = [...fresh.values()];
@@ -104,22 +104,22 @@ export class Trials {
   }
 
   /** False when time ran out before the measurement was done. */
-  async #runTogether(candidates: Candidate[], method: Method): Promise<boolean> {
-    const plans = candidates.map((candidate) => planOf(this.#space, candidate));
+  async #runTogether(groupings: Grouping[], method: Method): Promise<boolean> {
+    const plans = groupings.map((grouping) => planOf(this.#space, grouping));
     const qualities = await this.#inTime((signal) => this.#measure(plans, signal));
     if (!qualities) return false;
-    for (const [i, candidate] of candidates.entries())
-      this.#add({ candidate, plan: plans[i]!, method, quality: qualities[i]! });
+    for (const [i, grouping] of groupings.entries())
+      this.#add({ grouping, plan: plans[i]!, method, quality: qualities[i]! });
     return true;
   }
 
   #add(trial: Trial): void {
-    const { candidate, plan, quality } = trial;
-    this.#all.set(keyOf(candidate), trial);
+    const { grouping, plan, quality } = trial;
+    this.#all.set(keyOf(grouping), trial);
     const archives = planShorthand(plan) === undefined ? [this.best] : [this.best, this.bestUniform];
     for (const archive of archives) {
-      const before = archive.get(candidate.sizes.length);
-      if (!before || quality.kl < before.quality.kl) archive.set(candidate.sizes.length, trial);
+      const before = archive.get(grouping.sizes.length);
+      if (!before || quality.kl < before.quality.kl) archive.set(grouping.sizes.length, trial);
     }
   }
 

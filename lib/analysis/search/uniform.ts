@@ -1,29 +1,29 @@
-import { candidateOf, keyOf, MAX_GROUP, type Candidate, type SearchSpace, type StageRange } from './candidate.js';
+import { groupingOf, keyOf, MAX_GROUP, type Grouping, type SearchSpace, type StageRange } from './grouping.js';
 
 /**
  * The paper's plans: groups of P over a contiguous range of layers [S, E), the last one shortened, for every P, S and
  * E. The order is drawn: one plan of each number of stages, then another of each, so that any beginning of the list is
- * a fair sample.
+ * a fair selection.
  *
  * @param random uniform numbers in [0, 1).
  */
-export function uniformCandidates(space: SearchSpace, bypass: number, random: () => number): Candidate[] {
-  const byStages = new Map<number, Candidate[]>();
+export function uniformGroupings(space: SearchSpace, bypass: number, random: () => number): Grouping[] {
+  const byStages = new Map<number, Grouping[]>();
   const seen = new Set<string>();
   for (let size = 2; size <= MAX_GROUP; size++) {
     for (let start = space.guard; start < space.layers; start++) {
       for (let end = start + 2; end <= space.layers; end++) {
-        const candidate = candidateOf(space, evenGroups(size, start, end), bypass);
-        if (seen.has(keyOf(candidate))) continue;
-        seen.add(keyOf(candidate));
-        const { length } = candidate.sizes;
-        byStages.set(length, [...(byStages.get(length) ?? []), candidate]);
+        const grouping = groupingOf(space, evenGroups(size, start, end), bypass);
+        if (seen.has(keyOf(grouping))) continue;
+        seen.add(keyOf(grouping));
+        const { length } = grouping.sizes;
+        byStages.set(length, [...(byStages.get(length) ?? []), grouping]);
       }
     }
   }
-  const drawn = [...byStages.values()].map((candidates) => shuffled(candidates, random));
+  const drawn = [...byStages.values()].map((groupings) => shuffled(groupings, random));
   const longest = Math.max(0, ...drawn.map(({ length }) => length));
-  return Array.from({ length: longest }, (_, i) => drawn.flatMap((candidates) => candidates.slice(i, i + 1))).flat();
+  return Array.from({ length: longest }, (_, i) => drawn.flatMap((groupings) => groupings.slice(i, i + 1))).flat();
 }
 
 function evenGroups(size: number, start: number, end: number): StageRange[] {

@@ -1,6 +1,6 @@
-// Published templates take 30 to 80 steps for a message, which is three values, and up to 1,300 for a tool.
-const STEPS = 20_000;
-const STEPS_PER_VALUE = 1_000;
+// Published templates take 30 to 80 operations for a message, which is three values, and up to 1,300 for a tool.
+const OPERATIONS = 20_000;
+const OPERATIONS_PER_VALUE = 1_000;
 const WORK = 8 << 20;
 const WORK_PER_CHARACTER = 256;
 // Some templates look through all messages for each message.
@@ -10,8 +10,8 @@ const TEXT_PER_CHARACTER = 16;
 const MAX_DEPTH = 1_000;
 /** Milliseconds that rendering may take. */
 export const MAX_MS = 2_000;
-// Looking at the clock takes a tenth of the time of a step.
-const STEPS_PER_LOOK = 16;
+// Looking at the clock takes a tenth of the time of an operation.
+const OPERATIONS_PER_LOOK = 16;
 
 /** A template asked for more than the messages can need. */
 export class BudgetError extends Error {}
@@ -26,17 +26,17 @@ export interface Size {
 }
 
 /**
- * Limits on what rendering a template may cost, so that none can exhaust the memory or hold up the event loop: steps of
- * evaluation, characters and elements that are made or looked through, the length of one text, and time. The first
+ * Limits on what rendering a template may cost, so that none can exhaust the memory or hold up the event loop: operations
+ * of the interpreter, characters and elements that are made or looked through, the length of one text, and time. The first
  * three limits grow with what the template is given.
  */
 export class Budget {
-  readonly #maxSteps: number;
+  readonly #maxOperations: number;
   readonly #maxWork: number;
   readonly #maxText: number;
   readonly #maxMs: number;
   readonly #until: number;
-  #steps = 0;
+  #operations = 0;
   #work = 0;
   #depth = 0;
 
@@ -47,24 +47,25 @@ export class Budget {
   constructor(given: Size, started = performance.now(), maxMs = MAX_MS) {
     this.#maxMs = maxMs;
     this.#until = started + maxMs;
-    this.#maxSteps = STEPS + STEPS_PER_VALUE * given.values;
+    this.#maxOperations = OPERATIONS + OPERATIONS_PER_VALUE * given.values;
     this.#maxWork = WORK + WORK_PER_VALUE * given.values + WORK_PER_CHARACTER * given.characters;
     this.#maxText = TEXT + TEXT_PER_CHARACTER * given.characters;
   }
 
-  /** Begins a step of evaluation, one level deeper in the template; `leave` ends it. */
+  /** Begins an operation, one level deeper in the template; `leave` ends it. */
   enter(): void {
     if (++this.#depth > MAX_DEPTH) throw new BudgetError(`it nests deeper than ${MAX_DEPTH} levels`);
-    this.step();
+    this.count();
   }
 
   leave(): void {
     this.#depth--;
   }
 
-  step(): void {
-    if (++this.#steps > this.#maxSteps) throw new BudgetError(`it takes more than ${this.#maxSteps} steps`);
-    if (this.#steps % STEPS_PER_LOOK === 0) this.#look();
+  count(): void {
+    if (++this.#operations > this.#maxOperations)
+      throw new BudgetError(`it takes more than ${this.#maxOperations} operations`);
+    if (this.#operations % OPERATIONS_PER_LOOK === 0) this.#look();
   }
 
   /** Called before `work` characters, or elements of a list, are made or looked through. */

@@ -2,10 +2,10 @@ import { isList, isMap, type Value } from './library.js';
 
 /**
  * Whether two values are equal as in Python: lists, tuples and objects by what they hold, and true and false are 1 and
- * 0. `step` is called for each pair of values that is compared.
+ * 0. `count` is called for each pair of values that is compared.
  */
-export function equal(a: Value, b: Value, step: () => void): boolean {
-  step();
+export function equal(a: Value, b: Value, count: () => void): boolean {
+  count();
   if (isNumber(a) && isNumber(b)) return Number(a.value) === Number(b.value);
   if (a.type !== b.type) return false;
   if (a === b) return true;
@@ -13,14 +13,14 @@ export function equal(a: Value, b: Value, step: () => void): boolean {
     if (a.value.size !== b.value.size) return false;
     for (const [key, item] of a.value) {
       const other = b.value.get(key);
-      if (!other || !equal(item, other, step)) return false;
+      if (!other || !equal(item, other, count)) return false;
     }
     return true;
   }
   if (isList(a) && isList(b)) {
     if (a.constructor !== b.constructor || a.value.length !== b.value.length) return false;
     const others = b.value;
-    return a.value.every((item, index) => equal(item, others[index]!, step));
+    return a.value.every((item, index) => equal(item, others[index]!, count));
   }
   if (typeof a.value === 'string') return a.value === b.value;
   // None is None, and what is undefined is undefined. Functions and namespaces are equal to themselves only.

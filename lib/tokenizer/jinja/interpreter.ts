@@ -33,12 +33,12 @@ export class TextLoopError extends Error {}
 
 type Interpreter = new (scope: Scope, budget: Budget) => LibraryInterpreter;
 type Values = ReturnType<typeof valueClasses>;
-let prepared: { Interpreter: Interpreter; values: Values } | undefined;
+let loaded: { Interpreter: Interpreter; values: Values } | undefined;
 
 /** Runs a parsed template with these variables. Throws BudgetError, or what the template raises. */
 export function runTemplate(program: Node, variables: Record<string, unknown>, budget: Budget): string {
   const { Environment } = jinjaLibrary();
-  const { Interpreter, values } = (prepared ??= prepare());
+  const { Interpreter, values } = (loaded ??= load());
   const scope = new Environment();
   const constants = { false: false, true: true, none: null, False: false, True: true, None: null };
   for (const [name, value] of Object.entries({ ...constants, ...variables }))
@@ -55,7 +55,7 @@ export function runTemplate(program: Node, variables: Record<string, unknown>, b
   return new Interpreter(scope, budget).run(program).value as string;
 }
 
-function prepare(): { Interpreter: Interpreter; values: Values } {
+function load(): { Interpreter: Interpreter; values: Values } {
   const values = valueClasses();
   return { Interpreter: boundedInterpreter(values), values };
 }
@@ -163,7 +163,7 @@ function boundedInterpreter(values: Values): Interpreter {
       let text = '';
       let completed = false;
       for (const [index, item] of items.entries()) {
-        this.#budget.step();
+        this.#budget.count();
         const inner = bind(new Environment(scope), loopvar, item);
         inner.setVariable('loop', loopOf(items, index));
         try {
@@ -279,7 +279,7 @@ function boundedInterpreter(values: Values): Interpreter {
     }
 
     #equal(a: Value, b: Value): boolean {
-      return equal(a, b, () => this.#budget.step());
+      return equal(a, b, () => this.#budget.count());
     }
 
     /** A value as a template prints it. */

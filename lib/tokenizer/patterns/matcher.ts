@@ -2,10 +2,10 @@ import { PatternMemory, tooCostly } from './memory.js';
 import { Op, type PatternProgram } from './program.js';
 import { isHighSurrogate, isLowSurrogate } from '../surrogates.js';
 
-const STEPS = {
+const LIMITS = {
   /** Instructions and characters taken between two pauses: a tenth of a millisecond or so. */
   atOnce: 1 << 13,
-  /** An attempt that takes more steps than this remembers where it has been; in plain text it takes a dozen. */
+  /** An attempt that takes more of them than this remembers where it has been; in plain text it takes a dozen. */
   beforeMemory: 1 << 11,
 };
 
@@ -43,7 +43,7 @@ export class PatternMatcher {
   private readonly outside: Array<{ memory: PatternMemory | undefined; frames: number }> = [];
   /** How far a Repeat that was paused has come, and after how many code points; −1 between Repeats. */
   private scanned = -1;
-  private taken = 0;
+  private repeats = 0;
   /** The first and the last position where what follows the Repeat may begin; −1 if there is none. */
   private nearest = -1;
   private farthest = -1;
@@ -54,7 +54,7 @@ export class PatternMatcher {
   constructor(
     private readonly program: PatternProgram,
     private readonly text: string,
-    private readonly limits = STEPS,
+    private readonly limits = LIMITS,
   ) {
     this.left = limits.atOnce;
     this.failsFrom = new Int32Array(program.places).fill(-1);
@@ -66,7 +66,7 @@ export class PatternMatcher {
    * to be called again.
    */
   next(): boolean | undefined {
-    // Several matches share the steps between two pauses, so that a caller that drops every match pauses, too.
+    // Several matches share what is done between two pauses, so that a caller that drops every match pauses, too.
     while (this.left > 0) {
       if (this.pc < 0) {
         if (this.from > this.text.length) return false;
@@ -212,24 +212,24 @@ export class PatternMatcher {
     const knownTo = this.failsTo[number]!;
     if (this.scanned < 0) {
       this.scanned = this.at;
-      this.taken = 0;
+      this.repeats = 0;
       this.nearest = -1;
       this.farthest = -1;
     }
     for (;;) {
-      if (this.taken === least) this.nearest = this.scanned;
-      if (this.taken >= least && knownFrom <= this.scanned && this.scanned <= knownTo) {
+      if (this.repeats === least) this.nearest = this.scanned;
+      if (this.repeats >= least && knownFrom <= this.scanned && this.scanned <= knownTo) {
         // What follows is known to fail from here on, so only the positions before are left.
         this.scanned = knownTo;
         break;
       }
-      if (this.taken >= least) this.farthest = this.scanned;
-      if (this.taken === most || this.scanned >= text.length) break;
+      if (this.repeats >= least) this.farthest = this.scanned;
+      if (this.repeats === most || this.scanned >= text.length) break;
       const code = text.codePointAt(this.scanned)!;
       if (!set.has(code)) break;
       if (--this.budget < 0) return true;
       this.scanned += code > 0xffff ? 2 : 1;
-      this.taken++;
+      this.repeats++;
     }
     if (this.farthest >= 0) this.push(-3 - pc, this.nearest, this.farthest, this.scanned);
     this.scanned = -1;

@@ -45,7 +45,7 @@ class Parser {
 
   private choice(): PatternNode {
     const parts = [this.sequence()];
-    while (this.take('|')) parts.push(this.sequence());
+    while (this.accept('|')) parts.push(this.sequence());
     return parts.length === 1 ? parts[0]! : { kind: 'choice', parts };
   }
 
@@ -72,11 +72,11 @@ class Parser {
           : most === ''
             ? Infinity
             : Number(most);
-    return { kind: 'repeat', part, min, max, lazy: this.take('?') };
+    return { kind: 'repeat', part, min, max, lazy: this.accept('?') };
   }
 
   private atom(): PatternNode {
-    const look = LOOKS.find(([prefix]) => this.take(prefix));
+    const look = LOOKS.find(([prefix]) => this.accept(prefix));
     if (look) {
       const [, behind, negative] = look;
       return { kind: 'look', part: this.group(), behind, negative };
@@ -109,7 +109,7 @@ class Parser {
   private group(): PatternNode {
     if (++this.depth > MAX_NESTING) throw new SyntaxError(`Groups are nested more than ${MAX_NESTING} deep`);
     const node = this.choice();
-    if (!this.take(')')) throw new SyntaxError('A group does not end');
+    if (!this.accept(')')) throw new SyntaxError('A group does not end');
     this.depth--;
     return node;
   }
@@ -132,7 +132,7 @@ class Parser {
     return { kind: 'set', source: text };
   }
 
-  private take(text: string): boolean {
+  private accept(text: string): boolean {
     if (!this.source.startsWith(text, this.at)) return false;
     this.at += text.length;
     return true;

@@ -164,7 +164,7 @@ class Compiler {
 
   private emit(op: Op, x = 0, y = 0, z = 0): number {
     if (this.code.length >= MAX_INSTRUCTIONS)
-      throw new SyntaxError(`It unfolds to more than ${MAX_INSTRUCTIONS} steps`);
+      throw new SyntaxError(`It unfolds to more than ${MAX_INSTRUCTIONS} instructions`);
     return this.code.push([op, x, y, z]) - 1;
   }
 }
@@ -183,11 +183,11 @@ function single(node: PatternNode): string | undefined {
     case 'sequence': {
       // Looks ahead at one character, then a part that takes one: the intersection of their sets.
       const last = node.parts.at(-1);
-      const taken = last && single(last);
+      const member = last && single(last);
       const looks = node.parts
         .slice(0, -1)
         .map((part) => (part.kind === 'look' && !part.behind ? lookAtOne(part) : undefined));
-      return taken === undefined || looks.includes(undefined) ? undefined : `(?:${looks.join('')}${taken})`;
+      return member === undefined || looks.includes(undefined) ? undefined : `(?:${looks.join('')}${member})`;
     }
     default:
       return undefined;

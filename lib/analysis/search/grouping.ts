@@ -11,7 +11,7 @@ export interface SearchSpace {
 }
 
 /** A plan of a search space. */
-export interface Candidate {
+export interface Grouping {
   /** Layers per stage, 1 to MAX_GROUP, from layer `guard` to the last; they add up to layers − guard. */
   sizes: readonly number[];
   /** Bypass distance D, mode "paper". */
@@ -33,15 +33,15 @@ export function stageRanges({ guard }: SearchSpace, sizes: readonly number[]): S
   });
 }
 
-export function planOf(space: SearchSpace, { sizes, bypass }: Candidate): Plan {
+export function planOf(space: SearchSpace, { sizes, bypass }: Grouping): Plan {
   const groups = stageRanges(space, sizes)
     .filter(({ size }) => size > 1)
     .map(({ first, size }) => Array.from({ length: size }, (_, i) => first + i));
   return { version: 1, layers: space.layers, groups, bypass: groups.length > 0 ? bypass : 0, bypassMode: 'paper' };
 }
 
-/** The candidate with some groups, and every other layer alone. `groups` ascend and do not overlap. */
-export function candidateOf({ layers, guard }: SearchSpace, groups: readonly StageRange[], bypass: number): Candidate {
+/** The grouping with some groups, and every other layer alone. `groups` ascend and do not overlap. */
+export function groupingOf({ layers, guard }: SearchSpace, groups: readonly StageRange[], bypass: number): Grouping {
   const sizes: number[] = [];
   let next = guard;
   for (const { first, size } of groups) {
@@ -53,7 +53,7 @@ export function candidateOf({ layers, guard }: SearchSpace, groups: readonly Sta
   return { sizes, bypass };
 }
 
-/** Tells candidates of one space apart. */
-export function keyOf({ sizes, bypass }: Candidate): string {
+/** Tells groupings of one space apart. */
+export function keyOf({ sizes, bypass }: Grouping): string {
   return `${sizes.join('')} ${bypass}`;
 }
