@@ -22,6 +22,7 @@ import { isDeepStrictEqual, parseArgs } from 'node:util';
 import { medianInterval, quantile } from '../dist/analysis/eval/statistics.js';
 import { commitOf, describeRun, runLine } from '../tools/run_info.mjs';
 import { writeRandomGguf } from './peers/random_gguf.mjs';
+import { evict } from './evict.mjs';
 import { spread } from './spread.mjs';
 
 const here = path.dirname(fileURLToPath(import.meta.url));
@@ -114,7 +115,7 @@ async function measureRow(row, model, afterFirst) {
   const order = Object.keys(sides);
   if (afterFirst) order.reverse();
   for (const side of order) {
-    evict(model);
+    evictIfPossible(model);
     const once = start(side, { ...request, firstOnly: true });
     row.samples.coldMs[side].push((await once.answer()).at - once.startedAt);
     await once.ended;
@@ -173,9 +174,9 @@ function start(side, request) {
 }
 
 /** Drops the file's pages from the system's cache, where there is GNU dd. */
-function evict(model) {
+function evictIfPossible(model) {
   try {
-    execFileSync('dd', [`if=${model}`, 'iflag=nocache', 'count=0'], { stdio: 'ignore' });
+    evict(model);
   } catch {
     // Then both sides start from a cached file.
   }

@@ -19,6 +19,7 @@ import { quantile } from '../dist/analysis/eval/statistics.js';
 import { kvBytesPerPosition } from '../dist/engine/kv_cache.js';
 import { describeRun, runLine } from '../tools/run_info.mjs';
 import { writeRandomGguf } from './peers/random_gguf.mjs';
+import { evict } from './evict.mjs';
 import { spread } from './spread.mjs';
 
 const here = path.dirname(fileURLToPath(import.meta.url));
@@ -66,7 +67,7 @@ try {
     nodeMs.push(Number(execFileSync(process.execPath, ['-p', 'Date.now()'], { encoding: 'utf8' })) - begin);
     for (const [activations, [to]] of Object.entries(READINGS)) {
       const { readMs, firstTokenMs, cachedMs, peakBytes } = samples[activations];
-      const steps = [
+      const both = [
         () => {
           const begin = performance.now();
           execFileSync('sh', ['-c', 'cat "$1" > "$2"', 'sh', file, to]);
@@ -81,10 +82,10 @@ try {
         },
       ];
       // Either goes first as often, for what one leaves behind for the other.
-      for (const step of round % 2 ? steps.reverse() : steps) {
-        evict();
+      for (const one of round % 2 ? both.reverse() : both) {
+        evict(file);
         takeMemory(2 * fileBytes + MORE_BYTES);
-        step();
+        one();
       }
     }
   }
@@ -137,10 +138,6 @@ function firstToken(activations) {
     ),
   );
   return { ms: first.at - start, peakBytes: first.peakBytes };
-}
-
-function evict() {
-  execFileSync('dd', [`if=${file}`, 'iflag=nocache', 'count=0'], { stdio: 'ignore' });
 }
 
 function takeMemory(bytes) {

@@ -60,7 +60,7 @@ async function inspect(path: string, options: Options, io: Io): Promise<void> {
   const published = publishedPlan(checkpoint);
   const plan = readPlan(options.plan ?? 'sequential', config.nLayers, options, io);
   const compiled = compilePlan(config, plan);
-  const { schedules = [] } = explainedSchedules(plan, checkpoint, { ...options, backend: 'cpu' }) ?? {};
+  const { schedules = [] } = (await explainedSchedules(plan, checkpoint, { ...options, backend: 'cpu' })) ?? {};
   const context = options.context ?? config.contextLength;
   const activations = {
     format: chooseActivations(options.activations, 'cpu', tensors, describeMachine),

@@ -123,7 +123,7 @@ async function explainPlan(
 ): Promise<void> {
   const { plan, checkpoint } = await resolveFor(spec, model, options, io);
   const predicted = checkpoint && (await predictedTime(plan, checkpoint, options));
-  const placed = checkpoint && explainedSchedules(plan, checkpoint, options);
+  const placed = checkpoint && (await explainedSchedules(plan, checkpoint, options));
   if (!options.json) {
     const tables = placed?.schedules.map((schedule) => `\n${formatSchedule(placed.program, schedule)}`) ?? [];
     const prices = predicted ? [`\n${formatPredictedTime(predicted)}`] : [];

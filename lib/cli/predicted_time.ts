@@ -1,15 +1,11 @@
-import { chooseActivations } from '../engine/activations.js';
-import type { Checkpoint } from '../checkpoint/types.js';
-import { CqilError } from '../errors.js';
-import { chooseKvCache } from '../engine/kv_cache.js';
 import { findCalibration, typicalPosition } from '../analysis/latency/calibration.js';
 import type { Prediction } from '../analysis/latency/latency_model.js';
-import { defaultThreads, describeMachine } from '../engine/machine.js';
+import type { Checkpoint } from '../checkpoint/types.js';
 import { compilePlan } from '../model/model.js';
 import { resolvePlan, type Plan } from '../plan/plan.js';
 import { counted } from '../util/count.js';
-import type { BackendOptions } from './options.js';
 import { formatTable } from './table.js';
+import { ifEngine, placementOn, type UnloadedOptions } from './unloaded.js';
 
 /** What a plan's time is predicted to be on this machine, and that of sequential. */
 export interface PredictedTime {
@@ -24,50 +20,33 @@ export interface PredictedTime {
 }
 
 /**
- * From prices that an earlier `cqil plan latency` or `cqil plan search` has measured; undefined without them. Loads no
- * weights.
+ * From prices that an earlier `cqil plan latency` or `cqil plan search` has measured; undefined without them, and where
+ * the engine, whose prices they are, cannot run. Loads no weights.
  */
-export async function predictedTime(
+export function predictedTime(
   plan: Plan,
   checkpoint: Checkpoint,
-  options: BackendOptions,
+  options: UnloadedOptions,
 ): Promise<PredictedTime | undefined> {
-  try {
-    return await predict(plan, checkpoint, options);
-  } catch (error) {
-    // Plans can be explained where the engine cannot run; prices are of the engine.
-    if (error instanceof CqilError && error.code === 'NATIVE_ADDON') return undefined;
-    throw error;
-  }
-}
-
-async function predict(
-  plan: Plan,
-  checkpoint: Checkpoint,
-  { backend, threads = defaultThreads(checkpoint), kvCache, activations }: BackendOptions,
-): Promise<PredictedTime | undefined> {
-  const { config } = checkpoint;
-  const at = typicalPosition(config);
-  for (const tried of backend === 'auto' ? (['cuda', 'cpu'] as const) : [backend]) {
-    const chosen = chooseActivations(activations, tried, checkpoint.tensors, describeMachine);
-    const found = await findCalibration(checkpoint, {
-      backend: tried,
-      threads,
-      kvCache: chooseKvCache(kvCache, chosen, checkpoint.tensors),
-      activations: chosen,
-    });
-    if (!found) continue;
-    const price = (of: Plan): Prediction => found.latency.predict(compilePlan(config, of), 'auto', at);
-    return {
-      plan: price(plan),
-      sequential: price(resolvePlan('sequential', config.nLayers)),
-      position: at.position,
-      backend: tried,
-      threads,
-      calibrated: found.measured,
-    };
-  }
-  return undefined;
+  return ifEngine(async () => {
+    const { config } = checkpoint;
+    const at = typicalPosition(config);
+    for (const backend of options.backend === 'auto' ? (['cuda', 'cpu'] as const) : [options.backend]) {
+      const placement = placementOn(backend, checkpoint, options);
+      const found = await findCalibration(checkpoint, placement);
+      if (!found) continue;
+      const price = (of: Plan): Prediction => found.latency.predict(compilePlan(config, of), 'auto', at);
+      return {
+        plan: price(plan),
+        sequential: price(resolvePlan('sequential', config.nLayers)),
+        position: at.position,
+        backend,
+        threads: placement.threads,
+        calibrated: found.measured,
+      };
+    }
+    return undefined;
+  });
 }
 
 export function formatPredictedTime({

@@ -1,16 +1,13 @@
-import { chooseActivations } from '../engine/activations.js';
+import { modelBytes, scheduleOf, waitsIn } from '../analysis/latency/work.js';
 import type { Checkpoint } from '../checkpoint/types.js';
-import { CqilError } from '../errors.js';
-import { chooseKvCache } from '../engine/kv_cache.js';
-import { cpuLimits, defaultThreads, describeMachine } from '../engine/machine.js';
+import { cpuLimits } from '../engine/machine.js';
 import type { Program } from '../engine/native.js';
 import type { ScheduleStep } from '../engine/schedule.js';
-import { modelBytes, scheduleOf } from '../analysis/latency/work.js';
 import { compilePlan } from '../model/model.js';
 import type { Plan } from '../plan/plan.js';
 import { counted } from '../util/count.js';
-import type { BackendOptions } from './options.js';
 import { formatTable } from './table.js';
+import { ifEngine, placementOn, type UnloadedOptions } from './unloaded.js';
 
 /** How the first token of a text is computed in one execution. */
 export interface ExplainedSchedule {
@@ -21,8 +18,6 @@ export interface ExplainedSchedule {
   steps: ScheduleStep[];
 }
 
-type Options = Pick<BackendOptions, 'backend' | 'threads' | 'kvCache' | 'activations'>;
-
 /**
  * The schedules of a plan, `lanes` only where the plan has groups; undefined where the engine, which makes them, cannot
  * run. Loads no weights. `auto` means the CPU.
@@ -30,37 +25,22 @@ type Options = Pick<BackendOptions, 'backend' | 'threads' | 'kvCache' | 'activat
 export function explainedSchedules(
   plan: Plan,
   checkpoint: Checkpoint,
-  options: Options,
-): { program: Program; schedules: ExplainedSchedule[] } | undefined {
-  try {
-    return schedulesOf(plan, checkpoint, options);
-  } catch (error) {
-    if (error instanceof CqilError && error.code === 'NATIVE_ADDON') return undefined;
-    throw error;
-  }
-}
-
-function schedulesOf(
-  plan: Plan,
-  checkpoint: Checkpoint,
-  { backend, threads = defaultThreads(checkpoint), kvCache, activations }: Options,
-): { program: Program; schedules: ExplainedSchedule[] } {
-  const { config, tensors } = checkpoint;
-  const where = backend === 'cuda' ? 'cuda' : 'cpu';
-  const program = compilePlan(config, plan);
-  const format = chooseActivations(activations, where, tensors, describeMachine);
-  const bytes = modelBytes(checkpoint, chooseKvCache(kvCache, format, tensors), cpuLimits());
-  const computing = { backend: where, threads } as const;
-  const executions = plan.groups.length > 0 ? (['wide', 'lanes'] as const) : (['wide'] as const);
-  return {
-    program,
-    schedules: executions.map((execution) => ({
-      backend: where,
+  options: UnloadedOptions,
+): Promise<{ program: Program; schedules: ExplainedSchedule[] } | undefined> {
+  return ifEngine(() => {
+    const placement = placementOn(options.backend === 'cuda' ? 'cuda' : 'cpu', checkpoint, options);
+    const { backend, threads, kvCache } = placement;
+    const program = compilePlan(checkpoint.config, plan);
+    const bytes = modelBytes(checkpoint, kvCache, cpuLimits());
+    const executions = plan.groups.length > 0 ? (['wide', 'lanes'] as const) : (['wide'] as const);
+    const schedules = executions.map((execution) => ({
+      backend,
       execution,
-      threads: where === 'cpu' ? threads : 0,
-      steps: scheduleOf(bytes, program, execution, computing, 0),
-    })),
-  };
+      threads: backend === 'cpu' ? threads : 0,
+      steps: scheduleOf(bytes, program, execution, placement, 0),
+    }));
+    return { program, schedules };
+  });
 }
 
 /** One row for stages in a row that are computed alike. */
@@ -104,15 +84,11 @@ function whoOf(steps: readonly ScheduleStep[], lanes: number, backend: 'cpu' | '
   return alone || threads === 1 ? 'one thread' : `all ${threads} threads`;
 }
 
-/** On the way that has most of them; on a GPU a launch waits for the one before it. */
+/** On a GPU a launch waits for the one before it. */
 function meetingsOf(steps: readonly ScheduleStep[], backend: 'cpu' | 'cuda', threads: number): string {
-  const onOneWay = steps.filter(({ crew }) => crew === 0);
-  if (backend === 'cuda') return String(onOneWay.length);
-  if (threads === 1) return '0';
-  const everybody = steps.filter(({ meeting }) => meeting === 'everybody').length;
-  const several = ({ crews, alone }: ScheduleStep): boolean => !alone && threads > crews;
-  const crew = onOneWay.filter((step) => step.meeting === 'crew' && several(step)).length;
-  return crew > 0 ? `${everybody}, ${crew} in a crew` : String(everybody);
+  if (backend === 'cuda') return String(steps.filter(({ crew }) => crew === 0).length);
+  const { waits, crewWaits } = waitsIn(steps, threads);
+  return crewWaits > 0 ? `${waits}, ${crewWaits} in a crew` : String(waits);
 }
 
 function range(first: number, last: number): string {

@@ -171,13 +171,13 @@ function workOf(
   { backend, threads }: Computing,
   at: DecodePosition,
 ): Work {
-  const waits = backend === 'cuda' ? 1 : waitsOf(kind, steps, threads);
+  const waits = backend === 'cuda' ? 1 : phaseWaits(kind, steps, threads);
   const reading = steps.filter(reads);
   const [first] = reading as [ScheduleStep];
   const together = backend === 'cpu' && !first.alone ? threads : 1;
   if (kind === 'embed') return work({ waits });
   if (kind === 'head') return work({ waits, head: bytes.head, idle: first.alone ? bytes.head * (threads - 1) : 0 });
-  if (backend === 'cpu' && first.crews > 1) return crewWork(bytes, kind, steps, waits, threads, at);
+  if (backend === 'cpu' && first.crews > 1) return crewWork(bytes, kind, steps, threads, at);
   const layers = reading.flatMap((step) => step.layers);
   const streamed = layers.reduce((sum, layer) => sum + bytes.layers[layer]![kind], 0);
   const kv = kind === 'attention' ? kvBytes(bytes, layers, together, at) : 0;
@@ -190,11 +190,30 @@ function reads({ kind }: ScheduleStep): boolean {
   return !WITHOUT_WEIGHTS.has(kind);
 }
 
-/** How often all threads meet. They also do after the head, at the end of the call, unless one thread computed it. */
-function waitsOf(kind: PhaseKind, steps: readonly ScheduleStep[], threads: number): number {
-  if (threads === 1) return 0;
-  const meetings = steps.filter(({ meeting }) => meeting === 'everybody').length;
-  return kind === 'head' && !steps[0]!.alone ? meetings + 1 : meetings;
+/** They also wait after the head, at the end of the call, unless one thread computed it. */
+function phaseWaits(kind: PhaseKind, steps: readonly ScheduleStep[], threads: number): number {
+  const { waits } = waitsIn(steps, threads);
+  return kind === 'head' && threads > 1 && !steps[0]!.alone ? waits + 1 : waits;
+}
+
+/**
+ * How often the threads of the CPU backend wait in some steps: all of them for each other, and those of one crew, on
+ * the way of the crew that waits most.
+ */
+export function waitsIn(steps: readonly ScheduleStep[], threads: number): Pick<Work, 'waits' | 'crewWaits'> {
+  if (threads === 1) return { waits: 0, crewWaits: 0 };
+  const crews = new Map<number, number>();
+  for (const step of steps)
+    if (step.meeting === 'crew' && membersOf(step, threads) > 1) crews.set(step.crew, (crews.get(step.crew) ?? 0) + 1);
+  return {
+    waits: steps.filter(({ meeting }) => meeting === 'everybody').length,
+    crewWaits: Math.max(0, ...crews.values()),
+  };
+}
+
+/** The threads of a step's crew that compute it. */
+function membersOf({ alone, crew, crews }: ScheduleStep, threads: number): number {
+  return alone ? 1 : Math.ceil((threads - crew) / crews);
 }
 
 /** A phase whose lanes are spread over crews. */
@@ -202,27 +221,24 @@ function crewWork(
   bytes: ModelBytes,
   kind: LayerPhase,
   steps: readonly ScheduleStep[],
-  waits: number,
   threads: number,
   at: DecodePosition,
 ): Work {
-  let [streamed, busiest, crewWaits, kv] = [0, 0, 0, 0];
+  let [streamed, busiest, kv] = [0, 0, 0];
   const inCrews = steps.filter(({ kind: step }) => step !== 'join');
   const { crews } = inCrews[0]!;
   for (let crew = 0; crew < crews; crew++) {
-    const all = inCrews.filter((step) => step.crew === crew);
-    const own = all.filter(reads);
-    const size = own[0]!.alone ? 1 : Math.ceil((threads - crew) / crews);
+    const own = inCrews.filter((step) => step.crew === crew && reads(step));
+    const size = membersOf(own[0]!, threads);
     const ownBytes = own.reduce((sum, { layers }) => sum + bytes.layers[layers[0]!]![kind], 0);
     streamed += ownBytes;
     busiest = Math.max(busiest, ownBytes / size);
-    if (size > 1) crewWaits = Math.max(crewWaits, all.filter(({ meeting }) => meeting === 'crew').length);
     if (kind === 'attention') {
       const each = own.map((step) => kvBytes(bytes, step.layers, size, at));
       kv = Math.max(kv, (each.reduce((sum, one) => sum + one, 0) * threads) / size);
     }
   }
-  return work({ waits, crewWaits, apart: streamed, idle: busiest * threads - streamed, kv });
+  return work({ ...waitsIn(steps, threads), apart: streamed, idle: busiest * threads - streamed, kv });
 }
 
 /** Keys and values of layers; of the busiest of some threads, times the threads. */
