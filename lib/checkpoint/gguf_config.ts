@@ -5,7 +5,7 @@ import { Fields, show } from './fields.js';
 import type { GgufFile } from './gguf.js';
 import { checkConfig, LIMITS } from './layout.js';
 import { ropeFrequencies, yarnAttentionFactor, type RopeScaling } from './rope.js';
-import type { Formula, GgufValue, LayerFormula, ModelConfig } from './types.js';
+import type { Architecture, Formula, GgufValue, LayerFormula, ModelConfig } from './types.js';
 
 /** Keys that, unless zero, change the arithmetic beyond what is computed of architectures that do not have them. */
 const MUST_BE_ZERO = [
@@ -38,19 +38,7 @@ export function ggufConfig(
   source: string,
 ): ConfiguredModel {
   const general = new Fields((key) => gguf.metadata.get(key), source);
-  const kind = general.string('general.type', 'model');
-  if (kind !== 'model')
-    throw general.unsupported(
-      'is a GGUF file of type ' +
-        `${show(kind)}${kind === 'adapter' ? '; adapters are supported as PEFT folders' : ''}; a whole model is ` +
-        'expected',
-    );
-  const stored = general.string('general.architecture');
-  const name = GGUF_ARCHITECTURES.get(stored);
-  if (!name)
-    throw general.unsupported(
-      `holds a model of architecture ${show(stored)}; supported are ${[...GGUF_ARCHITECTURES.keys()].join(', ')}`,
-    );
+  const name = readArchitecture(general);
   const architecture = ARCHITECTURES[name];
   const fields = new Fields((key) => gguf.metadata.get(`${name}.${key}`), source);
   refuseUnsupported(fields, architecture);
@@ -85,6 +73,22 @@ export function ggufConfig(
     qkNorm: architecture.qkNorm,
   };
   return { config, options, names: architecture.names };
+}
+
+function readArchitecture(general: Fields): Architecture {
+  const kind = general.string('general.type', 'model');
+  if (kind !== 'model')
+    throw general.unsupported(
+      'is a GGUF file of type ' +
+        `${show(kind)}${kind === 'adapter' ? '; adapters are supported as PEFT folders' : ''}; a whole model is ` +
+        'expected',
+    );
+  const stored = general.string('general.architecture');
+  const name = GGUF_ARCHITECTURES.get(stored);
+  if (name) return name;
+  throw general.unsupported(
+    `holds a model of architecture ${show(stored)}; supported are ${[...GGUF_ARCHITECTURES.keys()].join(', ')}`,
+  );
 }
 
 /** Keys of caps and of multipliers: read where the architecture's row has such, refused elsewhere unless they are zero. */

@@ -2,7 +2,7 @@ import { CqilError } from '../errors.js';
 import { LLAMA_FORMULA } from './architectures.js';
 import { expectedTensors, rowsAndCols, tensorBytes } from './layout.js';
 import { ropeFrequencies } from './rope.js';
-import { DTYPE_BLOCK, type Checkpoint, type DType, type ModelConfig } from './types.js';
+import { DTYPE_BLOCK, type Checkpoint, type DType, type ModelConfig, type TensorInfo } from './types.js';
 
 type Shape = Pick<
   ModelConfig,
@@ -82,24 +82,39 @@ export const SYNTHETIC_SHAPES: readonly string[] = Object.keys(SHAPES);
  * have.
  */
 export function syntheticCheckpoint(shapeName: string, dtype: DType): Checkpoint {
-  const shape: Shape | undefined = Object.hasOwn(SHAPES, shapeName)
-    ? SHAPES[shapeName as keyof typeof SHAPES]
-    : undefined;
-  if (!shape)
+  const config = configOf(shapeNamed(shapeName, dtype));
+  return {
+    format: 'huggingface',
+    path: `synthetic:${shapeName}`,
+    config,
+    files: [],
+    tensors: randomTensors(config, dtype),
+    readTokenizer: async () => ({ kind: 'none', reason: 'Random weights have no tokenizer.' }),
+    readEosTokenIds: async () => [],
+  };
+}
+
+function shapeNamed(name: string, dtype: DType): Shape {
+  if (!Object.hasOwn(SHAPES, name))
     throw new CqilError(
       'INVALID_ARGUMENT',
-      `There is no synthetic shape "${shapeName}"; one of ${SYNTHETIC_SHAPES.join(', ')} is expected.`,
+      `There is no synthetic shape "${name}"; one of ${SYNTHETIC_SHAPES.join(', ')} is expected.`,
     );
+  const shape: Shape = SHAPES[name as keyof typeof SHAPES];
   const block = DTYPE_BLOCK[dtype];
   if (shape.dim % block.weights !== 0 || shape.hiddenDim % block.weights !== 0) {
     throw new CqilError(
       'INVALID_ARGUMENT',
-      `Rows of ${shapeName} (${shape.dim} and ${shape.hiddenDim} weights) cannot be ${dtype}, which takes ` +
+      `Rows of ${name} (${shape.dim} and ${shape.hiddenDim} weights) cannot be ${dtype}, which takes ` +
         `multiples of ${block.weights}.`,
     );
   }
+  return shape;
+}
+
+function configOf(shape: Shape): ModelConfig {
   const headDim = shape.dim / shape.nHeads;
-  const config: ModelConfig = {
+  return {
     architecture: 'llama',
     ...shape,
     headDim,
@@ -111,30 +126,14 @@ export function syntheticCheckpoint(shapeName: string, dtype: DType): Checkpoint
     formula: LLAMA_FORMULA,
     layers: Array.from({ length: shape.nLayers }, () => ({ window: 0, rope: 0 })),
   };
-  const tensors = expectedTensors(config, { qkvBias: false, outputBias: false, qkNorm: false }).map(
-    ({ role, layer, shape: dims }) => {
-      const [rows, cols] = rowsAndCols(dims);
-      const type: DType = dims.length === 1 ? 'F32' : dtype;
-      return {
-        name: layer < 0 ? role : `${layer}.${role}`,
-        role,
-        layer,
-        dtype: type,
-        rows,
-        cols,
-        file: 0,
-        offset: 0,
-        byteLength: tensorBytes(type, rows, cols),
-      };
-    },
-  );
-  return {
-    format: 'huggingface',
-    path: `synthetic:${shapeName}`,
-    config,
-    files: [],
-    tensors,
-    readTokenizer: async () => ({ kind: 'none', reason: 'Random weights have no tokenizer.' }),
-    readEosTokenIds: async () => [],
-  };
+}
+
+function randomTensors(config: ModelConfig, dtype: DType): TensorInfo[] {
+  return expectedTensors(config, { qkvBias: false, outputBias: false, qkNorm: false }).map(({ role, layer, shape }) => {
+    const [rows, cols] = rowsAndCols(shape);
+    const type: DType = shape.length === 1 ? 'F32' : dtype;
+    const byteLength = tensorBytes(type, rows, cols);
+    const name = layer < 0 ? role : `${layer}.${role}`;
+    return { name, role, layer, dtype: type, rows, cols, file: 0, offset: 0, byteLength };
+  });
 }

@@ -2,7 +2,15 @@ import { throwIfAborted } from '../util/abort.js';
 import { ACTIVATIONS_CHOICES, type ActivationsChoice } from './activations.js';
 import { KV_CACHE_CHOICES, KV_CACHES, type KvCache, type KvCacheChoice } from './kv_cache.js';
 import type { Execution } from './native.js';
-import { expectOption, isCount, isSignal, readArgument, readKnownOptions } from '../util/options.js';
+import {
+  expectFunction,
+  expectOneOf,
+  expectOption,
+  isCount,
+  isSignal,
+  readArgument,
+  readKnownOptions,
+} from '../util/options.js';
 import type { PlanInput } from '../plan/plan.js';
 
 export interface LoadOptions {
@@ -91,6 +99,8 @@ export interface SessionOptions {
 }
 
 export const MAX_THREADS = 256;
+const BACKEND_CHOICES = ['auto', 'cpu', 'cuda'] as const;
+const EXECUTION_CHOICES = ['auto', 'wide', 'lanes', 'persistent'] as const;
 const LOAD_OPTIONS = [
   'plan',
   'backend',
@@ -137,75 +147,41 @@ function checkedOptions(options: LoadOptions): CheckedOptions {
     onWarning,
     signal,
   } = options;
-  expectOption('backend', backend, ['auto', 'cpu', 'cuda'].includes(backend), 'auto, cpu or cuda');
-  expectOption(
-    'devices',
-    devices,
-    devices === undefined ||
-      (Array.isArray(devices) &&
-        devices.length === 1 &&
-        devices.every((device) => Number.isSafeInteger(device) && device >= 0)),
-    'a list of one index: this version computes on one device',
-  );
-  expectOption(
-    'threads',
-    threads,
-    threads === undefined || isCount(threads, MAX_THREADS),
-    `an integer from 1 to ${MAX_THREADS}`,
-  );
-  expectOption(
-    'contextLength',
-    contextLength,
-    contextLength === undefined || isCount(contextLength),
-    'an integer, 1 or more',
-  );
-  expectOption(
-    'kvCache',
-    kvCache,
-    KV_CACHE_CHOICES.some((known) => known === kvCache),
-    'auto, f32, f16 or q8_0',
-  );
-  expectOption(
-    'activations',
-    activations,
-    ACTIVATIONS_CHOICES.some((known) => known === activations),
-    'auto, float32, bf16 or int8',
-  );
+  expectOneOf('backend', backend, BACKEND_CHOICES);
+  expectDevices(devices);
+  const countUpTo = (value: unknown, most?: number) => value === undefined || isCount(value, most);
+  expectOption('threads', threads, countUpTo(threads, MAX_THREADS), `an integer from 1 to ${MAX_THREADS}`);
+  expectOption('contextLength', contextLength, countUpTo(contextLength), 'an integer, 1 or more');
+  expectOneOf('kvCache', kvCache, KV_CACHE_CHOICES);
+  expectOneOf('activations', activations, ACTIVATIONS_CHOICES);
   const rounded = activations === 'bf16' || activations === 'int8';
   if (backend === 'cuda') expectOption('activations', activations, !rounded, 'auto or float32 on the cuda backend');
   expectOption('mmap', mmap, typeof mmap === 'boolean', 'true or false');
-  expectOption('onProgress', onProgress, onProgress === undefined || typeof onProgress === 'function', 'a function');
-  expectOption('onWarning', onWarning, onWarning === undefined || typeof onWarning === 'function', 'a function');
+  expectFunction('onProgress', onProgress);
+  expectFunction('onWarning', onWarning);
   expectOption('signal', signal, isSignal(signal), 'an AbortSignal');
   expectExecution(execution);
   throwIfAborted(signal);
-  return {
-    backend: rounded ? 'cpu' : backend,
-    device: devices?.[0] ?? 0,
-    execution,
-    contextLength,
-    kvCache,
-    activations,
-    mmap,
-  };
+  const device = devices?.[0] ?? 0;
+  return { backend: rounded ? 'cpu' : backend, device, execution, contextLength, kvCache, activations, mmap };
+}
+
+function expectDevices(devices: LoadOptions['devices']): void {
+  const isIndex = (device: unknown) => Number.isSafeInteger(device) && (device as number) >= 0;
+  expectOption(
+    'devices',
+    devices,
+    devices === undefined || (Array.isArray(devices) && devices.length === 1 && devices.every(isIndex)),
+    'a list of one index: this version computes on one device',
+  );
 }
 
 export function expectExecution(execution: string): asserts execution is Execution {
-  expectOption(
-    'execution',
-    execution,
-    ['auto', 'wide', 'lanes', 'persistent'].includes(execution),
-    'auto, wide, lanes or persistent',
-  );
+  expectOneOf('execution', execution, EXECUTION_CHOICES);
 }
 
 export function expectKvCache(kvCache: string): asserts kvCache is KvCache {
-  expectOption(
-    'kvCache',
-    kvCache,
-    KV_CACHES.some((known) => known === kvCache),
-    'f32, f16 or q8_0',
-  );
+  expectOneOf('kvCache', kvCache, KV_CACHES);
 }
 
 export function expectContextLength(contextLength: number, most: number): void {

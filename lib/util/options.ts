@@ -6,6 +6,17 @@ export function expectOption(name: string, found: unknown, ok: boolean, expected
   if (!ok) throw new CqilError('INVALID_ARGUMENT', `${name} is ${inspect(found, { depth: 0 })}; expected ${expected}.`);
 }
 
+/** Throws INVALID_ARGUMENT unless the option is one of two or more choices. */
+export function expectOneOf<T extends string>(name: string, found: string, choices: readonly T[]): asserts found is T {
+  const isKnown = choices.some((choice) => choice === found);
+  expectOption(name, found, isKnown, `${choices.slice(0, -1).join(', ')} or ${choices.at(-1)}`);
+}
+
+/** Throws INVALID_ARGUMENT unless the option is a function, or not given. */
+export function expectFunction(name: string, found: unknown): void {
+  expectOption(name, found, found === undefined || typeof found === 'function', 'a function');
+}
+
 /**
  * What `read` gives. An argument may be a proxy or have getters: where reading it throws, this throws an error with
  * `code`, INVALID_ARGUMENT if there is none.
