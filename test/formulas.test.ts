@@ -1,10 +1,11 @@
 import path from 'node:path';
-import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { afterAll, beforeAll, describe, expect, it, vi } from 'vitest';
 import { recoverPlan } from '../lib/analysis/recovery/recover_plan.js';
 import { ARCHITECTURES } from '../lib/checkpoint/architectures.js';
 import { openCheckpoint } from '../lib/checkpoint/open.js';
 import { tensorTable } from '../lib/checkpoint/tensor_table.js';
 import type { Architecture } from '../lib/checkpoint/types.js';
+import { loadNative } from '../lib/engine/addon.js';
 import { loadModel } from '../lib/model/load.js';
 import type { Model } from '../lib/model/model.js';
 import { resolvePlan } from '../lib/plan/plan.js';
@@ -107,6 +108,33 @@ describe.each(FAMILIES)('%s on the engine', (architecture, config) => {
     }
     const worst = Math.max(...first!.map((row, i) => maxDifference(logSoftmax(row), expected[i]!)));
     expect(worst).toBeLessThan(TOLERANCE);
+  });
+
+  it('several texts in one forward have the bits of each alone', async () => {
+    const together = vi.spyOn(loadNative(), 'forwardTogether');
+    // Rows that begin in the first window, in a later one and where it has just moved on, of one token and of many.
+    const texts = [0, 3, 5, 9, 17].map((start, i) => ({
+      start,
+      ids: someIds([12, 1, 2, 1, 7][i]!, SHAPE.vocabSize, i),
+    }));
+    for (const model of models) {
+      for (const execution of ['wide', 'lanes'] as const) {
+        const sessionsAt = async () => {
+          const sessions = texts.map(() => open(model, PLANS[4]!, execution));
+          for (const [i, { start }] of texts.entries()) if (start > 0) await sessions[i]!.prefill(ids.slice(0, start));
+          return sessions;
+        };
+        const [apart, joined] = [await sessionsAt(), await sessionsAt()];
+        const expected: Float32Array[] = [];
+        for (const [i, text] of texts.entries()) expected.push(await apart[i]!.logits(text.ids));
+        together.mockClear();
+        const found = await Promise.all(texts.map((text, i) => joined[i]!.logits(text.ids)));
+        expect(together.mock.calls.map(([calls]) => calls.length)).toEqual([texts.length]);
+        expectSameBits(found, expected, `${execution}, ${model.threads} threads`);
+        for (const session of [...apart, ...joined]) session.close();
+      }
+    }
+    together.mockRestore();
   });
 
   it('is refused by what fits corrections of LLaMA alone', async () => {

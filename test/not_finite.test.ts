@@ -1,11 +1,13 @@
 import path from 'node:path';
-import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { afterAll, beforeAll, describe, expect, it, vi } from 'vitest';
 import type { TensorRole } from '../lib/checkpoint/types.js';
 import { comparePlans } from '../lib/analysis/eval/compare_plans.js';
 import { measurePerplexity, modelWindows } from '../lib/analysis/eval/perplexity.js';
+import { loadNative } from '../lib/engine/addon.js';
 import { loadModel } from '../lib/model/load.js';
 import { measureSimilarity } from '../lib/analysis/similarity/measure_similarity.js';
 import type { Model } from '../lib/model/model.js';
+import type { Session } from '../lib/session/session.js';
 import { resolvePlan } from '../lib/plan/plan.js';
 import { someIds } from './reference/engine.js';
 import { cqil } from './support/cli.js';
@@ -87,6 +89,50 @@ describe('a model whose weights are not finite', () => {
     await expectRejection('NOT_FINITE', session.score(ids), /position 0 are not finite: expected weights without NaN/);
     await expectRejection('NOT_FINITE', session.prefill(ids), /position 39 are not finite/);
     expect(session.position).toBe(0);
+  });
+});
+
+describe('a token whose embedding is not finite', () => {
+  const BAD = 7;
+  let model: Model;
+  beforeAll(async () => {
+    const file = writeRandomModel(path.join(folder, 'bad-token.gguf'), {
+      format: 'gguf',
+      shape,
+      metadata: {},
+      change: (role, _, values) => {
+        if (role === 'token_embedding') values[BAD * (values.length / shape.vocabSize)] = Infinity;
+      },
+    });
+    model = await loadModel(file, { threads: 2 });
+  });
+  afterAll(() => model.dispose());
+
+  it('fails the texts that hold it, and no other of the same forward', async () => {
+    const good = (seed: number): number[] =>
+      someIds(6 + seed, shape.vocabSize, seed).map((id) => (id === BAD ? 8 : id));
+    const texts = [good(1), [...good(2), BAD, 1], good(3), [BAD], good(5)];
+    const calls = texts.map((ids, i) => (session: Session) => {
+      if (i % 3 === 0) return session.prefill(ids);
+      return i % 3 === 1 ? session.shortlist(ids, 4) : session.score(ids);
+    });
+    const sessions = () => texts.map(() => model.createSession());
+    const [apart, joined] = [sessions(), sessions()];
+    const alone = [];
+    for (const [i, call] of calls.entries()) alone.push((await Promise.allSettled([call(apart[i]!)]))[0]);
+    expect(alone.map(({ status }) => status === 'fulfilled')).toEqual([true, false, true, false, true]);
+    const together = vi.spyOn(loadNative(), 'forwardTogether');
+    const found = await Promise.allSettled(calls.map((call, i) => call(joined[i]!)));
+    expect(together.mock.calls.map(([given]) => given.length)).toEqual([texts.length]);
+    together.mockRestore();
+    for (const [i, { status }] of alone.entries()) {
+      if (status === 'fulfilled') expect(found[i]).toEqual(alone[i]);
+      else expect(found[i]).toMatchObject({ status, reason: { code: 'NOT_FINITE' } });
+    }
+    // What failed is not in the cache, and the session can go on.
+    expect(joined.map(({ position }) => position)).toEqual(apart.map(({ position }) => position));
+    expect(await joined[1]!.prefill(texts[0]!)).toEqual(alone[0]!.status === 'fulfilled' && alone[0]!.value);
+    for (const session of [...apart, ...joined]) session.close();
   });
 });
 
