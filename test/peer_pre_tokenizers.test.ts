@@ -3,7 +3,7 @@ import { expect, it } from 'vitest';
 import type { GgufValue } from '../lib/checkpoint/types.js';
 import { PRE_TOKENIZER_NAMES, preTokenizerRule } from '../lib/tokenizer/gguf_pre_tokenizers.js';
 import { loadTokenizer } from '../lib/tokenizer/index.js';
-import { array, text, u32, type GgufEntry } from '../tools/gguf/gguf_writer.mjs';
+import { array, bool, text, u32, type GgufEntry } from '../tools/gguf/gguf_writer.mjs';
 import { askPeer, peerMissing } from './reference/peer.js';
 import { ggufStrings } from './support/gguf_strings.js';
 import { writeRandomModel } from './support/random_model.js';
@@ -45,8 +45,30 @@ function vocabulary(name: string): Map<string, GgufValue> {
 function entryOf(value: GgufValue): GgufEntry {
   if (typeof value === 'string') return text(value);
   if (typeof value === 'number') return u32(value);
-  return value instanceof Int32Array ? array('i32', [...value]) : array('string', [...(value as Iterable<string>)]);
+  if (typeof value === 'boolean') return bool(value);
+  if (value instanceof Int32Array) return array('i32', [...value]);
+  if (value instanceof Float32Array) return array('f32', [...value]);
+  return array('string', [...(value as Iterable<string>)]);
 }
+
+describeUnless(peerMissing(), "the ids of llama.cpp for SentencePiece's vocabularies", () => {
+  it.each(['sentencepiece', 'gemma', 'phi3'] as const)('%s', async (family) => {
+    const { metadata } = vocabularyAsGguf(family);
+    const file = path.join(folder, `${family}.gguf`);
+    const { 'general.architecture': _, ...entries } = Object.fromEntries(metadata);
+    writeRandomModel(file, {
+      format: 'gguf',
+      shape: { vocabSize: (metadata.get('tokenizer.ggml.tokens') as { length: number }).length },
+      metadata: Object.fromEntries(Object.entries(entries).map(([key, value]) => [key, entryOf(value)])),
+    });
+    const [answer] = await askPeer([{ model: file, contextLength: 64, texts: VOCABULARY_TEXTS }]);
+    const tokenizer = await loadTokenizer({ kind: 'gguf', metadata });
+    for (const [i, input] of VOCABULARY_TEXTS.entries()) {
+      const ids = tokenizer.encode(input, { addSpecialTokens: false, parseSpecialTokens: false });
+      expect(ids, JSON.stringify(input)).toEqual(answer!.tokenized[i]);
+    }
+  });
+});
 
 describeUnless(peerMissing(), "the ids of llama.cpp under each of its pre-tokenizers' names", () => {
   it(`for ${PRE_TOKENIZER_NAMES.length} names and ${VOCABULARY_TEXTS.length} texts`, async () => {

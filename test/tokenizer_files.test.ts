@@ -61,6 +61,11 @@ describe('a folder without tokenizer.json', () => {
     expect(tokenizer.encode('Hello').slice(0, 1)).toEqual([1]);
   });
 
+  it("is refused where its tokenizer.model defines pieces of its own, as Gemma's does", async () => {
+    const gemma = readFileSync(path.join(vocabularyFolder('gemma'), 'tokenizer.model'));
+    await expectRejection('INVALID_TOKENIZER', tokenizerOf({ 'tokenizer.model': gemma }), /finds the piece "<mask>"/);
+  });
+
   it('is read by vocab.json and merges.txt where its class says how text is cut', async () => {
     const { added_tokens: added } = vocabularySource('qwen2').json as ByteLevelJson;
     const decoder = Object.fromEntries(added.map(({ id, content }) => [id, { content, special: true }]));

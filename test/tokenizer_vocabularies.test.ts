@@ -20,6 +20,8 @@ const GGUF_NAMES: Partial<Record<Family, string>> = {
   'deepseek-coder': 'deepseek-coder',
   'deepseek-v3': 'deepseek-v3',
   sentencepiece: 'none: it is not asked for',
+  gemma: 'none: it is not asked for',
+  phi3: 'none: it is not asked for',
 };
 
 const SOURCES: Array<[name: string, family: Family, source: () => TokenizerSource]> = [
@@ -42,21 +44,22 @@ describe.each(SOURCES)("the reference library's ids: %s", (name, family, source)
     tokenizer = await loadTokenizer(source());
     golden = vocabularyGolden(family);
   });
-  // llama.cpp normalizes no text.
-  const composed = (text: string): boolean =>
-    family !== 'qwen2' || !name.endsWith('GGUF') || text === text.normalize('NFC');
+  // llama.cpp normalizes no text, and in its files runs of spaces are spelled with spaces.
+  const isCovered = (text: string): boolean =>
+    !name.endsWith('GGUF') ||
+    ((family !== 'qwen2' || text === text.normalize('NFC')) && (family !== 'gemma' || !text.includes('▁')));
 
   it('encodes every text', () => {
     expect(golden.ids).toHaveLength(VOCABULARY_TEXTS.length);
     VOCABULARY_TEXTS.forEach((text, index) => {
-      if (composed(text))
+      if (isCovered(text))
         expect(tokenizer.encode(text, { addSpecialTokens: false }), JSON.stringify(text)).toEqual(golden.ids[index]);
     });
   });
 
   it('encodes them in slices, too', async () => {
     for (const [index, text] of VOCABULARY_TEXTS.entries()) {
-      if (composed(text))
+      if (isCovered(text))
         expect(await tokenizer.encodeSliced(text, { addSpecialTokens: false }), JSON.stringify(text)).toEqual(
           golden.ids[index],
         );
@@ -72,7 +75,7 @@ describe.each(SOURCES)("the reference library's ids: %s", (name, family, source)
   });
 
   it('finds control tokens in text', () => {
-    for (const { text, ids } of golden.specials)
+    for (const { text, ids } of golden.specials.filter(({ text }) => isCovered(text)))
       expect(tokenizer.encode(text, { addSpecialTokens: false }), text).toEqual(ids);
   });
 

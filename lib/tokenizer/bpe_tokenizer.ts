@@ -155,7 +155,8 @@ export class BpeTokenizer implements Tokenizer {
     this.checkId(id);
     const piece = this.pieces[id];
     if (piece === undefined) return NO_BYTES;
-    return this.added.has(id) ? Buffer.from(piece, 'utf8') : this.decoder.bytes(piece);
+    if (!this.added.has(id)) return this.decoder.bytes(piece);
+    return this.isSpecial(id) ? Buffer.from(piece, 'utf8') : this.decoder.addedBytes(piece);
   }
 
   tokenToId(piece: string): number | undefined {

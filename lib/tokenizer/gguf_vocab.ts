@@ -62,12 +62,26 @@ function convertSentencePiece(
   const addSpacePrefix = readBoolean(metadata, 'add_space_prefix') ?? true;
   const unknownId = readTokenId(metadata, 'unknown_token_id', pieces.length) ?? 0;
 
-  const rules = { unknown: pieces[unknownId], addsSpacePrefix: addSpacePrefix, byteFallback: true };
+  const rules = {
+    unknown: pieces[unknownId],
+    addsSpacePrefix: addSpacePrefix,
+    byteFallback: true,
+    // GGUF files do not say so; llama.cpp knows it by the model's name.
+    stripsRight: metadata.get('general.architecture') === 'phi3' ? stripsRightInPhi3 : undefined,
+  };
   return {
     json: sentencePieceJson(pieces, vocab, types, scores, rules),
     ...surroundings(metadata, pieces, true),
     pieces,
   };
+}
+
+/** What differs between vocabularies of SentencePiece. */
+interface SentencePieceRules {
+  unknown: string | undefined;
+  addsSpacePrefix: boolean;
+  byteFallback: boolean;
+  stripsRight?: (content: string) => boolean;
 }
 
 /**
@@ -79,7 +93,7 @@ export function sentencePieceJson(
   vocab: Map<string, number>,
   types: ArrayLike<number>,
   scores: ArrayLike<number>,
-  rules: { unknown: string | undefined; addsSpacePrefix: boolean; byteFallback: boolean },
+  rules: SentencePieceRules,
 ): unknown {
   const normalizers: unknown[] = [SPACES_MARKED];
   const decoders: unknown[] = [...TEXT_DECODERS];
@@ -88,7 +102,7 @@ export function sentencePieceJson(
     decoders.push({ type: 'Strip', content: ' ', start: 1, stop: 0 });
   }
   return {
-    added_tokens: addedTokens(pieces, types),
+    added_tokens: addedTokens(pieces, types, rules.stripsRight),
     normalizer: { type: 'Sequence', normalizers },
     pre_tokenizer: null,
     post_processor: null,
@@ -216,13 +230,26 @@ function readChatTemplates(metadata: Metadata): unknown {
   return withNamedTemplates(metadata.get(key), named);
 }
 
-/** Tokens that stand apart from the merges: control tokens, and those the vocabulary's makers defined. */
-function addedTokens(pieces: string[], types: ArrayLike<number>): unknown[] {
+/** Phi 3's tokens that take the white space after them: all but those of LLaMA's vocabulary and the end of texts. */
+function stripsRightInPhi3(content: string): boolean {
+  return !['<unk>', '<s>', '<|endoftext|>'].includes(content);
+}
+
+/**
+ * Tokens that stand apart from the merges: control tokens, and those the vocabulary's makers defined. `stripsRight`:
+ * whether one takes the white space after it; none does unless it is given.
+ */
+function addedTokens(
+  pieces: string[],
+  types: ArrayLike<number>,
+  stripsRight: (content: string) => boolean = () => false,
+): unknown[] {
   const tokens: unknown[] = [];
   pieces.forEach((content, id) => {
     const special = types[id] === TOKEN_TYPE.control || types[id] === TOKEN_TYPE.unknown;
     if (!special && types[id] !== TOKEN_TYPE.userDefined) return;
-    if (tokens.push({ id, content, special, normalized: false }) > MAX_ADDED_TOKENS) {
+    const token = { id, content, special, normalized: false, rstrip: stripsRight(content) };
+    if (tokens.push(token) > MAX_ADDED_TOKENS) {
       throw invalidTokenizer(
         `More than ${MAX_ADDED_TOKENS} tokens are control tokens or user-defined; expected fewer.`,
       );

@@ -6,6 +6,8 @@ import { flattenSequence, type Component } from './tokenizer_json.js';
 export interface PieceDecoder {
   /** The bytes a piece of the vocabulary stands for. */
   bytes(piece: string): Uint8Array;
+  /** The bytes an added token stands for that is no control token, such as a run of spaces. */
+  addedBytes(content: string): Uint8Array;
   /** Spaces dropped at the very start of decoded text, which encoding had put there. */
   leadingSpaces: number;
 }
@@ -65,7 +67,8 @@ export function createPieceDecoder(config: Component | null): PieceDecoder {
     }
   }
   const bytes = byteLevel ? fromByteLevel : spelledOut(replacements, byteFallback);
-  return { bytes, leadingSpaces };
+  // What is not spelled in bytes is replaced in added tokens, too.
+  return { bytes, addedBytes: byteLevel ? (content) => Buffer.from(content, 'utf8') : bytes, leadingSpaces };
 }
 
 function spelledOut(replacements: ReadonlyArray<[from: string, to: string]>, byteFallback: boolean) {

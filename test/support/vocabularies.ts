@@ -14,6 +14,8 @@ export const FAMILIES = [
   'deepseek-coder',
   'deepseek-v3',
   'sentencepiece',
+  'gemma',
+  'phi3',
 ] as const;
 export type Family = (typeof FAMILIES)[number];
 
@@ -43,7 +45,14 @@ export function vocabularyGolden(family: Family): VocabularyGolden {
 
 /** A family's vocabulary as a Hugging Face folder has it. */
 export function vocabularySource(family: Family): TokenizerSource & { kind: 'huggingface' } {
-  const json = readVocabularyFile(family, 'tokenizer.json');
+  // Phi 3 has LLaMA's vocabulary.
+  const json =
+    family === 'phi3'
+      ? {
+          ...(readVocabularyFile('sentencepiece', 'tokenizer.json') as object),
+          ...(readVocabularyFile(family, 'changes.json') as object),
+        }
+      : readVocabularyFile(family, 'tokenizer.json');
   return {
     kind: 'huggingface',
     json,
@@ -57,7 +66,10 @@ export function vocabularyAsGguf(family: Family, pre: string = family): Tokenize
   const { json, config } = vocabularySource(family);
   return {
     kind: 'gguf',
-    metadata: convertToGguf(json as Parameters<typeof convertToGguf>[0], config as Record<string, unknown>, pre),
+    metadata: convertToGguf(json as Parameters<typeof convertToGguf>[0], config as Record<string, unknown>, pre).set(
+      'general.architecture',
+      family === 'phi3' ? 'phi3' : 'llama',
+    ),
   };
 }
 
