@@ -39,6 +39,10 @@ export interface Windows {
 export interface ArchitectureRow {
   /** "model_type" of config.json where that is not the architecture's name. */
   modelType?: string;
+  /** "model_type" of models that also take images and hold one of these in "text_config". */
+  multimodalType?: string;
+  /** What transformers assumes where "text_config" is silent and a config.json of its own never is. */
+  textDefaults?: Record<string, number>;
   names: { huggingFace: NameScheme; gguf: NameScheme };
   /**
    * What transformers assumes where config.json is silent. Without `nKvHeads` there are as many as heads, without
@@ -173,6 +177,18 @@ export const ARCHITECTURES: Readonly<Record<Architecture, ArchitectureRow>> = {
   gemma3: {
     ...gemma2,
     modelType: 'gemma3_text',
+    multimodalType: 'gemma3',
+    textDefaults: {
+      hidden_size: 2304,
+      intermediate_size: 9216,
+      num_hidden_layers: 26,
+      num_attention_heads: 8,
+      vocab_size: 262208,
+    },
+    names: {
+      ...gemma2.names,
+      huggingFace: { ...HUGGINGFACE_POST_NORM_NAMES, wholePrefixes: ['model.language_model.', 'language_model.'] },
+    },
     defaults: { ...gemma2.defaults, contextLength: 131072, ropeTheta: 1e6 },
     qkNorm: true,
     caps: { logits: 0 },
@@ -199,6 +215,11 @@ export const ARCHITECTURES: Readonly<Record<Architecture, ArchitectureRow>> = {
 };
 
 const rows = Object.entries(ARCHITECTURES) as Array<[Architecture, ArchitectureRow]>;
+
+/** By "model_type" of a config.json whose "text_config" describes the model of text in it. */
+export const MULTIMODAL_ARCHITECTURES: ReadonlyMap<string, Architecture> = new Map(
+  rows.flatMap(([name, { multimodalType }]) => (multimodalType ? [[multimodalType, name]] : [])),
+);
 
 /** By "model_type" of config.json. */
 export const HUGGINGFACE_ARCHITECTURES: ReadonlyMap<string, Architecture> = new Map(

@@ -3,6 +3,7 @@ import {
   type ArchitectureRow,
   HUGGINGFACE_ARCHITECTURES,
   LLAMA_FORMULA,
+  MULTIMODAL_ARCHITECTURES,
   type Windows,
 } from './architectures.js';
 import { readRope, ropeOfLayer } from './config_rope.js';
@@ -22,7 +23,7 @@ export interface ConfiguredModel {
  * refuses what would change the arithmetic beyond what the engine computes. `source` names the file in messages.
  */
 export function parseConfigJson(json: unknown, source: string): ConfiguredModel {
-  const fields = Fields.ofJson(json, source);
+  const fields = Fields.ofJson(textPart(json), source);
   const name = readArchitecture(fields);
   const architecture = ARCHITECTURES[name];
   refuseUnsupported(fields, architecture);
@@ -69,6 +70,20 @@ export function parseConfigJson(json: unknown, source: string): ConfiguredModel 
     },
     names: architecture.names,
   };
+}
+
+/**
+ * The configuration of the model of text in one that also takes images: "text_config", with the defaults of its family
+ * where that is silent. Any other configuration as it is.
+ */
+function textPart(json: unknown): unknown {
+  const { model_type: type, text_config: text, ...whole } = Object(json) as Record<string, unknown>;
+  if (typeof type !== 'string' || typeof text !== 'object' || text === null) return json;
+  const name = MULTIMODAL_ARCHITECTURES.get(type);
+  if (!name) return json;
+  const { modelType, textDefaults } = ARCHITECTURES[name];
+  const { quantization, quantization_config } = whole;
+  return { ...textDefaults, model_type: modelType, quantization, quantization_config, ...text };
 }
 
 function readArchitecture(fields: Fields): Architecture {

@@ -9,6 +9,8 @@ export interface NameScheme {
   layerPrefix: string;
   /** A prefix some files leave out of every name. */
   optionalPrefix: string;
+  /** What stands before every name where the model is part of a larger one. */
+  wholePrefixes?: readonly string[];
   /** Names of tensors that are derived from the configuration. */
   derived: RegExp;
 }
@@ -123,7 +125,9 @@ export function nameReader(scheme: NameScheme): (name: string) => NamedTensor {
   const layerName = new RegExp(`^${escape(scheme.layerPrefix)}(0|[1-9]\\d{0,8})\\.(.+)$`);
   return (name) => {
     if (scheme.derived.test(name)) return { kind: 'irrelevant' };
-    const bare = name.startsWith(scheme.optionalPrefix) ? name.slice(scheme.optionalPrefix.length) : name;
+    const whole = scheme.wholePrefixes?.find((prefix) => name.startsWith(prefix)) ?? '';
+    const own = name.slice(whole.length);
+    const bare = own.startsWith(scheme.optionalPrefix) ? own.slice(scheme.optionalPrefix.length) : own;
     const inLayer = layerName.exec(bare);
     const role = roleOf.get(inLayer ? inLayer[2]! : bare);
     if (inLayer && Object.hasOwn(scheme.fused, inLayer[2]!))
