@@ -131,9 +131,7 @@ describe('the batcher', () => {
   it('shares a forward equally, and gives on what some leave', async () => {
     const { forwards, native } = noting();
     const batcher = new Batcher(native, 256);
-    await Promise.all(
-      [call('a', 500), call('b', 10), call('c', 1000), call('d', 1)].map((one) => batcher.forward(one)),
-    );
+    await Promise.all([call('a', 500), call('b', 10), call('c', 1000), call('d', 1)].map((one) => batcher.run(one)));
     expect(forwards).toEqual([{ a: 122, b: 10, c: 123, d: 1 }]);
   });
 
@@ -147,7 +145,7 @@ describe('the batcher', () => {
         call('c', 60, { whole: true }),
         call('d', 5, { program: 'q' }),
         call('e', 50, { whole: true }),
-      ].map((one) => batcher.forward(one)),
+      ].map((one) => batcher.run(one)),
     );
     expect(forwards).toEqual([{ a: 6, b: 200, e: 50 }, { c: 60 }, { d: 5 }]);
   });
@@ -161,9 +159,9 @@ describe('the batcher', () => {
       },
     });
     const outcomes = await Promise.allSettled([
-      batcher.forward(failing),
-      batcher.forward(call('b', 2)),
-      batcher.forward(call('c', 2)),
+      batcher.run(failing),
+      batcher.run(call('b', 2)),
+      batcher.run(call('c', 2)),
     ]);
     expect(outcomes.map(({ status }) => status)).toEqual(['rejected', 'fulfilled', 'fulfilled']);
     expect(forwards).toEqual([{ b: 2 }, { c: 2 }]);
@@ -177,9 +175,9 @@ describe('the batcher', () => {
       batcher.run(() => {
         throw new Error('at once');
       }),
-      batcher.forward(call('a', 2)),
+      batcher.run(call('a', 2)),
       batcher.run(async () => forwards.length),
-      batcher.forward(call('b', 2, { program: 'q' })),
+      batcher.run(call('b', 2, { program: 'q' })),
     ]);
     expect(outcomes.map(({ status }) => status)).toEqual(['rejected', 'fulfilled', 'fulfilled', 'fulfilled']);
     expect(outcomes[2]).toMatchObject({ value: 1 });

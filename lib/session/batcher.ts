@@ -51,26 +51,22 @@ export class Batcher {
     this.#most = most;
   }
 
-  /** Resolves to what a forward of some of the call's tokens gives; how many, `begin` was told. */
-  forward(call: Call): Promise<unknown> {
-    return this.#enter(call);
-  }
-
-  /** Does something else in its turn, while no forward is under way. */
-  run<T>(task: () => Promise<T>): Promise<T> {
-    return this.#enter(task) as Promise<T>;
+  /**
+   * Resolves to what a forward of some of the call's tokens gives; how many, `begin` was told. Another task is done in
+   * its turn, while no forward is under way.
+   */
+  run(task: Call): Promise<unknown>;
+  run<T>(task: () => Promise<T>): Promise<T>;
+  run(task: Waiting['task']): Promise<unknown> {
+    return new Promise((resolve, reject) => {
+      this.#waiting.push({ task, resolve, reject });
+      if (!this.#serving) void this.#serve();
+    });
   }
 
   /** Resolves when everything asked for until now is done. */
   idle(): Promise<void> {
     return this.run(() => Promise.resolve());
-  }
-
-  #enter(task: Waiting['task']): Promise<unknown> {
-    return new Promise((resolve, reject) => {
-      this.#waiting.push({ task, resolve, reject });
-      if (!this.#serving) void this.#serve();
-    });
   }
 
   async #serve(): Promise<void> {
@@ -81,7 +77,7 @@ export class Batcher {
     while (this.#waiting.length > 0) {
       const next = this.#waiting.shift()!;
       const { task } = next;
-      const others = typeof task === 'function' || this.#waiting.length === 0 ? [] : this.#takeOthers(task);
+      const others = typeof task === 'function' || this.#waiting.length === 0 ? [] : this.#othersWith(task);
       if (others.length === 0) await this.#serveOne(next);
       else await this.#serveTogether([next as WaitingCall, ...others]);
       // Those that have been served are about to ask for what follows, and are then served with the others.
@@ -91,7 +87,7 @@ export class Batcher {
   }
 
   /** Calls of the same program, as many as there is room for beside the one that comes next. */
-  #takeOthers(first: Call): WaitingCall[] {
+  #othersWith(first: Call): WaitingCall[] {
     const others: WaitingCall[] = [];
     let room = MAX_BATCH - least(first);
     this.#waiting = this.#waiting.filter((waiting) => {

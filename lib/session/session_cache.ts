@@ -84,7 +84,7 @@ export class SessionCache {
         return request;
       };
       const call = { session: this.#handle, program: this.#program, tokens: tokens.length - from, whole, begin };
-      const output = await this.#leave(this.#host.batcher.forward(call), signal, () => forget());
+      const output = await this.#leave(this.#host.batcher.run(call), signal, () => forget());
       this.ids.push(...slice);
       give(output, from);
       from += slice.length;
