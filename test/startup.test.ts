@@ -5,7 +5,7 @@ import { describe, expect, it } from 'vitest';
 const ROOT = path.join(__dirname, '..');
 
 /** What a fresh process has loaded after some code: files of dist/ without their endings, and modules of Node.js. */
-function loadedAfter(code: string): { files: string[]; modules: string[] } {
+function loadedAfter(code: string): { files: string[]; modules: string[]; libraries: string[] } {
   const script = `
     const cqil = require(${JSON.stringify(path.join(ROOT, 'dist', 'index.js'))});
     (async () => {
@@ -17,7 +17,8 @@ function loadedAfter(code: string): { files: string[]; modules: string[] } {
   const own = files
     .map((file) => path.relative(path.join(ROOT, 'dist'), file).replaceAll(path.sep, '/'))
     .filter((file) => !file.startsWith('..'));
-  return { files: own.map((file) => file.replace(/\.js$/, '')), modules };
+  const libraries = files.filter((file) => file.includes('node_modules'));
+  return { files: own.map((file) => file.replace(/\.js$/, '')), modules, libraries };
 }
 
 // Loading a module takes Node.js a third of a millisecond, which comes before the first token.
@@ -32,7 +33,7 @@ describe('start-up', () => {
   });
 
   it('loads for a GGUF file without a chat template neither readers of folders and adapters nor chats', () => {
-    const { files, modules } = loadedAfter(`
+    const { files, modules, libraries } = loadedAfter(`
       const model = await cqil.loadModel(undefined, { backend: 'cpu', threads: 1 });
       await model.createSession().prefill([1]);
       await model.dispose();`);
@@ -41,5 +42,6 @@ describe('start-up', () => {
       /^checkpoint\/(huggingface|config$|safetensors|sliced_json|lora|synthetic)|^tokenizer\/(chat_|jinja)/;
     expect(files.filter((file) => others.test(file))).toEqual([]);
     expect(modules).not.toContain('NativeModule internal/worker');
+    expect(libraries).toEqual([]);
   });
 });

@@ -8,7 +8,7 @@ interface Library {
   };
 }
 
-/** Loaded with the first tokenizer: a model's weights are being read by then. */
+/** Loaded with the first pattern that needs it, see patterns/oniguruma.ts. */
 export function library(): Library {
   return require('@huggingface/tokenizers') as unknown as Library;
 }

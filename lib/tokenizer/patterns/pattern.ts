@@ -1,6 +1,6 @@
 import { invalidTokenizer, objectOf, quote } from '../invalid.js';
-import { library } from '../library.js';
 import { PatternMatcher } from './matcher.js';
+import { fromOniguruma } from './oniguruma.js';
 import { compilePattern, type PatternProgram } from './program.js';
 
 /** How many characters of a long text are worked on between two pauses. */
@@ -63,13 +63,7 @@ function compile(regex: string, what: string): PatternProgram {
   if (regex.length > MAX_LENGTH)
     throw invalidTokenizer(`${what} has a pattern of ${regex.length} characters; at most ${MAX_LENGTH} are expected.`);
   try {
-    const { pattern } = new (library().SplitPreTokenizer)({
-      type: 'Split',
-      pattern: { Regex: regex },
-      behavior: 'Isolated',
-      invert: true,
-    });
-    return compilePattern(pattern!.source);
+    return compilePattern(fromOniguruma(regex));
   } catch (cause) {
     throw invalidTokenizer(
       `${what} has the pattern ${quote(regex)}, which cannot be compiled: ${(cause as Error).message}.`,
