@@ -17,6 +17,8 @@
  * - `GOAL_UNREACHABLE`: a search found no plan that meets its goal.
  * - `ABORTED`: an AbortSignal fired; `cause` is the signal's reason. The error's `name` is `AbortError`, as in Node's
  *   own functions.
+ * - `RANK_LOST`: one of the processes that compute a model together has ended, hangs or cannot be reached. The model can
+ *   only be disposed of.
  * - `NATIVE_ADDON`: the native addon is missing or cannot be loaded.
  * - `INTERNAL`: a fault of cqil's own.
  */
@@ -35,6 +37,7 @@ export type ErrorCode =
   | 'DISPOSED'
   | 'GOAL_UNREACHABLE'
   | 'ABORTED'
+  | 'RANK_LOST'
   | 'NATIVE_ADDON'
   | 'INTERNAL';
 

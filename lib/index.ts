@@ -20,7 +20,7 @@ export type {
 } from './generate/generate.js';
 export type { Activations, ActivationsChoice } from './engine/activations.js';
 export type { KvCache, KvCacheChoice } from './engine/kv_cache.js';
-export type { Execution, Phase, PhaseKind, Program } from './engine/native.js';
+export type { Execution, Phase, PhaseKind, Program, Split } from './engine/native.js';
 export type { TokenLogprob } from './generate/sampler.js';
 export type { SamplingOptions } from './generate/sampling_options.js';
 export type { CallOptions, ShortlistOptions } from './session/arguments.js';

@@ -96,6 +96,7 @@
       "native/addon/convert.cc",
       "native/addon/machine.cc",
       "native/addon/model_calls.cc",
+      "native/addon/rank_calls.cc",
       "native/addon/session_calls.cc"
     ]
   }

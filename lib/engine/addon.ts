@@ -46,29 +46,32 @@ function requireAddon(): NativeAddon {
 }
 
 /** The addon throws plain errors with a `code`; made here, a CqilError has the stack of whoever awaits the call. */
-function withCodedErrors(raw: NativeAddon): NativeAddon {
-  const coded = (error: unknown) => {
-    const { code = 'INTERNAL', message } = error as Error & { code?: ErrorCode };
-    return new CqilError(code, message);
+function coded(error: unknown): CqilError {
+  const { code = 'INTERNAL', message } = error as Error & { code?: ErrorCode };
+  return new CqilError(code, message);
+}
+
+function sync<A extends unknown[], R>(call: (...args: A) => R) {
+  return (...args: A): R => {
+    try {
+      return call(...args);
+    } catch (error) {
+      throw coded(error);
+    }
   };
-  const sync =
-    <A extends unknown[], R>(call: (...args: A) => R) =>
-    (...args: A): R => {
-      try {
-        return call(...args);
-      } catch (error) {
-        throw coded(error);
-      }
-    };
-  const async =
-    <A extends unknown[], R>(call: (...args: A) => Promise<R>) =>
-    async (...args: A): Promise<R> => {
-      try {
-        return await call(...args);
-      } catch (error) {
-        throw coded(error);
-      }
-    };
+}
+
+function async<A extends unknown[], R>(call: (...args: A) => Promise<R>) {
+  return async (...args: A): Promise<R> => {
+    try {
+      return await call(...args);
+    } catch (error) {
+      throw coded(error);
+    }
+  };
+}
+
+function withCodedErrors(raw: NativeAddon): NativeAddon {
   return {
     describeMachine: sync(() => ({
       ...inThisRealm(raw.describeMachine()),
@@ -94,6 +97,12 @@ function withCodedErrors(raw: NativeAddon): NativeAddon {
     timeline: async(async (session, request) => inThisRealm(await raw.timeline(session, request))),
     cancel: sync(raw.cancel),
     closeSession: sync(raw.closeSession),
+    openExchange: sync(raw.openExchange),
+    exchangeAddress: sync(raw.exchangeAddress),
+    meetRanks: async(raw.meetRanks),
+    abortExchange: sync(raw.abortExchange),
+    closeExchange: sync(raw.closeExchange),
+    followLeader: async(raw.followLeader),
   };
 }
 

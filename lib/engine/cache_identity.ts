@@ -18,6 +18,7 @@ export function timingIdentity(
     version: 1,
     ...pick(machine, ['arch', 'cpu', 'cores', 'isa', 'build']),
     ...pick(placement, ['backend', 'threads', 'kvCache', 'activations']),
+    ...((placement.ranks?.length ?? 1) > 1 && pick(placement, ['ranks', 'split'])),
     model: shapeDigest(checkpoint),
   };
 }

@@ -1,7 +1,7 @@
 import { throwIfAborted } from '../util/abort.js';
 import { ACTIVATIONS_CHOICES, type ActivationsChoice } from './activations.js';
 import { KV_CACHE_CHOICES, KV_CACHES, type KvCache, type KvCacheChoice } from './kv_cache.js';
-import type { Execution } from './native.js';
+import type { Execution, Split } from './native.js';
 import {
   expectFunction,
   expectOneOf,
@@ -28,6 +28,21 @@ export interface LoadOptions {
   execution?: Execution;
   /** Index of the CUDA device; this version computes on one. Default [0]. */
   devices?: readonly [number];
+  /**
+   * How many processes compute the model together on the CPU, 1 to 8: cqil starts all but this one. Each reads and holds
+   * its share alone. Default 1.
+   */
+  ranks?: number;
+  /**
+   * What ranks hold. `lanes`: whole lanes of groups, and all of the other layers; one exchange a group. `tensor`: slices
+   * of every layer; two exchanges a layer or group, and any plan. `hybrid`, the default: whole lanes where every rank
+   * gets as many, and slices of everything else. `lanes` and `hybrid` compute the plan that the model is loaded with.
+   */
+  split?: Split;
+  /** How much of what is divided each rank has, in proportion; one number for each. Default: all as much. */
+  shares?: readonly number[];
+  /** Milliseconds after which a rank that does not answer is lost; a call then rejects with RANK_LOST. Default 30000. */
+  rankTimeout?: number;
   /**
    * The most threads that the CPU backend uses. A layer of which a token reads less than 512 KB is computed by one of
    * them. Default: one per physical core, or 1 for weights under 4 MB.
@@ -106,6 +121,10 @@ const LOAD_OPTIONS = [
   'backend',
   'execution',
   'devices',
+  'ranks',
+  'split',
+  'shares',
+  'rankTimeout',
   'threads',
   'contextLength',
   'kvCache',
@@ -118,6 +137,10 @@ const LOAD_OPTIONS = [
 
 /** The options of `loadModel` that do not depend on the model, checked and with their defaults. */
 export interface CheckedOptions {
+  /** [ranks] the share of each, in proportion. */
+  ranks: readonly number[];
+  split: Split;
+  rankTimeout: number;
   backend: 'auto' | 'cpu' | 'cuda';
   device: number;
   execution: Execution;
@@ -161,9 +184,18 @@ function checkedOptions(options: LoadOptions): CheckedOptions {
   expectFunction('onWarning', onWarning);
   expectOption('signal', signal, isSignal(signal), 'an AbortSignal');
   expectExecution(execution);
+  const ranks = checkedRanks(options);
   throwIfAborted(signal);
-  const device = devices?.[0] ?? 0;
-  return { backend: rounded ? 'cpu' : backend, device, execution, contextLength, kvCache, activations, mmap };
+  return {
+    ...ranks,
+    backend: rounded || ranks.ranks.length > 1 ? 'cpu' : backend,
+    device: devices?.[0] ?? 0,
+    execution,
+    contextLength,
+    kvCache,
+    activations,
+    mmap,
+  };
 }
 
 function expectDevices(devices: LoadOptions['devices']): void {
@@ -174,6 +206,28 @@ function expectDevices(devices: LoadOptions['devices']): void {
     devices === undefined || (Array.isArray(devices) && devices.length === 1 && devices.every(isIndex)),
     'a list of one index: this version computes on one device',
   );
+}
+
+const MAX_RANKS = 8;
+const MAX_SHARE = 65536;
+const DEFAULT_RANK_TIMEOUT = 30_000;
+const MAX_RANK_TIMEOUT = 86_400_000;
+
+function checkedRanks(options: LoadOptions): Pick<CheckedOptions, 'ranks' | 'split' | 'rankTimeout'> {
+  const { ranks = 1, split = 'hybrid', rankTimeout = DEFAULT_RANK_TIMEOUT, backend } = options;
+  expectOption('ranks', ranks, isCount(ranks, MAX_RANKS), `an integer from 1 to ${MAX_RANKS}`);
+  expectOneOf('split', split, ['lanes', 'hybrid', 'tensor']);
+  const shares = options.shares ?? Array.from({ length: ranks }, () => 1);
+  expectOption(
+    'shares',
+    shares,
+    Array.isArray(shares) && shares.length === ranks && Array.from(shares).every((share) => isCount(share, MAX_SHARE)),
+    `a list of integers from 1 to ${MAX_SHARE}, as many as there are ranks, which is ${ranks}`,
+  );
+  const most = MAX_RANK_TIMEOUT;
+  expectOption('rankTimeout', rankTimeout, isCount(rankTimeout, most), `milliseconds, an integer from 1 to ${most}`);
+  if (ranks > 1) expectOption('backend', backend, backend !== 'cuda', 'auto or cpu with more than one rank');
+  return { ranks: [...shares], split, rankTimeout };
 }
 
 export function expectExecution(execution: string): asserts execution is Execution {

@@ -63,12 +63,34 @@ export interface NativeAddon {
    * still trying the possible ones, and when only one is possible.
    */
   closeSession(session: SessionHandle): SettledExecution | null;
+  /** One rank's end of an exchange. Rank 0 makes it; the others find it at `address`, that of rank 0. */
+  openExchange(spec: ExchangeSpec): ExchangeHandle;
+  exchangeAddress(exchange: ExchangeHandle): string;
+  /** Resolves when all ranks have come. Rejects with RANK_LOST after `patience` milliseconds. */
+  meetRanks(exchange: ExchangeHandle, patience: number): Promise<void>;
+  /** Ends every wait on all ranks with RANK_LOST and this sentence. `rank`: the one that is lost, -1 if none. */
+  abortExchange(exchange: ExchangeHandle, rank: number, why: string): void;
+  /** Gives the end up; a model that is joined by it keeps it as long as it needs it. */
+  closeExchange(exchange: ExchangeHandle): void;
+  /** On a rank but the first: computes what the leader tells until it lets go. */
+  followLeader(model: ModelHandle): Promise<void>;
 }
 
 declare const modelBrand: unique symbol;
 declare const sessionBrand: unique symbol;
+declare const exchangeBrand: unique symbol;
 export type ModelHandle = { readonly [modelBrand]: true };
 export type SessionHandle = { readonly [sessionBrand]: true };
+export type ExchangeHandle = { readonly [exchangeBrand]: true };
+
+export interface ExchangeSpec {
+  /** `shm`: between processes of one host. */
+  kind: 'shm';
+  rank: number;
+  size: number;
+  /** Not on rank 0. */
+  address?: string;
+}
 
 /** Tokens one `forward` takes at most: the height of the engine's activation buffers. */
 export const MAX_BATCH = 256;
@@ -161,6 +183,22 @@ export interface ModelSpec {
   tensors: NativeTensor[];
   /** When set, `files` is empty and every tensor is filled with random weights from this seed. */
   randomSeed?: number;
+  /** Where this process is one of several that compute the model. */
+  rank?: RankSpec;
+}
+
+/** How a model is shared out to ranks; see `Placement`. */
+export type Split = 'lanes' | 'hybrid' | 'tensor';
+
+export interface RankSpec {
+  exchange: ExchangeHandle;
+  split: Split;
+  /** [ranks] how much each should have, in proportion. */
+  ratios: readonly number[];
+  /** Whose lanes ranks hold. */
+  plan: NativePlan;
+  /** Milliseconds for which others are waited for within a call; 0: for ever. */
+  patience: number;
 }
 
 /**

@@ -10,9 +10,18 @@ import { isUrl, type Location } from '../util/location.js';
 import { cpuLimits, defaultThreads, describeCuda, describeMachine } from '../engine/machine.js';
 import type { Model, ModelParts } from './model.js';
 import { loadNative, unpacked } from '../engine/addon.js';
-import { nativeShape, type BackendLimits, type ModelHandle, type ModelSpec } from '../engine/native.js';
+import {
+  nativeShape,
+  toNativePlan,
+  type BackendLimits,
+  type ModelHandle,
+  type ModelSpec,
+  type RankSpec,
+} from '../engine/native.js';
 import type { Placement } from '../engine/placement.js';
+import type { Followers } from '../ranks/leader.js';
 import { expectOption } from '../util/options.js';
+import { pick } from '../util/pick.js';
 import { resolvePlan, type Plan } from '../plan/plan.js';
 import { publishedPlan, publishedPlanNote, type PublishedPlan } from './published_plan.js';
 
@@ -69,48 +78,84 @@ async function load(
   options: LoadOptions,
   randomSeed?: number,
 ): Promise<Model> {
-  const { config, tensors } = checkpoint;
+  const { config } = checkpoint;
   const { onProgress, onWarning = (warning, code) => process.emitWarning(warning, { code }), signal } = options;
   const random = randomSeed !== undefined;
   const plan = await planFor(config, checked, options, random);
   const published = publishedPlan(checkpoint);
   const notes = published && options.plan === undefined ? [noteOf(published)] : [];
   for (const note of notes) onWarning(note, 'CQIL_PUBLISHED_PLAN');
-  const total = tensors.reduce((sum, tensor) => sum + tensor.byteLength, 0);
-  const threads = options.threads ?? defaultThreads(checkpoint);
-  onProgress?.({ phase: 'open', loaded: 0, total });
+  const threads = options.threads ?? Math.max(1, Math.floor(defaultThreads(checkpoint) / checked.ranks.length));
+  onProgress?.({ phase: 'open', loaded: 0, total: totalBytes(checkpoint) });
   throwIfAborted(signal);
-  const { handle, placement, limits } = await createWeights(checkpoint, checked, threads, randomSeed);
+  const followers = await startFollowers(checked);
   try {
-    if (placement.backend === 'cuda') onProgress?.({ phase: 'read', loaded: total, total });
-    // Both have ended when this has: nobody disposes of a model that is being read.
-    const [weights, rest] = await Promise.allSettled([
-      placement.backend === 'cpu' ? readWeights(handle, total, options) : undefined,
-      readTheRest(checkpoint, placement, signal),
-    ]);
-    if (weights.status === 'rejected') throw weights.reason;
-    if (rest.status === 'rejected') throw rest.reason;
-    throwIfAborted(signal);
-    const { Model, warnings, ...parts } = rest.value;
-    for (const warning of warnings) onWarning(warning, 'CQIL_TOKENIZER');
-    const model = new Model({
-      ...parts,
-      handle,
-      random,
-      config,
-      plan,
-      warnings: [...notes, ...warnings],
-      placement,
-      limits: limits ?? (await describeCuda()).limits!,
-      contextLength: checked.contextLength,
-      publishedPlan: published,
-    });
-    await model.prepare();
-    return model;
+    const join = followers && ((spec: Omit<ModelSpec, 'rank'>) => followers.join(spec, rankShare(checked, plan)));
+    const created = await createWeights(checkpoint, { checked, threads, randomSeed, join });
+    try {
+      const { limits, ...parts } = await readEverything(checkpoint, created, followers, options);
+      for (const warning of parts.warnings) onWarning(warning, 'CQIL_TOKENIZER');
+      const { Model } = await import('./model.js');
+      const model = new Model({
+        ...parts,
+        ...pick(created, ['handle', 'placement']),
+        random,
+        config,
+        plan,
+        limits,
+        followers,
+        warnings: [...notes, ...parts.warnings],
+        contextLength: checked.contextLength,
+        publishedPlan: published,
+      });
+      await model.prepare();
+      return model;
+    } catch (error) {
+      await loadNative().disposeModel(created.handle);
+      throw error;
+    }
   } catch (error) {
-    await loadNative().disposeModel(handle);
+    await followers?.end();
     throw error;
   }
+}
+
+/** Reads the weights, and what a model needs besides. */
+async function readEverything(
+  checkpoint: Checkpoint,
+  { handle, placement, limits }: Created,
+  followers: Followers | undefined,
+  options: LoadOptions,
+) {
+  const { onProgress, signal } = options;
+  const total = totalBytes(checkpoint);
+  if (placement.backend === 'cuda') onProgress?.({ phase: 'read', loaded: total, total });
+  // All have ended when this has: nobody disposes of a model that is being read.
+  const [weights, rest, shares] = await Promise.allSettled([
+    placement.backend === 'cpu' ? readWeights(handle, total, options) : undefined,
+    readTheRest(checkpoint, placement, signal),
+    followers?.loaded(signal),
+  ]);
+  if (weights.status === 'rejected') throw weights.reason;
+  if (rest.status === 'rejected') throw rest.reason;
+  if (shares.status === 'rejected') throw shares.reason;
+  throwIfAborted(signal);
+  return { ...rest.value, limits: limits ?? (await describeCuda()).limits! };
+}
+
+function totalBytes({ tensors }: Checkpoint): number {
+  return tensors.reduce((sum, tensor) => sum + tensor.byteLength, 0);
+}
+
+/** The other ranks, where there are any. */
+async function startFollowers({ ranks }: CheckedOptions): Promise<Followers | undefined> {
+  if (ranks.length === 1) return undefined;
+  const { Followers } = await import('../ranks/leader.js');
+  return new Followers(ranks.length);
+}
+
+function rankShare({ ranks, split, rankTimeout }: CheckedOptions, plan: Plan): Omit<RankSpec, 'exchange'> {
+  return { split, ratios: ranks, plan: toNativePlan(plan), patience: rankTimeout };
 }
 
 function noteOf(published: PublishedPlan): string {
@@ -127,6 +172,12 @@ async function planFor(
   if (checked.contextLength !== undefined) expectContextLength(checked.contextLength, config.contextLength);
   const plan = resolvePlan(options.plan, config.nLayers);
   if (plan.adapter !== undefined) {
+    if (checked.ranks.length > 1)
+      throw new CqilError(
+        'UNSUPPORTED_MODEL',
+        `The plan has the adapter ${plan.adapter}, which this version merges in one process; expected ranks: 1, or a ` +
+          'plan without an adapter.',
+      );
     const { randomWithAdapter } = await import('../session/adapted_weights.js');
     if (random) throw randomWithAdapter(plan.adapter);
     await (await import('../checkpoint/lora.js')).openLora(plan.adapter, config);
@@ -134,15 +185,29 @@ async function planFor(
   return plan;
 }
 
-/** Room for the weights, where they are to be computed. `limits` are the CPU's. */
+/** What weights are created with besides the options. */
+interface Creation {
+  checked: CheckedOptions;
+  threads: number;
+  randomSeed: number | undefined;
+  /** Tells the other ranks, where there are any, and gives this one's part. */
+  join: ((spec: Omit<ModelSpec, 'rank'>) => Promise<RankSpec>) | undefined;
+}
+
+interface Created {
+  handle: ModelHandle;
+  placement: Placement;
+  /** The CPU's. */
+  limits: BackendLimits | undefined;
+}
+
+/** Room for the weights, where they are to be computed. */
 async function createWeights(
   { config, files, tensors }: Checkpoint,
-  checked: CheckedOptions,
-  threads: number,
-  randomSeed: number | undefined,
-): Promise<{ handle: ModelHandle; placement: Placement; limits: BackendLimits | undefined }> {
+  { checked, threads, randomSeed, join }: Creation,
+): Promise<Created> {
   const limits = cpuLimits();
-  const { handle, backend, activations } = await loadOn(checked, {
+  const spec = {
     shape: nativeShape(config),
     device: checked.device,
     threads,
@@ -151,9 +216,17 @@ async function createWeights(
     mmap: checked.mmap,
     tensors,
     randomSeed,
-  });
+  };
+  const { handle, backend, activations } = await loadOn(checked, spec, join);
   const kvCache = chooseKvCache(checked.kvCache, activations, tensors);
-  const placement = { backend, threads, execution: checked.execution, kvCache, activations };
+  const placement = {
+    backend,
+    threads,
+    execution: checked.execution,
+    kvCache,
+    activations,
+    ...pick(checked, ['ranks', 'split']),
+  };
   return { handle, placement, limits: backend === 'cpu' ? limits : undefined };
 }
 
@@ -206,11 +279,14 @@ async function readWeights(handle: ModelHandle, total: number, { onProgress, sig
 async function loadOn(
   wanted: CheckedOptions,
   spec: Omit<ModelSpec, 'backend' | 'activations'> & { tensors: TensorInfo[] },
+  join: Creation['join'],
 ): Promise<{ handle: ModelHandle; backend: 'cpu' | 'cuda'; activations: Activations }> {
   const native = loadNative();
   const on = async (backend: 'cpu' | 'cuda') => {
     const activations = chooseActivations(wanted.activations, backend, spec.tensors, describeMachine);
-    return { handle: await native.loadModel({ ...spec, backend, activations }), backend, activations };
+    const whole = { ...spec, backend, activations };
+    const rank = await join?.(whole);
+    return { handle: await native.loadModel({ ...whole, rank }), backend, activations };
   };
   if (wanted.backend !== 'auto') return on(wanted.backend);
   if ((await native.describeCuda()).available) {

@@ -21,6 +21,7 @@ import {
 import type { Placement } from '../engine/placement.js';
 import { expectOption, readArgument, readKnownOptions } from '../util/options.js';
 import { resolvePlan, type Plan, type PlanInput } from '../plan/plan.js';
+import type { Followers } from '../ranks/leader.js';
 import type { PublishedPlan } from './published_plan.js';
 import { Batcher } from '../session/batcher.js';
 import { Session } from '../session/session.js';
@@ -48,6 +49,8 @@ export interface ModelParts {
   contextLength: number | undefined;
   choices: ExecutionChoices;
   publishedPlan: PublishedPlan | undefined;
+  /** Other processes that compute the model with this one. */
+  followers: Followers | undefined;
 }
 
 /** A loaded model. After `dispose()` every method that computes throws or rejects with DISPOSED. */
@@ -59,7 +62,10 @@ export class Model {
   /** The plan in the model's config.json (`cqil_layers`), when it has one. It is used only when it is asked for. */
   readonly publishedPlan: PublishedPlan | undefined;
   readonly backend: 'cpu' | 'cuda';
+  /** Of each rank. */
   readonly threads: number;
+  /** How much each of the processes that compute the model has of it, in proportion; [1] for one alone. */
+  readonly ranks: readonly number[];
   /** How sessions keep keys and values unless they say otherwise. */
   readonly kvCache: KvCache;
   /** What vectors are when weights are multiplied with them. */
@@ -82,6 +88,7 @@ export class Model {
   readonly #sessions = new Map<SessionHandle, { session: WeakRef<Session>; plan: Plan }>();
   readonly #dropped = new FinalizationRegistry<SessionHandle>((handle) => this.#release(handle));
   readonly #made = new WeakSet<Session>();
+  readonly #followers: Followers | undefined;
   #disposal: Promise<void> | undefined;
 
   /** @internal */
@@ -91,6 +98,8 @@ export class Model {
     this.publishedPlan = parts.publishedPlan;
     this.backend = parts.placement.backend;
     this.threads = parts.placement.threads;
+    this.ranks = parts.placement.ranks;
+    this.#followers = parts.followers;
     this.kvCache = parts.placement.kvCache;
     this.activations = parts.placement.activations;
     this.eosTokenIds = parts.eosTokenIds;
@@ -237,6 +246,7 @@ export class Model {
     }
     await this.#batcher.idle();
     await Promise.all([this.#adapted.dispose(), this.#native.disposeModel(this.#handle)]);
+    await this.#followers?.end();
     await this.#choices.flush();
   }
 

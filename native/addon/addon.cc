@@ -23,6 +23,12 @@ static const Entry kTable[] = {
     {"timeline", timeline_call},
     {"cancel", cancel_call},
     {"closeSession", close_session},
+    {"openExchange", open_exchange},
+    {"exchangeAddress", exchange_address},
+    {"meetRanks", meet_ranks},
+    {"abortExchange", abort_exchange},
+    {"closeExchange", close_exchange},
+    {"followLeader", follow_leader},
 };
 
 static Napi::Object initialize(Napi::Env env, Napi::Object exports) {

@@ -12,23 +12,12 @@ namespace {
   throw Error("INVALID_ARGUMENT", std::string(what) + " is not " + expected + ".");
 }
 
+}  // namespace
+
 double read_number(const Napi::Object& from, const char* key) {
   const Napi::Value value = from.Get(key);
   if (!value.IsNumber()) mismatch(key, "a number");
   return value.As<Napi::Number>().DoubleValue();
-}
-
-// A whole number a double holds exactly.
-int64_t read_whole(const Napi::Object& from, const char* key) {
-  const double value = read_number(from, key);
-  if (!(std::fabs(value) <= 9007199254740991.0) || value != std::floor(value)) mismatch(key, "a whole number");
-  return static_cast<int64_t>(value);
-}
-
-bool read_bool(const Napi::Object& from, const char* key) {
-  const Napi::Value value = from.Get(key);
-  if (!value.IsBoolean()) mismatch(key, "a boolean");
-  return value.As<Napi::Boolean>().Value();
 }
 
 std::string read_string(const Napi::Object& from, const char* key) {
@@ -41,6 +30,21 @@ Napi::Array read_array(const Napi::Object& from, const char* key) {
   const Napi::Value value = from.Get(key);
   if (!value.IsArray()) mismatch(key, "an array");
   return value.As<Napi::Array>();
+}
+
+namespace {
+
+// A whole number a double holds exactly.
+int64_t read_whole(const Napi::Object& from, const char* key) {
+  const double value = read_number(from, key);
+  if (!(std::fabs(value) <= 9007199254740991.0) || value != std::floor(value)) mismatch(key, "a whole number");
+  return static_cast<int64_t>(value);
+}
+
+bool read_bool(const Napi::Object& from, const char* key) {
+  const Napi::Value value = from.Get(key);
+  if (!value.IsBoolean()) mismatch(key, "a boolean");
+  return value.As<Napi::Boolean>().Value();
 }
 
 const char* phase_name(cqil_phase_kind kind) {
@@ -145,6 +149,7 @@ ModelRequest read_model_request(const Napi::Value& from) {
     request.weights.random = true;
     request.weights.random_seed = static_cast<uint64_t>(read_whole(spec, "randomSeed"));
   }
+  if (!spec.Get("rank").IsUndefined()) read_rank(read_object(spec.Get("rank"), "rank"), request);
   return request;
 }
 

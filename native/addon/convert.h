@@ -22,6 +22,7 @@ struct ModelRequest {
   WeightsSpec weights;
   std::string backend;
   cqil_model_options options = {};
+  Joined joined;
 };
 
 // What a schedule is made of, beside the program.
@@ -41,7 +42,12 @@ const char* execution_name(cqil_execution execution);
 cqil_dtype read_kv_dtype(const Napi::Value& from);
 cqil_activations read_activations(const Napi::Value& from);
 ForwardRequest read_forward_request(const Napi::Value& from);
+// Which rank loads, and what joins it to the others: into the request's weights and joined.
+void read_rank(const Napi::Object& from, ModelRequest& request);
 int32_t read_int(const Napi::Object& from, const char* key);
+double read_number(const Napi::Object& from, const char* key);
+std::string read_string(const Napi::Object& from, const char* key);
+Napi::Array read_array(const Napi::Object& from, const char* key);
 Napi::Object read_object(const Napi::Value& from, const char* what);
 
 // How many layers `sizes` has says how many the plan is for.

@@ -7,6 +7,7 @@
 
 #include "../core/departure.h"
 #include "../core/error.h"
+#include "../core/exchange.h"
 #include "../core/model.h"
 #include "../core/session.h"
 
@@ -25,6 +26,12 @@ struct SessionHandle {
   static constexpr const char* kName = "session";
   std::shared_ptr<Session> object;
   int64_t reported_bytes = 0;  // told to V8's garbage collector
+};
+
+struct ExchangeHandle {
+  static constexpr napi_type_tag kTag = {0x6371696c65786368, 0x51b7c02fd94e8a63};
+  static constexpr const char* kName = "exchange";
+  std::shared_ptr<Exchange> object;
 };
 
 template <class Handle>

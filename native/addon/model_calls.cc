@@ -66,8 +66,8 @@ Napi::Value load_model(const Napi::CallbackInfo& info) {
     return Task<LoadedModel>::start(
         env,
         [request] {
-          return loaded(
-              std::make_unique<Model>(std::move(request->weights), find_backend(request->backend), request->options));
+          return loaded(std::make_unique<Model>(std::move(request->weights), find_backend(request->backend),
+                                                request->options, std::move(request->joined)));
         },
         make_model_handle);
   });

@@ -67,8 +67,14 @@ static cqil_model_options variant_options(cqil_model_options options, cqil_backe
   return options;
 }
 
+static std::shared_ptr<Model> expect_whole(std::shared_ptr<Model> base) {
+  if (base->ranks())
+    throw Error("UNSUPPORTED_MODEL", "An adapter cannot be merged into a model on ranks; expected one rank.");
+  return base;
+}
+
 Model::Model(std::shared_ptr<Model> base, const AdapterSpec& adapter)
-    : base_(std::move(base)),
+    : base_(expect_whole(std::move(base))),
       merged_(std::make_unique<MergedWeights>(base_->weights(), adapter, base_->threads())),
       backend_(base_->backend_),
       options_(variant_options(base_->options_, base_->backend_model_)) {

@@ -88,12 +88,6 @@ void Leader::add_closed(std::vector<int32_t>& message) {
   closed_.clear();
 }
 
-void Leader::tell_closed() {
-  std::vector<int32_t> message;
-  add_closed(message);
-  if (!message.empty()) send(message);
-}
-
 void Leader::announce(int32_t workspace_id, const Program& program, const cqil_forward& forward,
                       const std::vector<RankCache>& caches) {
   std::vector<int32_t> message, opened;

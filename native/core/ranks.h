@@ -31,15 +31,11 @@ class Leader {
 
   // Of a workspace or a cache: no two have the same.
   int32_t new_id() { return ++last_id_; }
-  // That followers need it no more. From any thread; they hear of it with what they are told next.
+  // That followers need it no more. From any thread; they hear of it with the next forward, as a session may be closed
+  // on a thread that must not wait for them.
   void close(int32_t id);
-
-  // The calls below take turns with forwards.
-
-  // Tells what has been closed.
-  void tell_closed();
-  // Tells of a forward, whose rows have these caches, before it is computed here. Throws RANK_LOST, or why a follower
-  // cannot compute it: OUT_OF_MEMORY.
+  // Tells of a forward, whose rows have these caches, before it is computed here. Takes turns with forwards. Throws
+  // RANK_LOST, or why a follower cannot compute it: OUT_OF_MEMORY.
   void announce(int32_t workspace_id, const Program& program, const cqil_forward& forward,
                 const std::vector<RankCache>& caches);
   // After a forward that failed here alone: the others must not wait for this rank.

@@ -50,15 +50,7 @@ Session::Session(std::shared_ptr<Model> model, const Plan& plan, Execution execu
 Session::~Session() {
   ahead().cancel(*this);
   if (cache_) model_->backend().cache_destroy(cache_);
-  if (rank_cache_ == 0) return;
-  model_->leader()->close(rank_cache_);
-  // Where a forward is under way, followers hear of it with the next.
-  std::unique_lock<std::mutex> lock(model_->forward_mutex(), std::try_to_lock);
-  if (!lock) return;
-  try {
-    model_->leader()->tell_closed();
-  } catch (const std::exception&) {  // who is lost has no cache either
-  }
+  if (rank_cache_ > 0) model_->leader()->close(rank_cache_);
 }
 
 void Session::cancel() {

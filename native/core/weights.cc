@@ -304,6 +304,14 @@ void Weights::release(const std::vector<Rows>& all) {
     for (const Rows& one : rows) released_.insert(one.tensor);
   }
   if (!spec_.random) {
+    // What stands in memory of its own is given up by itself: between it and the next is what is not ours.
+    rows.erase(std::remove_if(rows.begin(), rows.end(),
+                              [&](const Rows& one) {
+                                const bool own = columns_.count(one.tensor) > 0;
+                                if (own) unload(one.data(), one.bytes());
+                                return own;
+                              }),
+               rows.end());
     // Rows that stand together are given up together: a page on the border of two would stay.
     constexpr uint64_t kGap = 4096;  // more than tensors are apart for the sake of alignment
     for (size_t i = 0; i < rows.size();) {
