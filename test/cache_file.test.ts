@@ -1,7 +1,7 @@
 import { mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import os from 'node:os';
 import path from 'node:path';
-import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
 import { cacheFile, cacheFolder, readCache, writeCache } from '../lib/util/cache_file.js';
 import { timingIdentity } from '../lib/engine/cache_identity.js';
 import { syntheticCheckpoint } from '../lib/checkpoint/synthetic.js';
@@ -27,6 +27,7 @@ beforeEach(() => {
 });
 afterEach(() => {
   process.env.CQIL_CACHE_DIR = before;
+  vi.restoreAllMocks();
 });
 
 describe('the folder for caches', () => {
@@ -38,6 +39,17 @@ describe('the folder for caches', () => {
     expect(cacheFolder({ CQIL_CACHE_DIR: '' }, 'freebsd')).toBe(path.join(home, '.cache/cqil'));
     expect(cacheFolder({}, 'darwin')).toBe(path.join(home, 'Library/Caches/cqil'));
     expect(cacheFolder({ LOCALAPPDATA: path.join(home, 'Local') }, 'win32')).toBe(path.join(home, 'Local/cqil/Cache'));
+  });
+
+  it('is none for a user without a home, unless the environment names it', () => {
+    vi.spyOn(os, 'homedir').mockImplementation(() => {
+      throw new Error('uv_os_homedir returned ENOENT');
+    });
+    for (const platform of ['linux', 'darwin', 'win32']) expect(cacheFolder({}, platform)).toBeUndefined();
+    expect(cacheFolder({ XDG_CACHE_HOME: '/xdg' }, 'linux')).toBe('/xdg/cqil');
+    expect(cacheFolder({ LOCALAPPDATA: '/local' }, 'win32')).toBe('/local/cqil/Cache');
+    vi.spyOn(os, 'homedir').mockReturnValue('');
+    expect(cacheFolder({}, 'linux')).toBeUndefined();
   });
 });
 
@@ -52,7 +64,7 @@ describe('a cached value', () => {
     expect(await readCache('other', identity)).toBeUndefined();
     await writeCache('kind', identity, { x: 2 });
     expect(await readCache('kind', identity)).toEqual({ x: 2 });
-    expect(readdirSync(cache)).toEqual([path.basename(cacheFile('kind', identity))]);
+    expect(readdirSync(cache)).toEqual([path.basename(cacheFile('kind', identity)!)]);
   });
 
   it.each([
@@ -64,7 +76,7 @@ describe('a cached value', () => {
     ['too long', `{"identity":{"model":"a","threads":2},"value":"${'x'.repeat(1 << 20)}"}`],
   ])('is not taken from a file that is %s, which the next one replaces', async (_, content) => {
     mkdirSync(cache, { recursive: true });
-    writeFileSync(cacheFile('kind', identity), content);
+    writeFileSync(cacheFile('kind', identity)!, content);
     expect(await readCache('kind', identity)).toBeUndefined();
     expect(await writeCache('kind', identity, 7)).toBe(true);
     expect(await readCache('kind', identity)).toBe(7);
@@ -75,6 +87,24 @@ describe('a cached value', () => {
     expect(await writeCache('kind', identity, 1)).toBe(false);
     expect(await readCache('kind', identity)).toBeUndefined();
     expect(readFileSync(cache, 'utf8')).toBe('a file, not a folder');
+  });
+
+  it('is done without for a user who has no home, in a folder that is gone', async () => {
+    delete process.env.CQIL_CACHE_DIR;
+    const homedir = vi.spyOn(os, 'homedir').mockImplementation(() => {
+      throw new Error('uv_os_homedir returned ENOENT');
+    });
+    vi.stubEnv('XDG_CACHE_HOME', undefined);
+    expect(await writeCache('kind', identity, 1)).toBe(false);
+    expect(await readCache('kind', identity)).toBeUndefined();
+    expect(homedir).toHaveBeenCalled();
+    vi.spyOn(process, 'cwd').mockImplementation(() => {
+      throw new Error('ENOENT: no such file or directory, uv_cwd');
+    });
+    process.env.CQIL_CACHE_DIR = 'relative';
+    expect(await writeCache('kind', identity, 1)).toBe(false);
+    expect(await readCache('kind', identity)).toBeUndefined();
+    vi.unstubAllEnvs();
   });
 });
 
@@ -157,6 +187,18 @@ describe('with the engine', () => {
     for (let i = 0; i < tokens; i++) await session.decode(i);
     session.close();
   }
+
+  it('a model loads for a user without a home', async () => {
+    delete process.env.CQIL_CACHE_DIR;
+    vi.stubEnv('XDG_CACHE_HOME', undefined);
+    const homedir = vi.spyOn(os, 'homedir').mockImplementation(() => {
+      throw new Error('uv_os_homedir returned ENOENT');
+    });
+    await using model = await open();
+    expect(homedir).toHaveBeenCalled();
+    await decode(model, 'P2-S0-E6', 2);
+    vi.unstubAllEnvs();
+  });
 
   it('a second process knows what auto has settled on', async () => {
     const first = await open();

@@ -1,7 +1,7 @@
 import { copyFileSync, readFileSync, renameSync, rmSync, unlinkSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
 import { pathToFileURL } from 'node:url';
-import { describe, expect, it } from 'vitest';
+import { describe, expect, it, vi } from 'vitest';
 import { openCheckpoint } from '../lib/checkpoint/open.js';
 import type { Checkpoint, TensorRole } from '../lib/checkpoint/types.js';
 import { array, ggufFile, text } from '../tools/gguf/gguf_writer.mjs';
@@ -350,6 +350,18 @@ function tableEnd(bytes: Buffer, at: number, tensors: number): number {
 }
 
 describe('locations', () => {
+  it('that are relative are refused in a folder that is gone, and others are found', async () => {
+    vi.spyOn(process, 'cwd').mockImplementation(() => {
+      throw new Error('ENOENT: no such file or directory, uv_cwd');
+    });
+    try {
+      await expectRejection('FILE_NOT_FOUND', openCheckpoint('a.gguf'), /a\.gguf, in a current folder that cannot be/);
+      expect((await openCheckpoint(makeGguf())).config.nLayers).toBeGreaterThan(0);
+    } finally {
+      vi.restoreAllMocks();
+    }
+  });
+
   it('may be file: URLs, as objects or text', async () => {
     for (const location of [makeFolder(), makeGguf(), makeFolder({ shards: 2 })]) {
       const url = pathToFileURL(location);

@@ -1,6 +1,6 @@
 import { readFileSync } from 'node:fs';
 import path from 'node:path';
-import { describe, expect, it } from 'vitest';
+import { describe, expect, it, vi } from 'vitest';
 import { openCheckpoint } from '../lib/checkpoint/open.js';
 import { Pace } from '../lib/util/pace.js';
 import { dot } from '../lib/analysis/recovery/linear_algebra.js';
@@ -137,6 +137,22 @@ describe('what a group lacks', () => {
       recoverPlan(model, await openCheckpoint(file), resolved, someIds(tokens, SHAPE.vocabSize), { rank: 2 }),
       message,
     );
+  });
+
+  it('says which folder for temporary files it cannot write to', async () => {
+    const file = writeRandomModel(path.join(folder, 'temporary'), { format: 'huggingface', shape: SHAPE });
+    await using model = await loadModel(file);
+    vi.stubEnv('TMPDIR', path.join(folder, 'absent'));
+    const plan = resolvePlan({ groups: [[1, 2]] }, SHAPE.nLayers);
+    try {
+      await expectRejection(
+        'FILE_NOT_FOUND',
+        recoverPlan(model, await openCheckpoint(file), plan, someIds(400, SHAPE.vocabSize), { rank: 2 }),
+        /No folder can be made in .*absent/,
+      );
+    } finally {
+      vi.unstubAllEnvs();
+    }
   });
 
   it('refuses a group whose moments would be too large, and stops when it is told to', async () => {

@@ -1,7 +1,7 @@
 import path from 'node:path';
 import { stat } from 'node:fs/promises';
 import { CqilError } from '../errors.js';
-import { pathOf, type Location } from '../util/location.js';
+import { absolutePath, pathOf, type Location } from '../util/location.js';
 import { show } from './fields.js';
 import { expectedTensors, rowsAndCols, tensorBytes } from './layout.js';
 import { readLoraConfig, type LoraConfig } from './lora_config.js';
@@ -56,7 +56,7 @@ const LORA_TYPES: readonly string[] = ['F32', 'F16', 'BF16'] satisfies readonly 
  * another model; UNSUPPORTED_MODEL for kinds of adapters that would need more than W + scale · B · A.
  */
 export async function openLora(location: Location, config: ModelConfig): Promise<LoraAdapter> {
-  const folder = path.resolve(pathOf(location, 'The adapter'));
+  const folder = absolutePath(pathOf(location, 'The adapter'), 'The adapter');
   await refuseFile(folder);
   const configPath = path.join(folder, LORA_CONFIG_FILE);
   const json = await readJson(configPath);

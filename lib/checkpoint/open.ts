@@ -1,7 +1,7 @@
 import { stat } from 'node:fs/promises';
 import path from 'node:path';
 import { CqilError } from '../errors.js';
-import { pathOf, type Location } from '../util/location.js';
+import { absolutePath, pathOf, type Location } from '../util/location.js';
 import { ByteReader } from './byte_reader.js';
 import { readError } from './read_file.js';
 import { GGUF_MAGIC, type Checkpoint } from './types.js';
@@ -23,7 +23,7 @@ const FOLDER_FILES = [
  * Throws INVALID_ARGUMENT, FILE_NOT_FOUND, INVALID_CHECKPOINT, UNSUPPORTED_MODEL or INVALID_TOKENIZER.
  */
 export async function openCheckpoint(location: Location): Promise<Checkpoint> {
-  const absolute = path.resolve(pathOf(location, 'The path of the model'));
+  const absolute = absolutePath(pathOf(location, 'The path of the model'), 'The path of the model');
   // Each kind of file has a reader of its own, and only the one that is needed is imported.
   if (await isFolder(absolute)) return (await import('./huggingface.js')).openHuggingFace(absolute);
   const kind = await sniff(absolute);

@@ -50,8 +50,16 @@ async function examine() {
     cuda: cuda ?? { available: false, reason: 'the native addon is not loaded', library: '', devices: [] },
     nccl: { available: false, reason: 'this version computes on one device, so nothing is reduced between devices' },
     model: { path: model, present: existsSync(model) },
-    cache: cacheFolder(),
+    cache: keptIn(),
   };
+}
+
+function keptIn(): string | null {
+  try {
+    return cacheFolder() ?? null;
+  } catch {
+    return null; // a relative path in a folder that is gone
+  }
 }
 
 function formatDevice({ name, capability, multiprocessors, memoryBytes }: CudaInfo['devices'][number]): string {
@@ -71,7 +79,7 @@ function formatReport(report: Awaited<ReturnType<typeof examine>>): string {
     ['cuda', cuda.available ? cuda.devices.map(formatDevice).join('; ') : `not used: ${cuda.reason}`],
     ['nccl', `not used: ${nccl.reason}`],
     ['shipped model', model.present ? model.path : `missing: ${model.path}`],
-    ['measurements kept', report.cache],
+    ['measurements kept', report.cache ?? 'nowhere: there is no home folder; CQIL_CACHE_DIR may name another'],
   ];
   return lines.map(([name, value]) => `${name.padEnd(18)}${value}\n`).join('');
 }

@@ -1,11 +1,10 @@
 import { existsSync } from 'node:fs';
-import path from 'node:path';
 import type { Command } from 'commander';
 import { openCheckpoint } from '../checkpoint/open.js';
 import type { Checkpoint } from '../checkpoint/types.js';
 import { CqilError } from '../errors.js';
 import { shippedModelPath } from '../model/load.js';
-import { pathOf } from '../util/location.js';
+import { absolutePath, pathOf } from '../util/location.js';
 import { countStages, type Plan } from '../plan/plan.js';
 import { describePlan, drawPlan, planSummary } from '../plan/plan_diagram.js';
 import { formatJson, printJson, type Io } from './io.js';
@@ -99,7 +98,7 @@ async function makePlan(model: string | undefined, options: MakeOptions, io: Io)
       .flatMap(([letter, value]) => (value === undefined ? [] : [letter + value]))
       .join('-');
   const { plan, checkpoint } = await resolveFor(spec, model, options, io);
-  if (options.adapter !== undefined) plan.adapter = path.resolve(pathOf(options.adapter, 'The adapter'));
+  if (options.adapter !== undefined) plan.adapter = absolutePath(pathOf(options.adapter, 'The adapter'), 'The adapter');
   await checkAdapter(plan, checkpoint?.config);
   if (output === undefined) return printJson(io, plan);
   await writeNew(output, formatJson(planInFile(plan, output)), options.force ?? false);

@@ -2,6 +2,7 @@ import path from 'node:path';
 import { openLora } from '../checkpoint/lora.js';
 import type { ModelConfig } from '../checkpoint/types.js';
 import type { Plan } from '../plan/plan.js';
+import { absolutePath } from '../util/location.js';
 
 /** Throws unless a plan's adapter, if it has one, can be read and fits the model. */
 export async function checkAdapter(plan: Plan, config: ModelConfig | undefined): Promise<void> {
@@ -14,8 +15,8 @@ export async function checkAdapter(plan: Plan, config: ModelConfig | undefined):
  */
 export function planInFile(plan: Plan, file: string): Plan {
   if (plan.adapter === undefined) return plan;
-  const adapter = path.resolve(plan.adapter);
-  const relative = path.relative(path.dirname(path.resolve(file)), adapter);
+  const adapter = absolutePath(plan.adapter, 'The adapter');
+  const relative = path.relative(path.dirname(absolutePath(file, 'The output')), adapter);
   const below = relative !== '' && !relative.startsWith('..') && !path.isAbsolute(relative);
   return { ...plan, adapter: below ? relative.split(path.sep).join('/') : adapter };
 }

@@ -6,6 +6,7 @@ import { openCheckpoint } from '../checkpoint/open.js';
 import type { Checkpoint } from '../checkpoint/types.js';
 import { writeLora } from '../checkpoint/write_lora.js';
 import { CqilError } from '../errors.js';
+import { absolutePath } from '../util/location.js';
 import { fingerprint } from '../analysis/eval/fingerprint.js';
 import { shippedModelPath } from '../model/load.js';
 import type { Plan } from '../plan/plan.js';
@@ -81,7 +82,7 @@ async function recover(modelPath: string | undefined, options: Options, io: Io):
   const adapter = `${output.replace(/\.json$/i, '')}.adapter`;
   // Said before the work rather than after it.
   for (const target of [output, adapter]) if (!force && existsSync(target)) throw existsAlready(target);
-  const folder = path.dirname(path.resolve(output));
+  const folder = path.dirname(absolutePath(output, 'The output'));
   if (!existsSync(folder)) throw new CqilError('FILE_NOT_FOUND', `The folder ${folder} to write to does not exist.`);
   const { text, sha256 } = await readTextFile(options.file);
   const checkpoint = await openCheckpoint(modelPath ?? shippedModelPath());
@@ -112,7 +113,7 @@ async function recover(modelPath: string | undefined, options: Options, io: Io):
   const measured = { data: options.file, sha256, ...measuredOf(recovered) };
   const plan: Plan = {
     ...given,
-    adapter: path.resolve(adapter),
+    adapter: absolutePath(adapter, 'The adapter'),
     evidence: { model: await fingerprint(checkpoint), ...measured, machine },
   };
   await writePlan(plan, output, adapter, recovered, checkpoint, force);

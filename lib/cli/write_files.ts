@@ -2,6 +2,7 @@ import { existsSync, statSync } from 'node:fs';
 import { open, rename, rm } from 'node:fs/promises';
 import path from 'node:path';
 import { CqilError } from '../errors.js';
+import { absolutePath } from '../util/location.js';
 import { existsAlready } from './write_new.js';
 
 /** A file to be written. */
@@ -16,7 +17,7 @@ export interface OutputFile {
  */
 export function expectWritable(files: readonly string[], overwrite: boolean): void {
   for (const [index, file] of files.entries()) {
-    if (files.slice(0, index).some((other) => path.resolve(other) === path.resolve(file)))
+    if (files.slice(0, index).some((other) => absolutePath(other, 'The output') === absolutePath(file, 'The output')))
       throw new CqilError('INVALID_ARGUMENT', `Two outputs go to ${file}; expected different files.`);
     if (existsSync(file)) {
       if (!statSync(file).isFile())

@@ -1,7 +1,7 @@
 import path from 'node:path';
 import { CqilError } from '../errors.js';
 import { parseJson } from '../util/json.js';
-import { isUrl, pathOf, type Location, type UrlLike } from '../util/location.js';
+import { absolutePath, isUrl, pathOf, type Location, type UrlLike } from '../util/location.js';
 import { readArgument } from '../util/options.js';
 import { isModelFolder, planFile, readPlanFile } from './plan_file.js';
 
@@ -87,7 +87,7 @@ function planInFile(location: string, layers: number | undefined): Plan {
   const file = planFile(location);
   if (file === undefined) throw noPlan(location);
   const plan = planFromObject(readPlanFile(file), layers, `The plan file ${file}`);
-  if (plan.adapter !== undefined) plan.adapter = path.resolve(path.dirname(file), plan.adapter);
+  if (plan.adapter !== undefined) plan.adapter = absolutePath(plan.adapter, 'The adapter', path.dirname(file));
   return plan;
 }
 

@@ -1,6 +1,6 @@
-import path from 'node:path';
 import type { ModelConfig } from '../checkpoint/types.js';
 import { CqilError } from '../errors.js';
+import { absolutePath } from '../util/location.js';
 import type { ModelHandle, NativeAddon } from '../engine/native.js';
 import type { Batcher } from './batcher.js';
 
@@ -36,7 +36,7 @@ export class AdaptedWeights {
 
   /** Merges an adapter, unless it is merged already. Throws what `openLora` throws, INVALID_PLAN, OUT_OF_MEMORY. */
   load(adapter: string): Promise<void> {
-    const folder = path.resolve(adapter);
+    const folder = absolutePath(adapter, 'The adapter');
     if (this.#handles.has(folder)) return Promise.resolve();
     let loading = this.#loading.get(folder);
     if (!loading) {
@@ -48,7 +48,7 @@ export class AdaptedWeights {
 
   /** Throws INVALID_PLAN for an adapter that is not merged yet. */
   handle(adapter: string): ModelHandle {
-    const handle = this.#handles.get(path.resolve(adapter));
+    const handle = this.#handles.get(absolutePath(adapter, 'The adapter'));
     if (!handle)
       throw new CqilError(
         'INVALID_PLAN',
@@ -62,7 +62,7 @@ export class AdaptedWeights {
    * Frees an adapter's weights. Sessions that use them keep them until they are closed; resolves when they are freed.
    */
   async release(adapter: string): Promise<void> {
-    const folder = path.resolve(adapter);
+    const folder = absolutePath(adapter, 'The adapter');
     const handle = this.#handles.get(folder);
     this.#handles.delete(folder);
     if (handle) await this.#host.native.disposeModel(handle);

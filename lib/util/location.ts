@@ -1,3 +1,4 @@
+import path from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { inspect } from 'node:util';
 import { CqilError } from '../errors.js';
@@ -18,6 +19,23 @@ export function isUrl(value: unknown): value is UrlLike {
     return typeof href === 'string' && typeof protocol === 'string';
   } catch {
     return false; // a proxy or a getter that throws
+  }
+}
+
+/**
+ * An absolute path of the same place, relative to `folder` unless it is one already. Throws FILE_NOT_FOUND for a
+ * relative one where the current folder was deleted; `what` names it in the error.
+ */
+export function absolutePath(location: string, what: string, folder = ''): string {
+  try {
+    return path.resolve(folder, location);
+  } catch (cause) {
+    throw new CqilError(
+      'FILE_NOT_FOUND',
+      `${what} is ${location}, in a current folder that cannot be found (${(cause as Error).message}); expected an ` +
+        'absolute path.',
+      { cause },
+    );
   }
 }
 

@@ -60,7 +60,7 @@ export async function recoverPlan(
     Window[],
     Window[],
   ];
-  const folder = await mkdtemp(path.join(tmpdir(), 'cqil-recover-'));
+  const folder = await temporaryFolder();
   const recovery = new Recovery({
     model,
     checkpoint,
@@ -80,6 +80,20 @@ export async function recoverPlan(
   } finally {
     await rm(folder, { recursive: true, force: true });
     recovery.close();
+  }
+}
+
+async function temporaryFolder(): Promise<string> {
+  const parent = tmpdir();
+  try {
+    return await mkdtemp(path.join(parent, 'cqil-recover-'));
+  } catch (cause) {
+    throw new CqilError(
+      'FILE_NOT_FOUND',
+      `No folder can be made in ${parent} (${(cause as Error).message}); expected a folder for temporary files that ` +
+        'can be written to, which the environment names (TMPDIR, or TEMP on Windows).',
+      { cause },
+    );
   }
 }
 
