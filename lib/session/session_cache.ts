@@ -1,4 +1,4 @@
-import { abortError, onAbort, throwIfAborted } from '../util/abort.js';
+import { onAbort, throwIfAborted } from '../util/abort.js';
 import { CqilError } from '../errors.js';
 import type { ForwardRequest, NativeAddon, NativeTimeline, SessionHandle } from '../engine/native.js';
 import { overflow } from './arguments.js';
@@ -131,8 +131,8 @@ export class SessionCache {
 
   /** From here until the call is done, an abort or close() stops it. */
   #enter(signal: AbortSignal | undefined): () => void {
-    this.#inFlight = true;
     const forget = onAbort(signal, () => this.#host.native.cancel(this.#handle));
+    this.#inFlight = true;
     return () => {
       forget();
       this.#inFlight = false;
@@ -145,7 +145,7 @@ export class SessionCache {
       return await done;
     } catch (error) {
       this.expectOpen();
-      if (signal?.aborted) throw abortError(signal);
+      throwIfAborted(signal);
       throw error;
     } finally {
       forget();

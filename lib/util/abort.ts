@@ -1,16 +1,28 @@
 import { CqilError } from '../errors.js';
+import { readArgument } from './options.js';
+
+// A signal is whatever has the shape of one: it may be of another realm or library, or have getters and methods that
+// throw. Nothing but a coded error comes from it, and nothing at all once work is under way.
 
 /** The error of work whose signal has fired. */
 export function abortError(signal: AbortSignal): CqilError {
-  return new CqilError('ABORTED', 'The work was aborted by its signal before it was done.', { cause: signal.reason });
+  let cause: unknown;
+  try {
+    cause = signal.reason;
+  } catch (error) {
+    cause = error;
+  }
+  return new CqilError('ABORTED', 'The work was aborted by its signal before it was done.', { cause });
 }
 
+/** Throws ABORTED; INVALID_ARGUMENT for a signal that cannot be read. */
 export function throwIfAborted(signal: AbortSignal | undefined): void {
-  if (signal?.aborted) throw abortError(signal);
+  if (signal && readArgument('The signal', () => signal.aborted)) throw abortError(signal);
 }
 
 interface Waiting {
   callbacks: Set<{ call: () => void }>;
+  /** What the signal calls. */
   listener: () => void;
 }
 
@@ -18,7 +30,7 @@ const waiting = new WeakMap<AbortSignal, Waiting>();
 
 /**
  * Calls back once, when the signal fires; returns a function that unsubscribes. Does nothing without a signal. The
- * callback must not throw.
+ * callback must not throw. Throws INVALID_ARGUMENT for a signal that refuses a listener: call it before work begins.
  *
  * A signal gets one listener, however many calls it is given to: Node.js warns of a leak at more than ten.
  */
@@ -30,7 +42,11 @@ export function onAbort(signal: AbortSignal | undefined, callback: () => void): 
   return () => {
     if (!callbacks.delete(entry) || callbacks.size > 0) return;
     waiting.delete(signal);
-    signal.removeEventListener('abort', listener);
+    try {
+      signal.removeEventListener('abort', listener);
+    } catch {
+      // The listener is kept, and has nobody left to call.
+    }
   };
 }
 
@@ -39,6 +55,7 @@ export function onAbort(signal: AbortSignal | undefined, callback: () => void): 
  * suits work that other callers wait for too.
  */
 export async function orAborted<T>(promise: Promise<T>, signal: AbortSignal): Promise<T> {
+  promise.catch(() => undefined); // nobody waits for it where the signal comes first
   throwIfAborted(signal);
   let forget = (): void => undefined;
   const aborted = new Promise<never>((_, reject) => (forget = onAbort(signal, () => reject(abortError(signal)))));
@@ -58,7 +75,7 @@ function listen(signal: AbortSignal): Waiting {
     for (const { call } of entries) call();
   };
   const added = { callbacks, listener };
+  readArgument('The signal', () => signal.addEventListener('abort', listener, { once: true }));
   waiting.set(signal, added);
-  signal.addEventListener('abort', listener, { once: true });
   return added;
 }

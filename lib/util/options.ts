@@ -76,8 +76,13 @@ export function isCount(value: unknown, max = Number.MAX_SAFE_INTEGER): value is
 /** By its shape, since a signal may come from another realm. */
 export function isSignal(value: unknown): value is AbortSignal | undefined {
   return readArgument('The signal', () => {
-    const { aborted, addEventListener } = Object(value) as Partial<AbortSignal>;
-    return value === undefined || (typeof aborted === 'boolean' && typeof addEventListener === 'function');
+    const { aborted, addEventListener, removeEventListener } = Object(value) as Partial<AbortSignal>;
+    return (
+      value === undefined ||
+      (typeof aborted === 'boolean' &&
+        typeof addEventListener === 'function' &&
+        typeof removeEventListener === 'function')
+    );
   });
 }
 
