@@ -172,6 +172,17 @@ describe('objects', () => {
 
   const cyclic: Record<string, unknown> = { groups: [] };
   cyclic.bypass = cyclic;
+  const holed = (list: unknown[], length: number): unknown[] => {
+    const copy = [...list];
+    copy.length = length;
+    return copy;
+  };
+  it('reads a list once, whatever it says the second time', () => {
+    let reads = 0;
+    const group = Object.defineProperty([0, 1], 0, { get: () => (reads++ === 0 ? 0 : 7) });
+    expect(resolvePlan({ groups: [group] }, 16).groups).toEqual([[0, 1]]);
+  });
+
   it.each<[string, unknown, string]>([
     ['null', null, 'is null'],
     ['a list', [[4, 5]], 'is a list'],
@@ -222,7 +233,12 @@ describe('objects', () => {
     ['evidence that is no object', { groups: [], evidence: [] }, '"evidence" []'],
     ['a cyclic value', cyclic, '"bypass" of type object'],
     ['a bigint', { groups: [[4n, 5n]] }, '4 is no layer index'],
-    ['a long list', { groups: [Array.from({ length: 1e5 }, () => 0)] }, 'a list of 100000'],
+    ['a long list', { groups: [Array.from({ length: 1e5 }, () => 0)] }, 'group 1 of 100000 layers'],
+    ['a list that is long and empty', { groups: holed([], 2 ** 32 - 1) }, '4294967295 groups'],
+    ['a hole at the end of a group', { groups: [holed([0, 1], 3), [1, 2]] }, 'undefined is no layer index'],
+    ['nothing but holes', { groups: [holed([], 3)] }, 'undefined is no layer index'],
+    ['a hole instead of a group', { groups: holed([[0, 1]], 2) }, 'group 2 undefined'],
+    ['holes in an official config', { cqil_layers: [holed([0, 1], 3)] }, 'undefined is no layer index'],
   ])('refuses %s', (_, input, reason) => {
     const error = refusal(input as PlanInput);
     expect(error.code).toBe('INVALID_PLAN');

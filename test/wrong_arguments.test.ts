@@ -76,6 +76,20 @@ async function expectCoded(call: () => unknown): Promise<string> {
   }
 }
 
+/** A value, and after it an element that the array does not have. */
+function holed<T>(value: T): T[] {
+  const list = [value];
+  list.length = 2;
+  return list;
+}
+
+/** An array of nothing but holes. */
+function holes(length: number): unknown[] {
+  const list: unknown[] = [];
+  list.length = length;
+  return list;
+}
+
 type Call = (value: never) => unknown;
 const plan = resolvePlan('P2-S4-E8', 12);
 const PLAN_CALLS: Record<string, Call> = {
@@ -195,6 +209,21 @@ describe('a model', async () => {
     'a tool': (value) => chat.encodeChat(messages, { tools: [value] }),
     documents: (value) => chat.encodeChat(messages, { documents: [value] }),
   };
+
+  it.each<[string, () => unknown]>([
+    ['ids', () => session.prefill(holed(1))],
+    ['ids of a prompt', () => model.generate(holed(1), { maxTokens: 1 })],
+    ['ids to decode', () => model.tokenizer.decode(holed(1))],
+    ['stop', () => model.generate([1], { maxTokens: 1, stop: holed('a') })],
+    ['devices', () => cqil.loadModel('no/such/folder', { devices: holes(1) as never })],
+    ['messages', () => chat.encodeChat(holed(messages[0]!))],
+    ['parts of content', () => chat.encodeChat([{ role: 'user', content: holed({ type: 'text', text: 'a' }) }])],
+    ['tool calls', () => chat.encodeChat([{ role: 'user', content: 'a', tool_calls: holed({}) }])],
+    ['tools', () => chat.encodeChat(messages, { tools: holed({}) })],
+    ['documents', () => chat.encodeChat(messages, { documents: holed({}) } as never)],
+  ])('refuses %s with a hole', async (_name, call) => {
+    expect(await expectCoded(call)).toBe('INVALID_ARGUMENT');
+  });
 
   it.each(Object.entries(calls))('%s', async (_name, call) => {
     for (const value of Object.values(VALUES)) {

@@ -203,7 +203,7 @@ function expectDevices(devices: LoadOptions['devices']): void {
   expectOption(
     'devices',
     devices,
-    devices === undefined || (Array.isArray(devices) && devices.length === 1 && devices.every(isIndex)),
+    devices === undefined || (Array.isArray(devices) && devices.length === 1 && isIndex(devices[0])),
     'a list of one index: this version computes on one device',
   );
 }

@@ -222,13 +222,15 @@ const LONE_SURROGATE = /\p{Surrogate}/u;
 function textsOf(stop: string | readonly string[] | undefined): readonly string[] {
   const texts = stop === undefined ? [] : typeof stop === 'string' ? [stop] : stop;
   const isText = (text: unknown): boolean => typeof text === 'string' && text !== '' && !LONE_SURROGATE.test(text);
-  expectOption(
-    'stop',
-    stop,
-    Array.isArray(texts) && texts.every(isText),
-    'a string or an array of strings, none of them empty or with half a character',
-  );
-  return [...texts];
+  const expected = 'a string or an array of strings, none of them empty or with half a character';
+  expectOption('stop', stop, Array.isArray(texts), expected);
+  // A loop sees the holes of an array, which `every` and `map` pass over.
+  const copy: string[] = [];
+  for (const text of texts) {
+    expectOption('stop', stop, isText(text), expected);
+    copy.push(text);
+  }
+  return copy;
 }
 
 function expectPrompt(prompt: unknown): void {

@@ -250,19 +250,19 @@ function readPlan(input: unknown, layers: number | undefined, where: string): Pl
   const { version = 1, bypass = 0, bypassMode = 'paper', adapter, evidence } = input;
   if (version !== 1) refuse(`has version ${show(version)}, expected 1`);
   const depth = depthOf(input.layers, layers, '"layers"', where);
-  if (!Array.isArray(input.groups))
+  const { groups: listed } = input;
+  if (!Array.isArray(listed))
     return refuse(
-      `has ${input.groups === undefined ? 'no "groups"' : `"groups" ${show(input.groups)}`}, expected a list of ` +
-        'lists of layer indices',
+      `has ${listed === undefined ? 'no "groups"' : `"groups" ${show(listed)}`}, expected a list of lists of layer ` +
+        'indices',
     );
-  checkGroups(input.groups, depth, 2, where);
+  const groups = checkedGroups(listed, depth, 2, where);
   checkBypass(bypass, depth, '"bypass"', where);
   if (bypassMode !== 'paper' && bypassMode !== 'official')
     refuse(`has "bypassMode" ${show(bypassMode)}, expected "paper" or "official"`);
   if (adapter !== undefined && !isUrl(adapter) && (typeof adapter !== 'string' || adapter === ''))
     refuse(`has "adapter" ${show(adapter)}, expected the path of a folder`);
   if (evidence !== undefined && !isRecord(evidence)) refuse(`has "evidence" ${show(evidence)}, expected an object`);
-  const groups = (input.groups as number[][]).map((group) => [...group]);
   const plan = planOf(depth, groups, bypass as number, bypassMode as Plan['bypassMode']);
   if (adapter !== undefined)
     plan.adapter = pathOf(adapter as Location, `The adapter of ${where[0]!.toLowerCase()}${where.slice(1)}`);
@@ -279,10 +279,9 @@ function planFromOfficial(input: Record<string, unknown>, layers: number | undef
       'INVALID_PLAN',
       `${where} has "cqil_layers" ${show(listed)}, expected a list of lists of layer indices.`,
     );
-  checkGroups(listed, depth, 1, where);
+  const groups = checkedGroups(listed, depth, 1, where).filter((group) => group.length > 1);
   const bypass = input.d ?? 0;
   checkBypass(bypass, depth, '"d"', where);
-  const groups = (listed as number[][]).filter((group) => group.length > 1).map((group) => [...group]);
   return planOf(depth, groups, bypass as number, (bypass as number) > 0 ? 'official' : 'paper');
 }
 
@@ -314,25 +313,35 @@ function checkBypass(bypass: unknown, layers: number, field: string, where: stri
   );
 }
 
-/** Checks that groups are lists of consecutive ascending layer indices, in order and disjoint. */
-function checkGroups(groups: unknown[], layers: number, minSize: number, where: string): void {
+/** A copy of groups that are lists of consecutive ascending layer indices, in order and disjoint. */
+function checkedGroups(given: unknown[], layers: number, minSize: number, where: string): number[][] {
   let next = 0;
-  groups.forEach((group, index) => {
+  return copied(given, layers, `${where} has`, 'groups').map((list, index) => {
     const refuse = (problem: string): never => {
-      throw new CqilError('INVALID_PLAN', `${where} has group ${index + 1} ${show(group)}, ${problem}.`);
+      throw new CqilError('INVALID_PLAN', `${where} has group ${index + 1} ${show(list)}, ${problem}.`);
     };
-    if (!Array.isArray(group)) return refuse('expected a list of layer indices');
+    if (!Array.isArray(list)) return refuse('expected a list of layer indices');
+    const group = copied(list, layers, `${where} has group ${index + 1} of`, 'layers');
     if (group.length < minSize) refuse(`expected at least ${minSize === 1 ? 'one layer' : 'two layers'}`);
-    group.forEach((layer: unknown, i: number) => {
+    const members = group.map((layer, i) => {
       if (!isIndex(layer)) return refuse(`but ${show(layer)} is no layer index`);
       if (layer >= layers) refuse(`but the last layer of ${layers} is ${layers - 1}`);
-      if (i > 0 && layer !== group[i - 1] + 1)
+      if (i > 0 && layer !== (group[i - 1] as number) + 1)
         refuse(`but ${layer} does not follow ${group[i - 1]}: layers of a group are consecutive and ascending`);
       if (i === 0 && layer < next)
         refuse(`but the groups before it reach layer ${next - 1}: groups are ascending and share no layer`);
+      return layer;
     });
-    next = group.at(-1) + 1;
+    next = members.at(-1)! + 1;
+    return members;
   });
+}
+
+/** The elements of a list, each read once; where it has a hole, undefined. No plan has a longer one than its layers. */
+function copied(list: readonly unknown[], layers: number, found: string, what: string): unknown[] {
+  const { length } = list;
+  if (length <= layers) return Array.from({ length }, (_, i) => list[i]);
+  throw new CqilError('INVALID_PLAN', `${found} ${length} ${what}, expected at most the ${layers} of the model.`);
 }
 
 function isRecord(value: unknown): value is Record<string, unknown> {

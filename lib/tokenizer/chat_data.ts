@@ -50,7 +50,12 @@ export class ChatData {
       // Counted before it is walked through: an array without elements may be long.
       if (value.length > MAX_VALUES) this.#count(value.length, 0, name);
       const copy: unknown[] = [];
-      for (let i = 0; i < value.length; i++) copy.push(yield* this.#copy(value[i], name, depth + 1));
+      for (let i = 0; i < value.length; i++) {
+        const item: unknown = value[i];
+        // JSON has none; a template would write it as "undefined".
+        if (item === undefined) throw noData(name, 'an array with a hole or undefined in it');
+        copy.push(yield* this.#copy(item, name, depth + 1));
+      }
       return copy;
     }
     const kind = exotic(value);
