@@ -1,6 +1,6 @@
 import { PIECES_AT_ONCE } from './parts.js';
 import { CHARACTERS_AT_ONCE } from './patterns/pattern.js';
-import { isLowSurrogate } from './surrogates.js';
+import { isHighSurrogate, isLowSurrogate } from './surrogates.js';
 import type { BpeModel } from './tokenizer_json.js';
 import { WordMerger } from './word_merger.js';
 
@@ -25,6 +25,8 @@ interface Spelling {
 export class BpeEncoder {
   /** The token for symbols that the vocabulary lacks. */
   readonly unknownId: number | undefined;
+  /** Whether characters that the vocabulary lacks stand for nothing. */
+  private readonly dropsUnknown: boolean;
   private readonly byteIds: ReadonlyArray<number | undefined>;
   /** The ids of short words and stretches that were encoded before. */
   private readonly remembered = new Map<string, readonly number[]>();
@@ -32,6 +34,7 @@ export class BpeEncoder {
 
   constructor(private readonly model: BpeModel) {
     this.unknownId = model.unk_token === null ? undefined : model.vocab.get(model.unk_token);
+    this.dropsUnknown = this.unknownId === undefined;
     this.byteIds = Array.from({ length: 256 }, (_, byte) => model.vocab.get(bytePiece(byte)));
   }
 
@@ -58,7 +61,19 @@ export class BpeEncoder {
   private *encodeLong(word: string, ids: number[]): Generator<void> {
     const { neighbours, longest } = (this.spelling ??= yield* spellingOf(this.ids.keys()));
     const wordStart = ids.length;
-    for (const stretch of stretchesOf(word, neighbours)) {
+    let spelled = word;
+    if (this.dropsUnknown) {
+      const parts: string[] = [];
+      for (let start = 0; start < word.length;) {
+        let end = Math.min(word.length, start + CHARACTERS_AT_ONCE);
+        if (isHighSurrogate(word.charCodeAt(end - 1))) end = Math.min(word.length, end + 1);
+        parts.push(this.withoutUnknown(word.slice(start, end)));
+        start = end;
+        yield;
+      }
+      spelled = parts.join('');
+    }
+    for (const stretch of stretchesOf(spelled, neighbours)) {
       if (stretch === undefined) yield;
       else if (stretch.length <= LONG_WORD) {
         this.appendShort(stretch, ids, wordStart);
@@ -85,13 +100,30 @@ export class BpeEncoder {
     for (const id of own) this.appendId(id, ids, wordStart);
   }
 
-  private merged(text: string): number[] {
+  private merged(whole: string): number[] {
     const ids: number[] = [];
+    const text = this.dropsUnknown ? this.withoutUnknown(whole) : whole;
     const merger = new WordMerger(text, this.model.mergeRank);
     while (!merger.advance());
     for (let start = 0; start < text.length; start = merger.next[start]!)
       this.append(text.slice(start, merger.next[start]), ids, 0);
     return ids;
+  }
+
+  /**
+   * The text without the characters that stand for no token. Like the reference library, this drops them before
+   * anything merges, so what stood on both sides of one may merge.
+   */
+  private withoutUnknown(text: string): string {
+    let kept = '';
+    for (const character of text) if (this.ids.has(character) || this.bytesOf(character)) kept += character;
+    return kept;
+  }
+
+  /** The UTF-8 bytes of a symbol, if the vocabulary has a piece for each. */
+  private bytesOf(symbol: string): Buffer | undefined {
+    const bytes = this.model.byte_fallback ? Buffer.from(symbol, 'utf8') : undefined;
+    return bytes?.every((byte) => this.byteIds[byte] !== undefined) ? bytes : undefined;
   }
 
   /**
@@ -104,9 +136,8 @@ export class BpeEncoder {
       this.appendId(id, ids, wordStart);
       return;
     }
-    const bytes = this.model.byte_fallback ? Buffer.from(symbol, 'utf8') : undefined;
-    if (bytes?.every((byte) => this.byteIds[byte] !== undefined))
-      for (const byte of bytes) ids.push(this.byteIds[byte]!);
+    const bytes = this.bytesOf(symbol);
+    if (bytes) for (const byte of bytes) ids.push(this.byteIds[byte]!);
     else if (this.unknownId !== undefined) this.appendId(this.unknownId, ids, wordStart);
   }
 
