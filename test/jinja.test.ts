@@ -50,9 +50,29 @@ const JINJA: Array<[template: string, rendered: string]> = [
     'truetruetruefalsetrue',
   ],
   ['b {% raw %}a{% endraw %} c', 'b a c'],
+  [
+    "[{{ ' \\n a \\n'.strip('\\n') }}][{{ '\\n a'.lstrip('\\n') }}][{{ 'a \\n\\n'.rstrip('\\n') }}]",
+    '[ \n a ][ a][a ]',
+  ],
+  [
+    "[{{ 'abcba'.strip('ab') }}][{{ '😀a😀'.strip('😀') }}][{{ 'aba' | trim('a') }}][{{ ' a ' | trim }}]",
+    '[c][a][b][a]',
+  ],
+  ["[{{ ' a '.strip(none) }}][{{ '  '.rstrip() }}][{{ 'aa'.strip('a') }}]", '[a][][]'],
+];
+
+// What Python 3.11's str.strip, lstrip and rstrip leave of a character, an a and the character.
+const STRIPPED: Array<[character: string, lengths: string]> = [
+  ...Array.from('\t\v\x1c\x1d\x1e\x1f \x85\xa0\u1680\u2028\u3000', (c): [string, string] => [c, '1221']),
+  ...Array.from('\ufeff\u180e\u200b', (c): [string, string] => [c, '3333']),
 ];
 
 describe('templates', () => {
+  it.each(STRIPPED)('know the whitespace of Python: %j', (character, lengths) => {
+    const template = '{{ x.strip()|length }}{{ x.lstrip()|length }}{{ x.rstrip()|length }}{{ x|trim|length }}';
+    expect(render(template, { x: `${character}a${character}` })).toBe(lengths);
+  });
+
   it.each(JINJA)('render as in Jinja: %s', (template, rendered) => {
     expect(render(template)).toBe(rendered);
   });

@@ -351,6 +351,36 @@ describe('tokenizer', () => {
     ).toEqual(['a', ' b']);
   });
 
+  it('drops characters that stand for nothing before anything merges, even in long words', async () => {
+    const vocab = { a: 0, b: 1, ab: 2, aabb: 3, é: 4 };
+    const tokenizer = await tinyTokenizer({
+      model: { type: 'BPE', vocab, merges: ['a b'], ignore_merges: true },
+      pre_tokenizer: null,
+    });
+    // What the reference library gives.
+    expect(tokenizer.encode('axb')).toEqual([2]);
+    expect(tokenizer.encode('a😀xbxé')).toEqual([2, 4]);
+    expect(tokenizer.encode('aaxbb')).toEqual([0, 2, 1]);
+    expect(tokenizer.encode(`a${'😀x'.repeat(3000)}b`)).toEqual([2]);
+    expect(tokenizer.encode('x'.repeat(100))).toEqual([]);
+  });
+
+  it('swallows the whitespace of Unicode beside a token, not that of JavaScript', async () => {
+    const vocab = { a: 0, '\ufeff': 1, '\u0085': 2, '\n': 3 };
+    const tokenizer = await tinyTokenizer({
+      model: { type: 'BPE', vocab, merges: [] },
+      pre_tokenizer: null,
+      added_tokens: [
+        { id: 5, content: '<r>', rstrip: true, special: true },
+        { id: 6, content: '<l>', lstrip: true, special: true },
+      ],
+    });
+    expect(tokenizer.encode('<r>\n\ufeffa')).toEqual([5, 1, 0]);
+    expect(tokenizer.encode('<r>\n\u0085a')).toEqual([5, 0]);
+    expect(tokenizer.encode('a\ufeff\n<l>')).toEqual([0, 1, 6]);
+    expect(tokenizer.encode('a\u0085<l>')).toEqual([0, 6]);
+  });
+
   it('joins runs of unknown characters where the model says so, even in long words', async () => {
     const vocab = { '<unk>': 0, a: 1 };
     const parts = {

@@ -44,7 +44,7 @@ export class AddedTokenSplitter {
       }
       const { token, end } = found;
       const before = text.slice(start, i);
-      const stretch = token.lstrip ? before.trimEnd() : before;
+      const stretch = token.lstrip ? before.slice(0, spaceBefore(before)) : before;
       if (stretch !== '') yield stretch;
       yield token;
       start = token.rstrip ? skipWhitespace(text, end) : end;
@@ -74,8 +74,20 @@ export class AddedTokenSplitter {
   }
 }
 
+/** Rust's whitespace, as the reference library has it: unlike `trim`, it knows U+0085 and leaves U+FEFF. */
+const WHITE_SPACE = /\p{White_Space}/u;
+
 function skipWhitespace(text: string, start: number): number {
-  return text.length - text.slice(start).trimStart().length;
+  let end = start;
+  while (end < text.length && WHITE_SPACE.test(text[end]!)) end++;
+  return end;
+}
+
+/** Where the whitespace at the end of a text begins. */
+function spaceBefore(text: string): number {
+  let start = text.length;
+  while (start > 0 && WHITE_SPACE.test(text[start - 1]!)) start--;
+  return start;
 }
 
 function touchesWord(text: string, start: number, end: number): boolean {

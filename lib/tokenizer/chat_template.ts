@@ -4,6 +4,7 @@ import { randomInt } from '../util/random.js';
 import { ChatData } from './chat_data.js';
 import { checkMessages, renderSomeForm, withSuffix, type ChatMessage } from './chat_messages.js';
 import { invalidTokenizer, isObject, quote } from './invalid.js';
+import { strip } from './jinja/strip.js';
 import { Budget, BudgetError, MAX_MS, sizeOf, TimeError, type Size } from './jinja/budget.js';
 import { runTemplate } from './jinja/interpreter.js';
 import type { Node } from './jinja/library.js';
@@ -221,7 +222,7 @@ function upToLastText(messages: ChatMessage[], render: (messages: ChatMessage[])
   // A template may show the message twice; the last time counts.
   const text = marked.slice(0, end).replaceAll(mark, '');
   // Many templates trim messages.
-  const shown = [text, text.trimEnd()].find((start) => whole.startsWith(start));
+  const shown = [text, strip(text, 'right')].find((start) => whole.startsWith(start));
   if (end < 0 || shown === undefined)
     throw new CqilError(
       'INVALID_ARGUMENT',

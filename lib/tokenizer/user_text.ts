@@ -1,5 +1,6 @@
 import { randomInt } from '../util/random.js';
 import type { Rendering } from './chat_template.js';
+import { strip } from './jinja/strip.js';
 import { TimeError } from './jinja/budget.js';
 import { isHighSurrogate, isLowSurrogate } from './surrogates.js';
 import { insertText, type TrieNode } from './trie.js';
@@ -160,7 +161,7 @@ function mark(unit: string): string {
 
 function* markControls(text: string, controls: ControlTexts): Generator<void, string> {
   // The rest of a control token may follow in the next message if a template trims this one.
-  const end = text.trimEnd().length;
+  const end = strip(text, 'right').length;
   let result = '';
   let copied = 0;
   for (let place = 0; place < text.length; place++) {

@@ -14,6 +14,7 @@ import {
 } from './library.js';
 import { equal } from './equality.js';
 import { strftime } from './strftime.js';
+import { SIDES, strip, type Side } from './strip.js';
 
 // The limit of Jinja's own sandbox.
 const MAX_RANGE = 100_000;
@@ -91,12 +92,18 @@ function valueClasses() {
  * The library's interpreter with two changes. It spends from a budget before it does something costly. And where the
  * library differs from Jinja, it does as Jinja does: the text of an iteration that ends in `break` or `continue` is
  * kept; each iteration has variables of its own; a loop over an undefined value is empty; values are compared as Python
- * compares them; `~` also joins values that are not texts; and adding a list or an object to a text is an error.
+ * compares them; whitespace, and which characters are stripped, is Python's; `~` also joins values that are not texts; and adding a list or an object to a text is an error.
  */
 // oxlint-disable-next-line max-lines-per-function -- a class whose base is loaded with the first template only
 function boundedInterpreter(values: Values): Interpreter {
   const { Interpreter, Environment } = jinjaLibrary();
   const constant = (value: Value): Node => ({ type: 'Constant', value });
+  const stripped = (text: Value, side: Side, [characters]: Value[]): Value => {
+    const none = characters === undefined || characters.type === 'NullValue';
+    return new values.String(
+      strip(text.value as string, side, none ? undefined : textOf(characters, 'the characters to strip')),
+    );
+  };
 
   return class BoundedInterpreter extends Interpreter {
     readonly #budget: Budget;
@@ -240,7 +247,10 @@ function boundedInterpreter(values: Values): Interpreter {
         if (isText(owner)) this.#budget.spend(owner.value.length * ELEMENT);
         else if (isList(owner)) this.#budget.spend(owner.value.length);
       }
-      const member = super.evaluateMemberExpression({ ...node, object: constant(owner) }, scope);
+      let member = super.evaluateMemberExpression({ ...node, object: constant(owner) }, scope);
+      const side = isText(owner) && Object.hasOwn(SIDES, String(property.value)) && SIDES[String(property.value)];
+      if (side && member.type === 'FunctionValue')
+        member = new values.Function((args: Value[]) => stripped(owner, side, args));
       if (member.type === 'FunctionValue') this.#owners.set(member, { owner, name: property.value });
       return member;
     }
@@ -256,11 +266,15 @@ function boundedInterpreter(values: Values): Interpreter {
     override applyFilter(operand: Value, filter: Node, scope: Scope): Value {
       if (filter.type !== 'CallExpression') {
         this.#costs.spendOn(String(filter.value), operand, [], new Map());
+        if (filter.value === 'trim' && isText(operand)) return stripped(operand, 'both', []);
         return super.applyFilter(operand, filter, scope);
       }
       const nodes = filter.args as Node[];
       const [args, named] = this.evaluateArguments(nodes, scope);
-      this.#costs.spendOn(String((filter.callee as Node).value), operand, args, named);
+      const name = String((filter.callee as Node).value);
+      this.#costs.spendOn(name, operand, args, named);
+      if (name === 'trim' && isText(operand))
+        return stripped(operand, 'both', [...args, ...named.values()].slice(0, 1));
       // Some filters check that their arguments are literals.
       const literal = nodes.every(({ type }) => type === 'StringLiteral');
       return super.applyFilter(operand, literal ? filter : { ...filter, args: constants(args, named) }, scope);
