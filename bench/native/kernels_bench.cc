@@ -163,7 +163,7 @@ void report_rounded(const RoundedKernels* Isa::* table, const char* rounding, cq
     subject("unpack and matmul", 2.0 * static_cast<double>(rows * kCols * kTokens), k, [&] {
       for (int64_t r = 0; r < rows; r += k.panel_rows) {
         k.unpack[dtype](from + r * bytes, k.panel_rows, kCols, unpacked);
-        k.matmul[dtype](unpacked, k.panel_rows, input, stride, kTokens, kCols, y.data() + r, rows);
+        k.matmul[dtype](unpacked, k.panel_rows, {input, stride, kTokens}, kCols, {y.data() + r, rows});
       }
     });
   });
@@ -182,7 +182,7 @@ void report_floats(int64_t working_set) {
   fill();
   report({"matmul", "F32", bytes, 2.0 * static_cast<double>(rows * kCols * kTokens), [&](const Kernels& k) {
             for (int64_t r = 0; r < rows; r += kPanelRows)
-              k.matmul(set.data() + r * kCols, kPanelRows, x.data(), kCols, kTokens, kCols, y.data() + r, rows);
+              k.matmul(set.data() + r * kCols, kPanelRows, {x.data(), kCols, kTokens}, kCols, {y.data() + r, rows});
           }});
   report({"rms_norm", "F32", bytes, 0, [&](const Kernels& k) {
             for (int64_t r = 0; r < rows; r++) k.rms_norm(set.data() + r * kCols, x.data(), kCols, 1e-5f, y.data());

@@ -7,24 +7,24 @@
 
 namespace cqil {
 
-void Pass::product(const cqil_tensor& w, int64_t first_row, int64_t n_rows, const Input& input, int64_t n_tokens,
-                   float* y, int64_t y_stride, const Scratch& scratch) const {
-  const int64_t bytes = row_bytes(w.dtype, w.cols);
-  const uint8_t* rows = static_cast<const uint8_t*>(w.data) + first_row * bytes;
-  const RoundedKernels* rounded = rounded_ && rounded_->matvec[w.dtype] ? rounded_ : nullptr;
-  if (n_tokens == 1 && rounded) return rounded->matvec[w.dtype](rows, n_rows, w.cols, input.rounded, y);
-  if (n_tokens == 1) return kernels_.matvec[w.dtype](rows, bytes, n_rows, w.cols, input.x, y);
+void Pass::product(const MatrixRows& w, const Input& input, const Products& y, const Scratch& scratch) const {
+  const cqil_dtype dtype = w.matrix.dtype;
+  const int64_t cols = w.matrix.cols, bytes = row_bytes(dtype, cols);
+  const uint8_t* rows = static_cast<const uint8_t*>(w.matrix.data) + w.first * bytes;
+  const RoundedKernels* rounded = rounded_ && rounded_->matvec[dtype] ? rounded_ : nullptr;
+  if (input.x.n == 1 && rounded) return rounded->matvec[dtype](rows, w.n, cols, input.rounded.first, y.first);
+  if (input.x.n == 1) return kernels_.matvec[dtype](rows, bytes, w.n, cols, input.x.first, y.first);
   float* panel = scratch.panel.get();
   const int64_t panel_rows = rounded ? rounded->panel_rows : kPanelRows;
-  for (int64_t r = 0; r < n_rows; r += panel_rows) {
-    const int64_t n = std::min(panel_rows, n_rows - r);
+  for (int64_t r = 0; r < w.n; r += panel_rows) {
+    const int64_t n = std::min(panel_rows, w.n - r);
     if (rounded) {
       uint8_t* unpacked = reinterpret_cast<uint8_t*>(panel);
-      rounded->unpack[w.dtype](rows + r * bytes, n, w.cols, unpacked);
-      rounded->matmul[w.dtype](unpacked, n, input.rounded, workspace.rounded_stride, n_tokens, w.cols, y + r, y_stride);
+      rounded->unpack[dtype](rows + r * bytes, n, cols, unpacked);
+      rounded->matmul[dtype](unpacked, n, input.rounded, cols, {y.first + r, y.stride});
     } else {
-      kernels_.unpack[w.dtype](rows + r * bytes, bytes, n, w.cols, panel);
-      kernels_.matmul(panel, n, input.x, input.stride, n_tokens, padded(w.cols), y + r, y_stride);
+      kernels_.unpack[dtype](rows + r * bytes, bytes, n, cols, panel);
+      kernels_.matmul(panel, n, input.x, padded(cols), {y.first + r, y.stride});
     }
   }
 }
@@ -74,7 +74,7 @@ Input Pass::norm_of(const Crew& crew, const Lanes& lanes, int lane, bool mlp, in
     round_one(row, dim_, rounded_row_of(crew, lane, 0));
   }
   held_lane = lane;
-  return {row, workspace.dim_stride, rounded_row_of(crew, lane, 0)};
+  return {{row, workspace.dim_stride, 1}, {rounded_row_of(crew, lane, 0), workspace.rounded_stride, 1}};
 }
 
 // Weights of formats with such products have rows of whole blocks; where n is none, there are no such weights.

@@ -66,52 +66,63 @@ void Pass::rotate(float* head, int rope, int64_t position) const {
   }
 }
 
-void Pass::finish_head(const float* product, const cqil_tensor& bias, const cqil_tensor& norm, int rope, int64_t head,
-                       int64_t token, float* out) const {
+void Pass::finish_head(const Heads& heads, int64_t head, int64_t token, const float* product, float* out) const {
+  const cqil_layer& l = weights_.layers[heads.layer];
+  const cqil_tensor& bias = heads.kind == Heads::kQueries ? l.bq : heads.kind == Heads::kKeys ? l.bk : l.bv;
   std::memcpy(out, product, static_cast<size_t>(shape_.head_dim) * sizeof(float));
   if (bias.data) kernels_.add(out, floats(bias) + head * shape_.head_dim, shape_.head_dim);
+  if (heads.kind == Heads::kValues) return;
+  const cqil_tensor& norm = heads.kind == Heads::kQueries ? l.q_norm : l.k_norm;
   if (norm.data) kernels_.rms_norm(out, floats(norm), shape_.head_dim, shape_.own_norm_eps, out);
-  if (rope != CQIL_NO_ROPE) rotate(out, rope, workspace.tokens[static_cast<size_t>(token)].position);
+  if (l.rope != CQIL_NO_ROPE) rotate(out, l.rope, workspace.tokens[static_cast<size_t>(token)].position);
+}
+
+void Pass::keep_heads(const Heads& heads, const float* products, float* scratch_head) const {
+  const int64_t hd = shape_.head_dim, stride = heads.n * hd;
+  for (int64_t head = heads.first; head < heads.first + heads.n; head++)
+    for (int64_t t = 0; t < tokens_; t++) {
+      const float* product = products + t * stride + (head - heads.first) * hd;
+      if (heads.kind == Heads::kQueries) {
+        float* query = lane_row(workspace.query, workspace.query_stride, heads.lane, t) + head * workspace.head_stride;
+        finish_head(heads, head, t, product, query);
+        continue;
+      }
+      finish_head(heads, head, t, product, scratch_head);
+      const TokenPlace& place = workspace.tokens[static_cast<size_t>(t)];
+      const CpuCache& cache = *place.cache;
+      uint8_t* row = heads.kind == Heads::kKeys ? cache.key(heads.layer, head, place.position)
+                                                : cache.value(heads.layer, head, place.position);
+      kernels_.store_kv[cache.kv_dtype](scratch_head, cache.head_stride, row);
+    }
+}
+
+int64_t Pass::heads_in_unit(const Crew& crew, int64_t n_heads) const {
+  const int64_t whole = heads_per_unit(workspace.model);
+  const int64_t wanted = tokens_ > 1 ? 1 : crew.size == 1 ? n_heads : n_heads / (2 * crew.size);
+  return std::max<int64_t>(1, (wanted + whole - 1) / whole) * whole;
 }
 
 // Units are heads; several of one matrix when there is one token, as memory serves longer runs of rows better, and
 // where only several make the rows that products can begin at.
 void Pass::qkv(const Crew& crew, const Lanes& lanes) const {
   norm_all(crew, lanes, false);
-  const int64_t hd = shape_.head_dim, q = n_heads(lanes), kv = n_kv_heads(lanes);
-  const int64_t whole = heads_per_unit(workspace.model), wanted = tokens_ > 1      ? 1
-                                                                  : crew.size == 1 ? q
-                                                                                   : q / (2 * crew.size);
-  const int64_t most = std::max<int64_t>(1, (wanted + whole - 1) / whole) * whole;
+  const int64_t hd = shape_.head_dim, q = n_heads(lanes), kv = n_kv_heads(lanes), most = heads_in_unit(crew, q);
   const int64_t q_units = (q + most - 1) / most, kv_units = (kv + most - 1) / most, units = q_units + 2 * kv_units;
   int held_lane = -1;
   share(crew, lanes.claimed, lanes.n_lanes * units, [&](int64_t unit) {
-    const int lane = lanes.first_lane + static_cast<int>(unit / units);
-    const int64_t layer = lanes.first_layer + lane, part = unit % units;
+    const int lane = lanes.first_lane + static_cast<int>(unit / units), layer = lanes.first_layer + lane;
+    const int64_t part = unit % units;
+    const Heads::Kind kind = part < q_units              ? Heads::kQueries
+                             : part < q_units + kv_units ? Heads::kKeys
+                                                         : Heads::kValues;
+    const int64_t first = (part - (kind == Heads::kQueries ? 0 : q_units + (kind - Heads::kKeys) * kv_units)) * most;
+    const Heads heads = {kind, layer, lane, first, std::min(most, (kind == Heads::kQueries ? q : kv) - first)};
     const cqil_layer& l = weights_.layers[layer];
+    const cqil_tensor& matrix = kind == Heads::kQueries ? l.wq : kind == Heads::kKeys ? l.wk : l.wv;
     const Input x = norm_of(crew, lanes, lane, false, held_lane);
-    const bool query = part < q_units, key = !query && part < q_units + kv_units;
-    const int64_t first = (query ? part : key ? part - q_units : part - q_units - kv_units) * most;
-    const int64_t heads = std::min(most, (query ? q : kv) - first), stride = heads * hd;
     float* tile = crew.scratch->tile.get();
-    product(query ? l.wq : key ? l.wk : l.wv, first * hd, stride, x, tokens_, tile, stride, *crew.scratch);
-    for (int64_t i = 0; i < heads; i++)
-      for (int64_t t = 0; t < tokens_; t++) {
-        const int64_t head = first + i;
-        const float* from = tile + t * stride + i * hd;
-        if (query) {
-          finish_head(from, l.bq, l.q_norm, l.rope, head, t,
-                      lane_row(workspace.query, workspace.query_stride, lane, t) + head * workspace.head_stride);
-          continue;
-        }
-        float* row = crew.scratch->head.get();
-        finish_head(from, key ? l.bk : l.bv, key ? l.k_norm : cqil_tensor{}, key ? l.rope : CQIL_NO_ROPE, head, t, row);
-        const TokenPlace& place = workspace.tokens[static_cast<size_t>(t)];
-        const CpuCache& cache = *place.cache;
-        kernels_.store_kv[cache.kv_dtype](
-            row, cache.head_stride,
-            key ? cache.key(layer, head, place.position) : cache.value(layer, head, place.position));
-      }
+    product({matrix, first * hd, heads.n * hd}, x, {tile, heads.n * hd}, *crew.scratch);
+    keep_heads(heads, tile, crew.scratch->head.get());
   });
 }
 
@@ -172,8 +183,8 @@ void Pass::attention_out(const Crew& crew, const Lanes& lanes) const {
     const int64_t first = unit % units * rows, n = std::min(rows, dim_ - first);
     const cqil_layer& l = weights_.layers[lanes.first_layer + lane];
     float* out = lane_row(workspace.attention_out, workspace.dim_stride, lane, 0) + first;
-    product(l.wo, first, n, input_of(crew, workspace.attention, workspace.attention_stride, lane), tokens_, out,
-            workspace.dim_stride, *crew.scratch);
+    product({l.wo, first, n}, input_of(crew, workspace.attention, workspace.attention_stride, lane),
+            {out, workspace.dim_stride}, *crew.scratch);
     if (l.bo.data)
       for (int64_t t = 0; t < tokens_; t++) kernels_.add(out + t * workspace.dim_stride, floats(l.bo) + first, n);
   });
@@ -191,8 +202,8 @@ void Pass::gate_up(const Crew& crew, const Lanes& lanes) const {
     const Input x = norm_of(crew, lanes, lane, true, held_lane);
     float* gate = lane_row(workspace.gate_up, workspace.hidden_stride, lane, 0) + first;
     float* up = crew.scratch->tile.get();
-    product(l.w_gate, first, n, x, tokens_, gate, workspace.hidden_stride, *crew.scratch);
-    product(l.w_up, first, n, x, tokens_, up, n, *crew.scratch);
+    product({l.w_gate, first, n}, x, {gate, workspace.hidden_stride}, *crew.scratch);
+    product({l.w_up, first, n}, x, {up, n}, *crew.scratch);
     const auto activate = kernels_.activate_mul[shape_.formula.activation];
     for (int64_t t = 0; t < tokens_; t++) activate(gate + t * workspace.hidden_stride, up + t * n, n);
   });
@@ -231,8 +242,8 @@ void Pass::down(const Crew& crew, const Lanes& lanes) const {
     for (int64_t t = 0; t < tokens_; t++) add_residual(x + t * workspace.dim_stride, t, first, n, lanes.n_lanes);
     for (int lane = 0; lane < lanes.n_lanes; lane++) {
       float* tile = crew.scratch->tile.get();
-      product(weights_.layers[lanes.first_layer + lane].w_down, first, n,
-              input_of(crew, workspace.gate_up, workspace.hidden_stride, lane), tokens_, tile, n, *crew.scratch);
+      product({weights_.layers[lanes.first_layer + lane].w_down, first, n},
+              input_of(crew, workspace.gate_up, workspace.hidden_stride, lane), {tile, n}, *crew.scratch);
       for (int64_t t = 0; t < tokens_; t++) kernels_.add(x + t * workspace.dim_stride, tile + t * n, n);
     }
   });
@@ -244,9 +255,10 @@ void Pass::down_apart(const Crew& crew, const Lanes& lanes) const {
   share(crew, lanes.claimed, lanes.n_lanes * units, [&](int64_t unit) {
     const int lane = lanes.first_lane + static_cast<int>(unit / units);
     const int64_t first = unit % units * rows, n = std::min(rows, dim_ - first);
-    product(weights_.layers[lanes.first_layer + lane].w_down, first, n,
-            input_of(crew, workspace.gate_up, workspace.hidden_stride, lane), tokens_,
-            lane_row(workspace.mlp_out, workspace.dim_stride, lane, 0) + first, workspace.dim_stride, *crew.scratch);
+    float* out = lane_row(workspace.mlp_out, workspace.dim_stride, lane, 0) + first;
+    product({weights_.layers[lanes.first_layer + lane].w_down, first, n},
+            input_of(crew, workspace.gate_up, workspace.hidden_stride, lane), {out, workspace.dim_stride},
+            *crew.scratch);
   });
 }
 
@@ -291,46 +303,58 @@ void Pass::give(const HeadPlace& place, const float* logits) const {
       finite ? kernels_.log_sum_exp(logits, vocab) : std::numeric_limits<double>::quiet_NaN();
 }
 
+void Pass::head_norms(const Crew& crew, const HeadPlace* places, int64_t n) const {
+  float* norm = workspace.norm.get();
+  uint8_t* rounded = workspace.rounded.get();
+  for (int64_t t = crew.member; t < n; t += crew.size) {
+    float* row = norm + t * workspace.dim_stride;
+    kernels_.rms_norm(workspace.x.get() + places[t].token * workspace.dim_stride, floats(weights_.output_norm), dim_,
+                      shape_.norm_eps, row);
+    round_one(row, dim_, rounded + t * workspace.rounded_stride);
+  }
+}
+
+void Pass::head_products(const Crew& crew, Claim* claimed, int64_t n, float* logits) const {
+  const int64_t vocab = shape_.vocab_size;
+  const Input input = {{workspace.norm.get(), workspace.dim_stride, n},
+                       {workspace.rounded.get(), workspace.rounded_stride, n}};
+  const int64_t own = weights_.output.rows,
+                begin = workspace.model.ranks ? workspace.model.ranks->vocabulary[workspace.model.ranks->rank] : 0;
+  const int64_t rows = std::max<int64_t>(kMostPanelRows, own / (32 * crew.size) / kPanelRows * kPanelRows),
+                units = (own + rows - 1) / rows;
+  share(crew, claimed, units, [&](int64_t unit) {
+    const int64_t first = unit * rows, n_rows = std::min(rows, own - first);
+    float* to = logits + begin + first;
+    product({weights_.output, first, n_rows}, input, {to, vocab}, *crew.scratch);
+    if (const float cap = shape_.formula.logit_cap)
+      for (int64_t t = 0; t < n; t++) kernels_.cap(to + t * vocab, n_rows, cap);
+  });
+}
+
 void Pass::head(const Crew& crew, Claim* claimed) const {
   const int64_t vocab = shape_.vocab_size, wanted = static_cast<int64_t>(workspace.heads.size());
-  for (int64_t first_place = 0; first_place < wanted; first_place += kHeadRows) {
-    const int64_t n_tokens = std::min(kHeadRows, wanted - first_place);
-    const HeadPlace* places = workspace.heads.data() + first_place;
-    float* norm = workspace.norm.get();
-    uint8_t* rounded = workspace.rounded.get();
-    for (int64_t t = crew.member; t < n_tokens; t += crew.size) {
-      kernels_.rms_norm(workspace.x.get() + places[t].token * workspace.dim_stride, floats(weights_.output_norm), dim_,
-                        shape_.norm_eps, norm + t * workspace.dim_stride);
-      round_one(norm + t * workspace.dim_stride, dim_, rounded + t * workspace.rounded_stride);
-    }
+  for (int64_t first = 0; first < wanted; first += kHeadRows) {
+    const int64_t n = std::min(kHeadRows, wanted - first);
+    const HeadPlace* places = workspace.heads.data() + first;
+    head_norms(crew, places, n);
     claimed[crew.member].taken.store(0, std::memory_order_relaxed);
     crew.wait();
 
     // Logits that are to stand one after another are computed where they go.
     bool direct = true;
-    for (int64_t t = 0; t < n_tokens; t++)
+    for (int64_t t = 0; t < n; t++)
       direct = direct && places[t].logits && places[t].logits == places[0].logits + t * vocab;
     float* logits = direct ? places[0].logits : workspace.logits.get();
-    const int64_t own = weights_.output.rows,
-                  begin = workspace.model.ranks ? workspace.model.ranks->vocabulary[workspace.model.ranks->rank] : 0;
-    const int64_t rows = std::max<int64_t>(kMostPanelRows, own / (32 * crew.size) / kPanelRows * kPanelRows),
-                  units = (own + rows - 1) / rows;
-    share(crew, claimed, units, [&](int64_t unit) {
-      const int64_t first = unit * rows, n = std::min(rows, own - first);
-      float* to = logits + begin + first;
-      product(weights_.output, first, n, {norm, workspace.dim_stride, rounded}, n_tokens, to, vocab, *crew.scratch);
-      if (const float cap = shape_.formula.logit_cap)
-        for (int64_t t = 0; t < n_tokens; t++) kernels_.cap(to + t * vocab, n, cap);
-    });
+    head_products(crew, claimed, n, logits);
     if (workspace.reduction) {
       crew.wait();
-      if (crew.member == 0) workspace.reduction->gather_logits(logits, n_tokens, vocab);
+      if (crew.member == 0) workspace.reduction->gather_logits(logits, n, vocab);
     }
-    const bool last = first_place + n_tokens == wanted;
+    const bool last = first + n == wanted;
     if (direct && last) return;
     crew.wait();
     if (direct) continue;
-    for (int64_t t = crew.member; t < n_tokens; t += crew.size) give(places[t], logits + t * vocab);
+    for (int64_t t = crew.member; t < n; t += crew.size) give(places[t], logits + t * vocab);
     if (!last) crew.wait();
   }
 }

@@ -27,11 +27,23 @@ struct Lanes {
   Claim* claimed;  // [crew size] units taken of each member's run
 };
 
-// What a product multiplies weights with: rows of tokens, and, where activations are rounded, the same rounded.
+// Rows [first, first + n) of a matrix.
+struct MatrixRows {
+  const cqil_tensor& matrix;
+  int64_t first, n;
+};
+
+// What a product multiplies weights with: tokens' vectors, and, where activations are rounded, the same rounded.
 struct Input {
-  const float* x;  // [n_tokens, stride]
-  int64_t stride;
-  const uint8_t* rounded;  // [n_tokens, the workspace's rounded_stride]
+  TokenVectors<float> x;
+  TokenVectors<uint8_t> rounded;  // apart by the workspace's rounded_stride
+};
+
+// Heads [first, first + n) of a layer's queries, keys or values.
+struct Heads {
+  enum Kind { kQueries, kKeys, kValues } kind;
+  int layer, lane;
+  int64_t first, n;
 };
 
 inline const float* floats(const cqil_tensor& vector) { return static_cast<const float*>(vector.data); }
@@ -68,9 +80,8 @@ class Pass {
   const cqil_forward& request;
 
  private:
-  // y[t, r] = w row (first_row + r) . input row t for n_rows <= the tile's rows.
-  void product(const cqil_tensor& w, int64_t first_row, int64_t n_rows, const Input& input, int64_t n_tokens, float* y,
-               int64_t y_stride, const Scratch& scratch) const;
+  // Row r of w . the input of each token.
+  void product(const MatrixRows& w, const Input& input, const Products& y, const Scratch& scratch) const;
   // Unit `unit` of a row's attention with a key/value head.
   void attend(const Crew& crew, int64_t layer, int lane, const RowPlace& place, int64_t kv_head, int64_t unit) const;
   void add_residual(float* x, int64_t token, int64_t first, int64_t n, int n_lanes) const;
@@ -86,15 +97,22 @@ class Pass {
   void round_all(const Crew& crew, const Lanes& lanes, const Floats& buffer, int64_t stride, int64_t n) const;
   void round_one(const float* x, int64_t n, uint8_t* row) const;
   Input input_of(const Crew& crew, const Floats& buffer, int64_t stride, int lane) const {
-    return {lane_row(buffer, stride, lane, 0), stride, rounded_row_of(crew, lane, 0)};
+    return {{lane_row(buffer, stride, lane, 0), stride, tokens_},
+            {rounded_row_of(crew, lane, 0), workspace.rounded_stride, tokens_}};
   }
   void add_exchanged(const Lanes& lanes, bool mlp) const;
   bool exchange() const;
+  // The normalised inputs of the output projection, n tokens' of them, and its products with them: [n, vocab].
+  void head_norms(const Crew& crew, const HeadPlace* places, int64_t n) const;
+  void head_products(const Crew& crew, Claim* claimed, int64_t n, float* logits) const;
   // What is wanted of a token, from its logits.
   void give(const HeadPlace& place, const float* logits) const;
-  // A head of a query, key or value: its bias, its norm where it has one, its rotation by the RoPE of this number.
-  void finish_head(const float* product, const cqil_tensor& bias, const cqil_tensor& norm, int rope, int64_t head,
-                   int64_t token, float* out) const;
+  int64_t heads_in_unit(const Crew& crew, int64_t n_heads) const;
+  // Finishes heads, whose products [tokens, heads.n * head_dim] these are, and puts queries into the workspace, keys
+  // and values into the caches. scratch_head: [head_stride]
+  void keep_heads(const Heads& heads, const float* products, float* scratch_head) const;
+  // A head of a query, key or value: its bias and norm where there are such, its rotation.
+  void finish_head(const Heads& heads, int64_t head, int64_t token, const float* product, float* out) const;
   void rotate(float* head, int rope, int64_t position) const;
   // Of each lane and token, in place.
   void post_norm(const Crew& crew, const Lanes& lanes, const Floats& buffer, cqil_tensor cqil_layer::* norm) const;

@@ -79,8 +79,8 @@ void test_products(const RoundedKernels& k, int64_t n_rows, int64_t cols, int64_
     const int64_t n = std::min(k.panel_rows, n_rows - r);
     k.unpack[CQIL_BF16](rows + r * cols * 2, n, cols, panel.data);
     CHECK(!panel.overrun(), name + ": unpack wrote past its end");
-    k.matmul[CQIL_BF16](panel.data, n, x.data, stride, n_tokens, cols, tiled.data() + r,
-                        static_cast<int64_t>(y_stride));
+    k.matmul[CQIL_BF16](panel.data, n, {x.data, stride, n_tokens}, cols,
+                        {tiled.data() + r, static_cast<int64_t>(y_stride)});
   }
 
   bool together = true, inside = true;

@@ -165,7 +165,7 @@ void test_products(const RoundedKernels& k, bool fused, cqil_dtype dtype, int64_
   CHECK(!interleaved.overrun(), name + ": interleave wrote past its end");
   k.unpack[dtype](interleaved.data, n_rows, cols, panel.data);
   CHECK(!panel.overrun(), name + ": unpack wrote past its end");
-  k.matmul[dtype](panel.data, n_rows, x.data, stride, n_tokens, cols, tiled.data(), static_cast<int64_t>(y_stride));
+  k.matmul[dtype](panel.data, n_rows, {x.data, stride, n_tokens}, cols, {tiled.data(), static_cast<int64_t>(y_stride)});
 
   const std::vector<double> w = check::dequantize(rows.data(), dtype, n_rows * cols);
   bool defined = true, together = true, inside = true;

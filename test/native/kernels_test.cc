@@ -59,7 +59,7 @@ void test_products(const Kernels& k, cqil_dtype dtype, int64_t n_rows, int64_t c
   std::vector<float> panel(unpacked.size()), tiled(static_cast<size_t>(kTokens * n_rows)),
       single(static_cast<size_t>(n_rows));
   k.unpack[dtype](rows.data(), bytes, n_rows, cols, panel.data());
-  k.matmul(panel.data(), n_rows, x.data(), stride, kTokens, stride, tiled.data(), n_rows);
+  k.matmul(panel.data(), n_rows, {x.data(), stride, kTokens}, stride, {tiled.data(), n_rows});
   bool bits = true;
   for (int64_t t = 0; t < kTokens; t++) {
     k.matvec[dtype](rows.data(), bytes, n_rows, cols, x.data() + t * stride, single.data());

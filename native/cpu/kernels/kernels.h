@@ -27,6 +27,20 @@ constexpr int64_t panel_chunk_end(int64_t from, int64_t n, int64_t cols = kPanel
   return n <= cols * 5 / 3 || n - from <= most ? n : from + cols;
 }
 
+// A vector of each of several tokens: [n, stride].
+template <class Value>
+struct TokenVectors {
+  const Value* first;
+  int64_t stride;
+  int64_t n;
+};
+
+// Where the products of rows of weights with several tokens go: row r with token t to first[t * stride + r].
+struct Products {
+  float* first;
+  int64_t stride;
+};
+
 // Queries one call of attend takes, so that each key and value is read once for them all: those of consecutive
 // positions, or of the heads that share a key/value head.
 constexpr int kAttendQueries = 4;
@@ -57,9 +71,8 @@ struct Kernels {
                                    float* y);
   // The panel of n_rows rows as float32, each padded with zeros to padded(cols) columns; of one row, that row.
   void (*unpack[CQIL_DTYPE_COUNT])(const uint8_t* rows, int64_t row_bytes, int64_t n_rows, int64_t cols, float* panel);
-  // y[t * y_stride + r] = row r of the panel . x row t; x is [n_tokens, x_stride], n a multiple of 16.
-  void (*matmul)(const float* panel, int64_t n_rows, const float* x, int64_t x_stride, int64_t n_tokens, int64_t n,
-                 float* y, int64_t y_stride);
+  // Row r of the panel . each token's x[n], n a multiple of 16.
+  void (*matmul)(const float* panel, int64_t n_rows, const TokenVectors<float>& x, int64_t n, const Products& y);
 
   // out = x * weight / sqrt(mean(x^2) + eps), NaN throughout where the mean is not finite; out's padding is left alone.
   // out may be x.

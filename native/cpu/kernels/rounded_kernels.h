@@ -1,5 +1,5 @@
 // Products with activations that were rounded, as one table of single-threaded functions per kind of rounding and
-// instruction set; a session whose activations are of that kind uses them for the weight formats that have them.
+// instruction set; a model whose activations are of that kind uses them for the weight formats that have them.
 #pragma once
 #include <stdint.h>
 
@@ -30,9 +30,9 @@ struct RoundedKernels {
   void (*matvec[CQIL_DTYPE_COUNT])(const uint8_t* rows, int64_t n_rows, int64_t cols, const uint8_t* x, float* y);
   // What matmul reads: n_rows <= panel_rows, in no more memory than a panel of kPanelRows rows of floats, padded to 32.
   void (*unpack[CQIL_DTYPE_COUNT])(const uint8_t* rows, int64_t n_rows, int64_t cols, uint8_t* panel);
-  // y[t * y_stride + r] = row r of the panel . row t of x, rows x_stride bytes apart; as matvec, to the bit.
-  void (*matmul[CQIL_DTYPE_COUNT])(const uint8_t* panel, int64_t n_rows, const uint8_t* x, int64_t x_stride,
-                                   int64_t n_tokens, int64_t cols, float* y, int64_t y_stride);
+  // Row r of the panel . each token's x, a rounded row; as matvec, to the bit.
+  void (*matmul[CQIL_DTYPE_COUNT])(const uint8_t* panel, int64_t n_rows, const TokenVectors<uint8_t>& x, int64_t cols,
+                                   const Products& y);
 };
 
 }  // namespace cqil

@@ -60,19 +60,20 @@ inline void score_keys(const AttendArgs& a, int64_t p, int64_t origin) {
   }
 }
 
-// sum[t, j] += weight[t, p] times value p for positions [from, to): N vectors of 16 from column `column` on.
+// sum[t, j] += weight[t, p] times value p for positions [from, to): N vectors of 16 from column `column` on. weights
+// begins with that of the first position.
 template <class Kv, int T, int N>
-inline void weigh_values(const AttendArgs& a, int64_t from, int64_t to, int64_t origin, int64_t column,
-                         const float* scores, F32x16* sums) {
+inline void weigh_values(const AttendArgs& a, int64_t from, int64_t to, int64_t column, const float* weights,
+                         F32x16* sums) {
   F32x16 sum[T][N];
   CQIL_UNROLL for (int t = 0; t < T; t++) { CQIL_UNROLL for (int j = 0; j < N; j++) sum[t][j] = sums[t * N + j]; }
   const uint8_t* value = a.values + from * Kv::bytes(a.stride) + Kv::bytes(column);
-  for (int64_t p = from; p < to; p++, value += Kv::bytes(a.stride)) {
+  for (int64_t i = 0; i < to - from; i++, value += Kv::bytes(a.stride)) {
     if (a.step == 0) prefetch_range(value + kCachePrefetchBytes, Kv::bytes(16 * N));
     F32x16 v[N];
     CQIL_UNROLL for (int j = 0; j < N; j++) v[j] = Kv::load(value, 16 * j);
     CQIL_UNROLL for (int t = 0; t < T; t++) {
-      const F32x16 weight = broadcast(scores[t * a.scores_stride + (p - origin)]);
+      const F32x16 weight = broadcast(weights[t * a.scores_stride + i]);
       CQIL_UNROLL for (int j = 0; j < N; j++) sum[t][j] = fma(v[j], weight, sum[t][j]);
     }
   }
@@ -86,15 +87,15 @@ inline void attend_columns(const AttendArgs& a, int64_t column, const float* tot
   const int64_t origin = first_position(a, 0), shared = first_position(a, T - 1), shared_end = position_of(a, 0) + 1;
   F32x16 sums[T * N];
   CQIL_UNROLL for (int i = 0; i < T * N; i++) sums[i] = zero();
+  auto weights_from = [&](int t, int64_t p) { return a.scores + t * a.scores_stride + (p - origin); };
   for (int t = 0; t < T - 1; t++) {
-    const int64_t end = shared < shared_end ? shared : shared_end;
-    weigh_values<Kv, 1, N>(a, first_position(a, t), end, origin, column, a.scores + t * a.scores_stride, sums + t * N);
+    const int64_t from = first_position(a, t), end = shared < shared_end ? shared : shared_end;
+    weigh_values<Kv, 1, N>(a, from, end, column, weights_from(t, from), sums + t * N);
   }
-  if (shared < shared_end) weigh_values<Kv, T, N>(a, shared, shared_end, origin, column, a.scores, sums);
+  if (shared < shared_end) weigh_values<Kv, T, N>(a, shared, shared_end, column, weights_from(0, shared), sums);
   for (int t = 1; t < T; t++) {
     const int64_t first = first_position(a, t), from = first > shared_end ? first : shared_end;
-    weigh_values<Kv, 1, N>(a, from, position_of(a, t) + 1, origin, column, a.scores + t * a.scores_stride,
-                           sums + t * N);
+    weigh_values<Kv, 1, N>(a, from, position_of(a, t) + 1, column, weights_from(t, from), sums + t * N);
   }
   for (int t = 0; t < T; t++)
     for (int j = 0; j < N; j++) {

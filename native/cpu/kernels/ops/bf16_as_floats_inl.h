@@ -28,10 +28,10 @@ inline void bf16_unpack(const uint8_t* rows, int64_t n_rows, int64_t cols, uint8
   unpack<WeightBF16>(rows, cols * 2, n_rows, cols, reinterpret_cast<float*>(panel));
 }
 
-inline void bf16_matmul(const uint8_t* panel, int64_t n_rows, const uint8_t* x, int64_t x_stride, int64_t n_tokens,
-                        int64_t cols, float* y, int64_t y_stride) {
-  matmul(reinterpret_cast<const float*>(panel), n_rows, reinterpret_cast<const float*>(x), x_stride / 4, n_tokens,
-         padded(cols), y, y_stride);
+inline void bf16_matmul(const uint8_t* panel, int64_t n_rows, const TokenVectors<uint8_t>& x, int64_t cols,
+                        const Products& y) {
+  matmul(reinterpret_cast<const float*>(panel), n_rows, {reinterpret_cast<const float*>(x.first), x.stride / 4, x.n},
+         padded(cols), y);
 }
 
 }  // namespace CQIL_ISA

@@ -3,6 +3,8 @@
 // namespace), CQIL_INT8_SETS and CQIL_INT8_TOKENS (sets of kLanes rows, and tokens, of the register tile of matmul),
 // and CQIL_INT8_ASKS (see kAskedFor).
 #pragma once
+#include <type_traits>
+
 #include "../int8_kernels.h"
 #include "../formats/int8_formats.h"
 #include "../kernels.h"
@@ -182,37 +184,53 @@ void int8_unpack(const uint8_t* interleaved, int64_t n_rows, int64_t cols, uint8
                   });
 }
 
-// Adds groups [from, to) to the products y of S sets of rows with T tokens; those of group 0 begin at zero.
+// Sets of kLanes rows of a panel, bytes apart from one to the next; the last may have fewer rows.
+struct PanelSets {
+  const uint8_t* first;
+  int64_t bytes;
+  int64_t n_rows;
+};
+
+// Groups [from, to) of rows of `cols` weights.
+struct Groups {
+  int64_t from, to, cols;
+};
+
+// Adds groups to the products y of S sets of rows with the first T tokens; those of group 0 begin at zero.
 template <class W, int S, int T>
-inline void int8_tile(const uint8_t* panel, int64_t set_bytes, int64_t n_rows, const uint8_t* x, int64_t x_stride,
-                      int64_t cols, int64_t from, int64_t to, float* y, int64_t y_stride) {
+CQIL_NOINLINE void int8_tile(const PanelSets& sets, const TokenVectors<uint8_t>& x, const Groups& groups,
+                             const Products& y) {
   Int8Row row[T];
-  CQIL_UNROLL for (int t = 0; t < T; t++) row[t] = int8_row(const_cast<uint8_t*>(x) + t * x_stride, cols);
-  const bool whole = n_rows == S * kLanes;
-  const int last = static_cast<int>(n_rows - (S - 1) * kLanes);
+  CQIL_UNROLL for (int t = 0; t < T; t++) {
+    row[t] = int8_row(const_cast<uint8_t*>(x.first) + t * x.stride, groups.cols);
+  }
+  const bool whole = sets.n_rows == S * kLanes;
+  const int last = static_cast<int>(sets.n_rows - (S - 1) * kLanes);
   F32xN sum[T][S];
   CQIL_UNROLL for (int t = 0; t < T; t++) {
     CQIL_UNROLL for (int s = 0; s < S; s++) {
-      const float* at = y + t * y_stride + s * kLanes;
-      sum[t][s] = from == 0 ? broadcast_lanes(0) : whole || s < S - 1 ? load_floats(at) : load_some_floats(at, last);
+      const float* at = y.first + t * y.stride + s * kLanes;
+      sum[t][s] = groups.from == 0     ? broadcast_lanes(0)
+                  : whole || s < S - 1 ? load_floats(at)
+                                       : load_some_floats(at, last);
     }
   }
-  for (int64_t g = from; g < to; g++) {
-    const uint8_t* group = panel + g * kGroupBytes<W>;
+  for (int64_t g = groups.from; g < groups.to; g++) {
+    const uint8_t* group = sets.first + g * kGroupBytes<W>;
     Dot4<W> dot[T][S];
     CQIL_UNROLL for (int t = 0; t < T; t++) {
       CQIL_UNROLL for (int s = 0; s < S; s++) dot[t][s] = begin<W>(less_of<W>(row[t], g));
     }
     CQIL_UNROLL for (int k = 0; k < W::kGroup / 4; k++) {
       Weights4<W> w[S];
-      CQIL_UNROLL for (int s = 0; s < S; s++) w[s] = prepare<W>(load_lanes(group + s * set_bytes + k * kVectorBytes));
+      CQIL_UNROLL for (int s = 0; s < S; s++) w[s] = prepare<W>(load_lanes(group + s * sets.bytes + k * kVectorBytes));
       CQIL_UNROLL for (int t = 0; t < T; t++) {
         const U32xN bytes = splat_bytes(row[t].q + g * W::kGroup + 4 * k);
         CQIL_UNROLL for (int s = 0; s < S; s++) add_dot4<W>(dot[t][s], w[s], bytes, k);
       }
     }
     CQIL_UNROLL for (int s = 0; s < S; s++) {
-      const float* scales = reinterpret_cast<const float*>(group + s * set_bytes + W::kGroup / 4 * kVectorBytes);
+      const float* scales = reinterpret_cast<const float*>(group + s * sets.bytes + W::kGroup / 4 * kVectorBytes);
       const F32xN scale = load_floats(scales), minimum = W::kHasMin ? load_floats(scales + kLanes) : broadcast_lanes(0);
       CQIL_UNROLL for (int t = 0; t < T; t++) {
         sum[t][s] = add_group<W>(sum[t][s], total<W>(dot[t][s], less_of<W>(row[t], g)), less_of<W>(row[t], g),
@@ -222,7 +240,7 @@ inline void int8_tile(const uint8_t* panel, int64_t set_bytes, int64_t n_rows, c
   }
   CQIL_UNROLL for (int t = 0; t < T; t++) {
     CQIL_UNROLL for (int s = 0; s < S; s++) {
-      float* at = y + t * y_stride + s * kLanes;
+      float* at = y.first + t * y.stride + s * kLanes;
       if (whole || s < S - 1) store(at, sum[t][s]);
       else store_partial(at, sum[t][s], last);
     }
@@ -233,37 +251,33 @@ inline void int8_tile(const uint8_t* panel, int64_t set_bytes, int64_t n_rows, c
 constexpr int64_t kInt8TileCols = 512;
 
 template <class W, int S, int T>
-inline void int8_tokens(const uint8_t* panel, int64_t set_bytes, int64_t n_rows, const uint8_t* x, int64_t x_stride,
-                        int64_t n_tokens, int64_t cols, int64_t from, int64_t to, float* y, int64_t y_stride) {
-  for (; n_tokens >= T; n_tokens -= T) {
-    int8_tile<W, S, T>(panel, set_bytes, n_rows, x, x_stride, cols, from, to, y, y_stride);
-    x += T * x_stride;
-    y += T * y_stride;
+inline void int8_tokens(const PanelSets& sets, TokenVectors<uint8_t> x, const Groups& groups, Products y) {
+  for (; x.n >= T; x.n -= T) {
+    int8_tile<W, S, T>(sets, x, groups, y);
+    x.first += T * x.stride;
+    y.first += T * y.stride;
   }
   // The last tokens, fewer than a tile's, together.
   if constexpr (T > 1)
-    if (n_tokens > 0)
-      int8_tokens<W, S, T - 1>(panel, set_bytes, n_rows, x, x_stride, n_tokens, cols, from, to, y, y_stride);
+    if (x.n > 0) int8_tokens<W, S, T - 1>(sets, x, groups, y);
 }
 
 template <class W>
-void int8_matmul(const uint8_t* panel, int64_t n_rows, const uint8_t* x, int64_t x_stride, int64_t n_tokens,
-                 int64_t cols, float* y, int64_t y_stride) {
+void int8_matmul(const uint8_t* panel, int64_t n_rows, const TokenVectors<uint8_t>& x, int64_t cols,
+                 const Products& y) {
   constexpr int64_t kSets = CQIL_INT8_SETS, kStep = kInt8TileCols / W::kGroup;
-  const int64_t groups = cols / W::kGroup, set_bytes = groups * kGroupBytes<W>;
-  for (int64_t from = 0; from < groups; from += kStep) {
-    const int64_t to = from + kStep < groups ? from + kStep : groups;
+  const int64_t n_groups = cols / W::kGroup, set_bytes = n_groups * kGroupBytes<W>;
+  for (int64_t from = 0; from < n_groups; from += kStep) {
+    const Groups groups = {from, from + kStep < n_groups ? from + kStep : n_groups, cols};
+    auto take = [&](auto sets, int64_t r) {
+      const int64_t most = sets.value * kLanes;
+      int8_tokens<W, sets.value, CQIL_INT8_TOKENS>(
+          {panel + r / kLanes * set_bytes, set_bytes, n_rows - r < most ? n_rows - r : most}, x, groups,
+          {y.first + r, y.stride});
+    };
     int64_t r = 0;
-    for (; n_rows - r > (kSets - 1) * kLanes; r += kSets * kLanes) {
-      const int64_t n = n_rows - r < kSets * kLanes ? n_rows - r : kSets * kLanes;
-      int8_tokens<W, kSets, CQIL_INT8_TOKENS>(panel + r / kLanes * set_bytes, set_bytes, n, x, x_stride, n_tokens, cols,
-                                              from, to, y + r, y_stride);
-    }
-    for (; r < n_rows; r += kLanes) {
-      const int64_t n = n_rows - r < kLanes ? n_rows - r : kLanes;
-      int8_tokens<W, 1, CQIL_INT8_TOKENS>(panel + r / kLanes * set_bytes, set_bytes, n, x, x_stride, n_tokens, cols,
-                                          from, to, y + r, y_stride);
-    }
+    for (; n_rows - r > (kSets - 1) * kLanes; r += kSets * kLanes) take(std::integral_constant<int, kSets>(), r);
+    for (; r < n_rows; r += kLanes) take(std::integral_constant<int, 1>(), r);
   }
 }
 

@@ -19,7 +19,7 @@ namespace CQIL_ISA {
 // known to the compiler, which saves a few branches per tile.
 template <class P, int R, int T, bool First, bool Last>
 CQIL_NOINLINE void tile(const typename P::Value* w, const typename P::Value* x, int64_t x_stride, int64_t n,
-                        float* carry, float* y, int64_t y_stride) {
+                        float* carry, const Products& y) {
   CQIL_UNROLL for (int lane = 0; lane < 16; lane += kRegisterLanes) {
     const typename P::Value *w_lane = w + lane, *x_lane = x + lane;
     float* carry_lane = carry + lane;
@@ -44,7 +44,7 @@ CQIL_NOINLINE void tile(const typename P::Value* w, const typename P::Value* x, 
         if (done) whole[r] = with_last_register(carry + 16 * (t * R + r), sum[t][r]);
         else store_register(carry_lane + 16 * (t * R + r), sum[t][r]);
       }
-      if (done) store_sums<R>(whole, y + t * y_stride);
+      if (done) store_sums<R>(whole, y.first + t * y.stride);
     }
   }
 }
@@ -58,40 +58,47 @@ constexpr int64_t group_rows(int64_t n) {
   return n > P::kCols && panel_chunk_end(0, n, P::kCols) == n ? kGroupRows / 2 : kGroupRows;
 }
 
-// A chunk of n_rows <= kGroupRows rows and n_tokens <= T tokens.
+// Columns of a panel: how many, and whether sums begin or end with them.
+struct Chunk {
+  int64_t n;
+  bool first, last;
+};
+
+// A chunk of n_rows <= kGroupRows rows, with the first T tokens, or as many as there are.
 template <class P, int T>
-inline void tile_rows(const typename P::Value* w, int64_t n_rows, const typename P::Value* x, int64_t x_stride,
-                      int64_t n_tokens, int64_t n, bool first, bool last, float* carry, float* y, int64_t y_stride) {
+inline void tile_rows(const typename P::Value* w, int64_t n_rows, const TokenVectors<typename P::Value>& x,
+                      const Chunk& chunk, float* carry, const Products& y) {
   if constexpr (T > 1)  // the last tokens, fewer than a tile's, together
-    if (n_tokens < T) return tile_rows<P, T - 1>(w, n_rows, x, x_stride, n_tokens, n, first, last, carry, y, y_stride);
+    if (x.n < T) return tile_rows<P, T - 1>(w, n_rows, x, chunk, carry, y);
   auto one = [&](auto rows, int64_t r) {
     constexpr int R = rows.value;
-    const auto f = first  ? last ? &tile<P, R, T, true, true> : &tile<P, R, T, true, false>
-                   : last ? &tile<P, R, T, false, true>
-                          : &tile<P, R, T, false, false>;
-    f(w + r * n, x, x_stride, n, carry + 16 * T * r, y + r, y_stride);
+    const auto f = chunk.first  ? chunk.last ? &tile<P, R, T, true, true> : &tile<P, R, T, true, false>
+                   : chunk.last ? &tile<P, R, T, false, true>
+                                : &tile<P, R, T, false, false>;
+    f(w + r * chunk.n, x.first, x.stride, chunk.n, carry + 16 * T * r, {y.first + r, y.stride});
   };
   int64_t r = 0;
   for (; r + CQIL_TILE_ROWS <= n_rows; r += CQIL_TILE_ROWS) one(std::integral_constant<int, CQIL_TILE_ROWS>(), r);
   for (; r < n_rows; r++) one(std::integral_constant<int, 1>(), r);
 }
 
-// y[t * y_stride + r] = row r of the panel . x row t; x is [n_tokens, x_stride], n a multiple of kStep.
+// Row r of the panel . each token's x[n], n a multiple of kStep.
 template <class P>
-inline void panel_matmul(const typename P::Value* panel, int64_t n_rows, const typename P::Value* x, int64_t x_stride,
-                         int64_t n_tokens, int64_t n, float* y, int64_t y_stride) {
+inline void panel_matmul(const typename P::Value* panel, int64_t n_rows, const TokenVectors<typename P::Value>& x,
+                         int64_t n, const Products& y) {
   alignas(64) float carry[16 * kGroupRows * kBlockTokens];
   const int64_t group = group_rows<P>(n);
   for (int64_t r = 0; r < n_rows; r += group) {
     const int64_t rows = group < n_rows - r ? group : n_rows - r;
-    for (int64_t t0 = 0; t0 < n_tokens; t0 += kBlockTokens) {
-      const int64_t end = t0 + kBlockTokens < n_tokens ? t0 + kBlockTokens : n_tokens;
+    for (int64_t t0 = 0; t0 < x.n; t0 += kBlockTokens) {
+      const int64_t end = t0 + kBlockTokens < x.n ? t0 + kBlockTokens : x.n;
       for (int64_t from = 0, to; from < n; from = to) {
         to = panel_chunk_end(from, n, P::kCols);
         const typename P::Value* w = panel + n_rows * from + r * (to - from);
         for (int64_t t = t0; t < end; t += CQIL_TILE_TOKENS)
-          tile_rows<P, CQIL_TILE_TOKENS>(w, rows, x + t * x_stride + from, x_stride, end - t, to - from, from == 0,
-                                         to == n, carry + 16 * group * (t - t0), y + t * y_stride + r, y_stride);
+          tile_rows<P, CQIL_TILE_TOKENS>(w, rows, {x.first + t * x.stride + from, x.stride, end - t},
+                                         {to - from, from == 0, to == n}, carry + 16 * group * (t - t0),
+                                         {y.first + t * y.stride + r, y.stride});
       }
     }
   }
@@ -107,9 +114,8 @@ struct FloatPanel {
   }
 };
 
-inline void matmul(const float* panel, int64_t n_rows, const float* x, int64_t x_stride, int64_t n_tokens, int64_t n,
-                   float* y, int64_t y_stride) {
-  panel_matmul<FloatPanel>(panel, n_rows, x, x_stride, n_tokens, n, y, y_stride);
+inline void matmul(const float* panel, int64_t n_rows, const TokenVectors<float>& x, int64_t n, const Products& y) {
+  panel_matmul<FloatPanel>(panel, n_rows, x, n, y);
 }
 
 }  // namespace CQIL_ISA

@@ -100,10 +100,10 @@ void bf16_unpack(const uint8_t* rows, int64_t n_rows, int64_t cols, uint8_t* pan
   }
 }
 
-void bf16_matmul(const uint8_t* panel, int64_t n_rows, const uint8_t* x, int64_t x_stride, int64_t n_tokens,
-                 int64_t cols, float* y, int64_t y_stride) {
-  panel_matmul<Bf16Panel>(reinterpret_cast<const uint16_t*>(panel), n_rows, reinterpret_cast<const uint16_t*>(x),
-                          x_stride / 2, n_tokens, padded_to_step(cols), y, y_stride);
+void bf16_matmul(const uint8_t* panel, int64_t n_rows, const TokenVectors<uint8_t>& x, int64_t cols,
+                 const Products& y) {
+  panel_matmul<Bf16Panel>(reinterpret_cast<const uint16_t*>(panel), n_rows,
+                          {reinterpret_cast<const uint16_t*>(x.first), x.stride / 2, x.n}, padded_to_step(cols), y);
 }
 
 }  // namespace CQIL_ISA
