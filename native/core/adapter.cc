@@ -40,6 +40,56 @@ int64_t row_before_interleaving(int64_t row, const cqil_shape& shape) {
   return i < shape.rope_dim ? row - i + i % 2 * (shape.rope_dim / 2) + i / 2 : row;
 }
 
+// scale B A, which a matrix W gains.
+class Update {
+ public:
+  // interleaved: the shape, where W has its rows in another order than B.
+  Update(const StoredMatrix& a, const StoredMatrix& b, const LoraPair& pair, const cqil_shape* interleaved)
+      : b_(b), rank_(pair.rank), cols_(a.cols), scale_(pair.scale), interleaved_(interleaved) {
+    a_.resize(static_cast<size_t>(rank_ * cols_));
+    for (int64_t k = 0; k < rank_; k++) unpack_row(a.dtype, a.row(k), cols_, &a_[static_cast<size_t>(k * cols_)]);
+  }
+
+  // to = W + scale B A, rounded to a dtype; false where that gives values that are not finite in it.
+  bool add_to(const cqil_tensor& w, cqil_dtype dtype, uint8_t* to, int32_t threads) const {
+    const int parts = static_cast<int>(std::min<int64_t>(std::max(1, threads), w.rows));
+    const int64_t w_stride = row_bytes(w.dtype, cols_), stride = row_bytes(dtype, cols_);
+    // Of each part: the update of a row [cols], the row itself [cols], and its row of B [rank].
+    const size_t floats = static_cast<size_t>(2 * cols_ + rank_);
+    std::vector<std::vector<float>> scratch(static_cast<size_t>(parts), std::vector<float>(floats));
+    std::atomic<bool> finite{true};
+    in_parts(w.rows, parts, [&](int part, int64_t first, int64_t end) {
+      float* update = scratch[static_cast<size_t>(part)].data();
+      float* weights = update + cols_;
+      for (int64_t row = first; row < end; row++) {
+        compute(row, update, weights + cols_);
+        unpack_row(w.dtype, static_cast<const uint8_t*>(w.data) + row * w_stride, cols_, weights);
+        for (int64_t c = 0; c < cols_; c++) weights[c] += update[c];
+        if (!pack_row(dtype, weights, cols_, to + row * stride)) finite.store(false, std::memory_order_relaxed);
+      }
+    });
+    return finite;
+  }
+
+ private:
+  // The update of a row of W.
+  void compute(int64_t row, float* update, float* b_row) const {
+    unpack_row(b_.dtype, b_.row(interleaved_ ? row_before_interleaving(row, *interleaved_) : row), rank_, b_row);
+    std::fill(update, update + cols_, 0.0f);
+    for (int64_t k = 0; k < rank_; k++) {
+      const float factor = scale_ * b_row[k];
+      const float* a_row = &a_[static_cast<size_t>(k * cols_)];
+      for (int64_t c = 0; c < cols_; c++) update[c] += factor * a_row[c];
+    }
+  }
+
+  const StoredMatrix b_;
+  const int64_t rank_, cols_;
+  const float scale_;
+  const cqil_shape* const interleaved_;
+  std::vector<float> a_;  // [rank, cols]
+};
+
 }  // namespace
 
 cqil_dtype merged_dtype(cqil_dtype dtype) {
@@ -80,40 +130,16 @@ void MergedWeights::merge(const LoraPair& pair, const WeightsFile& file, Weights
                      b = locate(file, pair.b, from.rows, pair.rank, name);
 
   const cqil_dtype dtype = merged_dtype(from.dtype);
-  const int64_t cols = from.cols, rank = pair.rank, stride = row_bytes(dtype, cols),
-                from_stride = row_bytes(from.dtype, cols);
-  const uint64_t size = static_cast<uint64_t>(from.rows) * static_cast<uint64_t>(stride);
+  const uint64_t size = static_cast<uint64_t>(from.rows) * static_cast<uint64_t>(row_bytes(dtype, from.cols));
   std::unique_ptr<uint8_t[]> storage(new (std::nothrow) uint8_t[size]);
   if (!storage)
     throw Error("OUT_OF_MEMORY", "No memory for " + std::to_string(size) + " bytes of " + name + " with its adapter.");
-  std::vector<float> a_rows(static_cast<size_t>(rank * cols));
-  for (int64_t k = 0; k < rank; k++) unpack_row(a.dtype, a.row(k), cols, &a_rows[static_cast<size_t>(k * cols)]);
-
   const bool interleaved = view_.shape.rope_interleaved && (pair.role == "wq" || pair.role == "wk");
-  const int parts = static_cast<int>(std::min<int64_t>(std::max(1, threads), from.rows));
-  // Each part's update of one row [cols], the row itself [cols], and its row of B [rank].
-  const Weights::Rows rows = {static_cast<const uint8_t*>(from.data), 0, from.rows, static_cast<uint64_t>(from_stride)};
+  const Update update(a, b, pair, interleaved ? &view_.shape : nullptr);
+  const uint64_t from_bytes = static_cast<uint64_t>(row_bytes(from.dtype, from.cols));
+  const Weights::Rows rows = {static_cast<const uint8_t*>(from.data), 0, from.rows, from_bytes};
   const bool brought_back = base.bring_back(rows);
-  std::vector<std::vector<float>> scratch(static_cast<size_t>(parts),
-                                          std::vector<float>(static_cast<size_t>(2 * cols + rank)));
-  std::atomic<bool> finite{true};
-  in_parts(from.rows, parts, [&](int part, int64_t first, int64_t end) {
-    float* update = scratch[static_cast<size_t>(part)].data();
-    float* weights = update + cols;
-    float* b_row = weights + cols;
-    for (int64_t row = first; row < end; row++) {
-      unpack_row(b.dtype, b.row(interleaved ? row_before_interleaving(row, view_.shape) : row), rank, b_row);
-      std::fill(update, update + cols, 0.0f);
-      for (int64_t k = 0; k < rank; k++) {
-        const float factor = pair.scale * b_row[k];
-        const float* a_row = &a_rows[static_cast<size_t>(k * cols)];
-        for (int64_t c = 0; c < cols; c++) update[c] += factor * a_row[c];
-      }
-      unpack_row(from.dtype, static_cast<const uint8_t*>(from.data) + row * from_stride, cols, weights);
-      for (int64_t c = 0; c < cols; c++) weights[c] += update[c];
-      if (!pack_row(dtype, weights, cols, storage.get() + row * stride)) finite.store(false, std::memory_order_relaxed);
-    }
-  });
+  const bool finite = update.add_to(from, dtype, storage.get(), threads);
   if (brought_back) base.release({rows});
   if (!finite)
     invalid("Merging the adapter into " + name + " gives values that are no finite " + dtype_info(dtype).name + ".");
