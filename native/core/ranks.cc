@@ -274,8 +274,8 @@ class Follower {
     forward.rows = rows.data();
     forward.n_rows = static_cast<int32_t>(rows.size());
     place(workspace.program(), {forward.execution, model_.team_size()}, *sizes, {rows[0].position, n, traced},
-          workspace.schedule(), model_.ranks());
-    forward.schedule = workspace.schedule().view();
+          workspace.present().schedule, model_.ranks());
+    forward.schedule = workspace.present().schedule.view();
     cqil_error error = {};
     const cqil_status status = model_.backend().forward(workspace.backend(), &forward, &error);
     if (status != CQIL_ABORTED) check_status(status, error);

@@ -172,7 +172,8 @@ Timeline Session::timeline(const ForwardRequest& request) {
 
 Call Session::run_alone(const ForwardRequest& request, const CancelFlag& cancel, Timeline* timeline) {
   Call call{*this, request, cancel};
-  run({&call}, timeline);
+  Call* const calls[] = {&call};
+  run(calls, 1, timeline);
   if (call.failure) std::rethrow_exception(call.failure);
   return call;
 }
@@ -200,7 +201,7 @@ void Session::run_together(const std::vector<Call*>& calls) {
         ids += call->request.ids.size();
         now.push_back(call);
       }
-      run(now, nullptr);
+      run(now.data(), now.size(), nullptr);
       left.swap(later);
     }
   } catch (...) {  // no memory
@@ -209,36 +210,41 @@ void Session::run_together(const std::vector<Call*>& calls) {
   }
 }
 
-void Session::run(const std::vector<Call*>& calls, Timeline* timeline) {
+void Session::run(Call* const* calls, size_t n, Timeline* timeline) {
   try {
-    Model& model = *calls[0]->session.model_;
-    std::lock_guard<std::mutex> lock(model.forward_mutex());
-    std::vector<Call*> sound;
-    for (Call* call : calls) try {
+    const Session& first = calls[0]->session;
+    std::lock_guard<std::mutex> lock(first.model_->forward_mutex());
+    PresentForward& present = first.workspace_->present();
+    present.calls.clear();
+    present.calls.reserve(n);
+    for (size_t i = 0; i < n; i++) try {
+        Call& call = *calls[i];
         // What was given up before its turn must not write to the cache any more: another forward may have had its turn
         // since.
-        if (call->cancel) throw Error("ABORTED", "The call was aborted.");
-        call->session.check(call->request);
-        sound.push_back(call);
+        if (call.cancel) throw Error("ABORTED", "The call was aborted.");
+        call.session.check(call.request);
+        present.calls.push_back(&call);
       } catch (...) {
-        call->failure = std::current_exception();
+        calls[i]->failure = std::current_exception();
       }
-    if (sound.empty()) return;
-    model.ahead().stop_but(&calls[0]->cancel);
-    compute(sound, timeline);
+    if (present.calls.empty()) return;
+    first.ahead().stop_but(&calls[0]->cancel);
+    compute(present, timeline);
   } catch (...) {
-    for (Call* call : calls)
-      if (!call->failure) call->failure = std::current_exception();
+    for (size_t i = 0; i < n; i++)
+      if (!calls[i]->failure) calls[i]->failure = std::current_exception();
   }
 }
 
 cqil_row Session::row_of(Call& call, std::vector<int32_t>& targets) const {
   const ForwardRequest& request = call.request;
+  const size_t before = targets.size();
   if (request.output == CQIL_OUTPUT_SCORES) {
-    targets.assign(request.ids.begin() + 1, request.ids.end());
+    targets.insert(targets.end(), request.ids.begin() + 1, request.ids.end());
     if (request.has_next) targets.push_back(request.next);
   }
-  call.result.resize(result_size(request.output, model_->shape(), request.ids.size(), targets.size()));
+  const size_t n_scores = targets.size() - before;
+  call.result.resize(result_size(request.output, model_->shape(), request.ids.size(), n_scores));
   if (request.output == CQIL_OUTPUT_SHORTLIST) call.shortlists.resize(static_cast<size_t>(request.listed));
   for (cqil_shortlist& list : call.shortlists) list.count = request.count;
 
@@ -248,21 +254,21 @@ cqil_row Session::row_of(Call& call, std::vector<int32_t>& targets) const {
   row.n_ids = static_cast<int32_t>(request.ids.size());
   row.position = request.position;
   row.output = request.output;
-  row.targets = targets.data();
-  row.n_scores = static_cast<int32_t>(targets.size());
+  row.targets = targets.data() + before;
+  row.n_scores = static_cast<int32_t>(n_scores);
   row.result = call.result.data();
   row.shortlists = call.shortlists.data();
   row.n_listed = static_cast<int32_t>(call.shortlists.size());
   return row;
 }
 
-void Session::forward_on_ranks(const std::vector<Call*>& calls, const cqil_forward& forward) {
-  const Session& first = calls[0]->session;
+void Session::forward_on_ranks(const PresentForward& present, const cqil_forward& forward) {
+  const Session& first = present.calls[0]->session;
   const Model& model = *first.model_;
   Leader* const leader = model.leader();
   if (leader) {
     std::vector<RankCache> caches;
-    for (const Call* call : calls)
+    for (const Call* call : present.calls)
       caches.push_back({call->session.rank_cache_, {call->session.context_length_, call->session.kv_dtype_}});
     leader->announce(first.workspace_->id(), first.workspace_->program(), forward, caches);
   }
@@ -272,61 +278,91 @@ void Session::forward_on_ranks(const std::vector<Call*>& calls, const cqil_forwa
   check_status(status, error);
 }
 
-void Session::compute(const std::vector<Call*>& calls, Timeline* timeline) {
-  Session& first = calls[0]->session;
+void Session::list_rows(PresentForward& present) {
+  size_t scored = 0;
+  for (const Call* call : present.calls)
+    if (call->request.output == CQIL_OUTPUT_SCORES) scored += call->request.ids.size();
+  present.targets.clear();
+  present.targets.reserve(scored);  // rows point into them
+  present.rows.clear();
+  for (Call* call : present.calls) present.rows.push_back(call->session.row_of(*call, present.targets));
+}
+
+void Session::conclude(Call& call, bool alone) {
+  if (!alone && call.cancel) throw Error("ABORTED", "The call was aborted.");
+  expect_finite(call);
+  const float unit = model_->weights().folding().stream_unit;
+  if (call.request.output == CQIL_OUTPUT_TRACE && unit != 1)
+    for (float& value : call.result) value *= unit;
+  filled_ = call.request.position + static_cast<int32_t>(call.request.ids.size());
+}
+
+namespace {
+
+// One that is cancelled does not end what the others want.
+int32_t all_cancelled(const void* calls) {
+  const auto& all = *static_cast<const std::vector<Call*>*>(calls);
+  return std::all_of(all.begin(), all.end(), [](const Call* call) { return call->cancel.load(); });
+}
+
+// The forward of rows, without who computes it.
+cqil_forward forward_of(const PresentForward& present) {
+  cqil_forward forward = {};
+  forward.rows = present.rows.data();
+  forward.n_rows = static_cast<int32_t>(present.rows.size());
+  forward.cancelled = &all_cancelled;
+  forward.cancel_flag = &present.calls;
+  return forward;
+}
+
+Extent extent_of(const std::vector<cqil_row>& rows) {
+  Extent extent = {rows[0].position, 0, false};
+  for (const cqil_row& row : rows) {
+    extent.n_ids += row.n_ids;
+    extent.traced = extent.traced || row.output == CQIL_OUTPUT_TRACE;
+  }
+  return extent;
+}
+
+// Has the times of the steps written to the timeline.
+void time_steps(cqil_forward& forward, const Schedule& schedule, int32_t threads, Timeline& timeline) {
+  timeline.schedule = schedule;
+  const auto each = static_cast<size_t>(std::max(1, threads));
+  timeline.spans.assign(each * schedule.steps.size(), cqil_span{-1, 0, 0, 0});
+  forward.spans = timeline.spans.data();
+  forward.n_spans = static_cast<int32_t>(timeline.spans.size());
+}
+
+}  // namespace
+
+void Session::compute(PresentForward& present, Timeline* timeline) {
+  Session& first = present.calls[0]->session;
   Model& model = *first.model_;
   Workspace& workspace = *first.workspace_;
-  std::vector<std::vector<int32_t>> targets(calls.size());
-  std::vector<cqil_row> rows;
-  int32_t n = 0;
-  bool traced = false;
-  for (size_t i = 0; i < calls.size(); i++) {
-    rows.push_back(calls[i]->session.row_of(*calls[i], targets[i]));
-    n += rows.back().n_ids;
-    traced = traced || rows.back().output == CQIL_OUTPUT_TRACE;
-  }
-
-  cqil_forward forward = {};
-  forward.rows = rows.data();
-  forward.n_rows = static_cast<int32_t>(rows.size());
-  // One that is cancelled does not end what the others want.
-  forward.cancelled = [](const void* of) -> int32_t {
-    const auto& all = *static_cast<const std::vector<Call*>*>(of);
-    return std::all_of(all.begin(), all.end(), [](const Call* call) { return call->cancel.load(); });
-  };
-  forward.cancel_flag = &calls;
-  const bool tune = first.execution_ == Execution::kAuto && n == 1 && !traced;
+  list_rows(present);
+  cqil_forward forward = forward_of(present);
+  const Extent extent = extent_of(present.rows);
+  const bool tune = first.execution_ == Execution::kAuto && extent.n_ids == 1 && !extent.traced;
   ExecutionTuner& tuner = workspace.tuner();
   Way way = tune ? tuner.next() : Way{chosen(first.execution_), 0};
   if (way.threads == 0) way.threads = model.team_size();
-  place(workspace.program(), way, first.sizes_, {rows[0].position, n, traced}, workspace.schedule(), model.ranks());
+  place(workspace.program(), way, first.sizes_, extent, present.schedule, model.ranks());
   forward.execution = way.execution;
-  forward.schedule = workspace.schedule().view();
-  if (timeline) {
-    timeline->schedule = workspace.schedule();
-    const auto each = static_cast<size_t>(std::max(1, model.threads()));
-    timeline->spans.assign(each * timeline->schedule.steps.size(), cqil_span{-1, 0, 0, 0});
-    forward.spans = timeline->spans.data();
-    forward.n_spans = static_cast<int32_t>(timeline->spans.size());
-  }
+  forward.schedule = present.schedule.view();
+  if (timeline) time_steps(forward, present.schedule, model.threads(), *timeline);
   forward.patience_ns = tune && !timeline ? static_cast<int64_t>(tuner.patience() * 1e9) : 0;
 
   model.weights().expect_unchanged();
   // What follows is overwritten, whether or not the call succeeds.
-  for (const Call* call : calls) call->session.filled_ = call->request.position;
+  for (const Call* call : present.calls) call->session.filled_ = call->request.position;
   const auto start = std::chrono::steady_clock::now();
-  forward_on_ranks(calls, forward);
+  forward_on_ranks(present, forward);
   using Seconds = std::chrono::duration<double>;
   const auto end = std::chrono::steady_clock::now();
   if (tune && !timeline) tuner.record(Seconds(end - start).count(), Seconds(end.time_since_epoch()).count());
   model.weights().expect_unchanged();  // the files may have changed while this was computed
-  for (Call* call : calls) try {
-      if (calls.size() > 1 && call->cancel) throw Error("ABORTED", "The call was aborted.");
-      call->session.expect_finite(*call);
-      const float unit = model.weights().folding().stream_unit;
-      if (call->request.output == CQIL_OUTPUT_TRACE && unit != 1)
-        for (float& value : call->result) value *= unit;
-      call->session.filled_ = call->request.position + static_cast<int32_t>(call->request.ids.size());
+  for (Call* call : present.calls) try {
+      call->session.conclude(*call, present.calls.size() == 1);
     } catch (...) {
       call->failure = std::current_exception();
     }

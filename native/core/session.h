@@ -78,13 +78,17 @@ class Session {
  private:
   void check(const ForwardRequest& request) const;
   void expect_finite(const Call& call) const;
-  // Makes the result's memory, and the call a row of a forward. targets are kept there.
+  // Makes the result's memory, and the call a row of a forward. targets, which have room, gain the row's.
   cqil_row row_of(Call& call, std::vector<int32_t>& targets) const;
   // Tells other ranks of a forward, where there are any, and computes it here.
-  static void forward_on_ranks(const std::vector<Call*>& calls, const cqil_forward& forward);
-  // Calls of one program in one forward. timeline is filled where it is given.
-  static void run(const std::vector<Call*>& calls, Timeline* timeline);
-  static void compute(const std::vector<Call*>& calls, Timeline* timeline);
+  static void forward_on_ranks(const PresentForward& present, const cqil_forward& forward);
+  // n calls of one program in one forward. timeline is filled where it is given.
+  static void run(Call* const* calls, size_t n, Timeline* timeline);
+  // The calls of the workspace's present forward.
+  static void compute(PresentForward& present, Timeline* timeline);
+  static void list_rows(PresentForward& present);
+  // What came of a call whose forward has ended: throws why there is nothing, or counts its ids as filled.
+  void conclude(Call& call, bool alone);
   Call run_alone(const ForwardRequest& request, const CancelFlag& cancel, Timeline* timeline = nullptr);
 
   std::shared_ptr<Model> model_;

@@ -2,6 +2,7 @@
 // compute it. One per model and program, shared by all sessions; a session's own is its cache.
 #pragma once
 #include <memory>
+#include <vector>
 
 #include "execution_tuner.h"
 #include "model.h"
@@ -9,6 +10,16 @@
 #include "schedule.h"
 
 namespace cqil {
+
+struct Call;  // session.h
+
+// What the core needs during a forward, kept so that memory for it is not taken for each token.
+struct PresentForward {
+  std::vector<Call*> calls;
+  std::vector<cqil_row> rows;    // of each call
+  std::vector<int32_t> targets;  // of all rows whose scores are wanted
+  Schedule schedule;
+};
 
 class Workspace {
  public:
@@ -23,15 +34,15 @@ class Workspace {
   // To be used under the model's forward_mutex().
   ExecutionTuner& tuner() { return tuner_; }
   cqil_backend_workspace* backend() const { return backend_; }
-  // Of the present forward: to be used under the model's forward_mutex().
-  Schedule& schedule() { return schedule_; }
+  // To be used under the model's forward_mutex().
+  PresentForward& present() { return present_; }
 
  private:
   Model& model_;
   const Program program_;
   ExecutionTuner& tuner_;  // the model's
   const int32_t id_;
-  Schedule schedule_;
+  PresentForward present_;
   cqil_backend_workspace* backend_ = nullptr;
 };
 

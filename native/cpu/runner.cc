@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <chrono>
 #include <cstdio>
+#include <functional>
 
 #include "phases.h"
 
@@ -125,10 +126,11 @@ cqil_status run(CpuWorkspace& workspace, const cqil_forward& request, cqil_error
   if (workspace.reduction) workspace.reduction->begin();
   workspace.stop_at = workspace.alone_from = CpuWorkspace::kNever;
   const int spans_each = request.n_spans / team.size();
-  // Nobody is woken who has nothing to do.
-  team.run(all_alone(request.schedule) ? 1 : members, [&](int member) {
+  const auto work = [&](int member) {
     Runner(pass, members, member, began, request.spans ? request.spans + member * spans_each : nullptr).run();
-  });
+  };
+  // Nobody is woken who has nothing to do. By reference: a copy of what `work` captures would take memory.
+  team.run(all_alone(request.schedule) ? 1 : members, std::cref(work));
   if (workspace.reduction && workspace.reduction->status() != CQIL_OK) {
     std::snprintf(error.text, sizeof error.text, "%s", workspace.reduction->text());
     return workspace.reduction->status();

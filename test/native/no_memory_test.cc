@@ -117,6 +117,25 @@ void test_ahead() {
   check::that(true, "every answer was given");
 }
 
+// Of a decoded token, memory is taken for its result alone.
+void test_decoded_token() {
+  for (int threads : {1, 3}) {
+    Session session(check::small_model(threads), Plan{}, Execution::kAuto, 64);
+    ForwardRequest listed = request_of(5, 0), whole = request_of(5, 0);
+    listed.ahead = false;
+    whole.output = CQIL_OUTPUT_LOGITS;
+    for (int i = 0; i < 8; i++) session.forward(whole);
+    auto allocations = [&](auto work) {
+      constexpr int kMany = 1000;
+      left = kMany;
+      work();
+      return kMany - left.exchange(-1);
+    };
+    check::that(allocations([&] { session.shortlist(listed); }) == 1, "a shortlist takes memory for its entries alone");
+    check::that(allocations([&] { session.forward(whole); }) == 1, "a forward takes memory for its logits alone");
+  }
+}
+
 void test_threads() {
   each_failure([] {
     std::atomic<int> members{0};
@@ -176,6 +195,7 @@ void test_mapping() {}
 
 int main() {
   test_ahead();
+  test_decoded_token();
   test_threads();
   test_models();
   test_mapping();
