@@ -29,6 +29,7 @@ using bench::Shape;
 constexpr int32_t kContext = 128;  // tokens before the first that is timed
 constexpr int32_t kTokens = 32;    // timed per round
 constexpr int kRounds = 5;
+constexpr cqil_dtype kKvDtype = CQIL_F16;
 
 // The shapes of lib/checkpoint/synthetic.ts; groups as published for 7B, from an eighth of the layers on for small
 // models.
@@ -57,8 +58,8 @@ using ModelPointer = std::unique_ptr<cqil_backend_model, Closer>;
 struct OneSession {
   std::unique_ptr<cqil_backend_workspace, Closer> workspace;
   std::unique_ptr<cqil_backend_cache, Closer> cache;
-  // What a cache is behind the C table.
-  cuda::Session& on_device() const { return *reinterpret_cast<cuda::Session*>(cache.get()); }
+  // What a workspace is behind the C table.
+  cuda::Workspace& on_device() const { return *reinterpret_cast<cuda::Workspace*>(workspace.get()); }
 };
 using SessionPointer = std::unique_ptr<OneSession>;
 
@@ -79,7 +80,7 @@ SessionPointer make_session(cqil_backend_model* model, const Program& program) {
   const cqil_program view = program.view();
   cqil_cache_options options = {};
   options.context_length = 2 * kContext;
-  options.kv_dtype = CQIL_F16;
+  options.kv_dtype = kKvDtype;
   auto session = std::make_unique<OneSession>();
   expect(cqil_backend_entry()->workspace_create(model, &view, &workspace, &error), error);
   session->workspace.reset(workspace);
@@ -182,7 +183,7 @@ void time_shape(const Shape& shape, double read_gbs, FILE* json, bool& first) {
       }
       for (int output = 0; output < kOutputs; output++) {
         const Wanted wanted = {logits, kListed[output]};
-        // Two tokens first: a list of another length is captured anew.
+        // Two tokens first: the second of an output is captured.
         for (int i = 0; i < 2; i++) forward_ms(row.program, row.session.get(), {1}, kContext, row.execution, wanted);
         double sum = 0;
         for (int32_t i = 0; i < kTokens; i++)
@@ -192,13 +193,13 @@ void time_shape(const Shape& shape, double read_gbs, FILE* json, bool& first) {
       }
     }
   for (Row& row : rows) {
-    const cuda::Session& session = row.session->on_device();
+    cuda::Workspace& workspace = row.session->on_device();
     for (int i = 0; i < 2; i++) forward_ms(row.program, row.session.get(), {1}, kContext, row.execution, {logits, 1});
-    cudaGraphExec_t const graph = session.graphs[row.execution][cuda::kShortlist].exec.get();
-    row.device_ms = cuda::median_ms(session.stream.get(), kRounds,
+    cudaGraphExec_t const graph = workspace.graph(row.execution, cuda::kShortlist, kKvDtype).exec.get();
+    row.device_ms = cuda::median_ms(workspace.stream.get(), kRounds,
                                     [&] {
                                       for (int32_t i = 0; i < kTokens; i++)
-                                        cuda::check(cudaGraphLaunch(graph, session.stream.get()), "it was measured");
+                                        cuda::check(cudaGraphLaunch(graph, workspace.stream.get()), "it was measured");
                                     }) /
                     kTokens;
   }

@@ -83,9 +83,9 @@ double median_ms(cudaStream_t stream, int runs, const std::function<void()>& enq
   return times[times.size() / 2];
 }
 
-Probe probe_device(const Session& session) {
-  cudaStream_t const stream = session.stream.get();
-  const Step step = session.step(1);
+Probe probe_device(const Workspace& workspace) {
+  cudaStream_t const stream = workspace.stream.get();
+  const Step step = workspace.step(1, CQIL_F16);
   Probe probe = {};
   {
     const DeviceArray<uint8_t> from = device_array<uint8_t>(kBytes), to = device_array<uint8_t>(kBytes);

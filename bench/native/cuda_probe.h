@@ -1,6 +1,6 @@
 // What a GPU charges for memory and for every dependent step, measured before any model is.
 #pragma once
-#include "cuda/session.h"
+#include "cuda/workspace.h"
 
 namespace cqil::cuda {
 
@@ -13,8 +13,8 @@ struct Probe {
   double barrier_us;       // all blocks of a persistent kernel waiting for each other
 };
 
-// session: any, for the barrier. Throws Failure.
-Probe probe_device(const Session& session);
+// workspace: any, for the barrier. Throws Failure.
+Probe probe_device(const Workspace& workspace);
 
 // Milliseconds that `enqueue` takes on the stream, by events: the median of several runs after a warm-up.
 double median_ms(cudaStream_t stream, int runs, const std::function<void()>& enqueue);

@@ -7,7 +7,7 @@
 #include "device.h"
 #include "forward.h"
 #include "model.h"
-#include "session.h"
+#include "workspace.h"
 
 #ifdef _WIN32
 #define CQIL_EXPORT __declspec(dllexport)
@@ -55,19 +55,8 @@ cqil_status on_device(Model& model, cqil_error* error, Body body) {
 }
 
 Model& model_of(cqil_backend_model* model) { return *reinterpret_cast<Model*>(model); }
-// A program of a model. Activations are each cache's own yet.
-struct Workspace {
-  Workspace(Model& of, const cqil_program& given)
-      : model(of), phases(given.phases, given.phases + given.n_phases), program(given) {
-    program.phases = phases.data();
-  }
-  Model& model;
-  const std::vector<cqil_phase> phases;
-  cqil_program program;
-};
-
 Workspace& workspace_of(cqil_backend_workspace* workspace) { return *reinterpret_cast<Workspace*>(workspace); }
-Session& session_of(cqil_backend_cache* cache) { return *reinterpret_cast<Session*>(cache); }
+Cache& cache_of(cqil_backend_cache* cache) { return *reinterpret_cast<Cache*>(cache); }
 
 cqil_status list_devices(cqil_device* devices, int32_t capacity, int32_t* count, cqil_error* error) {
   *count = 0;
@@ -134,33 +123,36 @@ void model_destroy(cqil_backend_model* model) { destroy(&model_of(model), model_
 
 cqil_status workspace_create(cqil_backend_model* model, const cqil_program* program, cqil_backend_workspace** out,
                              cqil_error* error) {
-  return guarded(error, [&] {
+  return on_device(model_of(model), error, [&] {
     *out = reinterpret_cast<cqil_backend_workspace*>(new Workspace(model_of(model), *program));
     return CQIL_OK;
   });
 }
 
-void workspace_destroy(cqil_backend_workspace* workspace) { delete &workspace_of(workspace); }
+void workspace_destroy(cqil_backend_workspace* workspace) {
+  destroy(&workspace_of(workspace), workspace_of(workspace).model.device.ordinal);
+}
 
 cqil_status cache_create(cqil_backend_workspace* workspace, const cqil_cache_options* options, cqil_backend_cache** out,
                          cqil_error* error) {
-  const Workspace& of = workspace_of(workspace);
-  return on_device(of.model, error, [&] {
-    *out = reinterpret_cast<cqil_backend_cache*>(new Session(of.model, of.program, *options));
+  Model& model = workspace_of(workspace).model;
+  return on_device(model, error, [&] {
+    *out = reinterpret_cast<cqil_backend_cache*>(new Cache(model, *options));
     return CQIL_OK;
   });
 }
 
-void cache_destroy(cqil_backend_cache* cache) { destroy(&session_of(cache), session_of(cache).model.device.ordinal); }
+void cache_destroy(cqil_backend_cache* cache) { destroy(&cache_of(cache), cache_of(cache).model.device.ordinal); }
 
 // Rows are computed one after the other yet.
 cqil_status run_forward(cqil_backend_workspace* workspace, const cqil_forward* request, cqil_error* error) {
-  return on_device(workspace_of(workspace).model, error, [&] {
+  Workspace& on = workspace_of(workspace);
+  return on_device(on.model, error, [&] {
     for (int32_t i = 0; i < request->n_rows; i++) {
       cqil_forward one = *request;
       one.rows = request->rows + i;
       one.n_rows = 1;
-      const cqil_status status = forward(session_of(one.rows->cache), one);
+      const cqil_status status = forward(on, one);
       if (status != CQIL_OK) return status;
     }
     return CQIL_OK;

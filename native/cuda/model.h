@@ -32,7 +32,7 @@ struct Model {
   }
 
  private:
-  mutable std::mutex lost_mutex_;  // sessions are made and freed on other threads than those that compute
+  mutable std::mutex lost_mutex_;  // workspaces and caches are made and freed on other threads than those that compute
   std::string lost_;
 };
 

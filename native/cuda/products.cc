@@ -18,7 +18,7 @@ bool fits(const Weights& w) {
 }
 
 // A lane's rows of a buffer [max_lanes, batch, stride].
-float* lane_rows(const DeviceSession& s, float* buffer, int64_t stride, int32_t lane) {
+float* lane_rows(const DeviceWorkspace& s, float* buffer, int64_t stride, int32_t lane) {
   return buffer + lane * s.size.batch * stride;
 }
 
@@ -34,13 +34,15 @@ bool each_lane(const LaneRange& lanes, Body body) {
 
 bool Products::take_library(const cqil_weights& host) { return fits(host.layers[0].wq) || fits(host.layers[0].w_down); }
 
-Products::Products(const CublasLt* library, const Weights& weights, const DeviceSession& session, cudaStream_t stream)
+Products::Products(const CublasLt* library, const Weights& weights, const DeviceWorkspace& activations,
+                   cudaStream_t stream)
     : weights_(weights) {
   if (!library) return;
-  const auto lanes = static_cast<size_t>(session.size.max_lanes);
-  part_stride_ = session.size.batch *
-                 static_cast<int64_t>(std::max({session.dim_stride, session.attention_stride, session.hidden_stride}));
-  up_stride_ = session.size.batch * static_cast<int64_t>(session.hidden_stride);
+  const auto lanes = static_cast<size_t>(activations.size.max_lanes);
+  part_stride_ =
+      activations.size.batch *
+      static_cast<int64_t>(std::max({activations.dim_stride, activations.attention_stride, activations.hidden_stride}));
+  up_stride_ = activations.size.batch * static_cast<int64_t>(activations.hidden_stride);
   const size_t n_parts = lanes * 2 * static_cast<size_t>(part_stride_), n_up = lanes * static_cast<size_t>(up_stride_);
   const size_t workspace = lanes * CublasLt::kWorkspaceBytes;
   if (n_parts * sizeof(uint16_t) + n_up * sizeof(float) + workspace > free_bytes()) return;
@@ -48,7 +50,7 @@ Products::Products(const CublasLt* library, const Weights& weights, const Device
   up_ = device_array<float>(n_up);
   workspaces_ = device_array<uint8_t>(workspace);
   // Padding is multiplied too, and is to stay zero.
-  check(cudaMemsetAsync(up_.get(), 0, n_up * sizeof(float), stream), "a session was made");
+  check(cudaMemsetAsync(up_.get(), 0, n_up * sizeof(float), stream), "a workspace was made");
   library_ = library;
 }
 
@@ -77,7 +79,7 @@ bool Products::multiply(const Matrix& w, const Rows& x, int32_t lane, const Rows
 }
 
 bool Products::library_qkv(const Step& step, const LaneRange& lanes, cudaStream_t stream) const {
-  const DeviceSession& s = step.session;
+  const DeviceWorkspace& s = step.workspace;
   const int32_t n = step.n_tokens, kv_width = step.model.n_kv_heads * s.head_stride;
   if (s.head_stride != step.model.head_dim) return false;  // heads are then apart
   const bool all = each_lane(lanes, [&](int32_t lane) {
@@ -106,21 +108,21 @@ bool Products::library_product(const Step& step, const LaneRange& lanes, Matrix 
   return each_lane(lanes, [&](int32_t lane) {
     const DeviceLayer& layer = weights_.layer(lanes.first_layer + lane);
     if (!takes(step.n_tokens, {layer.*weights})) return false;
-    const Rows x = {lane_rows(step.session, from.first, from.stride, lane), from.stride, step.n_tokens};
-    const Rows y = {lane_rows(step.session, to.first, to.stride, lane), to.stride, step.n_tokens};
+    const Rows x = {lane_rows(step.workspace, from.first, from.stride, lane), from.stride, step.n_tokens};
+    const Rows y = {lane_rows(step.workspace, to.first, to.stride, lane), to.stride, step.n_tokens};
     split(x, lane, stream);
     return multiply(layer.*weights, x, lane, y, bias ? layer.*bias : nullptr, stream);
   });
 }
 
 bool Products::library_attention_out(const Step& step, const LaneRange& lanes, cudaStream_t stream) const {
-  const DeviceSession& s = step.session;
+  const DeviceWorkspace& s = step.workspace;
   return library_product(step, lanes, &DeviceLayer::wo, &DeviceLayer::bo, {s.attention, s.attention_stride},
                          {s.attention_out, s.dim_stride}, stream);
 }
 
 bool Products::library_gate_up(const Step& step, const LaneRange& lanes, cudaStream_t stream) const {
-  const DeviceSession& s = step.session;
+  const DeviceWorkspace& s = step.workspace;
   const int32_t n = step.n_tokens;
   const bool all = each_lane(lanes, [&](int32_t lane) {
     const DeviceLayer& layer = weights_.layer(lanes.first_layer + lane);
@@ -142,7 +144,7 @@ bool Products::library_gate_up(const Step& step, const LaneRange& lanes, cudaStr
 }
 
 bool Products::library_down_apart(const Step& step, const LaneRange& lanes, cudaStream_t stream) const {
-  const DeviceSession& s = step.session;
+  const DeviceWorkspace& s = step.workspace;
   return library_product(step, lanes, &DeviceLayer::w_down, nullptr, {s.gate_up, s.hidden_stride},
                          {s.mlp_out, s.dim_stride}, stream);
 }

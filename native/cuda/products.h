@@ -21,7 +21,7 @@ class Products {
 
   // library: null, or what outlives this. Takes memory for it on the current device; where there is none, the kernels
   // do all.
-  Products(const CublasLt* library, const Weights& weights, const DeviceSession& session, cudaStream_t stream);
+  Products(const CublasLt* library, const Weights& weights, const DeviceWorkspace& activations, cudaStream_t stream);
 
   // Each means and enqueues what its namesake in launch.h does, to the tolerance said there. Throws Failure.
   void qkv(const Step& step, const LaneRange& lanes, cudaStream_t stream) const;

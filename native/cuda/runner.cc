@@ -12,8 +12,8 @@ void wait(cudaStream_t stream, const Event& event) { check(cudaStreamWaitEvent(s
 
 class Runner {
  public:
-  Runner(const Session& session, const Step& step, const cqil_forward& request)
-      : session_(session), step_(step), request_(request) {}
+  Runner(const Workspace& workspace, const Step& step, const cqil_forward& request)
+      : workspace_(workspace), step_(step), request_(request) {}
 
   void run(bool stoppable, const std::function<void()>& head) {
     const cqil_schedule& schedule = request_.schedule;
@@ -22,8 +22,8 @@ class Runner {
       const Launch launch = launch_of(step);
       if (step.op == CQIL_OP_HEAD) head();
       else compute(step, launch);
-      if (step.n_crews > 1 && step.op == CQIL_OP_ATTENTION_OUT && session_.device.size.bypass > 0)
-        record(session_.attended[static_cast<size_t>(step.first_lane)], launch.stream);
+      if (step.n_crews > 1 && step.op == CQIL_OP_ATTENTION_OUT && workspace_.device.size.bypass > 0)
+        record(workspace_.attended[static_cast<size_t>(step.first_lane)], launch.stream);
       if (stoppable && step.ends_stage && cqil_cancelled(&request_)) return;
     }
   }
@@ -35,7 +35,7 @@ class Runner {
   };
 
   cudaStream_t stream_of(int32_t crew) const {
-    return crew == 0 ? session_.stream.get() : session_.lane_streams[static_cast<size_t>(crew - 1)].get();
+    return crew == 0 ? workspace_.stream.get() : workspace_.lane_streams[static_cast<size_t>(crew - 1)].get();
   }
 
   // What a step is launched with, once its stream has been told to wait for all that the step reads. A launch that
@@ -54,28 +54,28 @@ class Runner {
     Launch launch = {step_, stream_of(step.crew)};
     const int32_t first = step.first_lane - step.waits_for;
     for (int32_t lane = first; lane < step.first_lane; lane++)
-      wait(launch.stream, session_.attended[static_cast<size_t>(lane)]);
+      wait(launch.stream, workspace_.attended[static_cast<size_t>(lane)]);
     const bool begins = step.op == CQIL_OP_QKV && step.crew > 0;
     if (begins || step.waits_for > 0) launch.step.overlaps = false;
     return launch;
   }
 
   void fork(int32_t n_crews) {
-    record(session_.forked, stream_of(0));
-    for (int32_t crew = 1; crew < n_crews; crew++) wait(stream_of(crew), session_.forked);
+    record(workspace_.forked, stream_of(0));
+    for (int32_t crew = 1; crew < n_crews; crew++) wait(stream_of(crew), workspace_.forked);
     n_crews_ = n_crews;
   }
   void join() {
     for (int32_t crew = 1; crew < n_crews_; crew++) {
-      record(session_.done[static_cast<size_t>(crew)], stream_of(crew));
-      wait(stream_of(0), session_.done[static_cast<size_t>(crew)]);
+      record(workspace_.done[static_cast<size_t>(crew)], stream_of(crew));
+      wait(stream_of(0), workspace_.done[static_cast<size_t>(crew)]);
     }
     n_crews_ = 1;
   }
 
   void compute(const cqil_step& step, const Launch& launch) const {
     const LaneRange lanes = {step.first_layer, step.first_lane, step.n_lanes};
-    const Products& products = *session_.products;
+    const Products& products = *workspace_.products;
     switch (step.op) {
       case CQIL_OP_EMBED: return check(launch_embed(launch.step, launch.stream), kComputing);
       case CQIL_OP_QKV: return products.qkv(launch.step, lanes, launch.stream);
@@ -97,7 +97,7 @@ class Runner {
   // Each lane's x, a_j and m_j to the row's result [n_layers, 3, n_tokens, dim] in host memory.
   void record_lanes(const cqil_step& step, cudaStream_t stream) const {
     if (request_.rows->output != CQIL_OUTPUT_TRACE) return;  // another row's is wanted
-    const DeviceSession& device = step_.session;
+    const DeviceWorkspace& device = step_.workspace;
     const auto rows = static_cast<size_t>(step_.n_tokens);
     const size_t row = static_cast<size_t>(step_.model.dim) * sizeof(float);
     const size_t stride = static_cast<size_t>(device.dim_stride) * sizeof(float);
@@ -113,7 +113,7 @@ class Runner {
     }
   }
 
-  const Session& session_;
+  const Workspace& workspace_;
   const Step& step_;
   const cqil_forward& request_;
   int32_t n_crews_ = 1;  // that are on their way, each on its own stream
@@ -122,9 +122,9 @@ class Runner {
 
 }  // namespace
 
-void run(const Session& session, const Step& step, const cqil_forward& request, bool stoppable,
+void run(const Workspace& workspace, const Step& step, const cqil_forward& request, bool stoppable,
          const std::function<void()>& head) {
-  Runner(session, step, request).run(stoppable, head);
+  Runner(workspace, step, request).run(stoppable, head);
 }
 
 }  // namespace cqil::cuda

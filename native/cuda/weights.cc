@@ -151,10 +151,10 @@ void Weights::check_memory(const cqil_weights& host) const {
   for (int32_t i = 0; i < host.shape.n_layers; i++)
     for (const auto member : kMatrices) count(host.layers[i].*member);
 
-  const SessionSize size = {kShortContext, CQIL_F32, kShortContext, 1, 0, 0};
-  const SessionLayout session = session_layout(host.shape, size);
+  const WorkspaceSize size = {CQIL_MAX_BATCH, 1, 0, 0};
   const auto weights = static_cast<uint64_t>(needed);
-  const auto beside = static_cast<uint64_t>(session.cache_bytes + session.arena_bytes);
+  const auto beside =
+      static_cast<uint64_t>(cache_bytes(host.shape, kShortContext, CQIL_F32) + workspace_bytes(host.shape, size));
   const uint64_t free = free_bytes();
   if (weights + beside > free)
     throw Failure(CQIL_OUT_OF_MEMORY, "The weights take " + megabytes(weights) + " on the GPU and a session of " +

@@ -144,6 +144,12 @@ cudaError_t cudaMemcpyAsync(void* to, const void* from, size_t bytes, cudaMemcpy
 cudaError_t cudaMemcpy2DAsync(void* to, size_t to_pitch, const void* from, size_t from_pitch, size_t width,
                               size_t height, cudaMemcpyKind kind, cudaStream_t stream) {
   if (width * height == 0) return state.failed;
+  if (kind == cudaMemcpyDeviceToDevice) {
+    if (!within(state.device_memory, to) || !within(state.device_memory, from) || height != 1)
+      return cudaErrorInvalidValue;
+    add(stream, [=] { std::memcpy(to, from, width); });
+    return state.failed;
+  }
   const bool to_device = kind == cudaMemcpyHostToDevice;
   const void* const device = to_device ? to : from;
   const void* const host = to_device ? from : to;

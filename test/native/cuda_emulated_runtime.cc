@@ -94,6 +94,8 @@ int live_objects() {
          static_cast<int>(state.streams.size() + state.device_memory.size() + state.pinned_memory.size());
 }
 
+size_t device_bytes() { return state.used; }
+
 // Every emulated kernel launch comes here.
 void enqueue(cudaStream_t stream, std::function<void()> body) {
   if (stream) add(stream, std::move(body));

@@ -23,5 +23,7 @@ void repair();
 
 // Objects of the runtime that nobody has destroyed: allocations, streams, events, graphs.
 int live_objects();
+// Bytes of the device's memory that are allocated.
+size_t device_bytes();
 
 }  // namespace emulator

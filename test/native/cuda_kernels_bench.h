@@ -1,4 +1,4 @@
-// One session of a random model for the kernel tests: buffers to fill and to poison, and what is compared.
+// One text of a random model for the kernel tests: buffers to fill and to poison, and what is compared.
 #pragma once
 #include "cuda_kernels_model.h"
 
@@ -17,7 +17,7 @@ inline void close(const FloatVector& found, const Doubles& expected, double tole
   near(std::sqrt(error / (norm > 0 ? norm : 1.0)), 0, tolerance, what);
 }
 
-// A session of a random model with a cache already filled up to the case's position, and the launches of one stage.
+// A workspace of a random model, with a cache already filled up to the case's position, and the launches of one stage.
 class Bench {
  public:
   // shared_bytes: that the device gives a block; 0: as one of three kinds of device does.
@@ -27,17 +27,19 @@ class Bench {
         model(c, random),
         n_tokens(n_tokens),
         name(std::string(c.name) + " x" + std::to_string(n_tokens)) {
-    SessionSize size = {};
-    size.context = c.position + n_tokens + 3, size.kv_dtype = c.kv_dtype, size.batch = n_tokens + 1;
-    size.max_lanes = c.lanes, size.bypass = c.bypass, size.bypass_residual = c.bypass_residual;
+    const int32_t context = c.position + n_tokens + 3;
+    WorkspaceSize size = {};
+    size.batch = n_tokens + 1, size.max_lanes = c.lanes, size.bypass = c.bypass,
+    size.bypass_residual = c.bypass_residual;
     const cqil_shape shape = model.shape();
     that(shape_supported(shape), name + " shape");
-    const SessionLayout layout = session_layout(shape, size);
-    cache_ = model.keep(to_device(std::vector<uint8_t>(static_cast<size_t>(layout.cache_bytes), 0)));
-    uint8_t* arena = model.keep(to_device(std::vector<uint8_t>(static_cast<size_t>(layout.arena_bytes), 0)));
+    auto zeros = [&](int64_t bytes) {
+      return model.keep(to_device(std::vector<uint8_t>(static_cast<size_t>(bytes), 0)));
+    };
+    cache = bind_cache(shape, context, c.kv_dtype, zeros(cache_bytes(shape, context, c.kv_dtype)));
     step.model = model.device;
-    step.session = bind_session(shape, size, cache_, arena);
-    step.n_tokens = n_tokens;
+    step.workspace = bind_workspace(shape, size, zeros(workspace_bytes(shape, size)));
+    step.n_tokens = n_tokens, step.kv_dtype = c.kv_dtype;
     step.multiprocessors = on.multiProcessorCount;
     step.overlaps = n_tokens == 1 && on.major >= 9;
     // As on devices that give a block 99, 163 and 227 KB of shared memory.
@@ -48,12 +50,16 @@ class Bench {
     lanes = {0, 0, c.lanes};
     fill_cache();
     fill_rope();
-    write(s().position, std::vector<int32_t>{c.position});
+    for (int32_t i = 0; i < n_tokens; i++) tokens.push_back({cache, c.position + i, 0, 0, 1});
+    send_tokens();
   }
 
-  const DeviceSession& s() const { return step.session; }
+  const DeviceWorkspace& s() const { return step.workspace; }
   int tolerance_class() const { return n_tokens > 1 && c.dtype != CQIL_F32; }
   double tolerance() const { return tolerance_class() ? 5e-5 : 1e-5; }
+
+  void send_tokens() { write(s().inputs->tokens, tokens); }
+  int row_bytes() const { return cache_row_bytes(c.kv_dtype, s().head_stride); }
 
   // Random values in the first n of every row of a buffer of `rows` rows.
   FloatVector randomize(float* buffer, int64_t rows, int stride, int n, float range = 1.0f, int head = 0,
@@ -83,7 +89,7 @@ class Bench {
   }
 
   int64_t cache_row(int layer, int head, int position) const {
-    return ((static_cast<int64_t>(layer) * c.n_kv_heads + head) * s().size.context + position) * s().kv_row_bytes;
+    return ((static_cast<int64_t>(layer) * c.n_kv_heads + head) * cache.context + position) * row_bytes();
   }
   Doubles cached(const std::vector<uint8_t>& bytes, int layer, int head, int position) const {
     return decode_row(bytes.data() + cache_row(layer, head, position), c.kv_dtype, s().head_stride);
@@ -95,13 +101,15 @@ class Bench {
   RandomModel model;
   Step step = {};
   LaneRange lanes = {};
+  DeviceCache cache = {};
+  std::vector<DeviceToken> tokens;  // of the step
   int n_tokens;
   std::string name;
   FloatVector rope_cos, rope_sin;
 
  private:
   void fill_cache() {
-    for (uint8_t* at : {s().keys, s().values}) {
+    for (uint8_t* at : {cache.keys, cache.values}) {
       std::vector<uint8_t> bytes(static_cast<size_t>(cache_row(c.lanes, 0, 0)), 0);
       for (int layer = 0; layer < c.lanes; layer++)
         for (int head = 0; head < c.n_kv_heads; head++)
@@ -115,16 +123,15 @@ class Bench {
   }
   void fill_rope() {
     const int half = c.head_dim / 2;
-    for (int p = 0; p < s().size.context; p++)
+    for (int p = 0; p < cache.context; p++)
       for (int i = 0; i < half; i++) {
         const double angle = p * std::pow(10000.0, -static_cast<double>(i) / half);
         rope_cos.push_back(static_cast<float>(std::cos(angle) * 1.1));
         rope_sin.push_back(static_cast<float>(std::sin(angle) * 1.1));
       }
-    write(s().rope_cos, rope_cos);
-    write(s().rope_sin, rope_sin);
+    step.workspace.rope_cos = model.keep(to_device(rope_cos));
+    step.workspace.rope_sin = model.keep(to_device(rope_sin));
   }
-  uint8_t* cache_;
 };
 
 }  // namespace check

@@ -5,15 +5,15 @@
 namespace check {
 
 inline void test_embed(Bench& b) {
-  std::vector<int32_t> ids(static_cast<size_t>(b.n_tokens));
-  for (int32_t& id : ids) id = b.random.below(b.c.vocab_size);
-  ids[0] = b.c.vocab_size - 1;
-  write(b.s().ids, ids);
+  for (DeviceToken& token : b.tokens) token.id = b.random.below(b.c.vocab_size);
+  b.tokens[0].id = b.c.vocab_size - 1;
+  b.send_tokens();
   b.poison(b.s().x, b.n_tokens, b.s().dim_stride, b.c.dim);
   device_ok(launch_embed(b.step, nullptr), "embed");
   const FloatVector x = read(b.s().x, static_cast<int64_t>(b.n_tokens) * b.s().dim_stride);
   for (int t = 0; t < b.n_tokens; t++) {
-    const auto first = b.model.embedding.weights.begin() + static_cast<int64_t>(ids[static_cast<size_t>(t)]) * b.c.dim;
+    const auto first =
+        b.model.embedding.weights.begin() + static_cast<int64_t>(b.tokens[static_cast<size_t>(t)].id) * b.c.dim;
     close(FloatVector(x.begin() + t * b.s().dim_stride, x.end()), Doubles(first, first + b.c.dim), 1e-6,
           b.name + " embed");
   }
@@ -51,7 +51,7 @@ inline double cache_tolerance(cqil_dtype dtype) {
 }
 
 inline void test_qkv(Bench& b) {
-  const DeviceSession& s = b.s();
+  const DeviceWorkspace& s = b.s();
   const FloatVector x = b.randomize(s.x, b.n_tokens, s.dim_stride, b.c.dim, 3.0f);
   FloatVector poison(static_cast<size_t>(b.lane_rows() * s.query_stride), 0.0f);
   for (size_t i = 0; i < poison.size(); i++)
@@ -59,7 +59,7 @@ inline void test_qkv(Bench& b) {
   write(s.query, poison);
   device_ok(launch_qkv(b.step, b.lanes, nullptr), "qkv");
   const FloatVector query = read(s.query, b.lane_rows() * s.query_stride);
-  const std::vector<uint8_t> keys = b.read_cache(s.keys), values = b.read_cache(s.values);
+  const std::vector<uint8_t> keys = b.read_cache(b.cache.keys), values = b.read_cache(b.cache.values);
   for (int lane = 0; lane < b.c.lanes; lane++)
     for (int t = 0; t < b.n_tokens; t++) {
       const HostLayer& l = b.model.layers[static_cast<size_t>(lane)];
@@ -88,10 +88,10 @@ inline void test_qkv(Bench& b) {
 }
 
 inline void test_attention(Bench& b) {
-  const DeviceSession& s = b.s();
+  const DeviceWorkspace& s = b.s();
   const FloatVector query =
       b.randomize(s.query, b.lane_rows(), s.query_stride, s.query_stride, 2.0f, b.c.head_dim, s.head_stride);
-  const std::vector<uint8_t> keys = b.read_cache(s.keys), values = b.read_cache(s.values);
+  const std::vector<uint8_t> keys = b.read_cache(b.cache.keys), values = b.read_cache(b.cache.values);
   b.poison(s.attention, b.lane_rows(), s.attention_stride, b.c.n_heads * b.c.head_dim);
   device_ok(launch_attention(b.step, b.lanes, nullptr), "attention");
   const FloatVector found = read(s.attention, b.lane_rows() * s.attention_stride);
@@ -126,7 +126,7 @@ inline void test_attention(Bench& b) {
 }
 
 inline void test_attention_out(Bench& b) {
-  const DeviceSession& s = b.s();
+  const DeviceWorkspace& s = b.s();
   const int width = b.c.n_heads * b.c.head_dim;
   const FloatVector in = b.randomize(s.attention, b.lane_rows(), s.attention_stride, width);
   b.poison(s.attention_out, b.lane_rows(), s.dim_stride, b.c.dim);
@@ -146,7 +146,7 @@ inline void test_attention_out(Bench& b) {
 // Very large values beside very small ones, and then one that is infinite or not a number, which no way of staging may
 // lose.
 inline void test_extremes(Bench& b) {
-  const DeviceSession& s = b.s();
+  const DeviceWorkspace& s = b.s();
   const HostLayer& l = b.model.layers[0];
   const int width = b.c.n_heads * b.c.head_dim;
   FloatVector in(static_cast<size_t>(b.lane_rows() * s.attention_stride), 0.0f);
@@ -175,7 +175,7 @@ inline void add_bypass(Doubles& to, const Bench& b, const FloatVector& attention
 }
 
 inline void test_gate_up(Bench& b) {
-  const DeviceSession& s = b.s();
+  const DeviceWorkspace& s = b.s();
   const FloatVector x = b.randomize(s.x, b.n_tokens, s.dim_stride, b.c.dim, 2.0f);
   const FloatVector a = b.randomize(s.attention_out, b.lane_rows(), s.dim_stride, b.c.dim);
   b.poison(s.gate_up, b.lane_rows(), s.hidden_stride, b.c.hidden_dim);
@@ -198,7 +198,7 @@ inline void test_gate_up(Bench& b) {
 }
 
 inline void test_down(Bench& b) {
-  const DeviceSession& s = b.s();
+  const DeviceWorkspace& s = b.s();
   const FloatVector x = b.randomize(s.x, b.n_tokens, s.dim_stride, b.c.dim);
   const FloatVector a = b.randomize(s.attention_out, b.lane_rows(), s.dim_stride, b.c.dim);
   const FloatVector h = b.randomize(s.gate_up, b.lane_rows(), s.hidden_stride, b.c.hidden_dim);
@@ -228,15 +228,14 @@ inline void test_down(Bench& b) {
 }
 
 inline void test_head(Bench& b) {
-  const DeviceSession& s = b.s();
+  const DeviceWorkspace& s = b.s();
   const FloatVector x = b.randomize(s.x, b.n_tokens, s.dim_stride, b.c.dim);
   const int rows = std::min(b.n_tokens, CQIL_MAX_LOGIT_ROWS), first = b.n_tokens - rows, vocab = b.c.vocab_size;
   b.poison(s.logits, rows, vocab, vocab);
   device_ok(launch_head(b.step, first, rows, nullptr), "head");
   const FloatVector logits = read(s.logits, static_cast<int64_t>(rows) * vocab);
-  std::vector<int32_t> targets(CQIL_MAX_BATCH);
-  for (int32_t& target : targets) target = b.random.below(vocab);
-  write(s.targets, targets);
+  for (DeviceToken& token : b.tokens) token.target = b.random.below(vocab);
+  b.send_tokens();
   b.poison(s.scores, 1, CQIL_MAX_BATCH, CQIL_MAX_BATCH);
   device_ok(launch_scores(b.step, first, rows, nullptr), "scores");
   const FloatVector scores = read(s.scores, CQIL_MAX_BATCH);
@@ -248,8 +247,9 @@ inline void test_head(Bench& b) {
     double sum = 0;
     for (float v : found) sum += std::exp(static_cast<double>(v));
     near(scores[static_cast<size_t>(first + r)],
-         static_cast<double>(found[static_cast<size_t>(targets[static_cast<size_t>(first + r)])]) - std::log(sum), 2e-5,
-         b.name + " scores");
+         static_cast<double>(found[static_cast<size_t>(b.tokens[static_cast<size_t>(first + r)].target)]) -
+             std::log(sum),
+         2e-5, b.name + " scores");
   }
   for (int i = 0; i < CQIL_MAX_BATCH; i++)
     if (i < first || i >= first + rows) that(std::isnan(scores[static_cast<size_t>(i)]), b.name + " scores elsewhere");

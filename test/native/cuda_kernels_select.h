@@ -10,7 +10,9 @@ inline cqil_shortlist select(Bench& b, const FloatVector& logits, int count) {
   cqil_shortlist poison;
   std::memset(&poison, 0xff, sizeof poison);
   write(b.s().shortlist, std::vector<cqil_shortlist>{poison});
-  device_ok(launch_select(b.step, count, nullptr), "select");
+  b.tokens.back().listed = count;
+  b.send_tokens();
+  device_ok(launch_select(b.step, b.n_tokens - 1, nullptr), "select");
   return read(b.s().shortlist, 1)[0];
 }
 

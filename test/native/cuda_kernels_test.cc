@@ -13,7 +13,7 @@ namespace {
 
 // One token: the kernels one by one, wide and lane by lane, and the persistent kernel give the same bits everywhere.
 void test_executions(Bench& b) {
-  const DeviceSession& s = b.s();
+  const DeviceWorkspace& s = b.s();
   const std::vector<cqil_phase> phases = {{CQIL_EMBED, -1, 0, 1},
                                           {CQIL_QKV, 0, 0, b.c.lanes},
                                           {CQIL_ATTENTION, 0, 0, b.c.lanes},
@@ -21,17 +21,16 @@ void test_executions(Bench& b) {
                                           {CQIL_GATE_UP, 0, 0, b.c.lanes},
                                           {CQIL_DOWN, 0, 0, b.c.lanes},
                                           {CQIL_HEAD, -1, 0, 1}};
-  const std::vector<int32_t> id = {b.random.below(b.c.vocab_size)};
-  const std::vector<uint8_t> keys = b.read_cache(s.keys), values = b.read_cache(s.values);
+  b.tokens[0].id = b.random.below(b.c.vocab_size), b.tokens[0].listed = 3;
+  b.send_tokens();
+  const std::vector<uint8_t> keys = b.read_cache(b.cache.keys), values = b.read_cache(b.cache.values);
   struct Result {
     FloatVector x, logits;
     std::vector<uint8_t> keys, values;
   };
   auto run = [&](auto body) {
-    write(s.keys, keys);
-    write(s.values, values);
-    write(s.ids, id);
-    write(s.position, std::vector<int32_t>{b.c.position});
+    write(b.cache.keys, keys);
+    write(b.cache.values, values);
     b.poison(s.x, 1, s.dim_stride, b.c.dim);
     b.poison(s.query, b.lane_rows(), s.query_stride, 0);
     b.poison(s.attention, b.lane_rows(), s.attention_stride, b.c.n_heads * b.c.head_dim);
@@ -39,8 +38,8 @@ void test_executions(Bench& b) {
     b.poison(s.gate_up, b.lane_rows(), s.hidden_stride, b.c.hidden_dim);
     b.poison(s.logits, 1, b.c.vocab_size, b.c.vocab_size);
     body();
-    return Result{read(s.x, s.dim_stride), read(s.logits, b.c.vocab_size), b.read_cache(s.keys),
-                  b.read_cache(s.values)};
+    return Result{read(s.x, s.dim_stride), read(s.logits, b.c.vocab_size), b.read_cache(b.cache.keys),
+                  b.read_cache(b.cache.values)};
   };
   auto stage = [&](const LaneRange& lanes) {
     device_ok(launch_qkv(b.step, lanes, nullptr), "qkv");
@@ -77,7 +76,7 @@ void test_executions(Bench& b) {
     const cqil_phase* device_phases = b.model.keep(to_device(phases));
     expect_same(run([&] {
                   device_ok(
-                      launch_token(b.step, {device_phases, static_cast<int32_t>(phases.size()), 3, true}, nullptr),
+                      launch_token(b.step, {device_phases, static_cast<int32_t>(phases.size()), true, true}, nullptr),
                       "token");
                 }),
                 " persistent");

@@ -37,7 +37,7 @@ cudaError_t launch_attention(const Step& step, const LaneRange& lanes, cudaStrea
   if (step.n_tokens > 1) return prefill_attention(step, lanes, stream);
   // How many splits there are is known on the device only, so there are as many blocks as there can be work for.
   return launch(
-      attention_kernel_of(step.session.size.kv_dtype),
+      attention_kernel_of(step.kv_dtype),
       walk(step, static_cast<int64_t>(lanes.n_lanes) * step.model.n_heads * kMaxSplits, 1, shared_bytes(step)), stream,
       step, lanes);
 }

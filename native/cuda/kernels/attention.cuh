@@ -34,7 +34,12 @@ struct AttendItem {
   int counter;  // of the splits that have arrived
 };
 
-__device__ __forceinline__ float* partial_at(const DeviceModel& m, const DeviceSession& s, const AttendItem& item,
+// A head's keys and values.
+struct HeadRows {
+  const uint8_t *keys, *values;
+};
+
+__device__ __forceinline__ float* partial_at(const DeviceModel& m, const DeviceWorkspace& s, const AttendItem& item,
                                              int h, int split) {
   const int64_t row = (static_cast<int64_t>(item.lane) * m.n_heads + item.first_head + h) * kMaxSplits + split;
   return s.attention_partials + row * (s.head_stride + kPartialHeader);
@@ -46,15 +51,14 @@ struct AttendState {
   float values[kHeads][8], sum[kHeads], highest[kHeads];
 };
 
-// Positions of the item that this thread's group takes. q: [kHeads, head_stride] in shared memory.
+// Positions of the item that this thread's group takes. rows: of its head. q: [kHeads, head_stride] in shared memory.
 template <int D, int kHeads>
-__device__ __forceinline__ void attend_positions(const DeviceModel& m, const DeviceSession& s, const AttendItem& item,
-                                                 const float* q, int group_size, AttendState<kHeads>& state) {
+__device__ __forceinline__ void attend_positions(const DeviceModel& m, const DeviceWorkspace& s, const AttendItem& item,
+                                                 const HeadRows& rows, const float* q, int group_size,
+                                                 AttendState<kHeads>& state) {
   constexpr int kInFlight = D == CQIL_F32 ? 3 : 4;
   const int groups = kWarpSize / group_size, column = lane_id() % group_size * 8;
   const bool active = column < s.head_stride;
-  const uint8_t* keys = s.keys + cache_offset(m, s, item.layer, item.kv_head, 0);
-  const uint8_t* values = s.values + cache_offset(m, s, item.layer, item.kv_head, 0);
   const float scale = attention_scale(m);
   const int step = kWarps * groups;
   CQIL_NO_UNROLL for (int base = item.first + warp_id() * groups; base < item.end; base += step * kInFlight) {
@@ -64,9 +68,9 @@ __device__ __forceinline__ void attend_positions(const DeviceModel& m, const Dev
       const int p = base + b * step + lane_id() / group_size;
       there[b] = p < item.end;
       // A position past the end reads the last one, to be given no weight.
-      const int64_t at = static_cast<int64_t>(there[b] ? p : item.end - 1) * s.kv_row_bytes;
-      key[b].load(keys + at, active ? column : 0, s.head_stride);
-      value[b].load(values + at, active ? column : 0, s.head_stride);
+      const int64_t at = static_cast<int64_t>(there[b] ? p : item.end - 1) * cache_row_bytes(D, s.head_stride);
+      key[b].load(rows.keys + at, active ? column : 0, s.head_stride);
+      value[b].load(rows.values + at, active ? column : 0, s.head_stride);
     }
     float score[kInFlight][kHeads];
     CQIL_UNROLL for (int b = 0; b < kInFlight; b++) {
@@ -140,9 +144,9 @@ __device__ __forceinline__ Joined join_states(const float* states, int n, int st
 }
 
 template <int D, int kHeads>
-__device__ __forceinline__ void attend(const Step& step, const AttendItem& item) {
+__device__ __forceinline__ void attend(const Step& step, const AttendItem& item, const HeadRows& rows) {
   const DeviceModel& m = step.model;
-  const DeviceSession& s = step.session;
+  const DeviceWorkspace& s = step.workspace;
   const int stride = s.head_stride + kPartialHeader;
   float* q = scratch_floats();                 // [kHeads, head_stride]
   float* states = q + kHeads * s.head_stride;  // [kHeads, kWarps, stride]
@@ -159,7 +163,7 @@ __device__ __forceinline__ void attend(const Step& step, const AttendItem& item)
     state.sum[h] = 0, state.highest[h] = kLowest;
     CQIL_UNROLL for (int i = 0; i < 8; i++) state.values[h][i] = 0;
   }
-  attend_positions<D, kHeads>(m, s, item, q, group_size, state);
+  attend_positions<D, kHeads>(m, s, item, rows, q, group_size, state);
   join_groups<kHeads>(state, group_size);
   const int column = lane_id() * 8;
   if (lane_id() < group_size && column < s.head_stride) {
@@ -208,8 +212,9 @@ __device__ __forceinline__ void attend(const Step& step, const AttendItem& item)
 template <int D, class Wait>
 __device__ __forceinline__ void attention_phase(const Step& step, const LaneRange& lanes, Wait wait) {
   const DeviceModel& m = step.model;
-  const DeviceSession& s = step.session;
-  const int position = load_fresh(s.position);
+  const DeviceWorkspace& s = step.workspace;
+  const Place place = place_of(s, 0);
+  const int position = place.position, row_bytes = cache_row_bytes(D, s.head_stride);
   const int first = m.sliding_window > 0 && position + 1 > m.sliding_window ? position + 1 - m.sliding_window : 0;
   const int length = split_length(position + 1 - first);
   const int n_splits = position + 1 - first <= length ? 1 : (position + 1 - first + length - 1) / length;
@@ -239,16 +244,18 @@ __device__ __forceinline__ void attention_phase(const Step& step, const LaneRang
   const int items = lanes.n_lanes * per_lane, block = static_cast<int>(blockIdx.x);
   if (block < items) {
     const AttendItem item = item_at(block);
-    const int64_t at = cache_offset(m, s, item.layer, item.kv_head, item.first),
-                  bytes = static_cast<int64_t>(item.end - item.first) * s.kv_row_bytes;
-    prefetch(s.keys + at, bytes, static_cast<int>(threadIdx.x), kThreads);
-    prefetch(s.values + at, bytes, static_cast<int>(threadIdx.x), kThreads);
+    const int64_t at = cache_offset(m, place, item.layer, item.kv_head, item.first, row_bytes),
+                  bytes = static_cast<int64_t>(item.end - item.first) * row_bytes;
+    prefetch(place.keys + at, bytes, static_cast<int>(threadIdx.x), kThreads);
+    prefetch(place.values + at, bytes, static_cast<int>(threadIdx.x), kThreads);
   }
   wait();
   for (int i = block; i < items; i += static_cast<int>(gridDim.x)) {
     const AttendItem item = item_at(i);
-    if (pairs) attend<D, 2>(step, item);
-    else attend<D, 1>(step, item);
+    const int64_t at = cache_offset(m, place, item.layer, item.kv_head, 0, row_bytes);
+    const HeadRows rows = {place.keys + at, place.values + at};
+    if (pairs) attend<D, 2>(step, item, rows);
+    else attend<D, 1>(step, item, rows);
   }
 }
 

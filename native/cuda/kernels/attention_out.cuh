@@ -9,7 +9,7 @@ namespace cqil::cuda {
 template <int kFormat, bool kCut, class Wait>
 __device__ __forceinline__ void attention_out_phase(const Step& step, const LaneRange& lanes, Wait wait) {
   const DeviceModel& m = step.model;
-  const DeviceSession& s = step.session;
+  const DeviceWorkspace& s = step.workspace;
   const int cols = m.n_heads * m.head_dim;
   auto store = [&](int lane, int row, float value) {
     const float* bias = m.layers[lanes.first_layer + lane].bo;

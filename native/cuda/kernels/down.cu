@@ -18,7 +18,7 @@ __global__ void __launch_bounds__(kThreads, 1)
 __global__ void __launch_bounds__(kThreads, 1) join_kernel(const __grid_constant__ Step step, int n_lanes) {
   allow_next_launch();
   wait_for_launch();
-  const DeviceSession& s = step.session;
+  const DeviceWorkspace& s = step.workspace;
   const int dim = step.model.dim, n = dim * step.n_tokens;
   for (int at = static_cast<int>(blockIdx.x) * kThreads + static_cast<int>(threadIdx.x); at < n;
        at += static_cast<int>(gridDim.x) * kThreads) {

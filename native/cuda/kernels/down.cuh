@@ -6,7 +6,7 @@
 namespace cqil::cuda {
 
 // x[i] + every a_j [+ b_j] of the stage, lane by lane.
-__device__ __forceinline__ float residual(const DeviceSession& s, int n_lanes, int token, int i) {
+__device__ __forceinline__ float residual(const DeviceWorkspace& s, int n_lanes, int token, int i) {
   float value = load_fresh(s.x + static_cast<int64_t>(token) * s.dim_stride + i);
   for (int lane = 0; lane < n_lanes; lane++) {
     value += load_fresh(lane_row(s, s.attention_out, s.dim_stride, lane, token) + i);
@@ -47,7 +47,7 @@ struct DownCursor {
 template <int kFormat, class Wait>
 __device__ __forceinline__ void down_cut(const Step& step, const LaneRange& lanes, bool apart, Wait wait) {
   const DeviceModel& m = step.model;
-  const DeviceSession& s = step.session;
+  const DeviceWorkspace& s = step.workspace;
   cut_products<kFormat>(
       step, lanes, m.dim, m.hidden_dim, s.hidden_stride,
       [&](int lane, int row, int first, int count) {
@@ -71,7 +71,7 @@ __device__ __forceinline__ void down_cut(const Step& step, const LaneRange& lane
 template <int kFormat, class Wait>
 __device__ __forceinline__ void down_whole(const Step& step, const LaneRange& lanes, bool apart, Wait wait) {
   const DeviceModel& m = step.model;
-  const DeviceSession& s = step.session;
+  const DeviceWorkspace& s = step.workspace;
   const int vector = staged_floats(s.hidden_stride), end = lanes.first_lane + lanes.n_lanes, items = (m.dim + 1) / 2;
   const int piece = vector <= step.stage_floats ? s.hidden_stride : kPieceFloats;
   const bool at_once = lanes.n_lanes * vector <= step.stage_floats;

@@ -12,7 +12,7 @@ __device__ __forceinline__ float silu_mul(float gate, float up) { return divide(
 template <int kFormat, class Wait>
 __device__ __forceinline__ void gate_up_phase(const Step& step, const LaneRange& lanes, Wait wait) {
   const DeviceModel& m = step.model;
-  const DeviceSession& s = step.session;
+  const DeviceWorkspace& s = step.workspace;
   prefetch_norms(m, lanes, true);
   const int runs = kFormat != kAnyFormat ? 1 : m.gate_up_runs;
   for_lanes<kFormat>(

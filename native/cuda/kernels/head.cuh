@@ -20,7 +20,7 @@ struct HeadRowsCursor {
 template <int kFormat, class Wait>
 __device__ __forceinline__ void head_phase(const Step& step, int token, int logits_row, Wait wait) {
   const DeviceModel& m = step.model;
-  const DeviceSession& s = step.session;
+  const DeviceWorkspace& s = step.workspace;
   prefetch(m.output_norm, int64_t{4} * m.dim, static_cast<int>(threadIdx.x), kThreads);
   const int items = (m.vocab_size + 1) / 2;
   RowStream<kFormat, HeadRowsCursor<kFormat>> stream(step, HeadRowsCursor<kFormat>{&m.output, grid_warp(), items});

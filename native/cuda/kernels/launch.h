@@ -1,7 +1,7 @@
-// What the kernels offer to the host: the device's view of a model and a session, and one launch function per phase. A
-// launch function only enqueues: it never allocates or synchronises, so all of them may be captured in a graph, and
-// what changes from one token to the next (token ids, position, targets) is read from device memory, so that the graph
-// can be replayed.
+// What the kernels offer to the host: the device's view of a model and a workspace, and one launch function per phase.
+// A launch function only enqueues: it never allocates or synchronises, so all of them may be captured in a graph, and
+// what changes from one token to the next (DeviceInputs: whose it is, its id, its position) is read from device memory,
+// so that the graph can be replayed.
 //
 // Order of one forward over step.n_tokens tokens, for a program's phases:
 //   launch_embed;  per stage: launch_qkv, launch_attention, launch_attention_out, launch_gate_up, launch_down;
@@ -60,40 +60,56 @@ struct DeviceModel {
   const float* output_norm;
 };
 
-// What session_layout() is asked for.
-struct SessionSize {
-  int32_t context;      // positions of the KV cache
-  cqil_dtype kv_dtype;  // CQIL_F32, CQIL_F16 or CQIL_Q8_0
-  int32_t batch;        // most tokens of a forward, 1 … CQIL_MAX_BATCH
+// One text's keys and values: all that a cache holds on the device.
+struct DeviceCache {
+  uint8_t *keys, *values;  // [n_layers, n_kv_heads, context, cache_row_bytes()]; padding is zero
+  int32_t context;         // positions
+  int32_t kv_dtype;        // CQIL_F32, CQIL_F16 or CQIL_Q8_0
+};
+
+// A token of a forward, and what is wanted after it.
+struct DeviceToken {
+  DeviceCache cache;  // of its text
+  int32_t position;   // < cache.context
+  int32_t id;         // in [0, vocab_size)
+  int32_t target;     // for launch_scores
+  int32_t listed;     // entries of the shortlist, 1 … CQIL_MAX_SHORTLIST, for launch_select and launch_token
+};
+
+// Everything that differs from one forward to the next, in device memory. The host sends as much of it as there is by
+// one copy. Kernels find a text's cache and position by this alone, so a graph that is replayed serves all caches of
+// one format. With the pointers in the graph, every text would need a graph of its own, captured and kept; to change
+// them before a replay costs a call for each launch.
+struct DeviceInputs {
+  DeviceToken tokens[CQIL_MAX_BATCH];
+};
+
+// What a workspace is made for.
+struct WorkspaceSize {
+  int32_t batch;  // most tokens of a forward, 1 … CQIL_MAX_BATCH
   int32_t max_lanes;
   int32_t bypass;           // D
   int32_t bypass_residual;  // 1: "official"
 };
 
-// Everything a session holds on the device. Strides are in floats and multiples of 32; padding is zero from the initial
-// memset on and stays zero. Rows of per-lane buffers: lane * batch + token.
-struct DeviceSession {
-  SessionSize size;
+// Everything a workspace holds on the device. Strides are in floats and multiples of 32; padding is zero from the
+// initial memset on and stays zero. Rows of per-lane buffers: lane * batch + token.
+struct DeviceWorkspace {
+  WorkspaceSize size;
   int32_t dim_stride, hidden_stride;
   int32_t head_stride;       // head_dim in whole blocks of 32
   int32_t query_stride;      // n_heads * head_stride
   int32_t attention_stride;  // n_heads * head_dim, padded
-  int32_t kv_row_bytes;      // of one head at one position, a multiple of 16
 
-  // Set by the host before a forward, by one copy: they follow each other in memory. A graph that is replayed reads
-  // them anew.
-  int32_t* position;  // [1] of ids[0]; position + n_tokens <= context
-  int32_t* ids;       // [CQIL_MAX_BATCH] in [0, vocab_size)
-  int32_t* targets;   // [CQIL_MAX_BATCH] for launch_scores
+  DeviceInputs* inputs;  // [1] set by the host before a forward
 
-  // cos and sin of position * frequency times the attention factor, [context, head_dim / 2] each, filled by the host at
-  // least up to the last position used.
+  // cos and sin of position * frequency times the attention factor, [positions, head_dim / 2] each, filled by the host
+  // at least up to the last position used. In memory of their own: they grow to the longest cache used.
   float *rope_cos, *rope_sin;
 
-  uint8_t *keys, *values;  // [n_layers, n_kv_heads, context, kv_row_bytes]
-  float* x;                // [batch, dim_stride] the residual stream
-  float* norm;             // [max_lanes, batch, dim_stride] normalised inputs, when there are several tokens
-  float* query;            // [max_lanes, batch, query_stride] heads head_stride apart
+  float* x;          // [batch, dim_stride] the residual stream
+  float* norm;       // [max_lanes, batch, dim_stride] normalised inputs, when there are several tokens
+  float* query;      // [max_lanes, batch, query_stride] heads head_stride apart
   float* key_value;  // [max_lanes, batch, 2, n_kv_heads * head_stride] K and V before the cache, when several tokens
   float* attention;  // [max_lanes, batch, attention_stride] heads head_dim apart
   float* attention_out;       // [max_lanes, batch, dim_stride] a_j
@@ -110,19 +126,18 @@ struct DeviceSession {
   uint32_t* grid_arrivals;
 };
 
-// Bytes of the two pieces of device memory a session needs. The host allocates both at 256-byte alignment and sets them
-// to zero; bind_session then fills in every pointer.
-struct SessionLayout {
-  int64_t cache_bytes;  // keys and values
-  int64_t arena_bytes;  // everything else
-};
-SessionLayout session_layout(const cqil_shape& shape, const SessionSize& size);
-DeviceSession bind_session(const cqil_shape& shape, const SessionSize& size, void* cache, void* arena);
+// Bytes of device memory, and pointers into it: the host allocates it at 256-byte alignment and sets it to zero.
+int64_t cache_bytes(const cqil_shape& shape, int32_t context, cqil_dtype kv_dtype);
+DeviceCache bind_cache(const cqil_shape& shape, int32_t context, cqil_dtype kv_dtype, void* memory);
+int64_t workspace_bytes(const cqil_shape& shape, const WorkspaceSize& size);
+// All but the tables of RoPE.
+DeviceWorkspace bind_workspace(const cqil_shape& shape, const WorkspaceSize& size, void* memory);
 
 struct Step {
   DeviceModel model;
-  DeviceSession session;
-  int32_t n_tokens;         // 1 … session.size.batch; known to the host, the same at every replay of a graph
+  DeviceWorkspace workspace;
+  int32_t n_tokens;         // 1 … size.batch; known to the host, the same at every replay of a graph
+  cqil_dtype kv_dtype;      // of the tokens' caches
   int32_t multiprocessors;  // of the device: one block each where a launch walks its work
 
   // Parts of shared memory, as shared_plan() gives them: what vectors are staged in, and the bytes of weights on their
@@ -133,7 +148,7 @@ struct Step {
   bool overlaps;
 };
 
-// How the shared memory of a block is divided, for sessions of `lanes` lanes on a device that gives a block
+// How the shared memory of a block is divided, for workspaces of max_lanes lanes on a device that gives a block
 // `most_bytes` of it. stage_floats 0: it is too little for the shape.
 struct SharedPlan {
   int32_t stage_floats, ring_bytes;
@@ -156,9 +171,9 @@ bool shape_supported(const cqil_shape& shape);
 // What of a model follows from its shape, which is supported; its weights and their formats are left to be filled in.
 DeviceModel device_model(const cqil_shape& shape);
 
-// x = rows `ids` of the token embedding.
+// x = the tokens' rows of the token embedding.
 cudaError_t launch_embed(const Step& step, cudaStream_t stream);
-// query and the cache's rows position … position + n_tokens - 1 of each lane's layer.
+// query, and the rows of each token's cache at its position, of each lane's layer.
 cudaError_t launch_qkv(const Step& step, const LaneRange& lanes, cudaStream_t stream);
 // attention = softmax(q K^T / sqrt(head_dim)) V.
 cudaError_t launch_attention(const Step& step, const LaneRange& lanes, cudaStream_t stream);
@@ -174,21 +189,20 @@ cudaError_t launch_down_apart(const Step& step, const LaneRange& lanes, cudaStre
 cudaError_t launch_join(const Step& step, int32_t n_lanes, cudaStream_t stream);
 // logits rows 0 … n_rows - 1 = those of tokens first_token …; n_rows <= min(batch, CQIL_MAX_LOGIT_ROWS).
 cudaError_t launch_head(const Step& step, int32_t first_token, int32_t n_rows, cudaStream_t stream);
-// scores[first_token + i] = log-probability of targets[first_token + i] by logits row i. After launch_head of the same
-// rows.
+// scores[first_token + i] = log-probability of the target of token first_token + i by logits row i. After launch_head
+// of the same rows.
 cudaError_t launch_scores(const Step& step, int32_t first_token, int32_t n_rows, cudaStream_t stream);
-// shortlist = log-sum-exp and the `count` (1 … CQIL_MAX_SHORTLIST) highest of logits row 0.
-cudaError_t launch_select(const Step& step, int32_t count, cudaStream_t stream);
+// shortlist = log-sum-exp and the highest of logits row 0, as many as this token wants.
+cudaError_t launch_select(const Step& step, int32_t token, cudaStream_t stream);
 
 // One token through the whole program by one cooperative kernel (n_tokens is 1): every phase of `phases` (device
-// memory, a copy of cqil_program.phases), all lanes wide, a grid barrier between phases. select_count > 0 does
-// launch_select's work too. with_logits false leaves the head out. The grid is one block per multiprocessor; fails with
-// cudaErrorCooperativeLaunchTooLarge where they cannot all be resident.
+// memory, a copy of cqil_program.phases), all lanes wide, a grid barrier between phases. with_logits false
+// leaves the head out; with_shortlist does launch_select's work too. The grid is one block per multiprocessor; fails
+// with cudaErrorCooperativeLaunchTooLarge where they cannot all be resident.
 struct TokenRun {
   const cqil_phase* phases;
   int32_t n_phases;
-  int32_t select_count;  // 0: no selection
-  bool with_logits;
+  bool with_logits, with_shortlist;
 };
 // Whether there is a kernel for it: where DeviceModel::format is F32, F16, BF16, Q8_0 or Q4_0, and the output's too.
 bool token_supported(const DeviceModel& model);

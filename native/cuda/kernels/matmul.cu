@@ -61,7 +61,7 @@ struct Inputs {
   const float* x;
   int stride;
 };
-__device__ __forceinline__ Inputs inputs_of(const DeviceSession& s, const MatmulRun& run, int lane) {
+__device__ __forceinline__ Inputs inputs_of(const DeviceWorkspace& s, const MatmulRun& run, int lane) {
   switch (run.product) {
     case kProductQkv:
     case kProductGateUp: return {lane_row(s, s.norm, s.dim_stride, lane, 0), s.dim_stride};
@@ -75,7 +75,7 @@ __device__ __forceinline__ Inputs inputs_of(const DeviceSession& s, const Matmul
 __device__ __forceinline__ void store_product(const Step& step, const MatmulRun& run, int lane, const TileRow& from,
                                               int token, float value) {
   const DeviceModel& m = step.model;
-  const DeviceSession& s = step.session;
+  const DeviceWorkspace& s = step.workspace;
   const int row = from.row;
   if (row >= from.w->rows || token >= run.n_tokens) return;
   if (run.product == kProductHead) {
@@ -107,7 +107,7 @@ __device__ __forceinline__ void multiply(const Step& step, const MatmulRun& run,
   uint32_t* inputs = weights + kWeightParts * kWeightWords;
 
   const int lane = run.lanes.first_lane + static_cast<int>(blockIdx.z);
-  const Inputs x = inputs_of(step.session, run, lane);
+  const Inputs x = inputs_of(step.workspace, run, lane);
   const int thread = static_cast<int>(threadIdx.x), row_part = warp_id() / 4 * 32,
             token_part = warp_id() % 4 * (kTokens / 4);
   const int g = lane_id() / 4, t = lane_id() % 4;
@@ -170,7 +170,7 @@ __device__ __forceinline__ void multiply(const Step& step, const MatmulRun& run,
       if (run.product == kProductGateUp) {
         const TileRow gate = tile_row(step, run, lane, row);
         if (gate.row < gate.w->rows && token < run.n_tokens)
-          lane_row(step.session, step.session.gate_up, step.session.hidden_stride, lane, token)[gate.row] =
+          lane_row(step.workspace, step.workspace.gate_up, step.workspace.hidden_stride, lane, token)[gate.row] =
               silu_mul(sums[0][n][i], sums[1][n][i]);
         continue;
       }

@@ -22,10 +22,10 @@ __device__ __forceinline__ void run_phase(const Step& step, const cqil_phase& ph
   switch (phase.kind) {
     case CQIL_EMBED: return embed_phase(step, 1);
     case CQIL_QKV:
-      if (heads_must_be_whole(step.model, step.session)) return qkv_phase<kFormat, true>(step, lanes, wait);
+      if (heads_must_be_whole(step.model, step.kv_dtype)) return qkv_phase<kFormat, true>(step, lanes, wait);
       return qkv_phase<kFormat, false>(step, lanes, wait);
     case CQIL_ATTENTION:
-      switch (step.session.size.kv_dtype) {
+      switch (step.kv_dtype) {
         case CQIL_F32: return attention_phase<CQIL_F32>(step, lanes, wait);
         case CQIL_F16: return attention_phase<CQIL_F16>(step, lanes, wait);
         default: return attention_phase<CQIL_Q8_0>(step, lanes, wait);
@@ -44,7 +44,7 @@ __device__ __forceinline__ void run_phase(const Step& step, const cqil_phase& ph
 template <int kFormat>
 __global__ void __launch_bounds__(kThreads, 1)
     token_kernel(const __grid_constant__ Step step, const __grid_constant__ TokenRun run) {
-  GridBarrier barrier(step.session.grid_arrivals);
+  GridBarrier barrier(step.workspace.grid_arrivals);
   auto wait = [&] { barrier.wait(); };
   // The embedding comes first, and waits for nothing.
   for (int i = 0; i < run.n_phases; i++) {
@@ -53,9 +53,9 @@ __global__ void __launch_bounds__(kThreads, 1)
     if (i > 0) barrier.arrive();
     run_phase<kFormat>(step, phase, wait);
   }
-  if (run.select_count == 0) return;
+  if (!run.with_shortlist) return;
   barrier.arrive();
-  select_phase(step, run.select_count, wait);
+  select_phase(step, 0, wait);
 }
 
 __global__ void __launch_bounds__(kThreads, 1) barriers_kernel(uint32_t* counter, int n) {
@@ -101,7 +101,7 @@ cudaError_t launch_token(const Step& step, const TokenRun& run, cudaStream_t str
 cudaError_t launch_barriers(const Step& step, int32_t n, cudaStream_t stream) {
   const LaunchShape shape = {
       static_cast<uint32_t>(step.multiprocessors), 1, 1, kThreads, shared_bytes(step), true, false};
-  return launch(barriers_kernel, shape, stream, step.session.grid_arrivals, n);
+  return launch(barriers_kernel, shape, stream, step.workspace.grid_arrivals, n);
 }
 
 }  // namespace cqil::cuda

@@ -16,7 +16,7 @@ enum class NormOf : int { kAttention, kMlp, kHead };
 __global__ void __launch_bounds__(kThreads)
     norm_kernel(const __grid_constant__ Step step, LaneRange lanes, NormOf of, int first_token, int n_tokens) {
   const DeviceModel& m = step.model;
-  const DeviceSession& s = step.session;
+  const DeviceWorkspace& s = step.workspace;
   const int item = static_cast<int>(blockIdx.x) * kWarps + warp_id();
   if (item >= lanes.n_lanes * n_tokens) return;
   const int lane = lanes.first_lane + item / n_tokens, token = first_token + item % n_tokens, quads = s.dim_stride / 4;
@@ -43,12 +43,12 @@ cudaError_t norm_rows(const Step& step, const LaneRange& lanes, NormOf of, int f
 // Bias, norm, RoPE and cache append of every head of every token. Bytes: the heads in and out.
 __global__ void __launch_bounds__(kThreads) finish_heads_kernel(const __grid_constant__ Step step, LaneRange lanes) {
   const DeviceModel& m = step.model;
-  const DeviceSession& s = step.session;
+  const DeviceWorkspace& s = step.workspace;
   const int heads = m.n_heads + 2 * m.n_kv_heads, item = static_cast<int>(blockIdx.x) * kWarps + warp_id();
   if (item >= lanes.n_lanes * step.n_tokens * heads) return;
   const int lane = lanes.first_lane + item / (step.n_tokens * heads), token = item / heads % step.n_tokens;
-  const int position = load_fresh(s.position) + token;
-  const HeadOf h = head_of(m, s, lanes.first_layer + lane, item % heads, position);
+  const Place place = place_of(s, token);
+  const HeadOf h = head_of(m, lanes.first_layer + lane, item % heads);
   float* query = lane_row(s, s.query, s.query_stride, lane, token) + h.head * s.head_stride;
   const float* from = query;
   if (!h.query)
@@ -61,13 +61,13 @@ __global__ void __launch_bounds__(kThreads) finish_heads_kernel(const __grid_con
     values[i] = value;
   }
   sync_warp();
-  finish_head(m, s, h, position, values, query);
+  finish_head(m, s, place, step.kv_dtype, lanes.first_layer + lane, h, values, query);
 }
 
 // scores[first_token + i] = logits[i, target] - log(sum(exp(logits[i]))), NaN where a logit is not finite, a block a
 // row. Bytes: the rows once, from L2 twice.
 __global__ void __launch_bounds__(kThreads) scores_kernel(const __grid_constant__ Step step, int first_token) {
-  const DeviceSession& s = step.session;
+  const DeviceWorkspace& s = step.workspace;
   const int vocab = step.model.vocab_size, token = first_token + static_cast<int>(blockIdx.x);
   const float* logits = s.logits + static_cast<int64_t>(blockIdx.x) * vocab;
   float highest = -INFINITY, sum = 0;
@@ -82,7 +82,7 @@ __global__ void __launch_bounds__(kThreads) scores_kernel(const __grid_constant_
   sum = block_sum(sum, 0);
   if (threadIdx.x == 0) {
     const double log_sum_exp = static_cast<double>(highest) + log(static_cast<double>(sum));
-    s.scores[token] = static_cast<float>(static_cast<double>(logits[s.targets[token]]) - log_sum_exp);
+    s.scores[token] = static_cast<float>(static_cast<double>(logits[s.inputs->tokens[token].target]) - log_sum_exp);
   }
 }
 
@@ -117,7 +117,7 @@ cudaError_t launch_norms(const Step& step, const LaneRange& lanes, bool mlp, cud
 cudaError_t launch_finish_heads(const Step& step, const LaneRange& lanes, cudaStream_t stream) {
   const int64_t items =
       static_cast<int64_t>(lanes.n_lanes) * step.n_tokens * (step.model.n_heads + 2 * step.model.n_kv_heads);
-  const uint32_t bytes = static_cast<uint32_t>(kWarps * step.session.head_stride * 4);
+  const uint32_t bytes = static_cast<uint32_t>(kWarps * step.workspace.head_stride * 4);
   return launch(finish_heads_kernel,
                 {static_cast<uint32_t>((items + kWarps - 1) / kWarps), 1, 1, kThreads, bytes, false, false}, stream,
                 step, lanes);

@@ -26,14 +26,14 @@ struct Query {
 // kPositions rows of keys or values from `first` on as float32; zeros from `end` on.
 template <int D>
 __device__ __forceinline__ void unpack_tile(float* tile, const uint8_t* rows, int first, int end,
-                                            const DeviceSession& s) {
+                                            const DeviceWorkspace& s) {
   const int runs = s.head_stride / 8;
   for (int i = static_cast<int>(threadIdx.x); i < kPositions * runs; i += kThreads) {
     const int p = i / runs, column = i % runs * 8;
     float v[8] = {};
     if (first + p < end) {
       KvRun<D> run;
-      run.load(rows + static_cast<int64_t>(first + p) * s.kv_row_bytes, column, s.head_stride);
+      run.load(rows + static_cast<int64_t>(first + p) * cache_row_bytes(D, s.head_stride), column, s.head_stride);
       run.unpack(v);
     }
     float4* to = reinterpret_cast<float4*>(tile + p * (s.head_stride + kTilePad) + column);
@@ -45,12 +45,13 @@ __device__ __forceinline__ void unpack_tile(float* tile, const uint8_t* rows, in
 template <int D>
 __device__ __forceinline__ void attend_tile(const Step& step, const LaneRange& lanes) {
   const DeviceModel& m = step.model;
-  const DeviceSession& s = step.session;
+  const DeviceWorkspace& s = step.workspace;
   const int lane = lanes.first_lane + static_cast<int>(blockIdx.z), kv_head = static_cast<int>(blockIdx.y),
             layer = lanes.first_layer + lane;
   const int sharing = m.n_heads / m.n_kv_heads, n_queries = sharing * step.n_tokens,
             block_first = static_cast<int>(blockIdx.x) * kQueries;
-  const int position = load_fresh(s.position), stride = s.head_stride + kTilePad;
+  const Place place = place_of(s, 0);
+  const int position = place.position, stride = s.head_stride + kTilePad;
   float* q = shared_floats();                  // [kQueries, head_stride]
   float* tile = q + kQueries * s.head_stride;  // [kPositions, stride]
 
@@ -74,8 +75,9 @@ __device__ __forceinline__ void attend_tile(const Step& step, const LaneRange& l
   const float scale = attention_scale(m);
   float values[kPerWarp][kColumns] = {}, sum[kPerWarp] = {}, highest[kPerWarp], weight[kPerWarp];
   CQIL_UNROLL for (int j = 0; j < kPerWarp; j++) highest[j] = kLowest;
-  const uint8_t* keys = s.keys + cache_offset(m, s, layer, kv_head, 0);
-  const uint8_t* cached = s.values + cache_offset(m, s, layer, kv_head, 0);
+  const int64_t at = cache_offset(m, place, layer, kv_head, 0, cache_row_bytes(D, s.head_stride));
+  const uint8_t* keys = place.keys + at;
+  const uint8_t* cached = place.values + at;
   const int end = query_at(kQueries - 1).position + 1;
   for (int first = first_of(query_at(0).position) / kPositions * kPositions; first < end; first += kPositions) {
     sync_block();
@@ -138,7 +140,7 @@ cudaError_t run(const Step& step, const LaneRange& lanes, cudaStream_t stream) {
                              static_cast<uint32_t>(m.n_kv_heads),
                              static_cast<uint32_t>(lanes.n_lanes),
                              kThreads,
-                             static_cast<uint32_t>(prefill_attention_bytes(step.session.head_stride)),
+                             static_cast<uint32_t>(prefill_attention_bytes(step.workspace.head_stride)),
                              false,
                              false};
   return launch(prefill_attention_kernel<D>, shape, stream, step, lanes);
@@ -159,7 +161,7 @@ cudaError_t prepare_prefill_attention() {
 }
 
 cudaError_t prefill_attention(const Step& step, const LaneRange& lanes, cudaStream_t stream) {
-  switch (step.session.size.kv_dtype) {
+  switch (step.kv_dtype) {
     case CQIL_F32: return run<CQIL_F32>(step, lanes, stream);
     case CQIL_F16: return run<CQIL_F16>(step, lanes, stream);
     default: return run<CQIL_Q8_0>(step, lanes, stream);

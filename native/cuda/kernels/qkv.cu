@@ -36,7 +36,7 @@ cudaError_t launch_qkv(const Step& step, const LaneRange& lanes, cudaStream_t st
   if (step.n_tokens > 1) return prefill_qkv(step, lanes, stream);
   const DeviceModel& m = step.model;
   const int64_t heads = m.n_heads + 2 * m.n_kv_heads;
-  if (heads_must_be_whole(m, step.session))
+  if (heads_must_be_whole(m, step.kv_dtype))
     return launch(qkv_heads_of(m.format), walk(step, heads, 1, shared_bytes(step)), stream, step, lanes);
   return launch(qkv_of(m.format), walk_rows(step, lanes.n_lanes * heads * (m.head_dim / 2)), stream, step, lanes);
 }

@@ -19,26 +19,30 @@ struct HeadOf {
   const float *bias, *norm;
   int head;
   bool query, turned;
-  uint8_t* cache;  // the row of K or V
 };
 
-__device__ __forceinline__ HeadOf head_of(const DeviceModel& m, const DeviceSession& s, int layer_index, int head,
-                                          int position) {
+__device__ __forceinline__ HeadOf head_of(const DeviceModel& m, int layer_index, int head) {
   const DeviceLayer& layer = m.layers[layer_index];
-  if (head < m.n_heads) return {&layer.wq, layer.bq, layer.q_norm, head, true, true, nullptr};
+  if (head < m.n_heads) return {&layer.wq, layer.bq, layer.q_norm, head, true, true};
   const int kv = head - m.n_heads < m.n_kv_heads ? head - m.n_heads : head - m.n_heads - m.n_kv_heads;
-  const int64_t at = cache_offset(m, s, layer_index, kv, position);
-  if (head < m.n_heads + m.n_kv_heads) return {&layer.wk, layer.bk, layer.k_norm, kv, false, true, s.keys + at};
-  return {&layer.wv, layer.bv, nullptr, kv, false, false, s.values + at};
+  if (head < m.n_heads + m.n_kv_heads) return {&layer.wk, layer.bk, layer.k_norm, kv, false, true};
+  return {&layer.wv, layer.bv, nullptr, kv, false, false};
 }
 
-CQIL_HOST_DEVICE inline bool heads_must_be_whole(const DeviceModel& m, const DeviceSession& s) {
-  return s.size.kv_dtype == CQIL_Q8_0 || m.head_norms != 0;
+// The row of the cache that a head of K or V goes to.
+__device__ __forceinline__ uint8_t* row_of(const DeviceModel& m, const DeviceWorkspace& s, const Place& place,
+                                           int kv_dtype, int layer, const HeadOf& h) {
+  const int64_t at = cache_offset(m, place, layer, h.head, place.position, cache_row_bytes(kv_dtype, s.head_stride));
+  return (h.turned ? place.keys : place.values) + at;
 }
 
-// Norm, RoPE and the way to its place of a head of head_stride floats, by one warp; padding is zero.
-__device__ __forceinline__ void finish_head(const DeviceModel& m, const DeviceSession& s, const HeadOf& h, int position,
-                                            float* values, float* query) {
+CQIL_HOST_DEVICE inline bool heads_must_be_whole(const DeviceModel& m, int kv_dtype) {
+  return kv_dtype == CQIL_Q8_0 || m.head_norms != 0;
+}
+
+// Norm, RoPE and the way to its place, for Q this one, of a head of head_stride floats, by one warp; padding is zero.
+__device__ __forceinline__ void finish_head(const DeviceModel& m, const DeviceWorkspace& s, const Place& place,
+                                            int kv_dtype, int layer, const HeadOf& h, float* values, float* query) {
   if (h.norm) {
     float squares = 0;
     for (int i = lane_id(); i < m.head_dim; i += kWarpSize) squares = fmaf(values[i], values[i], squares);
@@ -49,13 +53,13 @@ __device__ __forceinline__ void finish_head(const DeviceModel& m, const DeviceSe
   if (h.turned) {
     for (int i = lane_id(); i < m.head_dim / 2; i += kWarpSize) {
       const Pair p = rope_pair(m, i);
-      rotate(m, s, position, i, values[p.first], values[p.second]);
+      rotate(m, s, place.position, i, values[p.first], values[p.second]);
     }
     sync_warp();
   }
   if (h.query)
     for (int i = lane_id(); i < s.head_stride; i += kWarpSize) query[i] = values[i];
-  else store_row(h.cache, s.size.kv_dtype, values, s.head_stride);
+  else store_row(row_of(m, s, place, kv_dtype, layer, h), kv_dtype, values, s.head_stride);
 }
 
 template <int kFormat>
@@ -73,9 +77,9 @@ __device__ __forceinline__ void finish_pair(const DeviceModel& m, const HeadOf& 
 }
 
 template <int kFormat, class Wait>
-__device__ __forceinline__ void qkv_by_pairs(const Step& step, const LaneRange& lanes, int position, Wait wait) {
+__device__ __forceinline__ void qkv_by_pairs(const Step& step, const LaneRange& lanes, const Place& place, Wait wait) {
   const DeviceModel& m = step.model;
-  const DeviceSession& s = step.session;
+  const DeviceWorkspace& s = step.workspace;
   const int pairs = m.head_dim / 2, heads = m.n_heads + 2 * m.n_kv_heads;
   // item / pairs, by the rounded up 2^32 / pairs: exact, as item * pairs is far below 2^32.
   auto head_at = [&](int item) {
@@ -85,25 +89,26 @@ __device__ __forceinline__ void qkv_by_pairs(const Step& step, const LaneRange& 
       step, lanes, s.dim_stride, heads * pairs, 1,
       [&](int lane, int item, int) {
         const int head = head_at(item);
-        return head_run<kFormat>(m, head_of(m, s, lanes.first_layer + lane, head, position), item - head * pairs);
+        return head_run<kFormat>(m, head_of(m, lanes.first_layer + lane, head), item - head * pairs);
       },
       wait, [&](int first, int n) { stage_lane_norms<kFormat>(m, s, lanes.first_layer, first, n, false); },
       [&](const Staged<kFormat>& x) { return norm_factor(m, s, x); },
       [&](int lane, int item, auto& stream, const Staged<kFormat>& x, float factor) {
         const int head = head_at(item), i = item - head * pairs;
-        const HeadOf h = head_of(m, s, lanes.first_layer + lane, head, position);
+        const HeadOf h = head_of(m, lanes.first_layer + lane, head);
         const Pair p = rope_pair(m, i);
         RowSums sums = stream.next(h.w->dtype, m.dim, x);
         if (lane_id() != 0) return;
         finish_pair(m, h, p, factor, sums);
-        if (h.turned) rotate(m, s, position, i, sums.of[0], sums.of[1]);
+        if (h.turned) rotate(m, s, place.position, i, sums.of[0], sums.of[1]);
         if (h.query) {
           float* query = lane_row(s, s.query, s.query_stride, lane, 0) + h.head * s.head_stride;
           query[p.first] = sums.of[0];
           query[p.second] = sums.of[1];
         } else {
-          store_value(h.cache, s.size.kv_dtype, p.first, sums.of[0]);
-          store_value(h.cache, s.size.kv_dtype, p.second, sums.of[1]);
+          uint8_t* row = row_of(m, s, place, step.kv_dtype, lanes.first_layer + lane, h);
+          store_value(row, step.kv_dtype, p.first, sums.of[0]);
+          store_value(row, step.kv_dtype, p.second, sums.of[1]);
         }
       });
 }
@@ -113,21 +118,15 @@ template <int kFormat>
 struct HeadCursor {
   const Step* step;
   LaneRange lanes;
-  int position, lane, head, pair;
+  int lane, head, pair;
 
-  __device__ __forceinline__ HeadCursor(const Step& step, const LaneRange& lanes, int position)
-      : step(&step),
-        lanes(lanes),
-        position(position),
-        lane(lanes.first_lane),
-        head(static_cast<int>(blockIdx.x)),
-        pair(warp_id()) {
+  __device__ __forceinline__ HeadCursor(const Step& step, const LaneRange& lanes)
+      : step(&step), lanes(lanes), lane(lanes.first_lane), head(static_cast<int>(blockIdx.x)), pair(warp_id()) {
     settle();
   }
   __device__ __forceinline__ bool there() const { return lane < lanes.first_lane + lanes.n_lanes; }
   __device__ __forceinline__ Run run() const {
-    return head_run<kFormat>(step->model, head_of(step->model, step->session, lanes.first_layer + lane, head, position),
-                             pair);
+    return head_run<kFormat>(step->model, head_of(step->model, lanes.first_layer + lane, head), pair);
   }
   __device__ __forceinline__ void next() {
     pair += kWarps;
@@ -144,10 +143,10 @@ struct HeadCursor {
 };
 
 template <int kFormat, class Wait>
-__device__ __forceinline__ void qkv_by_heads(const Step& step, const LaneRange& lanes, int position, Wait wait) {
+__device__ __forceinline__ void qkv_by_heads(const Step& step, const LaneRange& lanes, const Place& place, Wait wait) {
   const DeviceModel& m = step.model;
-  const DeviceSession& s = step.session;
-  RowStream<kFormat, HeadCursor<kFormat>> stream(step, HeadCursor<kFormat>(step, lanes, position));
+  const DeviceWorkspace& s = step.workspace;
+  RowStream<kFormat, HeadCursor<kFormat>> stream(step, HeadCursor<kFormat>(step, lanes));
   stream.begin();
   wait();
   const Staged<kFormat> x = staged_at<kFormat>(0, s.dim_stride);
@@ -159,7 +158,7 @@ __device__ __forceinline__ void qkv_by_heads(const Step& step, const LaneRange& 
     const float factor = norm_factor(m, s, x);
     for (int head = static_cast<int>(blockIdx.x); head < m.n_heads + 2 * m.n_kv_heads;
          head += static_cast<int>(gridDim.x)) {
-      const HeadOf h = head_of(m, s, lanes.first_layer + lane, head, position);
+      const HeadOf h = head_of(m, lanes.first_layer + lane, head);
       for (int i = m.head_dim + static_cast<int>(threadIdx.x); i < s.head_stride; i += kThreads) values[i] = 0;
       for (int i = warp_id(); i < m.head_dim / 2; i += kWarps) {
         const Pair p = rope_pair(m, i);
@@ -172,7 +171,8 @@ __device__ __forceinline__ void qkv_by_heads(const Step& step, const LaneRange& 
       }
       sync_block();
       if (warp_id() == 0)
-        finish_head(m, s, h, position, values, lane_row(s, s.query, s.query_stride, lane, 0) + h.head * s.head_stride);
+        finish_head(m, s, place, step.kv_dtype, lanes.first_layer + lane, h, values,
+                    lane_row(s, s.query, s.query_stride, lane, 0) + h.head * s.head_stride);
       sync_block();
     }
   }
@@ -183,15 +183,15 @@ __device__ __forceinline__ void qkv_by_heads(const Step& step, const LaneRange& 
 template <int kFormat, bool kHeads, class Wait>
 __device__ __forceinline__ void qkv_phase(const Step& step, const LaneRange& lanes, Wait wait) {
   const DeviceModel& m = step.model;
-  const int position = load_fresh(step.session.position);  // no phase of a token writes it
+  const Place place = place_of(step.workspace, 0);
   prefetch_norms(m, lanes, false);
   // The descriptions of the next layers, which every phase there asks for first.
   const int next = lanes.first_layer + lanes.first_lane + lanes.n_lanes;
   if (blockIdx.x == 0 && next < m.n_layers)
     prefetch(m.layers + next, static_cast<int64_t>(sizeof(DeviceLayer)) * min(m.n_layers - next, kLayersAhead),
              static_cast<int>(threadIdx.x), kThreads);
-  if constexpr (kHeads) qkv_by_heads<kFormat>(step, lanes, position, wait);
-  else qkv_by_pairs<kFormat>(step, lanes, position, wait);
+  if constexpr (kHeads) qkv_by_heads<kFormat>(step, lanes, place, wait);
+  else qkv_by_pairs<kFormat>(step, lanes, place, wait);
 }
 
 }  // namespace cqil::cuda

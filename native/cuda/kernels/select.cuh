@@ -11,14 +11,14 @@ namespace cqil::cuda {
 
 // What the slices leave: `count` candidates of each, rank by rank, and after the room for those, of each the maximum
 // and the sum of exponentials below it.
-__device__ __forceinline__ Candidate* slice_candidates(const DeviceSession& s) {
+__device__ __forceinline__ Candidate* slice_candidates(const DeviceWorkspace& s) {
   return reinterpret_cast<Candidate*>(s.select_partials);
 }
-__device__ __forceinline__ float* slice_sums(const DeviceSession& s) {
+__device__ __forceinline__ float* slice_sums(const DeviceWorkspace& s) {
   return s.select_partials + 2 * kSelectSlices * CQIL_MAX_SHORTLIST;
 }
 
-__device__ __forceinline__ void select_slice(const DeviceSession& s, int slice, int slices, int first, int n,
+__device__ __forceinline__ void select_slice(const DeviceWorkspace& s, int slice, int slices, int first, int n,
                                              int count) {
   ShortlistRoom room = shortlist_room(n);
   float sum = 0;
@@ -42,7 +42,7 @@ __device__ __forceinline__ void select_slice(const DeviceSession& s, int slice, 
 }
 
 // By one warp.
-__device__ __forceinline__ double log_sum_exp(const DeviceSession& s, int slices, float highest) {
+__device__ __forceinline__ double log_sum_exp(const DeviceWorkspace& s, int slices, float highest) {
   double sum = 0;
   for (int slice = lane_id(); slice < slices; slice += kWarpSize) {
     const float* of = slice_sums(s) + 2 * slice;
@@ -53,7 +53,7 @@ __device__ __forceinline__ double log_sum_exp(const DeviceSession& s, int slices
   return static_cast<double>(highest) + log(sum);
 }
 
-__device__ __forceinline__ void merge_slices(const DeviceSession& s, int slices, int count) {
+__device__ __forceinline__ void merge_slices(const DeviceWorkspace& s, int slices, int count) {
   cqil_shortlist* out = s.shortlist;
   const int n = slices * count;
   ShortlistRoom room = shortlist_room(n);
@@ -68,13 +68,13 @@ __device__ __forceinline__ void merge_slices(const DeviceSession& s, int slices,
   if (lane_id() == 0) out->log_sum_exp = all, out->count = count;
 }
 
-// Row 0 of the logits. count >= 1. wait() returns when they are there.
+// Row 0 of the logits, as many as the token wants. wait() returns when they are there.
 template <class Wait>
-__device__ __forceinline__ void select_phase(const Step& step, int count, Wait wait) {
+__device__ __forceinline__ void select_phase(const Step& step, int token, Wait wait) {
   wait();
-  const DeviceSession& s = step.session;
+  const DeviceWorkspace& s = step.workspace;
   const int vocab = step.model.vocab_size;
-  if (count > vocab) count = vocab;
+  const int count = min(load_fresh(&s.inputs->tokens[token].listed), vocab);
   const int length = select_length(vocab), slices = (vocab + length - 1) / length;
   const int blocks = static_cast<int>(gridDim.x) < slices ? static_cast<int>(gridDim.x) : slices;
   if (static_cast<int>(blockIdx.x) >= blocks) return;

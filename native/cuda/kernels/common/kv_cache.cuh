@@ -1,17 +1,35 @@
 // How keys and values are kept in the cache. A head's row at one position is head_stride values (head_dim in whole
-// blocks of 32, the rest zero) in kv_row_bytes bytes: F32 and F16 plainly; Q8_0 as head_stride int8 and then one f16
-// d for each 32 of them, value d q, with d = max|x| / 127 and q = x / d to the nearest integer. What is not finite, or
-// not in the format, is kept as NaN, or its block's d is: an infinite key could hide, as softmax gives a score of minus
-// infinity no weight.
+// blocks of 32, the rest zero) in cache_row_bytes() bytes: F32 and F16 plainly; Q8_0 as head_stride int8 and then one
+// f16 d for each 32 of them, value d q, with d = max|x| / 127 and q = x / d to the nearest integer. What is not finite,
+// or not in the format, is kept as NaN, or its block's d is: an infinite key could hide, as softmax gives a score of
+// minus infinity no weight.
 #pragma once
 #include "block.cuh"
-#include "../launch.h"
 
 namespace cqil::cuda {
 
-__device__ __forceinline__ int64_t cache_offset(const DeviceModel& m, const DeviceSession& s, int layer, int head,
-                                                int position) {
-  return ((static_cast<int64_t>(layer) * m.n_kv_heads + head) * s.size.context + position) * s.kv_row_bytes;
+// Where a token's keys and values are, and it among them.
+struct Place {
+  uint8_t *keys, *values;
+  int context, position;
+};
+
+template <class T>
+__device__ __forceinline__ T* load_pointer(T* const* at) {
+  return reinterpret_cast<T*>(load_fresh(reinterpret_cast<const uint64_t*>(at)));
+}
+
+// Nothing in a forward writes what this reads, so it need not wait for the launch before.
+__device__ __forceinline__ Place place_of(const DeviceWorkspace& s, int token) {
+  const DeviceToken* of = s.inputs->tokens + token;
+  return {load_pointer(&of->cache.keys), load_pointer(&of->cache.values), load_fresh(&of->cache.context),
+          load_fresh(&of->position)};
+}
+
+// Bytes from the first key or value to this layer's and head's at a position.
+__device__ __forceinline__ int64_t cache_offset(const DeviceModel& m, const Place& place, int layer, int head,
+                                                int position, int row_bytes) {
+  return ((static_cast<int64_t>(layer) * m.n_kv_heads + head) * place.context + position) * row_bytes;
 }
 
 // Infinite becomes NaN.

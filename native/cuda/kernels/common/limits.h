@@ -1,4 +1,4 @@
-// Sizes that kernels and the layout of a session's scratch must agree on.
+// Sizes that kernels and the layout of caches and of scratch must agree on.
 #pragma once
 #include "../launch.h"
 
@@ -22,6 +22,13 @@ CQIL_HOST_DEVICE constexpr int staged_floats(int n) { return n + (n / 128 + 32) 
 constexpr int kPieceFloats = 8 * 1024;
 // A ring of every weight format fits the shortest (weights.cuh); longer ones than the longest gain nothing.
 constexpr int kLeastRing = 4224, kMostRing = 16 * 1024;
+
+// Bytes of one head's keys or values at one position (kv_cache.cuh), a multiple of 16. head_stride: a multiple of 32.
+CQIL_HOST_DEVICE constexpr int cache_row_bytes(int kv_dtype, int head_stride) {
+  return kv_dtype == CQIL_F32   ? 4 * head_stride
+         : kv_dtype == CQIL_F16 ? 2 * head_stride
+                                : (head_stride + head_stride / 16 + 15) / 16 * 16;
+}
 
 // Attention: most splits of a context, and the floats before a split's values: maximum and sum.
 constexpr int kMaxSplits = 64;

@@ -13,7 +13,7 @@ __device__ __forceinline__ Pair rope_pair(const DeviceModel& m, int i) {
   return m.rope_interleaved ? Pair{2 * i, 2 * i + 1} : Pair{i, i + m.head_dim / 2};
 }
 
-__device__ __forceinline__ void rotate(const DeviceModel& m, const DeviceSession& s, int position, int i, float& a,
+__device__ __forceinline__ void rotate(const DeviceModel& m, const DeviceWorkspace& s, int position, int i, float& a,
                                        float& b) {
   const int64_t at = static_cast<int64_t>(position) * (m.head_dim / 2) + i;
   const float cos = s.rope_cos[at], sin = s.rope_sin[at];

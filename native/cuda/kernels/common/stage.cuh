@@ -17,12 +17,12 @@ __device__ __forceinline__ float square_sum(const float4& v) {
 
 __device__ __forceinline__ int padded(int n) { return (n + 31) / 32 * 32; }
 
-__device__ __forceinline__ float* lane_row(const DeviceSession& s, float* buffer, int stride, int lane, int token) {
+__device__ __forceinline__ float* lane_row(const DeviceWorkspace& s, float* buffer, int stride, int lane, int token) {
   return buffer + (static_cast<int64_t>(lane) * s.size.batch + token) * stride;
 }
 
 // x, or for the MLP x + a_j + b_j, quad i of one lane and token.
-__device__ __forceinline__ float4 layer_input(const DeviceSession& s, int lane, int token, bool mlp, int i) {
+__device__ __forceinline__ float4 layer_input(const DeviceWorkspace& s, int lane, int token, bool mlp, int i) {
   float4 h = quad_of(s.x + static_cast<int64_t>(token) * s.dim_stride, i);
   if (!mlp) return h;
   const float* attention_out = lane_row(s, s.attention_out, s.dim_stride, lane, token);
@@ -131,7 +131,7 @@ __device__ __forceinline__ float norm_scale(float mean, float eps) {
 
 // 1 / sqrt(mean(x^2) + eps) of the dim floats that x was staged from.
 template <class Vector>
-__device__ __forceinline__ float norm_factor(const DeviceModel& m, const DeviceSession& s, const Vector& x) {
+__device__ __forceinline__ float norm_factor(const DeviceModel& m, const DeviceWorkspace& s, const Vector& x) {
   const float* squares = squares_of(x, s.dim_stride);
   float sum = 0;
   for (int unit = lane_id(); unit * kSquaresUnit < s.dim_stride; unit += kWarpSize) sum += squares[unit];
@@ -140,7 +140,7 @@ __device__ __forceinline__ float norm_factor(const DeviceModel& m, const DeviceS
 
 // What the norms of `vectors` vectors are made of; `weight(l)` has dim floats.
 template <int kFormat, class Input, class Weight>
-__device__ __forceinline__ void stage_norms(const DeviceModel& m, const DeviceSession& s, int vectors, Input input,
+__device__ __forceinline__ void stage_norms(const DeviceModel& m, const DeviceWorkspace& s, int vectors, Input input,
                                             Weight weight) {
   stage_vectors<kFormat, true>(vectors, s.dim_stride,
                                [&](int l, int i) { return Weighted{input(l, i), norm_weight(weight(l), i, m.dim)}; });
@@ -148,7 +148,7 @@ __device__ __forceinline__ void stage_norms(const DeviceModel& m, const DeviceSe
 
 // Stages lanes first ... of a stage at layer first_layer, from token 0's input of their attention or MLP.
 template <int kFormat>
-__device__ __forceinline__ void stage_lane_norms(const DeviceModel& m, const DeviceSession& s, int first_layer,
+__device__ __forceinline__ void stage_lane_norms(const DeviceModel& m, const DeviceWorkspace& s, int first_layer,
                                                  int first, int n, bool mlp) {
   stage_norms<kFormat>(
       m, s, n, [&](int l, int i) { return layer_input(s, first + l, 0, mlp, i); },

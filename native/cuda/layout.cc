@@ -1,6 +1,5 @@
 #include <algorithm>
 
-#include "../core/dtype.h"
 #include "kernels/launch.h"
 #include "kernels/common/limits.h"
 
@@ -26,28 +25,30 @@ class Arena {
 
 int32_t whole(int64_t n, int64_t unit) { return static_cast<int32_t>((n + unit - 1) / unit * unit); }
 
-DeviceSession lay_out(const cqil_shape& shape, const SessionSize& size, Arena& cache, Arena& arena) {
-  DeviceSession s = {};
+DeviceCache lay_out(const cqil_shape& shape, int32_t context, cqil_dtype kv_dtype, Arena& arena) {
+  const int64_t row = cache_row_bytes(kv_dtype, whole(shape.head_dim, 32));
+  const int64_t bytes = static_cast<int64_t>(shape.n_layers) * shape.n_kv_heads * context * row;
+  DeviceCache cache = {};
+  cache.keys = arena.take<uint8_t>(bytes);
+  cache.values = arena.take<uint8_t>(bytes);
+  cache.context = context, cache.kv_dtype = kv_dtype;
+  return cache;
+}
+
+DeviceWorkspace lay_out(const cqil_shape& shape, const WorkspaceSize& size, Arena& arena) {
+  DeviceWorkspace s = {};
   s.size = size;
   s.dim_stride = whole(shape.dim, 32);
   s.hidden_stride = whole(shape.hidden_dim, 32);
   s.head_stride = whole(shape.head_dim, 32);
   s.query_stride = shape.n_heads * s.head_stride;
   s.attention_stride = whole(static_cast<int64_t>(shape.n_heads) * shape.head_dim, 32);
-  s.kv_row_bytes = whole(row_bytes(size.kv_dtype, s.head_stride), 16);
 
   const int64_t rows = size.batch, lane_rows = static_cast<int64_t>(size.max_lanes) * size.batch;
-  const int64_t kv = static_cast<int64_t>(shape.n_layers) * shape.n_kv_heads * size.context * s.kv_row_bytes;
-  s.keys = cache.take<uint8_t>(kv);
-  s.values = cache.take<uint8_t>(kv);
 
-  s.position = arena.take<int32_t>(1 + 2 * CQIL_MAX_BATCH);
-  s.ids = s.position + 1;
-  s.targets = s.ids + CQIL_MAX_BATCH;
+  s.inputs = arena.take<DeviceInputs>(1);
   s.scores = arena.take<float>(CQIL_MAX_BATCH);
   s.shortlist = arena.take<cqil_shortlist>(1);
-  s.rope_cos = arena.take<float>(static_cast<int64_t>(size.context) * (shape.head_dim / 2));
-  s.rope_sin = arena.take<float>(static_cast<int64_t>(size.context) * (shape.head_dim / 2));
   s.x = arena.take<float>(rows * s.dim_stride);
   s.norm = arena.take<float>(lane_rows * s.dim_stride);
   s.query = arena.take<float>(lane_rows * s.query_stride);
@@ -68,15 +69,26 @@ DeviceSession lay_out(const cqil_shape& shape, const SessionSize& size, Arena& c
 
 }  // namespace
 
-SessionLayout session_layout(const cqil_shape& shape, const SessionSize& size) {
-  Arena cache(nullptr), arena(nullptr);
-  lay_out(shape, size, cache, arena);
-  return {cache.bytes(), arena.bytes()};
+int64_t cache_bytes(const cqil_shape& shape, int32_t context, cqil_dtype kv_dtype) {
+  Arena arena(nullptr);
+  lay_out(shape, context, kv_dtype, arena);
+  return arena.bytes();
 }
 
-DeviceSession bind_session(const cqil_shape& shape, const SessionSize& size, void* cache_memory, void* arena_memory) {
-  Arena cache(cache_memory), arena(arena_memory);
-  return lay_out(shape, size, cache, arena);
+DeviceCache bind_cache(const cqil_shape& shape, int32_t context, cqil_dtype kv_dtype, void* memory) {
+  Arena arena(memory);
+  return lay_out(shape, context, kv_dtype, arena);
+}
+
+int64_t workspace_bytes(const cqil_shape& shape, const WorkspaceSize& size) {
+  Arena arena(nullptr);
+  lay_out(shape, size, arena);
+  return arena.bytes();
+}
+
+DeviceWorkspace bind_workspace(const cqil_shape& shape, const WorkspaceSize& size, void* memory) {
+  Arena arena(memory);
+  return lay_out(shape, size, arena);
 }
 
 bool shape_supported(const cqil_shape& shape) {
