@@ -65,6 +65,7 @@
     "cqil_cuda_sources": [
       "native/core/shared_library.cc",
       "native/cuda/backend.cc",
+      "native/cuda/batch.cc",
       "native/cuda/cache.cc",
       "native/cuda/cublas_lt.cc",
       "native/cuda/device.cc",

@@ -144,19 +144,9 @@ cqil_status cache_create(cqil_backend_workspace* workspace, const cqil_cache_opt
 
 void cache_destroy(cqil_backend_cache* cache) { destroy(&cache_of(cache), cache_of(cache).model.device.ordinal); }
 
-// Rows are computed one after the other yet.
 cqil_status run_forward(cqil_backend_workspace* workspace, const cqil_forward* request, cqil_error* error) {
   Workspace& on = workspace_of(workspace);
-  return on_device(on.model, error, [&] {
-    for (int32_t i = 0; i < request->n_rows; i++) {
-      cqil_forward one = *request;
-      one.rows = request->rows + i;
-      one.n_rows = 1;
-      const cqil_status status = forward(on, one);
-      if (status != CQIL_OK) return status;
-    }
-    return CQIL_OK;
-  });
+  return on_device(on.model, error, [&] { return forward(on, *request); });
 }
 
 }  // namespace
@@ -164,8 +154,19 @@ cqil_status run_forward(cqil_backend_workspace* workspace, const cqil_forward* r
 
 extern "C" CQIL_EXPORT const cqil_backend* cqil_backend_entry() {
   using namespace cqil::cuda;
-  static const cqil_backend table = {CQIL_BACKEND_ABI,  "cuda",       {0, 1, 0, 1},  list_devices, model_create,
-                                     model_destroy,     nullptr,      executions,    threads,      workspace_create,
-                                     workspace_destroy, cache_create, cache_destroy, run_forward};
+  static const cqil_backend table = {CQIL_BACKEND_ABI,
+                                     "cuda",
+                                     {0, 1, 0, CQIL_MAX_BATCH},
+                                     list_devices,
+                                     model_create,
+                                     model_destroy,
+                                     nullptr,
+                                     executions,
+                                     threads,
+                                     workspace_create,
+                                     workspace_destroy,
+                                     cache_create,
+                                     cache_destroy,
+                                     run_forward};
   return &table;
 }

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstring>
 
+#include "batch.h"
 #include "graph.h"
 #include "runner.h"
 
@@ -25,10 +26,10 @@ void receive(const Workspace& workspace, T* to, const T* from, int64_t count) {
   check(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToHost, workspace.stream.get()), kReceiving);
 }
 
-// Sends a token, computes it, and brings its logits to workspace.logits or the highest of them to workspace.shortlist:
+// Sends a token, computes it, and brings its logits to workspace.logits or the highest of them to workspace.shortlists:
 // what a graph of one token holds. Not to be stopped: the graph is captured whole, and a replay is short.
-void token(const Workspace& workspace, const cqil_forward& request, TokenOutput output, cqil_dtype kv_dtype) {
-  Step step = workspace.step(1, kv_dtype);
+void token(const Workspace& workspace, const cqil_forward& request, const Batch& batch, TokenOutput output) {
+  Step step = workspace.step(batch);
   step.overlaps = workspace.model.device.overlaps;
   cudaStream_t const stream = workspace.stream.get();
   send(workspace, sizeof(DeviceToken));
@@ -36,101 +37,95 @@ void token(const Workspace& workspace, const cqil_forward& request, TokenOutput 
     const TokenRun run = {workspace.phases.get(), workspace.n_phases, output != kNothing, output == kShortlist};
     check(launch_token(step, run, stream), kComputing);
   } else {
-    run(workspace, step, request, false, [&] {
+    run(workspace, step, request, batch, false, [&] {
       if (output != kNothing) check(launch_head(step, 0, 1, stream), kComputing);
     });
-    if (output == kShortlist) check(launch_select(step, 0, stream), kComputing);
+    if (output == kShortlist) check(launch_select(step, 0, 1, stream), kComputing);
   }
   if (output == kLogits)
     receive(workspace, workspace.logits.get(), workspace.device.logits, workspace.model.shape.vocab_size);
-  if (output == kShortlist) receive(workspace, workspace.shortlist.get(), workspace.device.shortlist, 1);
+  if (output == kShortlist) receive(workspace, workspace.shortlists.get(), workspace.device.shortlists, 1);
 }
 
-void run_token(Workspace& workspace, const cqil_forward& request, cqil_dtype kv_dtype) {
+void run_token(Workspace& workspace, const cqil_forward& request, const Batch& batch) {
   const cqil_row& row = *request.rows;
   const TokenOutput output = row.output == CQIL_OUTPUT_LOGITS      ? kLogits
                              : row.output == CQIL_OUTPUT_SHORTLIST ? kShortlist
                                                                    : kNothing;
-  TokenGraph& graph = workspace.graph(request.execution, output, kv_dtype);
+  TokenGraph& graph = workspace.graph(request.execution, output, batch.kv_dtype);
   if (graph.warm) {
-    if (!graph.exec) graph.exec = capture(workspace.stream.get(), [&] { token(workspace, request, output, kv_dtype); });
+    if (!graph.exec) graph.exec = capture(workspace.stream.get(), [&] { token(workspace, request, batch, output); });
     check(cudaGraphLaunch(graph.exec.get(), workspace.stream.get()), kComputing);
   } else {
-    token(workspace, request, output, kv_dtype);
+    token(workspace, request, batch, output);
     graph.warm = true;
   }
   check(cudaStreamSynchronize(workspace.stream.get()), kComputing);
   if (output == kLogits)
     std::memcpy(row.result, workspace.logits.get(),
                 static_cast<size_t>(workspace.model.shape.vocab_size) * sizeof(float));
-  if (output == kShortlist) *row.shortlists = *workspace.shortlist.get();
+  if (output == kShortlist) *row.shortlists = *workspace.shortlists.get();
 }
 
-// What follows the last stage, in as many rows of logits at a time as a workspace holds.
-void head(const Workspace& workspace, const Step& step, const cqil_row& row) {
+bool wants_logits(const cqil_row& row) {
+  return row.output == CQIL_OUTPUT_LOGITS || row.output == CQIL_OUTPUT_ALL_LOGITS;
+}
+
+bool any_wants(const Batch& batch, cqil_output output) {
+  return std::any_of(batch.rows.begin(), batch.rows.end(),
+                     [&](const RowPlace& place) { return place.row->output == output && place.n_heads > 0; });
+}
+
+// What follows the last stage: one product for as many rows of logits at a time as a workspace holds, whoever wants
+// them and for what. Logits go to the rows' results, scores and shortlists to the workspace.
+void head(const Workspace& workspace, const Step& step, const Batch& batch) {
   cudaStream_t const stream = workspace.stream.get();
   const int64_t vocab = step.model.vocab_size;
-  const int32_t rows = std::min(workspace.device.size.batch, CQIL_MAX_LOGIT_ROWS);
-  switch (row.output) {
-    case CQIL_OUTPUT_NONE:
-    case CQIL_OUTPUT_TRACE: return;
-    case CQIL_OUTPUT_LOGITS:
-      check(launch_head(step, row.n_ids - 1, 1, stream), kComputing);
-      return receive(workspace, row.result, step.workspace.logits, vocab);
-    case CQIL_OUTPUT_SHORTLIST:
-      for (int32_t i = 0; i < row.n_listed; i++) {
-        check(launch_head(step, row.n_ids - row.n_listed + i, 1, stream), kComputing);
-        check(launch_select(step, row.n_ids - row.n_listed + i, stream), kComputing);
-        receive(workspace, row.shortlists + i, step.workspace.shortlist, 1);
-      }
-      return;
-    case CQIL_OUTPUT_ALL_LOGITS:
-      for (int32_t first = 0; first < row.n_ids; first += rows) {
-        const int32_t n = std::min(rows, row.n_ids - first);
-        check(launch_head(step, first, n, stream), kComputing);
-        receive(workspace, row.result + first * vocab, step.workspace.logits, n * vocab);
-      }
-      return;
-    case CQIL_OUTPUT_SCORES:
-      for (int32_t first = 0; first < row.n_scores; first += rows) {
-        const int32_t n = std::min(rows, row.n_scores - first);
-        check(launch_head(step, first, n, stream), kComputing);
-        check(launch_scores(step, first, n, stream), kComputing);
-      }
-      return receive(workspace, row.result, step.workspace.scores, row.n_scores);
+  const bool scores = any_wants(batch, CQIL_OUTPUT_SCORES), lists = any_wants(batch, CQIL_OUTPUT_SHORTLIST);
+  for (int32_t first = 0; first < batch.n_heads; first += CQIL_MAX_LOGIT_ROWS) {
+    const int32_t end = std::min(first + CQIL_MAX_LOGIT_ROWS, batch.n_heads), n = end - first;
+    check(launch_head(step, first, n, stream), kComputing);
+    if (scores) check(launch_scores(step, first, n, stream), kComputing);
+    if (lists) check(launch_select(step, first, n, stream), kComputing);
+    for (const RowPlace& place : batch.rows) {
+      const int32_t from = std::max(first, place.first_head), to = std::min(end, place.first_head + place.n_heads);
+      if (wants_logits(*place.row) && from < to)
+        receive(workspace, place.row->result + (from - place.first_head) * vocab,
+                step.workspace.logits + (from - first) * vocab, (to - from) * vocab);
+    }
   }
+  if (scores) receive(workspace, workspace.scores.get(), step.workspace.scores, batch.n_heads);
+  if (lists) receive(workspace, workspace.shortlists.get(), step.workspace.shortlists, batch.n_heads);
 }
 
-// The tokens of a row, to be sent.
-void take(DeviceToken* to, const cqil_row& row, const DeviceCache& cache) {
-  const int32_t first_listed = row.n_ids - row.n_listed;
-  for (int32_t i = 0; i < row.n_ids; i++) {
-    to[i] = {cache, row.position + i, row.ids[i], 0, 0};
-    if (row.output == CQIL_OUTPUT_SCORES && i < row.n_scores) to[i].target = row.targets[i];
-    if (row.output == CQIL_OUTPUT_SHORTLIST && i >= first_listed) to[i].listed = row.shortlists[i - first_listed].count;
+// Scores and shortlists from the workspace to the rows.
+void give(const Workspace& workspace, const Batch& batch) {
+  for (const RowPlace& place : batch.rows) {
+    if (place.row->output == CQIL_OUTPUT_SCORES)
+      std::copy_n(workspace.scores.get() + place.first_head, place.n_heads, place.row->result);
+    if (place.row->output == CQIL_OUTPUT_SHORTLIST)
+      std::copy_n(workspace.shortlists.get() + place.first_head, place.n_heads, place.row->shortlists);
   }
 }
 
 cqil_status compute(Workspace& workspace, const cqil_forward& request) {
-  const cqil_row& row = *request.rows;
-  const DeviceCache& cache = reinterpret_cast<const Cache*>(row.cache)->device;
-  const auto kv_dtype = static_cast<cqil_dtype>(cache.kv_dtype);
-  workspace.fill_rope(cache.context, row.position + row.n_ids);
-  take(workspace.inputs->tokens, row, cache);
-
-  const bool plain =
-      row.output == CQIL_OUTPUT_NONE || row.output == CQIL_OUTPUT_LOGITS || row.output == CQIL_OUTPUT_SHORTLIST;
-  if (row.n_ids == 1 && plain) {
-    run_token(workspace, request, kv_dtype);
+  const Batch batch(request, workspace.model.weights.device(), *workspace.inputs);
+  workspace.fill_rope(batch.context, batch.end);
+  const cqil_output output = request.rows->output;
+  const bool plain = output == CQIL_OUTPUT_NONE || output == CQIL_OUTPUT_LOGITS || output == CQIL_OUTPUT_SHORTLIST;
+  if (batch.n_tokens == 1 && plain) {
+    run_token(workspace, request, batch);
     return CQIL_OK;
   }
   // Several tokens are worth launching one by one: their kernels run longer than a launch takes.
-  const Step step = workspace.step(row.n_ids, kv_dtype);
-  send(workspace, static_cast<size_t>(row.n_ids) * sizeof(DeviceToken));
-  run(workspace, step, request, true, [&] { head(workspace, step, row); });
+  const Step step = workspace.step(batch);
+  send(workspace, sizeof(DeviceInputs));
+  run(workspace, step, request, batch, true, [&] { head(workspace, step, batch); });
   const bool cancelled = cqil_cancelled(&request);
   check(cudaStreamSynchronize(workspace.stream.get()), kComputing);
-  return cancelled ? CQIL_ABORTED : CQIL_OK;
+  if (cancelled) return CQIL_ABORTED;
+  give(workspace, batch);
+  return CQIL_OK;
 }
 
 }  // namespace

@@ -1,4 +1,4 @@
-// A forward of one row: sends the tokens, computes, and brings back what was asked for.
+// A forward: sends the tokens, computes, and brings back what was asked for.
 #pragma once
 #include "workspace.h"
 

@@ -48,7 +48,7 @@ DeviceWorkspace lay_out(const cqil_shape& shape, const WorkspaceSize& size, Aren
 
   s.inputs = arena.take<DeviceInputs>(1);
   s.scores = arena.take<float>(CQIL_MAX_BATCH);
-  s.shortlist = arena.take<cqil_shortlist>(1);
+  s.shortlists = arena.take<cqil_shortlist>(CQIL_MAX_BATCH);
   s.x = arena.take<float>(rows * s.dim_stride);
   s.norm = arena.take<float>(lane_rows * s.dim_stride);
   s.query = arena.take<float>(lane_rows * s.query_stride);
@@ -62,8 +62,8 @@ DeviceWorkspace lay_out(const cqil_shape& shape, const WorkspaceSize& size, Aren
   const int64_t heads = static_cast<int64_t>(size.max_lanes) * shape.n_heads;
   s.attention_partials = arena.take<float>(heads * kMaxSplits * (s.head_stride + kPartialHeader));
   s.attention_arrivals = arena.take<uint32_t>(heads);
-  s.select_partials = arena.take<float>(static_cast<int64_t>(kSelectSlices) * kSelectStride);
-  s.grid_arrivals = arena.take<uint32_t>(2 * kSelectArrivals);
+  s.select_partials = arena.take<float>(logit_rows * kSelectSlices * kSelectStride);
+  s.grid_arrivals = arena.take<uint32_t>(kSelectArrivals + logit_rows);
   return s;
 }
 

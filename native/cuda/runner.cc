@@ -12,8 +12,8 @@ void wait(cudaStream_t stream, const Event& event) { check(cudaStreamWaitEvent(s
 
 class Runner {
  public:
-  Runner(const Workspace& workspace, const Step& step, const cqil_forward& request)
-      : workspace_(workspace), step_(step), request_(request) {}
+  Runner(const Workspace& workspace, const Step& step, const cqil_forward& request, const Batch& batch)
+      : workspace_(workspace), step_(step), request_(request), batch_(batch) {}
 
   void run(bool stoppable, const std::function<void()>& head) {
     const cqil_schedule& schedule = request_.schedule;
@@ -94,21 +94,27 @@ class Runner {
     }
   }
 
-  // Each lane's x, a_j and m_j to the row's result [n_layers, 3, n_tokens, dim] in host memory.
   void record_lanes(const cqil_step& step, cudaStream_t stream) const {
-    if (request_.rows->output != CQIL_OUTPUT_TRACE) return;  // another row's is wanted
+    for (const RowPlace& place : batch_.rows)
+      if (place.row->output == CQIL_OUTPUT_TRACE) record_row(step, place, stream);
+  }
+
+  // Each lane's x, a_j and m_j to the row's result [n_layers, 3, n_ids, dim] in host memory.
+  void record_row(const cqil_step& step, const RowPlace& place, cudaStream_t stream) const {
     const DeviceWorkspace& device = step_.workspace;
-    const auto rows = static_cast<size_t>(step_.n_tokens);
-    const size_t row = static_cast<size_t>(step_.model.dim) * sizeof(float);
+    const int64_t n_ids = place.row->n_ids, dim = step_.model.dim,
+                  x_at = place.first_token * int64_t{device.dim_stride};
+    const size_t width = static_cast<size_t>(dim) * sizeof(float);
     const size_t stride = static_cast<size_t>(device.dim_stride) * sizeof(float);
     for (int32_t lane = 0; lane < step.n_lanes; lane++) {
-      const int64_t first = static_cast<int64_t>(lane) * device.size.batch * device.dim_stride;
-      const float* const parts[] = {device.x, device.attention_out + first, device.mlp_out + first};
-      float* to =
-          request_.rows->result + static_cast<int64_t>(step.first_layer + lane) * 3 * step_.n_tokens * step_.model.dim;
+      const int64_t at = int64_t{lane} * device.size.batch * device.dim_stride + x_at;
+      const float* const parts[] = {device.x + x_at, device.attention_out + at, device.mlp_out + at};
+      float* to = place.row->result + int64_t{step.first_layer + lane} * 3 * n_ids * dim;
       for (const float* part : parts) {
-        check(cudaMemcpy2DAsync(to, row, part, stride, row, rows, cudaMemcpyDeviceToHost, stream), kComputing);
-        to += static_cast<int64_t>(step_.n_tokens) * step_.model.dim;
+        check(cudaMemcpy2DAsync(to, width, part, stride, width, static_cast<size_t>(n_ids), cudaMemcpyDeviceToHost,
+                                stream),
+              kComputing);
+        to += n_ids * dim;
       }
     }
   }
@@ -116,15 +122,16 @@ class Runner {
   const Workspace& workspace_;
   const Step& step_;
   const cqil_forward& request_;
+  const Batch& batch_;
   int32_t n_crews_ = 1;  // that are on their way, each on its own stream
   bool joined_ = false;  // since the last kernel of everybody
 };
 
 }  // namespace
 
-void run(const Workspace& workspace, const Step& step, const cqil_forward& request, bool stoppable,
+void run(const Workspace& workspace, const Step& step, const cqil_forward& request, const Batch& batch, bool stoppable,
          const std::function<void()>& head) {
-  Runner(workspace, step, request).run(stoppable, head);
+  Runner(workspace, step, request, batch).run(stoppable, head);
 }
 
 }  // namespace cqil::cuda

@@ -43,7 +43,8 @@ Workspace::Workspace(Model& model, const cqil_program& program)
 
   inputs = pinned_array<DeviceInputs>(1);
   logits = pinned_array<float>(static_cast<size_t>(model.shape.vocab_size));
-  shortlist = pinned_array<cqil_shortlist>(1);
+  scores = pinned_array<float>(CQIL_MAX_BATCH);
+  shortlists = pinned_array<cqil_shortlist>(CQIL_MAX_BATCH);
   forked = make_event();
   for (int32_t lane = 0; lane < program.max_lanes; lane++) {
     attended.push_back(make_event());
@@ -54,6 +55,18 @@ Workspace::Workspace(Model& model, const cqil_program& program)
 }
 
 Workspace::~Workspace() { drain(); }
+
+Step Workspace::step(const Batch& batch) const {
+  Step step = {};
+  step.model = model.weights.device();
+  step.workspace = device;
+  step.n_tokens = batch.n_tokens;
+  step.kv_dtype = batch.kv_dtype;
+  std::copy(std::begin(batch.of_format), std::end(batch.of_format), step.rows);
+  step.multiprocessors = model.device.multiprocessors;
+  step.stage_floats = shared.stage_floats, step.ring_bytes = shared.ring_bytes;
+  return step;
+}
 
 void Workspace::drain() const {
   if (stream) cudaStreamSynchronize(stream.get());

@@ -4,7 +4,7 @@
 #include <optional>
 #include <vector>
 
-#include "cache.h"
+#include "batch.h"
 #include "products.h"
 
 namespace cqil::cuda {
@@ -27,10 +27,7 @@ class Workspace {
   Workspace(const Workspace&) = delete;
 
   // A forward's view of this workspace; launches of one token may overlap, where the caller lets them.
-  Step step(int32_t n_tokens, cqil_dtype kv_dtype) const {
-    return {model.weights.device(), device, n_tokens, kv_dtype, model.device.multiprocessors, shared.stage_floats,
-            shared.ring_bytes,      false};
-  }
+  Step step(const Batch& batch) const;
   // The graph of a token whose cache has this format: other kernels compute each.
   TokenGraph& graph(cqil_execution execution, TokenOutput output, cqil_dtype kv_dtype) {
     return graphs_[execution][output][kv_dtype];
@@ -53,8 +50,9 @@ class Workspace {
   std::vector<Event> attended, done;  // [max_lanes] a_j is there; the lane is through
 
   PinnedArray<DeviceInputs> inputs;
-  PinnedArray<float> logits;              // [vocab_size]
-  PinnedArray<cqil_shortlist> shortlist;  // [1]
+  PinnedArray<float> logits;               // [vocab_size] of one token
+  PinnedArray<float> scores;               // [CQIL_MAX_BATCH]
+  PinnedArray<cqil_shortlist> shortlists;  // [CQIL_MAX_BATCH]
 
  private:
   void make_rope_room(int32_t positions);

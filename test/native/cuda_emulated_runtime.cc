@@ -37,6 +37,7 @@ size_t below(size_t n) {
 void run(const NodePointer& node) {
   if (state.until_failure > 0 && --state.until_failure == 0) state.failed = state.failure;
   if (state.failed == cudaSuccess) node->run();
+  state.work_done++;
   node->done = true;
   node->after.clear();
 }
@@ -94,6 +95,7 @@ int live_objects() {
          static_cast<int>(state.streams.size() + state.device_memory.size() + state.pinned_memory.size());
 }
 
+int work_done() { return state.work_done; }
 size_t device_bytes() { return state.used; }
 
 // Every emulated kernel launch comes here.

@@ -23,6 +23,8 @@ void repair();
 
 // Objects of the runtime that nobody has destroyed: allocations, streams, events, graphs.
 int live_objects();
+// Launches, copies and fills that have run.
+int work_done();
 // Bytes of the device's memory that are allocated.
 size_t device_bytes();
 

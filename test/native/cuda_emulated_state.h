@@ -39,6 +39,7 @@ struct State {
   std::set<cudaStream_t> streams;
   int others = 0;  // events and graphs
   size_t used = 0;
+  int work_done = 0;
   int until_failure = -1;
   cudaError_t failure = cudaSuccess;  // what the device will fail with
   cudaError_t failed = cudaSuccess;   // what it has failed with

@@ -40,6 +40,13 @@ class Bench {
     step.model = model.device;
     step.workspace = bind_workspace(shape, size, zeros(workspace_bytes(shape, size)));
     step.n_tokens = n_tokens, step.kv_dtype = c.kv_dtype;
+    step.rows[c.kv_dtype == CQIL_F32   ? 0
+              : c.kv_dtype == CQIL_F16 ? 1
+                                       : 2] = {0, 1, attention_tiles(step.model, n_tokens)};
+    write(s().inputs->rows, std::vector<DeviceRow>{{0, n_tokens, 0}});
+    std::vector<int32_t> heads;  // the last ones: all tokens
+    for (int32_t i = 0; i < n_tokens; i++) heads.push_back(i);
+    write(s().inputs->heads, heads);
     step.multiprocessors = on.multiProcessorCount;
     step.overlaps = n_tokens == 1 && on.major >= 9;
     // As on devices that give a block 99, 163 and 227 KB of shared memory.

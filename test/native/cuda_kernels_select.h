@@ -9,11 +9,11 @@ inline cqil_shortlist select(Bench& b, const FloatVector& logits, int count) {
   write(b.s().logits, logits);
   cqil_shortlist poison;
   std::memset(&poison, 0xff, sizeof poison);
-  write(b.s().shortlist, std::vector<cqil_shortlist>{poison});
-  b.tokens.back().listed = count;
+  write(b.s().shortlists, std::vector<cqil_shortlist>{poison});
+  b.tokens[0].listed = count;
   b.send_tokens();
-  device_ok(launch_select(b.step, b.n_tokens - 1, nullptr), "select");
-  return read(b.s().shortlist, 1)[0];
+  device_ok(launch_select(b.step, 0, 1, nullptr), "select");
+  return read(b.s().shortlists, 1)[0];
 }
 
 // Logits with ties, and what is not finite.

@@ -80,7 +80,7 @@ void test_executions(Bench& b) {
                       "token");
                 }),
                 " persistent");
-    const cqil_shortlist list = read(s.shortlist, 1)[0];
+    const cqil_shortlist list = read(s.shortlists, 1)[0];
     const auto best = std::max_element(wide.logits.begin(), wide.logits.end());
     that(list.count == 3 && list.ids[0] == best - wide.logits.begin() && list.logits[0] == *best,
          b.name + " persistent selection");

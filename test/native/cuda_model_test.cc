@@ -2,7 +2,6 @@
 // split a prompt; and wide = lanes = persistent to the bit. Built twice, see cuda_models.h: on the emulated device
 // streams and graphs run in a random order that respects what was recorded.
 #include <algorithm>
-#include <memory>
 
 #include "cuda_models.h"
 #include "shortlist.h"
@@ -175,37 +174,6 @@ void test_replay(const Pair& models) {
   }
 }
 
-// Rows of several texts: each gives what it gives alone, to the bit.
-void test_rows(const Pair& models) {
-  for (Execution execution : kExecutions) {
-    std::vector<ForwardRequest> requests = {request_of(some_ids(3), 0, CQIL_OUTPUT_LOGITS),
-                                            request_of(some_ids(4, 6), 0, CQIL_OUTPUT_SHORTLIST),
-                                            request_of(some_ids(1, 7), 0, CQIL_OUTPUT_SHORTLIST)};
-    requests[1].count = requests[2].count = 4;
-    requests[1].listed = 3;
-    std::vector<std::unique_ptr<Session>> sessions;
-    std::vector<Call> calls;
-    std::vector<Call*> together;
-    for (size_t i = 0; i < 2 * requests.size(); i++) {
-      sessions.push_back(std::make_unique<Session>(models.gpu, plan_of({{0, 2}}), execution, 16));
-      calls.push_back({*sessions[i], requests[i % requests.size()], sessions[i]->cancel_flag()});
-    }
-    for (size_t i = 0; i < requests.size(); i++) together.push_back(&calls[i]);
-    Session::run_together(together);
-    bool right = true;
-    for (size_t i = 0; i < requests.size(); i++) {
-      const Call& row = calls[i];
-      Call& alone = calls[i + requests.size()];
-      Session::run_together({&alone});
-      right = right && !row.failure && !alone.failure && row.shortlists.size() == alone.shortlists.size() &&
-              check::same_bits(row.result, alone.result);
-      for (size_t list = 0; right && list < row.shortlists.size(); list++)
-        right = check::same(row.shortlists[list], alone.shortlists[list]);
-    }
-    CHECK(right, "rows of several texts");
-  }
-}
-
 // Prompts long enough for cuBLASLt, where every product of a layer fits it; a few of them refused leave the rest to the
 // kernels. The same without it is what the other tests see.
 void test_library_products() {
@@ -318,7 +286,6 @@ void test_models() {
   test_outputs(models);
   test_shortlists(models);
   test_ahead(models);
-  test_rows(models);
   test_replay(models);
   test_variants();
   test_refusals();

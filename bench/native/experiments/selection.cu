@@ -53,15 +53,15 @@ bool measure(Step& step, int vocab, int count, cudaStream_t stream) {
   for (int kind = 0; kind < 4; kind++) {
     const std::vector<float> logits = some_logits(vocab, kind);
     CHECK(cudaMemcpy(step.workspace.logits, logits.data(), 4 * logits.size(), cudaMemcpyHostToDevice));
-    CHECK(cudaMemset(step.workspace.shortlist, 0xff, sizeof(cqil_shortlist)));
+    CHECK(cudaMemset(step.workspace.shortlists, 0xff, sizeof(cqil_shortlist)));
     cudaGraph_t graph;
     cudaGraphExec_t ready;
     CHECK(cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal));
-    for (int i = 0; i < kInRow; i++) CHECK(cqil::cuda::launch_select(step, 0, stream));
+    for (int i = 0; i < kInRow; i++) CHECK(cqil::cuda::launch_select(step, 0, 1, stream));
     CHECK(cudaStreamEndCapture(stream, &graph));
     CHECK(cudaGraphInstantiate(&ready, graph, 0));
     const float us = microseconds(5, 4, stream, [&](int) { CHECK(cudaGraphLaunch(ready, stream)); }) / kInRow;
-    all_right = all_right && right(fetch(step.workspace.shortlist, 1)[0], logits, count);
+    all_right = all_right && right(fetch(step.workspace.shortlists, 1)[0], logits, count);
     printf(" %11.2f", us);
     CHECK(cudaGraphExecDestroy(ready));
     CHECK(cudaGraphDestroy(graph));
@@ -88,10 +88,10 @@ int main() {
   step.stage_floats = (most - cqil::cuda::kWarps * step.ring_bytes) / 4 - cqil::cuda::kReduceFloats;
   step.workspace.inputs = allocate<cqil::cuda::DeviceInputs>(1);
   step.workspace.logits = allocate<float>(262144);
-  step.workspace.shortlist = allocate<cqil_shortlist>(1);
+  step.workspace.shortlists = allocate<cqil_shortlist>(1);
   step.workspace.select_partials = allocate<float>(size_t{cqil::cuda::kSelectSlices} * cqil::cuda::kSelectStride);
-  step.workspace.grid_arrivals = allocate<uint32_t>(2 * cqil::cuda::kSelectArrivals);
-  CHECK(cudaMemset(step.workspace.grid_arrivals, 0, 8 * cqil::cuda::kSelectArrivals));
+  step.workspace.grid_arrivals = allocate<uint32_t>(cqil::cuda::kSelectArrivals + 1);
+  CHECK(cudaMemset(step.workspace.grid_arrivals, 0, 4 * (cqil::cuda::kSelectArrivals + 1)));
   CHECK(cqil::cuda::prepare_select(most));
   cudaStream_t stream;
   CHECK(cudaStreamCreate(&stream));

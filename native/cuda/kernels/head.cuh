@@ -16,9 +16,8 @@ struct HeadRowsCursor {
   __device__ __forceinline__ void next() { item += grid_warps(); }
 };
 
-// Row `logits_row` of the logits from token `token`'s x.
 template <int kFormat, class Wait>
-__device__ __forceinline__ void head_phase(const Step& step, int token, int logits_row, Wait wait) {
+__device__ __forceinline__ void head_phase(const Step& step, Wait wait) {
   const DeviceModel& m = step.model;
   const DeviceWorkspace& s = step.workspace;
   prefetch(m.output_norm, int64_t{4} * m.dim, static_cast<int>(threadIdx.x), kThreads);
@@ -26,17 +25,14 @@ __device__ __forceinline__ void head_phase(const Step& step, int token, int logi
   RowStream<kFormat, HeadRowsCursor<kFormat>> stream(step, HeadRowsCursor<kFormat>{&m.output, grid_warp(), items});
   stream.begin();
   wait();
-  stage_norms<kFormat>(
-      m, s, 1, [&](int, int i) { return quad_of(s.x + static_cast<int64_t>(token) * s.dim_stride, i); },
-      [&](int) { return m.output_norm; });
+  stage_norms<kFormat>(m, s, 1, [&](int, int i) { return quad_of(s.x, i); }, [&](int) { return m.output_norm; });
   sync_block();
   const Staged<kFormat> x = staged_at<kFormat>(0, s.dim_stride);
   const float factor = norm_factor(m, s, x);
-  float* logits = s.logits + static_cast<int64_t>(logits_row) * m.vocab_size;
   for (int item = grid_warp(); item < items; item += grid_warps()) {
     const RowSums sums = stream.next(m.output.dtype, m.dim, x);
     const int row = 2 * item + lane_id();
-    if (lane_id() < 2 && row < m.vocab_size) logits[row] = factor * (lane_id() ? sums.of[1] : sums.of[0]);
+    if (lane_id() < 2 && row < m.vocab_size) s.logits[row] = factor * (lane_id() ? sums.of[1] : sums.of[0]);
   }
 }
 

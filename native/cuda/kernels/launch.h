@@ -12,7 +12,8 @@
 // With one token the three give the same bits: a value is summed in an order that depends on its length alone.
 //
 // With several tokens the matrix products run on tensor cores with each float32 operand split into bf16 parts
-// (matmul.cu). Relative to float64, in norm: one token 1e-5; several tokens 5e-5, and 1e-5 with F32 weights.
+// (matmul.cu). Relative to float64, in norm: one token 1e-5; several tokens 5e-5, and 1e-5 with F32 weights. What a
+// token gives then depends on its text's cache alone, to the bit: neither on how many tokens there are nor on whose.
 #pragma once
 #include <stddef.h>
 #include <stdint.h>
@@ -73,7 +74,19 @@ struct DeviceToken {
   int32_t position;   // < cache.context
   int32_t id;         // in [0, vocab_size)
   int32_t target;     // for launch_scores
-  int32_t listed;     // entries of the shortlist, 1 … CQIL_MAX_SHORTLIST, for launch_select and launch_token
+  int32_t listed;     // entries of the shortlist, 0 … CQIL_MAX_SHORTLIST, for launch_select and launch_token
+};
+
+// A text's tokens among those of a forward, where there are several.
+struct DeviceRow {
+  int32_t first_token, n_tokens;
+  int32_t first_tile;  // of attention_tiles(): how many the rows before it in its CacheRows have
+};
+
+// Rows whose caches have one format.
+struct CacheRows {
+  int32_t first, count;  // of DeviceInputs::rows
+  int32_t tiles;         // of attention_tiles(), all of them together
 };
 
 // Everything that differs from one forward to the next, in device memory. The host sends as much of it as there is by
@@ -82,6 +95,9 @@ struct DeviceToken {
 // them before a replay costs a call for each launch.
 struct DeviceInputs {
   DeviceToken tokens[CQIL_MAX_BATCH];
+  // Read where there are several tokens:
+  int32_t heads[CQIL_MAX_BATCH];  // tokens whose logits are wanted
+  DeviceRow rows[CQIL_MAX_BATCH];
 };
 
 // What a workspace is made for.
@@ -112,12 +128,12 @@ struct DeviceWorkspace {
   float* query;      // [max_lanes, batch, query_stride] heads head_stride apart
   float* key_value;  // [max_lanes, batch, 2, n_kv_heads * head_stride] K and V before the cache, when several tokens
   float* attention;  // [max_lanes, batch, attention_stride] heads head_dim apart
-  float* attention_out;       // [max_lanes, batch, dim_stride] a_j
-  float* gate_up;             // [max_lanes, batch, hidden_stride]
-  float* mlp_out;             // [max_lanes, batch, dim_stride] m_j of launch_down_apart
-  float* logits;              // [min(batch, CQIL_MAX_LOGIT_ROWS), vocab_size]
-  float* scores;              // [CQIL_MAX_BATCH] of launch_scores, nats
-  cqil_shortlist* shortlist;  // [1] of launch_select and launch_token
+  float* attention_out;        // [max_lanes, batch, dim_stride] a_j
+  float* gate_up;              // [max_lanes, batch, hidden_stride]
+  float* mlp_out;              // [max_lanes, batch, dim_stride] m_j of launch_down_apart
+  float* logits;               // [min(batch, CQIL_MAX_LOGIT_ROWS), vocab_size]
+  float* scores;               // [CQIL_MAX_BATCH] of launch_scores, nats
+  cqil_shortlist* shortlists;  // [CQIL_MAX_BATCH] of launch_select and launch_token
 
   // Scratch of the kernels: zero before the first use, left zero where that matters.
   float* attention_partials;
@@ -137,7 +153,8 @@ struct Step {
   DeviceModel model;
   DeviceWorkspace workspace;
   int32_t n_tokens;         // 1 … size.batch; known to the host, the same at every replay of a graph
-  cqil_dtype kv_dtype;      // of the tokens' caches
+  cqil_dtype kv_dtype;      // of the cache of one token
+  CacheRows rows[3];        // of several tokens, by the format of their caches: F32, F16, Q8_0
   int32_t multiprocessors;  // of the device: one block each where a launch walks its work
 
   // Parts of shared memory, as shared_plan() gives them: what vectors are staged in, and the bytes of weights on their
@@ -187,13 +204,17 @@ cudaError_t launch_down(const Step& step, const LaneRange& lanes, cudaStream_t s
 // the bits of launch_down. A trace copies x, attention_out and mlp_out between the two.
 cudaError_t launch_down_apart(const Step& step, const LaneRange& lanes, cudaStream_t stream);
 cudaError_t launch_join(const Step& step, int32_t n_lanes, cudaStream_t stream);
-// logits rows 0 … n_rows - 1 = those of tokens first_token …; n_rows <= min(batch, CQIL_MAX_LOGIT_ROWS).
-cudaError_t launch_head(const Step& step, int32_t first_token, int32_t n_rows, cudaStream_t stream);
-// scores[first_token + i] = log-probability of the target of token first_token + i by logits row i. After launch_head
-// of the same rows.
-cudaError_t launch_scores(const Step& step, int32_t first_token, int32_t n_rows, cudaStream_t stream);
-// shortlist = log-sum-exp and the highest of logits row 0, as many as this token wants.
-cudaError_t launch_select(const Step& step, int32_t token, cudaStream_t stream);
+// logits rows 0 … n_rows - 1 = those of the tokens DeviceInputs::heads[first_head] …, or of the token where there is
+// one; n_rows <= min(batch, CQIL_MAX_LOGIT_ROWS).
+cudaError_t launch_head(const Step& step, int32_t first_head, int32_t n_rows, cudaStream_t stream);
+// After launch_head of the same rows:
+// scores[first_head + i] = log-probability of the target of the row's token by logits row i.
+cudaError_t launch_scores(const Step& step, int32_t first_head, int32_t n_rows, cudaStream_t stream);
+// shortlists[first_head + i] = log-sum-exp and the highest of logits row i, as many as the row's token wants; left
+// alone where it wants none.
+cudaError_t launch_select(const Step& step, int32_t first_head, int32_t n_rows, cudaStream_t stream);
+// Blocks that attention takes for n_tokens of one text and one key/value head.
+int32_t attention_tiles(const DeviceModel& model, int32_t n_tokens);
 
 // One token through the whole program by one cooperative kernel (n_tokens is 1): every phase of `phases` (device
 // memory, a copy of cqil_program.phases), all lanes wide, a grid barrier between phases. with_logits false

@@ -30,7 +30,7 @@ enum Product : int { kProductQkv, kProductAttentionOut, kProductGateUp, kProduct
 struct MatmulRun {
   int product;
   LaneRange lanes;
-  int first_token, n_tokens;
+  int n_tokens;  // rows of x
 };
 
 constexpr int tile_bytes(int tokens) { return kMaxParts * (kRowTile + tokens) * kTileStride * 2; }
@@ -67,7 +67,7 @@ __device__ __forceinline__ Inputs inputs_of(const DeviceWorkspace& s, const Matm
     case kProductGateUp: return {lane_row(s, s.norm, s.dim_stride, lane, 0), s.dim_stride};
     case kProductAttentionOut: return {lane_row(s, s.attention, s.attention_stride, lane, 0), s.attention_stride};
     case kProductDown: return {lane_row(s, s.gate_up, s.hidden_stride, lane, 0), s.hidden_stride};
-    default: return {s.norm + static_cast<int64_t>(run.first_token) * s.dim_stride, s.dim_stride};
+    default: return {s.norm, s.dim_stride};
   }
 }
 
@@ -226,27 +226,25 @@ cudaError_t matmul_qkv(const Step& step, const LaneRange& lanes, cudaStream_t st
   const DeviceModel& m = step.model;
   const uint32_t rows = tiles(static_cast<int64_t>(m.n_heads) * m.head_dim, kRowTile) +
                         2 * tiles(static_cast<int64_t>(m.n_kv_heads) * m.head_dim, kRowTile);
-  return run_matmul(step, {kProductQkv, lanes, 0, step.n_tokens}, rows, lanes.n_lanes, stream);
+  return run_matmul(step, {kProductQkv, lanes, step.n_tokens}, rows, lanes.n_lanes, stream);
 }
 
 cudaError_t prefill_attention_out(const Step& step, const LaneRange& lanes, cudaStream_t stream) {
-  return run_matmul(step, {kProductAttentionOut, lanes, 0, step.n_tokens}, tiles(step.model.dim, kRowTile),
-                    lanes.n_lanes, stream);
+  return run_matmul(step, {kProductAttentionOut, lanes, step.n_tokens}, tiles(step.model.dim, kRowTile), lanes.n_lanes,
+                    stream);
 }
 
 cudaError_t matmul_gate_up(const Step& step, const LaneRange& lanes, cudaStream_t stream) {
-  return run_matmul(step, {kProductGateUp, lanes, 0, step.n_tokens}, tiles(step.model.hidden_dim, kRowTile / 2),
+  return run_matmul(step, {kProductGateUp, lanes, step.n_tokens}, tiles(step.model.hidden_dim, kRowTile / 2),
                     lanes.n_lanes, stream);
 }
 
 cudaError_t prefill_down_apart(const Step& step, const LaneRange& lanes, cudaStream_t stream) {
-  return run_matmul(step, {kProductDown, lanes, 0, step.n_tokens}, tiles(step.model.dim, kRowTile), lanes.n_lanes,
-                    stream);
+  return run_matmul(step, {kProductDown, lanes, step.n_tokens}, tiles(step.model.dim, kRowTile), lanes.n_lanes, stream);
 }
 
-cudaError_t matmul_head(const Step& step, int32_t first_token, int32_t n_rows, cudaStream_t stream) {
-  return run_matmul(step, {kProductHead, {0, 0, 1}, first_token, n_rows}, tiles(step.model.vocab_size, kRowTile), 1,
-                    stream);
+cudaError_t matmul_head(const Step& step, int32_t n_rows, cudaStream_t stream) {
+  return run_matmul(step, {kProductHead, {0, 0, 1}, n_rows}, tiles(step.model.vocab_size, kRowTile), 1, stream);
 }
 
 }  // namespace cqil::cuda

@@ -37,7 +37,7 @@ __device__ __forceinline__ void run_phase(const Step& step, const cqil_phase& ph
     case CQIL_DOWN:
       if (rows_are_cut(step.model.dim)) return down_phase<kFormat, true>(step, lanes, false, wait);
       return down_phase<kFormat, false>(step, lanes, false, wait);
-    case CQIL_HEAD: return head_phase<kFormat>(step, 0, 0, wait);
+    case CQIL_HEAD: return head_phase<kFormat>(step, wait);
   }
 }
 
@@ -55,7 +55,7 @@ __global__ void __launch_bounds__(kThreads, 1)
   }
   if (!run.with_shortlist) return;
   barrier.arrive();
-  select_phase(step, 0, wait);
+  select_phase(step, 0, 0, wait);
 }
 
 __global__ void __launch_bounds__(kThreads, 1) barriers_kernel(uint32_t* counter, int n) {

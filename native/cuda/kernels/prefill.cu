@@ -10,16 +10,17 @@
 namespace cqil::cuda {
 namespace {
 
-// norm rows of the lanes, from x, or for the MLP from x + a_j + b_j; head: of x alone with the output's norm.
-// Bytes: dim floats in and out per row.
+// norm rows of the lanes, from x, or for the MLP from x + a_j + b_j; head: the first rows, of the x of tokens whose
+// logits are wanted, with the output's norm. Bytes: dim floats in and out per row.
 enum class NormOf : int { kAttention, kMlp, kHead };
 __global__ void __launch_bounds__(kThreads)
-    norm_kernel(const __grid_constant__ Step step, LaneRange lanes, NormOf of, int first_token, int n_tokens) {
+    norm_kernel(const __grid_constant__ Step step, LaneRange lanes, NormOf of, int first_head, int n_rows) {
   const DeviceModel& m = step.model;
   const DeviceWorkspace& s = step.workspace;
   const int item = static_cast<int>(blockIdx.x) * kWarps + warp_id();
-  if (item >= lanes.n_lanes * n_tokens) return;
-  const int lane = lanes.first_lane + item / n_tokens, token = first_token + item % n_tokens, quads = s.dim_stride / 4;
+  if (item >= lanes.n_lanes * n_rows) return;
+  const int lane = lanes.first_lane + item / n_rows, row = item % n_rows, quads = s.dim_stride / 4;
+  const int token = of == NormOf::kHead ? token_of_head(step, first_head + row) : row;
   const bool mlp = of == NormOf::kMlp;
   float squares = 0;
   for (int i = lane_id(); i < quads; i += kWarpSize) squares += square_sum(layer_input(s, lane, token, mlp, i));
@@ -27,17 +28,17 @@ __global__ void __launch_bounds__(kThreads)
   const float* weight = m.output_norm;
   if (of != NormOf::kHead)
     weight = mlp ? m.layers[lanes.first_layer + lane].mlp_norm : m.layers[lanes.first_layer + lane].attention_norm;
-  float4* out = reinterpret_cast<float4*>(lane_row(s, s.norm, s.dim_stride, lane, token));
+  float4* out = reinterpret_cast<float4*>(lane_row(s, s.norm, s.dim_stride, lane, row));
   for (int i = lane_id(); i < quads; i += kWarpSize) {
     const float4 v = product({layer_input(s, lane, token, mlp, i), norm_weight(weight, i, m.dim)});
     out[i] = make_float4(v.x * scale, v.y * scale, v.z * scale, v.w * scale);
   }
 }
 
-cudaError_t norm_rows(const Step& step, const LaneRange& lanes, NormOf of, int first_token, int n_tokens,
+cudaError_t norm_rows(const Step& step, const LaneRange& lanes, NormOf of, int first_head, int n_rows,
                       cudaStream_t stream) {
-  const uint32_t blocks = static_cast<uint32_t>((lanes.n_lanes * n_tokens + kWarps - 1) / kWarps);
-  return launch(norm_kernel, {blocks, 1, 1, kThreads, 0, false, false}, stream, step, lanes, of, first_token, n_tokens);
+  const uint32_t blocks = static_cast<uint32_t>((lanes.n_lanes * n_rows + kWarps - 1) / kWarps);
+  return launch(norm_kernel, {blocks, 1, 1, kThreads, 0, false, false}, stream, step, lanes, of, first_head, n_rows);
 }
 
 // Bias, norm, RoPE and cache append of every head of every token. Bytes: the heads in and out.
@@ -61,14 +62,15 @@ __global__ void __launch_bounds__(kThreads) finish_heads_kernel(const __grid_con
     values[i] = value;
   }
   sync_warp();
-  finish_head(m, s, place, step.kv_dtype, lanes.first_layer + lane, h, values, query);
+  finish_head(m, s, place, load_fresh(&s.inputs->tokens[token].cache.kv_dtype), lanes.first_layer + lane, h, values,
+              query);
 }
 
-// scores[first_token + i] = logits[i, target] - log(sum(exp(logits[i]))), NaN where a logit is not finite, a block a
+// scores[first_head + i] = logits[i, target] - log(sum(exp(logits[i]))), NaN where a logit is not finite, a block a
 // row. Bytes: the rows once, from L2 twice.
-__global__ void __launch_bounds__(kThreads) scores_kernel(const __grid_constant__ Step step, int first_token) {
+__global__ void __launch_bounds__(kThreads) scores_kernel(const __grid_constant__ Step step, int first_head) {
   const DeviceWorkspace& s = step.workspace;
-  const int vocab = step.model.vocab_size, token = first_token + static_cast<int>(blockIdx.x);
+  const int vocab = step.model.vocab_size, head = first_head + static_cast<int>(blockIdx.x);
   const float* logits = s.logits + static_cast<int64_t>(blockIdx.x) * vocab;
   float highest = -INFINITY, sum = 0;
   for (int i = static_cast<int>(threadIdx.x); i < vocab; i += kThreads) highest = fmaxf(highest, logits[i]);
@@ -82,7 +84,8 @@ __global__ void __launch_bounds__(kThreads) scores_kernel(const __grid_constant_
   sum = block_sum(sum, 0);
   if (threadIdx.x == 0) {
     const double log_sum_exp = static_cast<double>(highest) + log(static_cast<double>(sum));
-    s.scores[token] = static_cast<float>(static_cast<double>(logits[s.inputs->tokens[token].target]) - log_sum_exp);
+    const int target = s.inputs->tokens[token_of_head(step, head)].target;
+    s.scores[head] = static_cast<float>(static_cast<double>(logits[target]) - log_sum_exp);
   }
 }
 
@@ -147,15 +150,15 @@ cudaError_t prefill_gate_up(const Step& step, const LaneRange& lanes, cudaStream
   return status == cudaSuccess ? matmul_gate_up(step, lanes, stream) : status;
 }
 
-cudaError_t prefill_head(const Step& step, int32_t first_token, int32_t n_rows, cudaStream_t stream) {
-  const cudaError_t status = norm_rows(step, {0, 0, 1}, NormOf::kHead, first_token, n_rows, stream);
-  return status == cudaSuccess ? matmul_head(step, first_token, n_rows, stream) : status;
+cudaError_t prefill_head(const Step& step, int32_t first_head, int32_t n_rows, cudaStream_t stream) {
+  const cudaError_t status = norm_rows(step, {0, 0, 1}, NormOf::kHead, first_head, n_rows, stream);
+  return status == cudaSuccess ? matmul_head(step, n_rows, stream) : status;
 }
 
-cudaError_t launch_scores(const Step& step, int32_t first_token, int32_t n_rows, cudaStream_t stream) {
+cudaError_t launch_scores(const Step& step, int32_t first_head, int32_t n_rows, cudaStream_t stream) {
   constexpr uint32_t kBytes = (kReduceFloats + kWarps) * sizeof(float);
   return launch(scores_kernel, {static_cast<uint32_t>(n_rows), 1, 1, kThreads, kBytes, false, false}, stream, step,
-                first_token);
+                first_head);
 }
 
 }  // namespace cqil::cuda

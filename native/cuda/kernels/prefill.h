@@ -11,7 +11,7 @@ cudaError_t prefill_attention(const Step& step, const LaneRange& lanes, cudaStre
 cudaError_t prefill_attention_out(const Step& step, const LaneRange& lanes, cudaStream_t stream);
 cudaError_t prefill_gate_up(const Step& step, const LaneRange& lanes, cudaStream_t stream);
 cudaError_t prefill_down_apart(const Step& step, const LaneRange& lanes, cudaStream_t stream);
-cudaError_t prefill_head(const Step& step, int32_t first_token, int32_t n_rows, cudaStream_t stream);
+cudaError_t prefill_head(const Step& step, int32_t first_head, int32_t n_rows, cudaStream_t stream);
 
 // What stands around a product that is not this library's own.
 // norm rows of the lanes: what qkv multiplies, or with mlp what gate_up does.

@@ -1,9 +1,9 @@
 // Attention of several tokens on the CUDA cores in float32, with the running softmax of attention.cuh.
 // Bytes: keys and values of the context once per 48 queries, from L2. FLOPs: 4 per value and query.
-// A block takes 48 queries of one key/value head: consecutive tokens, each with all the heads that share it, four
-// queries a warp. Keys and then values of 32 positions are unpacked to shared memory; a thread scores one position for
-// its warp's four queries, and then sums its own columns of the values, so that each is read once from shared memory
-// for four queries.
+// A block takes 48 queries of one text and key/value head: consecutive tokens, each with all the heads that share it,
+// four queries a warp. Keys and then values of 32 positions are unpacked to shared memory; a thread scores one position
+// for its warp's four queries, and then sums its own columns of the values, so that each is read once from shared
+// memory for four queries.
 #include "prefill_attention.h"
 
 #include "attention.cuh"
@@ -42,15 +42,28 @@ __device__ __forceinline__ void unpack_tile(float* tile, const uint8_t* rows, in
   }
 }
 
+// The row that a tile belongs to: the last one that begins with it or before it.
+__device__ __forceinline__ DeviceRow row_of_tile(const DeviceWorkspace& s, const CacheRows& rows, int tile) {
+  const DeviceRow* all = s.inputs->rows + rows.first;
+  int low = 0, high = rows.count - 1;
+  while (low < high) {
+    const int middle = (low + high + 1) / 2;
+    if (load_fresh(&all[middle].first_tile) <= tile) low = middle;
+    else high = middle - 1;
+  }
+  return {load_fresh(&all[low].first_token), load_fresh(&all[low].n_tokens), load_fresh(&all[low].first_tile)};
+}
+
 template <int D>
-__device__ __forceinline__ void attend_tile(const Step& step, const LaneRange& lanes) {
+__device__ __forceinline__ void attend_tile(const Step& step, const LaneRange& lanes, const CacheRows& rows) {
   const DeviceModel& m = step.model;
   const DeviceWorkspace& s = step.workspace;
   const int lane = lanes.first_lane + static_cast<int>(blockIdx.z), kv_head = static_cast<int>(blockIdx.y),
             layer = lanes.first_layer + lane;
-  const int sharing = m.n_heads / m.n_kv_heads, n_queries = sharing * step.n_tokens,
-            block_first = static_cast<int>(blockIdx.x) * kQueries;
-  const Place place = place_of(s, 0);
+  const DeviceRow row = row_of_tile(s, rows, static_cast<int>(blockIdx.x));
+  const int sharing = m.n_heads / m.n_kv_heads, n_queries = sharing * row.n_tokens,
+            block_first = (static_cast<int>(blockIdx.x) - row.first_tile) * kQueries;
+  const Place place = place_of(s, row.first_token);
   const int position = place.position, stride = s.head_stride + kTilePad;
   float* q = shared_floats();                  // [kQueries, head_stride]
   float* tile = q + kQueries * s.head_stride;  // [kPositions, stride]
@@ -60,7 +73,8 @@ __device__ __forceinline__ void attend_tile(const Step& step, const LaneRange& l
     Query query;
     query.there = block_first + i < n_queries;
     const int at = query.there ? block_first + i : n_queries - 1;
-    query.token = at / sharing, query.head = kv_head * sharing + at % sharing, query.position = position + at / sharing;
+    query.token = row.first_token + at / sharing, query.head = kv_head * sharing + at % sharing;
+    query.position = position + at / sharing;
     return query;
   };
   auto first_of = [&](int last) {
@@ -128,25 +142,28 @@ __device__ __forceinline__ void attend_tile(const Step& step, const LaneRange& l
 
 template <int D>
 __global__ void __launch_bounds__(kThreads, 1)
-    prefill_attention_kernel(const __grid_constant__ Step step, LaneRange lanes) {
-  attend_tile<D>(step, lanes);
+    prefill_attention_kernel(const __grid_constant__ Step step, LaneRange lanes, CacheRows rows) {
+  attend_tile<D>(step, lanes, rows);
 }
 
 template <int D>
-cudaError_t run(const Step& step, const LaneRange& lanes, cudaStream_t stream) {
-  const DeviceModel& m = step.model;
-  const int queries = m.n_heads / m.n_kv_heads * step.n_tokens;
-  const LaunchShape shape = {static_cast<uint32_t>((queries + kQueries - 1) / kQueries),
-                             static_cast<uint32_t>(m.n_kv_heads),
+cudaError_t run(const Step& step, const LaneRange& lanes, const CacheRows& rows, cudaStream_t stream) {
+  if (rows.count == 0) return cudaSuccess;
+  const LaunchShape shape = {static_cast<uint32_t>(rows.tiles),
+                             static_cast<uint32_t>(step.model.n_kv_heads),
                              static_cast<uint32_t>(lanes.n_lanes),
                              kThreads,
                              static_cast<uint32_t>(prefill_attention_bytes(step.workspace.head_stride)),
                              false,
                              false};
-  return launch(prefill_attention_kernel<D>, shape, stream, step, lanes);
+  return launch(prefill_attention_kernel<D>, shape, stream, step, lanes, rows);
 }
 
 }  // namespace
+
+int32_t attention_tiles(const DeviceModel& model, int32_t n_tokens) {
+  return (model.n_heads / model.n_kv_heads * n_tokens + kQueries - 1) / kQueries;
+}
 
 int32_t prefill_attention_bytes(int32_t head_stride) {
   return (kQueries * head_stride + kPositions * (head_stride + kTilePad)) * 4;
@@ -161,11 +178,9 @@ cudaError_t prepare_prefill_attention() {
 }
 
 cudaError_t prefill_attention(const Step& step, const LaneRange& lanes, cudaStream_t stream) {
-  switch (step.kv_dtype) {
-    case CQIL_F32: return run<CQIL_F32>(step, lanes, stream);
-    case CQIL_F16: return run<CQIL_F16>(step, lanes, stream);
-    default: return run<CQIL_Q8_0>(step, lanes, stream);
-  }
+  cudaError_t status = run<CQIL_F32>(step, lanes, step.rows[0], stream);
+  if (status == cudaSuccess) status = run<CQIL_F16>(step, lanes, step.rows[1], stream);
+  return status == cudaSuccess ? run<CQIL_Q8_0>(step, lanes, step.rows[2], stream) : status;
 }
 
 }  // namespace cqil::cuda

@@ -4,22 +4,28 @@
 // log-sum-exp NaN, and NaN counts as minus infinity in the list. The slices, and the order of every sum, depend on the
 // vocabulary alone, so that the result does not depend on the grid.
 #pragma once
+#include "common/kv_cache.cuh"
 #include "common/shortlist.cuh"
 #include "launch.h"
 
 namespace cqil::cuda {
 
-// What the slices leave: `count` candidates of each, rank by rank, and after the room for those, of each the maximum
-// and the sum of exponentials below it.
-__device__ __forceinline__ Candidate* slice_candidates(const DeviceWorkspace& s) {
-  return reinterpret_cast<Candidate*>(s.select_partials);
-}
-__device__ __forceinline__ float* slice_sums(const DeviceWorkspace& s) {
-  return s.select_partials + 2 * kSelectSlices * CQIL_MAX_SHORTLIST;
+// A row of logits, what its slices leave (`count` candidates of each, rank by rank; the maximum and the sum of
+// exponentials below it of each), and where its list goes.
+struct Selection {
+  const float* logits;
+  Candidate* candidates;
+  float* sums;
+  cqil_shortlist* list;
+};
+__device__ __forceinline__ Selection selection_of(const Step& step, int head, int row) {
+  const DeviceWorkspace& s = step.workspace;
+  float* partials = s.select_partials + row * kSelectSlices * kSelectStride;
+  return {s.logits + static_cast<int64_t>(row) * step.model.vocab_size, reinterpret_cast<Candidate*>(partials),
+          partials + 2 * kSelectSlices * CQIL_MAX_SHORTLIST, s.shortlists + head};
 }
 
-__device__ __forceinline__ void select_slice(const DeviceWorkspace& s, int slice, int slices, int first, int n,
-                                             int count) {
+__device__ __forceinline__ void select_slice(const Selection& s, int slice, int slices, int first, int n, int count) {
   ShortlistRoom room = shortlist_room(n);
   float sum = 0;
   for_own(n, [&](int i) {
@@ -33,19 +39,19 @@ __device__ __forceinline__ void select_slice(const DeviceWorkspace& s, int slice
     for_own(n, [&](int i) { sum += expf(logit_of(room.here[i]) - highest); });
     sum = block_sum(sum, 0);
   });
-  Candidate* to = slice_candidates(s) + slice;
+  Candidate* to = s.candidates + slice;
   for_ranks(room.here, found, [&](Candidate one, int better) {
     if (better < count) to[better * slices] = one;
   });
   if (static_cast<int>(threadIdx.x) >= found && static_cast<int>(threadIdx.x) < count) to[threadIdx.x * slices] = 0;
-  if (threadIdx.x == 0) slice_sums(s)[2 * slice] = highest, slice_sums(s)[2 * slice + 1] = sum;
+  if (threadIdx.x == 0) s.sums[2 * slice] = highest, s.sums[2 * slice + 1] = sum;
 }
 
 // By one warp.
-__device__ __forceinline__ double log_sum_exp(const DeviceWorkspace& s, int slices, float highest) {
+__device__ __forceinline__ double log_sum_exp(const Selection& s, int slices, float highest) {
   double sum = 0;
   for (int slice = lane_id(); slice < slices; slice += kWarpSize) {
-    const float* of = slice_sums(s) + 2 * slice;
+    const float* of = s.sums + 2 * slice;
     sum += static_cast<double>(load_fresh(of + 1)) *
            exp(static_cast<double>(load_fresh(of)) - static_cast<double>(highest));
   }
@@ -53,11 +59,11 @@ __device__ __forceinline__ double log_sum_exp(const DeviceWorkspace& s, int slic
   return static_cast<double>(highest) + log(sum);
 }
 
-__device__ __forceinline__ void merge_slices(const DeviceWorkspace& s, int slices, int count) {
-  cqil_shortlist* out = s.shortlist;
+__device__ __forceinline__ void merge_slices(const Selection& s, int slices, int count) {
+  cqil_shortlist* out = s.list;
   const int n = slices * count;
   ShortlistRoom room = shortlist_room(n);
-  for_own(n, [&](int i) { room.here[i] = load_fresh(slice_candidates(s) + i); });
+  for_own(n, [&](int i) { room.here[i] = load_fresh(s.candidates + i); });
   const int found = narrow(room, n, count, [] {});
   for_ranks(room.here, found, [&](Candidate one, int better) {
     if (better < count) out->logits[better] = logit_of(one), out->ids[better] = id_of(one);
@@ -68,13 +74,16 @@ __device__ __forceinline__ void merge_slices(const DeviceWorkspace& s, int slice
   if (lane_id() == 0) out->log_sum_exp = all, out->count = count;
 }
 
-// Row 0 of the logits, as many as the token wants. wait() returns when they are there.
+// Row `row` of the logits, of this one of those that come first_head and after. wait() returns when they are there.
 template <class Wait>
-__device__ __forceinline__ void select_phase(const Step& step, int token, Wait wait) {
+__device__ __forceinline__ void select_phase(const Step& step, int first_head, int row, Wait wait) {
   wait();
-  const DeviceWorkspace& s = step.workspace;
-  const int vocab = step.model.vocab_size;
-  const int count = min(load_fresh(&s.inputs->tokens[token].listed), vocab);
+  const DeviceInputs* inputs = step.workspace.inputs;
+  const int vocab = step.model.vocab_size, token = token_of_head(step, first_head + row);
+  const int count = min(load_fresh(&inputs->tokens[token].listed), vocab);
+  if (count == 0) return;
+  const Selection s = selection_of(step, first_head + row, row);
+  uint32_t* arrivals = step.workspace.grid_arrivals + kSelectArrivals + row;
   const int length = select_length(vocab), slices = (vocab + length - 1) / length;
   const int blocks = static_cast<int>(gridDim.x) < slices ? static_cast<int>(gridDim.x) : slices;
   if (static_cast<int>(blockIdx.x) >= blocks) return;
@@ -86,8 +95,8 @@ __device__ __forceinline__ void select_phase(const Step& step, int token, Wait w
   sync_block();
   int& last = shortlist_room(0).state->last;
   if (threadIdx.x == 0) {
-    last = arrive(s.grid_arrivals + kSelectArrivals, 1) == static_cast<uint32_t>(blocks - 1);
-    if (last) s.grid_arrivals[kSelectArrivals] = 0;
+    last = arrive(arrivals, 1) == static_cast<uint32_t>(blocks - 1);
+    if (last) *arrivals = 0;
   }
   sync_block();
   if (last) merge_slices(s, slices, count);

@@ -26,6 +26,11 @@ __device__ __forceinline__ Place place_of(const DeviceWorkspace& s, int token) {
           load_fresh(&of->position)};
 }
 
+// The token of a row of logits.
+__device__ __forceinline__ int token_of_head(const Step& step, int head) {
+  return step.n_tokens == 1 ? 0 : load_fresh(step.workspace.inputs->heads + head);
+}
+
 // Bytes from the first key or value to this layer's and head's at a position.
 __device__ __forceinline__ int64_t cache_offset(const DeviceModel& m, const Place& place, int layer, int head,
                                                 int position, int row_bytes) {

@@ -35,7 +35,7 @@ constexpr int kMaxSplits = 64;
 constexpr int kPartialHeader = 4;
 
 // Selection: most slices of a row of logits and the shortest, the floats one leaves (candidates, maximum, sum), and the
-// place of its counter after the grid's, on another cache line.
+// place of the rows' counters after the grid's, on another cache line.
 constexpr int kSelectSlices = 64, kShortestSlice = 768;
 constexpr int kSelectStride = 2 * CQIL_MAX_SHORTLIST + 2;
 constexpr int kSelectArrivals = 32;
