@@ -381,6 +381,34 @@ describe('tokenizer', () => {
     expect(tokenizer.encode('a\u0085<l>')).toEqual([0, 6]);
   });
 
+  // What the reference library gives.
+  const replace = { type: 'Replace', pattern: { String: '_' }, content: ' ' };
+  const strip = { type: 'Strip', content: ' ', start: 1, stop: 0 };
+  it.each([
+    ['Metaspace', [{ type: 'Metaspace', replacement: '_' }], [' a a', 'a  a', 'a', '<ab>  a'] as const],
+    ['Strip, of pieces', [replace, strip], ['aa', ' a a', ' a', '<a b> a'] as const],
+    ['Strip, of a text', [replace, { type: 'Fuse' }, strip], ['a a', ' a  a', ' a', '<a b>  a'] as const],
+  ])('decodes spaces as the library does: %s', async (_, decoders, [literal, marked, skipped, named]) => {
+    const tokenizer = await tinyTokenizer({
+      model: { type: 'BPE', vocab: { a: 0, ' a': 1, __a: 2, _a: 3 }, merges: [] },
+      pre_tokenizer: null,
+      added_tokens: [{ id: 5, content: '<a_b>', special: true }],
+      decoder: { type: 'Sequence', decoders },
+    });
+    const cases: Array<[number[], string, boolean]> = [
+      [[1, 3], literal, true],
+      [[2, 2], marked, true],
+      [[5, 2], skipped, true],
+      [[5, 2], named, false],
+    ];
+    for (const [ids, text, skipSpecialTokens] of cases) {
+      expect(tokenizer.decode(ids, { skipSpecialTokens })).toBe(text);
+      const detokenizer = tokenizer.detokenizer({ skipSpecialTokens });
+      for (let run = 0; run < 2; run++)
+        expect(ids.map((id) => detokenizer.push(id)).join('') + detokenizer.flush()).toBe(text);
+    }
+  });
+
   it('joins runs of unknown characters where the model says so, even in long words', async () => {
     const vocab = { '<unk>': 0, a: 1 };
     const parts = {

@@ -8,6 +8,7 @@ import type { ChatMessage } from './chat_messages.js';
 import type { ChatOptions } from './chat_template.js';
 import {
   createDetokenizer,
+  type BytesOf,
   decodeBytes,
   type DecodeOptions,
   type Detokenizer,
@@ -134,9 +135,7 @@ export class BpeTokenizer implements Tokenizer {
         typeof ids === 'object' && ids !== null && Symbol.iterator in ids,
         'an array of token ids',
       );
-      const parts: Uint8Array[] = [];
-      for (const id of ids) parts.push(this.visibleBytes(id, skipSpecialTokens));
-      return decodeBytes(parts, this.decoder.leadingSpaces);
+      return decodeBytes(ids, this.visibleBytes(skipSpecialTokens), this.decoder.leadingSpaces);
     });
   }
 
@@ -146,17 +145,14 @@ export class BpeTokenizer implements Tokenizer {
       'continues',
     ]);
     return createDetokenizer(
-      (id) => this.visibleBytes(id, skipSpecialTokens),
+      this.visibleBytes(skipSpecialTokens),
       continues ? 0 : this.decoder.leadingSpaces,
+      !continues,
     );
   }
 
   tokenBytes(id: number): Uint8Array {
-    this.checkId(id);
-    const piece = this.pieces[id];
-    if (piece === undefined) return NO_BYTES;
-    if (!this.added.has(id)) return this.decoder.bytes(piece);
-    return this.isSpecial(id) ? Buffer.from(piece, 'utf8') : this.decoder.addedBytes(piece);
+    return this.bytesOf(id, false) ?? NO_BYTES;
   }
 
   tokenToId(piece: string): number | undefined {
@@ -273,9 +269,19 @@ export class BpeTokenizer implements Tokenizer {
     ids.push(...suffix);
   }
 
-  private visibleBytes(id: number, skipSpecialTokens: boolean): Uint8Array {
-    const bytes = this.tokenBytes(id);
-    return skipSpecialTokens && this.isSpecial(id) ? NO_BYTES : bytes;
+  /** Undefined for an id that stands for no piece. */
+  private bytesOf(id: number, first: boolean): Uint8Array | undefined {
+    this.checkId(id);
+    const piece = this.pieces[id];
+    if (piece === undefined) return undefined;
+    return this.added.has(id) ? this.decoder.addedBytes(piece, first) : this.decoder.bytes(piece, first);
+  }
+
+  private visibleBytes(skipSpecialTokens: boolean): BytesOf {
+    return (id, first) => {
+      const bytes = this.bytesOf(id, first);
+      return skipSpecialTokens && this.isSpecial(id) ? undefined : bytes;
+    };
   }
 
   private checkId(id: number): void {

@@ -42,23 +42,39 @@ class LeadingSpaces {
   }
 }
 
-/** A detokenizer over a map from ids to bytes, with this many leading spaces dropped. */
-export function createDetokenizer(bytesOf: (id: number) => Uint8Array, leadingSpaces: number): Detokenizer {
+/** The bytes of an id, which depend on whether it begins the text; undefined for one that is left out. */
+export type BytesOf = (id: number, first: boolean) => Uint8Array | undefined;
+
+/**
+ * A detokenizer over a map from ids to bytes, with this many leading spaces dropped. `begins`: its first id begins a
+ * text.
+ */
+export function createDetokenizer(bytesOf: BytesOf, leadingSpaces: number, begins: boolean): Detokenizer {
   const decoder = new TextDecoder('utf-8', { ignoreBOM: true });
   let spaces = new LeadingSpaces(leadingSpaces);
+  let first = begins;
   return {
-    push: (id) => decoder.decode(spaces.drop(bytesOf(id)), { stream: true }),
+    push: (id) => {
+      const bytes = bytesOf(id, first);
+      if (bytes === undefined) return '';
+      first = false;
+      return decoder.decode(spaces.drop(bytes), { stream: true });
+    },
     flush: () => {
       spaces = new LeadingSpaces(leadingSpaces);
+      first = begins;
       return decoder.decode();
     },
   };
 }
 
 /** The text of all ids at once. */
-export function decodeBytes(parts: Iterable<Uint8Array>, leadingSpaces: number): string {
+export function decodeBytes(ids: Iterable<number>, bytesOf: BytesOf, leadingSpaces: number): string {
   const spaces = new LeadingSpaces(leadingSpaces);
   const kept: Uint8Array[] = [];
-  for (const part of parts) kept.push(spaces.drop(part));
+  for (const id of ids) {
+    const bytes = bytesOf(id, kept.length === 0);
+    if (bytes) kept.push(spaces.drop(bytes));
+  }
   return new TextDecoder('utf-8', { ignoreBOM: true }).decode(Buffer.concat(kept));
 }

@@ -4,10 +4,10 @@ import { flattenSequence, type Component } from './tokenizer_json.js';
 
 /** How pieces become bytes of text. */
 export interface PieceDecoder {
-  /** The bytes a piece of the vocabulary stands for. */
-  bytes(piece: string): Uint8Array;
-  /** The bytes an added token stands for that is no control token, such as a run of spaces. */
-  addedBytes(content: string): Uint8Array;
+  /** The bytes a piece of the vocabulary stands for; `first`: it is the first of a text. */
+  bytes(piece: string, first?: boolean): Uint8Array;
+  /** The bytes an added token stands for, such as a run of spaces. */
+  addedBytes(content: string, first?: boolean): Uint8Array;
   /** Spaces dropped at the very start of decoded text, which encoding had put there. */
   leadingSpaces: number;
 }
@@ -26,7 +26,8 @@ const BYTE_PIECE = /^<0x([0-9A-Fa-f]{2})>$/;
 export function createPieceDecoder(config: Component | null): PieceDecoder {
   if (config === null)
     throw invalidTokenizer('The tokenizer has no decoder; expected ByteLevel, Metaspace or a Sequence.');
-  const replacements: Array<[from: string, to: string]> = [];
+  const edits: Edit[] = [];
+  let fused = false;
   let byteLevel = false;
   let byteFallback = false;
   let leadingSpaces = 0;
@@ -40,23 +41,27 @@ export function createPieceDecoder(config: Component | null): PieceDecoder {
         byteFallback = true;
         break;
       case 'Fuse':
+        fused = true;
         break;
       case 'Replace':
-        replacements.push(parseReplace(part));
+        edits.push(replacing(...parseReplace(part)));
         break;
       case 'Strip':
         if (part.content !== ' ' || !isSmallCount(part.start) || (part.stop ?? 0) !== 0) {
           throw invalidTokenizer(`The decoder strips ${quote(part)}; expected spaces, at the start only.`);
         }
-        leadingSpaces += part.start;
+        // The pieces of a text are one only once they are fused.
+        if (fused) leadingSpaces += part.start;
+        else edits.push(stripping(part.start));
         break;
       case 'Metaspace': {
         const from = part.replacement ?? '▁';
         if (typeof from !== 'string' || from === '')
           throw invalidTokenizer(`The decoder replaces ${quote(from)}; expected a character.`);
-        replacements.push([from, ' ']);
+        if (fused) throw invalidTokenizer('The decoder has Metaspace after Fuse; expected it before.');
         const scheme = part.prepend_scheme ?? (part.add_prefix_space === false ? 'never' : 'always');
-        if (scheme !== 'never') leadingSpaces += 1;
+        const [first, others] = [replacing(from, scheme === 'never' ? ' ' : ''), replacing(from, ' ')];
+        edits.push((text, isFirst) => (isFirst ? first : others)(text));
         break;
       }
       default:
@@ -66,16 +71,29 @@ export function createPieceDecoder(config: Component | null): PieceDecoder {
         );
     }
   }
-  const bytes = byteLevel ? fromByteLevel : spelledOut(replacements, byteFallback);
+  const bytes = byteLevel ? fromByteLevel : spelledOut(edits, byteFallback);
   // What is not spelled in bytes is replaced in added tokens, too.
   return { bytes, addedBytes: byteLevel ? (content) => Buffer.from(content, 'utf8') : bytes, leadingSpaces };
 }
 
-function spelledOut(replacements: ReadonlyArray<[from: string, to: string]>, byteFallback: boolean) {
-  return (piece: string): Uint8Array => {
+/** What a decoder makes of the text of a piece. */
+type Edit = (text: string, first?: boolean) => string;
+
+function replacing(from: string, to: string): Edit {
+  return (text) => text.replaceAll(from, to);
+}
+
+/** Drops this many spaces at the start of each piece. */
+function stripping(count: number): Edit {
+  const spaces = new RegExp(`^ {0,${count}}`);
+  return (text) => text.replace(spaces, '');
+}
+
+function spelledOut(edits: readonly Edit[], byteFallback: boolean) {
+  return (piece: string, first = false): Uint8Array => {
     let text = piece;
-    for (const [from, to] of replacements) {
-      text = text.replaceAll(from, to);
+    for (const edit of edits) {
+      text = edit(text, first);
       if (text.length > MAX_PIECE_TEXT) {
         throw invalidTokenizer(
           `The decoder makes more than ${MAX_PIECE_TEXT} characters of the piece ${quote(piece)}; expected a word.`,
