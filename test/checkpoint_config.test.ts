@@ -165,6 +165,29 @@ describe('config.json', () => {
     [{ tie_word_embeddings: 1 }, 'true or false'],
     [{ quantization_config: 4 }, 'quantization_config'],
     [{ model_type: 'gemma2', layer_types: ['full_attention'] }, 'a list of 2'],
+    [
+      {
+        model_type: 'smollm3',
+        sliding_window: 5,
+        use_sliding_window: false,
+        layer_types: ['full_attention', 'sliding_attention'],
+      },
+      '"use_sliding_window": false',
+    ],
+    [
+      {
+        model_type: 'qwen2',
+        sliding_window: 5,
+        use_sliding_window: false,
+        layer_types: ['full_attention', 'sliding_attention'],
+      },
+      '"use_sliding_window": false',
+    ],
+    [{ model_type: 'qwen3', layer_types: ['full_attention', 'sliding_attention'] }, '"use_sliding_window": false'],
+    [
+      { model_type: 'gemma2', sliding_window: null, layer_types: ['full_attention', 'sliding_attention'] },
+      '"sliding_window": null',
+    ],
     [{ model_type: 'gemma2', final_logit_softcapping: 'no' }, '"final_logit_softcapping"'],
     [{ model_type: 'phi3', partial_rotary_factor: 0.1 }, 'rotates 1 of 16'],
   ])('refuses %j as invalid', (extra, says) => {

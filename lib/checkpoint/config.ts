@@ -144,6 +144,13 @@ function readWindows(fields: Fields, windows: Windows, nLayers: number): number[
     !fields.isNull('sliding_window') &&
     (windows.size > 0 || fields.has('sliding_window')) &&
     (!windows.switch || fields.boolean(windows.switch, false));
+  if (!on && types?.includes('sliding_attention')) {
+    const off = fields.isNull('sliding_window') || !windows.switch ? 'sliding_window' : windows.switch;
+    throw fields.invalid(
+      `has "sliding_attention" among its "layer_types" but "${off}": ${show(fields.raw(off) ?? (off === windows.switch ? false : null))}, which allows no window; ` +
+        'both or neither are expected',
+    );
+  }
   const windowed = Array.from(
     { length: nLayers },
     (_, layer) => on && (types ? types[layer] === 'sliding_attention' : windows.has(layer, fields)),
