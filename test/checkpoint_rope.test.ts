@@ -153,6 +153,23 @@ describe('rotary frequencies of GGUF metadata', () => {
     return ggufConfig({ metadata: new Map([...Object.entries(base), ...own]), tensors }, divisors, 'a.gguf').config;
   };
 
+  it('granite rotates nothing where its file says that rope is off, as llama.cpp reads it', () => {
+    const rotationsOf = (architecture: string, finetuned?: boolean) => {
+      const entries = Object.entries({ ...base, 'llama.rope.scaling.finetuned': finetuned })
+        .filter(([, value]) => value !== undefined)
+        .map(([key, value]) => [
+          key.replace('llama', architecture),
+          key === 'general.architecture' ? architecture : value!,
+        ]);
+      const metadata = new Map(entries as Array<[string, string | number | boolean]>);
+      const file = { metadata, tensors };
+      return ggufConfig(file, undefined, 'a.gguf').config.layers.map(({ rope }) => rope);
+    };
+    expect(rotationsOf('granite', false)).toEqual([-1, -1]);
+    for (const [architecture, finetuned] of [['granite', true], ['granite'], ['llama', false]] as const)
+      expect(rotationsOf(architecture, finetuned)).toEqual([0, 0]);
+  });
+
   it('default, linear and the older name of its factor', () => {
     expectRope(shape(), plain(10000));
     expectRope(shape({ freq_base: 500000 }), plain(500000));

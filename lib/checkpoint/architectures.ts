@@ -84,9 +84,9 @@ export interface ArchitectureRow {
   /**
    * How GGUF files of this name differ, absent where there are none. `interleaved`: pairs (2i, 2i+1) are rotated.
    * `windows`: whether a window in them counts. `wideLayers`: with this many layers, heads count as dim / nHeads wide in
-   * the scale of attention.
+   * the scale of attention. `ropeSwitch`: the key that says whether layers are rotated, where llama.cpp takes it so.
    */
-  gguf?: { interleaved: boolean; windows: boolean; wideLayers?: number };
+  gguf?: { interleaved: boolean; windows: boolean; wideLayers?: number; ropeSwitch?: 'rope.scaling.finetuned' };
 }
 
 const none: Windows = { size: 0, byLayerTypes: false, has: () => false };
@@ -211,7 +211,11 @@ export const ARCHITECTURES: Readonly<Record<Architecture, ArchitectureRow>> = {
     // As in transformers; llama.cpp ignores the window of such files.
     gguf: { interleaved: false, windows: true },
   },
-  granite: { ...llama, multipliers: true, gguf: { interleaved: true, windows: false } },
+  granite: {
+    ...llama,
+    multipliers: true,
+    gguf: { interleaved: true, windows: false, ropeSwitch: 'rope.scaling.finetuned' },
+  },
 };
 
 const rows = Object.entries(ARCHITECTURES) as Array<[Architecture, ArchitectureRow]>;

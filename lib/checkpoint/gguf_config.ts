@@ -117,9 +117,11 @@ function readLayers(fields: Fields, architecture: ArchitectureRow, nLayers: numb
   const size = architecture.gguf!.windows
     ? fields.integer('attention.sliding_window', { min: 0, max: LIMITS.contextLength.max }, windows.size)
     : 0;
+  const { ropeSwitch } = architecture.gguf!;
+  const rotates = ropeSwitch === undefined || fields.boolean(ropeSwitch, true);
   return Array.from({ length: nLayers }, (_, layer) => {
     const window = everywhere || windows.has(layer, fields) ? size : 0;
-    return { window, rope: ropeOfLayer(layer, window, fields, architecture) };
+    return { window, rope: rotates ? ropeOfLayer(layer, window, fields, architecture) : -1 };
   });
 }
 
