@@ -1,4 +1,4 @@
-import { writeFileSync } from 'node:fs';
+import { rmSync, utimesSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
 import { describe, expect, it } from 'vitest';
 import { mergedBytes, openLora } from '../lib/checkpoint/lora.js';
@@ -231,6 +231,35 @@ describe('a plan with an adapter', () => {
     await model.dispose();
     await expectRejection('DISPOSED', merging);
     await expectRejection('DISPOSED', model.prepare(plan));
+  });
+
+  it('is read again when its files were written to; sessions keep the weights that they were made with', async () => {
+    const file = writeRandomModel(path.join(folder, 'rewritten'), { format: 'huggingface', shape: ODD });
+    const { config } = await openCheckpoint(file);
+    const [adapter, other] = [path.join(folder, 'rewritten-lora'), path.join(folder, 'other-lora')];
+    writeRandomLora(adapter, config, { seed: 1 });
+    writeRandomLora(other, config, { seed: 2 });
+    const plan = adaptedPlan(adapter);
+    await using model = await loadModel(file);
+    const ids = someIds(4, config.vocabSize);
+    const logitsOf = async (wanted: typeof plan) => {
+      await model.prepare(wanted);
+      const session = model.createSession({ plan: wanted });
+      return { session, logits: await session.prefill(ids) };
+    };
+    const first = await logitsOf(plan);
+    expectSameBits([(await logitsOf(plan)).logits], [first.logits], 'files that are the same');
+    writeRandomLora(adapter, config, { seed: 2 });
+    // Another time, where the clock of the files is coarse.
+    utimesSync(path.join(adapter, 'adapter_model.safetensors'), new Date(), new Date(Date.now() + 5000));
+    const second = await logitsOf(plan);
+    expectSameBits([second.logits], [(await logitsOf(adaptedPlan(other))).logits], 'files that were written to');
+    expect(second.logits).not.toEqual(first.logits);
+    for (const { session } of [first, second]) session.truncate(0);
+    const together = await Promise.all([first, second].map(({ session }) => session.prefill(ids)));
+    expectSameBits(together, [first.logits, second.logits], 'each with its own weights');
+    rmSync(adapter, { recursive: true });
+    expectSameBits([(await logitsOf(plan)).logits], [second.logits], 'files that are gone');
   });
 
   it('takes the memory it says, and gives it back', async () => {

@@ -72,6 +72,16 @@ export async function openLora(location: Location, config: ModelConfig): Promise
   return { folder, file, rank: lora.rank, alpha: lora.alpha, pairs: pairUp(tensors, file, lora, config) };
 }
 
+/** What tells whether the files of an adapter have been written to: their sizes and times. Undefined where one is gone. */
+export async function adapterState(folder: string): Promise<string | undefined> {
+  try {
+    const files = [LORA_CONFIG_FILE, LORA_WEIGHTS_FILE].map((name) => stat(path.join(folder, name), { bigint: true }));
+    return (await Promise.all(files)).map(({ size, mtimeNs }) => `${size} ${mtimeNs}`).join(' ');
+  } catch {
+    return undefined;
+  }
+}
+
 async function refuseFile(location: string): Promise<void> {
   const stats = await stat(location).catch(() => undefined);
   if (!stats?.isFile()) return;

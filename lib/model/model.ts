@@ -184,16 +184,16 @@ export class Model {
     expectExecution(execution);
     expectKvCache(kvCache);
     const plan = this.#resolve(options.plan);
-    const weights = plan.adapter === undefined ? this.#handle : this.#adapted.handle(plan.adapter);
+    const adapted = plan.adapter === undefined ? undefined : this.#adapted.weights(plan.adapter);
     const nativePlan = toNativePlan(plan);
-    const handle = this.#native.createSession(weights, {
+    const handle = this.#native.createSession(adapted?.handle ?? this.#handle, {
       plan: nativePlan,
       execution,
       settled: this.#choices.get(plan),
       contextLength,
       kvCache,
     });
-    const programKey = JSON.stringify([plan.adapter, nativePlan, execution]);
+    const programKey = JSON.stringify([adapted?.serial, nativePlan, execution]);
     const session = new Session(this.#host, handle, {
       contextLength,
       plan,
