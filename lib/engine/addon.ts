@@ -3,6 +3,7 @@ import { createRequire } from 'node:module';
 import os from 'node:os';
 import path from 'node:path';
 import { CqilError, type ErrorCode } from '../errors.js';
+import { pick } from '../util/pick.js';
 import { inThisRealm } from '../util/realm.js';
 import type { NativeAddon } from './native.js';
 
@@ -97,11 +98,15 @@ function withCodedErrors(raw: NativeAddon): NativeAddon {
     timeline: async(async (session, request) => inThisRealm(await raw.timeline(session, request))),
     cancel: sync(raw.cancel),
     closeSession: sync(raw.closeSession),
-    openExchange: sync(raw.openExchange),
-    exchangeAddress: sync(raw.exchangeAddress),
-    meetRanks: async(raw.meetRanks),
-    abortExchange: sync(raw.abortExchange),
-    closeExchange: sync(raw.closeExchange),
+    openExchange: sync((spec) => {
+      const end = raw.openExchange(spec);
+      return {
+        ...pick(end, ['handle', 'address']),
+        meet: async((patience) => end.meet(patience)),
+        abort: sync((rank, why) => end.abort(rank, why)),
+        close: sync(() => end.close()),
+      };
+    }),
     followLeader: async(raw.followLeader),
   };
 }

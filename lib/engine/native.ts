@@ -63,15 +63,8 @@ export interface NativeAddon {
    * still trying the possible ones, and when only one is possible.
    */
   closeSession(session: SessionHandle): SettledExecution | null;
-  /** One rank's end of an exchange. Rank 0 makes it; the others find it at `address`, that of rank 0. */
-  openExchange(spec: ExchangeSpec): ExchangeHandle;
-  exchangeAddress(exchange: ExchangeHandle): string;
-  /** Resolves when all ranks have come. Rejects with RANK_LOST after `patience` milliseconds. */
-  meetRanks(exchange: ExchangeHandle, patience: number): Promise<void>;
-  /** Ends every wait on all ranks with RANK_LOST and this sentence. `rank`: the one that is lost, -1 if none. */
-  abortExchange(exchange: ExchangeHandle, rank: number, why: string): void;
-  /** Gives the end up; a model that is joined by it keeps it as long as it needs it. */
-  closeExchange(exchange: ExchangeHandle): void;
+  /** One rank's end of an exchange. Rank 0 makes it; the others find it at its address. */
+  openExchange(spec: ExchangeSpec): ExchangeEnd;
   /** On a rank but the first: computes what the leader tells until it lets go. */
   followLeader(model: ModelHandle): Promise<void>;
 }
@@ -82,6 +75,18 @@ declare const exchangeBrand: unique symbol;
 export type ModelHandle = { readonly [modelBrand]: true };
 export type SessionHandle = { readonly [sessionBrand]: true };
 export type ExchangeHandle = { readonly [exchangeBrand]: true };
+
+export interface ExchangeEnd {
+  readonly handle: ExchangeHandle;
+  /** Where other ranks find rank 0. */
+  readonly address: string;
+  /** Resolves when all ranks have come. Rejects with RANK_LOST after `patience` milliseconds. */
+  meet(patience: number): Promise<void>;
+  /** Ends every wait on all ranks with RANK_LOST and this sentence. `rank`: the one that is lost, -1 if none. */
+  abort(rank: number, why: string): void;
+  /** Gives the end up; a model that is joined by it keeps it as long as it needs it. */
+  close(): void;
+}
 
 export interface ExchangeSpec {
   /** `shm`: between processes of one host. */

@@ -7,9 +7,9 @@ async function follow(order: RankOrder): Promise<void> {
   const native = loadNative();
   const { rank, size, address } = order;
   const exchange = native.openExchange({ kind: 'shm', rank, size, address });
-  await native.meetRanks(exchange, order.meetWithin);
-  const model = await native.loadModel({ ...order.spec, rank: { ...order.share, exchange } });
-  native.closeExchange(exchange);
+  await exchange.meet(order.meetWithin);
+  const model = await native.loadModel({ ...order.spec, rank: { ...order.share, exchange: exchange.handle } });
+  exchange.close();
   await native.readModel(model, () => {});
   answer({ ready: true });
   await native.followLeader(model);

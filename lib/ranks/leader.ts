@@ -4,7 +4,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { orAborted } from '../util/abort.js';
 import { CqilError } from '../errors.js';
 import { loadNative } from '../engine/addon.js';
-import type { ExchangeHandle, ModelSpec, RankSpec } from '../engine/native.js';
+import type { ExchangeEnd, ModelSpec, RankSpec } from '../engine/native.js';
 import type { RankAnswer, RankOrder } from './order.js';
 
 const FOLLOWER = path.join(__dirname, 'follower.js');
@@ -15,8 +15,7 @@ const KILL_AFTER_MS = 4_000;
 
 /** The other ranks of a model, which this process has started. They end with it, or with `end`. */
 export class Followers {
-  readonly #native = loadNative();
-  readonly #exchange: ExchangeHandle;
+  readonly #exchange: ExchangeEnd;
   readonly #size: number;
   readonly #processes: ChildProcess[] = [];
   readonly #loaded: Array<Promise<void>> = [];
@@ -26,7 +25,7 @@ export class Followers {
   /** Throws BACKEND_UNAVAILABLE where processes cannot share memory; OUT_OF_MEMORY. */
   constructor(size: number) {
     this.#size = size;
-    this.#exchange = this.#native.openExchange({ kind: 'shm', rank: 0, size });
+    this.#exchange = loadNative().openExchange({ kind: 'shm', rank: 0, size });
     for (let rank = 1; rank < size; rank++) this.#start(rank);
   }
 
@@ -34,14 +33,14 @@ export class Followers {
    * Tells them what to load, and waits until all have come. Gives what this process loads with. Rejects with RANK_LOST.
    */
   async join(spec: Omit<ModelSpec, 'rank'>, share: Omit<RankSpec, 'exchange'>): Promise<RankSpec> {
-    const address = this.#native.exchangeAddress(this.#exchange);
+    const { address, handle } = this.#exchange;
     for (const [index, child] of this.#processes.entries()) {
       const order: RankOrder = { rank: index + 1, size: this.#size, address, meetWithin: MEET_WITHIN_MS, spec, share };
       // That a process has ended is told by its exit.
       child.send(order, () => {});
     }
-    await this.#native.meetRanks(this.#exchange, MEET_WITHIN_MS);
-    return { ...share, exchange: this.#exchange };
+    await this.#exchange.meet(MEET_WITHIN_MS);
+    return { ...share, exchange: handle };
   }
 
   /** Resolves when all have loaded their shares. Rejects with what one cannot load, RANK_LOST or ABORTED. */
@@ -59,7 +58,7 @@ export class Followers {
   async end(): Promise<void> {
     this.#ending = true;
     for (const child of this.#processes) child.ref();
-    this.#native.closeExchange(this.#exchange);
+    this.#exchange.close();
     const all = Promise.all(this.#ended);
     const signals: Array<[number, NodeJS.Signals]> = [
       [TERMINATE_AFTER_MS, 'SIGTERM'],
@@ -109,7 +108,7 @@ export class Followers {
   /** Nobody waits for this rank any more. Gives the error. */
   #lose(rank: number, how: string, code?: CqilError['code']): CqilError {
     const message = code ? `Rank ${rank}: ${how}` : `Rank ${rank} ${how.replace(/\.?$/, '.')}`;
-    if (!this.#ending) this.#native.abortExchange(this.#exchange, rank, message);
+    if (!this.#ending) this.#exchange.abort(rank, message);
     return new CqilError(code ?? 'RANK_LOST', message);
   }
 }

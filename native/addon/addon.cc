@@ -24,10 +24,6 @@ static const Entry kTable[] = {
     {"cancel", cancel_call},
     {"closeSession", close_session},
     {"openExchange", open_exchange},
-    {"exchangeAddress", exchange_address},
-    {"meetRanks", meet_ranks},
-    {"abortExchange", abort_exchange},
-    {"closeExchange", close_exchange},
     {"followLeader", follow_leader},
 };
 

@@ -19,10 +19,6 @@ Napi::Value timeline_call(const Napi::CallbackInfo& info);
 Napi::Value cancel_call(const Napi::CallbackInfo& info);
 Napi::Value close_session(const Napi::CallbackInfo& info);
 Napi::Value open_exchange(const Napi::CallbackInfo& info);
-Napi::Value exchange_address(const Napi::CallbackInfo& info);
-Napi::Value meet_ranks(const Napi::CallbackInfo& info);
-Napi::Value abort_exchange(const Napi::CallbackInfo& info);
-Napi::Value close_exchange(const Napi::CallbackInfo& info);
 Napi::Value follow_leader(const Napi::CallbackInfo& info);
 
 }  // namespace cqil

@@ -32,6 +32,46 @@ void read_rank(const Napi::Object& from, ModelRequest& request) {
   request.weights.rank = std::move(rank);
 }
 
+namespace {
+
+std::shared_ptr<Exchange> end_of(const Napi::CallbackInfo& info) {
+  return read_open<ExchangeHandle>(read_object(info.This(), "this").Get("handle"));
+}
+
+Napi::Value meet(const Napi::CallbackInfo& info) {
+  const Napi::Env env = info.Env();
+  return call(env, [&] {
+    auto exchange = end_of(info);
+    const auto patience = std::chrono::milliseconds(info[0].ToNumber().Int64Value());
+    return Task<bool>::start(
+        env,
+        [exchange, patience] {
+          exchange->meet(patience);
+          return true;
+        },
+        [](Napi::Env env, bool) { return env.Undefined(); });
+  });
+}
+
+Napi::Value abort(const Napi::CallbackInfo& info) {
+  const Napi::Env env = info.Env();
+  return call(env, [&] {
+    const std::string why = info[1].ToString().Utf8Value();
+    end_of(info)->abort(info[0].ToNumber().Int32Value(), why.c_str());
+    return env.Undefined();
+  });
+}
+
+Napi::Value close(const Napi::CallbackInfo& info) {
+  const Napi::Env env = info.Env();
+  return call(env, [&] {
+    read_handle<ExchangeHandle>(read_object(info.This(), "this").Get("handle")).object.reset();
+    return env.Undefined();
+  });
+}
+
+}  // namespace
+
 Napi::Value open_exchange(const Napi::CallbackInfo& info) {
   const Napi::Env env = info.Env();
   return call(env, [&] {
@@ -46,44 +86,13 @@ Napi::Value open_exchange(const Napi::CallbackInfo& info) {
     options.address = options.rank > 0 ? address.c_str() : nullptr;
     auto handle = std::make_unique<ExchangeHandle>();
     handle->object = std::make_shared<Exchange>(*table, options);
-    return make_handle(env, std::move(handle));
-  });
-}
-
-Napi::Value exchange_address(const Napi::CallbackInfo& info) {
-  const Napi::Env env = info.Env();
-  return call(env, [&] { return Napi::String::New(env, read_open<ExchangeHandle>(info[0])->state().address); });
-}
-
-Napi::Value meet_ranks(const Napi::CallbackInfo& info) {
-  const Napi::Env env = info.Env();
-  return call(env, [&] {
-    auto exchange = read_open<ExchangeHandle>(info[0]);
-    const auto patience = std::chrono::milliseconds(info[1].ToNumber().Int64Value());
-    return Task<bool>::start(
-        env,
-        [exchange, patience] {
-          exchange->meet(patience);
-          return true;
-        },
-        [](Napi::Env env, bool) { return env.Undefined(); });
-  });
-}
-
-Napi::Value abort_exchange(const Napi::CallbackInfo& info) {
-  const Napi::Env env = info.Env();
-  return call(env, [&] {
-    const std::string why = info[2].ToString().Utf8Value();
-    read_open<ExchangeHandle>(info[0])->abort(info[1].ToNumber().Int32Value(), why.c_str());
-    return env.Undefined();
-  });
-}
-
-Napi::Value close_exchange(const Napi::CallbackInfo& info) {
-  const Napi::Env env = info.Env();
-  return call(env, [&] {
-    read_handle<ExchangeHandle>(info[0]).object.reset();
-    return env.Undefined();
+    Napi::Object end = Napi::Object::New(env);
+    end.Set("address", Napi::String::New(env, handle->object->state().address));
+    end.Set("handle", make_handle(env, std::move(handle)));
+    end.Set("meet", Napi::Function::New(env, meet, "meet"));
+    end.Set("abort", Napi::Function::New(env, abort, "abort"));
+    end.Set("close", Napi::Function::New(env, close, "close"));
+    return end;
   });
 }
 

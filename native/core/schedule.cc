@@ -3,7 +3,7 @@
 #include <algorithm>
 
 #include "dtype.h"
-#include "shares.h"
+#include "held.h"
 
 namespace cqil {
 namespace {

@@ -23,37 +23,7 @@ std::vector<int32_t> cut(int64_t n, const std::vector<int32_t>& ratios) {
   return ends;
 }
 
-const cqil_share& share_of(const cqil_ranks& ranks, int32_t rank, int32_t layer) {
-  return ranks.shares[static_cast<size_t>(rank) * static_cast<size_t>(ranks.n_layers) + static_cast<size_t>(layer)];
-}
-
-int32_t size_of(const cqil_share& share, Part part) {
-  return part == Part::kAttention ? share.n_kv_heads : share.n_hidden;
-}
-
 }  // namespace
-
-bool holds(const cqil_ranks& ranks, int32_t rank, int32_t layer, Part part) {
-  return size_of(share_of(ranks, rank, layer), part) > 0;
-}
-
-Held held(const cqil_ranks& ranks, int32_t layer, Part part) {
-  int32_t holders = 0, whole = 0;
-  for (int32_t rank = 0; rank < ranks.n_ranks; rank++) {
-    const int32_t size = size_of(share_of(ranks, rank, layer), part);
-    holders += size > 0;
-    whole += size == size_of(ranks.whole, part);
-  }
-  return whole == ranks.n_ranks ? Held::kEverywhere : holders == 1 ? Held::kOnOne : Held::kInSlices;
-}
-
-bool reduces_attention(const cqil_ranks& ranks, int32_t first_layer, int32_t n_lanes, int32_t bypass) {
-  if (bypass > 0 && n_lanes > 1) return false;
-  for (int32_t layer = first_layer; layer < first_layer + n_lanes; layer++)
-    if (held(ranks, layer, Part::kAttention) != Held::kOnOne || held(ranks, layer, Part::kMlp) != Held::kOnOne)
-      return false;
-  return true;
-}
 
 Cuts cuts_of(const cqil_weights& weights) {
   const cqil_shape& shape = weights.shape;

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "../backend/backend.h"
+#include "held.h"
 #include "program.h"
 
 namespace cqil {
@@ -34,22 +35,6 @@ struct Cuts {
 // Heads are cut where the columns of the output projection that belong to a key/value head are whole blocks of its
 // format; the hidden vector where columns of the down projection are.
 Cuts cuts_of(const cqil_weights& weights);
-
-enum class Part { kAttention, kMlp };
-
-// Where a part of a layer is held.
-enum class Held {
-  kEverywhere,  // whole, on every rank
-  kOnOne,       // whole, on one rank
-  kInSlices,    // by several ranks, whose results are added up in the order of ranks
-};
-
-// Whether a rank holds any of a part of a layer.
-bool holds(const cqil_ranks& ranks, int32_t rank, int32_t layer, Part part);
-Held held(const cqil_ranks& ranks, int32_t layer, Part part);
-// Whether the attention outputs of a stage's lanes reach other ranks only with what their MLPs compute: every lane is
-// whole on one rank, and no lane reads those of another.
-bool reduces_attention(const cqil_ranks& ranks, int32_t first_layer, int32_t n_lanes, int32_t bypass);
 
 class Shares {
  public:

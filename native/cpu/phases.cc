@@ -6,7 +6,7 @@
 #include <limits>
 
 #include "../core/dtype.h"
-#include "../core/shares.h"
+#include "../core/held.h"
 #include "shortlist.h"
 
 namespace cqil {

@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <cstring>
 
-#include "../core/shares.h"
+#include "../core/held.h"
 
 namespace cqil {
 namespace {

@@ -1,0 +1,50 @@
+// Where the parts of a layer are among ranks, by the table of shares that a backend is given too.
+#pragma once
+#include "../backend/backend.h"
+
+namespace cqil {
+
+enum class Part { kAttention, kMlp };
+
+// Where a part of a layer is held.
+enum class Held {
+  kEverywhere,  // whole, on every rank
+  kOnOne,       // whole, on one rank
+  kInSlices,    // by several ranks, whose results are added up in the order of ranks
+};
+
+// Key/value heads, or values of the hidden vector.
+inline int32_t size_of(const cqil_share& share, Part part) {
+  return part == Part::kAttention ? share.n_kv_heads : share.n_hidden;
+}
+
+inline int32_t size_on(const cqil_ranks& ranks, int32_t rank, int32_t layer, Part part) {
+  return size_of(ranks.shares[static_cast<int64_t>(rank) * ranks.n_layers + layer], part);
+}
+
+// Whether a rank holds any of a part of a layer.
+inline bool holds(const cqil_ranks& ranks, int32_t rank, int32_t layer, Part part) {
+  return size_on(ranks, rank, layer, part) > 0;
+}
+
+inline Held held(const cqil_ranks& ranks, int32_t layer, Part part) {
+  int32_t holders = 0, whole = 0;
+  for (int32_t rank = 0; rank < ranks.n_ranks; rank++) {
+    const int32_t size = size_on(ranks, rank, layer, part);
+    holders += size > 0;
+    whole += size == size_of(ranks.whole, part);
+  }
+  return whole == ranks.n_ranks ? Held::kEverywhere : holders == 1 ? Held::kOnOne : Held::kInSlices;
+}
+
+// Whether the attention outputs of a stage's lanes reach other ranks only with what their MLPs compute: every lane is
+// whole on one rank, and no lane reads those of another.
+inline bool reduces_attention(const cqil_ranks& ranks, int32_t first_layer, int32_t n_lanes, int32_t bypass) {
+  if (bypass > 0 && n_lanes > 1) return false;
+  for (int32_t layer = first_layer; layer < first_layer + n_lanes; layer++)
+    if (held(ranks, layer, Part::kAttention) != Held::kOnOne || held(ranks, layer, Part::kMlp) != Held::kOnOne)
+      return false;
+  return true;
+}
+
+}  // namespace cqil
