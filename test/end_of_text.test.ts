@@ -9,7 +9,7 @@ import { cqil } from './support/cli.js';
 import { expectRejection } from './support/expect_code.js';
 import { writeRandomModel } from './support/random_model.js';
 import { tempFolder } from './support/temp_folder.js';
-import { tinyTokenizer } from './support/tiny_tokenizer.js';
+import { TINY_JSON, tinyTokenizer } from './support/tiny_tokenizer.js';
 import { vocabularyFolder } from './support/vocabularies.js';
 
 const VOCAB = 1024;
@@ -155,6 +155,24 @@ describe('the end of a text', () => {
     const model = await load(target(), { onWarning: (warning) => told.push(warning) });
     expect(told).toEqual(model.warnings);
     expect(told).toEqual([expect.stringMatching(message)]);
+  });
+
+  it('and a tokenizer of more ids than the model has rows is told, and refused where a text takes one of them', async () => {
+    const target = writeRandomModel(path.join(root, `model${made++}`), {
+      format: 'huggingface',
+      shape: { vocabSize: 4, contextLength: 32 },
+    });
+    writeFileSync(path.join(target, 'tokenizer.json'), JSON.stringify(TINY_JSON));
+    const model = await load(target);
+    expect(model.warnings).toEqual([
+      'The tokenizer has ids up to 5, and the model 4 rows; texts that take an id beyond them are refused.',
+    ]);
+    await expectRejection(
+      'INVALID_TOKENIZER',
+      model.generate('b a', { maxTokens: 1 }),
+      /gives the id 4 \("Ġa"\), and the model has 4 rows: they do not belong together/,
+    );
+    expect((await model.generate('b', { maxTokens: 1 })).tokens).toHaveLength(1);
   });
 
   it('and a beginning that cannot be put before a text are told', async () => {

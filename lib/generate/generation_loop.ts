@@ -217,11 +217,12 @@ function resultOf(
 
 /** The prompt's ids, at least one, with room for another after them. */
 async function promptTokens(
-  { tokenizer }: GenerationModel,
+  model: GenerationModel,
   request: GenerationRequest,
   cached: readonly number[],
   contextLength: number,
 ): Promise<number[]> {
+  const { tokenizer } = model;
   const { prompt, parseSpecialTokens = false, signal } = request;
   const position = cached.length;
   const limit = contextLength - position - 1;
@@ -242,6 +243,7 @@ async function promptTokens(
       signal,
       limit,
     });
+    expectInModel(ids, model);
   } else ids = Array.from(prompt);
   const bos = tokenizer?.bosTokenId;
   if (ids.length === 0 && position === 0 && bos !== undefined) ids.push(bos);
@@ -262,6 +264,17 @@ async function promptTokens(
     );
   }
   return ids;
+}
+
+/** Throws INVALID_TOKENIZER for ids that a tokenizer of another model gives. */
+function expectInModel(ids: readonly number[], { tokenizer, vocabSize }: GenerationModel): void {
+  const beyond = ids.find((id) => id >= vocabSize);
+  if (beyond !== undefined)
+    throw new CqilError(
+      'INVALID_TOKENIZER',
+      `The tokenizer gives the id ${beyond} (${JSON.stringify(tokenizer!.idToToken(beyond))}), and the model has ` +
+        `${vocabSize} rows: they do not belong together; expected the model's own tokenizer.`,
+    );
 }
 
 /**

@@ -70,7 +70,7 @@ export class BpeTokenizer implements Tokenizer {
     json: TokenizerJson,
     built: BuiltParts,
     parts: Pick<TokenizerParts, 'config' | 'generationConfig'>,
-    modelVocabSize: number,
+    private readonly modelVocabSize: number,
   ) {
     this.bpe = new BpeEncoder(json.model);
     this.pieces = built.pieces;
@@ -110,7 +110,13 @@ export class BpeTokenizer implements Tokenizer {
   }
 
   get warnings(): readonly string[] {
-    return this.special.warnings;
+    const { warnings } = this.special;
+    if (this.modelVocabSize === 0 || this.vocabSize <= this.modelVocabSize) return warnings;
+    return [
+      ...warnings,
+      `The tokenizer has ids up to ${this.vocabSize - 1}, and the model ${this.modelVocabSize} rows; texts that take ` +
+        'an id beyond them are refused.',
+    ];
   }
 
   get chatVariables(): readonly string[] {
