@@ -162,9 +162,20 @@ const UNREADABLE: Record<string, string> = {
   'many spaces': ' '.repeat(200_000),
   'many openings of raw text': '{% raw %}'.repeat(20_000),
   'a long text': 'x'.repeat(1 << 20),
+  'many operators': `{{ 1${'+1'.repeat(4_200)} }}`,
+  'many blocks': '{% set a=1 %}'.repeat(1_500),
+  'many attributes': `{{ a${'.a'.repeat(2_000)} }}`,
 };
 
 describe('hostile templates', () => {
+  it('say in words of ours that they nest too deep', async () => {
+    await expectRejection(
+      'INVALID_TOKENIZER',
+      (async () => (await tinyTokenizer({}, { chat_template: `{{ a${'|a'.repeat(3_900)} }}` })).chatVariables)(),
+      /cannot be parsed: it nests too deep\.$/,
+    );
+  });
+
   it.each(Object.entries({ ...HOSTILE, ...UNREADABLE }))('end in an error: %s', async (_name, chat_template) => {
     const tokenizer = await tinyTokenizer({}, { chat_template });
     for (const use of [

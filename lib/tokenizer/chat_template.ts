@@ -206,7 +206,7 @@ function runWithin(program: Node, variables: Record<string, unknown>, started: n
 }
 
 function reasonOf(cause: unknown): string {
-  const reason = (cause as Error).message;
+  const reason = cause instanceof RangeError ? 'it nests too deep' : (cause as Error).message;
   return reason.length > MAX_REASON ? `${reason.slice(0, MAX_REASON)}…` : /[.!?]$/.test(reason) ? reason : `${reason}.`;
 }
 

@@ -3,6 +3,8 @@ import { jinjaLibrary, type Node } from './library.js';
 // The longest template of a published model takes 30 KB.
 const MAX_SOURCE = 1 << 18;
 // The library's lexer takes time that grows with the square of the length of such a run.
+// Parsing cannot pause, and takes 10 to 80 ms for as many. The templates of published models have less than half.
+const MAX_SIGNS = 1 << 13;
 const MAX_WHITESPACE = 500;
 const RAW = /(^[ \t]*)?\{%(-?)\s*raw\s*(-?)%\}/gm;
 const END_RAW = /\{%(-?)\s*endraw\s*(-?)%\}(\n?)/g;
@@ -30,6 +32,7 @@ const BUILT_IN = new Set([
 export function parseTemplate(source: string): Node {
   if (source.length > MAX_SOURCE) throw new Error(`it is ${source.length} characters long, more than ${MAX_SOURCE}`);
   if (longestWhitespace(source) > MAX_WHITESPACE) throw new Error(`it has more than ${MAX_WHITESPACE} spaces in a row`);
+  if (countSigns(source) > MAX_SIGNS) throw new Error(`it has more than ${MAX_SIGNS} words and signs`);
   // `user_text.ts` marks what came from messages with these characters.
   if (/[\u{F0000}-\u{FFFFF}]/u.test(source))
     throw new Error("it has characters of Unicode's plane 15, which is for private use");
@@ -42,6 +45,12 @@ export function parseTemplate(source: string): Node {
     if (cause instanceof RangeError) throw new Error('it nests too deep', { cause });
     throw cause;
   }
+}
+
+function countSigns(source: string): number {
+  let count = 0;
+  for (const _ of source.matchAll(/[\p{L}\p{N}_]+|[^\p{L}\p{N}_\s]/gu)) if (++count > MAX_SIGNS) break;
+  return count;
 }
 
 function longestWhitespace(source: string): number {
