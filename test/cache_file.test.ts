@@ -209,7 +209,7 @@ describe('with the engine', () => {
     expect([
       { execution: 'wide', threads: 2 },
       { execution: 'lanes', threads: 2 },
-      { execution: 'wide', threads: 1 },
+      { execution: 'lanes', threads: 1 },
     ]).toContainEqual(settled);
     expect(first.settledExecution('sequential')).toBeUndefined();
     await first.dispose();

@@ -169,7 +169,10 @@ function formatRows(rows: readonly BenchRow[]): string {
 function settledOn(model: Model, plan: Plan, execution: Execution): SettledExecution | undefined {
   const all = model.backend === 'cuda' ? 0 : model.threads;
   if (execution !== 'auto') return { execution, threads: all };
-  return model.settledExecution(plan) ?? (all === 1 ? { execution: 'wide', threads: 1 } : undefined);
+  const settled = model.settledExecution(plan);
+  // One thread has one way, and nothing to settle: it takes the layers of a group one after another.
+  if (settled || all !== 1) return settled;
+  return { execution: plan.groups.length > 0 ? 'lanes' : 'wide', threads: 1 };
 }
 
 function barriersOf(
