@@ -159,7 +159,8 @@ async function measure({ load, plans }) {
  */
 async function compare(contender, other, state) {
   const pair = [contender, other].map((one) => new Generation(one));
-  // A slice is so many tokens: the last of them is known, and nothing is computed ahead while the other's slice runs.
+  // A slice is a number of tokens, not a time: its last token is known then, and nothing is computed ahead while the
+  // other's slice runs.
   const counts = [];
   for (const generation of pair) {
     const tokens = await generation.tokens(UNCOUNTED_MS);

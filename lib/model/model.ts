@@ -62,7 +62,7 @@ export class Model {
   /** The plan in the model's config.json (`cqil_layers`), when it has one. It is used only when it is asked for. */
   readonly publishedPlan: PublishedPlan | undefined;
   readonly backend: 'cpu' | 'cuda';
-  /** Of each rank. */
+  /** Threads of each rank: at most as many compute. */
   readonly threads: number;
   /** How much each of the processes that compute the model has of it, in proportion; [1] for one alone. */
   readonly ranks: readonly number[];

@@ -5,7 +5,7 @@ import type { ModelSpec, RankSpec } from '../engine/native.js';
 export interface RankOrder {
   rank: number;
   size: number;
-  /** Of the exchange. */
+  /** Where the exchange is found. */
   address: string;
   /** Milliseconds for which it waits until all ranks have come. */
   meetWithin: number;

@@ -124,7 +124,7 @@ void Leader::send(std::vector<int32_t>& message) {
 
 namespace {
 
-// Of all ranks, in their order.
+// The answers of all ranks, in their order.
 std::vector<Answer> gather_answers(Exchange& exchange, const Answer& mine, std::chrono::nanoseconds patience) {
   std::vector<Answer> answers(static_cast<size_t>(exchange.state().size));
   exchange.gather(&mine, answers.data(), sizeof mine, patience);

@@ -29,7 +29,7 @@ class Leader {
   ~Leader();
   Leader(const Leader&) = delete;
 
-  // Of a workspace or a cache: no two have the same.
+  // An id of a workspace or a cache; no two have the same.
   int32_t new_id() { return ++last_id_; }
   // That followers need it no more. From any thread; they hear of it with the next forward, as a session may be closed
   // on a thread that must not wait for them.
