@@ -112,8 +112,8 @@ describe('includes in C++', () => {
       addon: /^native\/(addon|core|backend|exchange\/exchanges\.h|cpu\/(bandwidth|kernels\/kernels)\.h)/,
       core: /^native\/(core|backend\/(backend|exchange)\.h)/,
       backend: /^native\/(backend|core\/(error|shared_library)\.h|cpu\/cpu_backend\.h)/,
-      exchange: /^native\/(exchange|backend\/exchange\.h)/,
-      cpu: /^native\/(cpu|backend\/backend\.h|core\/(dtype|half|held)\.h)/,
+      exchange: /^native\/(exchange|backend\/exchange\.h|core\/wait_briefly\.h)/,
+      cpu: /^native\/(cpu|backend\/backend\.h|core\/(dtype|half|held|wait_briefly)\.h)/,
       cuda: /^native\/(cuda|backend\/backend\.h|core\/(dtype|half|shared_library)\.h)/,
     };
     const wrong: string[] = [];
@@ -124,14 +124,14 @@ describe('includes in C++', () => {
     expect(wrong).toEqual([]);
   });
 
-  it('napi.h stays in addon/, immintrin.h in the kernels and the team, the CUDA runtime in cuda/', () => {
+  it('napi.h stays in addon/, immintrin.h in the kernels and in waiting, the CUDA runtime in cuda/', () => {
     const holding = (header: string) =>
       files
         .filter((file) => readFileSync(path.join(root, file), 'utf8').includes(`#include <${header}>`))
         .map((file) => path.posix.dirname(file));
     expect([...new Set(holding('napi.h'))]).toEqual(['native/addon']);
     expect([...new Set(holding('immintrin.h'))].sort()).toEqual([
-      'native/cpu',
+      'native/core',
       'native/cpu/kernels/simd',
       'native/cpu/kernels/targets',
     ]);

@@ -85,7 +85,7 @@ double median_ms(cudaStream_t stream, int runs, const std::function<void()>& enq
 
 Probe probe_device(const Workspace& workspace) {
   cudaStream_t const stream = workspace.stream.get();
-  Step step = {};  // of nothing: barriers need no tokens
+  Step step = {};  // it computes nothing: barriers need no tokens
   step.workspace = workspace.device;
   step.multiprocessors = workspace.model.device.multiprocessors;
   step.stage_floats = workspace.shared.stage_floats, step.ring_bytes = workspace.shared.ring_bytes;

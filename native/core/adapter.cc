@@ -54,7 +54,7 @@ class Update {
   bool add_to(const cqil_tensor& w, cqil_dtype dtype, uint8_t* to, int32_t threads) const {
     const int parts = static_cast<int>(std::min<int64_t>(std::max(1, threads), w.rows));
     const int64_t w_stride = row_bytes(w.dtype, cols_), stride = row_bytes(dtype, cols_);
-    // Of each part: the update of a row [cols], the row itself [cols], and its row of B [rank].
+    // What each part needs: the update of a row [cols], the row itself [cols], and its row of B [rank].
     const size_t floats = static_cast<size_t>(2 * cols_ + rank_);
     std::vector<std::vector<float>> scratch(static_cast<size_t>(parts), std::vector<float>(floats));
     std::atomic<bool> finite{true};

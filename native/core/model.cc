@@ -175,8 +175,8 @@ std::vector<Way> Model::ways(int32_t max_lanes) const {
   std::vector<Way> ways;
   for (int32_t threads : teams)
     for (cqil_execution execution : {CQIL_WIDE, CQIL_LANES, CQIL_PERSISTENT}) {
-      // One thread takes the layers of a group one after another, as memory serves it best: all at once, with a phase
-      // of each in turn, takes up to 2 % longer than the sequential plan.
+      // One thread takes the layers of a group one after another. Where it goes through all of them phase by phase, a
+      // token takes up to 2 % longer than in the sequential plan.
       const bool together = execution == CQIL_WIDE && threads == 1 && max_lanes > 1 && executions & 1u << CQIL_LANES;
       const bool differs = execution != CQIL_LANES || max_lanes > 1;
       if (executions & 1u << execution && differs && !together) ways.push_back({execution, threads});

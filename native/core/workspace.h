@@ -16,7 +16,7 @@ struct Call;  // session.h
 // What the core needs during a forward, kept so that memory for it is not taken for each token.
 struct PresentForward {
   std::vector<Call*> calls;
-  std::vector<cqil_row> rows;    // of each call
+  std::vector<cqil_row> rows;    // a row for each call
   std::vector<int32_t> targets;  // of all rows whose scores are wanted
   Schedule schedule;
 };

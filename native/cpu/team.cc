@@ -4,53 +4,9 @@
 #include <chrono>
 #include <exception>
 
-#if defined(__x86_64__) || defined(_M_X64)
-#include <immintrin.h>
-#endif
+#include "../core/wait_briefly.h"
 
 namespace cqil {
-namespace {
-
-void pause() {
-#if defined(__x86_64__) || defined(_M_X64)
-  _mm_pause();
-#elif defined(__aarch64__) && !defined(_MSC_VER)
-  __asm__ __volatile__("yield");
-#endif
-}
-
-using Clock = std::chrono::steady_clock;
-using Microseconds = std::chrono::microseconds;
-
-// Until this time the thread parks rather than yields. Another process shares its core and would keep it for a
-// scheduler's slice of some milliseconds, while a parked thread that is woken comes back sooner.
-thread_local Clock::time_point shares_core_until;
-
-// Waits until ready() by spinning for about ten microseconds, then by yielding for about a hundred, which covers the
-// usual imbalance of a phase; false when it is time to park.
-template <class Ready>
-bool wait_briefly(Ready ready) {
-  for (int i = 0; i < 200; i++) {
-    if (ready()) return true;
-    pause();
-  }
-  Clock::time_point now = Clock::now();
-  const Clock::time_point give_up = now + Microseconds(100);
-  if (now < shares_core_until) return ready();
-  do {
-    for (int i = 0; i < 4; i++) {
-      if (ready()) return true;
-      pause();
-    }
-    std::this_thread::yield();
-    const Clock::time_point before = now;
-    now = Clock::now();
-    if (now - before > Microseconds(50)) shares_core_until = now + Microseconds(20000);
-  } while (now < give_up);
-  return ready();
-}
-
-}  // namespace
 
 void Barrier::wait() {
   const uint32_t round = round_.load(std::memory_order_relaxed);
@@ -65,7 +21,7 @@ void Barrier::wait() {
     return;
   }
   auto released = [&] { return round_.load(std::memory_order_acquire) != round; };
-  if (wait_briefly(released)) return;
+  if (wait_briefly<Waiting::kThreads>(released)) return;
   std::unique_lock<std::mutex> lock(mutex_);
   parked_.fetch_add(1, std::memory_order_seq_cst);
   released_.wait(lock, [&] { return round_.load(std::memory_order_seq_cst) != round; });
@@ -111,7 +67,7 @@ void Team::run(int members, const std::function<void(int)>& work) {
   }
   work(0);
   auto done = [this] { return running_.load(std::memory_order_acquire) == 0; };
-  if (wait_briefly(done)) return;
+  if (wait_briefly<Waiting::kThreads>(done)) return;
   std::unique_lock<std::mutex> lock(mutex_);
   finished_.wait(lock, done);
 }
@@ -120,7 +76,7 @@ uint32_t Team::wait_for_run(Worker& worker, uint32_t seen) {
   auto started = [&] {
     return worker.run.load(std::memory_order_acquire) != seen || stop_.load(std::memory_order_relaxed);
   };
-  if (!wait_briefly(started)) {
+  if (!wait_briefly<Waiting::kThreads>(started)) {
     std::unique_lock<std::mutex> lock(worker.mutex);
     worker.started.wait(lock, started);
   }

@@ -63,12 +63,17 @@ namespace cqil {
 
 using CreateEnd = std::unique_ptr<cqil_exchange_end> (*)(const cqil_exchange_options& options);
 
-// The create of a table, with an implementation's.
 cqil_exchange_status create_end(CreateEnd create, const cqil_exchange_options* options, cqil_exchange_end** out,
                                 cqil_exchange_failure* failure) noexcept;
 
-// The table of an implementation: all but create is common.
 cqil_exchange exchange_table(const char* name, decltype(cqil_exchange::create) create);
+
+// The table of an implementation: all but how an end is created is common.
+template <CreateEnd create>
+cqil_exchange exchange_table(const char* name) {
+  return exchange_table(name, [](const cqil_exchange_options* options, cqil_exchange_end** out,
+                                 cqil_exchange_failure* failure) { return create_end(create, options, out, failure); });
+}
 
 // Text into a fixed place, cut short where it does not fit, at the beginning of a UTF-8 character.
 void copy_text(char* to, size_t capacity, const std::string& text);

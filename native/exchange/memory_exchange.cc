@@ -84,19 +84,14 @@ class MemoryEnd final : public SlotsEnd {
   std::string address_;
 };
 
-cqil_exchange_status create(const cqil_exchange_options* options, cqil_exchange_end** out,
-                            cqil_exchange_failure* failure) {
-  return create_end(
-      [](const cqil_exchange_options& its) -> std::unique_ptr<cqil_exchange_end> {
-        return std::make_unique<MemoryEnd>(its);
-      },
-      options, out, failure);
+std::unique_ptr<cqil_exchange_end> create(const cqil_exchange_options& options) {
+  return std::make_unique<MemoryEnd>(options);
 }
 
 }  // namespace
 
 const cqil_exchange* memory_exchange() {
-  static const cqil_exchange table = exchange_table("memory", create);
+  static const cqil_exchange table = exchange_table<create>("memory");
   return &table;
 }
 

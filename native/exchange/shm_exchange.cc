@@ -183,13 +183,8 @@ class ShmEnd final : public SlotsEnd {
   ProcessWatch watches_[CQIL_MAX_RANKS];
 };
 
-cqil_exchange_status create(const cqil_exchange_options* options, cqil_exchange_end** out,
-                            cqil_exchange_failure* failure) {
-  return create_end(
-      [](const cqil_exchange_options& its) -> std::unique_ptr<cqil_exchange_end> {
-        return std::make_unique<ShmEnd>(its);
-      },
-      options, out, failure);
+std::unique_ptr<cqil_exchange_end> create(const cqil_exchange_options& options) {
+  return std::make_unique<ShmEnd>(options);
 }
 
 }  // namespace
@@ -200,13 +195,8 @@ cqil_exchange_status create(const cqil_exchange_options* options, cqil_exchange_
 namespace cqil {
 namespace {
 
-cqil_exchange_status create(const cqil_exchange_options* options, cqil_exchange_end** out,
-                            cqil_exchange_failure* failure) {
-  return create_end(
-      [](const cqil_exchange_options&) -> std::unique_ptr<cqil_exchange_end> {
-        throw ExchangeFailure{CQIL_EXCHANGE_UNAVAILABLE, -1, "Shared memory between ranks needs Linux."};
-      },
-      options, out, failure);
+std::unique_ptr<cqil_exchange_end> create(const cqil_exchange_options&) {
+  throw ExchangeFailure{CQIL_EXCHANGE_UNAVAILABLE, -1, "Shared memory between ranks needs Linux."};
 }
 
 }  // namespace
@@ -216,7 +206,7 @@ cqil_exchange_status create(const cqil_exchange_options* options, cqil_exchange_
 namespace cqil {
 
 const cqil_exchange* shm_exchange() {
-  static const cqil_exchange table = exchange_table("shm", create);
+  static const cqil_exchange table = exchange_table<create>("shm");
   return &table;
 }
 

@@ -5,7 +5,7 @@
 #include <new>
 #include <thread>
 
-#include "wait_briefly.h"
+#include "../core/wait_briefly.h"
 
 namespace cqil {
 namespace {
@@ -134,7 +134,9 @@ void SlotsEnd::look_for_ended() {
 
 template <class There>
 void SlotsEnd::await(int other, const Deadline& deadline, There there) {
-  if (!wait_briefly([&] { return there() || table_->verdict.state.load(std::memory_order_relaxed) != 0; }) || !there())
+  if (!wait_briefly<Waiting::kProcesses>(
+          [&] { return there() || table_->verdict.state.load(std::memory_order_relaxed) != 0; }) ||
+      !there())
     sleep_until(other, deadline, there);
 }
 

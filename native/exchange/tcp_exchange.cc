@@ -13,7 +13,7 @@
 
 #include "tcp_door.h"
 #include "tcp_meeting.h"
-#include "wait_briefly.h"
+#include "../core/wait_briefly.h"
 
 namespace cqil {
 namespace {
@@ -76,7 +76,7 @@ class TcpEnd final : public cqil_exchange_end {
       return all;
     };
     // A look at a connection takes as long as ten of memory.
-    while (!wait_briefly(done, 20)) {
+    while (!wait_briefly<Waiting::kProcesses>(done, 20)) {
       std::vector<pollfd> fds;
       int about = -1;
       for (int r = 0; r < size; r++) {
@@ -143,13 +143,8 @@ class TcpEnd final : public cqil_exchange_end {
   uint32_t turn_ = 0;
 };
 
-cqil_exchange_status create(const cqil_exchange_options* options, cqil_exchange_end** out,
-                            cqil_exchange_failure* failure) {
-  return create_end(
-      [](const cqil_exchange_options& its) -> std::unique_ptr<cqil_exchange_end> {
-        return std::make_unique<TcpEnd>(its);
-      },
-      options, out, failure);
+std::unique_ptr<cqil_exchange_end> create(const cqil_exchange_options& options) {
+  return std::make_unique<TcpEnd>(options);
 }
 
 }  // namespace
@@ -160,13 +155,8 @@ cqil_exchange_status create(const cqil_exchange_options* options, cqil_exchange_
 namespace cqil {
 namespace {
 
-cqil_exchange_status create(const cqil_exchange_options* options, cqil_exchange_end** out,
-                            cqil_exchange_failure* failure) {
-  return create_end(
-      [](const cqil_exchange_options&) -> std::unique_ptr<cqil_exchange_end> {
-        throw ExchangeFailure{CQIL_EXCHANGE_UNAVAILABLE, -1, "Ranks on several hosts need Linux."};
-      },
-      options, out, failure);
+std::unique_ptr<cqil_exchange_end> create(const cqil_exchange_options&) {
+  throw ExchangeFailure{CQIL_EXCHANGE_UNAVAILABLE, -1, "Ranks on several hosts need Linux."};
 }
 
 }  // namespace
@@ -176,7 +166,7 @@ cqil_exchange_status create(const cqil_exchange_options* options, cqil_exchange_
 namespace cqil {
 
 const cqil_exchange* tcp_exchange() {
-  static const cqil_exchange table = exchange_table("tcp", create);
+  static const cqil_exchange table = exchange_table<create>("tcp");
   return &table;
 }
 
