@@ -19,7 +19,7 @@
       "native/core/weights_file.cc",
       "native/core/weights_share.cc",
       "native/core/workspace.cc",
-      "native/backend/registry.cc",
+      "native/registry/registry.cc",
       "native/cpu/bandwidth.cc",
       "native/cpu/buffer.cc",
       "native/cpu/cpu_backend.cc",

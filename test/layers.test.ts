@@ -109,9 +109,10 @@ describe('includes in C++', () => {
 
   it('a backend sees the backend table and plain helpers; the core sees no backend but through the table', () => {
     const allowed: Record<string, RegExp> = {
-      addon: /^native\/(addon|core|backend|exchange\/exchanges\.h|cpu\/(bandwidth|kernels\/kernels)\.h)/,
+      addon: /^native\/(addon|core|backend|registry|exchange\/exchanges\.h|cpu\/(bandwidth|kernels\/kernels)\.h)/,
       core: /^native\/(core|backend\/(backend|exchange)\.h)/,
-      backend: /^native\/(backend|core\/(error|shared_library)\.h|cpu\/cpu_backend\.h)/,
+      backend: /^native\/backend/,
+      registry: /^native\/(registry|backend\/backend\.h|core\/(error|shared_library)\.h|cpu\/cpu_backend\.h)/,
       exchange: /^native\/(exchange|backend\/exchange\.h|core\/wait_briefly\.h)/,
       cpu: /^native\/(cpu|backend\/backend\.h|core\/(dtype|half|held|wait_briefly)\.h)/,
       cuda: /^native\/(cuda|backend\/backend\.h|core\/(dtype|half|shared_library)\.h)/,

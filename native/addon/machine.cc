@@ -8,7 +8,7 @@
 #include <string>
 #include <thread>
 
-#include "../backend/registry.h"
+#include "../registry/registry.h"
 #include "../cpu/bandwidth.h"
 #include "../cpu/kernels/kernels.h"
 #include "call.h"

@@ -1,6 +1,6 @@
 #include <atomic>
 
-#include "../backend/registry.h"
+#include "../registry/registry.h"
 #include "call.h"
 #include "calls.h"
 #include "handles.h"

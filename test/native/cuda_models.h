@@ -4,7 +4,7 @@
 #include <cstdio>
 #include <cstdlib>
 
-#include "backend/registry.h"
+#include "registry/registry.h"
 #include "check.h"
 #include "core/session.h"
 #include "small_model.h"

@@ -1,6 +1,6 @@
 // Whether CUDA can be used is answered once per process, so each case is a process: registry_test TEXT expects the
 // reason to contain TEXT, for the library that CQIL_CUDA_LIBRARY names.
-#include "backend/registry.h"
+#include "registry/registry.h"
 
 #include "check.h"
 
