@@ -95,4 +95,15 @@ class Task : public Napi::AsyncWorker {
   const char* code_ = "INTERNAL";
 };
 
+// A task without a result: its promise resolves to undefined.
+inline Napi::Value start_task(Napi::Env env, std::function<void()> work) {
+  return Task<bool>::start(
+      env,
+      [work = std::move(work)] {
+        work();
+        return true;
+      },
+      [](Napi::Env env, bool) { return env.Undefined(); });
+}
+
 }  // namespace cqil

@@ -102,13 +102,7 @@ Napi::Value read_model(const Napi::CallbackInfo& info) {
     auto model = read_open<ModelHandle>(info[0]);
     if (!info[1].IsFunction()) throw Error("INVALID_ARGUMENT", "Expected a function to tell how far reading is.");
     auto progress = std::make_shared<Progress>(info[1].As<Napi::Function>());
-    return Task<bool>::start(
-        env,
-        [model, progress] {
-          model->read([&](uint64_t bytes) { progress->add(bytes); });
-          return true;
-        },
-        [](Napi::Env env, bool) { return env.Undefined(); });
+    return start_task(env, [model, progress] { model->read([&](uint64_t bytes) { progress->add(bytes); }); });
   });
 }
 

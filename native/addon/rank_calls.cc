@@ -43,13 +43,7 @@ Napi::Value meet(const Napi::CallbackInfo& info) {
   return call(env, [&] {
     auto exchange = end_of(info);
     const auto patience = std::chrono::milliseconds(info[0].ToNumber().Int64Value());
-    return Task<bool>::start(
-        env,
-        [exchange, patience] {
-          exchange->meet(patience);
-          return true;
-        },
-        [](Napi::Env env, bool) { return env.Undefined(); });
+    return start_task(env, [exchange, patience] { exchange->meet(patience); });
   });
 }
 
@@ -100,13 +94,7 @@ Napi::Value follow_leader(const Napi::CallbackInfo& info) {
   const Napi::Env env = info.Env();
   return call(env, [&] {
     auto model = read_open<ModelHandle>(info[0]);
-    return Task<bool>::start(
-        env,
-        [model] {
-          model->follow();
-          return true;
-        },
-        [](Napi::Env env, bool) { return env.Undefined(); });
+    return start_task(env, [model] { model->follow(); });
   });
 }
 

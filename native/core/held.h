@@ -18,8 +18,12 @@ inline int32_t size_of(const cqil_share& share, Part part) {
   return part == Part::kAttention ? share.n_kv_heads : share.n_hidden;
 }
 
+inline const cqil_share& share_on(const cqil_ranks& ranks, int32_t rank, int32_t layer) {
+  return ranks.shares[static_cast<int64_t>(rank) * ranks.n_layers + layer];
+}
+
 inline int32_t size_on(const cqil_ranks& ranks, int32_t rank, int32_t layer, Part part) {
-  return size_of(ranks.shares[static_cast<int64_t>(rank) * ranks.n_layers + layer], part);
+  return size_of(share_on(ranks, rank, layer), part);
 }
 
 // Whether a rank holds any of a part of a layer.

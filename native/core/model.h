@@ -59,7 +59,7 @@ class Model {
   // Null where one process computes the model.
   const cqil_ranks* ranks() const { return options_.ranks; }
   // Null on followers, and where there are no ranks.
-  Leader* leader() const { return base_ ? base_->leader() : leader_.get(); }
+  Leader* leader() const { return leader_.get(); }
   // On a follower: does what the leader tells until it lets go. Throws what cqil::follow does.
   void follow();
   // Threads that compute a forward; 0 where a device does.

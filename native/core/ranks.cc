@@ -1,6 +1,7 @@
 #include "ranks.h"
 
 #include <algorithm>
+#include <cstdio>
 #include <cstring>
 #include <map>
 #include <string>
@@ -29,11 +30,6 @@ struct Answer {
   char code[28];
   char text[480];
 };
-
-void copy_text(char* to, size_t size, const char* text) {
-  std::strncpy(to, text, size - 1);
-  to[size - 1] = 0;
-}
 
 std::vector<int32_t> receive(Exchange& exchange) {
   Envelope envelope = {};
@@ -201,8 +197,8 @@ class Follower {
 
   void fail(const char* code, const char* text) {
     answer_.failed = 1;
-    copy_text(answer_.code, sizeof answer_.code, code);
-    copy_text(answer_.text, sizeof answer_.text, text);
+    std::snprintf(answer_.code, sizeof answer_.code, "%s", code);
+    std::snprintf(answer_.text, sizeof answer_.text, "%s", text);
   }
 
   bool answer() {
@@ -248,16 +244,14 @@ class Follower {
 
   void forward() {
     Workspace& workspace = *workspaces_.at(next());
+    PresentForward& present = workspace.present();
     cqil_forward forward = {};
     forward.execution = static_cast<cqil_execution>(next());
-    std::vector<cqil_row> rows(static_cast<size_t>(next()));
-    int32_t n = 0;
-    bool traced = false;
+    present.rows.assign(static_cast<size_t>(next()), cqil_row{});
     const Sizes* sizes = nullptr;
-    for (cqil_row& row : rows) {
+    for (cqil_row& row : present.rows) {
       const Cache& cache = caches_.at(next());
       if (!sizes) sizes = &cache.sizes;
-      row = {};
       row.cache = cache.cache;
       row.position = next();
       row.output = static_cast<cqil_output>(next());
@@ -268,14 +262,12 @@ class Follower {
         throw Error("INTERNAL", "A row of the leader's has no ids.");
       row.ids = message_.data() + at_;
       at_ += static_cast<size_t>(row.n_ids);
-      n += row.n_ids;
-      traced = traced || row.output == CQIL_OUTPUT_TRACE;
     }
-    forward.rows = rows.data();
-    forward.n_rows = static_cast<int32_t>(rows.size());
-    place(workspace.program(), {forward.execution, model_.team_size()}, *sizes, {rows[0].position, n, traced},
-          workspace.present().schedule, model_.ranks());
-    forward.schedule = workspace.present().schedule.view();
+    forward.rows = present.rows.data();
+    forward.n_rows = static_cast<int32_t>(present.rows.size());
+    place(workspace.program(), {forward.execution, model_.team_size()}, *sizes, extent_of(present.rows),
+          present.schedule, model_.ranks());
+    forward.schedule = present.schedule.view();
     cqil_error error = {};
     const cqil_status status = model_.backend().forward(workspace.backend(), &forward, &error);
     if (status != CQIL_ABORTED) check_status(status, error);

@@ -236,6 +236,15 @@ Sizes sizes_of(const cqil_weights& weights, const cqil_model_options& options, c
   return sizes;
 }
 
+Extent extent_of(const std::vector<cqil_row>& rows) {
+  Extent extent = {rows[0].position, 0, false};
+  for (const cqil_row& row : rows) {
+    extent.n_ids += row.n_ids;
+    extent.traced = extent.traced || row.output == CQIL_OUTPUT_TRACE;
+  }
+  return extent;
+}
+
 cqil_schedule Schedule::view() const { return {steps.data(), static_cast<int32_t>(steps.size()), threads}; }
 
 void place(const Program& program, const Way& way, const Sizes& sizes, const Extent& extent, Schedule& schedule,

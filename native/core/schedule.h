@@ -27,6 +27,8 @@ struct Extent {
   int32_t n_ids;
   bool traced;
 };
+// rows: at least one.
+Extent extent_of(const std::vector<cqil_row>& rows);
 
 struct Schedule {
   std::vector<cqil_step> steps;

@@ -315,15 +315,6 @@ cqil_forward forward_of(const PresentForward& present) {
   return forward;
 }
 
-Extent extent_of(const std::vector<cqil_row>& rows) {
-  Extent extent = {rows[0].position, 0, false};
-  for (const cqil_row& row : rows) {
-    extent.n_ids += row.n_ids;
-    extent.traced = extent.traced || row.output == CQIL_OUTPUT_TRACE;
-  }
-  return extent;
-}
-
 // Has the times of the steps written to the timeline.
 void time_steps(cqil_forward& forward, const Schedule& schedule, int32_t threads, Timeline& timeline) {
   timeline.schedule = schedule;

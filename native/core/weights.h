@@ -131,7 +131,7 @@ class Weights {
   void keep_columns(cqil_tensor& matrix, int64_t first, int64_t count);
   void keep_vocabulary(int32_t first, int32_t end);
   void copy_columns(const Columns& columns, const Rows& rows);
-  Rows* stored(const void* data);
+  std::vector<Rows>::iterator stored(const void* data);
   void forget(const uint8_t* random);  // frees it
 
   WeightsSpec spec_;

@@ -20,7 +20,7 @@ void Weights::keep_share(const RankSpec& rank) {
     int32_t first = 0;  // the rank that adds what stands once: a bias of the output projection
     while (!holds(ranks, first, i, Part::kAttention)) first++;
     const bool adds_bias = held(ranks, i, Part::kAttention) != Held::kInSlices || first == rank.rank;
-    keep_layer(layers_[static_cast<size_t>(i)], ranks.shares[rank.rank * shape.n_layers + i], adds_bias);
+    keep_layer(layers_[static_cast<size_t>(i)], share_on(ranks, rank.rank, i), adds_bias);
   }
   keep_vocabulary(ranks.vocabulary[rank.rank], ranks.vocabulary[rank.rank + 1]);
   bytes_ = 0;
@@ -48,31 +48,29 @@ void Weights::keep_layer(cqil_layer& layer, const cqil_share& share, bool adds_b
   if (!adds_bias) layer.bo = {};
 }
 
-Weights::Rows* Weights::stored(const void* data) {
-  const auto found =
-      std::find_if(stored_.begin(), stored_.end(), [&](const Rows& rows) { return rows.tensor == data; });
-  return &*found;
+std::vector<Weights::Rows>::iterator Weights::stored(const void* data) {
+  return std::find_if(stored_.begin(), stored_.end(), [&](const Rows& rows) { return rows.tensor == data; });
 }
 
 void Weights::keep_rows(cqil_tensor& matrix, int64_t first, int64_t count) {
   if (count == matrix.rows) return;
-  Rows& rows = *stored(matrix.data);
+  const auto rows = stored(matrix.data);
   if (count == 0) {
-    if (spec_.random) forget(rows.tensor);
-    stored_.erase(stored_.begin() + (&rows - stored_.data()));
+    if (spec_.random) forget(rows->tensor);
+    stored_.erase(rows);
     matrix = {nullptr, matrix.dtype, 0, matrix.cols};
     return;
   }
-  const uint8_t* data = rows.tensor + static_cast<uint64_t>(first) * rows.row_bytes;
+  const uint8_t* data = rows->tensor + static_cast<uint64_t>(first) * rows->row_bytes;
   if (spec_.random) {
-    const uint64_t size = static_cast<uint64_t>(count) * rows.row_bytes;
+    const uint64_t size = static_cast<uint64_t>(count) * rows->row_bytes;
     std::unique_ptr<uint8_t[]> kept(new uint8_t[size]);
     std::memcpy(kept.get(), data, size);
-    forget(rows.tensor);
+    forget(rows->tensor);
     data = kept.get();
     owned_.push_back(std::move(kept));
   }
-  rows = {data, 0, count, rows.row_bytes};
+  *rows = {data, 0, count, rows->row_bytes};
   matrix.data = data;
   matrix.rows = count;
 }
@@ -106,8 +104,7 @@ void Weights::keep_vocabulary(int32_t first, int32_t end) {
   cqil_tensor& output = view_.output;
   if (output.data != view_.token_embedding.data) {
     keep_rows(output, first, end - first);
-    if (!spec_.random && spec_.mapped)
-      stored_.erase(stored_.begin() + (stored(view_.token_embedding.data) - stored_.data()));
+    if (!spec_.random && spec_.mapped) stored_.erase(stored(view_.token_embedding.data));
     return;
   }
   Rows& rows = *stored(output.data);

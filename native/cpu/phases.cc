@@ -360,23 +360,23 @@ void Pass::head(const Crew& crew, Claim* claimed) const {
 }
 
 bool Pass::share_attention(const Lanes& lanes) const {
-  add_exchanged(lanes, false);
+  add_exchanged(lanes, Part::kAttention);
   return exchange();
 }
 
 bool Pass::reduce(const Lanes& lanes) const {
   if (reduces_attention(*workspace.model.ranks, lanes.first_layer, lanes.n_lanes, workspace.program.bypass))
-    add_exchanged(lanes, false);
-  add_exchanged(lanes, true);
+    add_exchanged(lanes, Part::kAttention);
+  add_exchanged(lanes, Part::kMlp);
   return exchange();
 }
 
-void Pass::add_exchanged(const Lanes& lanes, bool mlp) const {
-  const Floats& buffer = mlp ? workspace.mlp_out : workspace.attention_out;
+void Pass::add_exchanged(const Lanes& lanes, Part part) const {
+  const Floats& buffer = part == Part::kMlp ? workspace.mlp_out : workspace.attention_out;
   for (int lane = lanes.first_lane; lane < lanes.first_lane + lanes.n_lanes; lane++) {
     const int layer = lanes.first_layer + lane;
-    if (held(*workspace.model.ranks, layer, mlp ? Part::kMlp : Part::kAttention) == Held::kEverywhere) continue;
-    workspace.exchanged.push_back({layer, mlp, lane_row(buffer, workspace.dim_stride, lane, 0)});
+    if (held(*workspace.model.ranks, layer, part) == Held::kEverywhere) continue;
+    workspace.exchanged.push_back({layer, part, lane_row(buffer, workspace.dim_stride, lane, 0)});
   }
 }
 

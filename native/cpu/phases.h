@@ -100,7 +100,7 @@ class Pass {
     return {{lane_row(buffer, stride, lane, 0), stride, tokens_},
             {rounded_row_of(crew, lane, 0), workspace.rounded_stride, tokens_}};
   }
-  void add_exchanged(const Lanes& lanes, bool mlp) const;
+  void add_exchanged(const Lanes& lanes, Part part) const;
   bool exchange() const;
   // The normalised inputs of the output projection, n tokens' of them, and its products with them: [n, vocab].
   void head_norms(const Crew& crew, const HeadPlace* places, int64_t n) const;

@@ -3,8 +3,6 @@
 #include <algorithm>
 #include <cstring>
 
-#include "../core/held.h"
-
 namespace cqil {
 namespace {
 
@@ -14,7 +12,7 @@ constexpr int64_t kMessage = 64 * 1024;
 }  // namespace
 
 bool Reduction::holds(int32_t rank, const Piece& piece) const {
-  return cqil::holds(ranks_, rank, piece.layer, piece.mlp ? Part::kMlp : Part::kAttention);
+  return cqil::holds(ranks_, rank, piece.layer, piece.part);
 }
 
 bool Reduction::gather(int64_t floats, bool cancelled) {
@@ -53,18 +51,20 @@ bool Reduction::reduce(const std::vector<Piece>& pieces, int64_t n_tokens, int64
       bool begun = false;
       for (int32_t rank = 0; rank < ranks_.n_ranks; rank++) {
         if (!holds(rank, piece)) continue;
-        const float* from = of(rank, most * each) + taken[rank]++ * each;
-        for (int64_t t = 0; t < n; t++, from += dim_) {
-          float* row = piece.rows + (first + t) * stride;
-          if (begun)
-            for (int64_t i = 0; i < dim_; i++) row[i] += from[i];
-          else std::memcpy(row, from, static_cast<size_t>(dim_) * sizeof(float));
-        }
+        take(of(rank, most * each) + taken[rank]++ * each, n, piece.rows + first * stride, stride, begun);
         begun = true;
       }
     }
   }
   return true;
+}
+
+void Reduction::take(const float* from, int64_t n, float* to, int64_t stride, bool adds) const {
+  for (int64_t t = 0; t < n; t++, from += dim_, to += stride) {
+    if (adds)
+      for (int64_t i = 0; i < dim_; i++) to[i] += from[i];
+    else std::memcpy(to, from, static_cast<size_t>(dim_) * sizeof(float));
+  }
 }
 
 bool Reduction::gather_logits(float* logits, int64_t n_tokens, int64_t vocab) {

@@ -4,6 +4,7 @@
 #include <vector>
 
 #include "../backend/backend.h"
+#include "../core/held.h"
 #include "buffer.h"
 
 namespace cqil {
@@ -23,7 +24,7 @@ class Reduction {
   // Rows of tokens that ranks have of a lane; where several have a slice of its layer, they are summed.
   struct Piece {
     int32_t layer;
-    bool mlp;
+    Part part;
     float* rows;  // [n_tokens, stride]
   };
   // cancelled: whether this rank wants the forward to end, which counts on rank 0.
@@ -34,6 +35,8 @@ class Reduction {
  private:
   bool holds(int32_t rank, const Piece& piece) const;
   bool gather(int64_t floats, bool cancelled);
+  // n rows of `from` to rows of `to`, which are stride apart: added, or copied.
+  void take(const float* from, int64_t n, float* to, int64_t stride, bool adds) const;
   void reserve(int64_t floats);
   float* mine() { return out_.get() + kHeader; }
   const float* of(int32_t rank, int64_t floats) const { return all_.get() + rank * (kHeader + floats) + kHeader; }

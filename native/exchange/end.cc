@@ -98,6 +98,14 @@ void close(cqil_exchange_end* end) { delete end; }
 
 }  // namespace
 
+std::string out_of_step(const RankCall& other, const RankCall& own) {
+  auto told = [](const RankCall& call) {
+    return std::to_string(call.rank) + (call.kind == kGather ? " gathers " : " broadcasts ") +
+           std::to_string(call.bytes) + " bytes";
+  };
+  return "Rank " + told(other) + " where rank " + told(own) + ".";
+}
+
 std::chrono::nanoseconds Deadline::left(Clock::time_point now, std::chrono::nanoseconds wanted) const {
   if (end_ == Clock::time_point::max()) return wanted;
   return std::max(std::chrono::nanoseconds(1), std::min(wanted, std::chrono::nanoseconds(end_ - now)));

@@ -17,6 +17,16 @@ struct ExchangeFailure {
   std::string text;
 };
 
+// A call that ranks make together.
+enum CallKind : uint32_t { kGather = 1, kBroadcast };
+struct RankCall {
+  int rank;
+  uint32_t kind;  // CallKind
+  int64_t bytes;
+};
+// "Rank 1 gathers 15 bytes where rank 0 gathers 16 bytes."
+std::string out_of_step(const RankCall& other, const RankCall& own);
+
 // When a call has waited long enough.
 class Deadline {
  public:

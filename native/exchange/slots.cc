@@ -198,14 +198,8 @@ void SlotsEnd::say_turn() {
 void SlotsEnd::take(int other, const Said& said, uint8_t* to, int64_t n, const Deadline& deadline) {
   await_turn(other, turn_, deadline);
   const Said& its = seat(other).said[turn_ % 2];
-  if (its.kind != said.kind || its.bytes != said.bytes) {
-    auto call = [](const Said& it) {
-      return std::string(it.kind == kGather ? "gathers " : "broadcasts ") + std::to_string(it.bytes) + " bytes";
-    };
-    condemn(CQIL_EXCHANGE_OUT_OF_STEP, other,
-            "Rank " + std::to_string(other) + ' ' + call(its) + " where rank " + std::to_string(rank) + ' ' +
-                call(said) + '.');
-  }
+  if (its.kind != said.kind || its.bytes != said.bytes)
+    condemn(CQIL_EXCHANGE_OUT_OF_STEP, other, out_of_step({other, its.kind, its.bytes}, {rank, said.kind, said.bytes}));
   if (n > 0) std::memcpy(to, slot(turn_, other), static_cast<size_t>(n));
 }
 

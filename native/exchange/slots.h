@@ -19,11 +19,9 @@ namespace cqil {
 
 enum SeatState : uint32_t { kAbsent = 0, kComing, kTaken, kClosed };
 
-enum CallKind : uint32_t { kGather = 1, kBroadcast };
-
 // What a rank says about its turn, so that ranks that do not make the same call find out.
 struct Said {
-  uint32_t kind;
+  uint32_t kind;  // CallKind
   uint32_t reserved;
   int64_t bytes;  // of the whole message
 };

@@ -96,6 +96,13 @@ SocketAddress address_of(const Place& place) {
   return address;
 }
 
+SocketAddress bound_address(int fd) {
+  SocketAddress address;
+  address.length = sizeof address.storage;
+  if (getsockname(fd, reinterpret_cast<sockaddr*>(&address.storage), &address.length) != 0) address.length = 0;
+  return address;
+}
+
 std::string text_of(const SocketAddress& address) {
   char host[NI_MAXHOST], port[NI_MAXSERV];
   if (address.length == 0 || getnameinfo(address.get(), address.length, host, sizeof host, port, sizeof port,

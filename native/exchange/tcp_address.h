@@ -27,6 +27,9 @@ Place place_of(const SocketAddress& address);
 // A family of none gives a length of 0.
 SocketAddress address_of(const Place& place);
 
+// Where a socket is bound on this machine; a length of 0 where it is not, or there is no socket.
+SocketAddress bound_address(int fd);
+
 // "10.0.0.1:4000", "[fe80::1%eth0]:4000"
 std::string text_of(const SocketAddress& address);
 

@@ -56,13 +56,7 @@ void TcpDoor::open(const SocketAddress& at) {
   }
 }
 
-SocketAddress TcpDoor::address() const {
-  SocketAddress address;
-  address.length = sizeof address.storage;
-  if (!listener_ || getsockname(listener_.get(), reinterpret_cast<sockaddr*>(&address.storage), &address.length) != 0)
-    address.length = 0;
-  return address;
-}
+SocketAddress TcpDoor::address() const { return bound_address(listener_.get()); }
 
 void TcpDoor::close() {
   for (const Visitor& visitor : visitors_) refused_.push_back(visitor.from);
@@ -96,8 +90,7 @@ void TcpDoor::let_in() {
     Descriptor fd(accept4(listener_.get(), reinterpret_cast<sockaddr*>(&from.storage), &from.length,
                           SOCK_CLOEXEC | SOCK_NONBLOCK));
     if (!fd && (errno == EINTR || errno == ECONNABORTED)) continue;
-    if (!fd && (errno == EMFILE || errno == ENFILE))
-      throw ExchangeFailure{CQIL_EXCHANGE_OUT_OF_MEMORY, -1, "No descriptor is left: " + system_text(errno) + "."};
+    if (!fd && (errno == EMFILE || errno == ENFILE)) fail_without_descriptor();
     if (!fd) return;
     tune_socket(fd.get());
     if (visitors_.size() == kMostVisitors) {
@@ -117,7 +110,7 @@ TcpDoor::Step TcpDoor::hear(Visitor& visitor, TcpPeers& peers, Place (&places)[C
       visitor.challenged ? reinterpret_cast<uint8_t*>(&visitor.answer) : reinterpret_cast<uint8_t*>(&visitor.hello);
   const size_t size = visitor.challenged ? sizeof visitor.answer : sizeof visitor.hello;
   const ssize_t n = recv(visitor.fd.get(), to + visitor.taken, size - visitor.taken, MSG_DONTWAIT);
-  if (n < 0 && (errno == EAGAIN || errno == EINTR)) return Step::kWaits;
+  if (n < 0 && would_block(errno)) return Step::kWaits;
   if (n <= 0) return Step::kStranger;
   visitor.taken += static_cast<size_t>(n);
   // Who does not begin as a rank does is not listened to any longer.

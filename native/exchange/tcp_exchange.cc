@@ -18,8 +18,6 @@
 namespace cqil {
 namespace {
 
-enum CallKind : uint32_t { kGather = 1, kBroadcast };
-
 // One message to a rank, one from it, or both: heads and bytes, as far as they have come.
 struct Flow {
   const uint8_t* from = nullptr;
@@ -119,7 +117,7 @@ class TcpEnd final : public cqil_exchange_end {
     const int fd = peers_.data(other);
     const ssize_t moved =
         sends ? sendmsg(fd, &message, MSG_NOSIGNAL | MSG_DONTWAIT) : recvmsg(fd, &message, MSG_DONTWAIT);
-    if (moved < 0 && (errno == EAGAIN || errno == EWOULDBLOCK || errno == EINTR)) return 0;
+    if (moved < 0 && would_block(errno)) return 0;
     if (moved < 0) peers_.lost(other, errno);
     if (moved == 0 && !sends) peers_.lost(other, 0);
     return moved;
@@ -130,12 +128,8 @@ class TcpEnd final : public cqil_exchange_end {
     if (std::memcmp(&its, &own, sizeof own) == 0) return;
     if (its.magic != kHeadMagic || its.turn != own.turn || its.bytes < 0)
       peers_.condemn(CQIL_EXCHANGE_OUT_OF_STEP, other, peers_.name(other) + " sent what no rank sends.");
-    auto call = [](const Head& it) {
-      return std::string(it.kind == kGather ? "gathers " : "broadcasts ") + std::to_string(it.bytes) + " bytes";
-    };
     peers_.condemn(CQIL_EXCHANGE_OUT_OF_STEP, other,
-                   "Rank " + std::to_string(other) + ' ' + call(its) + " where rank " + std::to_string(rank) + ' ' +
-                       call(own) + '.');
+                   out_of_step({other, its.kind, its.bytes}, {rank, own.kind, own.bytes}));
   }
 
   TcpPeers peers_;

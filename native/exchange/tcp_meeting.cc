@@ -28,13 +28,6 @@ bool may_come_yet(int error) {
          error == ENETUNREACH || error == EPIPE;
 }
 
-SocketAddress address_at(int fd, int (*get)(int, sockaddr*, socklen_t*)) {
-  SocketAddress address;
-  address.length = sizeof address.storage;
-  if (get(fd, reinterpret_cast<sockaddr*>(&address.storage), &address.length) != 0) address.length = 0;
-  return address;
-}
-
 }  // namespace
 
 TcpMeeting::TcpMeeting(const cqil_exchange_options& options, TcpPeers& peers)
@@ -124,14 +117,14 @@ void TcpMeeting::enter(int other, const SocketAddress& at, Channel channel, cons
 
 void TcpMeeting::open_door(int fd) {
   if (local_.length > 0) return door_.open(local_);
-  Place place = place_of(address_at(fd, getsockname));
+  Place place = place_of(bound_address(fd));
   place.port = 0;
   door_.open(address_of(place));
 }
 
 Descriptor TcpMeeting::connect_to(int other, const SocketAddress& at, const Deadline& deadline) {
   Descriptor fd(socket(at.storage.ss_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
-  if (!fd) throw ExchangeFailure{CQIL_EXCHANGE_OUT_OF_MEMORY, -1, "No descriptor is left: " + system_text(errno) + "."};
+  if (!fd) fail_without_descriptor();
   tune_socket(fd.get());
   int error = connect(fd.get(), at.get(), at.length) == 0 ? 0 : errno;
   if (error == EINPROGRESS) {
@@ -144,7 +137,7 @@ Descriptor TcpMeeting::connect_to(int other, const SocketAddress& at, const Dead
     throw ExchangeFailure{CQIL_EXCHANGE_UNAVAILABLE, other,
                           peers_.name(other) + " cannot be reached: " + system_text(error) + "."};
   // A socket that looks for a port of its own machine where nobody listens may find itself.
-  const bool itself = error == 0 && text_of(address_at(fd.get(), getsockname)) == text_of(at);
+  const bool itself = error == 0 && text_of(bound_address(fd.get())) == text_of(at);
   if (error != 0 || itself) fd.reset();
   return fd;
 }

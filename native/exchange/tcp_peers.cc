@@ -25,15 +25,24 @@ void send_word(int fd, const Word& word) {
   if (fd >= 0) (void)!send(fd, &word, sizeof word, MSG_NOSIGNAL | MSG_DONTWAIT);
 }
 
-bool would_block(int error) { return error == EAGAIN || error == EWOULDBLOCK || error == EINTR; }
+// What the end of a connection to a rank means. error: 0 where it ended without any.
+std::string fate(int error) {
+  const bool ended = error == 0 || error == ECONNRESET || error == EPIPE;
+  return ended ? " has ended." : " cannot be reached: " + system_text(error) + ".";
+}
 
 }  // namespace
 
 std::string system_text(int error) { return std::system_category().message(error); }
 
+bool would_block(int error) { return error == EAGAIN || error == EWOULDBLOCK || error == EINTR; }
+
+void fail_without_descriptor() {
+  throw ExchangeFailure{CQIL_EXCHANGE_OUT_OF_MEMORY, -1, "No descriptor is left: " + system_text(errno) + "."};
+}
+
 TcpPeers::TcpPeers(int rank, int size) : rank_(rank), size_(size), bell_(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)) {
-  if (!bell_)
-    throw ExchangeFailure{CQIL_EXCHANGE_OUT_OF_MEMORY, -1, "No descriptor is left: " + system_text(errno) + "."};
+  if (!bell_) fail_without_descriptor();
   for (int r = 0; r < size_; r++) peers_[r].name = "Rank " + std::to_string(r);
 }
 
@@ -90,10 +99,9 @@ void TcpPeers::hear(int of) {
     const ssize_t n = recv(peer.control.get(), to, sizeof peer.word - peer.word_bytes, MSG_DONTWAIT);
     if (n < 0 && would_block(errno)) return;
     if (n <= 0) {
-      const std::string why =
-          n == 0 || errno == ECONNRESET ? " has ended." : " cannot be reached: " + system_text(errno) + ".";
+      const int error = n == 0 ? 0 : errno;
       peer.silent = true;
-      if (!peer.closed) judge(CQIL_EXCHANGE_RANK_LOST, of, peer.name + why);
+      if (!peer.closed) judge(CQIL_EXCHANGE_RANK_LOST, of, peer.name + fate(error));
       return;
     }
     peer.word_bytes += static_cast<size_t>(n);
@@ -150,9 +158,7 @@ void TcpPeers::lost(int of, int error) {
     std::vector<pollfd> none;
     wait(none, Deadline(0), of, moment.left(now, std::chrono::seconds(1)).count());
   }
-  const bool ended = error == 0 || error == ECONNRESET || error == EPIPE;
-  condemn(CQIL_EXCHANGE_RANK_LOST, of,
-          name(of) + (ended ? " has ended." : " cannot be reached: " + system_text(error) + "."));
+  condemn(CQIL_EXCHANGE_RANK_LOST, of, name(of) + fate(error));
 }
 
 bool TcpPeers::send_all(int fd, const void* data, size_t n, const Deadline& deadline, int about) {

@@ -16,6 +16,10 @@ namespace cqil {
 
 // Linux's message for an error number.
 std::string system_text(int error);
+// Whether a call on a socket failed with this error only because it would have to wait.
+bool would_block(int error);
+// Throws CQIL_EXCHANGE_OUT_OF_MEMORY with the reason that errno has.
+[[noreturn]] void fail_without_descriptor();
 
 class TcpPeers {
  public:

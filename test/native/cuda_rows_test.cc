@@ -7,7 +7,7 @@
 #include "cuda_models.h"
 #include "model_file.h"
 #include "not_finite.h"
-#include "shortlist.h"
+#include "same_calls.h"
 
 using namespace cuda_models;
 
@@ -38,13 +38,6 @@ std::vector<float> values_of(const Call& call) {
     values.insert(values.end(), list.logits, list.logits + list.count);
   }
   return values;
-}
-
-bool same(const Call& a, const Call& b) {
-  if (a.failure || b.failure || a.shortlists.size() != b.shortlists.size()) return false;
-  for (size_t i = 0; i < a.shortlists.size(); i++)
-    if (!check::same(a.shortlists[i], b.shortlists[i])) return false;
-  return static_cast<bool>(check::same_bits(a.result, b.result));
 }
 
 // The ids 1 … 100: test_failing keeps 0 for itself.
@@ -108,7 +101,7 @@ void test_together(const Pair& models, const Plan& plan, Execution execution, co
     const std::string name = what + ", row " + std::to_string(i);
     CHECK(!found[i].failure && !expected[i].failure, name + " is computed");
     check::near(difference(values_of(found[i]), values_of(expected[i])), 0, tolerance_of(wishes[i].kv), name);
-    if (wishes[i].n > 1) CHECK(same(found[i], apart[i]), name + " has the bits that it has alone");
+    if (wishes[i].n > 1) CHECK(check::same(found[i], apart[i]), name + " has the bits that it has alone");
     else
       check::near(difference(values_of(found[i]), values_of(apart[i])), 0, tolerance_of(wishes[i].kv), name + " alone");
   }
@@ -191,10 +184,10 @@ void test_failing() {
       const std::string name = "beside texts that fail, row " + std::to_string(i);
       if (i == 1 || i == 3)
         CHECK(std::string(code_of(found[i])) == "NOT_FINITE", name + " fails: " + code_of(found[i]));
-      else CHECK(same(found[i], apart[i]), name + " does not");
+      else CHECK(check::same(found[i], apart[i]), name + " does not");
     }
     const auto again = together.ask(requests, true);
-    CHECK(same(again[1], apart[1]), "what failed is computed with another token");
+    CHECK(check::same(again[1], apart[1]), "what failed is computed with another token");
   }
   std::remove(kFile);
 }

@@ -5,7 +5,7 @@
 #include "check.h"
 #include "core/session.h"
 #include "core/workspace.h"
-#include "shortlist.h"
+#include "same_calls.h"
 #include "small_model.h"
 #include "some_text.h"
 
@@ -62,13 +62,6 @@ ForwardRequest next_of(Text& text) {
   return request;
 }
 
-bool same(const Call& a, const Call& b) {
-  if (a.failure || b.failure || a.shortlists.size() != b.shortlists.size()) return false;
-  for (size_t i = 0; i < a.shortlists.size(); i++)
-    if (!check::same(a.shortlists[i], b.shortlists[i])) return false;
-  return static_cast<bool>(check::same_bits(a.result, b.result));
-}
-
 void test_same_bits(const char* dtype, cqil_activations activations, const Plan& plan, Execution execution,
                     int threads) {
   const auto model = check::small_model(threads, dtype, activations, 1 << 20);
@@ -88,7 +81,7 @@ void test_same_bits(const char* dtype, cqil_activations activations, const Plan&
       const ForwardRequest request = next_of(alone[i]);
       Call call{*alone[i].session, request, alone[i].session->cancel_flag()};
       Session::run_together({&call});
-      right = right && same(calls[i], call);
+      right = right && check::same(calls[i], call);
     }
   }
   CHECK(right, std::string(dtype) + ", " + std::to_string(threads) + " threads: rows have the bits of each alone");
