@@ -42,7 +42,7 @@ const char* execution_name(cqil_execution execution);
 cqil_dtype read_kv_dtype(const Napi::Value& from);
 cqil_activations read_activations(const Napi::Value& from);
 ForwardRequest read_forward_request(const Napi::Value& from);
-// Which rank loads, and what joins it to the others: into the request's weights and joined.
+// Reads which rank loads, and its exchange with the others, into the request's weights and joined.
 void read_rank(const Napi::Object& from, ModelRequest& request);
 int32_t read_int(const Napi::Object& from, const char* key);
 double read_number(const Napi::Object& from, const char* key);

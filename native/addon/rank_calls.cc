@@ -1,4 +1,5 @@
-// Ranks, as lib/ranks starts them: an exchange, a model that has a share, and a follower's work.
+// What lib/ranks calls to run ranks: it opens an exchange, reads which share of a model a rank loads, and does a
+// follower's work.
 #include "../exchange/exchanges.h"
 #include "call.h"
 #include "calls.h"

@@ -100,7 +100,7 @@ Napi::Value forward_together_call(const Napi::CallbackInfo& info) {
           std::vector<Call*> calls;
           for (Call& call : together->calls) calls.push_back(&call);
           Session::run_together(calls);
-          // One that was closed meanwhile is freed here and not on the JavaScript thread.
+          // A session that was closed meanwhile is freed on this thread, not on the JavaScript thread.
           for (Together::Asked& asked : together->asked) asked.session.reset();
           return together;
         },

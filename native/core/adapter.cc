@@ -40,7 +40,7 @@ int64_t row_before_interleaving(int64_t row, const cqil_shape& shape) {
   return i < shape.rope_dim ? row - i + i % 2 * (shape.rope_dim / 2) + i / 2 : row;
 }
 
-// scale B A, which a matrix W gains.
+// What a matrix W gains from an adapter: scale B A.
 class Update {
  public:
   // interleaved: the shape, where W has its rows in another order than B.

@@ -9,7 +9,7 @@ namespace cqil {
 
 class Exchange {
  public:
-  // Throws what check_exchange does, as all calls do.
+  // Throws what check_exchange throws, as meet, gather and broadcast do.
   Exchange(const cqil_exchange& table, const cqil_exchange_options& options);
   ~Exchange();
   Exchange(const Exchange&) = delete;
@@ -17,7 +17,7 @@ class Exchange {
   const cqil_exchange& table() const { return table_; }
   cqil_exchange_end* end() const { return end_; }
   cqil_exchange_state state() const;
-  // A patience of zero is for ever.
+  // A patience of zero means to wait for ever.
   void meet(std::chrono::nanoseconds patience);
   void gather(const void* mine, void* all, int64_t bytes, std::chrono::nanoseconds patience);
   void broadcast(void* data, int64_t bytes, std::chrono::nanoseconds patience);

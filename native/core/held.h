@@ -1,4 +1,4 @@
-// Where the parts of a layer are among ranks, by the table of shares that a backend is given too.
+// Which ranks hold a part of a layer, read from the table of shares that backends are given too.
 #pragma once
 #include "../backend/backend.h"
 
@@ -13,7 +13,7 @@ enum class Held {
   kInSlices,    // by several ranks, whose results are added up in the order of ranks
 };
 
-// Key/value heads, or values of the hidden vector.
+// The size of a part in a share: key/value heads, or values of the hidden vector.
 inline int32_t size_of(const cqil_share& share, Part part) {
   return part == Part::kAttention ? share.n_kv_heads : share.n_hidden;
 }
@@ -26,7 +26,7 @@ inline int32_t size_on(const cqil_ranks& ranks, int32_t rank, int32_t layer, Par
   return size_of(share_on(ranks, rank, layer), part);
 }
 
-// Whether a rank holds any of a part of a layer.
+// Whether a rank holds a part of a layer, whole or a slice of it.
 inline bool holds(const cqil_ranks& ranks, int32_t rank, int32_t layer, Part part) {
   return size_on(ranks, rank, layer, part) > 0;
 }
@@ -41,8 +41,8 @@ inline Held held(const cqil_ranks& ranks, int32_t layer, Part part) {
   return whole == ranks.n_ranks ? Held::kEverywhere : holders == 1 ? Held::kOnOne : Held::kInSlices;
 }
 
-// Whether the attention outputs of a stage's lanes reach other ranks only with what their MLPs compute: every lane is
-// whole on one rank, and no lane reads those of another.
+// Whether a stage's attention outputs are exchanged together with its MLP outputs, and not before its MLPs. This is so
+// where every lane is whole on one rank and no lane reads the attention outputs of another.
 inline bool reduces_attention(const cqil_ranks& ranks, int32_t first_layer, int32_t n_lanes, int32_t bypass) {
   if (bypass > 0 && n_lanes > 1) return false;
   for (int32_t layer = first_layer; layer < first_layer + n_lanes; layer++)

@@ -20,7 +20,7 @@ namespace cqil {
 
 class Workspace;
 
-// What joins the rank that a model is to others.
+// How the rank that has a model reaches the others.
 struct Joined {
   std::shared_ptr<Exchange> exchange;
   std::chrono::nanoseconds patience{0};  // how long others are waited for; 0: for ever
@@ -28,7 +28,7 @@ struct Joined {
 
 class Model {
  public:
-  // joined: where the spec has a rank. Throws what Weights and the backend throw.
+  // joined is given where the spec has a rank. Throws what Weights and the backend throw.
   Model(WeightsSpec spec, const cqil_backend& backend, const cqil_model_options& options, Joined joined = {});
   // The base with an adapter merged in, computing on the base's threads or device. Throws what MergedWeights and the
   // backend throw.
@@ -60,7 +60,7 @@ class Model {
   const cqil_ranks* ranks() const { return options_.ranks; }
   // Null on followers, and where there are no ranks.
   Leader* leader() const { return leader_.get(); }
-  // On a follower: does what the leader tells until it lets go. Throws what cqil::follow does.
+  // On a follower: does what the leader tells it, until the leader lets it go. Throws what cqil::follow throws.
   void follow();
   // Threads that compute a forward; 0 where a device does.
   int32_t team_size() const { return backend_.threads(backend_model_); }
@@ -96,7 +96,7 @@ class Model {
   std::mutex programs_mutex_;
   // What sessions of a program have learnt about its executions, by the first layer of every stage.
   std::map<std::vector<int32_t>, ExecutionTuner> tuners_;
-  std::map<std::vector<int32_t>, std::weak_ptr<Workspace>> workspaces_;  // by the same, and the bypass
+  std::map<std::vector<int32_t>, std::weak_ptr<Workspace>> workspaces_;  // by the first layers and the bypass
 };
 
 // Throws the error of a backend call that did not return CQIL_OK.

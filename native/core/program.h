@@ -16,7 +16,7 @@ struct Program {
 
   // Borrows phases.
   cqil_program view() const;
-  // The first layer of each stage: programs of one model that differ in nothing else but the bypass have the same.
+  // The first layer of each stage. Two programs of one model that have the same differ at most in the bypass.
   std::vector<int32_t> first_layers() const;
 };
 

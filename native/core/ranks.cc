@@ -17,14 +17,14 @@ namespace {
 // A message is a list of numbers: items, each of which begins with its kind.
 enum Item : int32_t { kLetGo, kOpenWorkspace, kOpenCache, kClose, kAnswer, kForward };
 
-// What every message begins with. A token's fits wholly.
+// The first part of every message. A message about one token fits into it.
 struct Envelope {
   static constexpr int32_t kRoom = 127;
   int32_t count;
   int32_t first[kRoom];
 };
 
-// Whether a rank has opened what it was told to.
+// A rank's answer: whether it has opened what it was told to open.
 struct Answer {
   int32_t failed;
   char code[28];
@@ -68,7 +68,7 @@ Leader::~Leader() {
   try {
     std::vector<int32_t> message = {kLetGo};
     send(message);
-  } catch (const std::exception&) {  // who is lost needs no leave
+  } catch (const std::exception&) {  // followers that are lost need not be let go
   }
 }
 
@@ -120,7 +120,7 @@ void Leader::send(std::vector<int32_t>& message) {
 
 namespace {
 
-// The answers of all ranks, in their order.
+// The answers of all ranks, in the order of ranks.
 std::vector<Answer> gather_answers(Exchange& exchange, const Answer& mine, std::chrono::nanoseconds patience) {
   std::vector<Answer> answers(static_cast<size_t>(exchange.state().size));
   exchange.gather(&mine, answers.data(), sizeof mine, patience);
@@ -161,16 +161,16 @@ class Follower {
  private:
   struct Cache {
     cqil_backend_cache* cache;
-    std::shared_ptr<Workspace> workspace;  // which outlives it
+    std::shared_ptr<Workspace> workspace;  // which outlives the cache
     Sizes sizes;
   };
 
   int32_t next() {
-    if (at_ == message_.size()) throw Error("INTERNAL", "A message of the leader is cut short.");
+    if (at_ == message_.size()) throw Error("INTERNAL", "A message from the leader is cut short.");
     return message_[at_++];
   }
 
-  // Whether the rest of the message stands.
+  // False where the rest of the message no longer counts, as a rank could not open something.
   bool take_item() {
     switch (next()) {
       case kLetGo: let_go_ = true; return true;
@@ -179,11 +179,11 @@ class Follower {
       case kClose: close(next()); return true;
       case kAnswer: return answer();
       case kForward: forward(); return true;
-      default: throw Error("INTERNAL", "The leader said what no follower knows.");
+      default: throw Error("INTERNAL", "The leader sent an item of an unknown kind.");
     }
   }
 
-  // What fails for want of memory is answered; the leader may do without.
+  // A failure becomes part of the answer and ends nothing here: the leader may go on without what was to be opened.
   template <class Work>
   void attempt(Work work) {
     try {
@@ -226,7 +226,7 @@ class Follower {
     const int32_t id = next(), workspace_id = next(), context = next();
     const auto kv_dtype = static_cast<cqil_dtype>(next());
     const auto workspace = workspaces_.find(workspace_id);
-    if (caches_.count(id) > 0 || workspace == workspaces_.end()) return;  // that there is none was told already
+    if (caches_.count(id) > 0 || workspace == workspaces_.end()) return;  // the answer says so already
     const cqil_cache_options options = {context, kv_dtype};
     cqil_error error = {};
     cqil_backend_cache* cache = nullptr;
@@ -259,7 +259,7 @@ class Follower {
       row.n_listed = next();
       row.n_ids = next();
       if (row.n_ids < 1 || static_cast<size_t>(row.n_ids) > message_.size() - at_)
-        throw Error("INTERNAL", "A row of the leader's has no ids.");
+        throw Error("INTERNAL", "A row that the leader sent has no ids, or too many.");
       row.ids = message_.data() + at_;
       at_ += static_cast<size_t>(row.n_ids);
     }

@@ -1,5 +1,5 @@
 // How ranks compute one model: the first, the leader, has the sessions and tells the others, the followers, what it is
-// about to compute. They do the same with their shares, and meet at the exchanges of their schedules.
+// about to compute. The followers compute it with their shares, and all ranks meet at the exchanges of their schedules.
 #pragma once
 #include <atomic>
 #include <chrono>
@@ -31,14 +31,14 @@ class Leader {
 
   // An id of a workspace or a cache; no two have the same.
   int32_t new_id() { return ++last_id_; }
-  // That followers need it no more. From any thread; they hear of it with the next forward, as a session may be closed
-  // on a thread that must not wait for them.
+  // Followers no longer need this id. They are told with the next forward: a session may be closed on a thread that
+  // must not wait for them. From any thread.
   void close(int32_t id);
-  // Tells of a forward, whose rows have these caches, before it is computed here. Takes turns with forwards. Throws
-  // RANK_LOST, or why a follower cannot compute it: OUT_OF_MEMORY.
+  // Tells the followers of a forward before it is computed here. caches: one for each of its rows. Forwards and these
+  // calls take turns. Throws RANK_LOST, or OUT_OF_MEMORY or INTERNAL where a follower cannot compute it.
   void announce(int32_t workspace_id, const Program& program, const cqil_forward& forward,
                 const std::vector<RankCache>& caches);
-  // After a forward that failed here alone: the others must not wait for this rank.
+  // Called after a forward that failed on this rank alone: ends the others' waiting.
   void give_up(const char* why) { exchange_.abort(-1, why); }
 
  private:
@@ -54,8 +54,8 @@ class Leader {
   std::vector<int32_t> closed_;
 };
 
-// Does what the leader of this model's ranks tells, until it lets go. Throws RANK_LOST, or what made this rank give up,
-// which the others then hear as RANK_LOST.
+// Does what the leader tells this rank, until the leader lets it go. Throws RANK_LOST, or what made this rank give up;
+// the others then throw RANK_LOST.
 void follow(Model& model, Exchange& exchange, std::chrono::nanoseconds patience);
 
 }  // namespace cqil

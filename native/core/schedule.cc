@@ -90,7 +90,7 @@ class Placing {
 
   void end_stage() { schedule_.steps.back().ends_stage = 1; }
 
-  // Lanes of a stage of which this rank holds any of a part; they follow each other.
+  // The lanes of a stage of which this rank holds a part, whole or a slice of it. They are consecutive.
   Range own(const cqil_phase& phase, Part part) const {
     if (!ranks_) return all_lanes(phase);
     Range lanes = {phase.first_layer, 0, 0};
@@ -101,10 +101,10 @@ class Placing {
     return lanes;
   }
 
-  // What of a stage not every rank computes by itself.
+  // Which outputs of a stage ranks exchange, because not every rank computes them all.
   struct Exchanged {
     bool attention, mlp;
-    bool late;  // a_j with m_j
+    bool late;  // a_j is exchanged with m_j, see reduces_attention
     bool any() const { return attention || mlp; }
   };
   Exchanged exchanged(const cqil_phase& phase) const {
@@ -192,7 +192,7 @@ class Placing {
     join(i + 4, phase, what, apart);
   }
 
-  // Whether a_j gets its post-norm from who has computed it, before other ranks hear of it.
+  // Whether the rank that computes a_j applies its post-norm, before a_j is exchanged.
   bool norms_early(const Exchanged& what) const { return sizes_.post_norms && (!what.attention || what.late); }
 
   void join(int32_t i, const cqil_phase& phase, const Exchanged& what, bool normed = false) {

@@ -38,9 +38,9 @@ struct Schedule {
   cqil_schedule view() const;
 };
 
-// way.threads is as many as will compute it, 0 where a device does. What `schedule` held before is overwritten: a
-// forward makes one, and memory for it is not taken each time. ranks: null, or whose part it is; every rank places the
-// same program, and their schedules have the same exchanges in the same order.
+// way.threads: how many threads will compute it, 0 where a device does. `schedule` is overwritten and keeps its memory,
+// as every forward places one. ranks: null, or all ranks and which of them this is; every rank places the same program,
+// and their schedules have the same exchanges in the same order.
 void place(const Program& program, const Way& way, const Sizes& sizes, const Extent& extent, Schedule& schedule,
            const cqil_ranks* ranks = nullptr);
 

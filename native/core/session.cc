@@ -219,7 +219,7 @@ void Session::run(Call* const* calls, size_t n, Timeline* timeline) {
     present.calls.reserve(n);
     for (size_t i = 0; i < n; i++) try {
         Call& call = *calls[i];
-        // What was given up before its turn must not write to the cache any more: another forward may have had its turn
+        // A call that was cancelled before its turn must not write to the cache: another forward may have had its turn
         // since.
         if (call.cancel) throw Error("ABORTED", "The call was aborted.");
         call.session.check(call.request);
@@ -299,13 +299,13 @@ void Session::conclude(Call& call, bool alone) {
 
 namespace {
 
-// One that is cancelled does not end what the others want.
+// One call that is cancelled does not end what the others want.
 int32_t all_cancelled(const void* calls) {
   const auto& all = *static_cast<const std::vector<Call*>*>(calls);
   return std::all_of(all.begin(), all.end(), [](const Call* call) { return call->cancel.load(); });
 }
 
-// The forward of rows, without who computes it.
+// The forward of the present rows, without its execution and schedule.
 cqil_forward forward_of(const PresentForward& present) {
   cqil_forward forward = {};
   forward.rows = present.rows.data();
@@ -315,7 +315,7 @@ cqil_forward forward_of(const PresentForward& present) {
   return forward;
 }
 
-// Has the times of the steps written to the timeline.
+// Makes the backend write the times of the steps to the timeline.
 void time_steps(cqil_forward& forward, const Schedule& schedule, int32_t threads, Timeline& timeline) {
   timeline.schedule = schedule;
   const auto each = static_cast<size_t>(std::max(1, threads));

@@ -78,16 +78,17 @@ class Session {
  private:
   void check(const ForwardRequest& request) const;
   void expect_finite(const Call& call) const;
-  // Makes the result's memory, and the call a row of a forward. targets, which have room, gain the row's.
+  // Takes memory for the result and makes the call a row of a forward. Adds the row's targets to `targets`, which has
+  // room for them.
   cqil_row row_of(Call& call, std::vector<int32_t>& targets) const;
   // Tells other ranks of a forward, where there are any, and computes it here.
   static void forward_on_ranks(const PresentForward& present, const cqil_forward& forward);
-  // n calls of one program in one forward. timeline is filled where it is given.
+  // Computes n calls of one program in one forward. Fills timeline where it is given.
   static void run(Call* const* calls, size_t n, Timeline* timeline);
-  // The calls of the workspace's present forward.
+  // Computes the calls of the workspace's present forward.
   static void compute(PresentForward& present, Timeline* timeline);
   static void list_rows(PresentForward& present);
-  // What came of a call whose forward has ended: throws why there is nothing, or counts its ids as filled.
+  // Ends a call whose forward has been computed: throws why it has no result, or counts its ids as filled.
   void conclude(Call& call, bool alone);
   Call run_alone(const ForwardRequest& request, const CancelFlag& cancel, Timeline* timeline = nullptr);
 
@@ -101,7 +102,7 @@ class Session {
   uint64_t cache_bytes_ = 0;
   CancelFlag cancel_{false};
   cqil_backend_cache* cache_ = nullptr;
-  int32_t rank_cache_ = 0;  // as ranks know it; 0 where there are none
+  int32_t rank_cache_ = 0;  // the id by which ranks know its cache; 0 where there are no ranks
 };
 
 }  // namespace cqil

@@ -52,7 +52,8 @@ Shares::Shares(const Program& program, const cqil_shape& shape, const Cuts& cuts
   if (split != Split::kTensor) stages_ = program.first_layers();
 
   const cqil_share whole = whole_, none = {0, 0, 0, 0};
-  // Fewer heads than ranks would leave a rank without a cache, for the sake of the smallest part of a layer.
+  // With fewer heads than ranks, some rank would have no cache. Attention stays whole then: it is the smallest part of
+  // a layer.
   const bool cut_attention = cuts.attention && shape.n_kv_heads >= n_ranks_;
   const std::vector<int32_t> heads = cut(shape.n_kv_heads, ratios);
   std::vector<int32_t> hidden = cut(shape.hidden_dim / cuts.hidden_unit, ratios);

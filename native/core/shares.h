@@ -13,8 +13,8 @@ namespace cqil {
 
 // How shares are made.
 enum class Split {
-  kLanes,   // lanes of a group whole, each on one rank; layers outside groups whole on every rank
-  kHybrid,  // lanes of a group whole where every rank gets as many of them; everything else in slices
+  kLanes,   // each lane of a group whole on one rank; layers outside groups whole on every rank
+  kHybrid,  // each lane of a group whole on one rank, if all ranks get equally many; all else in slices
   kTensor,  // every layer in slices
 };
 
@@ -23,28 +23,28 @@ struct RankSpec {
   int32_t rank;
   Split split;
   std::vector<int32_t> ratios;  // [ranks], see Shares
-  Plan plan;                    // whose lanes ranks hold
+  Plan plan;                    // the plan whose lanes the ranks hold
 };
 
 // Where layers can be cut.
 struct Cuts {
-  bool attention;       // between key/value heads; where they cannot, every rank has all of them
+  bool attention;       // whether it can be cut between key/value heads; if not, every rank has all of them
   int32_t hidden_unit;  // values of the hidden vector that stay together
 };
 
-// Heads are cut where the columns of the output projection that belong to a key/value head are whole blocks of its
-// format; the hidden vector where columns of the down projection are.
+// Attention can be cut where the output projection's columns of one key/value head are whole blocks of its format. The
+// hidden vector is cut between whole blocks of the down projection.
 Cuts cuts_of(const cqil_weights& weights);
 
 class Shares {
  public:
-  // ratios: [ranks] how much of what is divided each rank should have, in proportion; their number is the number of
-  // ranks. What cannot be cut into that many parts is had by some of them, or by all. Throws INVALID_ARGUMENT.
+  // ratios: [ranks] the proportions in which ranks should share what is divided, one for each rank. What cannot be cut
+  // into enough parts is held by some of them, or by all. Throws INVALID_ARGUMENT.
   Shares(const Program& program, const cqil_shape& shape, const Cuts& cuts, Split split,
          const std::vector<int32_t>& ratios);
 
   int32_t n_ranks() const { return n_ranks_; }
-  // As rank `rank` has them, without an exchange; borrows from this object.
+  // The table as rank `rank` is given it, without an exchange. It borrows from this object.
   cqil_ranks view(int32_t rank) const;
   // Throws INVALID_PLAN where shares were made for another program and do not serve this one.
   void expect_serves(const Program& program) const;
@@ -55,7 +55,7 @@ class Shares {
   cqil_share whole_ = {};
   std::vector<cqil_share> shares_;
   std::vector<int32_t> vocabulary_;
-  std::vector<int32_t> stages_;  // first layers of the program's stages; empty: they serve any
+  std::vector<int32_t> stages_;  // first layers of the program's stages; empty: the shares serve any program
 };
 
 }  // namespace cqil

@@ -242,7 +242,7 @@ void Weights::bring_in(const Rows& rows) {
   const auto cut = columns_.find(rows.tensor);
   if (cut != columns_.end()) {
     const Columns& columns = cut->second;
-    // Whole rows are read, as pages hold several of them, and given up where they lie in a mapped file.
+    // Whole rows are read, as a page holds several of them, and released again where they lie in a mapped file.
     const uint8_t* from = columns.source + static_cast<uint64_t>(rows.first) * columns.source_row_bytes;
     const uint64_t size = static_cast<uint64_t>(rows.count - 1) * columns.source_row_bytes + rows.row_bytes;
     file_of(from)->read(from, size);
@@ -304,7 +304,7 @@ void Weights::release(const std::vector<Rows>& all) {
     for (const Rows& one : rows) released_.insert(one.tensor);
   }
   if (!spec_.random) {
-    // What stands in memory of its own is given up by itself: between it and the next is what is not ours.
+    // Tensors in memory of their own are released one by one: the memory between two of them is not ours.
     rows.erase(std::remove_if(rows.begin(), rows.end(),
                               [&](const Rows& one) {
                                 const bool own = columns_.count(one.tensor) > 0;

@@ -49,7 +49,7 @@ struct WeightsSpec {
   std::vector<TensorSpec> tensors;
   bool random = false;
   uint64_t random_seed = 0;
-  std::optional<RankSpec> rank;  // where one of several loads its share
+  std::optional<RankSpec> rank;  // given where this is one of several ranks, which loads its share
 };
 
 // A layer's tensor of a role; null when layers have none.
@@ -61,9 +61,9 @@ class Weights {
   explicit Weights(WeightsSpec spec);
   Weights(const Weights&) = delete;
 
-  // Borrowed; valid as long as this object. On a rank, of its share: see cqil_share.
+  // Borrowed; valid as long as this object. On a rank it shows the rank's share alone: see cqil_share.
   const cqil_weights& view() const { return view_; }
-  // What each rank holds; null where there is one.
+  // What each rank holds; null where there are no ranks.
   const Shares* shares() const { return shares_ ? &*shares_ : nullptr; }
   const Folding& folding() const { return spec_.folding; }
   // Bytes of all tensors, or of a rank's share of them.
@@ -109,9 +109,9 @@ class Weights {
     bool converted;
   };
 
-  // Columns of a tensor, which stand together in memory of their own. Rows are cut where they are.
+  // The columns that a rank keeps of a tensor, copied to memory of their own. Rows need no copy.
   struct Columns {
-    const uint8_t* source;  // the first of them in the tensor's first row
+    const uint8_t* source;  // the first of these columns in the tensor's first row
     uint64_t source_row_bytes;
     std::unique_ptr<uint8_t[]> values;
   };
@@ -132,7 +132,7 @@ class Weights {
   void keep_vocabulary(int32_t first, int32_t end);
   void copy_columns(const Columns& columns, const Rows& rows);
   std::vector<Rows>::iterator stored(const void* data);
-  void forget(const uint8_t* random);  // frees it
+  void forget(const uint8_t* random);  // frees a random tensor
 
   WeightsSpec spec_;
   std::vector<std::unique_ptr<WeightsFile>> files_;
@@ -146,7 +146,7 @@ class Weights {
   std::atomic<uint64_t> brought_in_{0};  // bytes
   uint64_t bytes_ = 0;
   std::optional<Shares> shares_;
-  std::map<const uint8_t*, Columns> columns_;  // by where they stand
+  std::map<const uint8_t*, Columns> columns_;  // by the address of their copy
 };
 
 }  // namespace cqil

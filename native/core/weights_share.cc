@@ -17,7 +17,7 @@ void Weights::keep_share(const RankSpec& rank) {
     throw Error("INVALID_ARGUMENT",
                 "There is no rank " + std::to_string(rank.rank) + " of " + std::to_string(ranks.n_ranks) + ".");
   for (int32_t i = 0; i < shape.n_layers; i++) {
-    int32_t first = 0;  // the rank that adds what stands once: a bias of the output projection
+    int32_t first = 0;  // the rank that adds the output projection's bias, which is to be added once
     while (!holds(ranks, first, i, Part::kAttention)) first++;
     const bool adds_bias = held(ranks, i, Part::kAttention) != Held::kInSlices || first == rank.rank;
     keep_layer(layers_[static_cast<size_t>(i)], share_on(ranks, rank.rank, i), adds_bias);
@@ -38,7 +38,7 @@ void Weights::keep_layer(cqil_layer& layer, const cqil_share& share, bool adds_b
   keep_rows(layer.w_gate, share.first_hidden, share.n_hidden);
   keep_rows(layer.w_up, share.first_hidden, share.n_hidden);
   keep_columns(layer.w_down, share.first_hidden, share.n_hidden);
-  // Vectors stay as they are in memory, and are looked at from their share on.
+  // Vectors stay whole in memory; the view shows the rank's share of them.
   auto from = [&](cqil_tensor& vector, int64_t first, int64_t count) {
     if (vector.data) vector = {static_cast<const float*>(vector.data) + first, CQIL_F32, 1, count};
   };
@@ -99,7 +99,7 @@ void Weights::keep_columns(cqil_tensor& matrix, int64_t first, int64_t count) {
   matrix.cols = count;
 }
 
-// Rows of the token embedding are looked up one by one, and read when they are, where its file is mapped.
+// Where its file is mapped, the token embedding is not loaded: a row is read when it is looked up.
 void Weights::keep_vocabulary(int32_t first, int32_t end) {
   cqil_tensor& output = view_.output;
   if (output.data != view_.token_embedding.data) {

@@ -29,7 +29,7 @@ class Workspace {
   Workspace(const Workspace&) = delete;
 
   const Program& program() const { return program_; }
-  // As ranks know it; 0 where there are none.
+  // The id by which ranks know it; 0 where there are no ranks.
   int32_t id() const { return id_; }
   // To be used under the model's forward_mutex().
   ExecutionTuner& tuner() { return tuner_; }

@@ -33,10 +33,10 @@ struct MatrixRows {
   int64_t first, n;
 };
 
-// What a product multiplies weights with: tokens' vectors, and, where activations are rounded, the same rounded.
+// What a product multiplies weights with: a vector for each token and, where activations are rounded, its rounded form.
 struct Input {
   TokenVectors<float> x;
-  TokenVectors<uint8_t> rounded;  // apart by the workspace's rounded_stride
+  TokenVectors<uint8_t> rounded;  // the workspace's rounded_stride apart
 };
 
 // Heads [first, first + n) of a layer's queries, keys or values.
@@ -52,7 +52,7 @@ inline const float* floats(const cqil_tensor& vector) { return static_cast<const
 // attending over it look at whose token it is.
 class Pass {
  public:
-  // The workspace has taken the request.
+  // The workspace must have taken the request, see CpuWorkspace::take.
   Pass(CpuWorkspace& workspace, const cqil_forward& request);
 
   void embed(const Crew& crew) const;
@@ -72,7 +72,7 @@ class Pass {
   // Between the two: copies x, still the group's input, and each a_j and m_j to the trace.
   void record(const Crew& crew, int first_layer, int n_lanes) const;
   void head(const Crew& crew, Claim* claimed) const;
-  // Between ranks; false ends the forward, see Reduction.
+  // Exchange outputs with other ranks; false ends the forward, see Reduction.
   bool share_attention(const Lanes& lanes) const;
   bool reduce(const Lanes& lanes) const;
 
@@ -80,7 +80,7 @@ class Pass {
   const cqil_forward& request;
 
  private:
-  // Row r of w . the input of each token.
+  // y: the product of each row of w with each token's input.
   void product(const MatrixRows& w, const Input& input, const Products& y, const Scratch& scratch) const;
   // Unit `unit` of a row's attention with a key/value head.
   void attend(const Crew& crew, int64_t layer, int lane, const RowPlace& place, int64_t kv_head, int64_t unit) const;
@@ -102,16 +102,16 @@ class Pass {
   }
   void add_exchanged(const Lanes& lanes, Part part) const;
   bool exchange() const;
-  // The normalised inputs of the output projection, n tokens' of them, and its products with them: [n, vocab].
+  // The output projection's normalised inputs, of n tokens, and then its products with them: [n, vocab].
   void head_norms(const Crew& crew, const HeadPlace* places, int64_t n) const;
   void head_products(const Crew& crew, Claim* claimed, int64_t n, float* logits) const;
   // What is wanted of a token, from its logits.
   void give(const HeadPlace& place, const float* logits) const;
   int64_t heads_in_unit(const Crew& crew, int64_t n_heads) const;
-  // Finishes heads, whose products [tokens, heads.n * head_dim] these are, and puts queries into the workspace, keys
-  // and values into the caches. scratch_head: [head_stride]
+  // Finishes heads, given their products [tokens, heads.n * head_dim]. Puts queries into the workspace, keys and values
+  // into the caches. scratch_head: [head_stride]
   void keep_heads(const Heads& heads, const float* products, float* scratch_head) const;
-  // A head of a query, key or value: its bias and norm where there are such, its rotation.
+  // Finishes one head of a query, key or value: adds its bias and applies its norm, where it has them, and rotates it.
   void finish_head(const Heads& heads, int64_t head, int64_t token, const float* product, float* out) const;
   void rotate(float* head, int rope, int64_t position) const;
   // Of each lane and token, in place.
@@ -126,7 +126,7 @@ class Pass {
     return workspace.rounded.get() + (lane * workspace.batch + token) * workspace.rounded_stride;
   }
 
-  // What this rank has of lanes, which is as much of each.
+  // How much this rank holds of each of these lanes; it is equal for all of them.
   int64_t n_heads(const Lanes& lanes) const { return first(lanes).wq.rows / shape_.head_dim; }
   int64_t n_kv_heads(const Lanes& lanes) const { return first(lanes).wk.rows / shape_.head_dim; }
   int64_t n_hidden(const Lanes& lanes) const { return first(lanes).w_gate.rows; }

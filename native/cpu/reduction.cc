@@ -6,7 +6,7 @@
 namespace cqil {
 namespace {
 
-// Floats of a message, about: longer ones go piece by piece, as they would not stay in a cache.
+// About how many floats a message has. Longer ones go piece by piece, as they would not stay in a processor's cache.
 constexpr int64_t kMessage = 64 * 1024;
 
 }  // namespace

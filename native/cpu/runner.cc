@@ -129,7 +129,7 @@ cqil_status run(CpuWorkspace& workspace, const cqil_forward& request, cqil_error
   const auto work = [&](int member) {
     Runner(pass, members, member, began, request.spans ? request.spans + member * spans_each : nullptr).run();
   };
-  // Nobody is woken who has nothing to do. By reference: a copy of what `work` captures would take memory.
+  // Threads with nothing to do are not woken. `work` goes by reference: a copy of what it captures would take memory.
   team.run(all_alone(request.schedule) ? 1 : members, std::cref(work));
   if (workspace.reduction && workspace.reduction->status() != CQIL_OK) {
     std::snprintf(error.text, sizeof error.text, "%s", workspace.reduction->text());

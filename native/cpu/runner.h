@@ -4,7 +4,8 @@
 
 namespace cqil {
 
-// CQIL_OK, or CQIL_ABORTED when the request was cancelled between two stages.
+// CQIL_OK; CQIL_ABORTED when the request was cancelled between two stages; or, with the error filled, why an exchange
+// between ranks failed.
 cqil_status run(CpuWorkspace& workspace, const cqil_forward& request, cqil_error& error);
 
 }  // namespace cqil

@@ -32,7 +32,7 @@ Floats grown(const Floats& from, int64_t kept, size_t n) {
   return to;
 }
 
-// Where nobody wants a result, there is none.
+// A place in a result; null where nobody wants the result.
 template <class T>
 T* at(T* result, int64_t i) {
   return result ? result + i : nullptr;

@@ -99,7 +99,7 @@ struct RowPlace {
   const cqil_row* row;
   const CpuCache* cache;
   int64_t first_token;
-  int64_t first_unit, parts;  // units of a key/value head: the heads that share it, or one for all, times parts of them
+  int64_t first_unit, parts;  // units of a key/value head: (heads that share it, or 1 for all) times parts
 };
 
 // A token whose logits are wanted.
@@ -123,7 +123,7 @@ struct CpuWorkspace {
   void share_among(int members);
 
   CpuModel& model;
-  cqil_program program;  // without its phases, which a schedule has by number
+  cqil_program program;  // without its phases: steps of a schedule name them by number
   static constexpr int64_t batch = CQIL_MAX_BATCH;
 
   // Row strides, in floats.
@@ -151,7 +151,7 @@ struct CpuWorkspace {
   int64_t attention_units = 0;  // of a key/value head of a lane
 
   std::optional<Reduction> reduction;       // where there are ranks
-  std::vector<Reduction::Piece> exchanged;  // by the present step
+  std::vector<Reduction::Piece> exchanged;  // what the present step exchanges
 
   std::vector<Scratch> scratch;      // [threads]
   std::unique_ptr<Claim[]> claimed;  // [n_phases, lanes, threads]

@@ -14,7 +14,7 @@ struct RowPlace {
 };
 
 struct Batch {
-  // Fills inputs. The request is one that native/core/session.cc let through.
+  // Fills inputs. native/core/session.cc has checked the request.
   Batch(const cqil_forward& request, const DeviceModel& model, DeviceInputs& inputs);
 
   std::vector<RowPlace> rows;  // in the order of the request

@@ -76,8 +76,8 @@ bool any_wants(const Batch& batch, cqil_output output) {
                      [&](const RowPlace& place) { return place.row->output == output && place.n_heads > 0; });
 }
 
-// What follows the last stage: one product for as many rows of logits at a time as a workspace holds, whoever wants
-// them and for what. Logits go to the rows' results, scores and shortlists to the workspace.
+// What follows the last stage. One product computes as many rows of logits as a workspace holds, whichever texts want
+// them and whatever for. Logits go to the rows' results, scores and shortlists to the workspace.
 void head(const Workspace& workspace, const Step& step, const Batch& batch) {
   cudaStream_t const stream = workspace.stream.get();
   const int64_t vocab = step.model.vocab_size;

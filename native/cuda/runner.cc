@@ -88,7 +88,7 @@ class Runner {
       case CQIL_OP_JOIN: return check(launch_join(launch.step, step.n_lanes, launch.stream), kComputing);
       case CQIL_OP_ATTENTION_POST_NORM:  // models with these are refused
       case CQIL_OP_MLP_POST_NORM:
-      case CQIL_OP_SHARE_ATTENTION:  // as are ranks
+      case CQIL_OP_SHARE_ATTENTION:  // ranks are refused, too
       case CQIL_OP_REDUCE:
       case CQIL_OP_HEAD: return;
     }
@@ -124,7 +124,7 @@ class Runner {
   const cqil_forward& request_;
   const Batch& batch_;
   int32_t n_crews_ = 1;  // that are on their way, each on its own stream
-  bool joined_ = false;  // since the last kernel of everybody
+  bool joined_ = false;  // crews have joined since the last kernel of everybody
 };
 
 }  // namespace

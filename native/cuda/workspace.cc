@@ -74,7 +74,8 @@ void Workspace::drain() const {
   cudaGetLastError();
 }
 
-// Graphs hold the address of the old room, so they are captured anew: once for each longer kind of cache.
+// Graphs hold the addresses of the old tables, so they are captured anew whenever a cache comes that is longer than all
+// before.
 void Workspace::make_rope_room(int32_t positions) {
   const auto half = static_cast<size_t>(model.shape.head_dim / 2);
   const size_t room = static_cast<size_t>(positions) * half, filled = static_cast<size_t>(rope_filled_) * half;

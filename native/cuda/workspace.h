@@ -28,13 +28,13 @@ class Workspace {
 
   // A forward's view of this workspace; launches of one token may overlap, where the caller lets them.
   Step step(const Batch& batch) const;
-  // The graph of a token whose cache has this format: other kernels compute each.
+  // The graph of a token whose cache has this format. Each format has kernels of its own.
   TokenGraph& graph(cqil_execution execution, TokenOutput output, cqil_dtype kv_dtype) {
     return graphs_[execution][output][kv_dtype];
   }
   // Waits for all that is in flight, whatever came of it.
   void drain() const;
-  // Angles of positions 0 … end - 1 of a cache of `context` positions, as texts first get there.
+  // Computes the angles of positions 0 … end - 1 that are not there yet, with room for `context` positions.
   void fill_rope(int32_t context, int32_t end);
 
   Model& model;
@@ -60,7 +60,7 @@ class Workspace {
   DeviceArray<uint8_t> arena_;
   TokenGraph graphs_[CQIL_EXECUTION_COUNT][kTokenOutputs][CQIL_DTYPE_COUNT];
   DeviceArray<float> rope_;     // [2, rope_room, head_dim / 2]
-  std::vector<float> staging_;  // of angles on their way there
+  std::vector<float> staging_;  // angles on their way to the device
   int32_t rope_room_ = 0;       // positions
   int32_t rope_filled_ = 0;
 };

@@ -124,7 +124,7 @@ cqil_exchange_status create_end(CreateEnd create, const cqil_exchange_options* o
     *out = nullptr;
     check(options->size >= 1 && options->size <= CQIL_MAX_RANKS, "An exchange has 1 to 8 ranks.");
     check(options->rank >= 0 && options->rank < options->size,
-          "A rank is at least 0 and less than the number of them.");
+          "A rank is at least 0 and less than the number of ranks.");
     check(options->rank == 0 || options->address, "Every rank but 0 needs the address of rank 0.");
     *out = create(*options).release();
   });

@@ -33,12 +33,12 @@ class Deadline {
   using Clock = std::chrono::steady_clock;
   // patience_ns 0: never.
   explicit Deadline(int64_t patience_ns) : patience_ns_(patience_ns) {
-    // Further away than the clock counts is never, too.
+    // A deadline further away than the clock counts never passes either.
     if (patience_ns_ > 0 && patience_ns_ < INT64_MAX / 4)
       end_ = Clock::now() + std::chrono::duration_cast<Clock::duration>(std::chrono::nanoseconds(patience_ns_));
   }
   bool passed(Clock::time_point now) const { return now >= end_; }
-  // Of what a wait may sleep, until the deadline, at least a moment.
+  // How long a wait that wants to sleep for this long may do so: until the deadline at most, and at least a moment.
   std::chrono::nanoseconds left(Clock::time_point now, std::chrono::nanoseconds wanted) const;
   // "2.5 s"
   std::string patience() const;
@@ -55,7 +55,8 @@ struct cqil_exchange_end {
   virtual ~cqil_exchange_end() = default;
   cqil_exchange_end(const cqil_exchange_end&) = delete;
 
-  // As in the table, with arguments that were checked. All but abort and describe may throw ExchangeFailure.
+  // Each does what its namesake in the table does. Its arguments have been checked. All but abort and describe may
+  // throw ExchangeFailure.
   virtual void meet(const cqil::Deadline& deadline) = 0;
   virtual void gather(const uint8_t* mine, uint8_t* all, int64_t bytes, const cqil::Deadline& deadline) = 0;
   virtual void broadcast(uint8_t* data, int64_t bytes, const cqil::Deadline& deadline) = 0;
@@ -65,7 +66,7 @@ struct cqil_exchange_end {
   const int32_t rank;
   const int32_t size;
   bool met = false;
-  // How a call failed; every later one does so too.
+  // How a call failed; every later one fails in the same way.
   std::unique_ptr<cqil::ExchangeFailure> failed;
 };
 
@@ -85,7 +86,7 @@ cqil_exchange exchange_table(const char* name) {
                                  cqil_exchange_failure* failure) { return create_end(create, options, out, failure); });
 }
 
-// Text into a fixed place, cut short where it does not fit, at the beginning of a UTF-8 character.
+// Copies text to a place of fixed size. Text that does not fit is cut at the beginning of a UTF-8 character.
 void copy_text(char* to, size_t capacity, const std::string& text);
 template <size_t N>
 void copy_text(char (&to)[N], const std::string& text) {

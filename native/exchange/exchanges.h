@@ -7,8 +7,8 @@ namespace cqil {
 // Between threads of one process, over plain memory: the twin of shm, for tests and ThreadSanitizer.
 const cqil_exchange* memory_exchange();
 
-// Between processes of one host, over shared memory without a name (memfd), which only the user's own processes can
-// open while ranks have not all met. Linux only; elsewhere its create fails with CQIL_EXCHANGE_UNAVAILABLE.
+// Between processes of one host, over shared memory without a name (memfd), which only processes of the same user can
+// open, and only until all ranks have met. Linux only; elsewhere its create fails with CQIL_EXCHANGE_UNAVAILABLE.
 const cqil_exchange* shm_exchange();
 
 // Between hosts, over TCP: a connection between each two ranks, and a second for aborts. Bytes are not encrypted; who

@@ -1,5 +1,5 @@
-// Ranks that are threads of one process: the turns and slots of shm over plain memory. Wherever C++ runs, and under
-// ThreadSanitizer, which sees only what happens within a process.
+// Ranks that are threads of one process: the turns and slots of shm over plain memory. It works wherever C++ runs, and
+// under ThreadSanitizer, which sees only what happens within a process.
 #include <condition_variable>
 #include <cstdlib>
 #include <map>

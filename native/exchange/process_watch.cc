@@ -16,7 +16,7 @@
 namespace cqil {
 namespace {
 
-// When a process began, in clock ticks since the machine did; empty when it has ended.
+// When a process began, in clock ticks since the machine started; empty when it has ended.
 std::string beginning_of(int32_t pid) {
   std::ifstream file("/proc/" + std::to_string(pid) + "/stat");
   std::string line;

@@ -1,5 +1,5 @@
-// Whether another process has ended, also one that nobody has waited for yet, and also when its number has been given
-// to another since. Linux only.
+// Tells whether another process has ended, even where nobody has waited for it yet, or where its number has been given
+// to another process since. Linux only.
 #pragma once
 #include <cstdint>
 #include <string>
@@ -11,7 +11,7 @@ namespace cqil {
 class ProcessWatch {
  public:
   ProcessWatch() = default;
-  // By a pidfd, or, where the system has or allows none, by /proc. by_proc: by /proc in any case.
+  // Watches by a pidfd or, where the system has or allows none, by /proc. by_proc: by /proc in any case.
   explicit ProcessWatch(int32_t pid, bool by_proc = false);
   // False where it cannot be known.
   bool ended() const;

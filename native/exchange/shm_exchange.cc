@@ -46,13 +46,13 @@ Descriptor make_memory(int64_t bytes) {
   if (!fd && errno == EINVAL) fd.reset(memfd_create("cqil-exchange", flags));  // a kernel that knows no such flag
   if (!fd) fail("Shared memory cannot be had");
   if (fchmod(fd.get(), 0600) != 0) fail("Shared memory cannot be kept from others");
-  // All of it now: what is missing later ends the process.
+  // All of it is taken now: a page that could not be had later would end the process.
   if (fallocate(fd.get(), 0, 0, bytes) != 0) fail("Shared memory cannot be had");
   if (fcntl(fd.get(), F_ADD_SEALS, kSeals) != 0) fail("Shared memory cannot be sealed");
   return fd;
 }
 
-// The number that a text begins with, which `end` follows; moves the text behind both.
+// Reads the number that a text begins with and that `end` follows; moves the text past both.
 bool read_number(const char*& text, const char* end, int& value) {
   if (*text < '0' || *text > '9') return false;
   char* after = nullptr;
@@ -70,7 +70,8 @@ bool skip(const char*& text, const char* what) {
   return true;
 }
 
-// What an address of rank 0 names. inherited: the descriptor of this process that it is, if it is one.
+// Opens what an address of rank 0 names. inherited: the number of the descriptor, where the address names an inherited
+// one.
 Descriptor find_memory(const char* address, int& inherited) {
   int pid = 0, number = 0;
   const char* rest = address;
@@ -160,7 +161,7 @@ class ShmEnd final : public SlotsEnd {
     return mapped_.table = static_cast<Table*>(memory);
   }
 
-  // Maps what rank 0 shares, if that is what was found.
+  // Maps the memory that was found, if it is what rank 0 shares.
   void map_found() {
     struct stat its = {};
     const int seals = fcntl(memory_.get(), F_GET_SEALS);

@@ -18,7 +18,7 @@ constexpr uint64_t kMagic = 0x31656c6261547163;
 constexpr milliseconds kLook(50);
 constexpr int64_t kDefaultSlot = 64 << 10, kLeastSlot = 64, kMostSlot = 16 << 20;
 
-// Whether counter `turn` is at `wanted` or later. They may wrap.
+// Whether counter `turn` is at `wanted` or later. Counters may wrap.
 bool reached(uint32_t turn, uint32_t wanted) { return static_cast<int32_t>(turn - wanted) >= 0; }
 
 }  // namespace
@@ -46,8 +46,9 @@ void make_table(Table* table, int size, int64_t slot_bytes, uint64_t pid_namespa
 void check_table(const Table* table, int64_t bytes, int rank, int size) {
   if (bytes < static_cast<int64_t>(sizeof(Table)) || table->magic.load(std::memory_order_acquire) != kMagic ||
       table->abi != CQIL_EXCHANGE_ABI)
-    throw ExchangeFailure{CQIL_EXCHANGE_UNAVAILABLE, 0,
-                          "What rank 0 shares is not what this version of cqil expects: it is of another one."};
+    throw ExchangeFailure{
+        CQIL_EXCHANGE_UNAVAILABLE, 0,
+        "What rank 0 shares is not what this version of cqil expects: it comes from another version."};
   if (table->size != size)
     throw ExchangeFailure{CQIL_EXCHANGE_INVALID_ARGUMENT, 0,
                           "Rank " + std::to_string(rank) + " expects " + std::to_string(size) +
@@ -125,7 +126,7 @@ void SlotsEnd::abort(int lost, const char* why) noexcept {
 
 void SlotsEnd::look_for_ended() {
   for (int r = 0; r < size; r++) {
-    // A rank closes its end before its process ends as it should.
+    // A rank whose process ends as it should has closed its end before.
     if (r == rank || seat(r).state.load(std::memory_order_acquire) != kTaken || !ended(r)) continue;
     if (seat(r).state.load(std::memory_order_acquire) == kTaken)
       condemn(CQIL_EXCHANGE_RANK_LOST, r, name(r) + " has ended.");

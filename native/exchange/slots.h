@@ -62,7 +62,7 @@ int64_t table_bytes(int size, int64_t slot_bytes);
 // slot_bytes as options give it, checked and rounded up.
 int64_t checked_slot_bytes(int64_t slot_bytes);
 void make_table(Table* table, int size, int64_t slot_bytes, uint64_t pid_namespace);
-// Fails where memory of so many bytes holds no table that was made for so many ranks by this version.
+// Fails unless this memory, of `bytes` bytes, holds a table that this version made for `size` ranks.
 void check_table(const Table* table, int64_t bytes, int rank, int size);
 
 class SlotsEnd : public cqil_exchange_end {
@@ -76,14 +76,14 @@ class SlotsEnd : public cqil_exchange_end {
   using cqil_exchange_end::cqil_exchange_end;
   // Takes this rank's seat at a table, which outlives the seat. Fails where another has it.
   void sit(Table* table, int32_t pid);
-  // Leaves it, if it was taken: for a destructor.
+  // Leaves the seat, if it was taken. For destructors.
   void leave() noexcept;
 
-  // Sleeps until the bell of this rank's seat is no longer `seen`, or for this long, or for no reason.
+  // Sleeps until the bell of this rank's seat is no longer `seen`, but not longer than this. It may return early.
   virtual void sleep(std::atomic<uint32_t>& bell, uint32_t seen, std::chrono::nanoseconds at_most) = 0;
   // Ends the sleep of a rank whose bell has just changed.
   virtual void wake(std::atomic<uint32_t>& bell) noexcept = 0;
-  // Once all have come.
+  // Called once, when all ranks have come.
   virtual void all_came() = 0;
   // Whether the process of a rank has ended.
   virtual bool ended(int rank) = 0;
@@ -96,7 +96,7 @@ class SlotsEnd : public cqil_exchange_end {
 
  private:
   uint8_t* slot(uint32_t turn, int rank);
-  // Waits for something that another rank does, and rings for.
+  // Waits until there() is true, which another rank brings about before it rings.
   template <class There>
   void await(int other, const Deadline& deadline, There there);
   template <class There>
@@ -104,7 +104,7 @@ class SlotsEnd : public cqil_exchange_end {
   void await_turn(int other, uint32_t turn, const Deadline& deadline);
   void begin_turn(const Said& said, const Deadline& deadline);
   void say_turn();
-  // Waits for the other's part of this turn: n bytes of the message.
+  // Waits for the other rank's part of this turn, n bytes of the message, and copies it.
   void take(int other, const Said& said, uint8_t* to, int64_t n, const Deadline& deadline);
   void look_for_ended();
   void throw_verdict();

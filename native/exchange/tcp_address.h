@@ -15,7 +15,7 @@ struct SocketAddress {
   const sockaddr* get() const { return reinterpret_cast<const sockaddr*>(&storage); }
 };
 
-// An address as ranks tell each other.
+// An address in the form in which ranks send it to each other.
 struct Place {
   uint16_t family;  // 4, 6, or 0 for none
   uint16_t port;
@@ -24,7 +24,7 @@ struct Place {
 };
 
 Place place_of(const SocketAddress& address);
-// A family of none gives a length of 0.
+// A place without a family gives a length of 0.
 SocketAddress address_of(const Place& place);
 
 // Where a socket is bound on this machine; a length of 0 where it is not, or there is no socket.
@@ -40,8 +40,8 @@ struct HostAndPort {
 // HOST:PORT or [ADDRESS]:PORT; fails with CQIL_EXCHANGE_INVALID_ARGUMENT.
 HostAndPort split_address(const std::string& text);
 
-// Where this machine can listen: host is the name of one of its network interfaces, or an address, or a name of that.
-// Every address at once (0.0.0.0, ::) is refused: others have to find this one.
+// Where this machine can listen: host is the name of one of its network interfaces, an address, or a name that stands
+// for one. Every address at once (0.0.0.0, ::) is refused: others have to find this one.
 SocketAddress own_address(const std::string& host, uint16_t port);
 // Where another machine listens.
 SocketAddress other_address(const std::string& host, uint16_t port);

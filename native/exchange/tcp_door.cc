@@ -14,7 +14,7 @@ namespace {
 
 using Clock = Deadline::Clock;
 
-// How long a visitor has to prove itself, and how many may be about to.
+// How long a visitor may take to prove itself, and how many visitors may be doing so at a time.
 constexpr std::chrono::seconds kVisit(10);
 constexpr size_t kMostVisitors = 64;
 
@@ -113,7 +113,7 @@ TcpDoor::Step TcpDoor::hear(Visitor& visitor, TcpPeers& peers, Place (&places)[C
   if (n < 0 && would_block(errno)) return Step::kWaits;
   if (n <= 0) return Step::kStranger;
   visitor.taken += static_cast<size_t>(n);
-  // Who does not begin as a rank does is not listened to any longer.
+  // A visitor that does not begin as a rank does is not listened to any longer.
   if (!visitor.challenged && visitor.taken >= sizeof kHelloMagic && visitor.hello.magic != kHelloMagic)
     return Step::kStranger;
   if (visitor.taken < size) return Step::kWaits;

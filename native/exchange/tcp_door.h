@@ -10,7 +10,7 @@
 
 namespace cqil {
 
-// TCP without delays, that notices within some 10 s that the other host is gone.
+// Makes a connection send without delay, and notice within some 10 s that the other host is gone.
 void tune_socket(int fd);
 void random_bytes(uint8_t (&to)[16]);
 
@@ -25,20 +25,20 @@ class TcpDoor {
   // Waits for something to happen at the door, and takes ranks in that have proved themselves. places: where they
   // listen. Throws as TcpPeers::wait does.
   void serve(TcpPeers& peers, Place (&places)[CQIL_MAX_RANKS], const Deadline& deadline, int about);
-  // Nobody comes in any more.
+  // Lets nobody in any more.
   void close();
-  // Who was refused since this was last asked, each with an address.
+  // The addresses of those who were refused since the last call.
   std::vector<std::string> refused() { return std::exchange(refused_, {}); }
 
  private:
   struct Visitor {
     Descriptor fd;
     std::string from;
-    std::chrono::steady_clock::time_point until;  // it must have proved itself
+    std::chrono::steady_clock::time_point until;  // when it must have proved itself
     Hello hello;
     Challenge challenge;
     Answer answer;
-    size_t taken;  // bytes of what it says now
+    size_t taken;  // bytes received of its present message
     bool challenged;
   };
   enum class Step { kWaits, kStranger, kDone };

@@ -18,7 +18,7 @@
 namespace cqil {
 namespace {
 
-// One message to a rank, one from it, or both: heads and bytes, as far as they have come.
+// A call's message to a rank, its message from that rank, or both, and how far each has come.
 struct Flow {
   const uint8_t* from = nullptr;
   uint8_t* to = nullptr;
@@ -65,7 +65,7 @@ class TcpEnd final : public cqil_exchange_end {
  private:
   // Moves all messages of a call at once, so that no two ranks wait for each other's buffers.
   void move(Flow (&flows)[CQIL_MAX_RANKS], CallKind kind, int64_t bytes, const Deadline& deadline) {
-    // A call that need not wait would never hear that another rank has ended, or has ended the exchange.
+    // Without this, a call that need not wait would not notice that another rank has ended, or has ended the exchange.
     peers_.listen_to_others();
     const Head head = {kHeadMagic, kind, ++turn_, 0, bytes};
     auto done = [&] {
@@ -73,7 +73,7 @@ class TcpEnd final : public cqil_exchange_end {
       for (int r = 0; r < size; r++) all = advance(r, flows[r], head) && all;
       return all;
     };
-    // A look at a connection takes as long as ten of memory.
+    // A look at a connection takes as long as ten looks at memory.
     while (!wait_briefly<Waiting::kProcesses>(done, 20)) {
       std::vector<pollfd> fds;
       int about = -1;
@@ -87,7 +87,7 @@ class TcpEnd final : public cqil_exchange_end {
     }
   }
 
-  // Sends and receives what goes without waiting; whether all has gone.
+  // Sends and receives as much as is possible without waiting. Whether that was all.
   bool advance(int other, Flow& flow, const Head& head) {
     const size_t bytes = static_cast<size_t>(head.bytes), whole = sizeof head + bytes;
     if (flow.sends) {
@@ -123,7 +123,7 @@ class TcpEnd final : public cqil_exchange_end {
     return moved;
   }
 
-  // Nothing is done with bytes that are not those of the same call: their number comes from this rank.
+  // Throws unless the other rank makes the same call, so its bytes are as many as this rank has room for.
   void check_head(int other, const Head& its, const Head& own) {
     if (std::memcmp(&its, &own, sizeof own) == 0) return;
     if (its.magic != kHeadMagic || its.turn != own.turn || its.bytes < 0)

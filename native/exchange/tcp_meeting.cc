@@ -22,7 +22,7 @@ Key token_from(const uint8_t* token) {
   return key;
 }
 
-// What may pass while the other rank has not begun to listen.
+// Errors that are no reason to give up: the other rank may not have begun to listen.
 bool may_come_yet(int error) {
   return error == ECONNREFUSED || error == ECONNRESET || error == ETIMEDOUT || error == EHOSTUNREACH ||
          error == ENETUNREACH || error == EPIPE;
@@ -136,7 +136,7 @@ Descriptor TcpMeeting::connect_to(int other, const SocketAddress& at, const Dead
   if (error != 0 && !may_come_yet(error))
     throw ExchangeFailure{CQIL_EXCHANGE_UNAVAILABLE, other,
                           peers_.name(other) + " cannot be reached: " + system_text(error) + "."};
-  // A socket that looks for a port of its own machine where nobody listens may find itself.
+  // A socket that connects to a port of its own machine on which nobody listens may be connected to itself.
   const bool itself = error == 0 && text_of(bound_address(fd.get())) == text_of(at);
   if (error != 0 || itself) fd.reset();
   return fd;

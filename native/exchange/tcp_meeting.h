@@ -10,7 +10,7 @@ namespace cqil {
 
 class TcpMeeting {
  public:
-  // On rank 0 it listens from now on.
+  // Rank 0 listens from now on.
   TcpMeeting(const cqil_exchange_options& options, TcpPeers& peers);
   void meet(const Deadline& deadline);
   // From any thread.
@@ -33,7 +33,7 @@ class TcpMeeting {
   Place places_[CQIL_MAX_RANKS] = {};
   SocketAddress leader_, local_;
   std::string address_;
-  std::mutex mutex_;  // of what follows
+  std::mutex mutex_;  // guards what follows
   int64_t strangers_ = 0;
   std::string stranger_;
 };

@@ -9,7 +9,7 @@
 //     listens     Challenge, with another, and a proof made of the token and all that was said
 //     connects    Answer, with its own proof
 //     listens     Welcome, or a reason against it
-//     rank 0      Roster, once all have come, for data: where each rank listens
+//     rank 0      Roster, on the connection for data, once all have come: where each rank listens
 #pragma once
 #include <cstdint>
 
@@ -61,7 +61,7 @@ struct Head {
   int64_t bytes;
 };
 
-// On the control channel, the last that a rank says: CQIL_EXCHANGE_CLOSED, or why the exchange ends for all.
+// The last thing that a rank says on the control channel: CQIL_EXCHANGE_CLOSED, or why the exchange ends for all.
 struct Word {
   uint64_t magic;
   uint32_t status;
@@ -69,8 +69,8 @@ struct Word {
   char text[sizeof(cqil_exchange_failure::text)];
 };
 
-// The proof that one side has the token, from all that was said before it. `side` and the rank that listens tell it
-// from any other proof.
+// The proof that one side has the token, made of all that was said before. `side` and the rank that listens make it
+// different from any other proof.
 inline Hash proof_of(const Key& token, uint32_t side, const Hello& hello, const uint8_t (&nonce)[16],
                      int32_t listening_rank, const Place& place) {
   struct {
@@ -92,7 +92,7 @@ inline Hash connectors_proof(const Key& token, const Hello& hello, const Challen
   return proof_of(token, 2, hello, challenge.nonce, rank, place);
 }
 
-// Takes the same time whatever differs.
+// Takes equally long wherever the two differ.
 inline bool same_hash(const Hash& a, const Hash& b) {
   unsigned different = 0;
   for (size_t i = 0; i < a.size(); i++) different |= static_cast<unsigned>(a[i] ^ b[i]);

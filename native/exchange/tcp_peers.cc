@@ -47,7 +47,7 @@ TcpPeers::TcpPeers(int rank, int size) : rank_(rank), size_(size), bell_(eventfd
 }
 
 TcpPeers::~TcpPeers() {
-  // What was sent before is delivered; then others read an end.
+  // What was sent before is still delivered; then the others read the end of the connection.
   for (int r = 0; r < size_; r++) {
     send_word(peers_[r].control.get(), word_of(CQIL_EXCHANGE_CLOSED, rank_, ""));
     for (const Descriptor* fd : {&peers_[r].control, &peers_[r].data})

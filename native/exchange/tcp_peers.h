@@ -26,7 +26,7 @@ class TcpPeers {
   TcpPeers(int rank, int size);
   ~TcpPeers();
 
-  // The connection for data; its own thread's alone.
+  // The connection for data, which only the thread that makes calls may use.
   int data(int of) const { return peers_[of].data.get(); }
   bool complete(int of) const { return peers_[of].data && peers_[of].control; }
   bool has(int of, Channel channel) const { return channel == kData ? !!peers_[of].data : !!peers_[of].control; }
@@ -35,7 +35,7 @@ class TcpPeers {
   void add(int of, Channel channel, Descriptor fd);
 
   // Waits until one of fds is ready, or moment_ns have passed. fds has room for CQIL_MAX_RANKS + 1 more. Throws the
-  // verdict; a deadline that passes becomes one, about a rank.
+  // verdict, if there is one. A deadline that passes becomes a verdict about rank `about`.
   void wait(std::vector<pollfd>& fds, const Deadline& deadline, int about, int64_t moment_ns = -1);
   // Takes what other ranks have said. Throws the verdict.
   void listen_to_others();

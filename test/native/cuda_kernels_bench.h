@@ -44,7 +44,7 @@ class Bench {
               : c.kv_dtype == CQIL_F16 ? 1
                                        : 2] = {0, 1, attention_tiles(step.model, n_tokens)};
     write(s().inputs->rows, std::vector<DeviceRow>{{0, n_tokens, 0}});
-    std::vector<int32_t> heads;  // the last ones: all tokens
+    std::vector<int32_t> heads;  // the logits of all tokens are wanted
     for (int32_t i = 0; i < n_tokens; i++) heads.push_back(i);
     write(s().inputs->heads, heads);
     step.multiprocessors = on.multiProcessorCount;

@@ -13,8 +13,8 @@ using namespace cuda_models;
 
 namespace {
 
-// ‖found − expected‖ / ‖expected‖, see cuda_model_test.cc. A cache rounds what differs a little to something else now
-// and then.
+// ‖found − expected‖ / ‖expected‖, see cuda_model_test.cc. Now and then a cache rounds two values that differ a little
+// to different numbers.
 constexpr double kTolerance = 2e-4;
 double tolerance_of(cqil_dtype kv) { return kv == CQIL_F32 ? kTolerance : kv == CQIL_F16 ? 2e-3 : 2e-2; }
 
@@ -62,7 +62,7 @@ ForwardRequest request_for(const Wish& wish, uint64_t seed) {
   return request;
 }
 
-// The same texts on one backend, with their prompts computed one by one.
+// Sessions of the texts on one backend, with their prompts computed one by one.
 struct Texts {
   Texts(const std::shared_ptr<Model>& model, const Plan& plan, Execution execution, const std::vector<Wish>& wishes,
         uint64_t seed) {
@@ -105,7 +105,7 @@ void test_together(const Pair& models, const Plan& plan, Execution execution, co
     else
       check::near(difference(values_of(found[i]), values_of(apart[i])), 0, tolerance_of(wishes[i].kv), name + " alone");
   }
-  // What was written to the caches: a token of each text after it.
+  // A further token of each text shows what was written to the caches.
   const auto later = together.ask(next, false), expected_later = on_cpu.ask(next, false);
   for (size_t i = 0; i < wishes.size(); i++)
     check::near(difference(later[i].result, expected_later[i].result), 0, tolerance_of(wishes[i].kv),

@@ -23,7 +23,7 @@ inline uint8_t byte_of(int turn, int rank, int64_t i) {
   return static_cast<uint8_t>(turn * 31 + rank * 7 + static_cast<int>(i % 251) + 1);
 }
 
-// One gather of what can be told apart by turn, rank and place; what is wrong with what came.
+// One gather of bytes that differ by turn, rank and place. Returns what is wrong with what came, or nothing.
 inline std::string gather_bytes(Rank& rank, int turn, int64_t bytes, bool in_place) {
   std::vector<uint8_t> mine(static_cast<size_t>(bytes)), all(static_cast<size_t>(bytes * rank.size), 0xEE);
   for (int64_t i = 0; i < bytes; i++) mine[static_cast<size_t>(i)] = byte_of(turn, rank.rank, i);
@@ -146,8 +146,8 @@ inline void test_out_of_step(const RunRanks& run, int size) {
               other_size ? "another size" : "another call");
 }
 
-// A rank that does not come in time is told of to all who wait, by its number. Where there are more than two, a machine
-// with much to do may hold up another so long that it is that one.
+// A rank that does not come in time is told of to all who wait, by its number. Where there are more than two ranks, a
+// busy machine may delay another one until that is the one told of.
 inline void test_deadline(const RunRanks& run, int size) {
   all_right(run(size,
                 [](Rank& rank) -> std::string {

@@ -84,7 +84,7 @@ std::string rank_on_host(int rank, const std::string& cut) {
 }  // namespace
 
 int main() {
-  // The cable is pulled; and packets go nowhere, which nobody is told.
+  // First the cable is pulled. The second time packets go nowhere, and nobody is told so.
   for (const char* cut : {"ip link set one down", "ip neigh replace 10.213.0.2 lladdr 02:00:00:00:00:01 dev one"}) {
     const std::vector<std::string> found = run_processes(1, [&](int) -> std::string {
       const std::string reason = leave_network();

@@ -171,7 +171,7 @@ inline void test_nothing_stays(const Made& made, const std::string& what, int cy
                             const int before = entries_of("/proc/self/fd", "");
                             const int threads = entries_of("/proc/self/task", "");
                             for (int round = 2; round <= cycles && wrong.empty(); round++) {
-                              // Nobody may look for an address that the next one replaces.
+                              // All wait here, so that none looks for an address that the next round replaces.
                               board().events++;
                               await_events(3 * (round - 1));
                               wrong = one(round);
@@ -188,7 +188,7 @@ inline void test_nothing_stays(const Made& made, const std::string& what, int cy
   CHECK(waitpid(-1, nullptr, WNOHANG) == -1, what + ": no process stays");
 }
 
-// What processes bring with them, whatever moves bytes between them.
+// Everything that can happen to processes, with any exchange between them.
 inline void test_processes(const Made& made, const std::string& what) {
   for (const bool broadcast : {false, true}) {
     for (const int size : {2, 4})

@@ -16,12 +16,12 @@
 #include <sys/mman.h>
 #endif
 
-// More than any machine needs for what ought to come: it is waited for, so only a failure takes as long.
+// Longer than any machine needs. Calls return as soon as they can, so only a failure takes as long.
 constexpr int64_t kGenerous = INT64_C(120) * 1000 * 1000 * 1000;
 constexpr int64_t kMillisecond = 1000 * 1000;
 
-// What ranks of a test know of each other beside the exchange, so that tests need no time on the clock. All of them see
-// it, processes too.
+// What ranks of a test know of each other besides the exchange, so that tests need no time on the clock. All of them
+// see it, processes too.
 struct Board {
   std::atomic<int> published;  // how often rank 0 has published an address
   char address[128];
@@ -55,7 +55,7 @@ inline int64_t now_ns() {
       .count();
 }
 
-// What a call came to.
+// The outcome of a call.
 struct Came {
   cqil_exchange_status status;
   int rank;
@@ -102,10 +102,10 @@ class Rank {
   cqil_exchange_end* end_;
 };
 
-// What a rank does; what is wrong, or nothing.
+// What a rank does. Returns what is wrong, or nothing.
 using Body = std::function<std::string(Rank&)>;
 
-// An exchange, and what its ends are made with beside rank, size and address.
+// An exchange, and what its ends are made with besides rank, size and address.
 struct Made {
   const cqil_exchange* calls;
   const char* leaders_address = nullptr;

@@ -10,7 +10,7 @@ namespace {
 
 const cqil_exchange* const kShm = cqil::shm_exchange();
 
-// rank 1 of 2 where `address` says; its status and text.
+// Makes rank 1 at this address and closes it again. Returns the outcome.
 Came follow(const std::string& address, int size = 2) {
   cqil_exchange_options options = {};
   options.rank = 1, options.size = size, options.address = address.c_str();
@@ -55,7 +55,7 @@ void test_memory() {
   const int fd = open(address.c_str(), O_RDWR | O_CLOEXEC);
   CHECK(ftruncate(fd, 0) == -1, "nobody can shorten it");
   CHECK(follow(address, 3).status == CQIL_EXCHANGE_INVALID_ARGUMENT, "another number of ranks");
-  // As a process started with this descriptor has it.
+  // A process that was started with this descriptor knows it by this address.
   const std::string inherited = "fd:" + std::to_string(fd);
   options.rank = 1, options.address = inherited.c_str();
   CHECK(kShm->create(&options, &follower, nullptr) == CQIL_EXCHANGE_OK, "a follower that inherited a descriptor");

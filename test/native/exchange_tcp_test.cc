@@ -30,7 +30,7 @@ struct End {
   cqil_exchange_end* end = nullptr;
 };
 
-// A connection that is no end's.
+// A connection that belongs to no end.
 struct Visitor {
   explicit Visitor(const std::string& address) {
     sockaddr_in at = {};
@@ -45,7 +45,7 @@ struct Visitor {
   Visitor(const Visitor&) = delete;
   void say(const void* data, size_t n) const { (void)!send(fd, data, n, MSG_NOSIGNAL); }
   bool hear(void* data, size_t n) const { return recv(fd, data, n, MSG_WAITALL) == static_cast<ssize_t>(n); }
-  // Proves to be a rank, with a token; what it is told.
+  // Proves to be a rank, with a token. Returns what it is told.
   cqil::Welcome prove(const uint8_t (&token)[16], int rank, int size, uint32_t channel,
                       uint32_t abi = CQIL_EXCHANGE_ABI) {
     cqil::Welcome welcome = {99, "nothing was said"};
@@ -153,7 +153,7 @@ void test_strangers() {
   }
   waiting.await_strangers(++refused);
   CHECK(std::string(waiting.leader.rank().state().stranger).rfind("127.0.0.1:", 0) == 0, "where the last came from");
-  // More that say nothing than are kept: those who have waited longest go.
+  // More silent visitors than are kept: those that have waited longest are refused.
   std::vector<std::unique_ptr<Visitor>> crowd;
   for (int i = 0; i < 70; i++) crowd.push_back(std::make_unique<Visitor>(waiting.address));
   End follower;

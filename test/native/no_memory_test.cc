@@ -117,7 +117,7 @@ void test_ahead() {
   check::that(true, "every answer was given");
 }
 
-// Of a decoded token, memory is taken for its result alone.
+// Decoding a token takes memory for its result alone.
 void test_decoded_token() {
   for (int threads : {1, 3}) {
     Session session(check::small_model(threads), Plan{}, Execution::kAuto, 64);

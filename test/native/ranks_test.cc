@@ -54,7 +54,7 @@ std::shared_ptr<Model> model_of(const Setup& setup, WeightsSpec spec, Joined joi
                                  std::move(joined));
 }
 
-// The model on ranks. Its leader's part is this thread's; each follower has a thread.
+// The model on ranks. This thread is the leader; each follower has a thread of its own.
 class Ranks {
  public:
   explicit Ranks(const Setup& setup) {
@@ -147,8 +147,8 @@ double furthest(const std::vector<float>& a, const std::vector<float>& b) {
   return far / std::max(size, 1.0);
 }
 
-// Sums in another order differ in their last bits. Where they are then rounded to int8, as activations or in a cache,
-// one of many thousand values falls on the other side.
+// Sums in another order differ in their last bits. Where they are then rounded to int8, as activations or in a cache, a
+// few of many thousand values are rounded the other way.
 double tolerance(const Setup& setup) {
   const bool rounded = setup.activations != CQIL_ACTIVATIONS_F32 || setup.kv_dtype != CQIL_F32;
   return rounded ? 2e-2 : 1e-5;

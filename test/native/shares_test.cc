@@ -44,7 +44,7 @@ std::string fault(const cqil_ranks& ranks, int32_t layer, Part part) {
     const int32_t n = attention ? share.n_kv_heads : share.n_hidden;
     if (n < 0 || first < 0 || first + n > whole) return "a share outside its layer";
     everywhere += n == whole;
-    if (n == 0 || (first == 0 && end == whole)) continue;  // another whole one
+    if (n == 0 || (first == 0 && end == whole)) continue;  // another rank that holds all of it
     if (first != end) return "a gap, or a part twice";
     end += n;
   }
@@ -100,14 +100,15 @@ void test_shares() {
 
 bool exchanges(const cqil_step& step) { return step.op == CQIL_OP_SHARE_ATTENTION || step.op == CQIL_OP_REDUCE; }
 
-// Ranks make the same exchanges, each of which all threads come to and wait for; what a rank computes it holds.
+// All ranks make the same exchanges, before and after which all of a rank's threads meet. A rank computes only what it
+// holds.
 void test_schedules() {
   struct Case {
     Split split;
     int32_t bypass;
     int exchanges;
   };
-  // 14 layers outside 9 groups.
+  // The plan has 9 groups, and 14 layers outside them.
   for (const Case& expected : {Case{Split::kLanes, 0, 9}, Case{Split::kLanes, 1, 18}, Case{Split::kHybrid, 0, 37},
                                Case{Split::kHybrid, 1, 46}, Case{Split::kTensor, 0, 46}, Case{Split::kTensor, 2, 46}})
     for (const std::vector<int32_t>& ratios : {std::vector<int32_t>{1, 1}, std::vector<int32_t>{3, 2}})

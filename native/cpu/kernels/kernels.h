@@ -27,7 +27,7 @@ constexpr int64_t panel_chunk_end(int64_t from, int64_t n, int64_t cols = kPanel
   return n <= cols * 5 / 3 || n - from <= most ? n : from + cols;
 }
 
-// A vector of each of several tokens: [n, stride].
+// A vector for each of n tokens: [n, stride].
 template <class Value>
 struct TokenVectors {
   const Value* first;
@@ -71,7 +71,7 @@ struct Kernels {
                                    float* y);
   // The panel of n_rows rows as float32, each padded with zeros to padded(cols) columns; of one row, that row.
   void (*unpack[CQIL_DTYPE_COUNT])(const uint8_t* rows, int64_t row_bytes, int64_t n_rows, int64_t cols, float* panel);
-  // Row r of the panel . each token's x[n], n a multiple of 16.
+  // y: the product of each row of the panel with each token's x[n], n a multiple of 16.
   void (*matmul)(const float* panel, int64_t n_rows, const TokenVectors<float>& x, int64_t n, const Products& y);
 
   // out = x * weight / sqrt(mean(x^2) + eps), NaN throughout where the mean is not finite; out's padding is left alone.

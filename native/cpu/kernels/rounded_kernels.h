@@ -30,7 +30,7 @@ struct RoundedKernels {
   void (*matvec[CQIL_DTYPE_COUNT])(const uint8_t* rows, int64_t n_rows, int64_t cols, const uint8_t* x, float* y);
   // What matmul reads: n_rows <= panel_rows, in no more memory than a panel of kPanelRows rows of floats, padded to 32.
   void (*unpack[CQIL_DTYPE_COUNT])(const uint8_t* rows, int64_t n_rows, int64_t cols, uint8_t* panel);
-  // Row r of the panel . each token's x, a rounded row; as matvec, to the bit.
+  // y: the product of each row of the panel with each token's rounded x, with the bits of matvec.
   void (*matmul[CQIL_DTYPE_COUNT])(const uint8_t* panel, int64_t n_rows, const TokenVectors<uint8_t>& x, int64_t cols,
                                    const Products& y);
 };

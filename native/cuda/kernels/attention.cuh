@@ -51,7 +51,8 @@ struct AttendState {
   float values[kHeads][8], sum[kHeads], highest[kHeads];
 };
 
-// Positions of the item that this thread's group takes. rows: of its head. q: [kHeads, head_stride] in shared memory.
+// Positions of the item that this thread's group takes. rows: its head's keys and values. q: [kHeads, head_stride] in
+// shared memory.
 template <int D, int kHeads>
 __device__ __forceinline__ void attend_positions(const DeviceModel& m, const DeviceWorkspace& s, const AttendItem& item,
                                                  const HeadRows& rows, const float* q, int group_size,

@@ -12,8 +12,9 @@
 // With one token the three give the same bits: a value is summed in an order that depends on its length alone.
 //
 // With several tokens the matrix products run on tensor cores with each float32 operand split into bf16 parts
-// (matmul.cu). Relative to float64, in norm: one token 1e-5; several tokens 5e-5, and 1e-5 with F32 weights. What a
-// token gives then depends on its text's cache alone, to the bit: neither on how many tokens there are nor on whose.
+// (matmul.cu). Relative to float64, in norm: one token 1e-5; several tokens 5e-5, and 1e-5 with F32 weights. With
+// several tokens, the bits of what one gives depend on its text alone, neither on how many tokens there are nor on
+// whose they are.
 #pragma once
 #include <stddef.h>
 #include <stdint.h>
@@ -77,22 +78,22 @@ struct DeviceToken {
   int32_t listed;     // entries of the shortlist, 0 … CQIL_MAX_SHORTLIST, for launch_select and launch_token
 };
 
-// A text's tokens among those of a forward, where there are several.
+// A text's tokens among those of a forward of several tokens.
 struct DeviceRow {
   int32_t first_token, n_tokens;
-  int32_t first_tile;  // of attention_tiles(): how many the rows before it in its CacheRows have
+  int32_t first_tile;  // attention_tiles() of the rows before it in its CacheRows
 };
 
 // Rows whose caches have one format.
 struct CacheRows {
   int32_t first, count;  // of DeviceInputs::rows
-  int32_t tiles;         // of attention_tiles(), all of them together
+  int32_t tiles;         // attention_tiles() of all of them together
 };
 
-// Everything that differs from one forward to the next, in device memory. The host sends as much of it as there is by
-// one copy. Kernels find a text's cache and position by this alone, so a graph that is replayed serves all caches of
-// one format. With the pointers in the graph, every text would need a graph of its own, captured and kept; to change
-// them before a replay costs a call for each launch.
+// Everything that differs from one forward to the next, in device memory. The host sends it by one copy: all of it, or
+// the first token where there is only one. Kernels find a text's cache and position by this alone, so a graph that is
+// replayed serves all caches of one format. With the pointers in the graph, every text would need a graph of its own,
+// captured and kept; to change them before a replay would cost a call for each launch.
 struct DeviceInputs {
   DeviceToken tokens[CQIL_MAX_BATCH];
   // Read where there are several tokens:
@@ -120,7 +121,7 @@ struct DeviceWorkspace {
   DeviceInputs* inputs;  // [1] set by the host before a forward
 
   // cos and sin of position * frequency times the attention factor, [positions, head_dim / 2] each, filled by the host
-  // at least up to the last position used. In memory of their own: they grow to the longest cache used.
+  // at least up to the last position used. They are in memory of their own, which grows to the longest cache used.
   float *rope_cos, *rope_sin;
 
   float* x;          // [batch, dim_stride] the residual stream
@@ -146,15 +147,15 @@ struct DeviceWorkspace {
 int64_t cache_bytes(const cqil_shape& shape, int32_t context, cqil_dtype kv_dtype);
 DeviceCache bind_cache(const cqil_shape& shape, int32_t context, cqil_dtype kv_dtype, void* memory);
 int64_t workspace_bytes(const cqil_shape& shape, const WorkspaceSize& size);
-// All but the tables of RoPE.
+// Fills every pointer but those to the tables of RoPE.
 DeviceWorkspace bind_workspace(const cqil_shape& shape, const WorkspaceSize& size, void* memory);
 
 struct Step {
   DeviceModel model;
   DeviceWorkspace workspace;
   int32_t n_tokens;         // 1 … size.batch; known to the host, the same at every replay of a graph
-  cqil_dtype kv_dtype;      // of the cache of one token
-  CacheRows rows[3];        // of several tokens, by the format of their caches: F32, F16, Q8_0
+  cqil_dtype kv_dtype;      // of the cache, where there is one token
+  CacheRows rows[3];        // where there are several tokens, by the format of their caches: F32, F16, Q8_0
   int32_t multiprocessors;  // of the device: one block each where a launch walks its work
 
   // Parts of shared memory, as shared_plan() gives them: what vectors are staged in, and the bytes of weights on their
@@ -190,7 +191,7 @@ DeviceModel device_model(const cqil_shape& shape);
 
 // x = the tokens' rows of the token embedding.
 cudaError_t launch_embed(const Step& step, cudaStream_t stream);
-// query, and the rows of each token's cache at its position, of each lane's layer.
+// query of each lane, and each token's row of its cache, in each lane's layer.
 cudaError_t launch_qkv(const Step& step, const LaneRange& lanes, cudaStream_t stream);
 // attention = softmax(q K^T / sqrt(head_dim)) V.
 cudaError_t launch_attention(const Step& step, const LaneRange& lanes, cudaStream_t stream);
@@ -204,8 +205,8 @@ cudaError_t launch_down(const Step& step, const LaneRange& lanes, cudaStream_t s
 // the bits of launch_down. A trace copies x, attention_out and mlp_out between the two.
 cudaError_t launch_down_apart(const Step& step, const LaneRange& lanes, cudaStream_t stream);
 cudaError_t launch_join(const Step& step, int32_t n_lanes, cudaStream_t stream);
-// logits rows 0 … n_rows - 1 = those of the tokens DeviceInputs::heads[first_head] …, or of the token where there is
-// one; n_rows <= min(batch, CQIL_MAX_LOGIT_ROWS).
+// logits rows 0 … n_rows - 1 = those of the tokens in DeviceInputs::heads from first_head on, or of the only token;
+// n_rows <= min(batch, CQIL_MAX_LOGIT_ROWS).
 cudaError_t launch_head(const Step& step, int32_t first_head, int32_t n_rows, cudaStream_t stream);
 // After launch_head of the same rows:
 // scores[first_head + i] = log-probability of the target of the row's token by logits row i.

@@ -10,8 +10,8 @@
 namespace cqil::cuda {
 namespace {
 
-// norm rows of the lanes, from x, or for the MLP from x + a_j + b_j; head: the first rows, of the x of tokens whose
-// logits are wanted, with the output's norm. Bytes: dim floats in and out per row.
+// norm rows of the lanes, from x, or for the MLP from x + a_j + b_j; for the head the first rows, from the x of the
+// tokens whose logits are wanted, with the output's norm. Bytes: dim floats in and out per row.
 enum class NormOf : int { kAttention, kMlp, kHead };
 __global__ void __launch_bounds__(kThreads)
     norm_kernel(const __grid_constant__ Step step, LaneRange lanes, NormOf of, int first_head, int n_rows) {

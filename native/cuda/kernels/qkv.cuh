@@ -40,7 +40,8 @@ CQIL_HOST_DEVICE inline bool heads_must_be_whole(const DeviceModel& m, int kv_dt
   return kv_dtype == CQIL_Q8_0 || m.head_norms != 0;
 }
 
-// Norm, RoPE and the way to its place, for Q this one, of a head of head_stride floats, by one warp; padding is zero.
+// Finishes a head of head_stride floats, whose padding is zero, by one warp: norm, RoPE, and the copy to its place,
+// which is the cache or, for Q, `query`.
 __device__ __forceinline__ void finish_head(const DeviceModel& m, const DeviceWorkspace& s, const Place& place,
                                             int kv_dtype, int layer, const HeadOf& h, float* values, float* query) {
   if (h.norm) {

@@ -74,7 +74,7 @@ __device__ __forceinline__ void merge_slices(const Selection& s, int slices, int
   if (lane_id() == 0) out->log_sum_exp = all, out->count = count;
 }
 
-// Row `row` of the logits, of this one of those that come first_head and after. wait() returns when they are there.
+// Selects from row `row` of the logits, for head first_head + row. wait() returns when the logits are there.
 template <class Wait>
 __device__ __forceinline__ void select_phase(const Step& step, int first_head, int row, Wait wait) {
   wait();

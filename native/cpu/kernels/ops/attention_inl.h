@@ -60,8 +60,8 @@ inline void score_keys(const AttendArgs& a, int64_t p, int64_t origin) {
   }
 }
 
-// sum[t, j] += weight[t, p] times value p for positions [from, to): N vectors of 16 from column `column` on. weights
-// begins with that of the first position.
+// sum[t, j] += weight[t, p] times value p for positions [from, to): N vectors of 16 from column `column` on. `weights`
+// begins with the weight of position `from`.
 template <class Kv, int T, int N>
 inline void weigh_values(const AttendArgs& a, int64_t from, int64_t to, int64_t column, const float* weights,
                          F32x16* sums) {

@@ -184,7 +184,7 @@ void int8_unpack(const uint8_t* interleaved, int64_t n_rows, int64_t cols, uint8
                   });
 }
 
-// Sets of kLanes rows of a panel, bytes apart from one to the next; the last may have fewer rows.
+// Sets of kLanes rows of a panel. Each begins `bytes` bytes after the one before; the last may have fewer rows.
 struct PanelSets {
   const uint8_t* first;
   int64_t bytes;
@@ -196,7 +196,7 @@ struct Groups {
   int64_t from, to, cols;
 };
 
-// Adds groups to the products y of S sets of rows with the first T tokens; those of group 0 begin at zero.
+// Adds groups to the products y of S sets of rows with the first T tokens; sums begin at zero with group 0.
 template <class W, int S, int T>
 CQIL_NOINLINE void int8_tile(const PanelSets& sets, const TokenVectors<uint8_t>& x, const Groups& groups,
                              const Products& y) {

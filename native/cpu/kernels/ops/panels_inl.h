@@ -64,7 +64,7 @@ struct Chunk {
   bool first, last;
 };
 
-// A chunk of n_rows <= kGroupRows rows, with the first T tokens, or as many as there are.
+// A chunk of n_rows <= kGroupRows rows, with the first T tokens, or with all where there are fewer.
 template <class P, int T>
 inline void tile_rows(const typename P::Value* w, int64_t n_rows, const TokenVectors<typename P::Value>& x,
                       const Chunk& chunk, float* carry, const Products& y) {
@@ -82,7 +82,7 @@ inline void tile_rows(const typename P::Value* w, int64_t n_rows, const TokenVec
   for (; r < n_rows; r++) one(std::integral_constant<int, 1>(), r);
 }
 
-// Row r of the panel . each token's x[n], n a multiple of kStep.
+// y: the product of each row of the panel with each token's x[n], n a multiple of kStep.
 template <class P>
 inline void panel_matmul(const typename P::Value* panel, int64_t n_rows, const TokenVectors<typename P::Value>& x,
                          int64_t n, const Products& y) {

@@ -8,7 +8,7 @@
 
 namespace cqil::cuda {
 
-// Where a token's keys and values are, and it among them.
+// Where the keys and values of a token's text are, and the token's position among them.
 struct Place {
   uint8_t *keys, *values;
   int context, position;
@@ -31,7 +31,7 @@ __device__ __forceinline__ int token_of_head(const Step& step, int head) {
   return step.n_tokens == 1 ? 0 : load_fresh(step.workspace.inputs->heads + head);
 }
 
-// Bytes from the first key or value to this layer's and head's at a position.
+// Bytes from a cache's first key or value to the one of this layer and head at this position.
 __device__ __forceinline__ int64_t cache_offset(const DeviceModel& m, const Place& place, int layer, int head,
                                                 int position, int row_bytes) {
   return ((static_cast<int64_t>(layer) * m.n_kv_heads + head) * place.context + position) * row_bytes;
